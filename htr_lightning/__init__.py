@@ -1,0 +1,3 @@
+"""Handwritten text recognition research on PyTorch Lightning and Hydra."""
+
+__version__ = "0.1.0"

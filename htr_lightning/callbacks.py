@@ -1,0 +1,226 @@
+"""What a run shows while it goes on and when it ends."""
+
+import json
+import time
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from lightning import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks.progress import RichProgressBar
+from lightning.pytorch.loggers import WandbLogger
+from lightning.pytorch.utilities import rank_zero_only
+from rich.console import Console
+from rich.table import Table
+
+from htr_lightning.data.sample import Batch
+from htr_lightning.model.base import Prediction, Recognizer
+from htr_lightning.picture import to_grey, transcription_sheet
+
+console = Console(soft_wrap=True)
+Kind = TypeVar("Kind", bound=Callback)
+
+
+class Throughput(Callback):
+    """Training lines per second, over the time that training itself took; counts validation out."""
+
+    def __init__(self) -> None:
+        self.lines, self.seconds = 0, 0.0
+        self._since: float | None = None
+        self.started = 0.0
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.started = self._since = time.perf_counter()
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, batch_idx: int
+    ) -> None:
+        now = time.perf_counter()
+        self.seconds += now - (self._since or now)
+        self._since = now
+        self.lines += len(batch.ids) * trainer.world_size
+        pl_module.log("lines/s", self.rate, prog_bar=True, logger=False, batch_size=len(batch.ids))
+        if trainer.global_step % trainer.log_every_n_steps == 0:
+            pl_module.log("train/lines_per_second", self.rate, batch_size=len(batch.ids))
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._since = time.perf_counter()
+
+    @property
+    def rate(self) -> float:
+        return self.lines / self.seconds if self.seconds else 0.0
+
+
+class ValidateAtEnd(Callback):
+    """A run that ends by its count of steps is validated like one that ends by the clock or the epoch."""
+
+    def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
+        if 0 < trainer.max_steps <= trainer.global_step:
+            trainer.should_stop = True
+
+
+class TranscriptionTable(Callback):
+    """A table of image, reference and transcription at every validation: a picture in the run folder, and in W&B.
+
+    Args:
+        folder: where the pictures go.
+        lines: how many, spread over the widths of the set.
+    """
+
+    def __init__(self, folder: str, lines: int = 12) -> None:
+        self.folder, self.lines = Path(folder), lines
+        self._shown: list[tuple[Any, Prediction]] = []
+
+    def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._shown = []
+
+    on_test_epoch_start = on_validation_epoch_start
+
+    def on_validation_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, batch_idx: int, *_: Any
+    ) -> None:
+        batches = trainer.num_test_batches if trainer.testing else trainer.num_val_batches
+        every = max(1, int(sum(batches)) // self.lines)
+        if trainer.is_global_zero and batch_idx % every == 0 and len(self._shown) < self.lines:
+            ink = batch.images[0, 0, :, : int(batch.widths[0])].float().cpu().numpy()
+            self._shown.append((to_grey(ink), outputs[0]))
+
+    on_test_batch_end = on_validation_batch_end
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if not trainer.is_global_zero or trainer.sanity_checking or not self._shown:
+            return
+        images, read = zip(*self._shown, strict=True)
+        sheet = transcription_sheet(images, [p.reference for p in read], [p.hypothesis for p in read])
+        self.folder.mkdir(parents=True, exist_ok=True)
+        name = "test" if trainer.testing else f"val_step_{trainer.global_step:06d}"
+        sheet.save(self.folder / f"{name}.png")
+        for logger in trainer.loggers:
+            if isinstance(logger, WandbLogger):
+                import wandb  # slow to import, and only here needed
+
+                rows = [[p.id, wandb.Image(i), p.reference, p.hypothesis, p.confidence] for i, p in self._shown]
+                columns = ["id", "image", "reference", "transcription", "confidence"]
+                logger.log_table(f"{name.split('_')[0]}/transcriptions", columns=columns, data=rows)
+
+    on_test_epoch_end = on_validation_epoch_end
+
+
+class ProgressBar(RichProgressBar):
+    """Lightning's progress bar on a terminal; in a log file a line per validation, since a bar cannot redraw there."""
+
+    def __init__(self) -> None:
+        super().__init__(leave=False)
+        if not console.is_terminal:
+            self.disable()
+
+    def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
+        metrics = super().get_metrics(trainer, pl_module)
+        metrics.pop("v_num", None)
+        if isinstance(pl_module, Recognizer) and "val" in pl_module.totals:
+            metrics["val CER"] = f"{pl_module.totals['val'].cer:.2%}"
+        return metrics
+
+
+class Report(Callback):
+    """A line per validation, and at the end of a run `summary.json` and a table of where everything is.
+
+    Args:
+        folder: the run folder.
+    """
+
+    def __init__(self, folder: str) -> None:
+        self.folder = Path(folder)
+        self._seconds = 0.0
+
+    @rank_zero_only
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        assert isinstance(pl_module, Recognizer)
+        sizes = {split: its["lines"] for split, its in pl_module.card["data"].items()}
+        weights = sum(p.numel() for p in pl_module.parameters())
+        console.print(
+            f"{weights / 1e6:.2f} M weights, {len(pl_module.codec.alphabet)} characters, lines: "
+            + ", ".join(f"{count} {split}" for split, count in sizes.items())
+        )
+        for split, its in pl_module.card["data"].items():
+            for reason, count in its["skipped"].items():
+                console.print(f"skipped on request: {count} x {reason} ({split})")
+        if trainer.ckpt_path:
+            console.print(
+                f"resumed from {trainer.ckpt_path}: epoch {trainer.current_epoch}, step {trainer.global_step}"
+            )
+
+    @rank_zero_only
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        assert isinstance(pl_module, Recognizer)
+        if trainer.sanity_checking or trainer.state.fn != "fit":
+            return
+        throughput = find(trainer, Throughput)
+        totals = pl_module.totals["val"]
+        loss = trainer.callback_metrics.get("train/loss", torch.tensor(float("nan")))
+        elapsed = timedelta(seconds=round(time.perf_counter() - throughput.started)) if throughput else ""
+        speed = f" · {throughput.rate:.0f} lines/s" if throughput else ""
+        console.print(
+            f"{elapsed} · epoch {trainer.current_epoch} · step {trainer.global_step} · loss {float(loss):.3f} · "
+            f"val CER {totals.cer:.2%} · WER {totals.wer:.2%}{speed}"
+        )
+
+    @rank_zero_only
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        throughput = find(trainer, Throughput)
+        self._seconds = time.perf_counter() - throughput.started if throughput else 0.0
+
+    @rank_zero_only
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        assert isinstance(pl_module, Recognizer)
+        best = find(trainer, ModelCheckpoint)
+        throughput = find(trainer, Throughput)
+        path = best.best_model_path if best else ""
+        val = torch.load(path, weights_only=True, map_location="cpu")["htr"]["metrics"]["val"] if path else None
+        test = pl_module.totals["test"]
+        summary = {
+            "val_cer": val["cer"] if val else None,
+            "val_wer": val["wer"] if val else None,
+            "test_cer": test.cer,
+            "test_wer": test.wer,
+            "test_edits": test.edits,
+            "test_characters": test.characters,
+            "test_lines": test.lines,
+            "seconds": round(self._seconds, 1),
+            "lines_per_second": round(throughput.rate, 2) if throughput else None,
+            "checkpoint": path,
+        }
+        (self.folder / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")
+        console.print(summary_table(summary, self.folder))
+
+
+def summary_table(summary: dict[str, Any], folder: Path) -> Table:
+    """The end of a run on a screen: figures, files, and the next command to type."""
+
+    def rates(split: str) -> str:
+        cer, wer = summary[f"{split}_cer"], summary[f"{split}_wer"]
+        return "-" if cer is None else f"{cer:.2%} / {wer:.2%}"
+
+    table = Table(show_header=False, box=None)
+    table.add_row("best val CER / WER", rates("val"))
+    table.add_row("test CER / WER", f"{rates('test')}  ({summary['test_edits']} edits in {summary['test_lines']} lines)")
+    table.add_row("training time", str(timedelta(seconds=round(summary["seconds"]))))
+    if summary["lines_per_second"]:
+        table.add_row("training speed", f"{summary['lines_per_second']:.0f} lines/s")
+    table.add_row("run folder", _relative(folder))
+    table.add_row("pictures", _relative(folder / "transcriptions"))
+    if summary["checkpoint"]:
+        table.add_row("next", f"htr transcribe {_relative(Path(summary['checkpoint']))} IMAGE...")
+    return table
+
+
+def find(trainer: Trainer, kind: type[Kind]) -> Kind | None:
+    """The trainer's first callback of a kind."""
+    return next((callback for callback in trainer.callbacks if isinstance(callback, kind)), None)
+
+
+def _relative(path: Path) -> str:
+    here = Path.cwd()
+    return str(path.relative_to(here) if path.is_relative_to(here) else path)

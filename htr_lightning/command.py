@@ -1,0 +1,60 @@
+"""Runs a program so that an error which the user can mend is one line, and its exit code is not 0."""
+
+import os
+import sys
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+from hydra.errors import HydraException
+from omegaconf.errors import OmegaConfBaseException
+
+from htr_lightning.errors import InputError
+
+
+def run(main: Callable[[], Any]) -> None:
+    """Call `main`; an error that is the user's to mend goes to stderr as one line, any other keeps its traceback."""
+    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # else Hydra prints errors itself and exits
+    try:
+        main()
+    except Exception as error:
+        message = one_line(error)
+        if message is None:
+            raise
+        fail(message)
+
+
+def fail(message: str) -> NoReturn:
+    """Print one line to stderr and exit with 1."""
+    print(f"error: {message}", file=sys.stderr)
+    sys.exit(1)
+
+
+def one_line(error: BaseException) -> str | None:
+    """The message of an error that the user can mend; None for any other."""
+    chain = [error]
+    while (cause := chain[-1].__cause__ or chain[-1].__context__) is not None and cause not in chain:
+        chain.append(cause)
+    for link in chain:
+        if isinstance(link, InputError):  # a loading process wraps its traceback round the message
+            return str(link).strip().splitlines()[-1].removeprefix(f"{InputError.__module__}.InputError: ")
+    if isinstance(error, HydraException | OmegaConfBaseException):
+        return _config_error(error)
+    if isinstance(error, PermissionError | FileExistsError | NotADirectoryError) or (
+        isinstance(error, OSError) and error.strerror == os.strerror(28)
+    ):
+        return f"{error.filename or 'output'}: {error.strerror}; free space or choose another folder"
+    return None
+
+
+def _config_error(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    message = lines[0]
+    if "Available options" in str(error):
+        start = next(i for i, line in enumerate(lines) if line.startswith("Available options"))
+        ends = (i for i, line in enumerate(lines) if line.startswith(("Config search path", "Search path")))
+        return f"{message}; {lines[start]} {', '.join(lines[start + 1 : next(ends, len(lines))])}"
+    if "Could not override" in message or "not in struct" in str(error):
+        return f"{message.rstrip('.')}: there is no such key; `python train.py --cfg job` prints all keys"
+    if "Missing mandatory value" in str(error):
+        return f"{message}; give it, as in data.root=FOLDER"
+    return message

@@ -1,0 +1,1 @@
+"""Samples, documents, readers and the batches made of them; knows no model."""

@@ -1,0 +1,147 @@
+"""Any reader as training, validation and test batches."""
+
+from collections.abc import Callable, Iterable
+from functools import cached_property
+
+import numpy as np
+from jaxtyping import UInt8
+from lightning import LightningDataModule
+from numpy import ndarray
+from torch.utils.data import DataLoader, Dataset
+
+from htr_lightning.data.preprocess import Preprocess
+from htr_lightning.data.sample import Batch, Reader, collate
+from htr_lightning.data.sampler import Draw, LineBatches
+from htr_lightning.errors import InputError
+from htr_lightning.text.codec import alphabet_of
+from htr_lightning.text.normalize import Normalizer
+
+Augment = Callable[[UInt8[ndarray, "H W"], np.random.Generator], UInt8[ndarray, "h w"]]
+SPLITS = ("train", "val", "test")
+
+
+class Lines(Dataset[Batch]):
+    """The lines of one split, drawn a batch at a time."""
+
+    def __init__(
+        self,
+        reader: Reader,
+        preprocess: Preprocess,
+        normalizer: Normalizer,
+        augment: Augment | None = None,
+        multiple: int = 1,
+        seed: int = 0,
+    ) -> None:
+        self.reader, self.preprocess, self.normalizer, self.augment = reader, preprocess, normalizer, augment
+        self.multiple, self.seed = multiple, seed
+
+    def __len__(self) -> int:
+        return len(self.reader)
+
+    def __getitem__(self, draw: Draw) -> Batch:
+        samples = [self.reader[index] for index in draw.indices]
+        images = []
+        for index, sample in zip(draw.indices, samples, strict=True):
+            try:
+                image = sample.image
+                if self.augment is not None:
+                    image = self.augment(image, np.random.default_rng((self.seed, draw.epoch, index)))
+                images.append(self.preprocess(image))
+            except ValueError as error:
+                raise InputError(f"{sample.id}: {error}") from None
+        texts = [self.normalizer(sample.text) for sample in samples]
+        return collate([s.id for s in samples], images, texts, [s.group for s in samples], self.multiple)
+
+    @cached_property
+    def texts(self) -> list[str]:
+        """References, normalised."""
+        return [self.normalizer(text) for text in self.reader.texts]
+
+
+class LineDataModule(LightningDataModule):
+    """A reader's three splits as batches of like width.
+
+    Args:
+        reader: called with `split="train"`, `"val"` or `"test"`, and with `root` where there is one.
+        preprocess: the model's, so that training, validation and transcription see the same pixels.
+        normalizer: the model's, for the same reason.
+        root: folder of the data, for the reader.
+        augment: training only.
+        alphabet: characters to learn; None: those of the training texts.
+        max_lines: lines a batch has at most.
+        max_columns: padded columns a batch has at most.
+        multiple: batch widths are rounded up to a multiple of this, in columns.
+        workers: loading processes a rank.
+        seed: order and augmentation.
+    """
+
+    def __init__(
+        self,
+        reader: Callable[..., Reader],
+        preprocess: Preprocess,
+        normalizer: Normalizer,
+        root: str | None = None,
+        augment: Augment | None = None,
+        alphabet: Iterable[str] | None = None,
+        max_lines: int = 16,
+        max_columns: int = 16384,
+        multiple: int = 1,
+        workers: int = 1,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.reader, self.preprocess, self.normalizer, self.augment = reader, preprocess, normalizer, augment
+        self.max_lines, self.max_columns, self.multiple = max_lines, max_columns, multiple
+        self.root, self.workers, self.seed = root, workers, seed
+        self._alphabet = None if alphabet is None else list(alphabet)
+        self._lines: dict[str, Lines] = {}
+
+    def lines(self, split: str) -> Lines:
+        """The lines of a split, read once.
+
+        Raises:
+            InputError: the split has no line.
+        """
+        if split not in SPLITS:
+            raise InputError(f"'{split}' is no split; use one of {', '.join(SPLITS)}")
+        if split not in self._lines:
+            reader = self.reader(split=split) if self.root is None else self.reader(split=split, root=self.root)
+            if not len(reader):
+                raise InputError(f"split '{split}' has no line; check data.root and the split")
+            augment = self.augment if split == "train" else None
+            self._lines[split] = Lines(reader, self.preprocess, self.normalizer, augment, self.multiple, self.seed)
+        return self._lines[split]
+
+    @property
+    def alphabet(self) -> list[str]:
+        """The characters to learn."""
+        return alphabet_of(self.lines("train").texts) if self._alphabet is None else self._alphabet
+
+    def loader(self, split: str, rank: int = 0, world_size: int = 1) -> DataLoader[Batch]:
+        """The batches of a split; only those of training are shuffled and augmented."""
+        lines = self.lines(split)
+        widths = [self.preprocess.width(size) for size in lines.reader.sizes]
+        batches = LineBatches(
+            widths, self.max_lines, self.max_columns, split == "train", self.seed, rank, world_size
+        )
+        workers = self.workers if split == "train" else 0
+        return DataLoader(
+            lines,
+            sampler=batches,
+            batch_size=None,  # the sampler draws whole batches
+            num_workers=workers,
+            persistent_workers=workers > 0,
+            prefetch_factor=4 if workers else None,
+        )
+
+    def train_dataloader(self) -> DataLoader[Batch]:
+        return self.loader("train", *self._place())
+
+    def val_dataloader(self) -> DataLoader[Batch]:
+        return self.loader("val", *self._place())
+
+    def test_dataloader(self) -> DataLoader[Batch]:
+        return self.loader("test", *self._place())
+
+    def _place(self) -> tuple[int, int]:
+        return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)

@@ -1,0 +1,145 @@
+"""From the scanned image to the float ink that a network eats: ink 1, paper 0."""
+
+from typing import Protocol
+
+import cv2
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from numpy import ndarray
+from torch import Tensor
+
+from htr_lightning.data.image import dark_on_light
+
+MIN_SIDE = 3  # pixels; nothing smaller holds a character
+MIN_CONTRAST = 32  # grey levels between paper and ink; less is noise and is not stretched
+
+
+class Preprocess(Protocol):
+    """Turns one image of any size into ink of the network's height."""
+
+    def __call__(self, image: UInt8[ndarray, "H W"]) -> Float[Tensor, "1 h w"]: ...
+
+    def width(self, size: tuple[int, int]) -> int:
+        """Columns that an image of (height, width) pixels will have."""
+        ...
+
+
+class FitHeight:
+    """Scale to one height, aspect kept; the network sees every width as it is.
+
+    Paper (the median grey) becomes 0 and the darkest hundredth 1, so exposure and ink colour do not matter.
+
+    Args:
+        height: rows of the result.
+        margin: columns of paper added on both sides, room for frames that read the first and last character.
+        squeeze: factor on the width after scaling; 1 keeps the aspect.
+        max_width: columns a line may have; a wider image is no line.
+        polarity: "auto" finds light ink on dark paper and inverts it, "dark" takes ink as dark.
+    """
+
+    def __init__(
+        self, height: int, margin: int = 0, squeeze: float = 1.0, max_width: int = 8192, polarity: str = "auto"
+    ) -> None:
+        self.height, self.margin, self.squeeze, self.max_width = height, margin, squeeze, max_width
+        self.polarity = polarity
+
+    def width(self, size: tuple[int, int]) -> int:
+        return max(1, round(size[1] * self.height * self.squeeze / size[0])) + 2 * self.margin
+
+    def __call__(self, image: UInt8[ndarray, "H W"]) -> Float[Tensor, "1 h w"]:
+        """Raises ValueError where the image is too small or too wide to be a line."""
+        _check_size(image)
+        width = self.width((image.shape[0], image.shape[1]))
+        if width > self.max_width:
+            raise ValueError(
+                f"{image.shape[1]} x {image.shape[0]} pixels are {width} columns at height {self.height}, more than "
+                f"max_width={self.max_width}; cut it into lines, or raise model.preprocess.max_width"
+            )
+        if self.polarity == "auto":
+            image = dark_on_light(image)
+        inner = (width - 2 * self.margin, self.height)
+        shrinks = image.shape[0] > self.height
+        image = cv2.resize(image, inner, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+        ink = np.zeros((1, self.height, width), dtype=np.float32)
+        ink[0, :, self.margin : width - self.margin] = stretch(image)
+        return torch.from_numpy(ink)
+
+
+class FixedSize:
+    """One character centred in a frame of fixed size, as the MNIST digits are.
+
+    An image of exactly this size is taken as it is. Any other is brought to the form of MNIST: uneven light is taken
+    off, the ink's box is scaled into `box` pixels and its centre of mass put into the middle (LeCun et al., 1998,
+    "Gradient-based learning applied to document recognition", section III.A).
+
+    Args:
+        height: rows of the result.
+        columns: columns of the result.
+        box: longest side of the ink in pixels.
+    """
+
+    def __init__(self, height: int, columns: int, box: int) -> None:
+        self.height, self.columns, self.box = height, columns, box
+
+    def width(self, size: tuple[int, int]) -> int:
+        return self.columns
+
+    def __call__(self, image: UInt8[ndarray, "H W"]) -> Float[Tensor, "1 h w"]:
+        """Raises ValueError where the image is too small to hold a character."""
+        _check_size(image)
+        if image.shape == (self.height, self.columns):
+            image = dark_on_light(image)
+            return torch.from_numpy((255 - image).astype(np.float32) / 255)[None]
+        ink = _cut_character(dark_on_light(_limit_side(image, 512)))
+        scale = self.box / max(ink.shape)
+        size = (max(1, round(ink.shape[1] * scale)), max(1, round(ink.shape[0] * scale)))
+        ink = cv2.resize(ink, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
+        peak = float(np.percentile(ink[ink > 0], 80)) if (ink > 0).any() else 1.0
+        ink = (ink / max(peak, 1e-6)).clip(0, 1)  # shrinking makes thin strokes pale
+        rows, columns = np.indices(ink.shape)
+        mass = max(float(ink.sum()), 1e-6)
+        row, column = float((rows * ink).sum()) / mass, float((columns * ink).sum()) / mass
+        shift = np.array([[1, 0, (self.columns - 1) / 2 - column], [0, 1, (self.height - 1) / 2 - row]], np.float32)
+        framed = cv2.warpAffine(ink.astype(np.float32), shift, (self.columns, self.height))
+        return torch.from_numpy(framed)[None]
+
+
+def stretch(image: UInt8[ndarray, "H W"]) -> Float[ndarray, "H W"]:
+    """Ink in [0, 1]: the median grey is paper, the darkest hundredth is full ink."""
+    cumulative = np.cumsum(np.bincount(image.ravel(), minlength=256))
+    paper = int(np.searchsorted(cumulative, image.size * 0.5))
+    darkest = int(np.searchsorted(cumulative, image.size * 0.01))
+    scale = max(paper - darkest, MIN_CONTRAST)
+    levels = ((paper - np.arange(256, dtype=np.float32)) / scale).clip(0, 1)
+    return levels[image]
+
+
+def _check_size(image: UInt8[ndarray, "H W"]) -> None:
+    if min(image.shape) < MIN_SIDE:
+        raise ValueError(f"{image.shape[1]} x {image.shape[0]} pixels are too few to hold a character; scan it larger")
+
+
+def _limit_side(image: UInt8[ndarray, "H W"], side: int) -> UInt8[ndarray, "h w"]:
+    scale = side / max(image.shape)
+    if scale >= 1:
+        return image
+    size = (max(MIN_SIDE, round(image.shape[1] * scale)), max(MIN_SIDE, round(image.shape[0] * scale)))
+    return cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+
+
+def _cut_character(image: UInt8[ndarray, "H W"]) -> Float[ndarray, "h w"]:
+    """The ink of a dark character on light, unevenly lit paper, cut to its box; specks of dust are left out."""
+    window = max(3, min(image.shape) // 2) | 1
+    paper = cv2.morphologyEx(image, cv2.MORPH_CLOSE, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (window, window)))
+    ink = cv2.subtract(cv2.GaussianBlur(paper, (0, 0), window / 4), image)
+    if ink.max(initial=0) < MIN_CONTRAST // 2:
+        return np.zeros((1, 1), dtype=np.float32)  # blank paper
+    threshold, mask = cv2.threshold(ink, 0, 255, cv2.THRESH_BINARY | cv2.THRESH_OTSU)
+    count, labels, stats, _ = cv2.connectedComponentsWithStats(mask)
+    areas = stats[1:, cv2.CC_STAT_AREA]
+    kept = np.isin(labels, 1 + np.flatnonzero(areas >= 0.05 * areas.max())) if count > 1 else mask > 0
+    around = cv2.dilate(kept.astype(np.uint8), np.ones((3, 3), np.uint8)).astype(bool)  # the soft edge of strokes
+    rows, columns = np.flatnonzero(kept.any(1)), np.flatnonzero(kept.any(0))
+    ink = np.where(around & (ink > threshold / 3), ink, 0).astype(np.float32)
+    return ink[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]

@@ -1,0 +1,1 @@
+"""Decoders: from frame or step probabilities to label sequences."""

@@ -1,0 +1,39 @@
+"""Decoding of connectionist temporal classification."""
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from jaxtyping import Float, Int
+from torch import Tensor
+
+BLANK = 0
+
+
+class Hypothesis(NamedTuple):
+    """Label ids and their natural log-probability."""
+
+    ids: list[int]
+    log_prob: float
+
+    @property
+    def confidence(self) -> float:
+        """Probability per label, in [0, 1]; that of reading nothing where there is no label."""
+        return math.exp(self.log_prob / max(1, len(self.ids)))
+
+
+def collapse(path: Sequence[int]) -> list[int]:
+    """The labels of a frame path: repeats merged, then blanks removed (the map B of Graves et al., 2006)."""
+    return [label for i, label in enumerate(path) if label != BLANK and (i == 0 or label != path[i - 1])]
+
+
+class Greedy:
+    """Best-path decoding: the likeliest label of every frame (Graves et al., 2006, "Connectionist temporal
+    classification"). The log-probability is that of the one path."""
+
+    def __call__(self, log_probs: Float[Tensor, "B T C"], lengths: Int[Tensor, " B"]) -> list[Hypothesis]:
+        best, labels = log_probs.max(dim=2)
+        return [
+            Hypothesis(collapse(path[:length]), math.fsum(frames[:length]))
+            for path, frames, length in zip(labels.tolist(), best.tolist(), lengths.tolist(), strict=True)
+        ]

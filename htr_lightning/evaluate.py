@@ -1,0 +1,115 @@
+"""A checkpoint measured on a split: every line's prediction, and the counts."""
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra import compose, initialize_config_dir
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from htr_lightning import checkpoint
+from htr_lightning.data.datamodule import LineDataModule
+from htr_lightning.errors import InputError
+from htr_lightning.metrics.edits import EditCounts, EditTotals
+from htr_lightning.model.base import Prediction, Recognizer
+
+
+def conf_dir() -> Path:
+    """The config groups: in the installed package, or beside it in a source tree."""
+    here = Path(__file__).parent
+    return here / "conf" if (here / "conf").is_dir() else here.parent / "conf"
+
+
+def data_for(recognizer: Recognizer, overrides: Sequence[str] = ()) -> LineDataModule:
+    """The data that overrides describe, prepared as the recognizer needs it.
+
+    With `data=NAME` among the overrides that config is composed; else they change the one the recognizer was trained
+    on. Preprocessing and normaliser are always the recognizer's own.
+
+    Raises:
+        InputError: an override does not fit.
+    """
+    card = recognizer.card
+    if any(override.lstrip("+").startswith("data=") for override in overrides):
+        with initialize_config_dir(str(conf_dir().resolve()), version_base="1.3"):
+            config = compose("train", overrides=list(overrides))
+    else:
+        config = OmegaConf.create(card["training"])
+        OmegaConf.set_struct(config, True)
+        for override in overrides:
+            key, equals, value = override.partition("=")
+            if not equals:
+                raise InputError(f"'{override}': an override is KEY=VALUE, such as data.root=FOLDER")
+            OmegaConf.update(config, key, yaml_value(value))
+        for target in checkpoint.targets(OmegaConf.to_container(config.data)):
+            checkpoint.check_target(target, (), "the checkpoint's data config")
+    OmegaConf.set_struct(config, False)
+    config.model = {**card["model"]}
+    assert isinstance(config, DictConfig)
+    settings = OmegaConf.to_container(config.data, resolve=True)
+    assert isinstance(settings, dict)
+    settings |= {key: card["model"][key] for key in ("preprocess", "normalizer")} | {"alphabet": card["alphabet"]}
+    data: LineDataModule = instantiate(settings, _convert_="all")
+    return data
+
+
+def yaml_value(text: str) -> Any:
+    """A value as Hydra's command line reads it: numbers, true, null, else text."""
+    return OmegaConf.create(f"value: {text}").value
+
+
+def evaluate(
+    recognizer: Recognizer,
+    data: LineDataModule,
+    split: str = "test",
+    advance: Callable[[int], None] = lambda lines: None,
+) -> tuple[list[Prediction], EditTotals]:
+    """Every line of a split read once, and the counts.
+
+    Args:
+        recognizer: in evaluation mode, on the device to use.
+        data: see `data_for`.
+        split: train, val or test.
+        advance: called with the count of lines done, for a progress bar.
+    """
+    counts = EditCounts()
+    predictions: dict[str, Prediction] = {}
+    for batch in data.loader(split):
+        batch = batch._replace(images=batch.images.to(recognizer.device), widths=batch.widths.to(recognizer.device))
+        read = recognizer.predict(batch)
+        counts.update([p.reference for p in read], [p.hypothesis for p in read])
+        predictions |= {p.id: p for p in read}
+        advance(len(read))
+    return [predictions[id] for id in data.lines(split).reader.ids], counts.compute()
+
+
+def write(
+    folder: Path, predictions: Sequence[Prediction], totals: EditTotals, about: dict[str, Any]
+) -> None:
+    """Write `predictions.jsonl` and `metrics.json`.
+
+    Raises:
+        InputError: the folder cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with open(folder / "predictions.jsonl", "w", encoding="utf-8") as file:
+            for prediction in predictions:
+                file.write(json.dumps(prediction._asdict(), ensure_ascii=False) + "\n")
+        rates = {"cer": totals.cer, "wer": totals.wer, "line_accuracy": totals.line_accuracy}
+        metrics = {**rates, **totals._asdict(), **about}
+        (folder / "metrics.json").write_text(json.dumps(metrics, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"{error.filename or folder}: {error.strerror}; choose another --out") from None
+
+
+def load(path: str, device: str = "auto") -> Recognizer:
+    """A checkpoint's recognizer on a device: "auto" is the GPU where there is one."""
+    recognizer = checkpoint.load(path)
+    try:
+        return recognizer.to(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(f"--device {device}: {str(error).splitlines()[0]}; use cpu or auto") from None

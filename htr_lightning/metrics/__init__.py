@@ -1,0 +1,1 @@
+"""Metrics whose states are integer counts."""

@@ -1,0 +1,170 @@
+"""What every recognizer shares: steps, metrics, optimizer, and reading images."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Float, Int, UInt8
+from lightning import LightningModule
+from numpy import ndarray
+from torch import Tensor
+
+from htr_lightning.data.preprocess import Preprocess
+from htr_lightning.data.sample import Batch, collate
+from htr_lightning.errors import InputError
+from htr_lightning.metrics.edits import EditCounts, EditTotals
+from htr_lightning.optim import progress
+from htr_lightning.text.codec import Codec
+from htr_lightning.text.normalize import Normalizer
+
+
+class Transcription(NamedTuple):
+    """What a recognizer reads in one image; the confidence is a probability per character."""
+
+    text: str
+    confidence: float
+
+
+class Prediction(NamedTuple):
+    """A transcription beside its reference."""
+
+    id: str
+    reference: str
+    hypothesis: str
+    confidence: float
+    group: str
+
+
+class Recognizer(LightningModule, ABC):
+    """A network with its codec, normaliser and preprocessing; subclasses give the loss and the reading.
+
+    Reading is always done in float32, whatever the training precision, and a line's text does not depend on the batch
+    it is in: validation, test, `htr evaluate` and `htr transcribe` give the same text.
+
+    Args:
+        alphabet: the characters it can read.
+        normalizer: brings references into the form that is learned and compared.
+        preprocess: brings images into the form that the network sees.
+        optimizer: called with the parameters; None for a recognizer that only reads.
+        scheduler: called with the optimizer and `progress`, a function that gives the share of the run that is done.
+        unknown: training characters outside the alphabet: "error", or "skip" to learn the text without them.
+    """
+
+    specials: Sequence[str] = ()
+
+    def __init__(
+        self,
+        alphabet: Iterable[str],
+        normalizer: Normalizer,
+        preprocess: Preprocess,
+        optimizer: Callable[..., torch.optim.Optimizer] | None = None,
+        scheduler: Callable[..., Any] | None = None,
+        unknown: str = "error",
+    ) -> None:
+        super().__init__()
+        if unknown not in ("error", "skip"):
+            raise InputError(f"model.unknown={unknown}: use error or skip")
+        self.codec = Codec(alphabet, self.specials)
+        self.normalizer, self.preprocess = normalizer, preprocess
+        self.optimizer, self.scheduler = optimizer, scheduler
+        self.unknown = unknown
+        self.card: dict[str, Any] = {}  # what the checkpoint tells of itself, plain data
+        self.counts = EditCounts()
+        self.totals: dict[str, EditTotals] = {}  # by split, as last measured
+
+    @abstractmethod
+    def loss(self, batch: Batch) -> Float[Tensor, ""]:
+        """The training loss of a batch."""
+
+    @abstractmethod
+    def transcribe(self, images: Float[Tensor, "B 1 H W"], widths: Int[Tensor, " B"]) -> list[Transcription]:
+        """The text of preprocessed images."""
+
+    def read(self, images: Sequence[UInt8[ndarray, "_ _"]]) -> list[Transcription]:
+        """The text of raw images, as one batch.
+
+        Raises:
+            ValueError: an image is too small or too wide to be a line.
+        """
+        ink = [self.preprocess(image) for image in images]
+        batch = collate([""] * len(ink), ink, [""] * len(ink), [""] * len(ink)).images.to(self.device)
+        widths = torch.tensor([image.shape[-1] for image in ink], device=self.device)
+        with torch.inference_mode(), torch.autocast(self.device.type, enabled=False):
+            return self.transcribe(batch, widths)
+
+    def predict(self, batch: Batch) -> list[Prediction]:
+        """Transcriptions of a batch beside their references, in evaluation mode and float32."""
+        with torch.inference_mode(), torch.autocast(batch.images.device.type, enabled=False):
+            read = self.transcribe(batch.images.float(), batch.widths)
+        return [
+            Prediction(id, reference, self.normalizer(text), confidence, group)
+            for id, reference, (text, confidence), group in zip(
+                batch.ids, batch.texts, read, batch.groups, strict=True
+            )
+        ]
+
+    def target(self, text: str, sample: str) -> list[int]:
+        """Label ids of a training text.
+
+        Raises:
+            InputError: a character is not in the alphabet and `unknown` is "error".
+        """
+        return self.codec.encode(self.codec.known(text) if self.unknown == "skip" else text, sample)
+
+    def check_targets(self, ids: Sequence[str], texts: Sequence[str]) -> None:
+        """Refuse training texts that cannot be learned, before any time is spent.
+
+        Raises:
+            InputError: the first such text by its id, and how many there are.
+        """
+        for sample, text in zip(ids, texts, strict=True):
+            self.target(text, sample)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        loss = self.loss(batch)
+        self.log("train/loss", loss, prog_bar=True, batch_size=len(batch.ids))
+        return loss
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> list[Prediction]:
+        return self._count(batch)
+
+    def test_step(self, batch: Batch, batch_idx: int) -> list[Prediction]:
+        return self._count(batch)
+
+    def on_validation_epoch_start(self) -> None:
+        self.counts.reset()
+
+    def on_test_epoch_start(self) -> None:
+        self.counts.reset()
+
+    def on_validation_epoch_end(self) -> None:
+        self._report("val")
+
+    def on_test_epoch_end(self) -> None:
+        self._report("test")
+
+    def configure_optimizers(self) -> Any:
+        if self.optimizer is None:
+            raise InputError("this recognizer was built without an optimizer; it reads but cannot be trained")
+        optimizer = self.optimizer(self.parameters())
+        if self.scheduler is None:
+            return optimizer
+        scheduler = self.scheduler(optimizer, progress=lambda: progress(self.trainer))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        metrics = {split: {**totals._asdict(), "cer": totals.cer, "wer": totals.wer}
+                   for split, totals in self.totals.items()}  # fmt: skip
+        checkpoint["htr"] = {**self.card, "metrics": metrics}
+
+    def _count(self, batch: Batch) -> list[Prediction]:
+        predictions = self.predict(batch)
+        self.counts.update([p.reference for p in predictions], [p.hypothesis for p in predictions])
+        return predictions
+
+    def _report(self, split: str) -> None:
+        totals = self.counts.compute()
+        self.totals[split] = totals
+        rates = {f"{split}/cer": totals.cer, f"{split}/wer": totals.wer, f"{split}/line_accuracy": totals.line_accuracy}
+        self.log_dict({key: torch.tensor(value, dtype=torch.float64) for key, value in rates.items()})

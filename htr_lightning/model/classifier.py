@@ -1,0 +1,45 @@
+"""Recognition of single characters as classification."""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn import functional
+
+from htr_lightning.data.sample import Batch
+from htr_lightning.errors import InputError
+from htr_lightning.model.base import Recognizer, Transcription
+
+
+class Classifier(Recognizer):
+    """One character an image, by cross-entropy; its CER is the error rate and 1 - CER the accuracy.
+
+    Args:
+        alphabet: the classes.
+        net: called with the count of classes; maps images and widths to scores "B C".
+        others: see `Recognizer`.
+    """
+
+    def __init__(self, alphabet: Iterable[str], net: Callable[[int], nn.Module], **others: Any) -> None:
+        super().__init__(alphabet, **others)
+        self.net = net(len(self.codec))
+
+    def target(self, text: str, sample: str) -> list[int]:
+        ids = super().target(text, sample)
+        if len(ids) != 1:
+            raise InputError(f"{sample}: '{text}' has {len(ids)} characters; a classifier reads one, use model=crnn")
+        return ids
+
+    def loss(self, batch: Batch) -> Float[Tensor, ""]:
+        targets = [self.target(text, id)[0] for id, text in zip(batch.ids, batch.texts, strict=True)]
+        scores = self.net(batch.images, batch.widths).float()
+        return functional.cross_entropy(scores, torch.tensor(targets, device=scores.device))
+
+    def transcribe(self, images: Float[Tensor, "B 1 H W"], widths: Int[Tensor, " B"]) -> list[Transcription]:
+        confidences, classes = self.net(images, widths).softmax(1).max(1)
+        return [
+            Transcription(self.codec.decode([label]), confidence)
+            for label, confidence in zip(classes.tolist(), confidences.tolist(), strict=True)
+        ]

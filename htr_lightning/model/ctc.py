@@ -1,0 +1,93 @@
+"""Recognition of lines by connectionist temporal classification."""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from lightning.pytorch.utilities import rank_zero_warn
+from torch import Tensor, nn
+from torch.nn import functional
+
+from htr_lightning.data.sample import Batch
+from htr_lightning.decoder.ctc import BLANK, Hypothesis
+from htr_lightning.model.base import Recognizer, Transcription
+
+Decoder = Callable[[Tensor, Tensor], list[Hypothesis]]
+
+
+class CTCRecognizer(Recognizer):
+    """Frame labels with a blank (Graves et al., 2006, "Connectionist temporal classification"); the blank is id 0.
+
+    Args:
+        alphabet: the characters it can read.
+        net: called with the count of classes; maps images and widths to logits "B T C" and lengths "B", and has
+            `heads` that gives the logits of every head, the reading one first.
+        decoder: maps log-probabilities and lengths to one hypothesis a line.
+        shortcut_weight: weight of the loss of every further head.
+        others: see `Recognizer`.
+    """
+
+    specials = ("<blank>",)
+
+    def __init__(
+        self,
+        alphabet: Iterable[str],
+        net: Callable[[int], nn.Module],
+        decoder: Decoder,
+        shortcut_weight: float = 0.1,
+        **others: Any,
+    ) -> None:
+        super().__init__(alphabet, **others)
+        self.net = net(len(self.codec))
+        self.decoder = decoder
+        self.shortcut_weight = shortcut_weight
+        self.infeasible: set[str] = set()  # ids of training lines that have fewer frames than their text needs
+
+    def loss(self, batch: Batch) -> Float[Tensor, ""]:
+        """CTC loss in nats per character, over the lines whose text fits their frames; the others are counted and
+        named, since their loss would be infinite."""
+        targets = [self.target(text, id) for id, text in zip(batch.ids, batch.texts, strict=True)]
+        heads, lengths = self.net.heads(batch.images, batch.widths)
+        fits = [needed_frames(target) <= length for target, length in zip(targets, lengths.tolist(), strict=True)]
+        self._name_infeasible(batch, targets, lengths, fits)
+        total = sum(map(len, targets))
+        kept = torch.tensor(fits, device=lengths.device)
+        targets = [target for target, fit in zip(targets, fits, strict=True) if fit]
+        weights = [1.0] + [self.shortcut_weight] * (len(heads) - 1)
+        losses = [w * ctc_loss(head[kept], lengths[kept], targets) for w, head in zip(weights, heads, strict=True)]
+        return torch.stack(losses).sum() / max(1, total)
+
+    def transcribe(self, images: Float[Tensor, "B 1 H W"], widths: Int[Tensor, " B"]) -> list[Transcription]:
+        logits, lengths = self.net(images, widths)
+        hypotheses = self.decoder(logits.float().log_softmax(2), lengths)
+        return [Transcription(self.codec.decode(h.ids), h.confidence) for h in hypotheses]
+
+    def on_train_epoch_end(self) -> None:
+        self.log("train/infeasible_lines", float(len(self.infeasible)))
+
+    def _name_infeasible(self, batch: Batch, targets: list[list[int]], lengths: Tensor, fits: list[bool]) -> None:
+        for id, target, length, fit in zip(batch.ids, targets, lengths.tolist(), fits, strict=True):
+            if not fit and id not in self.infeasible:
+                self.infeasible.add(id)
+                rank_zero_warn(
+                    f"{id}: its text needs {needed_frames(target)} frames but the image gives {length}; the line is "
+                    "left out of the loss: check its crop, or use a net with a finer stride"
+                )
+
+
+def needed_frames(target: list[int]) -> int:
+    """Frames that CTC needs for a target: one a label, and a blank between equal neighbours."""
+    return len(target) + sum(a == b for a, b in zip(target[:-1], target[1:], strict=True))
+
+
+def ctc_loss(
+    logits: Float[Tensor, "B T C"], lengths: Int[Tensor, " B"], targets: list[list[int]]
+) -> Float[Tensor, ""]:
+    """The summed negative log-likelihood in nats, in float32: half precision overflows over long lines."""
+    if not targets:
+        return logits.sum() * 0.0
+    flat = torch.tensor([id for target in targets for id in target], dtype=torch.long, device=logits.device)
+    sizes = torch.tensor([len(target) for target in targets], device=logits.device)
+    log_probs = logits.float().log_softmax(2).transpose(0, 1)
+    return functional.ctc_loss(log_probs, flat, lengths, sizes, blank=BLANK, reduction="sum")

@@ -1,0 +1,1 @@
+"""Networks in plain torch: no Lightning, no text, exportable as they stand."""

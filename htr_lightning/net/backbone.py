@@ -1,0 +1,98 @@
+"""Convolutional backbones that see no padding: a line's features do not depend on its neighbours in the batch."""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+
+def column_mask(widths: Int[Tensor, " B"], columns: int) -> Bool[Tensor, "B 1 1 W"]:
+    """True where a column belongs to its line."""
+    return (torch.arange(columns, device=widths.device) < widths[:, None])[:, None, None, :]
+
+
+def strided(widths: Int[Tensor, " B"], stride: int) -> Int[Tensor, " B"]:
+    """Columns left after a layer of this stride with "same" padding."""
+    return (widths + stride - 1) // stride
+
+
+class ConvNorm(nn.Module):
+    """A 3x3 convolution, batch norm, and the padding set back to zero.
+
+    At the right end of a line the convolution reads zeros, as it would if the line stood alone; batch norm shifts the
+    columns behind the line off zero, the mask puts them back.
+    """
+
+    def __init__(self, channels_in: int, channels: int, stride: tuple[int, int] = (1, 1), kernel: int = 3) -> None:
+        super().__init__()
+        self.stride = stride
+        self.conv = nn.Conv2d(channels_in, channels, kernel, stride, padding=kernel // 2, bias=False)
+        self.norm = nn.BatchNorm2d(channels)
+
+    def forward(
+        self, x: Float[Tensor, "B c h w"], mask: Bool[Tensor, "B 1 1 w2"], relu: bool = True
+    ) -> Float[Tensor, "B c2 h2 w2"]:
+        x = self.norm(self.conv(x))
+        return (torch.relu(x) if relu else x) * mask
+
+
+class Residual(nn.Module):
+    """Two convolutions beside a shortcut (He et al., 2016, "Deep residual learning for image recognition")."""
+
+    def __init__(self, channels_in: int, channels: int, stride: tuple[int, int] = (1, 1)) -> None:
+        super().__init__()
+        self.stride = stride
+        self.first = ConvNorm(channels_in, channels, stride)
+        self.second = ConvNorm(channels, channels)
+        same = channels_in == channels and stride == (1, 1)
+        self.shortcut = None if same else ConvNorm(channels_in, channels, stride, kernel=1)
+
+    def forward(self, x: Float[Tensor, "B c h w"], mask: Bool[Tensor, "B 1 1 w2"]) -> Float[Tensor, "B c2 h2 w2"]:
+        beside = x if self.shortcut is None else self.shortcut(x, mask, relu=False)
+        return torch.relu(self.second(self.first(x, mask), mask, relu=False) + beside)
+
+
+class ResidualBackbone(nn.Module):
+    """A strided stem and stages of residual blocks; features keep their height.
+
+    Args:
+        channels: channels of every stage.
+        blocks: residual blocks of every stage.
+        strides: (rows, columns) stride of every stage's first block.
+        stem: channels of the first convolution.
+        stem_stride: its (rows, columns) stride; at (1, 1) the first layers take most of the time.
+        stem_kernel: its size in pixels.
+    """
+
+    def __init__(
+        self,
+        channels: Sequence[int],
+        blocks: Sequence[int],
+        strides: Sequence[Sequence[int]],
+        stem: int,
+        stem_stride: Sequence[int] = (2, 2),
+        stem_kernel: int = 3,
+    ) -> None:
+        super().__init__()
+        self.stem = ConvNorm(1, stem, (stem_stride[0], stem_stride[1]), stem_kernel)
+        stages: list[Residual] = []
+        width = stem
+        for size, count, stride in zip(channels, blocks, strides, strict=True):
+            for number in range(count):
+                stages.append(Residual(width, size, (stride[0], stride[1]) if number == 0 else (1, 1)))
+                width = size
+        self.stages = nn.ModuleList(stages)
+        self.channels = width
+
+    def forward(
+        self, images: Float[Tensor, "B 1 H W"], widths: Int[Tensor, " B"]
+    ) -> tuple[Float[Tensor, "B c h w"], Int[Tensor, " B"]]:
+        """Features and their widths in columns."""
+        widths = strided(widths, self.stem.stride[1])
+        x = self.stem(images, column_mask(widths, -(-images.shape[-1] // self.stem.stride[1])))
+        for stage in self.stages:
+            columns = -(-x.shape[-1] // stage.stride[1])
+            widths = strided(widths, stage.stride[1])
+            x = stage(x, column_mask(widths, columns))
+        return x, widths

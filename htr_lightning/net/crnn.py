@@ -1,0 +1,89 @@
+"""The convolutional recurrent network with CTC heads."""
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from htr_lightning.net.backbone import ResidualBackbone
+
+
+class BiLSTM(nn.Module):
+    """A bidirectional LSTM whose backward half starts at each line's own end.
+
+    `nn.LSTM(bidirectional=True)` would start it in the padding, and packed sequences neither export nor use the fast
+    CPU kernels; so each line is turned round within its own length, read forward, and turned back.
+    """
+
+    def __init__(self, inputs: int, hidden: int) -> None:
+        super().__init__()
+        self.ahead = nn.LSTM(inputs, hidden, batch_first=True)
+        self.back = nn.LSTM(inputs, hidden, batch_first=True)
+
+    def forward(self, x: Float[Tensor, "B T D"], lengths: Int[Tensor, " B"]) -> Float[Tensor, "B T D2"]:
+        steps = torch.arange(x.shape[1], device=x.device)[None, :]
+        turned = torch.where(steps < lengths[:, None], lengths[:, None] - 1 - steps, steps)[:, :, None]
+        ahead, _ = self.ahead(x)
+        back, _ = self.back(torch.gather(x, 1, turned.expand(-1, -1, x.shape[2])))
+        back = torch.gather(back, 1, turned.expand(-1, -1, back.shape[2]))
+        return torch.cat([ahead, back], dim=2)
+
+
+class CRNN(nn.Module):
+    """Residual CNN, height collapsed by max-pooling, BiLSTM, and a linear CTC head (Shi et al., 2015, arXiv:1507.05717).
+
+    A second head on the CNN features, used in training only, is the CTC shortcut of Retsinas et al. (2022,
+    "Best practices for a handwritten text recognition system", arXiv:2404.11339), as is the column max-pooling.
+
+    Args:
+        classes: labels with the blank.
+        backbone: maps images and widths to features and their widths.
+        hidden: units of each LSTM direction.
+        layers: BiLSTM layers.
+        dropout: probability before every BiLSTM layer and the head.
+        shortcut: whether there is the second head.
+    """
+
+    def __init__(
+        self,
+        classes: int,
+        backbone: ResidualBackbone,
+        hidden: int,
+        layers: int,
+        dropout: float = 0.0,
+        shortcut: bool = True,
+    ) -> None:
+        super().__init__()
+        self.backbone = backbone
+        sizes = [backbone.channels] + [2 * hidden] * layers
+        self.recurrent = nn.ModuleList(BiLSTM(size, hidden) for size in sizes[:-1])
+        self.dropout = nn.Dropout(dropout)
+        self.head = nn.Linear(sizes[-1], classes)
+        self.shortcut = nn.Conv1d(backbone.channels, classes, 3, padding=1) if shortcut else None
+
+    def forward(
+        self, images: Float[Tensor, "B 1 H W"], widths: Int[Tensor, " B"]
+    ) -> tuple[Float[Tensor, "B T C"], Int[Tensor, " B"]]:
+        """Frame logits and the count of frames of every line."""
+        columns, lengths = self._columns(images, widths)
+        return self._read(columns, lengths), lengths
+
+    def heads(
+        self, images: Float[Tensor, "B 1 H W"], widths: Int[Tensor, " B"]
+    ) -> tuple[list[Float[Tensor, "B T C"]], Int[Tensor, " B"]]:
+        """The logits of every head, the reading one first, for the loss."""
+        columns, lengths = self._columns(images, widths)
+        logits = [self._read(columns, lengths)]
+        if self.shortcut is not None:
+            logits.append(self.shortcut(columns.transpose(1, 2)).transpose(1, 2))
+        return logits, lengths
+
+    def _columns(
+        self, images: Float[Tensor, "B 1 H W"], widths: Int[Tensor, " B"]
+    ) -> tuple[Float[Tensor, "B T D"], Int[Tensor, " B"]]:
+        features, lengths = self.backbone(images, widths)
+        return features.amax(2).transpose(1, 2), lengths
+
+    def _read(self, x: Float[Tensor, "B T D"], lengths: Int[Tensor, " B"]) -> Float[Tensor, "B T C"]:
+        for layer in self.recurrent:
+            x = layer(self.dropout(x), lengths)
+        return self.head(self.dropout(x))

@@ -1,0 +1,34 @@
+"""The multilayer perceptron of the classic first run."""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+
+class MLP(nn.Module):
+    """Fully connected layers over the pixels of one image of fixed size.
+
+    Args:
+        classes: outputs.
+        inputs: pixels of an image, height times width.
+        hidden: units of every hidden layer.
+        mean: subtracted from the ink; 0.1307 for MNIST.
+        std: divides the ink; 0.3081 for MNIST.
+        dropout: probability after every hidden layer.
+    """
+
+    def __init__(
+        self, classes: int, inputs: int, hidden: Sequence[int], mean: float = 0.0, std: float = 1.0, dropout: float = 0.0
+    ) -> None:
+        super().__init__()
+        self.mean, self.std = mean, std
+        layers: list[nn.Module] = []
+        for size_in, size_out in zip([inputs, *hidden[:-1]], hidden, strict=True):
+            layers += [nn.Linear(size_in, size_out), nn.ReLU(), nn.Dropout(dropout)]
+        self.layers = nn.Sequential(*layers, nn.Linear(hidden[-1], classes))
+
+    def forward(self, images: Float[Tensor, "B 1 H W"], widths: Int[Tensor, " B"]) -> Float[Tensor, "B C"]:
+        """Class scores; `widths` is not looked at, since every image fills its frame."""
+        return self.layers((torch.flatten(images, 1) - self.mean) / self.std)

@@ -1,0 +1,42 @@
+"""Lets every job of a sweep start its own ranks."""
+
+import os
+import sys
+from typing import Any
+
+import torch.distributed
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.utils import JobReturn
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig
+
+RANK_VARIABLES = ("LOCAL_RANK", "NODE_RANK", "RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+
+
+class OwnRanks(Callback):
+    """Makes one job of `-m` look like a run of its own.
+
+    Lightning starts further ranks by running `sys.argv` again, which in a sweep is every job; and it leaves its rank
+    variables behind, so that the next job believes it was started by somebody else. While a job runs, `sys.argv` is
+    narrowed to that job; when it ends, the process group and the variables go.
+    """
+
+    def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
+        self._argv = list(sys.argv)
+        self._variables = {name: os.environ.get(name) for name in RANK_VARIABLES}
+        hydra = HydraConfig.get()
+        if hydra.mode is not None and hydra.mode.name == "MULTIRUN":
+            options = [f"--config-name={hydra.job.config_name}"]
+            added = [source.path for source in hydra.runtime.config_sources if source.provider == "command-line"]
+            options += [f"--config-dir={path}" for path in added]
+            folder = f'hydra.run.dir="{hydra.runtime.output_dir}"'
+            sys.argv = [sys.argv[0], *options, *hydra.overrides.task, folder]
+
+    def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
+        sys.argv = self._argv
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()
+        for name, value in self._variables.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value

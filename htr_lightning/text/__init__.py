@@ -1,0 +1,1 @@
+"""Text without images: label codes, normalisation, alignment. Standard library only."""

@@ -1,0 +1,61 @@
+"""The codec between characters and label ids."""
+
+from collections.abc import Iterable, Sequence
+
+from htr_lightning.errors import InputError
+
+
+class Codec:
+    """Characters <-> label ids: the specials come first, then the alphabet in its order.
+
+    Args:
+        alphabet: the characters, each once.
+        specials: names of labels that are no characters, such as the CTC blank.
+
+    Raises:
+        InputError: the alphabet is empty or names a character twice.
+    """
+
+    def __init__(self, alphabet: Iterable[str], specials: Sequence[str] = ()) -> None:
+        self.alphabet = list(alphabet)
+        self.specials = list(specials)
+        if not self.alphabet:
+            raise InputError("the alphabet is empty; give it characters, or null to take those of the training texts")
+        if len(set(self.alphabet)) < len(self.alphabet):
+            twice = next(c for c in self.alphabet if self.alphabet.count(c) > 1)
+            raise InputError(f"the alphabet has {name(twice)} twice; name each character once")
+        self._ids = {character: id for id, character in enumerate(self.alphabet, start=len(self.specials))}
+
+    def __len__(self) -> int:
+        return len(self.specials) + len(self.alphabet)
+
+    def encode(self, text: str, sample: str = "text") -> list[int]:
+        """Label ids of a text.
+
+        Raises:
+            InputError: a character is not in the alphabet; the message names `sample` and the character.
+        """
+        try:
+            return [self._ids[character] for character in text]
+        except KeyError as error:
+            raise InputError(
+                f"{sample}: {name(error.args[0])} is not in the alphabet; add it or set model.unknown=skip"
+            ) from None
+
+    def known(self, text: str) -> str:
+        """The text without the characters that the alphabet lacks."""
+        return "".join(character for character in text if character in self._ids)
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """The text of label ids; specials have none."""
+        return "".join(self.alphabet[id - len(self.specials)] for id in ids if id >= len(self.specials))
+
+
+def alphabet_of(texts: Iterable[str]) -> list[str]:
+    """The characters of some texts in code point order."""
+    return sorted(set().union(*texts))
+
+
+def name(character: str) -> str:
+    """A character as an error message names it: 'é' (U+00E9)."""
+    return f"'{character}' ({' '.join(f'U+{ord(c):04X}' for c in character)})"

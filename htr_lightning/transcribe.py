@@ -1,0 +1,154 @@
+"""From files to text: images, folders of them, and PAGE or ALTO pages with their lines."""
+
+import glob
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from jaxtyping import UInt8
+from numpy import ndarray
+
+from htr_lightning.data.document import Line, Page, find_image, read_page
+from htr_lightning.data.image import SUFFIXES, read_image
+from htr_lightning.data.reader.page_xml import cut_line, open_page
+from htr_lightning.data.sampler import LineBatches
+from htr_lightning.errors import InputError
+from htr_lightning.model.base import Recognizer, Transcription
+
+BATCH_LINES, BATCH_COLUMNS = 32, 32768
+CHUNK = 256  # lines held in memory while they are sorted by width
+
+
+class Source(NamedTuple):
+    """A file to read: an image that is one line, or a page of lines."""
+
+    path: Path
+    page: Page | None
+
+    @property
+    def lines(self) -> int:
+        return 1 if self.page is None else len(self.page.lines)
+
+
+class Reading(NamedTuple):
+    """One line read; `fault` says in one line why it could not be."""
+
+    source: Source
+    line: Line | None  # None for an image that is one line
+    transcription: Transcription | None
+    fault: str | None = None
+
+    @property
+    def name(self) -> str:
+        """The file, and behind # the line's id where the file has several."""
+        return str(self.source.path) if self.line is None else f"{self.source.path}#{self.line.id}"
+
+
+def find_sources(names: Iterable[str]) -> tuple[list[Source], list[str]]:
+    """The files that names stand for, and a fault for each that stands for none.
+
+    A name is a file, a folder (searched to any depth) or a glob. In a folder, images that belong to a page there are
+    read through their page only.
+    """
+    sources: list[Source] = []
+    faults: list[str] = []
+    for name in names:
+        path = Path(name)
+        if path.is_dir():
+            paths = [p for p in sorted(path.rglob("*")) if p.suffix.lower() in (".xml", *SUFFIXES)]
+            if not paths:
+                faults.append(f"{name}: no image and no XML file in this folder; check the path")
+        elif path.exists():
+            paths = [path]
+        else:
+            paths = [Path(found) for found in sorted(glob.glob(name, recursive=True))]
+            if not paths:
+                faults.append(f"{name}: no such file or folder, and as a pattern it matches nothing; check the path")
+        pages = []
+        for page in (p for p in paths if p.suffix.lower() == ".xml"):
+            try:
+                pages.append(Source(page, read_page(page)))
+            except InputError as error:
+                faults.append(str(error))
+        owned = set() if path.is_file() else {_image_of(source.page) for source in pages if source.page}
+        images = [Source(p, None) for p in paths if p.suffix.lower() != ".xml" and p not in owned]
+        sources += sorted(pages + images, key=lambda source: source.path)
+    return sources, faults
+
+
+def transcribe(
+    recognizer: Recognizer, sources: Iterable[Source], advance: Callable[[int], None] = lambda lines: None
+) -> Iterator[Reading]:
+    """Every line of every source in order, read in batches of like width.
+
+    A line that cannot be read comes with its fault; nothing is left out.
+
+    Args:
+        recognizer: in evaluation mode.
+        sources: see `find_sources`.
+        advance: called with the count of lines done, for a progress bar.
+    """
+    chunk: list[tuple[Reading, UInt8[ndarray, "_ _"] | None]] = []
+    for source in sources:
+        for reading, image in _open(source):
+            chunk.append((reading, image))
+            if len(chunk) == CHUNK:
+                yield from _read(recognizer, chunk)
+                advance(len(chunk))
+                chunk = []
+    yield from _read(recognizer, chunk)
+    advance(len(chunk))
+
+
+def _open(source: Source) -> Iterator[tuple[Reading, UInt8[ndarray, "_ _"] | None]]:
+    if source.page is None:
+        try:
+            yield Reading(source, None, None), read_image(source.path)
+        except InputError as error:
+            yield Reading(source, None, None, str(error)), None
+        return
+    try:
+        pixels = open_page(source.page, find_image(source.page))
+    except InputError as error:
+        for line in source.page.lines or [None]:
+            yield Reading(source, line, None, str(error)), None
+        return
+    for line in source.page.lines:
+        try:
+            yield Reading(source, line, None), cut_line(pixels, line)
+        except ValueError as error:
+            yield Reading(source, line, None, f"{source.path}#{line.id}: {error}; mend the line"), None
+
+
+def _read(
+    recognizer: Recognizer, chunk: Sequence[tuple[Reading, UInt8[ndarray, "_ _"] | None]]
+) -> Iterator[Reading]:
+    readings = [reading for reading, _ in chunk]
+    images = [(number, image) for number, (_, image) in enumerate(chunk) if image is not None]
+    widths = [recognizer.preprocess.width((image.shape[0], image.shape[1])) for _, image in images]
+    for draw in LineBatches(widths, BATCH_LINES, BATCH_COLUMNS):
+        for number, outcome in _read_batch(recognizer, [images[index] for index in draw.indices]):
+            if isinstance(outcome, Transcription):
+                readings[number] = readings[number]._replace(transcription=outcome)
+            else:
+                readings[number] = readings[number]._replace(fault=f"{readings[number].name}: {outcome}")
+    yield from readings
+
+
+def _read_batch(
+    recognizer: Recognizer, images: list[tuple[int, UInt8[ndarray, "_ _"]]]
+) -> list[tuple[int, Transcription | str]]:
+    try:
+        read = recognizer.read([image for _, image in images])
+        return [(number, transcription) for (number, _), transcription in zip(images, read, strict=True)]
+    except ValueError as error:  # one image is no line: the others are read without it
+        if len(images) == 1:
+            return [(images[0][0], str(error))]
+        return [outcome for image in images for outcome in _read_batch(recognizer, [image])]
+
+
+def _image_of(page: Page) -> Path | None:
+    try:
+        return find_image(page)
+    except InputError:
+        return None  # told when the page is opened

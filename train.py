@@ -1,0 +1,25 @@
+"""Train a recognizer: `python train.py model=crnn data=synthetic optimizer.lr=1e-3`; `--cfg job` prints every key."""
+
+import hydra
+from hydra.utils import instantiate
+from lightning import Trainer, seed_everything
+from omegaconf import DictConfig
+
+from htr_lightning import checkpoint, command
+
+
+@hydra.main(version_base="1.3", config_path="conf", config_name="train")
+def main(config: DictConfig) -> float:
+    """Fit, test the best checkpoint, and return its validation CER for a sweep to compare."""
+    seed_everything(config.seed, workers=True, verbose=False)
+    if config.resume is not None:
+        checkpoint.read(config.resume)  # a clear word now rather than a traceback after the data is read
+    data, recognizer = checkpoint.build(config)
+    trainer: Trainer = instantiate(config.trainer)
+    trainer.fit(recognizer, data, ckpt_path=config.resume, weights_only=True)
+    trainer.test(recognizer, data, ckpt_path="best", weights_only=True, verbose=False)
+    return float(trainer.checkpoint_callback.best_model_score)
+
+
+if __name__ == "__main__":
+    command.run(main)
