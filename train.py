@@ -1,6 +1,7 @@
 """Train a recognizer: `python train.py model=crnn data=synthetic optimizer.lr=1e-3`; `--cfg job` prints every key."""
 
 import hydra
+import torch
 from hydra.utils import instantiate
 from lightning import Trainer, seed_everything
 from omegaconf import DictConfig
@@ -11,6 +12,7 @@ from htr_lightning import checkpoint, command
 @hydra.main(version_base="1.3", config_path="conf", config_name="train")
 def main(config: DictConfig) -> float:
     """Fit, test the best checkpoint, and return its validation CER for a sweep to compare."""
+    torch.set_num_threads(config.threads)
     seed_everything(config.seed, workers=True, verbose=False)
     if config.resume is not None:
         checkpoint.read(config.resume)  # a clear word now rather than a traceback after the data is read

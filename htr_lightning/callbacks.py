@@ -194,6 +194,8 @@ class Report(Callback):
         }
         (self.folder / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")
         console.print(summary_table(summary, self.folder))
+        if path:
+            console.print(f"next: htr transcribe {_relative(Path(path))} IMAGE...", highlight=False)
 
 
 def summary_table(summary: dict[str, Any], folder: Path) -> Table:
@@ -211,8 +213,6 @@ def summary_table(summary: dict[str, Any], folder: Path) -> Table:
         table.add_row("training speed", f"{summary['lines_per_second']:.0f} lines/s")
     table.add_row("run folder", _relative(folder))
     table.add_row("pictures", _relative(folder / "transcriptions"))
-    if summary["checkpoint"]:
-        table.add_row("next", f"htr transcribe {_relative(Path(summary['checkpoint']))} IMAGE...")
     return table
 
 

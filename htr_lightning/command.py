@@ -1,7 +1,9 @@
 """Runs a program so that an error which the user can mend is one line, and its exit code is not 0."""
 
+import logging
 import os
 import sys
+import warnings
 from collections.abc import Callable
 from typing import Any, NoReturn
 
@@ -14,6 +16,7 @@ from htr_lightning.errors import InputError
 def run(main: Callable[[], Any]) -> None:
     """Call `main`; an error that is the user's to mend goes to stderr as one line, any other keeps its traceback."""
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # else Hydra prints errors itself and exits
+    quiet()
     try:
         main()
     except Exception as error:
@@ -21,6 +24,23 @@ def run(main: Callable[[], Any]) -> None:
         if message is None:
             raise
         fail(message)
+
+
+def quiet() -> None:
+    """Silence what libraries say about themselves and the user cannot mend."""
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_worth_saying)
+    for message in (
+        ".*isinstance.treespec, LeafSpec.*",  # Lightning beside a newer torch
+        ".*Experiment logs directory .* exists and is not empty.*",  # the run folder holds more than the CSV log
+        ".*does not have many workers.*",  # measured: one worker feeds two cores
+        ".*Trying to infer the `batch_size`.*",
+    ):
+        warnings.filterwarnings("ignore", message=message)
+
+
+def _worth_saying(record: logging.LogRecord) -> bool:
+    message = record.getMessage()
+    return not message.startswith(("\U0001f4a1", "GPU available: False", "TPU available: False", "Restoring states", "Loaded model"))
 
 
 def fail(message: str) -> NoReturn:

@@ -18,7 +18,9 @@ def wandb_logger(save_dir: str, **settings: Any) -> WandbLogger:
     mode = os.environ.get("WANDB_MODE") or ("online" if logged_in() else "offline")
     os.environ["WANDB_MODE"] = mode
     Path(save_dir).mkdir(parents=True, exist_ok=True)
-    return WandbLogger(save_dir=save_dir, offline=mode == "offline", **settings)
+    logger = WandbLogger(save_dir=save_dir, offline=mode == "offline", **settings)
+    logger._wandb_init.pop("anonymous", None)  # Lightning always passes it, and wandb warns of it at every run
+    return logger
 
 
 def logged_in() -> bool:

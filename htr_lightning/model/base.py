@@ -167,4 +167,4 @@ class Recognizer(LightningModule, ABC):
         totals = self.counts.compute()
         self.totals[split] = totals
         rates = {f"{split}/cer": totals.cer, f"{split}/wer": totals.wer, f"{split}/line_accuracy": totals.line_accuracy}
-        self.log_dict({key: torch.tensor(value, dtype=torch.float64) for key, value in rates.items()})
+        self.log_dict(rates, sync_dist=True)  # the same on every rank: the counts are summed already

@@ -64,7 +64,7 @@ class CTCRecognizer(Recognizer):
         return [Transcription(self.codec.decode(h.ids), h.confidence) for h in hypotheses]
 
     def on_train_epoch_end(self) -> None:
-        self.log("train/infeasible_lines", float(len(self.infeasible)))
+        self.log("train/infeasible_lines", float(len(self.infeasible)), sync_dist=True, reduce_fx="sum")
 
     def _name_infeasible(self, batch: Batch, targets: list[list[int]], lengths: Tensor, fits: list[bool]) -> None:
         for id, target, length, fit in zip(batch.ids, targets, lengths.tolist(), fits, strict=True):

@@ -1,4 +1,4 @@
-"""Hands that write: single-stroke letters, warped by a writer's habits and drawn with ink on paper."""
+"""Hands that write: single-stroke letters, warped by a writer's habits."""
 
 import unicodedata
 from functools import lru_cache
@@ -189,37 +189,27 @@ class Hand:
         points[:, 1] += np.interp(x, knots, tremor[1]) + (self.drift + rng.normal(0, 0.003)) * x
         return np.split(points, cuts)
 
+    def mask(self, text: str, rng: np.random.Generator, height: int) -> tuple[UInt8[ndarray, "H W"], float]:
+        """A line as ink coverage in [0, 255], filling most of `height` pixels, and the row of its baseline.
 
-def draw(
-    hand: Hand, strokes: list[Float[ndarray, "N 2"]], rng: np.random.Generator, height: int
-) -> UInt8[ndarray, "H W"]:
-    """Strokes as ink on paper, the line filling most of `height` pixels."""
-    if not strokes:
-        return _paper(height, height * 2, rng).astype(np.uint8)
-    points = np.concatenate(strokes)
-    low, high = points.min(0), points.max(0)
-    top, bottom = min(low[1], rng.uniform(-21, -15)), max(high[1], rng.uniform(1, 6))
-    margin = rng.uniform(0.03, 0.12, 4) * height
-    scale = (height - margin[0] - margin[1]) / (bottom - top)  # pixels a unit
-    width = int((high[0] - low[0]) * scale + 4 * (margin[2] + margin[3])) + 4
-    offset = np.array([2 * (margin[2] + margin[3]) - low[0] * scale, margin[0] - top * scale])
-    mask = np.zeros((height * SUPERSAMPLING, width * SUPERSAMPLING), dtype=np.uint8)
-    pixels = [(stroke * scale + offset) * SUPERSAMPLING for stroke in strokes]
-    thickness = max(1.0, hand.pen * scale / 1.3 * SUPERSAMPLING * float(np.exp(rng.normal(0, 0.08))))
-    _ink(mask, pixels, thickness, hand)
-    alpha = cv2.resize(mask, (width, height), interpolation=cv2.INTER_AREA).astype(np.float32) / 255
-    strength = rng.uniform(0.45, 0.75) if hand.pencil else rng.uniform(0.7, 1.0)
-    flow = np.interp(np.arange(width), np.linspace(0, width, 12), rng.normal(1, 0.08, 12)).astype(np.float32)
-    grain = _tile(height, width, rng) * (0.35 if hand.pencil else 0.1)
-    alpha = (alpha * strength * flow * (1 - np.abs(grain))).clip(0, 1)
-    paper = _paper(height, width, rng)
-    if rng.random() < 0.4:
-        _rule(paper, offset[1] + rng.normal(1, 1.5), rng)
-    ink = rng.uniform(10, 80)
-    image = paper + (ink - paper) * alpha
-    if (blur := rng.uniform(0, 0.9)) > 0.3:
-        image = cv2.GaussianBlur(image, (0, 0), blur)
-    return image.clip(0, 255).astype(np.uint8)
+        Raises:
+            ValueError: the hand's font lacks a character.
+        """
+        strokes = self.strokes(text, rng)
+        if not strokes:
+            return np.zeros((height, 2 * height), np.uint8), height * 0.7
+        points = np.concatenate(strokes)
+        low, high = points.min(0), points.max(0)
+        top, bottom = min(low[1], rng.uniform(-21, -15)), max(high[1], rng.uniform(1, 6))
+        margin = rng.uniform(0.03, 0.12, 4) * height
+        scale = (height - margin[0] - margin[1]) / (bottom - top)  # pixels a unit
+        width = int((high[0] - low[0]) * scale + 4 * (margin[2] + margin[3])) + 4
+        offset = np.array([2 * (margin[2] + margin[3]) - low[0] * scale, margin[0] - top * scale])
+        mask = np.zeros((height * SUPERSAMPLING, width * SUPERSAMPLING), dtype=np.uint8)
+        pixels = [(stroke * scale + offset) * SUPERSAMPLING for stroke in strokes]
+        thickness = max(1.0, self.pen * scale / 1.3 * SUPERSAMPLING * float(np.exp(rng.normal(0, 0.08))))
+        _ink(mask, pixels, thickness, self)
+        return cv2.resize(mask, (width, height), interpolation=cv2.INTER_AREA), float(offset[1])
 
 
 def _ink(mask: UInt8[ndarray, "H W"], strokes: list[ndarray], thickness: float, hand: Hand) -> None:
@@ -234,34 +224,3 @@ def _ink(mask: UInt8[ndarray, "H W"], strokes: list[ndarray], thickness: float, 
     for width in np.unique(widths.clip(1)):
         chosen = segments[widths.clip(1) == width]
         cv2.polylines(mask, list(chosen), False, 255, int(width), cv2.LINE_AA, SHIFT)
-
-
-@lru_cache(maxsize=1)
-def _noise() -> Float[ndarray, "256 4096"]:
-    rng = np.random.default_rng(0)
-    fine = rng.standard_normal((256, 4096), dtype=np.float32)
-    coarse = cv2.GaussianBlur(rng.standard_normal((256, 4096), dtype=np.float32), (0, 0), 2.0)
-    return 0.6 * fine + 0.4 * coarse / coarse.std()
-
-
-def _tile(height: int, width: int, rng: np.random.Generator) -> Float[ndarray, "H W"]:
-    """A window of fixed noise of unit variance: fresh noise would take longer than the drawing."""
-    noise = _noise()
-    top = int(rng.integers(max(1, noise.shape[0] - height)))
-    left = int(rng.integers(max(1, noise.shape[1] - width)))
-    tile = noise[top : top + height, left : left + width]
-    return tile if tile.shape == (height, width) else cv2.resize(tile, (width, height))
-
-
-def _paper(height: int, width: int, rng: np.random.Generator) -> Float[ndarray, "H W"]:
-    base = rng.uniform(190, 252)
-    light = np.interp(np.arange(width), np.linspace(0, width, 4), rng.normal(0, 4, 4)).astype(np.float32)
-    return base + light + _tile(height, width, rng) * np.float32(rng.uniform(0.5, 5))
-
-
-def _rule(paper: Float[ndarray, "H W"], baseline: float, rng: np.random.Generator) -> None:
-    darkness, thickness, tilt = rng.uniform(15, 90), int(rng.integers(1, 3)), rng.normal(0, 0.004) * paper.shape[1]
-    lines = np.zeros(paper.shape, dtype=np.uint8)
-    start = (0, round(baseline - tilt))
-    cv2.line(lines, start, (paper.shape[1], round(baseline + tilt)), 255, thickness, cv2.LINE_AA)
-    paper -= lines.astype(np.float32) * np.float32(darkness / 255)

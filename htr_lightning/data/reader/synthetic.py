@@ -7,11 +7,14 @@ from pathlib import Path
 
 import numpy as np
 
-from htr_lightning.data.reader.hand import Hand, draw
+from htr_lightning.data.reader.font_hand import FontHand, covers
+from htr_lightning.data.reader.hand import CURSIVE, PRINTED, Hand, glyph
+from htr_lightning.data.reader.paper import write_on_paper
 from htr_lightning.data.sample import Sample
 from htr_lightning.errors import InputError
 
 SPLITS = {"train": 0, "val": 1, "test": 2}
+SIGNS = "0123456789,.;:!?-'\"()"
 
 
 class Synthetic(Sequence[Sample]):
@@ -23,6 +26,7 @@ class Synthetic(Sequence[Sample]):
         split: train, val or test.
         lines: lines of each split.
         hands: writers of each split.
+        fonts: a folder of your own TTF or OTF files; half of the hands then write with one of them.
         words: a word list, one a line: "package:english.txt", "package:french.txt", or a file.
         length: shortest and longest line in words.
         height: smallest and largest height of a line in pixels.
@@ -34,6 +38,7 @@ class Synthetic(Sequence[Sample]):
         split: str,
         lines: dict[str, int],
         hands: dict[str, int],
+        fonts: str | None = None,
         words: str = "package:english.txt",
         length: tuple[int, int] = (2, 6),
         height: tuple[int, int] = (40, 64),
@@ -43,6 +48,8 @@ class Synthetic(Sequence[Sample]):
             raise InputError(f"'{split}' is no split of synthetic lines; use one of {', '.join(SPLITS)}")
         self._split, self._count, self._hands = split, lines[split], hands[split]
         self._words = read_words(words)
+        self._fonts = [] if fonts is None else find_fonts(Path(fonts))
+        self._check_characters()
         self._length, self._height, self._seed = tuple(length), tuple(height), seed
         self.skipped: dict[str, int] = {}
         self._hand = lru_cache(maxsize=4096)(self._new_hand)
@@ -57,7 +64,8 @@ class Synthetic(Sequence[Sample]):
         hand = self._hand(self._writer(index))
         text = self._text(index)
         low, high = self._height
-        image = draw(hand, hand.strokes(text, rng), rng, int(rng.integers(low, high + 1)))
+        mask, baseline = hand.mask(text, rng, int(rng.integers(low, high + 1)))
+        image = write_on_paper(mask, baseline, hand.pencil, rng)
         return Sample(self.ids[index], image, text, self.groups[index])
 
     @cached_property
@@ -79,8 +87,23 @@ class Synthetic(Sequence[Sample]):
     def _writer(self, index: int) -> int:
         return (index * 7919 + index // self._hands) % self._hands
 
-    def _new_hand(self, number: int) -> Hand:
-        return Hand((self._seed, SPLITS[self._split], number))
+    def _new_hand(self, number: int) -> Hand | FontHand:
+        seed = (self._seed, SPLITS[self._split], number)
+        if self._fonts and number % 2:
+            return FontHand(seed, self._fonts[int(np.random.default_rng((*seed, 2)).integers(len(self._fonts)))])
+        return Hand(seed)
+
+    def _check_characters(self) -> None:
+        """Refuse at once what a hand could not write later."""
+        for character in sorted(set("".join(self._words)).union(SIGNS)):
+            try:
+                for case in {character, character.upper()[:1]}:
+                    for font in PRINTED + CURSIVE:
+                        glyph(font, case)
+            except ValueError as error:
+                raise InputError(f"words: {error}; take it out of the word list") from None
+            if lacking := next((path for path in self._fonts if not covers(path, character)), None):
+                raise InputError(f"{lacking}: this font has no '{character}' (U+{ord(character):04X}); take it out of the folder")
 
     def _text(self, index: int) -> str:
         """Words, with the capitals, punctuation and figures of ordinary prose."""
@@ -114,3 +137,15 @@ def read_words(words: str) -> list[str]:
     if not found:
         raise InputError(f"{words}: the word list is empty; give it words")
     return found
+
+
+def find_fonts(folder: Path) -> list[Path]:
+    """The TTF and OTF files below a folder.
+
+    Raises:
+        InputError: there is none.
+    """
+    fonts = sorted(path for path in folder.rglob("*") if path.suffix.lower() in (".ttf", ".otf"))
+    if not fonts:
+        raise InputError(f"{folder}: no .ttf or .otf file below it; set data.reader.fonts to a folder of fonts")
+    return fonts

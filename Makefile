@@ -1,0 +1,53 @@
+# make train: from a fresh machine to a trained recognizer. Needs Python 3.11 or later and a package index.
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+# Two busy processes on few cores: without this torch's threads spin at barriers and run ten times slower.
+export OMP_WAIT_POLICY ?= PASSIVE
+
+.PHONY: help setup train test test-slow lint format check bench lock clean
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+setup: $(READY) ## build .venv from requirements.lock
+
+$(READY): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("error: Python %d.%d is too old; 3.11 or later is needed: make PYTHON=python3.12" % sys.version_info[:2])'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	$(BIN)/uv pip sync --quiet --python $(BIN)/python --require-hashes requirements.lock \
+	  || $(BIN)/python -m pip install --quiet --require-hashes -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $(READY)
+
+train: $(READY) ## train the default: model=crnn data=synthetic, 5 minutes on 2 cores
+	$(BIN)/python train.py $(ARGS)
+
+test: $(READY) ## the fast tests
+	$(BIN)/python -m pytest -m "not slow" $(ARGS)
+
+test-slow: $(READY) ## the slow tests: minutes of training
+	$(BIN)/python -m pytest -m slow $(ARGS)
+
+lint: $(READY) ## style, layers, types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+	$(BIN)/mypy
+
+format: $(READY) ## put the code into its form
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+check: lint test ## what CI runs
+
+bench: $(READY) ## speed of the parts, as ratios in one run
+	$(BIN)/python -m htr_lightning.benchmark $(ARGS)
+
+lock: $(READY) ## pin the newest versions of what pyproject.toml asks for
+	$(BIN)/uv pip compile pyproject.toml --extra dev --universal --generate-hashes --no-emit-index-url \
+	  --no-annotate --no-header --quiet --upgrade --output-file requirements.lock
+
+clean: ## remove .venv and caches; runs stay
+	rm -rf .venv .pytest_cache .ruff_cache .mypy_cache .import_linter_cache

@@ -1,0 +1,5 @@
+"""`python -m htr_lightning` is `htr`."""
+
+from htr_lightning.cli import app
+
+app()

@@ -1,0 +1,106 @@
+"""Speed of the parts, as ratios in one run: absolute times on shared machines say little. `make bench`."""
+
+import statistics
+import time
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.table import Table
+from torchmetrics.text import CharErrorRate
+
+from htr_lightning.data.preprocess import FitHeight
+from htr_lightning.data.reader.synthetic import Synthetic
+from htr_lightning.metrics.edits import EditCounts
+from htr_lightning.net.backbone import ResidualBackbone
+from htr_lightning.net.crnn import CRNN
+
+REPEATS = 5
+
+
+def seconds(work: Callable[[], object], repeats: int = REPEATS) -> float:
+    """Median wall time of one call, after a call to warm up."""
+    work()
+    times = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - start)
+    return statistics.median(times)
+
+
+def edit_counts(lines: int = 10_000) -> tuple[float, float]:
+    """Lines a second of `EditCounts` (CER and WER) and of torchmetrics' `CharErrorRate` (CER only)."""
+    rng = np.random.default_rng(0)
+    letters = np.array(list("abcdefghijklmnopqrstuvwxyz     "))
+    references = ["".join(rng.choice(letters, rng.integers(20, 70))) for _ in range(lines)]
+    hypotheses = ["".join(c for c in text if rng.random() > 0.08) for text in references]
+
+    def ours() -> float:
+        metric = EditCounts()
+        metric.update(references, hypotheses)
+        return metric.compute().cer
+
+    def theirs() -> float:
+        metric = CharErrorRate()
+        metric.update(hypotheses, references)
+        return float(metric.compute())
+
+    if abs(ours() - theirs()) > 1e-6:
+        raise AssertionError("EditCounts and CharErrorRate disagree")
+    return lines / seconds(ours), lines / seconds(theirs, 1)
+
+
+def drawing(lines: int = 300) -> float:
+    """Synthetic lines drawn a second on one core."""
+    reader = Synthetic("train", {"train": 10 * lines}, {"train": 100})
+    return lines / seconds(lambda: [reader[i] for i in range(lines)])
+
+
+def crnn(width: int = 500, lines: int = 16) -> tuple[float, float, float]:
+    """Lines a second of the default CRNN: training in float32, in bfloat16, and reading in float32."""
+    backbone = ResidualBackbone([32, 64, 128], [1, 1, 1], [[1, 1], [2, 2], [2, 1]], 32)
+    net = CRNN(140, backbone, hidden=192, layers=2)
+    images, widths = torch.rand(lines, 1, 32, width), torch.full((lines,), width)
+
+    def step(dtype: torch.dtype | None) -> None:
+        net.zero_grad()
+        with torch.autocast("cpu", dtype=dtype or torch.bfloat16, enabled=dtype is not None):
+            heads, _ = net.heads(images, widths)
+            loss = sum(head.float().logsumexp(2).mean() for head in heads)
+        loss.backward()
+
+    def read() -> None:
+        with torch.inference_mode():
+            net(images, widths)
+
+    trained = lines / seconds(lambda: step(None)), lines / seconds(lambda: step(torch.bfloat16))
+    net.eval()
+    return *trained, lines / seconds(read)
+
+
+def fitting(lines: int = 500) -> float:
+    """Lines a second that `FitHeight` brings to height 32 on one core."""
+    reader = Synthetic("train", {"train": lines}, {"train": 100})
+    images, fit = [reader[i].image for i in range(lines)], FitHeight(32, 8)
+    return lines / seconds(lambda: [fit(image) for image in images])
+
+
+def main() -> None:
+    """Print the table."""
+    table = Table("part", "lines/s", "beside")
+    ours, theirs = edit_counts()
+    table.add_row("EditCounts, CER and WER", f"{ours:,.0f}", f"{ours / theirs:.0f} x torchmetrics' CharErrorRate (CER only)")
+    table.add_row("torchmetrics CharErrorRate", f"{theirs:,.0f}", "")
+    full, half, read = crnn()
+    table.add_row("synthetic lines, one core", f"{drawing():,.0f}", "")
+    table.add_row("FitHeight, one core", f"{fitting():,.0f}", "")
+    table.add_row("CRNN training, float32, 500 columns", f"{full:,.0f}", "")
+    table.add_row("CRNN training, bfloat16", f"{half:,.0f}", f"{half / full:.2f} x float32")
+    table.add_row("CRNN reading, float32", f"{read:,.0f}", f"{read / full:.2f} x training")
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    main()

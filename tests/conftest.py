@@ -1,0 +1,125 @@
+"""What the tests share: shapes checked at run time, small pages, a small recognizer, and the real data where it is."""
+
+import os
+
+os.environ["OMP_WAIT_POLICY"] = "PASSIVE"  # read once, when torch is imported
+os.environ["WANDB_MODE"] = "offline"
+
+from jaxtyping import install_import_hook
+
+install_import_hook("htr_lightning", "beartype.beartype")
+
+import typing  # noqa: E402
+
+from htr_lightning.data import preprocess  # noqa: E402
+
+typing.runtime_checkable(preprocess.Preprocess)  # to go when the class says so itself
+
+from collections.abc import Callable, Sequence  # noqa: E402
+from pathlib import Path  # noqa: E402
+from xml.sax.saxutils import quoteattr  # noqa: E402
+
+import cv2  # noqa: E402
+import numpy as np  # noqa: E402
+import pytest  # noqa: E402
+import torch  # noqa: E402
+from hypothesis import settings  # noqa: E402
+
+from htr_lightning.data.preprocess import FitHeight  # noqa: E402
+from htr_lightning.decoder.ctc import Greedy  # noqa: E402
+from htr_lightning.model.ctc import CTCRecognizer  # noqa: E402
+from htr_lightning.net.backbone import ResidualBackbone  # noqa: E402
+from htr_lightning.net.crnn import CRNN  # noqa: E402
+from htr_lightning.text.normalize import Normalizer  # noqa: E402
+
+settings.register_profile("tests", deadline=None, max_examples=50, derandomize=True, database=None)
+settings.load_profile("tests")
+
+WIDTH, ROW = 240, 40  # pixels of a drawn page and of each of its lines
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """OmegaConf's classes have type hints that beartype calls old."""
+    old = "beartype.roar.BeartypeDecorHintPep585DeprecationWarning"
+    config.addinivalue_line("filterwarnings", f"ignore::{old}")
+
+
+@pytest.fixture
+def htr_data() -> Path:
+    """The folder of the real data."""
+    if not os.environ.get("HTR_DATA"):
+        pytest.skip("real data: set HTR_DATA to the folder that holds copiste, mnist and samples")
+    return Path(os.environ["HTR_DATA"])
+
+
+@pytest.fixture
+def write_page() -> Callable[..., Path]:
+    """A function that draws a page of texts, one box a text, and writes its image and its PAGE or ALTO file."""
+    return _write_page
+
+
+def _write_page(folder: Path, texts: Sequence[str] = ("un", "deux"), stem: str = "page", form: str = "PAGE") -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    height = ROW * max(1, len(texts))
+    image = np.full((height, WIDTH), 230, np.uint8)
+    lines = []
+    for number, text in enumerate(texts):
+        top = number * ROW
+        cv2.putText(image, text, (10, top + 28), cv2.FONT_HERSHEY_SIMPLEX, 0.8, 20, 2, cv2.LINE_AA)
+        box = f"2,{top + 2} {WIDTH - 2},{top + 2} {WIDTH - 2},{top + ROW - 2} 2,{top + ROW - 2}"
+        base = f"2,{top + 30} {WIDTH - 2},{top + 30}"
+        if form == "PAGE":
+            lines.append(
+                f'<TextLine id="l{number}"><Coords points="{box}"/><Baseline points="{base}"/>'
+                f"<TextEquiv><Unicode>{text}</Unicode></TextEquiv></TextLine>"
+            )
+        else:
+            lines.append(
+                f'<TextLine ID="l{number}" BASELINE="{base}"><Shape><Polygon POINTS="{box}"/></Shape>'
+                f"<String CONTENT={quoteattr(text)}/></TextLine>"
+            )
+    if form == "PAGE":
+        xml = (
+            '<PcGts xmlns="http://schema.primaresearch.org/PAGE/gts/pagecontent/2019-07-15">'
+            f'<Page imageFilename="{stem}.png" imageWidth="{WIDTH}" imageHeight="{height}">'
+            f'<TextRegion id="r1">{"".join(lines)}</TextRegion></Page></PcGts>'
+        )
+    else:
+        xml = (
+            '<alto xmlns="http://www.loc.gov/standards/alto/ns-v4#"><Description><MeasurementUnit>pixel</MeasurementUnit>'
+            f"<sourceImageInformation><fileName>{stem}.png</fileName></sourceImageInformation></Description><Layout>"
+            f'<Page WIDTH="{WIDTH}" HEIGHT="{height}"><PrintSpace><TextBlock ID="b1">{"".join(lines)}'
+            "</TextBlock></PrintSpace></Page></Layout></alto>"
+        )
+    path = folder / f"{stem}.xml"
+    path.write_text(xml, encoding="utf-8")
+    assert cv2.imwrite(str(folder / f"{stem}.png"), image)
+    return path
+
+
+@pytest.fixture
+def make_recognizer() -> Callable[..., CTCRecognizer]:
+    """A function that builds a small CRNN recognizer, the same weights each time, in evaluation mode."""
+    return _make_recognizer
+
+
+def _make_recognizer(
+    alphabet: str = " abcdeunx", unknown: str = "error", shortcut_weight: float = 0.2
+) -> CTCRecognizer:
+    def net(classes: int) -> CRNN:
+        backbone = ResidualBackbone([8, 8, 16], [1, 1, 1], [[1, 1], [2, 2], [2, 1]], stem=8)
+        return CRNN(classes, backbone, hidden=16, layers=1)
+
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        recognizer = CTCRecognizer(
+            alphabet,
+            net,
+            Greedy(),
+            normalizer=Normalizer(),
+            preprocess=FitHeight(32, margin=4),
+        ).eval()
+    with torch.no_grad():
+        for weight in [*recognizer.net.recurrent.parameters(), *recognizer.net.head.parameters()]:
+            weight.mul_(10)  # as decided as a trained one, so that different lines read differently
+    return recognizer

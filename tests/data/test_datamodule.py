@@ -1,0 +1,131 @@
+"""A reader's splits as batches that hold just its lines, normalised and preprocessed."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from htr_lightning.augment import Compose, Noise
+from htr_lightning.data.datamodule import LineDataModule
+from htr_lightning.data.preprocess import FitHeight
+from htr_lightning.data.reader.page_xml import PageXml
+from htr_lightning.data.reader.synthetic import Synthetic
+from htr_lightning.data.sample import Sample
+from htr_lightning.errors import InputError
+from htr_lightning.text.normalize import Normalizer
+
+
+class Listed(list[Sample]):
+    """A reader of given samples."""
+
+    def __init__(self, samples: list[Sample]) -> None:
+        super().__init__(samples)
+        self.ids = [sample.id for sample in samples]
+        self.texts = [sample.text for sample in samples]
+        self.groups = [sample.group for sample in samples]
+        self.sizes = [sample.image.shape for sample in samples]
+        self.skipped: dict[str, int] = {}
+
+
+def drawn(split: str) -> Synthetic:
+    return Synthetic(split, {"train": 24, "val": 11, "test": 5}, {"train": 4, "val": 2, "test": 2})
+
+
+def module(reader=drawn, **others) -> LineDataModule:
+    return LineDataModule(reader, FitHeight(32, margin=4), Normalizer(), **({"workers": 0, "max_lines": 4} | others))
+
+
+@pytest.mark.parametrize("split", ["train", "val", "test"])
+@pytest.mark.parametrize("multiple", [1, 16])
+def test_the_batches_of_a_split_hold_just_its_lines(split: str, multiple: int) -> None:
+    data, reader = module(multiple=multiple), drawn(split)
+    seen: list[str] = []
+    for batch in data.loader(split):
+        assert batch.images.shape[3] % multiple == 0
+        for row, id in enumerate(batch.ids):
+            sample = reader[reader.ids.index(id)]
+            ink = FitHeight(32, margin=4)(sample.image)
+            assert batch.texts[row] == Normalizer()(sample.text)
+            assert batch.groups[row] == sample.group
+            assert int(batch.widths[row]) == ink.shape[2]
+            assert torch.equal(batch.images[row, :, :, : ink.shape[2]], ink)
+            assert not batch.images[row, :, :, ink.shape[2] :].any()
+        seen += batch.ids
+    assert sorted(seen) == sorted(reader.ids)
+
+
+def test_the_hooks_of_lightning_give_the_splits() -> None:
+    data = module()
+    for loader, split in (
+        (data.train_dataloader(), "train"),
+        (data.val_dataloader(), "val"),
+        (data.test_dataloader(), "test"),
+    ):
+        assert {id for batch in loader for id in batch.ids} == set(drawn(split).ids)
+
+
+@pytest.mark.parametrize("world", [2, 3, 7])
+def test_ranks_together_see_validation_once(world: int) -> None:
+    seen = [id for rank in range(world) for batch in module().loader("val", rank, world) for id in batch.ids]
+    assert sorted(seen) == sorted(drawn("val").ids)
+
+
+def test_workers_make_the_batches_that_one_process_makes() -> None:
+    augment = Compose([Noise(1.0, 0.2, 10.0)])
+    alone = list(module(augment=augment).loader("train"))
+    helped = list(module(augment=augment, workers=2).loader("train"))
+    for one, other in zip(alone, helped, strict=True):
+        assert one.ids == other.ids
+        assert torch.equal(one.images, other.images)
+
+
+def test_only_training_is_augmented_and_every_epoch_anew() -> None:
+    data = module(augment=Compose([Noise(1.0, 0.2, 10.0)]))
+    plain = module()
+
+    def pixels(source: LineDataModule, split: str, epoch: int = 0) -> dict[str, torch.Tensor]:
+        loader = source.loader(split)
+        loader.sampler.set_epoch(epoch)
+        return {id: b.images[i, ..., : b.widths[i]] for b in loader for i, id in enumerate(b.ids)}
+
+    assert all(torch.equal(a, pixels(plain, "val")[id]) for id, a in pixels(data, "val").items())
+    assert not any(torch.equal(a, pixels(plain, "train")[id]) for id, a in pixels(data, "train").items())
+    first, again, second = pixels(data, "train"), pixels(data, "train"), pixels(data, "train", epoch=1)
+    assert all(torch.equal(first[id], again[id]) for id in first)
+    assert not any(torch.equal(first[id], second[id]) for id in first)
+
+
+def test_the_alphabet_is_that_of_the_normalised_training_texts() -> None:
+    blank = np.full((20, 60), 255, np.uint8)
+    texts = {"train": "e\u0301  a", "val": "z", "test": "y"}
+    data = module(lambda split: Listed([Sample("x/1", blank, texts[split], "g")]))
+    assert data.alphabet == [" ", "a", "é"]
+    assert module(alphabet="xyz").alphabet == ["x", "y", "z"]
+
+
+def test_a_split_without_lines_is_refused() -> None:
+    data = module(lambda split: Listed([]))
+    with pytest.raises(InputError, match="split 'val' has no line"):
+        data.loader("val")
+
+
+def test_a_split_of_another_name_is_refused() -> None:
+    with pytest.raises(InputError, match="'dev' is no split"):
+        module().lines("dev")
+
+
+def test_a_line_that_cannot_be_preprocessed_is_named() -> None:
+    samples = [
+        Sample("x/good", np.full((20, 60), 255, np.uint8), "a", ""),
+        Sample("x/dot", np.zeros((1, 1), np.uint8), "b", ""),
+    ]
+    with pytest.raises(InputError, match="x/dot: 1 x 1 pixels"):
+        list(module(lambda split: Listed(samples)).loader("val"))
+
+
+def test_the_root_reaches_the_reader(tmp_path: Path, write_page) -> None:
+    write_page(tmp_path, ["un", "deux"])
+    data = module(PageXml, root=str(tmp_path))
+    assert data.lines("val").texts == ["un", "deux"]
+    assert len(list(data.loader("val"))) == 1

@@ -1,0 +1,221 @@
+"""Grey arrays out of files, lines out of pages."""
+
+import random
+import warnings
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from htr_lightning.data.image import crop_line, dark_on_light, read_image, shrink_to_height
+from htr_lightning.errors import InputError
+
+ROWS = np.arange(12, dtype=np.uint8).reshape(3, 4) * 20  # every pixel different: any turn shows
+
+# What a viewer shows for each value of the EXIF tag Orientation (TIFF 6.0, page 36: where row 0 and column 0 are).
+SHOWN = {
+    1: ROWS,
+    2: np.fliplr(ROWS),
+    3: np.rot90(ROWS, 2),
+    4: np.flipud(ROWS),
+    5: ROWS.T,
+    6: np.rot90(ROWS, -1),
+    7: np.rot90(ROWS, 2).T,
+    8: np.rot90(ROWS, 1),
+}
+
+
+def save(image: Image.Image, path: Path, orientation: int = 1) -> Path:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    image.save(path, exif=exif)
+    return path
+
+
+@pytest.mark.parametrize("orientation", SHOWN)
+def test_an_image_is_turned_as_exif_says(tmp_path: Path, orientation: int) -> None:
+    path = save(Image.fromarray(ROWS), tmp_path / "turned.png", orientation)
+    np.testing.assert_array_equal(read_image(path), SHOWN[orientation])
+    np.testing.assert_array_equal(read_image(path, SHOWN[orientation].shape), SHOWN[orientation])
+
+
+@pytest.mark.parametrize("orientation", [5, 6, 7, 8])
+def test_where_only_the_stored_pixels_have_the_stated_size_exif_is_ignored(tmp_path: Path, orientation: int) -> None:
+    path = save(Image.fromarray(ROWS), tmp_path / "stored.png", orientation)
+    np.testing.assert_array_equal(read_image(path, ROWS.shape), ROWS)
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+def test_sixteen_bits_keep_their_upper_eight(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"deep.{suffix}"
+    levels = np.arange(256, dtype=np.uint16).reshape(16, 16)
+    Image.fromarray(levels * 257).save(path)
+    np.testing.assert_array_equal(read_image(path), levels)
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA"])
+def test_what_is_transparent_is_white(tmp_path: Path, mode: str) -> None:
+    alpha = np.array([[0, 255], [128, 0]], np.uint8)
+    image = Image.merge("LA", [Image.new("L", (2, 2), 0), Image.fromarray(alpha)]).convert(mode)
+    image.save(tmp_path / "clear.png")
+    np.testing.assert_allclose(read_image(tmp_path / "clear.png"), 255 - alpha, atol=1)
+
+
+def test_a_transparent_palette_colour_is_white(tmp_path: Path) -> None:
+    image = Image.fromarray(np.array([[0, 1]], np.uint8)).convert("P")
+    image.putpalette([0, 0, 0, 10, 10, 10])
+    image.save(tmp_path / "clear.png", transparency=0)
+    np.testing.assert_array_equal(read_image(tmp_path / "clear.png"), [[255, 10]])
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "CMYK", "I", "F", "YCbCr", "HSV", "I;16"])
+def test_every_mode_gives_bytes_in_grey(tmp_path: Path, mode: str) -> None:
+    image = Image.new(mode, (5, 3))
+    image.save(tmp_path / "grey.tif") if mode != "HSV" else image.convert("RGB").save(tmp_path / "grey.tif")
+    pixels = read_image(tmp_path / "grey.tif")
+    assert pixels.shape == (3, 5)
+    assert pixels.dtype == np.uint8
+
+
+def test_a_jpeg_cut_short_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "short.jpg"
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (80, 80), dtype=np.uint8)).save(path)
+    path.write_bytes(path.read_bytes()[:2000])
+    with pytest.raises(InputError, match=r"short\.jpg"):
+        read_image(path)
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"no image", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"GIF89a", b"<svg/>", b"%PDF-1.7"]
+)
+def test_what_is_no_image_is_refused_by_name(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "text.jpg").write_bytes(content)
+    with pytest.raises(InputError, match=r"text\.jpg"):
+        read_image(tmp_path / "text.jpg")
+
+
+def test_a_missing_image_and_a_folder_are_refused_by_name(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"nothing\.png: no such image"):
+        read_image(tmp_path / "nothing.png")
+    with pytest.raises(InputError, match=tmp_path.name):
+        read_image(tmp_path)
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "tif", "bmp", "gif", "webp", "pgm"])
+def test_a_damaged_image_is_read_or_refused_but_nothing_else(tmp_path: Path, suffix: str) -> None:
+    dice = random.Random(suffix)
+    good = tmp_path / f"good.{suffix}"
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (24, 32), dtype=np.uint8)).save(good)
+    content, path = good.read_bytes(), tmp_path / f"bad.{suffix}"
+    refused: list[str] = []
+    for attempt in range(60):
+        damaged = bytearray(content[: dice.randrange(1, len(content))] if attempt < 20 else content)
+        for _ in range(0 if attempt < 20 else 4):
+            damaged[dice.randrange(min(len(damaged), 200))] = dice.randrange(256)
+        path.write_bytes(damaged)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow's own, about what it mends
+            try:
+                assert read_image(path).dtype == np.uint8
+            except InputError as error:
+                refused.append(str(error))
+    assert refused
+    assert all(f"bad.{suffix}" in message for message in refused)
+
+
+def test_a_huge_image_is_refused_before_it_is_decoded(tmp_path: Path) -> None:
+    (tmp_path / "huge.pgm").write_bytes(b"P5 90000 90000 255\n")
+    with pytest.raises(InputError, match="90000 x 90000"):
+        read_image(tmp_path / "huge.pgm")
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_ink_is_dark_whichever_way_a_line_was_scanned(seed: int) -> None:
+    line = np.random.default_rng(seed).integers(200, 240, (40, 300), dtype=np.uint8)
+    cv2.putText(line, "polarity", (10, 30), cv2.FONT_HERSHEY_SIMPLEX, 1, 30 + 20 * seed, 2 + seed)
+    np.testing.assert_array_equal(dark_on_light(line), line)
+    np.testing.assert_array_equal(dark_on_light(255 - line), line)
+
+
+@pytest.mark.parametrize("level", [0, 100, 255])
+def test_an_image_without_contrast_stays_as_it_is(level: int) -> None:
+    blank = np.full((20, 30), level, np.uint8)
+    np.testing.assert_array_equal(dark_on_light(blank), blank)
+
+
+def test_what_lies_outside_the_polygon_is_painted_as_paper() -> None:
+    page = np.full((100, 200), 220, np.uint8)
+    page[20:30, 60:70] = 10  # ink of the neighbour, within the polygon's box
+    page[50:55, 90:110] = 40  # ink of the line
+    triangle = [(40.0, 60.0), (160.0, 60.0), (160.0, 10.0)]
+    crop = crop_line(page, triangle)
+    assert crop.shape == (50, 120)
+    assert crop.min() == 40
+    assert (crop == 40).sum() == 5 * 20
+    np.testing.assert_array_equal(page[20:30, 60:70], 10)  # the page itself stays whole
+
+
+def test_a_box_is_cut_out_as_it_stands() -> None:
+    page = np.random.default_rng(0).integers(0, 256, (60, 80), dtype=np.uint8)
+    box = [(10.0, 5.0), (50.0, 5.0), (50.0, 25.0), (10.0, 25.0)]
+    np.testing.assert_array_equal(crop_line(page, box), page[5:25, 10:50])
+
+
+def test_a_box_over_the_edge_is_cut_at_the_page() -> None:
+    page = np.random.default_rng(0).integers(0, 256, (60, 80), dtype=np.uint8)
+    box = [(-10.0, -5.0), (500.0, -5.0), (500.0, 25.0), (-10.0, 25.0)]
+    np.testing.assert_array_equal(crop_line(page, box), page[:25])
+
+
+def test_a_slanted_edge_over_the_page_keeps_its_slant() -> None:
+    page = np.full((120, 120), 220, np.uint8)
+    page[60:64, 40:44] = 10  # inside the triangle, whose lower edge runs through (0, 50) and (50, 75)
+    crop = crop_line(page, [(-100.0, 0.0), (100.0, 0.0), (100.0, 100.0)])
+    assert (crop == 10).sum() == 16
+
+
+@pytest.mark.parametrize("angle", [-30.0, -8.0, 3.0, 8.0, 30.0])
+def test_a_slanted_line_is_turned_level(angle: float) -> None:
+    page = np.full((400, 400), 230, np.uint8)
+    slope = float(np.tan(np.radians(angle)))
+    left, right = (60.0, 200 - 140 * slope), (340.0, 200 + 140 * slope)
+    cv2.line(page, tuple(map(round, left)), tuple(map(round, right)), 0, 5, cv2.LINE_AA)
+    polygon = [(x, y + dy) for (x, y), dy in [(left, -25), (right, -25), (right, 25), (left, 25)]]
+    crop = crop_line(page, polygon, angle)
+    columns = np.flatnonzero((crop < 120).any(0))
+    middles = np.array([np.flatnonzero(crop[:, column] < 120).mean() for column in columns])
+    assert len(columns) > 0.9 * 280 / np.cos(np.radians(angle)) * 0.95
+    assert np.ptp(middles[10:-10]) <= 2
+
+
+@pytest.mark.parametrize("angle", [0.0, 5.0, -40.0])
+@pytest.mark.parametrize("place", [(-300.0, 20.0), (20.0, -300.0), (900.0, 20.0), (20.0, 900.0)])
+def test_a_polygon_off_the_page_is_refused(angle: float, place: tuple[float, float]) -> None:
+    x, y = place
+    with pytest.raises(ValueError, match="page"):
+        crop_line(np.zeros((100, 100), np.uint8), [(x, y), (x + 60, y), (x + 60, y + 30), (x, y + 30)], angle)
+
+
+@pytest.mark.parametrize("angle", [0.0, 5.0, 30.0])
+def test_a_polygon_far_over_the_edge_takes_no_more_than_the_page(angle: float) -> None:
+    page = np.random.default_rng(0).integers(0, 256, (60, 80), dtype=np.uint8)
+    crop = crop_line(page, [(10.0, 10.0), (9e6, 10.0), (9e6, 8e6), (10.0, 8e6)], angle)
+    assert np.hypot(*crop.shape) <= 2 * np.hypot(*page.shape)
+
+
+@pytest.mark.parametrize("angle", [0.0, 5.0])
+@pytest.mark.parametrize("polygon", [[], [(1.0, 1.0)], [(1.0, 1.0), (50.0, 30.0)]])
+def test_fewer_than_three_corners_are_refused(polygon: list[tuple[float, float]], angle: float) -> None:
+    with pytest.raises(ValueError, match=f"polygon of {len(polygon)} points"):
+        crop_line(np.zeros((100, 100), np.uint8), polygon, angle)
+
+
+def test_shrinking_keeps_aspect_and_ink_and_never_enlarges() -> None:
+    image = np.random.default_rng(0).integers(0, 256, (100, 333), dtype=np.uint8)
+    small = shrink_to_height(image, 40)
+    assert small.shape == (40, round(333 * 0.4))
+    assert float(small.mean()) == pytest.approx(float(image.mean()), abs=1)
+    np.testing.assert_array_equal(shrink_to_height(image, 100), image)
+    assert shrink_to_height(np.zeros((900, 2), np.uint8), 10).shape == (10, 1)

@@ -1,0 +1,121 @@
+"""MNIST's own format, written here byte by byte."""
+
+import gzip
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from htr_lightning.data.preprocess import FixedSize
+from htr_lightning.data.reader.mnist import Mnist, read_idx
+from htr_lightning.errors import InputError
+
+
+def idx(array: np.ndarray) -> bytes:
+    """The IDX format: two zero bytes, the type (8: unsigned byte), the dimensions, their sizes, the values."""
+    return struct.pack(f">HBB{array.ndim}I", 0, 8, array.ndim, *array.shape) + array.tobytes()
+
+
+def write(folder: Path, train: int = 20, test: int = 7, pack: bool = False) -> tuple[np.ndarray, np.ndarray]:
+    folder.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(0)
+    for part, count in (("t10k", test), ("train", train)):
+        images = rng.integers(0, 256, (count, 28, 28), dtype=np.uint8)
+        labels = rng.integers(0, 10, count, dtype=np.uint8)
+        for name, array in ((f"{part}-images-idx3-ubyte", images), (f"{part}-labels-idx1-ubyte", labels)):
+            (folder / (f"{name}.gz" if pack else name)).write_bytes(gzip.compress(idx(array)) if pack else idx(array))
+    return images, labels
+
+
+@pytest.mark.parametrize("shape", [(3,), (2, 5), (2, 4, 3), (0, 28, 28)])
+@pytest.mark.parametrize("suffix", ["", ".gz"])
+def test_an_idx_file_gives_back_what_was_written(tmp_path: Path, shape: tuple[int, ...], suffix: str) -> None:
+    array = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    path = tmp_path / f"array{suffix}"
+    path.write_bytes(gzip.compress(idx(array)) if suffix else idx(array))
+    np.testing.assert_array_equal(read_idx(path), array)
+
+
+@pytest.mark.parametrize("suffix", ["", ".gz"])
+def test_an_idx_file_cut_anywhere_is_refused_by_name(tmp_path: Path, suffix: str) -> None:
+    content = idx(np.arange(60, dtype=np.uint8).reshape(3, 4, 5))
+    content = gzip.compress(content) if suffix else content
+    path = tmp_path / f"short{suffix}"
+    for size in range(len(content)):
+        path.write_bytes(content[:size])
+        with pytest.raises(InputError, match="short"):
+            read_idx(path)
+
+
+def test_an_idx_file_with_more_than_it_promises_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "long").write_bytes(idx(np.zeros((3, 4), np.uint8)) + b"\0")
+    with pytest.raises(InputError, match="25 bytes where its header promises 24"):
+        read_idx(tmp_path / "long")
+
+
+@pytest.mark.parametrize("start", [b"\0\0\x0d\x01", b"\x89PNG", b"\0\x01\x08\x01", b"GIF8"])
+def test_another_magic_number_is_refused(tmp_path: Path, start: bytes) -> None:
+    (tmp_path / "other").write_bytes(start + bytes(20))
+    with pytest.raises(InputError, match="other: no IDX file"):
+        read_idx(tmp_path / "other")
+
+
+@pytest.mark.parametrize("pack", [True, False])
+def test_the_splits_share_no_digit_and_lose_none(tmp_path: Path, pack: bool) -> None:
+    images, labels = write(tmp_path / "MNIST" / "raw", pack=pack)
+    train, val, test = (Mnist(tmp_path, split, val_size=6) for split in ("train", "val", "test"))
+    assert (len(train), len(val), len(test)) == (14, 6, 7)
+    assert train.texts + val.texts == [str(label) for label in labels]
+    pixels = np.stack([sample.image for sample in [*train, *val]])
+    np.testing.assert_array_equal(pixels, 255 - images)  # dark on light
+    assert len({*train.ids, *val.ids, *test.ids}) == 27
+
+
+def test_samples_say_what_the_lists_say(tmp_path: Path) -> None:
+    write(tmp_path)
+    reader = Mnist(tmp_path, "val", val_size=6)
+    assert [sample.text for sample in reader] == reader.texts
+    assert [sample.id for sample in reader] == reader.ids
+    assert [sample.group for sample in reader] == reader.groups
+    assert [sample.image.shape for sample in reader] == reader.sizes
+    assert reader[-1].id == reader.ids[-1]
+
+
+def test_a_folder_without_the_files_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="train-images-idx3-ubyte"):
+        Mnist(tmp_path)
+    with pytest.raises(InputError, match=r"data\.root"):
+        Mnist(None)
+
+
+def test_a_split_without_digits_is_refused(tmp_path: Path) -> None:
+    write(tmp_path)
+    with pytest.raises(InputError, match="val_size=20"):
+        Mnist(tmp_path, "train", val_size=20)
+    with pytest.raises(InputError, match="val_size=0"):
+        Mnist(tmp_path, "val", val_size=0)
+
+
+def test_a_split_of_another_name_is_refused(tmp_path: Path) -> None:
+    write(tmp_path)
+    with pytest.raises(InputError, match="validation"):
+        Mnist(tmp_path, "validation", val_size=6)
+
+
+@pytest.mark.parametrize("shape", [(19,), (21,), (20, 28, 28)])
+def test_images_and_labels_that_are_no_pair_are_refused(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    write(tmp_path)
+    (tmp_path / "train-labels-idx1-ubyte").write_bytes(idx(np.zeros(shape, np.uint8)))
+    with pytest.raises(InputError, match="not a pair"):
+        Mnist(tmp_path, "train", val_size=6)
+
+
+def test_the_real_splits_have_their_known_sizes_and_first_labels(htr_data: Path) -> None:
+    train, val, test = (Mnist(htr_data / "mnist", split) for split in ("train", "val", "test"))
+    assert (len(train), len(val), len(test)) == (55_000, 5_000, 10_000)
+    assert train.texts[:5] == ["5", "0", "4", "1", "9"]
+    assert test.texts[:5] == ["7", "2", "1", "0", "4"]
+    preprocess = FixedSize(28, 28, 20)
+    for sample in test:  # ink stays ink: 1 - the grey of the sample, whatever the digit's thickness
+        assert np.abs(preprocess(sample.image)[0].numpy() * 255 - (255.0 - sample.image)).max() < 0.01, sample.id

@@ -1,0 +1,149 @@
+"""From the scan to ink: paper 0, ink 1, whatever the paper, the pen and the scanner."""
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy import ndarray
+from torch import Tensor
+
+from htr_lightning.data.preprocess import FitHeight, FixedSize, Preprocess
+
+
+def written(height: int = 60, width: int = 400, paper: int = 225, ink: int = 40) -> ndarray:
+    image = np.full((height, width), paper, np.uint8)
+    size = height / 60
+    cv2.putText(image, "preprocess", (10, round(40 * size)), cv2.FONT_HERSHEY_SIMPLEX, 1.6 * size, ink, 3, cv2.LINE_AA)
+    return image
+
+
+def digit(height: int, width: int, scale: float = 4.0, light: float = 0.0) -> ndarray:
+    """A photo of a 5 in black on white paper, lit from the left, with grain."""
+    image = np.full((height, width), 225.0)
+    canvas = image.astype(np.uint8)
+    cv2.putText(canvas, "5", (width // 3, round(height * 0.7)), cv2.FONT_HERSHEY_SIMPLEX, scale, 45, 12, cv2.LINE_AA)
+    slope = np.linspace(light, -light, width)
+    grain = np.random.default_rng(0).normal(0, 2, (height, width))
+    return (canvas + slope + grain).clip(0, 255).astype(np.uint8)
+
+
+def centre(ink: Tensor) -> tuple[float, float]:
+    rows, columns = torch.meshgrid(*(torch.arange(n) for n in ink.shape[1:]), indexing="ij")
+    return float((rows * ink[0]).sum() / ink.sum()), float((columns * ink[0]).sum() / ink.sum())
+
+
+@pytest.mark.parametrize("size", [(60, 400), (31, 77), (32, 100), (200, 90), (3, 3), (128, 2000)])
+@pytest.mark.parametrize("margin", [0, 8])
+@pytest.mark.parametrize("squeeze", [1.0, 0.5])
+def test_height_is_fixed_and_aspect_kept(size: tuple[int, int], margin: int, squeeze: float) -> None:
+    preprocess = FitHeight(32, margin, squeeze)
+    ink = preprocess(written(*size))
+    assert ink.dtype == torch.float32
+    assert ink.shape == (1, 32, preprocess.width(size))
+    assert abs(ink.shape[2] - 2 * margin - size[1] * 32 * squeeze / size[0]) <= max(
+        0.5, 1 - size[1] * 32 * squeeze / size[0]
+    )
+    assert not ink[..., :margin].any()
+    assert not ink[..., ink.shape[2] - margin :].any()
+
+
+@pytest.mark.parametrize(("paper", "pen"), [(225, 40), (255, 0), (140, 60), (200, 150)])
+def test_paper_is_zero_and_ink_one_whatever_the_exposure(paper: int, pen: int) -> None:
+    ink = FitHeight(60)(written(paper=paper, ink=pen))
+    drawn = written(paper=255, ink=0)
+    assert 0 <= float(ink.min()) < float(ink.max()) == 1
+    assert not ink[0].numpy()[drawn == 255].any()
+    assert ink[0].numpy()[drawn == 0].min() == 1
+
+
+def test_ink_colour_and_exposure_do_not_matter() -> None:
+    torch.testing.assert_close(
+        FitHeight(32)(written(paper=225, ink=40)), FitHeight(32)(written(paper=255, ink=0)), atol=0.02, rtol=0
+    )
+
+
+@pytest.mark.parametrize("size", [(60, 400), (25, 200)])
+def test_an_inverted_image_gives_the_same_ink(size: tuple[int, int]) -> None:
+    image = written(*size)
+    assert FitHeight(32)(image).any()
+    torch.testing.assert_close(FitHeight(32)(255 - image), FitHeight(32)(image), atol=0, rtol=0)
+
+
+def test_with_polarity_dark_light_ink_is_paper() -> None:
+    image = written()
+    torch.testing.assert_close(FitHeight(32, polarity="dark")(image), FitHeight(32)(image), atol=0, rtol=0)
+    assert not torch.equal(FitHeight(32, polarity="dark")(255 - image), FitHeight(32)(image))
+
+
+@pytest.mark.parametrize("level", [0, 128, 255])
+def test_blank_paper_and_its_grain_are_no_ink(level: int) -> None:
+    assert not FitHeight(32)(np.full((40, 200), level, np.uint8)).any()
+    grain = np.random.default_rng(0).integers(max(0, level - 2), min(255, level + 2) + 1, (40, 200), dtype=np.uint8)
+    assert FitHeight(32)(grain).max() < 0.15
+
+
+@pytest.mark.parametrize("preprocess", [FitHeight(32), FixedSize(28, 28, 20)], ids=["FitHeight", "FixedSize"])
+@pytest.mark.parametrize("size", [(1, 1), (2, 50), (50, 2)])
+def test_an_image_without_room_for_a_character_is_refused(preprocess: Preprocess, size: tuple[int, int]) -> None:
+    with pytest.raises(ValueError, match=f"{size[1]} x {size[0]} pixels"):
+        preprocess(np.zeros(size, np.uint8))
+
+
+def test_a_line_wider_than_allowed_is_refused_with_both_numbers() -> None:
+    assert FitHeight(32, max_width=320)(np.zeros((10, 100), np.uint8)).shape[2] == 320
+    with pytest.raises(ValueError, match=r"323 columns .* max_width=320"):
+        FitHeight(32, max_width=320)(np.zeros((10, 101), np.uint8))
+
+
+def test_an_image_of_just_the_size_is_taken_as_it_is() -> None:
+    pixels = np.zeros((28, 28), np.uint8)
+    pixels[4:20, 9:13] = np.random.default_rng(0).integers(1, 256, (16, 4))  # off the centre, as it should stay
+    ink = FixedSize(28, 28, 20)(255 - pixels)
+    np.testing.assert_allclose(ink[0].numpy() * 255, pixels, atol=1e-3)
+    torch.testing.assert_close(FixedSize(28, 28, 20)(pixels), ink)
+
+
+@pytest.mark.parametrize(("size", "scale"), [((200, 200), 4.0), ((300, 150), 4.0), ((900, 1200), 12.0)])
+@pytest.mark.parametrize("light", [0.0, 25.0])
+def test_a_photographed_digit_is_the_same_in_black_and_in_white(
+    size: tuple[int, int], scale: float, light: float
+) -> None:
+    image, preprocess = digit(*size, scale, light), FixedSize(28, 28, 20)
+    ink, inverted = preprocess(image), preprocess(255 - image)
+    assert ink.shape == (1, 28, 28)
+    assert float((ink - inverted).abs().mean()) < 0.01
+    for one in (ink, inverted):
+        assert 0 <= float(one.min()) < float(one.max()) <= 1
+        assert 0.02 < float((one > 0.5).float().mean()) < 0.4
+        assert centre(one) == pytest.approx((13.5, 13.5), abs=0.5)
+        rows, columns = np.flatnonzero((one[0] > 0.1).any(1)), np.flatnonzero((one[0] > 0.1).any(0))
+        assert 18 <= max(np.ptp(rows), np.ptp(columns)) + 1 <= 22
+
+
+def test_where_the_digit_stands_and_how_large_it_is_does_not_matter() -> None:
+    preprocess = FixedSize(28, 28, 20)
+    first, second = (
+        preprocess(digit(200, 200)),
+        preprocess(np.pad(digit(200, 200), ((90, 10), (5, 60)), constant_values=225)),
+    )
+    assert float((first - second).abs().mean()) < 0.02
+
+
+def test_blank_paper_is_an_empty_frame() -> None:
+    assert not FixedSize(28, 28, 20)(np.full((100, 80), 200, np.uint8)).any()
+
+
+@pytest.mark.parametrize(
+    "preprocess", [FitHeight(16, max_width=10**6), FixedSize(20, 20, 14)], ids=["FitHeight", "FixedSize"]
+)
+@given(st.tuples(st.integers(3, 40), st.integers(3, 40)), st.integers(0, 999), st.sampled_from([2, 8, 256]))
+def test_any_image_gives_ink_between_zero_and_one(
+    preprocess: Preprocess, size: tuple[int, int], seed: int, levels: int
+) -> None:
+    image = (np.random.default_rng(seed).integers(0, levels, size) * (255 // (levels - 1))).astype(np.uint8)
+    ink = preprocess(image)
+    assert ink.shape[2] == preprocess.width(size)
+    assert ink.isfinite().all()
+    assert 0 <= float(ink.min()) <= float(ink.max()) <= 1

@@ -1,0 +1,92 @@
+"""Which lines stand in which batch, on which rank, in which epoch."""
+
+import random
+from itertools import chain
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from htr_lightning.data.sampler import LineBatches
+
+widths = st.lists(st.integers(1, 900), min_size=1, max_size=120)
+budgets = st.tuples(st.integers(1, 9), st.sampled_from([1, 500, 2000, 10**6]))
+
+
+def batches(widths: list[int], budget: tuple[int, int], epoch: int = 0, **others) -> list[list[int]]:
+    sampler = LineBatches(widths, *budget, **others)
+    sampler.set_epoch(epoch)
+    drawn = list(sampler)
+    assert len(drawn) == len(sampler)
+    assert all(draw.epoch == epoch for draw in drawn)
+    return [draw.indices for draw in drawn]
+
+
+@given(widths, budgets, st.integers(1, 9))
+def test_outside_training_every_line_comes_once_over_any_number_of_ranks(
+    widths: list[int], budget: tuple[int, int], world: int
+) -> None:
+    ranks = [batches(widths, budget, rank=rank, world_size=world) for rank in range(world)]
+    lines = sorted(chain.from_iterable(chain.from_iterable(ranks)))
+    assert lines == list(range(len(widths)))
+
+
+@given(widths, budgets, st.integers(1, 9), st.booleans())
+def test_the_batches_of_all_ranks_are_those_of_one(
+    widths: list[int], budget: tuple[int, int], world: int, shuffle: bool
+) -> None:
+    ranks = [batches(widths, budget, shuffle=shuffle, rank=rank, world_size=world) for rank in range(world)]
+    one = batches(widths, budget, shuffle=shuffle)
+    together = {tuple(batch) for rank in ranks for batch in rank}
+    assert together == {tuple(batch) for batch in one}
+    if not shuffle:
+        assert sum(map(len, ranks)) == len(one)
+
+
+@given(widths, budgets, st.booleans(), st.integers(0, 3))
+def test_no_batch_is_over_its_budget(widths: list[int], budget: tuple[int, int], shuffle: bool, epoch: int) -> None:
+    lines, columns = budget
+    for batch in batches(widths, budget, epoch, shuffle=shuffle):
+        assert 1 <= len(batch) <= lines
+        assert len(batch) == 1 or len(batch) * max(widths[index] for index in batch) <= columns
+
+
+@given(widths, budgets, st.integers(0, 3))
+def test_an_epoch_of_training_sees_every_line_once(widths: list[int], budget: tuple[int, int], epoch: int) -> None:
+    lines = sorted(chain.from_iterable(batches(widths, budget, epoch, shuffle=True)))
+    assert lines == list(range(len(widths)))
+
+
+@given(widths, budgets, st.integers(1, 9))
+def test_in_training_every_rank_has_the_same_number_of_batches(
+    widths: list[int], budget: tuple[int, int], world: int
+) -> None:
+    counts = [len(batches(widths, budget, shuffle=True, rank=rank, world_size=world)) for rank in range(world)]
+    one = len(batches(widths, budget, shuffle=True))
+    assert counts == [-(-one // world)] * world  # and as few as can be
+
+
+def test_training_order_is_new_in_every_epoch_and_the_same_for_the_same_seed() -> None:
+    dice = random.Random(0)
+    lines = [dice.randrange(50, 900) for _ in range(1000)]  # more than a window holds
+    first, second = (batches(lines, (8, 4000), epoch, shuffle=True) for epoch in (0, 1))
+    assert first != second
+    assert {frozenset(batch) for batch in first} != {frozenset(batch) for batch in second}  # new neighbours, too
+    assert first == batches(lines, (8, 4000), 0, shuffle=True)
+    assert first != batches(lines, (8, 4000), 0, shuffle=True, seed=1)
+
+
+def test_one_sampler_over_several_epochs_draws_as_fresh_ones_do() -> None:
+    lines = list(range(50, 250))
+    sampler = LineBatches(lines, 8, 4000, shuffle=True)
+    for epoch in (0, 1, 0):
+        sampler.set_epoch(epoch)
+        assert [draw.indices for draw in sampler] == batches(lines, (8, 4000), epoch, shuffle=True)
+
+
+def test_lines_of_a_batch_are_of_like_width() -> None:
+    dice = random.Random(0)
+    lines = [dice.randrange(50, 2000) for _ in range(3000)]
+    for shuffle in (False, True):
+        drawn = batches(lines, (16, 10**6), shuffle=shuffle)
+        padded = sum(len(batch) * max(lines[index] for index in batch) for batch in drawn)
+        assert padded < 1.1 * sum(lines)

@@ -1,0 +1,48 @@
+"""One character an image."""
+
+import pytest
+import torch
+from torch.nn import functional
+
+from htr_lightning.data.preprocess import FixedSize
+from htr_lightning.data.sample import Batch
+from htr_lightning.errors import InputError
+from htr_lightning.model.classifier import Classifier
+from htr_lightning.net.mlp import MLP
+from htr_lightning.text.normalize import Normalizer
+
+
+def classifier() -> Classifier:
+    torch.manual_seed(0)
+    parts = {"normalizer": Normalizer(), "preprocess": FixedSize(28, 28, 20)}
+    return Classifier("0123456789", lambda classes: MLP(classes, 784, [16]), **parts).eval()
+
+
+def batch(texts: list[str]) -> Batch:
+    size = len(texts)
+    ids = [f"mnist/{i}" for i in range(size)]
+    return Batch(ids, torch.rand(size, 1, 28, 28), torch.full((size,), 28), texts, ids)
+
+
+@pytest.mark.parametrize("text", ["", "12", "123"])
+def test_a_text_of_another_length_than_one_is_refused_with_its_sample(text: str) -> None:
+    with pytest.raises(InputError, match=f"mnist/1: '{text}' has {len(text)} characters"):
+        classifier().loss(batch(["1", text]))
+    with pytest.raises(InputError, match="b: "):
+        classifier().check_targets(["a", "b"], ["1", text])
+
+
+def test_the_loss_is_the_mean_cross_entropy() -> None:
+    model, lines = classifier(), batch(["7", "0", "3"])
+    scores = model.net(lines.images, lines.widths)
+    expected = functional.cross_entropy(scores, torch.tensor([7, 0, 3]))
+    torch.testing.assert_close(model.loss(lines), expected)
+
+
+def test_the_likeliest_class_is_read_with_its_probability() -> None:
+    model, lines = classifier(), batch(["7", "0", "3"])
+    with torch.inference_mode():
+        probabilities = model.net(lines.images, lines.widths).softmax(1)
+    for row, reading in zip(probabilities, model.transcribe(lines.images, lines.widths), strict=True):
+        assert row["0123456789".index(reading.text)] == row.max()
+        assert reading.confidence == pytest.approx(float(row.max()))

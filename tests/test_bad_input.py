@@ -1,0 +1,199 @@
+"""What cannot be used is refused in one line that names the file or sample, the value and the remedy."""
+
+import os
+import pickle
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import SMALL, Outcome
+from PIL import Image
+
+import train
+from htr_lightning import command
+
+SIZE = (300, 60)  # width, height of the pages below
+BOX = "10,10 290,10 290,50 10,50"
+
+
+@pytest.fixture
+def run(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Outcome]:
+    """`python train.py` in this process."""
+
+    def call(*overrides: str) -> Outcome:
+        monkeypatch.setattr(sys, "argv", ["train.py", f"hydra.run.dir={tmp_path}/run", *overrides])
+        capfd.readouterr()
+        try:
+            command.run(train.main)
+            code = 0
+        except SystemExit as error:
+            code = int(error.code or 0)
+        return Outcome(code, *capfd.readouterr())
+
+    return call
+
+
+def refused(outcome: Outcome, *words: str) -> None:
+    """One error line with these words, no traceback, exit code not 0."""
+    assert outcome.code != 0
+    errors = [line for line in outcome.stderr.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1, outcome.stderr
+    assert "Traceback" not in outcome.stderr + outcome.stdout
+    for word in words:
+        assert word in errors[0]
+
+
+def page(folder: Path, points: str = BOX, text: str = "abc", image: str = "p.png", size: tuple[int, int] = SIZE) -> Path:
+    """A PAGE file of one line with its image p.png."""
+    path = folder / "p.xml"
+    path.write_text(
+        '<PcGts xmlns="http://schema.primaresearch.org/PAGE/gts/pagecontent/2019-07-15">'
+        f'<Page imageFilename="{image}" imageWidth="{size[0]}" imageHeight="{size[1]}"><TextRegion id="r">'
+        f'<TextLine id="line_7"><Coords points="{points}"/><TextEquiv><Unicode>{text}</Unicode></TextEquiv>'
+        "</TextLine></TextRegion></Page></PcGts>"
+    )
+    pixels = np.full(SIZE[::-1], 240, np.uint8)
+    pixels[20:40, 20:280:9] = 30
+    Image.fromarray(pixels).save(folder / "p.png")
+    return path
+
+
+def splits(folder: Path, *rows: str) -> str:
+    (folder / "splits.tsv").write_text("page\tsplit\n" + "\n".join(rows or ("p\ttrain", "p2\tval")))
+    return f"data.root={folder}"
+
+
+PAGES = ["data=page_xml", "data.workers=0", "trainer.max_steps=1"]
+
+
+def test_missing_data_root(run, tmp_path: Path) -> None:
+    refused(run("data=copiste", f"data.root={tmp_path}/none"), f"{tmp_path}/none", "no such folder", "data.root")
+    refused(run("model=mlp", "data=mnist"), "data.root is not set")
+    refused(run("model=mlp", "data=mnist", f"data.root={tmp_path}/none"), f"{tmp_path}/none", "data.reader.download=true")
+
+
+def test_missing_image(run, htr, best: Path, tmp_path: Path) -> None:
+    page(tmp_path)
+    (tmp_path / "p.png").unlink()
+    refused(run(*PAGES, splits(tmp_path)), "p.xml", "p.png", "put it there")
+    refused(htr("transcribe", best, tmp_path / "p.xml"), "p.xml", "p.png")
+    refused(htr("transcribe", best, tmp_path / "none.png"), "none.png", "check the path")
+
+
+def test_page_that_names_another_image_reads_the_one_of_its_own_name_and_refuses_when_there_is_none(
+    run, htr, best: Path, tmp_path: Path
+) -> None:
+    path = page(tmp_path, image="scan_0001.tif")
+    assert htr("transcribe", best, path).code == 0
+    (tmp_path / "p.png").rename(tmp_path / "q.png")
+    refused(htr("transcribe", best, path), "scan_0001.tif", "p.*")
+
+
+def test_truncated_jpeg(run, htr, best: Path, tmp_path: Path) -> None:
+    page(tmp_path)
+    Image.open(tmp_path / "p.png").save(tmp_path / "p.jpg")
+    (tmp_path / "p.png").unlink()
+    whole = (tmp_path / "p.jpg").read_bytes()
+    (tmp_path / "p.jpg").write_bytes(whole[: len(whole) * 2 // 3])
+    refused(run(*PAGES, splits(tmp_path, "p\ttrain")), "p.jpg", "copy it again")
+    refused(htr("transcribe", best, tmp_path / "p.jpg"), "p.jpg", "copy it again")
+
+
+def test_xml_that_is_neither_page_nor_alto(run, htr, best: Path, tmp_path: Path) -> None:
+    path = page(tmp_path)
+    path.write_text("<html><body/></html>")
+    refused(run(*PAGES, splits(tmp_path)), "p.xml", "<html>", "PAGE")
+    refused(htr("transcribe", best, path), "p.xml", "<html>")
+    path.write_text("<PcGts><Page")
+    refused(htr("transcribe", best, path), "p.xml", "not well-formed")
+
+
+def test_xml_whose_size_disagrees_with_the_image(run, htr, best: Path, tmp_path: Path) -> None:
+    path = page(tmp_path, size=(600, 120))
+    refused(run(*PAGES, splits(tmp_path)), "p.xml", "600 x 120", "300 x 60")
+    refused(htr("transcribe", best, path), "600 x 120", "300 x 60")
+
+
+def test_polygon_of_two_points(run, htr, best: Path, tmp_path: Path) -> None:
+    path = page(tmp_path, points="10,10 290,50")
+    refused(run(*PAGES, splits(tmp_path)), "p/line_7", "2 points", "data.reader.faulty=skip")
+    refused(htr("transcribe", best, path), "p.xml#line_7", "2 points")
+
+
+def test_character_outside_the_alphabet(run, tmp_path: Path) -> None:
+    page(tmp_path, text="abé")
+    refused(run(*PAGES, splits(tmp_path, "p\ttrain"), "data.alphabet=abc"), "p/line_7", "U+00E9", "model.unknown=skip")
+
+
+def test_empty_transcription(run, tmp_path: Path) -> None:
+    page(tmp_path, text=" ")
+    refused(run(*PAGES, splits(tmp_path)), "p/line_7", "without text", "data.reader.empty=skip")
+
+
+def test_empty_split(run, tmp_path: Path) -> None:
+    page(tmp_path)
+    refused(run(*PAGES, splits(tmp_path, "p\ttrain")), "val", "train", "splits.tsv")
+    refused(run(*SMALL, "data.reader.lines={train: 8, val: 0, test: 8}"), "'val'")
+
+
+def test_checkpoint_that_is_none(htr, best: Path, line_image: Path, tmp_path: Path) -> None:
+    random = tmp_path / "random.ckpt"
+    random.write_bytes(os.urandom(5000))
+    refused(htr("transcribe", random, line_image), "random.ckpt")
+    pickled = tmp_path / "pickle.ckpt"
+    pickled.write_bytes(pickle.dumps({"state_dict": {}}))
+    refused(htr("transcribe", pickled, line_image), "pickle.ckpt")
+    torch.save({"htr": {"format": 1}, "object": Path("x")}, tmp_path / "object.ckpt")
+    refused(htr("transcribe", tmp_path / "object.ckpt", line_image), "object.ckpt", "pickled objects")
+    content = torch.load(best, weights_only=True)
+    content["htr"]["format"] = 999
+    torch.save(content, tmp_path / "newer.ckpt")
+    refused(htr("transcribe", tmp_path / "newer.ckpt", line_image), "newer.ckpt", "999", "upgrade")
+    refused(htr("transcribe", tmp_path / "none.ckpt", line_image), "none.ckpt", "no such checkpoint")
+
+
+def test_checkpoint_that_names_other_code_is_refused_before_anything_is_built(
+    htr, best: Path, line_image: Path, tmp_path: Path
+) -> None:
+    for target in ("os.system", "htr_lightning.checkpoint.os.system", "builtins.exec"):
+        content = torch.load(best, weights_only=True)
+        content["htr"]["model"]["decoder"] = {"_target_": target, "command": f"touch {tmp_path}/harmed"}
+        torch.save(content, tmp_path / "evil.ckpt")
+        refused(htr("transcribe", tmp_path / "evil.ckpt", line_image), "evil.ckpt", target)
+        assert not (tmp_path / "harmed").exists()
+
+
+def test_unknown_key_and_unknown_name(run, htr, best: Path) -> None:
+    refused(run("model.net.hiden=3"), "model.net.hiden", "--cfg job")
+    refused(run("+model.net.hiden=3", *SMALL), "hiden")
+    refused(run("model=crnm"), "crnm", "crnn", "mlp")
+    refused(run("optimizer.lr"), "optimizer.lr")
+    refused(htr("evaluate", best, "data=nothing"), "nothing", "synthetic")
+    refused(htr("evaluate", best, "data.no_such=1"), "data.no_such")
+
+
+def test_image_of_one_pixel_and_image_of_thirty_thousand_columns(htr, best: Path, line_image: Path, tmp_path: Path) -> None:
+    Image.fromarray(np.zeros((1, 1), np.uint8)).save(tmp_path / "dot.png")
+    Image.fromarray(np.zeros((60, 30_000), np.uint8)).save(tmp_path / "wide.png")
+    refused(htr("transcribe", best, tmp_path / "dot.png"), "dot.png", "1 x 1")
+    refused(htr("transcribe", best, tmp_path / "wide.png"), "wide.png", "30000 x 60", "max_width")
+    both = htr("transcribe", best, tmp_path / "wide.png", line_image)
+    refused(both, "wide.png")
+    assert both.stdout == htr("transcribe", best, line_image).stdout  # the good one is read all the same
+
+
+def test_output_that_cannot_be_written(run, htr, best: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    refused(run(*SMALL, f"hydra.run.dir={tmp_path}/file/run"), f"{tmp_path}/file")
+    refused(htr("evaluate", best, "--out", tmp_path / "file" / "out"), f"{tmp_path}/file", "--out")
+
+
+def test_a_classifier_refuses_lines(run) -> None:
+    refused(run("model=mlp", *SMALL[:5]), "synthetic/train/", "model=crnn")
+
+
+def test_resuming_from_what_is_no_checkpoint(run, tmp_path: Path) -> None:
+    refused(run(*SMALL, f"resume={tmp_path}/none.ckpt"), "none.ckpt")

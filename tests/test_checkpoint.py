@@ -1,0 +1,202 @@
+"""A checkpoint is plain data: nothing that stands in it is run, and what is none is refused."""
+
+import os
+import pickle
+import random
+from collections import OrderedDict
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from htr_lightning.checkpoint import FORMAT, check_target, load, read, targets
+from htr_lightning.errors import InputError
+
+GOOD = {"htr": {"format": FORMAT, "alphabet": ["a"]}, "state_dict": {"w": torch.zeros(3)}}
+
+
+def saved(path: Path, content: Any) -> Path:
+    torch.save(content, path)
+    return path
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "htr_lightning.errors.InputError",
+        "htr_lightning.model.ctc.CTCRecognizer",
+        "htr_lightning.net.crnn.CRNN",
+        "htr_lightning.data.preprocess.FitHeight",
+    ],
+)
+def test_what_is_defined_in_the_package_may_be_named(target: str) -> None:
+    check_target(target, (), "x.ckpt")
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "os.system",
+        "posix.system",
+        "builtins.eval",
+        "subprocess.Popen",
+        "htr_lightning.checkpoint.os.system",
+        "htr_lightning.checkpoint.os",
+        "htr_lightning.checkpoint.subprocess.run",
+        "htr_lightning.checkpoint.import_module",
+        "htr_lightning.checkpoint.instantiate",
+        "htr_lightning.checkpoint.torch.load",
+        "htr_lightning.checkpoint.Path",
+        "htr_lightning.checkpoint.PACKAGE",
+        "htr_lightning.checkpoint.nothing",
+        "htr_lightning.nothing.at_all",
+        "htr_lightning.checkpoint",
+        "htr_lightning",
+        "htr_lightning_evil.code",
+        "htr_lightning..os",
+        ".os.system",
+        "system",
+        "",
+        None,
+        1,
+        ["os.system"],
+        {"_target_": "os.system"},
+    ],
+)
+def test_what_is_defined_elsewhere_is_refused_by_name(target: Any) -> None:
+    with pytest.raises(InputError, match=r"x\.ckpt: names"):
+        check_target(target, (), "x.ckpt")
+
+
+def test_a_package_is_allowed_by_its_name_alone() -> None:
+    check_target("collections.OrderedDict", ["collections"], "x.ckpt")
+    with pytest.raises(InputError):
+        check_target("collections.OrderedDict", ["collect"], "x.ckpt")
+    with pytest.raises(InputError):
+        check_target("os.system", ["collections"], "x.ckpt")
+
+
+def test_every_target_of_a_config_is_found_however_deep() -> None:
+    evil = {"_target_": "os.system"}
+    assert list(targets({"a": [{"b": evil}]})) == ["os.system"]
+    assert list(targets({"_target_": "x.y", "net": {"_target_": "z", "parts": [[evil], 1, None]}})) == [
+        "x.y",
+        "z",
+        "os.system",
+    ]
+    assert list(targets(OrderedDict(a=evil))) == ["os.system"]
+    assert list(targets({"a": ({"b": (evil,)},)})) == ["os.system"]
+    assert list(targets("os.system")) == list(targets(None)) == []
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        lambda path: {"_target_": "os.mkdir", "path": path},
+        lambda path: [{"_target_": "os.mkdir", "path": path}],
+        lambda path: ({"_target_": "os.mkdir", "path": path},),
+        lambda path: f'${{oc.create:{{_target_:os.mkdir,path:"{path}"}}}}',
+        lambda path: {"_target_": "${evil}", "path": path},
+        lambda path: {"_target_": "htr_lightning.checkpoint.os.mkdir", "path": path},
+    ],
+    ids=["dict", "list", "tuple", "resolver", "interpolated name", "through the package"],
+)
+def test_a_checkpoint_that_names_foreign_code_is_refused_and_nothing_runs(tmp_path: Path, part: Any) -> None:
+    made = tmp_path / "made"
+    model = {
+        "_target_": "htr_lightning.text.codec.Codec",
+        "_partial_": True,
+        "specials": part(str(made)),
+        "evil": "os.mkdir",
+    }
+    path = saved(tmp_path / "evil.ckpt", GOOD | {"htr": GOOD["htr"] | {"model": model}})
+    with pytest.raises(InputError, match=r"evil\.ckpt"):
+        load(path)
+    assert not made.exists()
+
+
+class Runs:
+    """An object that runs code when it is unpickled."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, (self.path,)
+
+
+@pytest.mark.parametrize("writer", ["pickle", "torch", "legacy torch"])
+def test_a_file_of_pickled_objects_is_refused_and_nothing_runs(tmp_path: Path, writer: str) -> None:
+    content = GOOD | {"evil": Runs(str(tmp_path / "made"))}
+    path = tmp_path / "evil.ckpt"
+    if writer == "pickle":
+        path.write_bytes(pickle.dumps(content))
+    else:
+        torch.save(content, path, _use_new_zipfile_serialization=writer == "torch")
+    with pytest.raises(InputError, match=r"evil\.ckpt"):
+        read(path)
+    assert not (tmp_path / "made").exists()
+
+
+def test_what_was_written_is_read(tmp_path: Path) -> None:
+    content = read(saved(tmp_path / "good.ckpt", GOOD))
+    assert content["htr"] == GOOD["htr"]
+    assert torch.equal(content["state_dict"]["w"], torch.zeros(3))
+
+
+def test_a_newer_format_is_refused_with_both_numbers(tmp_path: Path) -> None:
+    path = saved(tmp_path / "new.ckpt", GOOD | {"htr": {"format": FORMAT + 1}})
+    with pytest.raises(InputError, match=f"format {FORMAT + 1}, .* up to {FORMAT}; upgrade"):
+        read(path)
+
+
+@pytest.mark.parametrize(
+    "content", [{}, [], 3, None, {"htr": None}, {"htr": {}}, {"htr": {"format": "1"}}, {"state_dict": {}}]
+)
+def test_a_checkpoint_of_another_program_is_refused(tmp_path: Path, content: Any) -> None:
+    with pytest.raises(InputError, match="not written by htr_lightning"):
+        read(saved(tmp_path / "other.ckpt", content))
+
+
+def test_a_missing_file_and_a_folder_are_refused_with_a_hint(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"nothing\.ckpt: no such checkpoint"):
+        read(tmp_path / "nothing.ckpt")
+    with pytest.raises(InputError, match=r"is a folder; name the file"):
+        read(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"\n", b"text\n", b"\x80\x02", b"\x80\x02.", b"PK\x03\x04", b"\x89PNG\r\n\x1a\n", b"K\x01.", b"0"]
+)
+def test_what_is_no_checkpoint_is_refused_by_name(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "bad.ckpt").write_bytes(content)
+    with pytest.raises(InputError, match=r"bad\.ckpt"):
+        read(tmp_path / "bad.ckpt")
+
+
+def test_random_bytes_are_refused(tmp_path: Path) -> None:
+    dice, path = random.Random(0), tmp_path / "bad.ckpt"
+    for size in [1, 2, 3, 5, 10, 100, 1000] * 40:
+        path.write_bytes(dice.choice([b"", b"\x80\x02", b"}", b"("]) + dice.randbytes(size))
+        with pytest.raises(InputError, match=r"bad\.ckpt"):
+            read(path)
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_damaged_checkpoint_is_read_or_refused_but_nothing_else(tmp_path: Path, zipped: bool) -> None:
+    good, path, dice = tmp_path / "good.ckpt", tmp_path / "bad.ckpt", random.Random(0)
+    torch.save(GOOD, good, _use_new_zipfile_serialization=zipped)
+    content = good.read_bytes()
+    refused: list[str] = []
+    for attempt in range(150):
+        damaged = bytearray(content[: dice.randrange(len(content))] if attempt < 50 else content)
+        for _ in range(0 if attempt < 50 else 3):
+            damaged[dice.randrange(len(damaged))] = dice.randrange(256)
+        path.write_bytes(damaged)
+        try:
+            assert read(path)["htr"]["format"] <= FORMAT
+        except InputError as error:
+            refused.append(str(error))
+    assert refused
+    assert all("bad.ckpt" in message for message in refused)

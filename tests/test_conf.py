@@ -1,0 +1,88 @@
+"""Every key of a config is a parameter of what it builds, and every combination composes."""
+
+import inspect
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+CONF = Path(__file__).parent.parent / "conf"
+HYDRA_KEYS = {"_target_", "_partial_", "_convert_", "_recursive_", "_args_"}
+# Handed over by the program once it exists: the alphabet, the count of classes, parameters, the split.
+PARTIAL = {"alphabet", "classes", "params", "optimizer", "progress", "split", "channels"}
+
+
+def names(group: str) -> list[str]:
+    return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+
+
+def composed(*overrides: str) -> dict[str, Any]:
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        config = compose("train", overrides=["run_dir=runs/test", "name=test", *overrides])
+    return OmegaConf.to_container(config, resolve=True)
+
+
+def nodes(config: Any, path: str = "") -> list[tuple[str, dict]]:
+    if isinstance(config, dict):
+        own = [(path, config)] if "_target_" in config else []
+        return own + [found for key, value in config.items() for found in nodes(value, f"{path}.{key}")]
+    return [found for value in config for found in nodes(value, path)] if isinstance(config, list) else []
+
+
+def parameters(target: str) -> tuple[set[str], set[str], bool]:
+    """All parameters, those without a default, and whether any keyword is taken."""
+    module, _, name = target.rpartition(".")
+    made = getattr(import_module(module), name)
+    accepted, required, open_ended = set(), set(), False
+    classes = made.__mro__ if inspect.isclass(made) else [None]
+    for owner in classes:  # a class that takes **others passes them to its base
+        signature = inspect.signature(made if owner is None else owner.__init__)
+        some = [p for p in signature.parameters.values() if p.name != "self"]
+        kinds = {p.kind for p in some}
+        accepted |= {p.name for p in some if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
+        if owner is None or owner is classes[0]:
+            required = {p.name for p in some if p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD}
+        open_ended = inspect.Parameter.VAR_KEYWORD in kinds
+        if not open_ended:
+            break
+    return accepted, required, open_ended
+
+
+@pytest.mark.parametrize("model", names("model"))
+@pytest.mark.parametrize("data", names("data"))
+def test_every_model_composes_with_every_data_and_every_key_is_a_parameter(model: str, data: str) -> None:
+    config = composed(f"model={model}", f"data={data}")
+    found = nodes(config)
+    assert len(found) > 10
+    for path, node in found:
+        accepted, required, open_ended = parameters(node["_target_"])
+        keys = set(node) - HYDRA_KEYS
+        unknown = keys - accepted
+        assert open_ended or not unknown, f"{path}: {node['_target_']} has no parameter {unknown}"
+        missing = required - keys - (PARTIAL if node.get("_partial_") else set())
+        assert not missing, f"{path}: {node['_target_']} needs {missing}"
+
+
+@pytest.mark.parametrize(
+    "override", [f"{group}={name}" for group in ("augment", "decoder", "optimizer", "scheduler", "trainer", "logger", "callbacks") for name in names(group)]
+)  # fmt: skip
+def test_every_option_of_every_group_composes(override: str) -> None:
+    config = composed(override)
+    for _, node in nodes(config):
+        parameters(node["_target_"])
+
+
+@pytest.mark.parametrize("path", sorted((CONF.parent / "experiments").glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_experiment_composes(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(CONF.parent)  # experiments are found beside train.py
+    config = composed(f"experiments={path.stem}")
+    assert config["trainer"]["max_time"] or config["trainer"]["max_epochs"] > 0 or config["trainer"]["max_steps"] > 0
+
+
+def test_the_same_preprocessing_reaches_model_and_data() -> None:
+    config = composed("model=crnn", "data=copiste", "model.preprocess.height=48")
+    assert config["data"]["preprocess"] == config["model"]["preprocess"]
+    assert config["data"]["preprocess"]["height"] == 48

@@ -1,0 +1,32 @@
+"""Every model learns eight lines by heart."""
+
+from pathlib import Path
+
+import pytest
+from conftest import run_train
+
+from htr_lightning import checkpoint
+from htr_lightning.evaluate import data_for, evaluate
+
+
+@pytest.mark.slow
+def test_crnn_learns_eight_lines_by_heart(tmp_path: Path) -> None:
+    run = run_train(
+        tmp_path / "run", "model=crnn", "data=synthetic", "data.reader.lines={train: 8, val: 1, test: 1}",
+        "data.reader.hands={train: 4, val: 1, test: 1}", "data.workers=0", "trainer.max_time=null",
+        "trainer.max_steps=300", "model.net.dropout=0", "trainer.val_check_interval=300",
+    )  # fmt: skip
+    recognizer = checkpoint.load(run / "checkpoints" / "last.ckpt")
+    _, totals = evaluate(recognizer, data_for(recognizer), "train")
+    assert totals.lines == 8
+    assert totals.edits == 0
+
+
+@pytest.mark.slow
+def test_mlp_reads_mnist(tmp_path: Path, htr_data: Path) -> None:
+    """The plain recipe gives at least 97.5 % (mean of three seeds; one seed here)."""
+    run = run_train(tmp_path / "run", "model=mlp", "data=mnist", f"data.root={htr_data}/mnist")
+    recognizer = checkpoint.load(run / "checkpoints" / "best.ckpt")
+    _, totals = evaluate(recognizer, data_for(recognizer), "test")
+    assert totals.lines == 10_000
+    assert 1 - totals.cer >= 0.972

@@ -1,0 +1,137 @@
+"""Files to text with a checkpoint alone."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from htr_lightning import checkpoint
+from htr_lightning.data.document import read_page
+from htr_lightning.data.reader.synthetic import Synthetic
+from htr_lightning.evaluate import data_for, evaluate
+
+
+def lines(count: int = 9) -> list[np.ndarray]:
+    reader = Synthetic("test", {"test": count}, {"test": 3})
+    return [reader[i].image for i in range(count)]
+
+
+def write_page(folder: Path, images: list[np.ndarray], name: str = "page") -> Path:
+    """Lines pasted one below the other on a page, with its ALTO file."""
+    height = sum(image.shape[0] + 10 for image in images) + 10
+    width = max(image.shape[1] for image in images) + 20
+    page, body, top = np.full((height, width), 230, np.uint8), "", 10
+    for number, image in enumerate(images):
+        h, w = image.shape
+        page[top : top + h, 10 : 10 + w] = image
+        body += f'<TextLine ID="l{number}" HPOS="10" VPOS="{top}" WIDTH="{w}" HEIGHT="{h}"/>'
+        top += h + 10
+    Image.fromarray(page).save(folder / f"{name}.png")
+    path = folder / f"{name}.xml"
+    path.write_text(
+        f'<alto xmlns="http://www.loc.gov/standards/alto/ns-v4#"><Layout><Page WIDTH="{width}" HEIGHT="{height}">'
+        f'<PrintSpace><TextBlock ID="b">{body}</TextBlock></PrintSpace></Page></Layout></alto>'
+    )
+    return path
+
+
+def test_a_fresh_process_with_the_checkpoint_alone_reads_what_this_one_reads(best: Path, tmp_path: Path) -> None:
+    image = lines(1)[0]
+    Image.fromarray(image).save(tmp_path / "line.png")
+    here = checkpoint.load(best).read([image])[0].text
+    (tmp_path / "moved.ckpt").write_bytes(best.read_bytes())
+    command = [sys.executable, "-m", "htr_lightning", "transcribe", "moved.ckpt", "line.png"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == here + "\n"
+
+
+def test_a_page_and_its_lines_as_images_give_the_same_text_in_every_format(best: Path, htr, tmp_path: Path) -> None:
+    images = lines()
+    for number, image in enumerate(images):
+        Image.fromarray(image).save(tmp_path / f"line_{number}.png")
+    page = write_page(tmp_path, images)
+    one_by_one = [htr("transcribe", best, tmp_path / f"line_{n}.png").stdout.rstrip("\n") for n in range(len(images))]
+    text = htr("transcribe", best, tmp_path / "line_*.png")
+    assert text.code == 0
+    assert text.stdout.splitlines() == one_by_one
+    assert htr("transcribe", best, page).stdout.splitlines() == one_by_one
+    rows = [row.split("\t") for row in htr("transcribe", best, page, "--format", "tsv").stdout.splitlines()]
+    assert [row[1] for row in rows] == one_by_one
+    assert [row[0] for row in rows] == [f"{page}#l{n}" for n in range(len(images))]
+    assert all(0 <= float(row[2]) <= 1 for row in rows)
+    records = [json.loads(row) for row in htr("transcribe", best, page, "--format", "jsonl").stdout.splitlines()]
+    assert [record["text"] for record in records] == one_by_one
+    assert htr("transcribe", best, page, "--format", "page", "--out", tmp_path / "out").code == 0
+    written = read_page(tmp_path / "out" / "page.xml")
+    assert [line.text for line in written.lines] == one_by_one
+    assert [line.polygon for line in written.lines] == [line.polygon for line in read_page(page).lines]
+
+
+def test_a_folder_reads_each_line_once(best: Path, htr, tmp_path: Path) -> None:
+    write_page(tmp_path, lines(3), "page")
+    (tmp_path / "more").mkdir()
+    Image.fromarray(lines(1)[0]).save(tmp_path / "more" / "single.png")
+    rows = htr("transcribe", best, tmp_path, "--format", "tsv").stdout.splitlines()
+    assert len(rows) == 4  # the page's image is not read as a line of its own
+
+
+def test_a_page_file_keeps_what_it_has(best: Path, htr, tmp_path: Path) -> None:
+    write_page(tmp_path, lines(2), "page")
+    alto = read_page(tmp_path / "page.xml")
+    coords = [" ".join(f"{x:.0f},{y:.0f}" for x, y in line.polygon) for line in alto.lines]
+    (tmp_path / "page.xml").write_text(
+        '<PcGts xmlns="http://schema.primaresearch.org/PAGE/gts/pagecontent/2013-07-15"><Page imageFilename="page.png" '
+        f'imageWidth="{alto.width}" imageHeight="{alto.height}" custom="kept"><TextRegion id="r" type="paragraph">'
+        f'<Coords points="{coords[0]}"/><TextLine id="a" custom="mine"><Coords points="{coords[0]}"/><Word id="w"/>'
+        f'<TextEquiv index="0"><Unicode>old</Unicode></TextEquiv></TextLine><TextLine id="b"><Coords points="1,1 2,2"/>'
+        "<TextEquiv><Unicode>stays</Unicode></TextEquiv></TextLine></TextRegion></Page></PcGts>"
+    )
+    outcome = htr("transcribe", best, tmp_path / "page.xml", "--format", "page")
+    assert outcome.code == 1  # line b cannot be read and is named
+    assert "page.xml#b" in outcome.stderr
+    root = ElementTree.fromstring(outcome.stdout)
+    out = tmp_path / "out.xml"
+    out.write_text(outcome.stdout)
+    page = read_page(out)
+    assert [line.id for line in page.lines] == ["a", "b"]
+    assert page.lines[0].text == htr("transcribe", best, tmp_path / "page.xml").stdout.rstrip("\n")
+    assert page.lines[1].text == "stays"
+    assert root[0].get("custom") == "kept"
+    assert not [e for e in root.iter() if e.tag.endswith("Word")]
+
+
+def test_evaluate_gives_exactly_the_counts_of_the_training_run(best: Path, run_folder: Path, htr, tmp_path: Path) -> None:
+    outcome = htr("evaluate", best, "--out", tmp_path / "out")
+    assert outcome.code == 0, outcome.stderr
+    metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    figures = json.loads((run_folder / "summary.json").read_text())
+    assert metrics["edits"] == figures["test_edits"]
+    assert metrics["characters"] == figures["test_characters"]
+    assert metrics["cer"] == figures["test_cer"]
+    predictions = [json.loads(row) for row in (tmp_path / "out" / "predictions.jsonl").read_text().splitlines()]
+    assert [p["id"] for p in predictions] == [f"synthetic/test/{n}" for n in range(24)]
+    assert set(predictions[0]) == {"id", "reference", "hypothesis", "confidence", "group"}
+
+
+def test_evaluate_composes_other_data(best: Path, htr, tmp_path: Path) -> None:
+    overrides = ["data=synthetic", "data.reader.lines={train: 1, val: 1, test: 5}", "data.reader.hands={train: 1, val: 1, test: 2}"]
+    assert htr("evaluate", best, *overrides, "--out", tmp_path).code == 0
+    assert json.loads((tmp_path / "metrics.json").read_text())["lines"] == 5
+
+
+@pytest.mark.parametrize("budget", [(1, 10**6), (2, 10**6), (7, 10**6), (32, 10**6), (16, 900)])
+def test_batches_of_any_size_read_the_same(best: Path, budget: tuple[int, int]) -> None:
+    recognizer = checkpoint.load(best)
+    alone = recognizer.read([lines()[4]])[0]
+    data = data_for(recognizer, [f"data.max_lines={budget[0]}", f"data.max_columns={budget[1]}"])
+    predictions, totals = evaluate(recognizer, data)
+    whole, same = evaluate(recognizer, data_for(recognizer))
+    assert totals == same
+    assert [p.hypothesis for p in predictions] == [p.hypothesis for p in whole]
+    assert alone.text == recognizer.read(lines())[4].text
