@@ -4,6 +4,7 @@ import os
 import pickle
 import platform
 import subprocess
+import warnings
 from collections.abc import Iterable, Sequence
 from hashlib import sha256
 from importlib import import_module, metadata
@@ -78,7 +79,9 @@ def read(path: str | Path) -> dict[str, Any]:
     """
     path = Path(path)
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about pickle protocols: what cannot be read is refused below
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise InputError(f"{path}: no such checkpoint; a run keeps its own in checkpoints/best.ckpt") from None
     except IsADirectoryError:
@@ -88,7 +91,7 @@ def read(path: str | Path) -> dict[str, Any]:
             f"{path}: holds pickled objects or is no checkpoint; it is not opened, since unpickling runs code. "
             "Use a file that htr_lightning wrote"
         ) from None
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
+    except Exception as error:  # of damaged bytes the unpickler raises anything: IndexError, struct.error, ...
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(f"{path}: not a checkpoint, or damaged ({reason}); copy it again") from None
     card = content.get("htr") if isinstance(content, dict) else None
@@ -125,15 +128,17 @@ def load(path: str | Path, allow: Sequence[str] = ()) -> Recognizer:
 
 
 def targets(config: Any) -> Iterable[str]:
-    """Every `_target_` in a nested config."""
+    """Every `_target_` in a nested config, and every string that OmegaConf would resolve: `${oc.create:...}` can hold one."""
     if isinstance(config, dict):
         if "_target_" in config:
             yield config["_target_"]
         for value in config.values():
             yield from targets(value)
-    elif isinstance(config, list):
+    elif isinstance(config, list | tuple):
         for value in config:
             yield from targets(value)
+    elif isinstance(config, str) and "${" in config:
+        yield config
 
 
 def check_target(target: Any, allow: Sequence[str], where: str) -> None:

@@ -136,24 +136,32 @@ def _read_page(path: Path, root: ElementTree.Element) -> Page:
     page = child(root, "Page")
     if page is None:
         raise InputError(f"{path}: PAGE without a <Page>; export the page again")
-    order = {
-        e.get("regionRef", ""): number
-        for number, e in enumerate(e for e in page.iter() if local(e).startswith("RegionRef"))
-    }
-    regions = [e for e in page if local(e).endswith("Region")]
-    regions.sort(key=lambda e: order.get(e.get("id", ""), len(order)))  # stable: unlisted ones stay in file order
-    lines = [line for region in regions for line in _page_lines(path, region)]
+    reading = child(page, "ReadingOrder")
+    order = {name: place for place, name in enumerate([] if reading is None else _regions_in_order(reading))}
+    numbers = {e: number for number, e in enumerate((e for e in page.iter() if local(e) == "TextLine"), start=1)}
+    lines = _page_lines(path, page, order, numbers)
     size = _integer(page.get("imageWidth"), 0), _integer(page.get("imageHeight"), 0)
     return Page(path, page.get("imageFilename", ""), *size, lines)
 
 
-def _page_lines(path: Path, region: ElementTree.Element) -> list[Line]:
+def _regions_in_order(group: ElementTree.Element) -> list[str]:
+    """Region ids in the order of a group of the ReadingOrder, by index where it has one."""
+    names = []
+    for element in sorted(group, key=lambda e: _integer(e.get("index"), 0)):  # stable: unordered groups stay as they are
+        names += [element.get("regionRef", ""), *_regions_in_order(element)]
+    return names
+
+
+def _page_lines(
+    path: Path, region: ElementTree.Element, order: dict[str, int], numbers: dict[ElementTree.Element, int]
+) -> list[Line]:
+    """The lines of a region, then those of the regions in it; `numbers` names lines without an id."""
     lines, nested = [], []
     for element in region:
         if local(element).endswith("Region"):
-            nested += _page_lines(path, element)
+            nested.append(element)
         elif local(element) == "TextLine":
-            name = element.get("id", f"line{len(lines) + 1}")
+            name = element.get("id") or f"line{numbers[element]}"
             coordinates, baseline = child(element, "Coords"), child(element, "Baseline")
             equiv = text_equiv(element)
             unicode = None if equiv is None else child(equiv, "Unicode")
@@ -169,7 +177,8 @@ def _page_lines(path: Path, region: ElementTree.Element) -> list[Line]:
             lines.append((int(position[1]) if position else None, line))
     if all(position is not None for position, _ in lines):
         lines.sort(key=lambda pair: pair[0] or 0)
-    return [line for _, line in lines] + nested
+    nested.sort(key=lambda e: order.get(e.get("id", ""), len(order)))  # stable: unlisted ones stay in file order
+    return [line for _, line in lines] + [line for e in nested for line in _page_lines(path, e, order, numbers)]
 
 
 def _page_points(element: ElementTree.Element, path: Path, line: str) -> Points:
@@ -187,22 +196,18 @@ def _read_alto(path: Path, root: ElementTree.Element) -> Page:
     if len(pages) != 1:
         raise InputError(f"{path}: ALTO with {len(pages)} <Page> elements; split it into one file a page")
     name = child(root, "Description", "sourceImageInformation", "fileName")
-    lines = [
-        _alto_line(path, element, number, block.get("ID", ""))
-        for block in pages[0].iter()
-        if local(block) == "TextBlock"
-        for number, element in enumerate((e for e in block if local(e) == "TextLine"), start=1)
-    ]
+    blocks = [e for e in pages[0].iter() if local(e) == "TextBlock"]
+    elements = [(block.get("ID", ""), e) for block in blocks for e in block if local(e) == "TextLine"]
+    lines = [_alto_line(path, e, number, block) for number, (block, e) in enumerate(elements, start=1)]
     size = _integer(pages[0].get("WIDTH"), 0), _integer(pages[0].get("HEIGHT"), 0)
     return Page(path, "" if name is None else (name.text or "").strip(), *size, lines)
 
 
 def _alto_line(path: Path, element: ElementTree.Element, number: int, block: str) -> Line:
-    name = element.get("ID", f"line{number}")
+    name = element.get("ID") or f"line{number}"
     shape = child(element, "Shape", "Polygon")
-    if shape is not None:
-        polygon = points(shape.get("POINTS"), path, name)
-    else:
+    polygon = [] if shape is None else points(shape.get("POINTS"), path, name)
+    if not polygon:
         box = " ".join(element.get(key, "") for key in ("HPOS", "VPOS", "WIDTH", "HEIGHT"))
         polygon = [(x, y) for x, y in points(box, path, name)] if len(box.split()) == 4 else []
         if polygon:
@@ -210,15 +215,16 @@ def _alto_line(path: Path, element: ElementTree.Element, number: int, block: str
             polygon = [(left, top), (left + width, top), (left + width, top + height), (left, top + height)]
     parts = [e for e in element if local(e) in ("String", "SP", "HYP")]
     spaced = any(local(e) == "SP" for e in parts)  # some writers leave the spaces between words unsaid
-    words = [" " if local(e) == "SP" else e.get("CONTENT", "") for e in parts]
-    text = ("" if spaced else " ").join(words)
+    glue = "" if spaced else " "
+    words = [" " if local(e) == "SP" else glue * (local(e) == "String") + e.get("CONTENT", "") for e in parts]
+    text = "".join(words).removeprefix(glue)
     return Line(name, text, polygon, points(element.get("BASELINE"), path, name), block)
 
 
 def _integer(text: str | None, default: int) -> int:
     try:
         return int(float(text or default))
-    except ValueError:
+    except (ValueError, OverflowError):
         return default
 
 

@@ -85,18 +85,17 @@ def crop_line(
     corners = np.asarray(polygon, dtype=np.float32).reshape(-1, 2)
     if len(corners) < 3:
         raise ValueError(f"polygon of {len(corners)} points; a line needs at least 3")
-    height, width = page.shape
-    if angle:
-        x, y = (corners.min(0) + corners.max(0)) / 2
-        turn = cv2.getRotationMatrix2D((float(x), float(y)), angle, 1.0)
-        corners = corners @ turn[:, :2].T.astype(np.float32) + turn[:, 2].astype(np.float32)
-    else:
-        corners = corners.clip((0, 0), (width, height))
-    left, top = np.floor(corners.min(0)).astype(int)
-    right, bottom = np.ceil(corners.max(0)).astype(int)
+    left, top, right, bottom = page_box(corners, page.shape)
     if right - left < 1 or bottom - top < 1:
         raise ValueError("polygon encloses no pixel of the page")
     if angle:
+        box = corners.clip((left, top), (right, bottom))
+        x, y = (corners.min(0) + corners.max(0)) / 2
+        turn = cv2.getRotationMatrix2D((float(x), float(y)), angle, 1.0)
+        corners = corners @ turn[:, :2].T.astype(np.float32) + turn[:, 2].astype(np.float32)
+        box = box @ turn[:, :2].T.astype(np.float32) + turn[:, 2].astype(np.float32)
+        left, top = np.floor(box.min(0)).astype(int)
+        right, bottom = np.ceil(box.max(0)).astype(int)
         turn[:, 2] -= (left, top)
         crop = cv2.warpAffine(page, turn, (int(right - left), int(bottom - top)), borderMode=cv2.BORDER_REPLICATE)
     else:
@@ -108,6 +107,13 @@ def crop_line(
         raise ValueError("polygon encloses no pixel of the page")
     crop[~covered] = np.median(crop[covered])
     return crop
+
+
+def page_box(polygon: Sequence[tuple[float, float]] | ndarray, size: tuple[int, int]) -> tuple[int, int, int, int]:
+    """Left, top, right and bottom of what of a polygon's box lies on a page of (height, width); empty boxes have no side."""
+    corners = np.asarray(polygon, dtype=np.float64).clip((0, 0), size[::-1])
+    (left, top), (right, bottom) = np.floor(corners.min(0)), np.ceil(corners.max(0))
+    return int(left), int(top), int(right), int(bottom)
 
 
 def shrink_to_height(image: UInt8[ndarray, "H W"], height: int) -> UInt8[ndarray, "h w"]:

@@ -1,6 +1,6 @@
 """From the scanned image to the float ink that a network eats: ink 1, paper 0."""
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import cv2
 import numpy as np
@@ -15,6 +15,7 @@ MIN_SIDE = 3  # pixels; nothing smaller holds a character
 MIN_CONTRAST = 32  # grey levels between paper and ink; less is noise and is not stretched
 
 
+@runtime_checkable
 class Preprocess(Protocol):
     """Turns one image of any size into ink of the network's height."""
 

@@ -1,6 +1,7 @@
 """Batches of lines of like width."""
 
 from collections.abc import Iterator, Sequence
+from itertools import cycle, islice
 from typing import NamedTuple
 
 import numpy as np
@@ -17,7 +18,7 @@ class Draw(NamedTuple):
 class LineBatches(Sampler[Draw]):
     """Batches of lines of like width within a budget, sharded by rank.
 
-    The batches are the same for any number of ranks: rank r takes every `world_size`-th of them. Outside training no
+    The batches are the same for any number of ranks, and rank r takes every `world_size`-th of them. Outside training no
     line is ever repeated, so ranks may have a batch more or less. In training every rank takes the same number, the
     first batches of the epoch filling up the last round.
 
@@ -61,7 +62,7 @@ class LineBatches(Sampler[Draw]):
         if self._planned is None or self._planned[0] != self.epoch:
             batches = self._shuffled() if self.shuffle else self._cut(np.argsort(-self.widths, kind="stable"))
             if self.shuffle and self.world_size > 1:
-                batches += batches[: -len(batches) % self.world_size]
+                batches += list(islice(cycle(batches), -len(batches) % self.world_size))
             self._planned = self.epoch, batches[self.rank :: self.world_size]
         return self._planned[1]
 
@@ -73,8 +74,10 @@ class LineBatches(Sampler[Draw]):
         for start in range(0, len(order), window):
             lines = order[start : start + window]
             batches += self._cut(lines[np.argsort(-self.widths[lines], kind="stable")])
-        rng.shuffle(batches)
-        return batches
+        # Ranks wait for each other at every step, so the batches of one round are neighbours in width.
+        rounds = [batches[i : i + self.world_size] for i in range(0, len(batches), self.world_size)]
+        rng.shuffle(rounds)
+        return [batch for batches in rounds for batch in batches]
 
     def _cut(self, order: np.ndarray) -> list[list[int]]:
         batches: list[list[int]] = []

@@ -51,9 +51,9 @@ class CTCRecognizer(Recognizer):
         heads, lengths = self.net.heads(batch.images, batch.widths)
         fits = [needed_frames(target) <= length for target, length in zip(targets, lengths.tolist(), strict=True)]
         self._name_infeasible(batch, targets, lengths, fits)
-        total = sum(map(len, targets))
         kept = torch.tensor(fits, device=lengths.device)
         targets = [target for target, fit in zip(targets, fits, strict=True) if fit]
+        total = sum(map(len, targets))  # of the lines that count, as the loss is
         weights = [1.0] + [self.shortcut_weight] * (len(heads) - 1)
         losses = [w * ctc_loss(head[kept], lengths[kept], targets) for w, head in zip(weights, heads, strict=True)]
         return torch.stack(losses).sum() / max(1, total)

@@ -3,6 +3,7 @@
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from torch.nn import functional
 
 from htr_lightning.net.backbone import ResidualBackbone
 
@@ -20,12 +21,26 @@ class BiLSTM(nn.Module):
         self.back = nn.LSTM(inputs, hidden, batch_first=True)
 
     def forward(self, x: Float[Tensor, "B T D"], lengths: Int[Tensor, " B"]) -> Float[Tensor, "B T D2"]:
-        steps = torch.arange(x.shape[1], device=x.device)[None, :]
-        turned = torch.where(steps < lengths[:, None], lengths[:, None] - 1 - steps, steps)[:, :, None]
+        batch, frames, _ = x.shape
+        steps = torch.arange(frames, device=x.device)[None, :]
+        turned = torch.where(steps < lengths[:, None], lengths[:, None] - 1 - steps, steps)
+        rows = (turned + frames * torch.arange(batch, device=x.device)[:, None]).flatten()
         ahead, _ = self.ahead(x)
-        back, _ = self.back(torch.gather(x, 1, turned.expand(-1, -1, x.shape[2])))
-        back = torch.gather(back, 1, turned.expand(-1, -1, back.shape[2]))
+        back, _ = self.back(x.flatten(0, 1).index_select(0, rows).unflatten(0, (batch, frames)))
+        back = back.flatten(0, 1).index_select(0, rows).unflatten(0, (batch, frames))
         return torch.cat([ahead, back], dim=2)
+
+
+class LockedDropout(nn.Module):
+    """Dropout with one mask for all frames of a line (Gal and Ghahramani, 2016, "A theoretically grounded application of
+    dropout in recurrent neural networks", arXiv:1512.05287); drawing it also takes a hundredth of the time."""
+
+    def __init__(self, p: float) -> None:
+        super().__init__()
+        self.p = p
+
+    def forward(self, x: Float[Tensor, "B T D"]) -> Float[Tensor, "B T D"]:
+        return x * functional.dropout(x.new_ones(x.shape[0], 1, x.shape[2]), self.p) if self.training else x
 
 
 class CRNN(nn.Module):
@@ -56,7 +71,7 @@ class CRNN(nn.Module):
         self.backbone = backbone
         sizes = [backbone.channels] + [2 * hidden] * layers
         self.recurrent = nn.ModuleList(BiLSTM(size, hidden) for size in sizes[:-1])
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = LockedDropout(dropout)
         self.head = nn.Linear(sizes[-1], classes)
         self.shortcut = nn.Conv1d(backbone.channels, classes, 3, padding=1) if shortcut else None
 

@@ -11,7 +11,7 @@ class Normalizer:
     Args:
         form: Unicode normalisation form: NFC, NFD, NFKC, NFKD, or "" for none.
         collapse_spaces: runs of white space become one space, none at the ends.
-        replace: strings to replace, such as typographic by straight quotes, before all else.
+        replace: strings to replace, such as typographic by straight quotes; composed and decomposed alike.
     """
 
     form: str = "NFC"
@@ -19,8 +19,12 @@ class Normalizer:
     replace: dict[str, str] = field(default_factory=dict)
 
     def __call__(self, text: str) -> str:
-        for old, new in self.replace.items():
-            text = text.replace(old, new)
-        if self.form:
-            text = unicodedata.normalize(self.form, text)  # type: ignore[arg-type]
+        text = self._formed(text)
+        if self.replace:
+            for old, new in self.replace.items():
+                text = text.replace(self._formed(old), new)
+            text = self._formed(text)
         return " ".join(text.split()) if self.collapse_spaces else text
+
+    def _formed(self, text: str) -> str:
+        return unicodedata.normalize(self.form, text) if self.form else text  # type: ignore[arg-type]

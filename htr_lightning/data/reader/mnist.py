@@ -34,6 +34,8 @@ class Mnist(Sequence[Sample]):
         if root is None:
             raise InputError("data.root is not set; give the folder of the MNIST files, as in data.root=FOLDER")
         self.root = Path(root)
+        if split not in ("train", "val", "test"):
+            raise InputError(f"'{split}' is no split of MNIST; use one of train, val, test")
         part = "test" if split == "test" else "train"
         if download and not _find(self.root, FILES[part][0]):
             try:
@@ -41,7 +43,7 @@ class Mnist(Sequence[Sample]):
             except (RuntimeError, OSError) as error:
                 raise InputError(f"{self.root}: MNIST could not be downloaded ({error}); put its files there") from None
         images, labels = (read_idx(self._file(name)) for name in FILES[part])
-        if images.ndim != 3 or len(images) != len(labels):
+        if images.ndim != 3 or labels.ndim != 1 or len(images) != len(labels):
             raise InputError(f"{self.root}: {images.shape} images but {labels.shape} labels; the files are not a pair")
         first, last = {"train": (0, len(images) - val_size), "val": (len(images) - val_size, len(images))}.get(
             split, (0, len(images))

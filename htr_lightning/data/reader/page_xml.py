@@ -14,11 +14,12 @@ from numpy import ndarray
 from rich.progress import track
 
 from htr_lightning.data.document import Line, Page, baseline_angle, find_image, read_page
-from htr_lightning.data.image import crop_line, read_image, shrink_to_height
+from htr_lightning.data.image import crop_line, page_box, read_image, shrink_to_height
 from htr_lightning.data.sample import Sample
 from htr_lightning.errors import InputError
 
 MAX_SLOPE = 45.0  # degrees; a steeper baseline is a vertical or an upside-down line and is left as it stands
+EMPTY, FAULTY = ("error", "skip", "keep"), ("error", "skip")
 LEVEL = 0.3  # degrees; turning by less than this only blurs
 
 
@@ -58,22 +59,28 @@ class PageXml(Sequence[Sample]):
     ) -> None:
         if root is None and fetch is None:
             raise InputError("data.root is not set; give the folder of the pages, as in data.root=FOLDER")
+        for option, value, choices in (("empty", empty, EMPTY), ("faulty", faulty, FAULTY)):
+            if value not in choices:
+                raise InputError(f"data.reader.{option}={value}: use one of {', '.join(choices)}")
         self.root = Path(root) if root is not None else fetch()  # type: ignore[misc]
         self.max_height = max_height
         self.skipped: dict[str, int] = Counter()
         name = name or self.root.name
         entries: list[_Entry] = []
         faults: list[str] = []
-        for path in self._paths(xml, splits, split):
+        paths = self._paths(xml, splits, split)
+        stems = Counter(path.stem for path in paths)
+        for path in paths:
+            title = path.stem if stems[path.stem] == 1 else path.relative_to(self.root).with_suffix("").as_posix()
             page = read_page(path)
             image = find_image(page, self.root / images if images else None)
             writer = re.match(group, path.stem)
             for line in page.lines:
                 entry = _Entry(
-                    f"{name}/{path.stem}/{line.id}", page, image, line, writer[1] if writer else path.stem
+                    f"{name}/{title}/{line.id}", page, image, line, writer[1] if writer else path.stem
                 )
-                if fault := _fault(line, empty):
-                    if fault.skip or faulty == "skip":
+                if fault := _fault(line, page, empty, faulty):
+                    if fault.skip:
                         self.skipped[fault.kind] += 1
                     else:
                         faults.append(f"{entry.id}: {fault.kind}: {fault.remedy}")
@@ -82,6 +89,8 @@ class PageXml(Sequence[Sample]):
         if faults:
             more = f" (and {len(faults) - 1} more such lines)" if len(faults) > 1 else ""
             raise InputError(faults[0] + more)
+        if twice := next((id for id, count in Counter(entry.id for entry in entries).items() if count > 1), None):
+            raise InputError(f"{self.root}: two lines have the id {twice}; give pages and lines names of their own")
         if not entries:
             raise InputError(f"{self.root}: no line with text in split '{split}' of {xml}; check root, xml and splits")
         self._entries = entries
@@ -199,13 +208,13 @@ def read_splits(root: Path, table: str) -> dict[str, str]:
         InputError: there is no such file, or a row has not two cells.
     """
     kind, _, name = table.rpartition(":")
-    if kind == "package":
-        text = (resources.files("htr_lightning.data") / "splits" / name).read_text(encoding="utf-8")
-    else:
-        path = root / table
-        if not path.is_file():
-            raise InputError(f"{path}: no such split table; set data.reader.splits to a table of page and split")
+    path = resources.files("htr_lightning.data") / "splits" / name if kind == "package" else root / table
+    if not path.is_file():
+        raise InputError(f"{path}: no such split table; set data.reader.splits to a table of page and split")
+    try:
         text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise InputError(f"{path}: the split table is not UTF-8; save it as UTF-8") from None
     rows = list(csv.reader(text.splitlines(), delimiter="\t"))[1:]
     if bad := next((row for row in rows if len(row) != 2), None):
         raise InputError(f"{table}: row {bad} has not the two cells page and split; mend it")
@@ -226,12 +235,17 @@ class _Fault(NamedTuple):
     skip: bool = False
 
 
-def _fault(line: Line, empty: str) -> _Fault | None:
+def _fault(line: Line, page: Page, empty: str, faulty: str) -> _Fault | None:
     if not line.text.strip() and empty != "keep":
         return _Fault("line without text", "transcribe it, or set data.reader.empty=skip", skip=empty == "skip")
+    skip = faulty == "skip"
     remedy = "mend it, or set data.reader.faulty=skip"
     if not line.polygon:
-        return _Fault("line without polygon or box", remedy)
+        return _Fault("line without polygon or box", remedy, skip)
     if len(line.polygon) < 3:
-        return _Fault(f"polygon of {len(line.polygon)} points", remedy)
+        return _Fault(f"polygon of {len(line.polygon)} points", remedy, skip)
+    if page.height and page.width:
+        left, top, right, bottom = page_box(line.polygon, (page.height, page.width))
+        if right <= left or bottom <= top:
+            return _Fault("polygon off the page", remedy, skip)
     return None
