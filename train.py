@@ -1,5 +1,8 @@
 """Train a recognizer: `python train.py model=crnn data=synthetic optimizer.lr=1e-3`; `--cfg job` prints every key."""
 
+import os
+from pathlib import Path
+
 import hydra
 import torch
 from hydra.utils import instantiate
@@ -9,9 +12,10 @@ from omegaconf import DictConfig
 from htr_lightning import checkpoint, command
 
 
-@hydra.main(version_base="1.3", config_path="conf", config_name="train")
+@hydra.main(version_base="1.3", config_path=str(Path(__file__).resolve().parent / "conf"), config_name="train")
 def main(config: DictConfig) -> float:
     """Fit, test the best checkpoint, and return its validation CER for a sweep to compare."""
+    os.environ.setdefault("OMP_NUM_THREADS", str(config.threads))  # for further ranks; Lightning respects it too
     torch.set_num_threads(config.threads)
     seed_everything(config.seed, workers=True, verbose=False)
     if config.resume is not None:
@@ -19,8 +23,9 @@ def main(config: DictConfig) -> float:
     data, recognizer = checkpoint.build(config)
     trainer: Trainer = instantiate(config.trainer)
     trainer.fit(recognizer, data, ckpt_path=config.resume, weights_only=True)
-    trainer.test(recognizer, data, ckpt_path="best", weights_only=True, verbose=False)
-    return float(trainer.checkpoint_callback.best_model_score)
+    best = trainer.checkpoint_callback
+    trainer.test(recognizer, data, ckpt_path=best.best_model_path, weights_only=True, verbose=False)
+    return float(best.best_model_score)
 
 
 if __name__ == "__main__":

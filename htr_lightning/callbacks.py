@@ -1,6 +1,7 @@
 """What a run shows while it goes on and when it ends."""
 
 import json
+import shutil
 import time
 from datetime import timedelta
 from pathlib import Path
@@ -12,6 +13,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.callbacks.progress import RichProgressBar
 from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
+from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
@@ -53,11 +55,35 @@ class Throughput(Callback):
         return self.lines / self.seconds if self.seconds else 0.0
 
 
-class ValidateAtEnd(Callback):
-    """A run that ends by its count of steps is validated like one that ends by the clock or the epoch."""
+class KeepBest(Callback):
+    """A resumed run, in a folder of its own, starts from the best checkpoint of the run that it goes on with."""
 
-    def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
-        if 0 < trainer.max_steps <= trainer.global_step:
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        best = find(trainer, ModelCheckpoint)
+        if best is None or not trainer.ckpt_path or best.best_model_score is not None:
+            return
+        state = torch.load(trainer.ckpt_path, weights_only=True, map_location="cpu")["callbacks"].get(best.state_key)
+        if state is None or state["best_model_score"] is None or not Path(state["best_model_path"]).is_file():
+            best.best_model_path = ""  # the old run had none, or it is gone: the first validation makes one
+            return
+        path = Path(str(best.dirpath)) / "best.ckpt"
+        if trainer.is_global_zero:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(state["best_model_path"], path)
+        best.best_model_path = best.kth_best_model_path = str(path)
+        best.best_model_score = best.kth_value = state["best_model_score"]
+        best.best_k_models = {str(path): state["best_model_score"]}
+
+
+class ValidateAtEnd(Callback):
+    """A run that ends by its count of steps or epochs is validated like one that ends by the clock."""
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, batch_idx: int
+    ) -> None:
+        epochs = trainer.max_epochs or -1
+        last_batch = batch_idx + 1 >= trainer.num_training_batches and 0 < epochs <= trainer.current_epoch + 1
+        if last_batch or 0 < trainer.max_steps <= trainer.global_step:
             trainer.should_stop = True
 
 
@@ -96,7 +122,7 @@ class TranscriptionTable(Callback):
         sheet = transcription_sheet(images, [p.reference for p in read], [p.hypothesis for p in read])
         self.folder.mkdir(parents=True, exist_ok=True)
         name = "test" if trainer.testing else f"val_step_{trainer.global_step:06d}"
-        sheet.save(self.folder / f"{name}.png")
+        Image.fromarray(sheet).save(self.folder / f"{name}.png")
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):
                 import wandb  # slow to import, and only here needed
@@ -207,7 +233,9 @@ def summary_table(summary: dict[str, Any], folder: Path) -> Table:
 
     table = Table(show_header=False, box=None)
     table.add_row("best val CER / WER", rates("val"))
-    table.add_row("test CER / WER", f"{rates('test')}  ({summary['test_edits']} edits in {summary['test_lines']} lines)")
+    table.add_row(
+        "test CER / WER", f"{rates('test')}  ({summary['test_edits']} edits in {summary['test_lines']} lines)"
+    )
     table.add_row("training time", str(timedelta(seconds=round(summary["seconds"]))))
     if summary["lines_per_second"]:
         table.add_row("training speed", f"{summary['lines_per_second']:.0f} lines/s")

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from hydra.errors import HydraException
 from hydra.utils import instantiate
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from omegaconf import DictConfig, OmegaConf
@@ -21,6 +22,7 @@ from htr_lightning.data.datamodule import SPLITS, LineDataModule
 from htr_lightning.errors import InputError
 from htr_lightning.metrics.edits import DEFINITION
 from htr_lightning.model.base import Recognizer
+from htr_lightning.text.codec import name
 
 FORMAT = 1  # raised when a reader of the old format could misread the new one
 PACKAGE = "htr_lightning"
@@ -41,9 +43,14 @@ def build(config: DictConfig) -> tuple[LineDataModule, Recognizer]:
     settings = plain(config)
     data: LineDataModule = instantiate(settings["data"], _convert_="all")
     alphabet = data.alphabet
-    recognizer: Recognizer = instantiate(settings["model"], _convert_="all")(alphabet=alphabet)
+    try:
+        recognizer: Recognizer = instantiate(settings["model"], _convert_="all")(alphabet=alphabet)
+    except TypeError as error:
+        if "unexpected keyword argument" not in str(error):
+            raise
+        raise InputError(f"model: {error}; `python train.py --cfg job` prints all keys") from None
     lines = data.lines("train")
-    recognizer.check_targets(lines.reader.ids, lines.texts)
+    unknown = recognizer.check_targets(lines.reader.ids, lines.texts)
     recognizer.card = {
         "format": FORMAT,
         "alphabet": alphabet,
@@ -55,6 +62,7 @@ def build(config: DictConfig) -> tuple[LineDataModule, Recognizer]:
         "commit": git_commit(),
         "versions": versions(),
     }
+    recognizer.card["data"]["train"]["skipped"] |= {f"character {name(c)}": count for c, count in unknown.items()}
     return data, recognizer
 
 
@@ -101,6 +109,8 @@ def read(path: str | Path) -> dict[str, Any]:
         raise InputError(
             f"{path}: format {card['format']}, but this htr_lightning {__version__} reads up to {FORMAT}; upgrade it"
         )
+    if not isinstance(alphabet := card.get("alphabet"), list) or not all(isinstance(c, str) for c in alphabet):
+        raise InputError(f"{path}: its alphabet is no list of characters; it is not loaded")
     return content
 
 
@@ -121,8 +131,10 @@ def load(path: str | Path, allow: Sequence[str] = ()) -> Recognizer:
     try:
         recognizer: Recognizer = instantiate(card["model"], _convert_="all")(alphabet=card["alphabet"])
         recognizer.load_state_dict(content["state_dict"])
-    except (KeyError, TypeError, RuntimeError) as error:
-        raise InputError(f"{path}: its parts do not fit together ({str(error).splitlines()[0]}); train it again") from None
+    except (KeyError, TypeError, RuntimeError, HydraException) as error:
+        raise InputError(
+            f"{path}: its parts do not fit together ({str(error).splitlines()[0]}); train it again"
+        ) from None
     recognizer.card = card
     return recognizer.eval()
 
@@ -142,10 +154,11 @@ def targets(config: Any) -> Iterable[str]:
 
 
 def check_target(target: Any, allow: Sequence[str], where: str) -> None:
-    """Refuse a `_target_` that is not a class or function defined in this package or an allowed one.
+    """Refuse a `_target_` that is not a class defined in this package or an allowed one.
 
     The prefix alone would not do: `htr_lightning.checkpoint.os.system` begins with it too. So the name must lead to
-    an object that says of itself that it was defined there. Only modules of allowed packages are imported.
+    a class that says of itself that it was defined there; functions do things when they are called. Only modules of
+    allowed packages are imported.
 
     Raises:
         InputError: it is refused.
@@ -153,14 +166,14 @@ def check_target(target: Any, allow: Sequence[str], where: str) -> None:
     refusal = InputError(f"{where}: names '{target}', which is not part of {PACKAGE}; it is not loaded, since it could be "
                          "any code. If it is your own, pass allow=[...]")  # fmt: skip
     packages = (PACKAGE, *allow)
-    module_name, _, name = target.rpartition(".") if isinstance(target, str) else ("", "", "")
+    module_name, _, class_name = target.rpartition(".") if isinstance(target, str) else ("", "", "")
     if module_name.split(".")[0] not in packages:
         raise refusal
     try:
-        found = getattr(import_module(module_name), name)
+        found = getattr(import_module(module_name), class_name)
     except (ImportError, AttributeError):
         raise refusal from None
-    if not callable(found) or getattr(found, "__module__", "").split(".")[0] not in packages:
+    if not isinstance(found, type) or found.__module__.split(".")[0] not in packages:
         raise refusal
 
 
@@ -179,10 +192,13 @@ class AtomicCheckpointIO(TorchCheckpointIO):
                 os.fsync(file.fileno())
             os.replace(beside, path)
         except (OSError, RuntimeError) as error:  # torch's zip writer turns a full disk into a RuntimeError
-            beside.unlink(missing_ok=True)
+            if beside.exists():
+                beside.unlink()
             reason = error.strerror if isinstance(error, OSError) else str(error).splitlines()[0]
             kept = "; the previous one is kept" if path.exists() else ""
-            raise InputError(f"{path}: checkpoint not written ({reason}){kept}. Free space or choose another run folder") from None
+            raise InputError(
+                f"{path}: checkpoint not written ({reason}){kept}. Free space or choose another run folder"
+            ) from None
 
 
 def git_commit() -> str | None:
@@ -200,4 +216,5 @@ def git_commit() -> str | None:
 def versions() -> dict[str, str]:
     """Versions of Python and the packages a result depends on."""
     packages = ("torch", "lightning", "torchmetrics", "hydra-core", "editdistance", "numpy", "opencv-python-headless")
-    return {"htr_lightning": __version__, "python": platform.python_version()} | {p: metadata.version(p) for p in packages}
+    found = {p: metadata.version(p) for p in packages if any(metadata.distributions(name=p))}
+    return {"htr_lightning": __version__, "python": platform.python_version()} | found

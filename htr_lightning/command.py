@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-from hydra.errors import HydraException
+from hydra.errors import HydraException, InstantiationException
 from omegaconf.errors import OmegaConfBaseException
 
 from htr_lightning.errors import InputError
@@ -32,6 +32,8 @@ def quiet() -> None:
     for message in (
         ".*isinstance.treespec, LeafSpec.*",  # Lightning beside a newer torch
         ".*Experiment logs directory .* exists and is not empty.*",  # the run folder holds more than the CSV log
+        "The dirpath has changed.*",  # `KeepBest` carries over what Lightning leaves
+        ".*is smaller than the logging interval.*",
         ".*does not have many workers.*",  # measured: one worker feeds two cores
         ".*Trying to infer the `batch_size`.*",
     ):
@@ -40,7 +42,9 @@ def quiet() -> None:
 
 def _worth_saying(record: logging.LogRecord) -> bool:
     message = record.getMessage()
-    return not message.startswith(("\U0001f4a1", "GPU available: False", "TPU available: False", "Restoring states", "Loaded model"))
+    return not message.startswith(
+        ("\U0001f4a1", "GPU available: False", "TPU available: False", "Restoring states", "Loaded model")
+    )
 
 
 def fail(message: str) -> NoReturn:
@@ -69,6 +73,8 @@ def one_line(error: BaseException) -> str | None:
 def _config_error(error: BaseException) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     message = lines[0]
+    if isinstance(error, InstantiationException):
+        return f"{message} {error.__cause__ or ' '.join(lines[1:2])}".splitlines()[0]
     if "Available options" in str(error):
         start = next(i for i, line in enumerate(lines) if line.startswith("Available options"))
         ends = (i for i, line in enumerate(lines) if line.startswith(("Config search path", "Search path")))

@@ -7,8 +7,9 @@ from typing import Any
 
 import torch
 from hydra import compose, initialize_config_dir
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.utils import instantiate
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 
 from htr_lightning import checkpoint
 from htr_lightning.data.datamodule import LineDataModule
@@ -35,30 +36,28 @@ def data_for(recognizer: Recognizer, overrides: Sequence[str] = ()) -> LineDataM
     card = recognizer.card
     if any(override.lstrip("+").startswith("data=") for override in overrides):
         with initialize_config_dir(str(conf_dir().resolve()), version_base="1.3"):
-            config = compose("train", overrides=list(overrides))
+            # Only our own groups: the folder one stands in may hold a `data` of anybody's.
+            config = compose("train", overrides=["hydra.searchpath=[]", *overrides])
+        OmegaConf.set_struct(config, False)
+        config.model = card["model"]
+        settings = OmegaConf.to_container(config.data, resolve=True)
+        assert isinstance(settings, dict)
+        own: Any = None
     else:
-        config = OmegaConf.create(card["training"])
+        config = OmegaConf.create({"data": card["training"]["data"]})
         OmegaConf.set_struct(config, True)
-        for override in overrides:
-            key, equals, value = override.partition("=")
-            if not equals:
-                raise InputError(f"'{override}': an override is KEY=VALUE, such as data.root=FOLDER")
-            OmegaConf.update(config, key, yaml_value(value))
-        for target in checkpoint.targets(OmegaConf.to_container(config.data)):
-            checkpoint.check_target(target, (), "the checkpoint's data config")
-    OmegaConf.set_struct(config, False)
-    config.model = {**card["model"]}
-    assert isinstance(config, DictConfig)
-    settings = OmegaConf.to_container(config.data, resolve=True)
-    assert isinstance(settings, dict)
+        for override in OverridesParser.create().parse_overrides(list(overrides)):
+            OmegaConf.update(config, override.key_or_group, override.value())
+        settings = OmegaConf.to_container(config.data, resolve=True)
+        assert isinstance(settings, dict)
+        settings["reader"].pop("fetch", None)  # what a checkpoint names is not downloaded; give data=NAME or data.root
+        own = settings
     settings |= {key: card["model"][key] for key in ("preprocess", "normalizer")} | {"alphabet": card["alphabet"]}
+    settings.pop("augment", None)
+    for target in checkpoint.targets([own, card["model"]]):
+        checkpoint.check_target(target, (), "the checkpoint's config")
     data: LineDataModule = instantiate(settings, _convert_="all")
     return data
-
-
-def yaml_value(text: str) -> Any:
-    """A value as Hydra's command line reads it: numbers, true, null, else text."""
-    return OmegaConf.create(f"value: {text}").value
 
 
 def evaluate(
@@ -86,16 +85,27 @@ def evaluate(
     return [predictions[id] for id in data.lines(split).reader.ids], counts.compute()
 
 
-def write(
-    folder: Path, predictions: Sequence[Prediction], totals: EditTotals, about: dict[str, Any]
-) -> None:
+def make_folder(folder: Path) -> None:
+    """Make a folder for results.
+
+    Raises:
+        InputError: it cannot be made or written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / ".probe").touch()
+        (folder / ".probe").unlink()
+    except OSError as error:
+        raise InputError(f"{error.filename or folder}: {error.strerror}; choose another --out") from None
+
+
+def write(folder: Path, predictions: Sequence[Prediction], totals: EditTotals, about: dict[str, Any]) -> None:
     """Write `predictions.jsonl` and `metrics.json`.
 
     Raises:
         InputError: the folder cannot be written.
     """
     try:
-        folder.mkdir(parents=True, exist_ok=True)
         with open(folder / "predictions.jsonl", "w", encoding="utf-8") as file:
             for prediction in predictions:
                 file.write(json.dumps(prediction._asdict(), ensure_ascii=False) + "\n")

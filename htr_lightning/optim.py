@@ -8,23 +8,33 @@ from lightning.pytorch.callbacks import Timer
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from htr_lightning.errors import InputError
+
 
 def progress(trainer: Trainer) -> float:
     """How much of a fit is done, in [0, 1]: by the clock, the steps or the epochs, whichever is furthest.
 
     With several ranks the first one's clock counts, so that all take the same learning rate.
+
+    Raises:
+        InputError: nothing bounds the run.
     """
-    done = [0.0]
+    done: list[float] = []
     if trainer.max_steps > 0:
         done.append(trainer.global_step / trainer.max_steps)
     if trainer.max_epochs is not None and trainer.max_epochs > 0:
         batches = trainer.num_training_batches
-        within = trainer.fit_loop.batch_progress_in_epoch / batches if math.isfinite(batches) and batches else 0.0
+        ready = trainer.fit_loop.epoch_loop.batch_progress.current.ready
+        within = min(1.0, ready / batches) if math.isfinite(batches) and batches else 0.0
         done.append((trainer.current_epoch + within) / trainer.max_epochs)
     for timer in trainer.callbacks:
         if isinstance(timer, Timer) and timer._duration:
             elapsed = timer.time_elapsed() / timer._duration
             done.append(trainer.strategy.broadcast(elapsed) if trainer.world_size > 1 else elapsed)
+    if not done:
+        raise InputError(
+            "the run has no end: set trainer.max_time=DD:HH:MM:SS, trainer.max_epochs or trainer.max_steps"
+        )
     return min(1.0, max(done))
 
 

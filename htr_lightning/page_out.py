@@ -1,10 +1,11 @@
 """Transcribed pages as PAGE XML, ready to be corrected in the usual editors."""
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from xml.etree import ElementTree
 
-from PIL import Image
+from PIL import Image, ImageOps
 
 from htr_lightning import __version__
 from htr_lightning.data.document import Line, Points, local, parse, text_equiv
@@ -32,13 +33,16 @@ def _replaced(root: ElementTree.Element, readings: Sequence[Reading]) -> bytes:
     space = root.tag.removesuffix("PcGts")
     ElementTree.register_namespace("", space.strip("{}"))
     read = {reading.line.id: reading.transcription for reading in readings if reading.line is not None}
-    for element in [e for e in root.iter() if local(e) == "TextLine"]:
-        transcription = read.get(element.get("id", ""))
+    elements = [e for e in root.iter() if local(e) == "TextLine"]
+    for number, element in enumerate(elements, start=1):
+        transcription = read.get(element.get("id") or f"line{number}")
         if transcription is None:
             continue
         for old in [e for e in element if local(e) in ("Word", "TextEquiv")]:
             element.remove(old)
-        _add_text(element, space, transcription.text, transcription.confidence, before=("TextStyle", "UserDefined"))
+        _add_text(
+            element, space, transcription.text, transcription.confidence, before=("TextStyle", "UserDefined", "Labels")
+        )
     for region in [e for e in root.iter() if local(e) == "TextRegion"]:
         if (old_text := text_equiv(region)) is not None:
             region.remove(old_text)  # it repeated the old lines
@@ -53,21 +57,28 @@ def _new(source: Source, readings: Sequence[Reading]) -> bytes:
         name, width, height = page.image or f"{source.path.stem}.jpg", page.width, page.height
     else:
         with Image.open(source.path) as image:
-            name, (width, height) = source.path.name, image.size
+            name, (width, height) = source.path.name, ImageOps.exif_transpose(image).size
     root = ElementTree.Element(f"{space}PcGts")
     metadata = ElementTree.SubElement(root, f"{space}Metadata")
     ElementTree.SubElement(metadata, f"{space}Creator").text = f"htr_lightning {__version__}"
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    for stamp in ("Created", "LastChange"):
+        ElementTree.SubElement(metadata, f"{space}{stamp}").text = now
     body = ElementTree.SubElement(
         root, f"{space}Page", imageFilename=name, imageWidth=str(width), imageHeight=str(height)
     )
     whole = [(0.0, 0.0), (float(width), 0.0), (float(width), float(height)), (0.0, float(height))]
     regions: dict[str, ElementTree.Element] = {}
     for number, reading in enumerate(readings, start=1):
+        if reading.line is None and page is not None:
+            continue  # a page without lines
         line = reading.line or Line("line_1", "", whole, [], "region_1")
         region = regions.get(line.region)
         if region is None:
             region = ElementTree.SubElement(body, f"{space}TextRegion", id=line.region or f"region_{number}")
-            ElementTree.SubElement(region, f"{space}Coords", points=_points(_box(_region_points(readings, line.region) or whole)))
+            ElementTree.SubElement(
+                region, f"{space}Coords", points=_points(_box(_region_points(readings, line.region) or whole))
+            )
             regions[line.region] = region
         element = ElementTree.SubElement(region, f"{space}TextLine", id=line.id)
         ElementTree.SubElement(element, f"{space}Coords", points=_points(line.polygon))
@@ -105,17 +116,33 @@ def _points(corners: Points) -> str:
     return " ".join(f"{max(0, round(x))},{max(0, round(y))}" for x, y in corners)
 
 
-def write_page(source: Source, readings: Sequence[Reading], folder: Path) -> Path:
-    """Write a source's page into a folder; two sources of one name are refused.
+def page_paths(sources: Sequence[Source], folder: Path) -> dict[Path, Path]:
+    """Where the page of each source goes in a folder.
 
     Raises:
-        InputError: the file exists already, or the folder cannot be written.
+        InputError: a file exists already, or two sources have one name.
     """
-    path = folder / f"{source.path.stem}.xml"
-    if path.exists():
-        raise InputError(f"{path}: exists already and is not overwritten; choose another --out")
+    paths: dict[Path, Path] = {}
+    for source in sources:
+        path = folder / f"{source.path.stem}.xml"
+        if path.exists():
+            raise InputError(f"{path}: exists already and is not overwritten; choose another --out")
+        if path in paths.values():
+            raise InputError(
+                f"{path}: two files would be written there, one of them for {source.path}; read them apart"
+            )
+        paths[source.path] = path
+    return paths
+
+
+def write_page(source: Source, readings: Sequence[Reading], path: Path) -> Path:
+    """Write a source's page.
+
+    Raises:
+        InputError: the folder cannot be written.
+    """
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(to_page_xml(source, readings))
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}; choose another --out") from None

@@ -2,33 +2,36 @@
 
 from collections.abc import Sequence
 
+import cv2
 import numpy as np
 from jaxtyping import UInt8
 from numpy import ndarray
-from PIL import Image, ImageDraw, ImageFont
 
-ROW = 44  # pixels of a line image
-GAP = 8
+ROW, TEXT, GAP = 44, 26, 8  # pixels of a line image, of a line of text, between them
+GREY, GREEN, RED = (130, 130, 130), (0, 120, 40), (190, 30, 30)
 
 
 def transcription_sheet(
     images: Sequence[UInt8[ndarray, "_ _"]], references: Sequence[str], hypotheses: Sequence[str], width: int = 1000
-) -> Image.Image:
-    """One strip a line: the image, below it the reference in grey and the transcription, green where it is right."""
-    font = ImageFont.load_default(18)
-    height = ROW + 2 * 24 + GAP
-    sheet = Image.new("RGB", (width, max(1, len(images)) * height), "white")
-    draw = ImageDraw.Draw(sheet)
+) -> UInt8[ndarray, "H W 3"]:
+    """One strip a line: the image, below it the reference in grey and the transcription, green where it is right.
+
+    Returns:
+        The picture in RGB.
+    """
+    height = ROW + 2 * TEXT + GAP
+    sheet = np.full((max(1, len(images)) * height, width, 3), 255, np.uint8)
+    font = cv2.FontFace("sans")  # OpenCV's own, which has Latin, Greek, Cyrillic, Arabic and Chinese letters
     for row, (image, reference, hypothesis) in enumerate(zip(images, references, hypotheses, strict=True)):
         top = row * height
-        line = Image.fromarray(image)
-        scale = min(ROW / line.height, (width - 2 * GAP) / line.width)
-        line = line.resize((max(1, round(line.width * scale)), max(1, round(line.height * scale))), Image.Resampling.BOX)
-        sheet.paste(line, (GAP, top + GAP // 2))
-        draw.text((GAP, top + ROW + 4), reference, fill=(130, 130, 130), font=font)
-        right = (0, 120, 40) if hypothesis == reference else (190, 30, 30)
-        draw.text((GAP, top + ROW + 26), hypothesis or "(nothing)", fill=right, font=font)
-        draw.line((0, top + height - 2, width, top + height - 2), fill=(220, 220, 220))
+        scale = min(ROW / image.shape[0], (width - 2 * GAP) / image.shape[1])
+        size = (max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale)))
+        line = cv2.resize(image, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
+        sheet[top + GAP // 2 : top + GAP // 2 + size[1], GAP : GAP + size[0]] = line[..., None]
+        right = GREEN if hypothesis == reference else RED
+        for place, (text, colour) in enumerate([(reference, GREY), (hypothesis or "(nothing)", right)]):
+            cv2.putText(sheet, text, (GAP, top + ROW + 22 + place * TEXT), colour, font, 18)
+        cv2.line(sheet, (0, top + height - 2), (width, top + height - 2), (220, 220, 220))
     return sheet
 
 

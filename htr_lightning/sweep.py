@@ -34,6 +34,8 @@ class OwnRanks(Callback):
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
         sys.argv = self._argv
+        if wandb := sys.modules.get("wandb"):
+            wandb.finish()  # else the next job would go on in this one's W&B run
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()
         for name, value in self._variables.items():

@@ -73,7 +73,7 @@ def find_sources(names: Iterable[str]) -> tuple[list[Source], list[str]]:
         owned = set() if path.is_file() else {_image_of(source.page) for source in pages if source.page}
         images = [Source(p, None) for p in paths if p.suffix.lower() != ".xml" and p not in owned]
         sources += sorted(pages + images, key=lambda source: source.path)
-    return sources, faults
+    return list({source.path: source for source in sources}.values()), faults
 
 
 def transcribe(
@@ -120,9 +120,7 @@ def _open(source: Source) -> Iterator[tuple[Reading, UInt8[ndarray, "_ _"] | Non
             yield Reading(source, line, None, f"{source.path}#{line.id}: {error}; mend the line"), None
 
 
-def _read(
-    recognizer: Recognizer, chunk: Sequence[tuple[Reading, UInt8[ndarray, "_ _"] | None]]
-) -> Iterator[Reading]:
+def _read(recognizer: Recognizer, chunk: Sequence[tuple[Reading, UInt8[ndarray, "_ _"] | None]]) -> Iterator[Reading]:
     readings = [reading for reading, _ in chunk]
     images = [(number, image) for number, (_, image) in enumerate(chunk) if image is not None]
     widths = [recognizer.preprocess.width((image.shape[0], image.shape[1])) for _, image in images]

@@ -9,14 +9,10 @@ from jaxtyping import install_import_hook
 
 install_import_hook("htr_lightning", "beartype.beartype")
 
-import typing  # noqa: E402
-
-from htr_lightning.data import preprocess  # noqa: E402
-
-typing.runtime_checkable(preprocess.Preprocess)  # to go when the class says so itself
-
+import sys  # noqa: E402
 from collections.abc import Callable, Sequence  # noqa: E402
 from pathlib import Path  # noqa: E402
+from typing import NamedTuple  # noqa: E402
 from xml.sax.saxutils import quoteattr  # noqa: E402
 
 import cv2  # noqa: E402
@@ -24,8 +20,14 @@ import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 import torch  # noqa: E402
 from hypothesis import settings  # noqa: E402
+from PIL import Image  # noqa: E402
 
+sys.path.insert(0, str(Path(__file__).parent.parent))  # train.py stands beside the package
+
+import train  # noqa: E402
+from htr_lightning import cli  # noqa: E402
 from htr_lightning.data.preprocess import FitHeight  # noqa: E402
+from htr_lightning.data.reader.synthetic import Synthetic  # noqa: E402
 from htr_lightning.decoder.ctc import Greedy  # noqa: E402
 from htr_lightning.model.ctc import CTCRecognizer  # noqa: E402
 from htr_lightning.net.backbone import ResidualBackbone  # noqa: E402
@@ -123,3 +125,75 @@ def _make_recognizer(
         for weight in [*recognizer.net.recurrent.parameters(), *recognizer.net.head.parameters()]:
             weight.mul_(10)  # as decided as a trained one, so that different lines read differently
     return recognizer
+
+
+SMALL = [
+    "data.reader.lines={train: 96, val: 16, test: 24}",
+    "data.reader.hands={train: 8, val: 2, test: 3}",
+    "data.reader.length=[1, 2]",
+    "data.workers=0",
+    "trainer.max_time=null",
+    "trainer.val_check_interval=1.0",
+    "trainer.check_val_every_n_epoch=1",
+    "trainer.log_every_n_steps=1",
+    "model.net.hidden=16",
+    "model.net.backbone.stem=8",
+    "model.net.backbone.channels=[8, 8, 16]",
+]  # a run of seconds
+
+
+class Outcome(NamedTuple):
+    """What a command left."""
+
+    code: int
+    stdout: str
+    stderr: str
+
+
+def run_train(folder: Path, *overrides: str) -> Path:
+    """`python train.py` with overrides, in this process; its run folder is `folder`."""
+    sys.argv = ["train.py", *overrides, f"hydra.run.dir={folder}"]
+    train.main()
+    return folder
+
+
+@pytest.fixture(scope="session")
+def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run of the default recipe, made small."""
+    folder = tmp_path_factory.mktemp("runs") / "run"
+    argv = list(sys.argv)
+    try:
+        return run_train(folder, *SMALL, "trainer.max_epochs=2")
+    finally:
+        sys.argv = argv
+
+
+@pytest.fixture(scope="session")
+def best(run_folder: Path) -> Path:
+    """The checkpoint of that run."""
+    return run_folder / "checkpoints" / "best.ckpt"
+
+
+@pytest.fixture
+def line_image(tmp_path: Path) -> Path:
+    """A synthetic line as a PNG file."""
+    path = tmp_path / "line.png"
+    Image.fromarray(Synthetic("test", {"test": 4}, {"test": 2})[1].image).save(path)
+    return path
+
+
+@pytest.fixture
+def htr(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Outcome]:
+    """The command `htr` in this process: exit code, stdout, stderr."""
+
+    def call(*arguments: object) -> Outcome:
+        monkeypatch.setattr(sys, "argv", ["htr", *map(str, arguments)])
+        capsys.readouterr()
+        try:
+            cli.app()
+            code = 0
+        except SystemExit as error:
+            code = error.code if isinstance(error.code, int) else 0 if error.code is None else 1
+        return Outcome(code, *capsys.readouterr())
+
+    return call

@@ -20,18 +20,18 @@ BOX = "10,10 290,10 290,50 10,50"
 
 
 @pytest.fixture
-def run(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Outcome]:
+def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Outcome]:
     """`python train.py` in this process."""
 
     def call(*overrides: str) -> Outcome:
         monkeypatch.setattr(sys, "argv", ["train.py", f"hydra.run.dir={tmp_path}/run", *overrides])
-        capfd.readouterr()
+        capsys.readouterr()
         try:
             command.run(train.main)
             code = 0
         except SystemExit as error:
             code = int(error.code or 0)
-        return Outcome(code, *capfd.readouterr())
+        return Outcome(code, *capsys.readouterr())
 
     return call
 
@@ -46,7 +46,9 @@ def refused(outcome: Outcome, *words: str) -> None:
         assert word in errors[0]
 
 
-def page(folder: Path, points: str = BOX, text: str = "abc", image: str = "p.png", size: tuple[int, int] = SIZE) -> Path:
+def page(
+    folder: Path, points: str = BOX, text: str = "abc", image: str = "p.png", size: tuple[int, int] = SIZE
+) -> Path:
     """A PAGE file of one line with its image p.png."""
     path = folder / "p.xml"
     path.write_text(
@@ -72,7 +74,9 @@ PAGES = ["data=page_xml", "data.workers=0", "trainer.max_steps=1"]
 def test_missing_data_root(run, tmp_path: Path) -> None:
     refused(run("data=copiste", f"data.root={tmp_path}/none"), f"{tmp_path}/none", "no such folder", "data.root")
     refused(run("model=mlp", "data=mnist"), "data.root is not set")
-    refused(run("model=mlp", "data=mnist", f"data.root={tmp_path}/none"), f"{tmp_path}/none", "data.reader.download=true")
+    refused(
+        run("model=mlp", "data=mnist", f"data.root={tmp_path}/none"), f"{tmp_path}/none", "data.reader.download=true"
+    )
 
 
 def test_missing_image(run, htr, best: Path, tmp_path: Path) -> None:
@@ -175,7 +179,9 @@ def test_unknown_key_and_unknown_name(run, htr, best: Path) -> None:
     refused(htr("evaluate", best, "data.no_such=1"), "data.no_such")
 
 
-def test_image_of_one_pixel_and_image_of_thirty_thousand_columns(htr, best: Path, line_image: Path, tmp_path: Path) -> None:
+def test_image_of_one_pixel_and_image_of_thirty_thousand_columns(
+    htr, best: Path, line_image: Path, tmp_path: Path
+) -> None:
     Image.fromarray(np.zeros((1, 1), np.uint8)).save(tmp_path / "dot.png")
     Image.fromarray(np.zeros((60, 30_000), np.uint8)).save(tmp_path / "wide.png")
     refused(htr("transcribe", best, tmp_path / "dot.png"), "dot.png", "1 x 1")

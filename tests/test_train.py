@@ -79,7 +79,9 @@ def test_a_killed_run_is_resumed_from_its_last_checkpoint(tmp_path: Path) -> Non
     process.wait()
     steps = torch.load(last, weights_only=True)["global_step"]
     assert steps > 0
-    done = finish(f"resume={last}", "trainer.max_epochs=200", f"trainer.max_steps={steps + 10}", f"hydra.run.dir={tmp_path}/on")
+    done = finish(
+        f"resume={last}", "trainer.max_epochs=200", f"trainer.max_steps={steps + 10}", f"hydra.run.dir={tmp_path}/on"
+    )
     assert done.returncode == 0, done.stderr
     assert f"step {steps}" in " ".join(done.stdout.split())
     assert summary(tmp_path / "on")["test_lines"] == 24
@@ -128,7 +130,7 @@ def test_a_sweep_over_a_value_leaves_a_folder_a_job(tmp_path: Path) -> None:
 
 
 def test_the_clock_bounds_a_run_and_the_learning_rate_follows_it(tmp_path: Path) -> None:
-    run_train(tmp_path / "run", *SMALL, "trainer.max_time=00:00:00:05", "callbacks.learning_rate.logging_interval=step")
+    run_train(tmp_path / "run", *SMALL, "trainer.max_time=00:00:00:05", "+callbacks.learning_rate.logging_interval=step")
     rows = [row.split(",") for row in (tmp_path / "run" / "metrics.csv").read_text().splitlines()]
     column = next(i for i, name in enumerate(rows[0]) if name.startswith("lr-"))
     rates = [float(row[column]) for row in rows[1:] if row[column]]

@@ -106,7 +106,9 @@ def test_a_page_file_keeps_what_it_has(best: Path, htr, tmp_path: Path) -> None:
     assert not [e for e in root.iter() if e.tag.endswith("Word")]
 
 
-def test_evaluate_gives_exactly_the_counts_of_the_training_run(best: Path, run_folder: Path, htr, tmp_path: Path) -> None:
+def test_evaluate_gives_exactly_the_counts_of_the_training_run(
+    best: Path, run_folder: Path, htr, tmp_path: Path
+) -> None:
     outcome = htr("evaluate", best, "--out", tmp_path / "out")
     assert outcome.code == 0, outcome.stderr
     metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
@@ -120,7 +122,11 @@ def test_evaluate_gives_exactly_the_counts_of_the_training_run(best: Path, run_f
 
 
 def test_evaluate_composes_other_data(best: Path, htr, tmp_path: Path) -> None:
-    overrides = ["data=synthetic", "data.reader.lines={train: 1, val: 1, test: 5}", "data.reader.hands={train: 1, val: 1, test: 2}"]
+    overrides = [
+        "data=synthetic",
+        "data.reader.lines={train: 1, val: 1, test: 5}",
+        "data.reader.hands={train: 1, val: 1, test: 2}",
+    ]
     assert htr("evaluate", best, *overrides, "--out", tmp_path).code == 0
     assert json.loads((tmp_path / "metrics.json").read_text())["lines"] == 5
 

@@ -39,9 +39,10 @@ class Lines(Dataset[Batch]):
         return len(self.reader)
 
     def __getitem__(self, draw: Draw) -> Batch:
-        samples = [self.reader[index] for index in draw.indices]
-        images = []
-        for index, sample in zip(draw.indices, samples, strict=True):
+        samples, images = [], []
+        for index in draw.indices:
+            sample = self.reader[index]
+            samples.append(sample)
             try:
                 image = sample.image
                 if self.augment is not None:
@@ -70,7 +71,7 @@ class LineDataModule(LightningDataModule):
         alphabet: characters to learn; None: those of the training texts.
         max_lines: lines a batch has at most.
         max_columns: padded columns a batch has at most.
-        multiple: batch widths are rounded up to a multiple of this, in columns.
+        multiple: batch widths are rounded up to a multiple of this, in columns: fewer shapes for the kernels to prepare.
         workers: loading processes a rank.
         seed: order and augmentation.
     """
@@ -108,8 +109,7 @@ class LineDataModule(LightningDataModule):
             reader = self.reader(split=split) if self.root is None else self.reader(split=split, root=self.root)
             if not len(reader):
                 raise InputError(f"split '{split}' has no line; check data.root and the split")
-            augment = self.augment if split == "train" else None
-            self._lines[split] = Lines(reader, self.preprocess, self.normalizer, augment, self.multiple, self.seed)
+            self._lines[split] = Lines(reader, self.preprocess, self.normalizer, None, self.multiple, self.seed)
         return self._lines[split]
 
     @property
@@ -117,14 +117,14 @@ class LineDataModule(LightningDataModule):
         """The characters to learn."""
         return alphabet_of(self.lines("train").texts) if self._alphabet is None else self._alphabet
 
-    def loader(self, split: str, rank: int = 0, world_size: int = 1) -> DataLoader[Batch]:
-        """The batches of a split; only those of training are shuffled and augmented."""
+    def loader(self, split: str, rank: int = 0, world_size: int = 1, training: bool = False) -> DataLoader[Batch]:
+        """The batches of a split: for training shuffled and augmented, else every line once as it is."""
         lines = self.lines(split)
         widths = [self.preprocess.width(size) for size in lines.reader.sizes]
-        batches = LineBatches(
-            widths, self.max_lines, self.max_columns, split == "train", self.seed, rank, world_size
-        )
-        workers = self.workers if split == "train" else 0
+        batches = LineBatches(widths, self.max_lines, self.max_columns, training, self.seed, rank, world_size)
+        workers = self.workers if training else 0
+        if training:
+            lines = Lines(lines.reader, self.preprocess, self.normalizer, self.augment, self.multiple, self.seed)
         return DataLoader(
             lines,
             sampler=batches,
@@ -135,7 +135,7 @@ class LineDataModule(LightningDataModule):
         )
 
     def train_dataloader(self) -> DataLoader[Batch]:
-        return self.loader("train", *self._place())
+        return self.loader("train", *self._place(), training=True)
 
     def val_dataloader(self) -> DataLoader[Batch]:
         return self.loader("val", *self._place())

@@ -147,7 +147,9 @@ def _read_page(path: Path, root: ElementTree.Element) -> Page:
 def _regions_in_order(group: ElementTree.Element) -> list[str]:
     """Region ids in the order of a group of the ReadingOrder, by index where it has one."""
     names = []
-    for element in sorted(group, key=lambda e: _integer(e.get("index"), 0)):  # stable: unordered groups stay as they are
+    for element in sorted(
+        group, key=lambda e: _integer(e.get("index"), 0)
+    ):  # stable: unordered groups stay as they are
         names += [element.get("regionRef", ""), *_regions_in_order(element)]
     return names
 

@@ -2,6 +2,7 @@
 
 from hashlib import sha256
 from pathlib import Path
+from zipfile import BadZipFile
 
 import pooch
 
@@ -11,7 +12,8 @@ from htr_lightning.errors import InputError
 def archive(url: str, name: str, files: str, digest: str) -> Path:
     """Download and unpack a zip archive of a repository at a commit, and check the files in it.
 
-    The archive that a forge makes of a commit is not the same to the byte for ever, so what is checked is its content.
+    The archive that a forge makes of a commit is not the same to the byte for ever, so what is checked is its content:
+    of a set of pages the XML files, which hold the texts and say how large each image is.
 
     Args:
         url: of the archive; it names the commit.
@@ -26,11 +28,15 @@ def archive(url: str, name: str, files: str, digest: str) -> Path:
     try:
         unpacked = pooch.retrieve(url, known_hash=None, path=folder, fname=f"{name}.zip",
                                   processor=pooch.Unzip(extract_dir="files"), progressbar=False)  # fmt: skip
-    except (OSError, ValueError) as error:
-        raise InputError(f"{url}: not downloaded ({str(error).splitlines()[0]}); fetch it by hand and set data.root") from None
+    except (OSError, ValueError, BadZipFile) as error:
+        raise InputError(
+            f"{url}: not downloaded ({str(error).splitlines()[0]}); fetch it by hand and set data.root"
+        ) from None
     root = folder / "files" / Path(unpacked[0]).relative_to(folder / "files").parts[0]
     if (found := digest_files(root, files)) != digest:
-        raise InputError(f"{root}: the content is not the expected one (sha256 {found}); delete the folder and try again")
+        raise InputError(
+            f"{root}: the content is not the expected one (sha256 {found}); delete the folder and try again"
+        )
     return root
 
 

@@ -18,7 +18,7 @@ MAX_PIXELS = 400_000_000  # an A0 sheet at 400 dpi has 250 million
 Image.MAX_IMAGE_PIXELS = None  # Pillow's own bound warns; `read_image` refuses with a message instead
 
 
-def read_image(path: Path, size: tuple[int, int] | None = None) -> UInt8[ndarray, "H W"]:
+def read_image(path: str | Path, size: tuple[int, int] | None = None) -> UInt8[ndarray, "H W"]:
     """The image of a file in grey, turned as its EXIF tag says.
 
     Args:
@@ -32,7 +32,9 @@ def read_image(path: Path, size: tuple[int, int] | None = None) -> UInt8[ndarray
     try:
         with Image.open(path) as image:
             if max(image.size) > MAX_SIDE or image.size[0] * image.size[1] > MAX_PIXELS:
-                raise InputError(f"{path}: {image.size[0]} x {image.size[1]} pixels is no page or line; cut or scale it")
+                raise InputError(
+                    f"{path}: {image.size[0]} x {image.size[1]} pixels is no page or line; cut or scale it"
+                )
             stored = image.height, image.width
             turned = ImageOps.exif_transpose(image)
             if size is not None and (turned.height, turned.width) != size and stored == size:

@@ -10,6 +10,7 @@ from numpy import ndarray
 from torch import Tensor
 
 from htr_lightning.data.image import dark_on_light
+from htr_lightning.errors import InputError
 
 MIN_SIDE = 3  # pixels; nothing smaller holds a character
 MIN_CONTRAST = 32  # grey levels between paper and ink; less is noise and is not stretched
@@ -43,6 +44,8 @@ class FitHeight:
         self, height: int, margin: int = 0, squeeze: float = 1.0, max_width: int = 8192, polarity: str = "auto"
     ) -> None:
         self.height, self.margin, self.squeeze, self.max_width = height, margin, squeeze, max_width
+        if polarity not in ("auto", "dark"):
+            raise InputError(f"preprocess.polarity={polarity}: use auto, or dark for dark ink only")
         self.polarity = polarity
 
     def width(self, size: tuple[int, int]) -> int:

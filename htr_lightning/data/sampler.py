@@ -7,6 +7,8 @@ from typing import NamedTuple
 import numpy as np
 from torch.utils.data import Sampler
 
+from htr_lightning.errors import InputError
+
 
 class Draw(NamedTuple):
     """The lines of one batch; the epoch seeds their augmentation, whichever worker makes it."""
@@ -28,6 +30,9 @@ class LineBatches(Sampler[Draw]):
         max_columns: padded columns (lines times the widest) a batch has at most; a single wider line stands alone.
         shuffle: training order: random windows of like width in random order, new in every epoch.
         seed: with the epoch, the only source of randomness.
+
+    Raises:
+        InputError: outside training there are fewer lines than ranks.
     """
 
     def __init__(
@@ -43,6 +48,8 @@ class LineBatches(Sampler[Draw]):
         self.widths = np.asarray(widths)
         self.max_lines, self.max_columns = max_lines, max_columns
         self.shuffle, self.seed = shuffle, seed
+        if not shuffle and 0 < len(widths) < world_size:
+            raise InputError(f"{len(widths)} lines cannot be shared by {world_size} ranks; use fewer trainer.devices")
         self.rank, self.world_size = rank, world_size
         self.epoch = 0
         self._planned: tuple[int, list[list[int]]] | None = None
@@ -60,31 +67,41 @@ class LineBatches(Sampler[Draw]):
 
     def _plan(self) -> list[list[int]]:
         if self._planned is None or self._planned[0] != self.epoch:
-            batches = self._shuffled() if self.shuffle else self._cut(np.argsort(-self.widths, kind="stable"))
-            if self.shuffle and self.world_size > 1:
+            if self.shuffle:
+                batches = self._shuffled()
                 batches += list(islice(cycle(batches), -len(batches) % self.world_size))
+            else:
+                order = np.argsort(-self.widths, kind="stable")
+                batches = self._cut(order)
+                if len(batches) < self.world_size:  # a rank without a batch would keep the others waiting
+                    batches = [[index] for index in order.tolist()]
             self._planned = self.epoch, batches[self.rank :: self.world_size]
         return self._planned[1]
 
     def _shuffled(self) -> list[list[int]]:
+        """Where the budget of columns binds, epochs may differ by a batch; lines cut off come again in the next."""
         rng = np.random.default_rng((self.seed, self.epoch))
         order = rng.permutation(len(self.widths))
-        window = 40 * self.max_lines  # wide enough for like widths, narrow enough for new neighbours each epoch
+        window = 40 * self.max_lines  # wide enough for like widths, narrow enough for new neighbours in each epoch
         batches = []
         for start in range(0, len(order), window):
             lines = order[start : start + window]
-            batches += self._cut(lines[np.argsort(-self.widths[lines], kind="stable")])
+            about = self.widths[lines] * rng.uniform(0.97, 1.03, len(lines))  # in small sets too, new neighbours
+            batches += self._cut(lines[np.argsort(-about)])
         # Ranks wait for each other at every step, so the batches of one round are neighbours in width.
-        rounds = [batches[i : i + self.world_size] for i in range(0, len(batches), self.world_size)]
+        full = len(batches) // self.world_size * self.world_size
+        rounds = [batches[i : i + self.world_size] for i in range(0, full, self.world_size)]
         rng.shuffle(rounds)
-        return [batch for batches in rounds for batch in batches]
+        return [batch for batches in rounds for batch in batches] + batches[full:]
 
     def _cut(self, order: np.ndarray) -> list[list[int]]:
         batches: list[list[int]] = []
         widest = 0
-        for index in order.tolist():  # widest first: the first of a batch sets its width
-            if not batches or len(batches[-1]) == self.max_lines or (len(batches[-1]) + 1) * widest > self.max_columns:
+        for index in order.tolist():
+            width = max(widest, int(self.widths[index]))
+            if not batches or len(batches[-1]) == self.max_lines or (len(batches[-1]) + 1) * width > self.max_columns:
                 batches.append([])
-                widest = int(self.widths[index])
+                width = int(self.widths[index])
             batches[-1].append(index)
+            widest = width
         return batches

@@ -1,6 +1,7 @@
 """What every recognizer shares: steps, metrics, optimizer, and reading images."""
 
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -87,11 +88,14 @@ class Recognizer(LightningModule, ABC):
         Raises:
             ValueError: an image is too small or too wide to be a line.
         """
+        if not images:
+            return []
         ink = [self.preprocess(image) for image in images]
         batch = collate([""] * len(ink), ink, [""] * len(ink), [""] * len(ink)).images.to(self.device)
         widths = torch.tensor([image.shape[-1] for image in ink], device=self.device)
         with torch.inference_mode(), torch.autocast(self.device.type, enabled=False):
-            return self.transcribe(batch, widths)
+            read = self.transcribe(batch, widths)
+        return [Transcription(self.normalizer(text), confidence) for text, confidence in read]
 
     def predict(self, batch: Batch) -> list[Prediction]:
         """Transcriptions of a batch beside their references, in evaluation mode and float32."""
@@ -99,9 +103,7 @@ class Recognizer(LightningModule, ABC):
             read = self.transcribe(batch.images.float(), batch.widths)
         return [
             Prediction(id, reference, self.normalizer(text), confidence, group)
-            for id, reference, (text, confidence), group in zip(
-                batch.ids, batch.texts, read, batch.groups, strict=True
-            )
+            for id, reference, (text, confidence), group in zip(batch.ids, batch.texts, read, batch.groups, strict=True)
         ]
 
     def target(self, text: str, sample: str) -> list[int]:
@@ -112,14 +114,19 @@ class Recognizer(LightningModule, ABC):
         """
         return self.codec.encode(self.codec.known(text) if self.unknown == "skip" else text, sample)
 
-    def check_targets(self, ids: Sequence[str], texts: Sequence[str]) -> None:
+    def check_targets(self, ids: Sequence[str], texts: Sequence[str]) -> Counter[str]:
         """Refuse training texts that cannot be learned, before any time is spent.
 
+        Returns:
+            How often each character is left out, with `unknown="skip"`.
+
         Raises:
-            InputError: the first such text by its id, and how many there are.
+            InputError: a text cannot be learned; it is named by its id.
         """
         for sample, text in zip(ids, texts, strict=True):
             self.target(text, sample)
+        known = set(self.codec.alphabet)
+        return Counter(character for text in texts for character in text if character not in known)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         loss = self.loss(batch)
@@ -147,6 +154,10 @@ class Recognizer(LightningModule, ABC):
     def configure_optimizers(self) -> Any:
         if self.optimizer is None:
             raise InputError("this recognizer was built without an optimizer; it reads but cannot be trained")
+        if any(p.dtype != torch.float32 for p in self.parameters()):
+            raise InputError(
+                f"trainer.precision={self.trainer.precision}: weights stay float32; use bf16-mixed or 16-mixed"
+            )
         optimizer = self.optimizer(self.parameters())
         if self.scheduler is None:
             return optimizer
@@ -157,6 +168,15 @@ class Recognizer(LightningModule, ABC):
         metrics = {split: {**totals._asdict(), "cer": totals.cer, "wer": totals.wer}
                    for split, totals in self.totals.items()}  # fmt: skip
         checkpoint["htr"] = {**self.card, "metrics": metrics}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        own, loaded = self.state_dict(), checkpoint["state_dict"]
+        shapes = [{name: weight.shape for name, weight in state.items()} for state in (own, loaded)]
+        if checkpoint["htr"]["alphabet"] != self.codec.alphabet or shapes[0] != shapes[1]:
+            raise InputError(
+                "resume: the checkpoint has another alphabet or network; give the overrides of its run, which stand in "
+                "its .hydra/overrides.yaml"
+            )
 
     def _count(self, batch: Batch) -> list[Prediction]:
         predictions = self.predict(batch)

@@ -1,11 +1,11 @@
 """Recognition of lines by connectionist temporal classification."""
 
+import warnings
 from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
 from jaxtyping import Float, Int
-from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -64,15 +64,20 @@ class CTCRecognizer(Recognizer):
         return [Transcription(self.codec.decode(h.ids), h.confidence) for h in hypotheses]
 
     def on_train_epoch_end(self) -> None:
-        self.log("train/infeasible_lines", float(len(self.infeasible)), sync_dist=True, reduce_fx="sum")
+        found: list[set[str]] = [self.infeasible]
+        if self.trainer.world_size > 1:  # a line may fall to another rank in the next epoch
+            found = [set() for _ in range(self.trainer.world_size)]
+            torch.distributed.all_gather_object(found, self.infeasible)
+        self.log("train/infeasible_lines", float(len(set().union(*found))), sync_dist=True)
 
     def _name_infeasible(self, batch: Batch, targets: list[list[int]], lengths: Tensor, fits: list[bool]) -> None:
         for id, target, length, fit in zip(batch.ids, targets, lengths.tolist(), fits, strict=True):
             if not fit and id not in self.infeasible:
                 self.infeasible.add(id)
-                rank_zero_warn(
+                warnings.warn(
                     f"{id}: its text needs {needed_frames(target)} frames but the image gives {length}; the line is "
-                    "left out of the loss: check its crop, or use a net with a finer stride"
+                    "left out of the loss: check its crop, or use a net with a finer stride",
+                    stacklevel=2,
                 )
 
 
@@ -81,9 +86,7 @@ def needed_frames(target: list[int]) -> int:
     return len(target) + sum(a == b for a, b in zip(target[:-1], target[1:], strict=True))
 
 
-def ctc_loss(
-    logits: Float[Tensor, "B T C"], lengths: Int[Tensor, " B"], targets: list[list[int]]
-) -> Float[Tensor, ""]:
+def ctc_loss(logits: Float[Tensor, "B T C"], lengths: Int[Tensor, " B"], targets: list[list[int]]) -> Float[Tensor, ""]:
     """The summed negative log-likelihood in nats, in float32: half precision overflows over long lines."""
     if not targets:
         return logits.sum() * 0.0

@@ -20,7 +20,13 @@ class MLP(nn.Module):
     """
 
     def __init__(
-        self, classes: int, inputs: int, hidden: Sequence[int], mean: float = 0.0, std: float = 1.0, dropout: float = 0.0
+        self,
+        classes: int,
+        inputs: int,
+        hidden: Sequence[int],
+        mean: float = 0.0,
+        std: float = 1.0,
+        dropout: float = 0.0,
     ) -> None:
         super().__init__()
         self.mean, self.std = mean, std

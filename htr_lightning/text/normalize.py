@@ -3,6 +3,8 @@
 import unicodedata
 from dataclasses import dataclass, field
 
+from htr_lightning.errors import InputError
+
 
 @dataclass(frozen=True)
 class Normalizer:
@@ -17,6 +19,10 @@ class Normalizer:
     form: str = "NFC"
     collapse_spaces: bool = True
     replace: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.form not in ("", "NFC", "NFD", "NFKC", "NFKD"):
+            raise InputError(f"normalizer.form={self.form}: use NFC, NFD, NFKC, NFKD or an empty string")
 
     def __call__(self, text: str) -> str:
         text = self._formed(text)

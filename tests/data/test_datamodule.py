@@ -85,7 +85,7 @@ def test_only_training_is_augmented_and_every_epoch_anew() -> None:
     plain = module()
 
     def pixels(source: LineDataModule, split: str, epoch: int = 0) -> dict[str, torch.Tensor]:
-        loader = source.loader(split)
+        loader = source.loader(split, training=split == "train")
         loader.sampler.set_epoch(epoch)
         return {id: b.images[i, ..., : b.widths[i]] for b in loader for i, id in enumerate(b.ids)}
 

@@ -9,12 +9,17 @@ from jaxtyping import UInt8
 from numpy import ndarray
 from PIL import Image, ImageDraw, ImageFont
 
+from htr_lightning.errors import InputError
+
 SIZE = 96  # pixels at which letters are drawn before they are bent and scaled
 
 
 @lru_cache(maxsize=64)
 def _font(path: Path) -> ImageFont.FreeTypeFont:
-    return ImageFont.truetype(str(path), SIZE)
+    try:
+        return ImageFont.truetype(str(path), SIZE)
+    except OSError as error:
+        raise InputError(f"{path}: not a font that can be used ({error}); take it out of the folder") from None
 
 
 @lru_cache(maxsize=16384)
@@ -68,7 +73,9 @@ class FontHand:
             ink = (cv2.dilate if self.weight > 0 else cv2.erode)(ink, np.ones((3, 3), np.uint8))
         rows, columns = np.indices(ink.shape, dtype=np.float32)
         wave = self.wander * SIZE * np.sin(columns / (SIZE * rng.uniform(1.5, 4)) + rng.uniform(0, 6.3))
-        ink = cv2.remap(ink, columns / self.width - self.slant * (baseline - rows), rows + wave.astype(np.float32), cv2.INTER_LINEAR)
+        ink = cv2.remap(
+            ink, columns / self.width - self.slant * (baseline - rows), rows + wave.astype(np.float32), cv2.INTER_LINEAR
+        )
         used_rows, used_columns = np.flatnonzero(ink.any(1)), np.flatnonzero(ink.any(0))
         if not len(used_rows):
             return np.zeros((height, 2 * height), np.uint8), height * 0.7

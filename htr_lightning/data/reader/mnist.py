@@ -49,7 +49,9 @@ class Mnist(Sequence[Sample]):
             split, (0, len(images))
         )
         if not 0 <= first < last:
-            raise InputError(f"{self.root}: split '{split}' of {len(images)} digits is empty; lower val_size={val_size}")
+            raise InputError(
+                f"{self.root}: split '{split}' of {len(images)} digits is empty; lower val_size={val_size}"
+            )
         self._images, self._labels = images[first:last], labels[first:last]
         self.ids = [f"mnist/{part}/{index}" for index in range(first, last)]
         self.groups = self.ids  # the files do not tell the writers

@@ -76,9 +76,7 @@ class PageXml(Sequence[Sample]):
             image = find_image(page, self.root / images if images else None)
             writer = re.match(group, path.stem)
             for line in page.lines:
-                entry = _Entry(
-                    f"{name}/{title}/{line.id}", page, image, line, writer[1] if writer else path.stem
-                )
+                entry = _Entry(f"{name}/{title}/{line.id}", page, image, line, writer[1] if writer else path.stem)
                 if fault := _fault(line, page, empty, faulty):
                     if fault.skip:
                         self.skipped[fault.kind] += 1

@@ -1,7 +1,7 @@
 """Handwriting drawn on demand: endless lines by writers that do not exist."""
 
 from collections.abc import Sequence
-from functools import cached_property, lru_cache
+from functools import cached_property
 from importlib import resources
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from htr_lightning.data.reader.hand import CURSIVE, PRINTED, Hand, glyph
 from htr_lightning.data.reader.paper import write_on_paper
 from htr_lightning.data.sample import Sample
 from htr_lightning.errors import InputError
+from htr_lightning.text.codec import name
 
 SPLITS = {"train": 0, "val": 1, "test": 2}
 SIGNS = "0123456789,.;:!?-'\"()"
@@ -40,19 +41,21 @@ class Synthetic(Sequence[Sample]):
         hands: dict[str, int],
         fonts: str | None = None,
         words: str = "package:english.txt",
-        length: tuple[int, int] = (2, 6),
-        height: tuple[int, int] = (40, 64),
+        length: Sequence[int] = (2, 6),
+        height: Sequence[int] = (40, 64),
         seed: int = 0,
     ) -> None:
         if split not in SPLITS:
             raise InputError(f"'{split}' is no split of synthetic lines; use one of {', '.join(SPLITS)}")
+        if hands[split] < 1:
+            raise InputError(f"data.reader.hands: {hands[split]} hands for split '{split}'; it takes at least one")
         self._split, self._count, self._hands = split, lines[split], hands[split]
         self._words = read_words(words)
         self._fonts = [] if fonts is None else find_fonts(Path(fonts))
         self._check_characters()
         self._length, self._height, self._seed = tuple(length), tuple(height), seed
         self.skipped: dict[str, int] = {}
-        self._hand = lru_cache(maxsize=4096)(self._new_hand)
+        self._drawn: dict[int, Hand | FontHand] = {}
 
     def __len__(self) -> int:
         return self._count
@@ -87,6 +90,11 @@ class Synthetic(Sequence[Sample]):
     def _writer(self, index: int) -> int:
         return (index * 7919 + index // self._hands) % self._hands
 
+    def _hand(self, number: int) -> Hand | FontHand:
+        if number not in self._drawn:
+            self._drawn[number] = self._new_hand(number)
+        return self._drawn[number]
+
     def _new_hand(self, number: int) -> Hand | FontHand:
         seed = (self._seed, SPLITS[self._split], number)
         if self._fonts and number % 2:
@@ -95,15 +103,15 @@ class Synthetic(Sequence[Sample]):
 
     def _check_characters(self) -> None:
         """Refuse at once what a hand could not write later."""
-        for character in sorted(set("".join(self._words)).union(SIGNS)):
+        words = "".join(self._words)
+        for character in sorted({*words, *words.upper(), *SIGNS}):
             try:
-                for case in {character, character.upper()[:1]}:
-                    for font in PRINTED + CURSIVE:
-                        glyph(font, case)
+                for font in PRINTED + CURSIVE:
+                    glyph(font, character)
             except ValueError as error:
                 raise InputError(f"words: {error}; take it out of the word list") from None
             if lacking := next((path for path in self._fonts if not covers(path, character)), None):
-                raise InputError(f"{lacking}: this font has no '{character}' (U+{ord(character):04X}); take it out of the folder")
+                raise InputError(f"{lacking}: this font has no {name(character)}; take it out of the folder")
 
     def _text(self, index: int) -> str:
         """Words, with the capitals, punctuation and figures of ordinary prose."""
@@ -115,10 +123,16 @@ class Synthetic(Sequence[Sample]):
             if figure < 0.05:
                 chosen[place] = str(rng.integers(10 ** rng.integers(1, 5)))
             if capital < (0.3 if place == 0 else 0.04):
-                chosen[place] = chosen[place][:1].upper() + chosen[place][1:]
+                chosen[place] = chosen[place][0].upper() + chosen[place][1:]
             if mark < 0.16:
                 sign = ",.,.,.;:!?-'\"()"[int(rng.integers(15))]
-                chosen[place] = f"({chosen[place]})" if sign in "()" else f'"{chosen[place]}"' if sign == '"' else chosen[place] + sign
+                chosen[place] = (
+                    f"({chosen[place]})"
+                    if sign in "()"
+                    else f'"{chosen[place]}"'
+                    if sign == '"'
+                    else chosen[place] + sign
+                )
         return " ".join(chosen)
 
 
@@ -133,7 +147,9 @@ def read_words(words: str) -> list[str]:
         source = resources.files("htr_lightning.data") / "words" / name if kind == "package" else Path(words)
         found = source.read_text(encoding="utf-8").split()
     except (OSError, UnicodeDecodeError):
-        raise InputError(f"{words}: no such word list, or not UTF-8; set data.reader.words to a file of words") from None
+        raise InputError(
+            f"{words}: no such word list, or not UTF-8; set data.reader.words to a file of words"
+        ) from None
     if not found:
         raise InputError(f"{words}: the word list is empty; give it words")
     return found

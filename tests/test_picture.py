@@ -1,0 +1,26 @@
+"""Pictures of lines with what was read in them."""
+
+import numpy as np
+import pytest
+
+from htr_lightning.picture import transcription_sheet
+
+
+def drawn(text: str) -> np.ndarray:
+    return transcription_sheet([np.full((40, 200), 255, np.uint8)], [text], [text])
+
+
+@pytest.mark.parametrize("character", ["é", "œ", "Ж", "λ", "春", "ع"])
+def test_letters_of_every_script_are_drawn_and_not_boxes(character: str) -> None:
+    missing = drawn("\U000e0fff")
+    assert (drawn(character) != drawn(" ")).any()
+    assert (drawn(character) != missing).any()
+
+
+def test_a_right_line_is_green_and_a_wrong_one_is_not() -> None:
+    line = np.full((40, 200), 255, np.uint8)
+    right = transcription_sheet([line], ["abc"], ["abc"]).astype(int)
+    wrong = transcription_sheet([line], ["abc"], ["abd"]).astype(int)
+    assert ((right[..., 1] - right[..., 0]) > 60).any()
+    assert not ((wrong[..., 1] - wrong[..., 0]) > 60).any()
+    assert ((wrong[..., 0] - wrong[..., 1]) > 60).any()

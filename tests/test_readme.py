@@ -1,0 +1,156 @@
+"""Every command of the README runs, and the Chinese README has the same ones."""
+
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import SMALL, Outcome, run_train
+from PIL import Image
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+CHINESE = (ROOT / "README.zh-CN.md").read_text(encoding="utf-8")
+
+
+def blocks(text: str, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", text, flags=re.MULTILINE | re.DOTALL)
+
+
+COMMANDS = [line for block in blocks(README, "sh") for line in block.splitlines()]
+SEVERAL = [c for c in COMMANDS if " -m " in c or "devices=2" in c]
+TRAIN = [c for c in COMMANDS if c.startswith("python train.py") and c not in SEVERAL]
+HTR = [c for c in COMMANDS if c.startswith("htr ")]
+MAKE = [c for c in COMMANDS if c.startswith("make ")]
+
+
+def test_every_command_is_of_a_kind_that_is_run_below() -> None:
+    assert sorted(SEVERAL + TRAIN + HTR + MAKE) == sorted(COMMANDS)
+    assert len(COMMANDS) > 10
+
+
+def test_both_languages_have_the_same_commands_and_code() -> None:
+    assert blocks(CHINESE, "sh") == blocks(README, "sh")
+    assert blocks(CHINESE, "python") == blocks(README, "python")
+
+
+def test_no_placeholder_is_left() -> None:
+    assert not re.search(r"@[A-Z_]+@", README + CHINESE)
+
+
+def test_every_file_that_the_readme_names_exists() -> None:
+    for target in re.findall(r"\]\(([^)#]+)\)", README):
+        assert (ROOT / target).exists(), target
+
+
+@pytest.mark.parametrize("command", MAKE)
+def test_make_knows_the_target(command: str) -> None:
+    subprocess.run([*shlex.split(command), "-n"], cwd=ROOT, check=True, capture_output=True)
+
+
+@pytest.fixture
+def data(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[str], tuple[list[str], list[str]]]:
+    """A command's words with DATA and RUN filled in, and the overrides that make it short."""
+
+    def fill(command: str) -> tuple[list[str], list[str]]:
+        short = [
+            "trainer.max_steps=2",
+            "trainer.max_time=null",
+            "trainer.devices=1",
+            "trainer.strategy=auto",
+            "logger=csv",
+        ]
+        if "data=copiste" in command or "copiste_20min" in command:
+            folder = request.getfixturevalue("htr_data")
+            rows = ["page\tsplit", "wikitexte_0007\ttrain", "wikitexte_0092\tval", "wikitexte_0210\ttest"]
+            (tmp_path / "few.tsv").write_text("\n".join(rows))
+            short += [f"data.reader.splits={tmp_path}/few.tsv", "data.workers=0"]
+        elif "data=mnist" in command:
+            folder = request.getfixturevalue("htr_data")
+        else:
+            folder = tmp_path
+            if "data=page_xml" in command:
+                (tmp_path / "pages").mkdir()
+                for name in ("a", "b", "c"):
+                    _page(tmp_path / "pages", name)
+                (tmp_path / "pages" / "splits.tsv").write_text("page\tsplit\na\ttrain\nb\tval\nc\ttest\n")
+                short += ["data.workers=0"]
+            else:
+                short += SMALL[:4]
+        command = command.replace("DATA", str(folder))
+        if "RUN" in command:
+            command = command.replace("RUN", str(request.getfixturevalue("run_folder")))
+            short = [*SMALL, "trainer.max_epochs=3", "logger=csv"] if command.startswith("python") else []
+        return shlex.split(command), short
+
+    return fill
+
+
+def _page(folder: Path, name: str) -> Path:
+    pixels = np.full((60, 300), 235, np.uint8)
+    pixels[20:40, 20:280:9] = 30
+    Image.fromarray(pixels).save(folder / f"{name}.png")
+    path = folder / f"{name}.xml"
+    path.write_text(
+        '<PcGts><Page imageWidth="300" imageHeight="60"><TextRegion id="r"><TextLine id="l"><Coords points="5,5 295,5 '
+        '295,55 5,55"/><TextEquiv><Unicode>mimi</Unicode></TextEquiv></TextLine></TextRegion></Page></PcGts>'
+    )
+    return path
+
+
+@pytest.mark.parametrize("command", TRAIN)
+def test_train(command: str, data: Callable, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words, short = data(command)
+    if "--cfg" in words:
+        sys.argv = words[1:]
+        import train
+
+        train.main()
+        assert "max_time" in capsys.readouterr().out
+        return
+    run = run_train(tmp_path / "run", *words[2:], *short)
+    assert (run / "summary.json").is_file()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", SEVERAL)
+def test_train_on_several(command: str, tmp_path: Path) -> None:
+    folder = f"hydra.sweep.dir={tmp_path}" if "-m" in command else f"hydra.run.dir={tmp_path}"
+    words = shlex.split(command)[1:]
+    done = subprocess.run(
+        [sys.executable, *words, *SMALL, "trainer.max_epochs=1", folder], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert list(tmp_path.rglob("summary.json"))
+
+
+@pytest.mark.parametrize("command", HTR)
+def test_htr(
+    command: str, data: Callable, htr: Callable[..., Outcome], line_image: Path, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    words, short = data(command)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "more").mkdir()
+    (tmp_path / "pages").mkdir(exist_ok=True)
+    Image.open(line_image).save(tmp_path / "more" / "other.jpg")
+    shutil.copy(line_image, tmp_path / "pages" / "line.png")
+    _page(tmp_path, "page")
+    _page(tmp_path / "pages", "page")
+    outcome = htr(*words[1:], *[override for override in short if override.startswith("data.reader.splits")])
+    assert outcome.code == 0, outcome.stderr
+    assert outcome.stdout.strip()
+
+
+def test_python(run_folder: Path, line_image: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (code,) = blocks(README, "python")
+    monkeypatch.chdir(line_image.parent)
+    scope: dict = {}
+    exec(code.replace("RUN", str(run_folder)), scope)
+    assert isinstance(scope["text"], str)
+    assert 0 <= scope["confidence"] <= 1
