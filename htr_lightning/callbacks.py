@@ -173,6 +173,9 @@ class Report(Callback):
         for split, its in pl_module.card["data"].items():
             for reason, count in its["skipped"].items():
                 console.print(f"skipped on request: {count} x {reason} ({split})")
+        for logger in trainer.loggers:
+            if isinstance(logger, WandbLogger):  # so that the runs of a sweep can be told apart
+                logger.log_hyperparams(pl_module.card["training"] | {"model": pl_module.card["model"]})
         if trainer.ckpt_path:
             console.print(
                 f"resumed from {trainer.ckpt_path}: epoch {trainer.current_epoch}, step {trainer.global_step}"

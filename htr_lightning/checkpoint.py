@@ -140,7 +140,7 @@ def load(path: str | Path, allow: Sequence[str] = ()) -> Recognizer:
 
 
 def targets(config: Any) -> Iterable[str]:
-    """Every `_target_` in a nested config, and every string that OmegaConf would resolve: `${oc.create:...}` can hold one."""
+    """Every `_target_` in a nested config, and every string that OmegaConf would resolve, since that may make one."""
     if isinstance(config, dict):
         if "_target_" in config:
             yield config["_target_"]
@@ -163,7 +163,7 @@ def check_target(target: Any, allow: Sequence[str], where: str) -> None:
     Raises:
         InputError: it is refused.
     """
-    refusal = InputError(f"{where}: names '{target}', which is not part of {PACKAGE}; it is not loaded, since it could be "
+    refusal = InputError(f"{where}: names '{target}', which is no class of {PACKAGE}; it is not loaded: it could be "
                          "any code. If it is your own, pass allow=[...]")  # fmt: skip
     packages = (PACKAGE, *allow)
     module_name, _, class_name = target.rpartition(".") if isinstance(target, str) else ("", "", "")

@@ -13,6 +13,8 @@ import torch
 from conftest import SMALL, run_train
 
 from htr_lightning import checkpoint
+from htr_lightning.errors import InputError
+from htr_lightning.evaluate import data_for, evaluate
 
 ROOT = Path(__file__).parent.parent
 SUMMARY = {
@@ -64,6 +66,45 @@ def test_resuming_goes_on_where_the_run_stopped(run_folder: Path, tmp_path: Path
     assert f"epoch 2, step {steps}" in " ".join(capfd.readouterr().out.split())
 
 
+def test_resuming_a_finished_run_keeps_its_best(run_folder: Path, tmp_path: Path) -> None:
+    run_train(tmp_path / "on", *SMALL, "trainer.max_epochs=2", f"resume={run_folder}/checkpoints/last.ckpt")
+    old, new = summary(run_folder), summary(tmp_path / "on")
+    assert {key: new[key] for key in ("val_cer", "test_edits")} == {key: old[key] for key in ("val_cer", "test_edits")}
+    assert Path(new["checkpoint"]).is_relative_to(tmp_path)
+
+
+def test_resuming_with_another_network_or_alphabet_is_refused(run_folder: Path, tmp_path: Path) -> None:
+    last = f"resume={run_folder}/checkpoints/last.ckpt"
+    for other in ("model.net.hidden=24", "data.reader.words=package:french.txt"):
+        with pytest.raises(InputError, match="another alphabet or network"):
+            run_train(tmp_path / "on", *SMALL, "trainer.max_epochs=3", last, other)
+
+
+def test_a_run_without_an_end_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="the run has no end"):
+        run_train(tmp_path / "run", *SMALL)
+
+
+def test_the_last_checkpoint_is_the_last_one_and_the_run_is_validated_at_its_end(tmp_path: Path) -> None:
+    run = run_train(tmp_path / "run", *SMALL, "trainer.max_steps=7", "trainer.val_check_interval=2")
+    last = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
+    assert last["global_step"] == 7
+
+
+@pytest.mark.parametrize(
+    "bound", [["trainer.max_steps=12"], ["trainer.max_epochs=2"], ["trainer.max_time=00:00:00:04"]], ids=str
+)
+def test_progress_runs_from_zero_to_one_whatever_bounds_the_run(bound: list[str], tmp_path: Path) -> None:
+    logging = ["+callbacks.learning_rate.logging_interval=step", "scheduler.warmup=0", "scheduler.end=0"]
+    run = run_train(tmp_path / "run", *SMALL, *bound, *logging)
+    rows = [row.split(",") for row in (run / "metrics.csv").read_text().splitlines()]
+    column = next(i for i, name in enumerate(rows[0]) if name.startswith("lr-"))
+    rates = [float(row[column]) for row in rows[1:] if row[column]]
+    assert rates == sorted(rates, reverse=True)  # the cosine falls with progress
+    assert rates[0] > 0.9 * 2e-3
+    assert rates[-1] < 0.15 * 2e-3
+
+
 @pytest.mark.slow
 def test_a_killed_run_is_resumed_from_its_last_checkpoint(tmp_path: Path) -> None:
     folder = tmp_path / "killed"
@@ -88,24 +129,29 @@ def test_a_killed_run_is_resumed_from_its_last_checkpoint(tmp_path: Path) -> Non
 
 
 @pytest.mark.slow
-def test_two_ranks_count_the_same_integers_as_one(run_folder: Path, best: Path, tmp_path: Path) -> None:
+def test_two_ranks_count_the_same_integers_as_one_process(tmp_path: Path) -> None:
+    lines = ["data.reader.lines={train: 96, val: 17, test: 23}", "data.max_lines=3"]
     two = finish(
-        f"resume={run_folder}/checkpoints/last.ckpt", "trainer.max_epochs=2", "trainer.devices=2",
-        "trainer.accelerator=cpu", "trainer.strategy=ddp", "data.reader.lines={train: 96, val: 17, test: 23}",
-        "data.max_lines=3", f"hydra.run.dir={tmp_path}/two",
+        *lines, "trainer.max_steps=20", "trainer.devices=2", "trainer.accelerator=cpu", "trainer.strategy=ddp",
+        f"hydra.run.dir={tmp_path}/two",
     )  # fmt: skip
     assert two.returncode == 0, two.stderr
-    one = run_train(
-        tmp_path / "one", *SMALL, f"resume={run_folder}/checkpoints/last.ckpt", "trainer.max_epochs=2",
-        "data.reader.lines={train: 96, val: 17, test: 23}", "data.max_lines=5",
-    )  # fmt: skip
-    assert summary(tmp_path / "two")["test_edits"] == summary(one)["test_edits"]
-    assert summary(tmp_path / "two")["test_lines"] == summary(one)["test_lines"] == 23
+    best = tmp_path / "two" / "checkpoints" / "best.ckpt"
+    recognizer = checkpoint.load(best)
+    for split, expected in (("val", 17), ("test", 23)):
+        _, one = evaluate(recognizer, data_for(recognizer, ["data.max_lines=5"]), split)
+        assert one.lines == expected
+        if split == "val":
+            counted = torch.load(best, weights_only=True)["htr"]["metrics"]["val"]
+            assert {key: counted[key] for key in one._fields} == one._asdict()
+        else:
+            assert summary(tmp_path / "two")["test_edits"] == one.edits
+            assert summary(tmp_path / "two")["test_characters"] == one.characters
 
 
-def rank_processes() -> list[str]:
+def rank_processes(folder: Path) -> list[str]:
     found = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout.splitlines()
-    return [line for line in found if "train_ddp_process" in line]
+    return [line for line in found if "train_ddp_process" in line and str(folder) in line]
 
 
 @pytest.mark.slow
@@ -119,7 +165,7 @@ def test_a_sweep_over_one_and_two_ranks_leaves_a_folder_a_job_and_no_process(tmp
     assert len(folders) == 2
     assert sorted(path for path in (tmp_path / "sweep").iterdir() if path.is_dir()) == folders
     assert {summary(folder)["test_lines"] for folder in folders} == {24}
-    assert not rank_processes()
+    assert not rank_processes(tmp_path)
 
 
 @pytest.mark.slow
@@ -130,7 +176,9 @@ def test_a_sweep_over_a_value_leaves_a_folder_a_job(tmp_path: Path) -> None:
 
 
 def test_the_clock_bounds_a_run_and_the_learning_rate_follows_it(tmp_path: Path) -> None:
-    run_train(tmp_path / "run", *SMALL, "trainer.max_time=00:00:00:05", "+callbacks.learning_rate.logging_interval=step")
+    run_train(
+        tmp_path / "run", *SMALL, "trainer.max_time=00:00:00:05", "+callbacks.learning_rate.logging_interval=step"
+    )
     rows = [row.split(",") for row in (tmp_path / "run" / "metrics.csv").read_text().splitlines()]
     column = next(i for i, name in enumerate(rows[0]) if name.startswith("lr-"))
     rates = [float(row[column]) for row in rows[1:] if row[column]]
@@ -140,8 +188,6 @@ def test_the_clock_bounds_a_run_and_the_learning_rate_follows_it(tmp_path: Path)
 
 
 def test_a_full_disk_leaves_the_previous_checkpoint(tmp_path: Path) -> None:
-    from htr_lightning.errors import InputError
-
     path = tmp_path / "best.ckpt"
     saver = checkpoint.AtomicCheckpointIO()
     saver.save_checkpoint({"weights": torch.zeros(10)}, path)
@@ -151,7 +197,8 @@ def test_a_full_disk_leaves_the_previous_checkpoint(tmp_path: Path) -> None:
         "from htr_lightning import checkpoint, command\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))\n"
-        f"command.run(lambda: checkpoint.AtomicCheckpointIO().save_checkpoint({{'w': torch.zeros(10**6)}}, {str(path)!r}))\n"
+        "save = checkpoint.AtomicCheckpointIO().save_checkpoint\n"
+        f"command.run(lambda: save({{'w': torch.zeros(10**6)}}, {str(path)!r}))\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ})
     assert done.returncode == 1

@@ -1,6 +1,8 @@
 """Files to text with a checkpoint alone."""
 
 import json
+import os
+import pty
 import subprocess
 import sys
 from pathlib import Path
@@ -8,11 +10,14 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from htr_lightning import checkpoint
 from htr_lightning.data.document import read_page
+from htr_lightning.data.image import read_image
 from htr_lightning.data.reader.synthetic import Synthetic
+from htr_lightning.decoder.ctc import Hypothesis
 from htr_lightning.evaluate import data_for, evaluate
 
 
@@ -141,3 +146,56 @@ def test_batches_of_any_size_read_the_same(best: Path, budget: tuple[int, int]) 
     assert totals == same
     assert [p.hypothesis for p in predictions] == [p.hypothesis for p in whole]
     assert alone.text == recognizer.read(lines())[4].text
+
+
+def test_what_is_read_goes_to_stdout_when_stderr_is_a_terminal(best: Path, line_image: Path, tmp_path: Path) -> None:
+    """The progress bar of rich would take stdout along to the terminal."""
+    terminal, stderr = pty.openpty()
+    command = [sys.executable, "-m", "htr_lightning", "transcribe", str(best), str(line_image)]
+    with open(tmp_path / "out.txt", "w") as out:
+        subprocess.run(command, stdout=out, stderr=stderr, check=True, env={**os.environ, "TERM": "xterm"})
+    os.close(stderr)
+    os.close(terminal)
+    assert (tmp_path / "out.txt").read_text() == checkpoint.load(best).read([read_image(line_image)])[0].text + "\n"
+
+
+def test_htr_transcribe_normalises_as_validation_does(make_recognizer) -> None:
+    recognizer = make_recognizer()
+    recognizer.decoder = lambda log_probs, lengths: [Hypothesis([1, 2, 1, 1, 3, 1], -1.0)] * len(lengths)
+    assert recognizer.codec.decode([1, 2, 1, 1, 3, 1]) == " a  b "
+    assert recognizer.read([np.zeros((30, 60), np.uint8)])[0].text == "a b"
+
+
+def test_evaluate_refuses_foreign_code_in_a_checkpoint(best: Path, htr, tmp_path: Path) -> None:
+    made = tmp_path / "made"
+    evil = {"_target_": "os.mkdir", "path": str(made)}
+    for place in ("alphabet", "training"):
+        content = torch.load(best, weights_only=True)
+        if place == "alphabet":
+            content["htr"]["alphabet"] = evil
+        else:
+            content["htr"]["training"]["data"]["augment"] = evil
+            content["htr"]["training"]["data"]["reader"]["words"] = evil
+        torch.save(content, tmp_path / "evil.ckpt")
+        outcome = htr("evaluate", tmp_path / "evil.ckpt", "--out", tmp_path / "out")
+        assert outcome.code == 1
+        assert "evil.ckpt" in outcome.stderr or "os.mkdir" in outcome.stderr
+        assert not made.exists()
+
+
+def test_evaluate_measures_training_lines_as_they_are(best: Path) -> None:
+    recognizer = checkpoint.load(best)
+    first, _ = evaluate(recognizer, data_for(recognizer), "train")
+    second, _ = evaluate(recognizer, data_for(recognizer), "train")
+    assert first == second
+    assert len(first) == 96
+
+
+def test_a_page_file_is_never_overwritten(best: Path, htr, tmp_path: Path) -> None:
+    page = write_page(tmp_path, lines(2))
+    assert htr("transcribe", best, page, "--format", "page", "--out", tmp_path / "out").code == 0
+    before = (tmp_path / "out" / "page.xml").read_bytes()
+    again = htr("transcribe", best, page, "--format", "page", "--out", tmp_path / "out")
+    assert again.code == 1
+    assert "not overwritten" in again.stderr
+    assert (tmp_path / "out" / "page.xml").read_bytes() == before

@@ -71,7 +71,7 @@ class LineDataModule(LightningDataModule):
         alphabet: characters to learn; None: those of the training texts.
         max_lines: lines a batch has at most.
         max_columns: padded columns a batch has at most.
-        multiple: batch widths are rounded up to a multiple of this, in columns: fewer shapes for the kernels to prepare.
+        multiple: batch widths are rounded up to a multiple of this, in columns: fewer shapes to prepare kernels for.
         workers: loading processes a rank.
         seed: order and augmentation.
     """
@@ -101,7 +101,7 @@ class LineDataModule(LightningDataModule):
         """The lines of a split, read once.
 
         Raises:
-            InputError: the split has no line.
+            InputError: the split has no line, or one that cannot be used.
         """
         if split not in SPLITS:
             raise InputError(f"'{split}' is no split; use one of {', '.join(SPLITS)}")
@@ -109,6 +109,11 @@ class LineDataModule(LightningDataModule):
             reader = self.reader(split=split) if self.root is None else self.reader(split=split, root=self.root)
             if not len(reader):
                 raise InputError(f"split '{split}' has no line; check data.root and the split")
+            for id, size in zip(reader.ids, reader.sizes, strict=True):
+                try:
+                    self.preprocess.check(size)  # now rather than in the middle of a run
+                except ValueError as error:
+                    raise InputError(f"{id}: {error}") from None
             self._lines[split] = Lines(reader, self.preprocess, self.normalizer, None, self.multiple, self.seed)
         return self._lines[split]
 

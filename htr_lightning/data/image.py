@@ -112,7 +112,7 @@ def crop_line(
 
 
 def page_box(polygon: Sequence[tuple[float, float]] | ndarray, size: tuple[int, int]) -> tuple[int, int, int, int]:
-    """Left, top, right and bottom of what of a polygon's box lies on a page of (height, width); empty boxes have no side."""
+    """Left, top, right, bottom of the part of a polygon's box that lies on a page of (height, width)."""
     corners = np.asarray(polygon, dtype=np.float64).clip((0, 0), size[::-1])
     (left, top), (right, bottom) = np.floor(corners.min(0)), np.ceil(corners.max(0))
     return int(left), int(top), int(right), int(bottom)

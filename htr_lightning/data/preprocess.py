@@ -26,6 +26,10 @@ class Preprocess(Protocol):
         """Columns that an image of (height, width) pixels will have."""
         ...
 
+    def check(self, size: tuple[int, int]) -> None:
+        """Raises ValueError where an image of (height, width) pixels cannot be used."""
+        ...
+
 
 class FitHeight:
     """Scale to one height, aspect kept; the network sees every width as it is.
@@ -51,15 +55,20 @@ class FitHeight:
     def width(self, size: tuple[int, int]) -> int:
         return max(1, round(size[1] * self.height * self.squeeze / size[0])) + 2 * self.margin
 
-    def __call__(self, image: UInt8[ndarray, "H W"]) -> Float[Tensor, "1 h w"]:
-        """Raises ValueError where the image is too small or too wide to be a line."""
-        _check_size(image)
-        width = self.width((image.shape[0], image.shape[1]))
-        if width > self.max_width:
+    def check(self, size: tuple[int, int]) -> None:
+        """Raises ValueError where an image of (height, width) pixels is too small or too wide to be a line."""
+        _check_side(size)
+        if self.width(size) > self.max_width:
             raise ValueError(
-                f"{image.shape[1]} x {image.shape[0]} pixels are {width} columns at height {self.height}, more than "
+                f"{size[1]} x {size[0]} pixels are {self.width(size)} columns at height {self.height}, more than "
                 f"max_width={self.max_width}; cut it into lines, or raise model.preprocess.max_width"
             )
+
+    def __call__(self, image: UInt8[ndarray, "H W"]) -> Float[Tensor, "1 h w"]:
+        """Raises ValueError where the image is too small or too wide to be a line."""
+        size = (image.shape[0], image.shape[1])
+        self.check(size)
+        width = self.width(size)
         if self.polarity == "auto":
             image = dark_on_light(image)
         inner = (width - 2 * self.margin, self.height)
@@ -89,9 +98,13 @@ class FixedSize:
     def width(self, size: tuple[int, int]) -> int:
         return self.columns
 
+    def check(self, size: tuple[int, int]) -> None:
+        """Raises ValueError where an image of (height, width) pixels is too small to hold a character."""
+        _check_side(size)
+
     def __call__(self, image: UInt8[ndarray, "H W"]) -> Float[Tensor, "1 h w"]:
         """Raises ValueError where the image is too small to hold a character."""
-        _check_size(image)
+        self.check((image.shape[0], image.shape[1]))
         if image.shape == (self.height, self.columns):
             image = dark_on_light(image)
             return torch.from_numpy((255 - image).astype(np.float32) / 255)[None]
@@ -119,9 +132,9 @@ def stretch(image: UInt8[ndarray, "H W"]) -> Float[ndarray, "H W"]:
     return levels[image]
 
 
-def _check_size(image: UInt8[ndarray, "H W"]) -> None:
-    if min(image.shape) < MIN_SIDE:
-        raise ValueError(f"{image.shape[1]} x {image.shape[0]} pixels are too few to hold a character; scan it larger")
+def _check_side(size: tuple[int, int]) -> None:
+    if min(size) < MIN_SIDE:
+        raise ValueError(f"{size[1]} x {size[0]} pixels are too few to hold a character; scan it larger")
 
 
 def _limit_side(image: UInt8[ndarray, "H W"], side: int) -> UInt8[ndarray, "h w"]:

@@ -20,7 +20,7 @@ class Draw(NamedTuple):
 class LineBatches(Sampler[Draw]):
     """Batches of lines of like width within a budget, sharded by rank.
 
-    The batches are the same for any number of ranks, and rank r takes every `world_size`-th of them. Outside training no
+    The batches are the same for any number of ranks: rank r takes every `world_size`-th of them. Outside training no
     line is ever repeated, so ranks may have a batch more or less. In training every rank takes the same number, the
     first batches of the epoch filling up the last round.
 

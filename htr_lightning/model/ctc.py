@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Iterable
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -83,7 +84,7 @@ class CTCRecognizer(Recognizer):
 
 def needed_frames(target: list[int]) -> int:
     """Frames that CTC needs for a target: one a label, and a blank between equal neighbours."""
-    return len(target) + sum(a == b for a, b in zip(target[:-1], target[1:], strict=True))
+    return len(target) + sum(a == b for a, b in pairwise(target))
 
 
 def ctc_loss(logits: Float[Tensor, "B T C"], lengths: Int[Tensor, " B"], targets: list[list[int]]) -> Float[Tensor, ""]:

@@ -32,8 +32,8 @@ class BiLSTM(nn.Module):
 
 
 class LockedDropout(nn.Module):
-    """Dropout with one mask for all frames of a line (Gal and Ghahramani, 2016, "A theoretically grounded application of
-    dropout in recurrent neural networks", arXiv:1512.05287); drawing it also takes a hundredth of the time."""
+    """Dropout with one mask for all frames of a line (Gal and Ghahramani, 2016, "A theoretically grounded application
+    of dropout in recurrent neural networks", arXiv:1512.05287); drawing it also takes a hundredth of the time."""
 
     def __init__(self, p: float) -> None:
         super().__init__()
@@ -44,7 +44,7 @@ class LockedDropout(nn.Module):
 
 
 class CRNN(nn.Module):
-    """Residual CNN, height collapsed by max-pooling, BiLSTM, and a linear CTC head (Shi et al., 2015, arXiv:1507.05717).
+    """Residual CNN, height collapsed by max-pooling, BiLSTM, linear CTC head (Shi et al., 2015, arXiv:1507.05717).
 
     A second head on the CNN features, used in training only, is the CTC shortcut of Retsinas et al. (2022,
     "Best practices for a handwritten text recognition system", arXiv:2404.11339), as is the column max-pooling.

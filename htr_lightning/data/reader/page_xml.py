@@ -62,6 +62,14 @@ class PageXml(Sequence[Sample]):
         for option, value, choices in (("empty", empty, EMPTY), ("faulty", faulty, FAULTY)):
             if value not in choices:
                 raise InputError(f"data.reader.{option}={value}: use one of {', '.join(choices)}")
+        if Path(xml).is_absolute():
+            raise InputError(f"data.reader.xml={xml}: give a pattern below data.root, such as **/*.xml")
+        try:
+            writers = re.compile(group)
+        except re.error as error:
+            raise InputError(f"data.reader.group={group}: not a regular expression ({error})") from None
+        if not writers.groups:
+            raise InputError(f"data.reader.group={group}: put the part that names the writer in parentheses")
         self.root = Path(root) if root is not None else fetch()  # type: ignore[misc]
         self.max_height = max_height
         self.skipped: dict[str, int] = Counter()
@@ -74,7 +82,7 @@ class PageXml(Sequence[Sample]):
             title = path.stem if stems[path.stem] == 1 else path.relative_to(self.root).with_suffix("").as_posix()
             page = read_page(path)
             image = find_image(page, self.root / images if images else None)
-            writer = re.match(group, path.stem)
+            writer = writers.match(path.stem)
             for line in page.lines:
                 entry = _Entry(f"{name}/{title}/{line.id}", page, image, line, writer[1] if writer else path.stem)
                 if fault := _fault(line, page, empty, faulty):
@@ -216,7 +224,7 @@ def read_splits(root: Path, table: str) -> dict[str, str]:
     rows = list(csv.reader(text.splitlines(), delimiter="\t"))[1:]
     if bad := next((row for row in rows if len(row) != 2), None):
         raise InputError(f"{table}: row {bad} has not the two cells page and split; mend it")
-    return {page: split for page, split in rows}
+    return dict(rows)
 
 
 class _Entry(NamedTuple):
