@@ -42,7 +42,6 @@ class Residual(nn.Module):
 
     def __init__(self, channels_in: int, channels: int, stride: tuple[int, int] = (1, 1)) -> None:
         super().__init__()
-        self.stride = stride
         self.first = ConvNorm(channels_in, channels, stride)
         self.second = ConvNorm(channels, channels)
         same = channels_in == channels and stride == (1, 1)
@@ -77,10 +76,13 @@ class ResidualBackbone(nn.Module):
         super().__init__()
         self.stem = ConvNorm(1, stem, (stem_stride[0], stem_stride[1]), stem_kernel)
         stages: list[Residual] = []
+        self.strides: list[int] = []  # of the columns
         width = stem
         for size, count, stride in zip(channels, blocks, strides, strict=True):
             for number in range(count):
-                stages.append(Residual(width, size, (stride[0], stride[1]) if number == 0 else (1, 1)))
+                step = (stride[0], stride[1]) if number == 0 else (1, 1)
+                stages.append(Residual(width, size, step))
+                self.strides.append(step[1])
                 width = size
         self.stages = nn.ModuleList(stages)
         self.channels = width
@@ -91,8 +93,8 @@ class ResidualBackbone(nn.Module):
         """Features and their widths in columns."""
         widths = strided(widths, self.stem.stride[1])
         x = self.stem(images, column_mask(widths, -(-images.shape[-1] // self.stem.stride[1])))
-        for stage in self.stages:
-            columns = -(-x.shape[-1] // stage.stride[1])
-            widths = strided(widths, stage.stride[1])
+        for stage, stride in zip(self.stages, self.strides, strict=True):
+            columns = -(-x.shape[-1] // stride)
+            widths = strided(widths, stride)
             x = stage(x, column_mask(widths, columns))
         return x, widths

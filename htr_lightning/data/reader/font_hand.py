@@ -73,9 +73,9 @@ class FontHand:
             ink = (cv2.dilate if self.weight > 0 else cv2.erode)(ink, np.ones((3, 3), np.uint8))
         rows, columns = np.indices(ink.shape, dtype=np.float32)
         wave = self.wander * SIZE * np.sin(columns / (SIZE * rng.uniform(1.5, 4)) + rng.uniform(0, 6.3))
-        ink = cv2.remap(
-            ink, columns / self.width - self.slant * (baseline - rows), rows + wave.astype(np.float32), cv2.INTER_LINEAR
-        )
+        from_x = np.asarray(columns / self.width - self.slant * (baseline - rows), dtype=np.float32)
+        from_y = np.asarray(rows + wave, dtype=np.float32)
+        ink = cv2.remap(ink, from_x, from_y, cv2.INTER_LINEAR)
         used_rows, used_columns = np.flatnonzero(ink.any(1)), np.flatnonzero(ink.any(0))
         if not len(used_rows):
             return np.zeros((height, 2 * height), np.uint8), height * 0.7

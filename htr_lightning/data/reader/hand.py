@@ -77,7 +77,8 @@ def glyph(font: str, character: str) -> Glyph:
             strokes += [stroke + (x, 0) for stroke in part.strokes]
             x += part.advance * squeeze
         return Glyph(strokes, x)
-    base, *marks = unicodedata.normalize("NFD", character)
+    decomposed = unicodedata.normalize("NFD", character)
+    base, marks = decomposed[:1], decomposed[1:]
     if base not in letters or not marks or any(mark not in MARKS for mark in marks):
         raise ValueError(f"hand '{font}' cannot write '{character}' (U+{ord(character):04X})")
     strokes, advance = letters[base]

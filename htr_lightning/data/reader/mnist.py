@@ -2,6 +2,7 @@
 
 import gzip
 import struct
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -80,7 +81,7 @@ def read_idx(path: Path) -> np.ndarray:
     """
     try:
         content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-    except (OSError, EOFError, gzip.zlib.error) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise InputError(f"{path}: cannot be unpacked ({error}); copy it again") from None
     if len(content) < 4 or content[:3] != b"\0\0\x08":
         raise InputError(f"{path}: no IDX file of bytes (it begins with {content[:4]!r}); copy it again")
