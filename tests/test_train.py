@@ -95,7 +95,7 @@ def test_the_last_checkpoint_is_the_last_one_and_the_run_is_validated_at_its_end
     "bound", [["trainer.max_steps=12"], ["trainer.max_epochs=2"], ["trainer.max_time=00:00:00:04"]], ids=str
 )
 def test_progress_runs_from_zero_to_one_whatever_bounds_the_run(bound: list[str], tmp_path: Path) -> None:
-    logging = ["+callbacks.learning_rate.logging_interval=step", "scheduler.warmup=0", "scheduler.end=0"]
+    logging = ["+callbacks.learning_rate.logging_interval=step", "scheduler.warmup=0.0", "scheduler.end=0.0"]
     run = run_train(tmp_path / "run", *SMALL, *bound, *logging)
     rows = [row.split(",") for row in (run / "metrics.csv").read_text().splitlines()]
     column = next(i for i, name in enumerate(rows[0]) if name.startswith("lr-"))
