@@ -23,9 +23,9 @@ def main(config: DictConfig) -> float:
     data, recognizer = checkpoint.build(config)
     trainer: Trainer = instantiate(config.trainer)
     trainer.fit(recognizer, data, ckpt_path=config.resume, weights_only=True)
-    best = trainer.checkpoint_callback
-    trainer.test(recognizer, data, ckpt_path=best.best_model_path, weights_only=True, verbose=False)
-    return float(best.best_model_score)
+    best, score = trainer.checkpoint_callback.best_model_path, trainer.checkpoint_callback.best_model_score
+    trainer.test(recognizer, data, ckpt_path=best, weights_only=True, verbose=False)
+    return float(score)
 
 
 if __name__ == "__main__":

@@ -204,9 +204,8 @@ class Report(Callback):
     @rank_zero_only
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         assert isinstance(pl_module, Recognizer)
-        best = find(trainer, ModelCheckpoint)
         throughput = find(trainer, Throughput)
-        path = best.best_model_path if best else ""
+        path = str(trainer.ckpt_path or "")  # the checkpoint that is tested
         val = torch.load(path, weights_only=True, map_location="cpu")["htr"]["metrics"]["val"] if path else None
         test = pl_module.totals["test"]
         summary = {

@@ -79,6 +79,8 @@ def _config_error(error: BaseException) -> str:
         start = next(i for i, line in enumerate(lines) if line.startswith("Available options"))
         ends = (i for i, line in enumerate(lines) if line.startswith(("Config search path", "Search path")))
         return f"{message}; {lines[start]} {', '.join(lines[start + 1 : next(ends, len(lines))])}"
+    if key := next((line.removeprefix("full_key: ") for line in lines if line.startswith("full_key: ")), None):
+        message = f"{key}: {message}" if key not in message else message
     if "Could not override" in message or "not in struct" in str(error):
         return f"{message.rstrip('.')}: there is no such key; `python train.py --cfg job` prints all keys"
     if "Missing mandatory value" in str(error):
