@@ -53,7 +53,14 @@ def transcribe(
     sources, faults = find_sources(files)
     if format == "page" and out is None and len(sources) > 1:
         raise InputError(f"--format page with {len(sources)} files: name a folder for them with --out")
+    if format != "page" and out is not None:
+        raise InputError(f"--out {out}: only --format page writes files; redirect what is printed, or leave --out away")
     targets = page_paths(sources, out) if format == "page" and out is not None else {}
+    for source in sources:
+        if not source.lines:  # nothing will be read of it, but it is not lost
+            print(f"note: {source.path}: a page without lines", file=sys.stderr)
+            if source.path in targets:
+                print(write_page(source, [], targets[source.path]))
     with _progress("reading", sum(source.lines for source in sources)) as progress:
         readings = read(recognizer, sources, lambda lines: progress.advance(progress.task_ids[0], lines))
         for source, group in groupby(readings, key=lambda reading: reading.source):
