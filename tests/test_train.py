@@ -24,7 +24,8 @@ SUMMARY = {
 
 
 def command(*overrides: str) -> list[str]:
-    return [sys.executable, str(ROOT / "train.py"), *SMALL, *overrides]
+    options = [word for word in overrides if word == "-m"]  # stands before the overrides
+    return [sys.executable, str(ROOT / "train.py"), *options, *SMALL, *(o for o in overrides if o not in options)]
 
 
 def finish(*overrides: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
