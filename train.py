@@ -16,6 +16,7 @@ from htr_lightning import checkpoint, command
 def main(config: DictConfig) -> float:
     """Fit, test the best checkpoint, and return its validation CER for a sweep to compare."""
     os.environ.setdefault("OMP_NUM_THREADS", str(config.threads))  # for further ranks; Lightning respects it too
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "16384")  # every width has its own kernels; 1024 is few
     torch.set_num_threads(config.threads)
     seed_everything(config.seed, workers=True, verbose=False)
     if config.resume is not None:

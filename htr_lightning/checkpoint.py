@@ -5,6 +5,7 @@ import pickle
 import platform
 import subprocess
 import warnings
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from hashlib import sha256
 from importlib import import_module, metadata
@@ -74,7 +75,7 @@ def describe(data: LineDataModule, split: str) -> dict[str, Any]:
         "lines": len(lines),
         "characters": sum(map(len, lines.texts)),
         "groups": len(set(lines.reader.groups)),
-        "skipped": dict(lines.reader.skipped),
+        "skipped": dict(Counter(skipped.kind for skipped in lines.reader.skipped)),
         "sha256": digest.hexdigest(),
     }
 

@@ -18,6 +18,14 @@ class Sample(NamedTuple):
     group: str  # writer, document or page: splits and intervals are drawn over groups
 
 
+class Skipped(NamedTuple):
+    """A line that was left out on request; nothing is left out without one."""
+
+    id: str  # of the sample
+    kind: str  # "line without text": what is counted together
+    detail: str = ""  # the value that was at fault
+
+
 @runtime_checkable
 class Reader(Protocol):
     """A `Sequence[Sample]` that also knows its texts, groups and sizes without opening an image."""
@@ -26,7 +34,7 @@ class Reader(Protocol):
     texts: Sequence[str]
     groups: Sequence[str]
     sizes: Sequence[tuple[int, int]]  # (height, width) in pixels before preprocessing; an estimate is enough
-    skipped: dict[str, int]  # reason -> count of what was left out on request
+    skipped: Sequence[Skipped]
 
     def __len__(self) -> int: ...
 

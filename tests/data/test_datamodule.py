@@ -11,7 +11,7 @@ from htr_lightning.data.datamodule import LineDataModule
 from htr_lightning.data.preprocess import FitHeight
 from htr_lightning.data.reader.page_xml import PageXml
 from htr_lightning.data.reader.synthetic import Synthetic
-from htr_lightning.data.sample import Sample
+from htr_lightning.data.sample import Sample, Skipped
 from htr_lightning.errors import InputError
 from htr_lightning.text.normalize import Normalizer
 
@@ -25,7 +25,7 @@ class Listed(list[Sample]):
         self.texts = [sample.text for sample in samples]
         self.groups = [sample.group for sample in samples]
         self.sizes = [sample.image.shape for sample in samples]
-        self.skipped: dict[str, int] = {}
+        self.skipped: list[Skipped] = []
 
 
 def drawn(split: str) -> Synthetic:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from torchvision.datasets import MNIST
 
-from htr_lightning.data.sample import Sample
+from htr_lightning.data.sample import Sample, Skipped
 from htr_lightning.errors import InputError
 
 FILES = {
@@ -58,7 +58,7 @@ class Mnist(Sequence[Sample]):
         self.groups = self.ids  # the files do not tell the writers
         self.texts = [str(label) for label in self._labels]
         self.sizes = [images.shape[1:]] * len(self.ids)
-        self.skipped: dict[str, int] = {}
+        self.skipped: list[Skipped] = []
 
     def __len__(self) -> int:
         return len(self.ids)

@@ -15,7 +15,7 @@ from rich.progress import track
 
 from htr_lightning.data.document import Line, Page, baseline_angle, find_image, read_page
 from htr_lightning.data.image import crop_line, page_box, read_image, shrink_to_height
-from htr_lightning.data.sample import Sample
+from htr_lightning.data.sample import Sample, Skipped
 from htr_lightning.errors import InputError
 
 MAX_SLOPE = 45.0  # degrees; a steeper baseline is a vertical or an upside-down line and is left as it stands
@@ -72,7 +72,7 @@ class PageXml(Sequence[Sample]):
             raise InputError(f"data.reader.group={group}: put the part that names the writer in parentheses")
         self.root = Path(root) if root is not None else fetch()  # type: ignore[misc]
         self.max_height = max_height
-        self.skipped: dict[str, int] = Counter()
+        self.skipped: list[Skipped] = []
         name = name or self.root.name
         entries: list[_Entry] = []
         faults: list[str] = []
@@ -87,7 +87,7 @@ class PageXml(Sequence[Sample]):
                 entry = _Entry(f"{name}/{title}/{line.id}", page, image, line, writer[1] if writer else path.stem)
                 if fault := _fault(line, page, empty, faulty):
                     if fault.skip:
-                        self.skipped[fault.kind] += 1
+                        self.skipped.append(Skipped(entry.id, fault.kind))
                     else:
                         faults.append(f"{entry.id}: {fault.kind}: {fault.remedy}")
                     continue

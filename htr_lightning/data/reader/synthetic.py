@@ -10,7 +10,7 @@ import numpy as np
 from htr_lightning.data.reader.font_hand import FontHand, covers
 from htr_lightning.data.reader.hand import CURSIVE, PRINTED, Hand, glyph
 from htr_lightning.data.reader.paper import write_on_paper
-from htr_lightning.data.sample import Sample
+from htr_lightning.data.sample import Sample, Skipped
 from htr_lightning.errors import InputError
 from htr_lightning.text.codec import name
 
@@ -54,7 +54,7 @@ class Synthetic(Sequence[Sample]):
         self._fonts = [] if fonts is None else find_fonts(Path(fonts))
         self._check_characters()
         self._length, self._height, self._seed = tuple(length), tuple(height), seed
-        self.skipped: dict[str, int] = {}
+        self.skipped: list[Skipped] = []
         self._drawn: dict[int, Hand | FontHand] = {}
 
     def __len__(self) -> int:
