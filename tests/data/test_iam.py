@@ -15,12 +15,14 @@ import pytest
 import torch
 from conftest import SMALL
 
+from htr_lightning import checkpoint
 from htr_lightning.data.image import read_image
 from htr_lightning.data.reader.iam import Iam
 from htr_lightning.data.reader.iam_files import Row, join_punctuation, read_boxes, read_forms, read_rows
 from htr_lightning.data.reader.iam_splits import AACHEN_FORMS, AACHEN_LINES, split_ids
 from htr_lightning.data.sample import Reader
 from htr_lightning.errors import InputError
+from htr_lightning.evaluate import data_for
 
 ROOT = Path(__file__).parent.parent.parent
 HEADER = "#--- lines.txt ---#\r\n#\r\n# format: a01-000u-00 ok 154 19 408 746 1661 89 A|MOVE\r\n#\r\n"
@@ -561,6 +563,13 @@ def test_a_folder_that_is_no_tree_is_refused(small: Path, tmp_path: Path) -> Non
     assert len(own(small)) == 11
 
 
+def test_a_deeply_nested_file_takes_no_longer_than_its_length(tmp_path: Path) -> None:
+    path = tmp_path / "deep.xml"
+    nested = '<line id="a">' * 50_000 + "</line>" * 50_000
+    path.write_text(f"<form><handwritten-part>{nested}</handwritten-part></form>")
+    assert read_boxes(path, "line") == ({}, (0, 0))  # minutes, were it quadratic
+
+
 def test_damaged_files_give_rows_or_one_line_of_words(tmp_path: Path) -> None:
     """Bytes changed, cut, doubled and inserted at random."""
     rng = np.random.default_rng(0)
@@ -577,7 +586,7 @@ def test_damaged_files_give_rows_or_one_line_of_words(tmp_path: Path) -> None:
     path = tmp_path / "train.txt"
     messages = []
     for content, read in cases:
-        for _ in range(100):
+        for _ in range(60):
             damaged = bytearray(content)
             for _ in range(rng.integers(1, 4)):
                 start, length = int(rng.integers(len(damaged))), int(rng.integers(1, 12))
@@ -592,7 +601,7 @@ def test_damaged_files_give_rows_or_one_line_of_words(tmp_path: Path) -> None:
             except InputError as error:
                 messages.append(str(error))
     refused = list(filter(None, messages))
-    assert 100 < len(refused) < len(messages)
+    assert 60 < len(refused) < len(messages)
     assert all(path.name in message and "\n" not in message for message in refused)
 
 
@@ -612,3 +621,5 @@ def test_two_ranks_train_on_a_tree(aachen: tuple[Path, Forms], tmp_path: Path) -
     assert [card["data"][split]["lines"] for split in SPLITS] == [6482, 976, 2915]
     assert card["training"]["data"]["reader"]["punctuation"] == "spaced"
     assert json.loads((run / "summary.json").read_text())["test_lines"] == 2915
+    again = data_for(checkpoint.load(run / "checkpoints" / "best.ckpt"))  # what `htr evaluate` reads
+    assert len(again.lines("val")) == 976

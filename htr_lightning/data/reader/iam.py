@@ -88,10 +88,10 @@ class Iam(Sequence[Sample]):
         if max_height < 8:
             raise InputError(f"data.reader.max_height={max_height}: too low for a line; use 32 or more")
         self._unit, self._split = unit, split
+        wanted = split_ids(self.root, split, splits, lists, download)
         table, forms = self._ascii(f"{unit}s.txt"), self._ascii("forms.txt")
         writers, stated = read_forms(forms) if forms.is_file() else ({}, {})
         self._table = read_rows(table, unit)
-        wanted = split_ids(self.root, split, splits, lists, download)
         found = [wanted.intersection((row.id, line_of(row.id), form_of(row.id))) for row in self._table]
         rows = [row for row, by in zip(self._table, found, strict=True) if by]
         if lacking := sorted(wanted.difference(*found)):

@@ -122,12 +122,18 @@ def read_boxes(path: Path, unit: str) -> tuple[dict[str, Box], tuple[int, int]]:
     written = child(root, "handwritten-part")
     if written is None:
         raise InputError(f"{path}: no <handwritten-part>; use the file of xml.tgz")
+    lines = [element for element in written if local(element) == "line"]
+    if unit == "line":
+        units = [(line, list(line)) for line in lines]
+    else:
+        units = [(word, [word]) for line in lines for word in line if local(word) == "word"]
     boxes = {}
     try:
-        for element in (e for e in written.iter() if local(e) == unit):
+        for element, words in units:
             parts = [
                 [_pixels(part.attrib[key]) for key in ("x", "y", "width", "height")]
-                for part in element.iter()
+                for word in words
+                for part in word
                 if local(part) == "cmp"
             ]
             if parts:
