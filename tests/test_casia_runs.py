@@ -17,9 +17,7 @@ SHORT = ["data.workers=0", "logger=csv", "trainer.log_every_n_steps=1"]
 def run(folder: Path, model: str, data: str, *overrides: str) -> Path:
     write = write_characters if data == "casia_characters" else write_lines
     write(folder / "data", ALPHABET, writers=8)
-    return run_train(
-        folder / "run", f"model={model}", f"data={data}", f"data.root={folder}/data", *SHORT, *overrides
-    )
+    return run_train(folder / "run", f"model={model}", f"data={data}", f"data.root={folder}/data", *SHORT, *overrides)
 
 
 @pytest.mark.parametrize(
@@ -50,7 +48,7 @@ def test_classifiers_learn_to_read_writers_they_have_not_seen(tmp_path: Path, mo
 @pytest.mark.slow
 def test_crnn_learns_chinese_lines_by_heart(tmp_path: Path) -> None:
     folder = run(
-        tmp_path, "crnn", "casia_lines", "trainer.max_steps=250", "trainer.max_epochs=-1", "model.net.dropout=0",
+        tmp_path, "crnn", "casia_lines", "trainer.max_steps=250", "trainer.max_epochs=-1", "model.net.dropout=0.0",
         "trainer.val_check_interval=250", "trainer.check_val_every_n_epoch=null",
     )  # fmt: skip
     recognizer = checkpoint.load(folder / "checkpoints" / "last.ckpt")

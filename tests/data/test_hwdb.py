@@ -47,7 +47,7 @@ def test_dgrl_gives_back_labels_and_pixels(
     texts = [text for text, _ in lines]
     path.write_bytes(dgrl(list(zip(texts, images, strict=True)), illustration, bits))
     file = index_dgrl(path)
-    assert (file.count, file.rest, file.bits) == (len(lines), 0, bits)
+    assert (file.promised, file.rest, file.bits) == (len(lines), 0, bits)
     assert [[character(unit) for unit in line.label] for line in file.lines] == texts
     for image, line in zip(images, file.lines, strict=True):
         np.testing.assert_array_equal(read_bitmap(path, line.offset, line.size, bits), image)
@@ -72,7 +72,9 @@ def test_the_bytes_are_those_of_the_published_layout(tmp_path: Path) -> None:
     """啊 is 0xB0A1; a record of 3 columns and 2 rows, and a line of the same size, spelt out by hand."""
     pixels, image = bytes(range(6)), np.arange(6, dtype=np.uint8).reshape(2, 3)
     record = bytes.fromhex("10000000 b0a1 0300 0200") + pixels
-    header = bytes.fromhex("29000000 4447524c00000000") + b"#ab!\0" + b"GB".ljust(20, b"\0") + bytes.fromhex("0200 0800")
+    header = (
+        bytes.fromhex("29000000 4447524c00000000") + b"#ab!\0" + b"GB".ljust(20, b"\0") + bytes.fromhex("0200 0800")
+    )
     page = bytes.fromhex("0a000000 14000000 01000000")
     line = bytes.fromhex("02000000 b0a1 4100 05000000 07000000 02000000 03000000") + pixels
     assert gnt([("啊", image)]) == record
@@ -123,7 +125,7 @@ def test_a_gnt_file_cut_anywhere_is_read_as_far_as_it_goes(tmp_path: Path) -> No
 @pytest.mark.parametrize("bits", [1, 8])
 def test_a_dgrl_file_cut_anywhere_is_read_as_far_as_it_goes_or_refused(tmp_path: Path, bits: int) -> None:
     rng, path = np.random.default_rng(0), tmp_path / "a.dgrl"
-    lines = [("啊A座", noise(rng, 9, 15)), ("阿", noise(rng, 7, 9))]
+    lines = [("啊A座", noise(rng, 5, 11)), ("阿", noise(rng, 3, 9))]
     content = dgrl(lines, bits=bits)
     ends = [len(dgrl(lines[:count], bits=bits)) for count in range(3)]
     whole = set()
@@ -136,7 +138,7 @@ def test_a_dgrl_file_cut_anywhere_is_read_as_far_as_it_goes_or_refused(tmp_path:
             assert size < ends[0]
             continue
         whole.add(len(file.lines))
-        assert file.count == 2
+        assert file.promised == 2
         assert len(file.lines) == sum(end <= size for end in ends[1:])
         assert file.rest == size - ends[len(file.lines)]
     assert whole == {0, 1, 2}
@@ -216,7 +218,7 @@ def test_mutated_files_give_characters_or_one_line(tmp_path: Path, name: str) ->
     image = noise(rng, 6, 9)
     content = gnt([("啊", image), ("A", image)] * 3) if name == "a.gnt" else dgrl([("啊A座", image)] * 4)
     read, refused = 0, 0
-    for _ in range(400):
+    for _ in range(200):
         changed = bytearray(content[: rng.integers(1, len(content) + 1) if rng.random() < 0.3 else None])
         for place in rng.integers(0, min(len(changed), 90) if rng.random() < 0.5 else len(changed), rng.integers(1, 4)):
             changed[place] = rng.choice([0, 1, 127, 128, 255, rng.integers(256)])
@@ -235,8 +237,8 @@ def test_mutated_files_give_characters_or_one_line(tmp_path: Path, name: str) ->
         for size, offset in sizes:
             assert read_bitmap(path, offset, size, bits).shape == size
         read += 1
-    assert read > 50
-    assert refused > 50
+    assert read > 25
+    assert refused > 25
 
 
 def test_a_file_that_went_or_shrank_is_refused(tmp_path: Path) -> None:

@@ -146,7 +146,7 @@ class CasiaLines(Sequence[Sample]):
                     self._entries.append(_Entry(id, path, line.offset, line.size, file.bits, text, writer(path)))
                 else:
                     self.skipped.append(Skipped(id, "line without text"))
-            missing = range(len(file.lines), file.count)
+            missing = range(len(file.lines), file.promised)
             detail = f"{path}: {file.rest} bytes behind {len(file.lines)} lines"
             self.skipped += [Skipped(_id(path, number), CUT_SHORT, detail) for number in missing]
             if file.rest and not missing:

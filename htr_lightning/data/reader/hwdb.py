@@ -49,7 +49,7 @@ class LineFile(NamedTuple):
     """Where the lines of a `.dgrl` file lie."""
 
     lines: list[Line]
-    count: int  # as the file states it: more than there are where it was cut short
+    promised: int  # lines, as the file states it: more than there are where it was cut short
     bits: int  # of a pixel
     rest: int  # bytes behind the last whole line
 
@@ -104,9 +104,7 @@ def index_dgrl(path: Path) -> LineFile:
             (units,) = UNITS.unpack_from(content, offset)
             label, box = offset + UNITS.size, offset + UNITS.size + units * unit
             if units * unit > end:
-                raise InputError(
-                    f"{path}: line {len(lines)} promises {units} characters in {end} bytes; copy it again"
-                )
+                raise InputError(f"{path}: line {len(lines)} promises {units} characters in {end} bytes; copy it again")
             if box + BOX.size > end:
                 break
             _, _, height, width = BOX.unpack_from(content, box)
@@ -162,29 +160,35 @@ def read_bitmap(path: Path, offset: int, size: tuple[int, int], bits: int = 8) -
         InputError: the file is gone, or is shorter than when its index was made.
     """
     height, width = size
-    row = _row_bytes(width, bits)
-    with mapped(path) as content:
-        pixels = content[offset : offset + height * row]
-    if len(pixels) < height * row:
+    image = np.empty((height, _row_bytes(width, bits)), np.uint8)
+    try:
+        # Four times as fast as a map made for each bitmap; a map that is kept counts what was read as memory taken.
+        with open(path, "rb", buffering=0) as file:
+            file.seek(offset)
+            count = file.readinto(image)
+    except OSError as error:
+        raise _unreadable(path, error) from None
+    if count != image.size:
         raise InputError(f"{path}: has become shorter since it was opened; copy it again and start anew")
-    image = np.frombuffer(pixels, np.uint8).reshape(height, row)
-    if bits == 8:
-        return image.copy()  # of bytes, which cannot be written to
-    return dark_on_light(255 * (1 - np.unpackbits(image, axis=1, count=width)))
+    return image if bits == 8 else dark_on_light(255 * (1 - np.unpackbits(image, axis=1, count=width)))
 
 
 @contextmanager
 def mapped(path: Path) -> Iterator[mmap.mmap]:
-    """A file mapped into memory for as long as it is needed: nothing stays open, whatever the count of files."""
+    """A file mapped into memory for the time of a pass."""
     try:
         with open(path, "rb", buffering=0) as file:
             content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     except ValueError:  # what mmap says of an empty file
         raise InputError(f"{path}: the file is empty; copy it again") from None
     except OSError as error:
-        raise InputError(f"{path}: {error.strerror}; check data.root and copy the file again") from None
+        raise _unreadable(path, error) from None
     with content:
         yield content
+
+
+def _unreadable(path: Path, error: OSError) -> InputError:
+    return InputError(f"{path}: {error.strerror}; check data.root and copy the file again")
 
 
 def _row_bytes(width: int, bits: int) -> int:
