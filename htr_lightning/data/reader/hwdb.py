@@ -165,7 +165,7 @@ def read_bitmap(path: Path, offset: int, size: tuple[int, int], bits: int = 8) -
         # Four times as fast as a map made for each bitmap; a map that is kept counts what was read as memory taken.
         with open(path, "rb", buffering=0) as file:
             file.seek(offset)
-            count = file.readinto(image)
+            count = file.readinto(image.data)
     except OSError as error:
         raise _unreadable(path, error) from None
     if count != image.size:
