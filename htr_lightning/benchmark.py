@@ -1,8 +1,12 @@
 """Speed of the parts, as ratios in one run: absolute times on shared machines say little. `make bench`."""
 
+import resource
 import statistics
+import struct
 import time
 from collections.abc import Callable
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
@@ -11,6 +15,7 @@ from rich.table import Table
 from torchmetrics.text import CharErrorRate
 
 from htr_lightning.data.preprocess import FitHeight
+from htr_lightning.data.reader.casia import CasiaCharacters
 from htr_lightning.data.reader.synthetic import Synthetic
 from htr_lightning.metrics.edits import EditCounts
 from htr_lightning.net.backbone import ResidualBackbone
@@ -87,10 +92,30 @@ def fitting(lines: int = 500) -> float:
     return lines / seconds(lambda: [fit(image) for image in images])
 
 
+def casia(characters: int = 100_000, writers: int = 25) -> tuple[float, float]:
+    """Characters a second that `CasiaCharacters` indexes and reads from `.gnt` files, and the MB by which the peak of
+    the process's memory grows."""
+
+    def peak() -> float:
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+    each, side = -(-characters // writers), 64
+    head = struct.pack("<I2sHH", 10 + side * side, "啊".encode("gbk"), side, side)
+    before = peak()
+    with TemporaryDirectory() as folder:
+        (Path(folder) / "test").mkdir()
+        for writer in range(writers):
+            (Path(folder) / "test" / f"{writer}.gnt").write_bytes((head + bytes(side * side)) * each)
+        rate = writers * each / seconds(lambda: [sample.image.shape for sample in CasiaCharacters(folder, "test")], 1)
+    return rate, peak() - before
+
+
 def main() -> None:
     """Print the table."""
     torch.set_num_threads(1)  # as training does
     table = Table("part", "lines/s", "beside")
+    read, memory = casia()  # first, while nothing else has taken memory
+    table.add_row("CASIA characters, index and pixels", f"{read:,.0f}", f"{memory:,.0f} MB of memory")
     ours, theirs = edit_counts()
     table.add_row(
         "EditCounts, CER and WER", f"{ours:,.0f}", f"{ours / theirs:.0f} x torchmetrics' CharErrorRate (CER only)"

@@ -17,7 +17,7 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
-from htr_lightning.data.sample import Batch
+from htr_lightning.data.batch import Batch
 from htr_lightning.model.base import Prediction, Recognizer
 from htr_lightning.picture import to_grey, transcription_sheet
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
+from htr_lightning.data.batch import collate
 from htr_lightning.data.reader.page_xml import PageXml
-from htr_lightning.data.sample import collate
 from htr_lightning.model.ctc import CTCRecognizer
 
 
