@@ -1,1 +1,1 @@
-"""Text without images: label codes, normalisation, alignment. Plain Python."""
+"""Text without images: label codes, normalisation, direction. Plain Python."""
