@@ -7,6 +7,8 @@ import numpy as np
 from jaxtyping import UInt8
 from numpy import ndarray
 
+from htr_lightning.text.direction import visual
+
 ROW, TEXT, GAP = 44, 26, 8  # pixels of a line image, of a line of text, between them
 GREY, GREEN, RED = (130, 130, 130), (0, 120, 40), (190, 30, 30)
 
@@ -16,12 +18,14 @@ def transcription_sheet(
 ) -> UInt8[ndarray, "H W 3"]:
     """One strip a line: the image, below it the reference in grey and the transcription, green where it is right.
 
+    OpenCV draws from left to right and joins no letters, so right-to-left text is put in visual order before.
+
     Returns:
         The picture in RGB.
     """
     height = ROW + 2 * TEXT + GAP
     sheet = np.full((max(1, len(images)) * height, width, 3), 255, np.uint8)
-    font = cv2.FontFace("sans")  # OpenCV's own, which has Latin, Greek, Cyrillic, Arabic and Chinese letters
+    font = cv2.FontFace("sans")  # OpenCV's own, which has Latin, Greek, Cyrillic, Hebrew, Arabic and Chinese letters
     for row, (image, reference, hypothesis) in enumerate(zip(images, references, hypotheses, strict=True)):
         top = row * height
         scale = min(ROW / image.shape[0], (width - 2 * GAP) / image.shape[1])
@@ -30,7 +34,7 @@ def transcription_sheet(
         sheet[top + GAP // 2 : top + GAP // 2 + size[1], GAP : GAP + size[0]] = line[..., None]
         right = GREEN if hypothesis == reference else RED
         for place, (text, colour) in enumerate([(reference, GREY), (hypothesis or "(nothing)", right)]):
-            cv2.putText(sheet, text, (GAP, top + ROW + 22 + place * TEXT), colour, font, 18)
+            cv2.putText(sheet, visual(text), (GAP, top + ROW + 22 + place * TEXT), colour, font, 18)
         cv2.line(sheet, (0, top + height - 2), (width, top + height - 2), (220, 220, 220))
     return sheet
 

@@ -24,3 +24,11 @@ def test_a_right_line_is_green_and_a_wrong_one_is_not() -> None:
     assert ((right[..., 1] - right[..., 0]) > 60).any()
     assert not ((wrong[..., 1] - wrong[..., 0]) > 60).any()
     assert ((wrong[..., 0] - wrong[..., 1]) > 60).any()
+
+
+def test_right_to_left_text_begins_at_the_right() -> None:
+    last, word = drawn("ג"), drawn("אבג")
+    width = int((last < 200).any(axis=(0, 2)).nonzero()[0].max())
+    assert width < 40  # pixels, the margin with it
+    assert (last[:, :width] == word[:, :width]).all()
+    assert (drawn("א")[:, :width] != word[:, :width]).any()
