@@ -8,3 +8,4 @@ def test_every_part_of_the_benchmark_runs() -> None:
     assert all(rate > 0 for rate in benchmark.crnn(width=40, lines=2))
     assert benchmark.drawing(lines=3) > 0
     assert benchmark.fitting(lines=3) > 0
+    assert benchmark.augmenting("strong", lines=3) > 0
