@@ -37,8 +37,8 @@ CONF = Path(__file__).parent.parent / "conf" / "augment"
 
 
 def warp(p: float) -> Warp:
-    linear = [Stretch(p, 0.25, 0.1), Slant(p, 0.15, 0.4), Turn(p, 15.0, 0.5)]
-    return Warp(linear, [Elastic(p, 0.03), Grid(p, 0.3), Wave(p, 0.05)])
+    linear = [Stretch(p, 0.25, 0.1), Slant(p, 0.2, 0.5), Turn(p, 15.0, 0.5)]
+    return Warp(linear, [Elastic(p, 0.05), Grid(p, 0.3), Wave(p, 0.07)])
 
 
 def every(p: float) -> dict[str, Transform]:

@@ -7,6 +7,8 @@ from numpy import ndarray
 
 from htr_lightning.augment.transform import levels
 
+FAINT = 48  # grey levels between paper and ink; less drowns in noise
+
 
 class Thickness:
     """Makes strokes thicker or thinner by erosion or dilation, mixed with the original.
@@ -33,7 +35,7 @@ class Fade:
 
     Args:
         p: probability.
-        least: smallest share of the contrast that is left anywhere.
+        least: smallest share of the contrast that is left anywhere; of faint ink, no less than `FAINT` grey levels.
     """
 
     def __init__(self, p: float, least: float) -> None:
@@ -43,9 +45,10 @@ class Fade:
         if rng.random() >= self.p:
             return image
         height, width = image.shape
-        paper, _ = levels(image)
+        paper, darkest = levels(image)
         ink = cv2.LUT(image, (paper - np.arange(256)).clip(0, 255).astype(np.uint8))
-        nodes = rng.uniform(0, 1 - self.least, (3, width // (2 * height) + 3)).astype(np.float32)
+        most = min(1 - self.least, max(0.0, 1 - FAINT / max(1, paper - darkest)))
+        nodes = rng.uniform(0, most, (3, width // (2 * height) + 3)).astype(np.float32)
         lost = cv2.resize(nodes, (width, height), interpolation=cv2.INTER_LINEAR)
         return cv2.add(image, cv2.multiply(ink, lost, dtype=cv2.CV_8U))
 

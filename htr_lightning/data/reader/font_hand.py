@@ -50,7 +50,7 @@ class FontHand:
         self.wander = rng.uniform(0.005, 0.04)  # of the size
         self.jitter = rng.uniform(0, 0.04)
         self.word_space = rng.uniform(0.2, 0.45)
-        self.weight = rng.uniform(-0.6, 1.0)  # share of thinned or thickened strokes
+        self.weight = rng.uniform(-0.3, 1.0)  # share of thinned or thickened strokes
         self.pencil = bool(rng.random() < 0.25)
 
     def mask(

@@ -85,7 +85,7 @@ def _font(name: str) -> dict[str, Glyph]:
 
 def smooth(stroke: Float[ndarray, "N 2"]) -> Float[ndarray, "M 2"]:
     """Corners rounded by cutting them (Chaikin, 1974), ends kept; twice where there are few points."""
-    for _ in range(2 if len(stroke) < 8 else 1):
+    for _ in range(2 if len(stroke) < 5 else 1):
         ahead, behind = stroke[:-1] * 0.75 + stroke[1:] * 0.25, stroke[:-1] * 0.25 + stroke[1:] * 0.75
         stroke = np.concatenate([stroke[:1], np.stack([ahead, behind], 1).reshape(-1, 2), stroke[-1:]])
     return stroke

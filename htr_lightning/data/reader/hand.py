@@ -1,6 +1,7 @@
 """Hands that write: single-stroke letters in a writer's own forms, joined as the writer joins them."""
 
 from collections.abc import Collection
+from itertools import accumulate
 from typing import NamedTuple
 
 import cv2
@@ -58,19 +59,19 @@ class Hand:
         self.variety = rng.uniform(0.0, 0.5)  # share of the letters that have two forms
         self.ligature = (rng.choice([0.0, 0.25, 0.6]), rng.uniform(0.4, 0.95), rng.uniform(0.85, 1.0))[style]
         self.slant = rng.normal(0.1, 0.2) if self.font in PRINTED else rng.normal(-0.05, 0.18)  # these lean
-        self.width = float(np.exp(rng.normal(0.0, 0.17)))
-        self.x_height = CAPITAL * rng.uniform(0.45, 0.7) / x_height(self.font)  # factor on small letters
+        self.width = float(np.exp(rng.normal(0.08, 0.2)))
+        self.x_height = CAPITAL * rng.uniform(0.4, 0.65) / x_height(self.font)  # factor on small letters
         self.ascender, self.descender = rng.uniform(0.8, 1.3), rng.uniform(0.6, 1.3)
         self.spacing = rng.normal(0.0, 0.9) if not self.joined else rng.normal(-0.4, 0.4)  # units between letters
-        self.word_space = rng.uniform(7, 18)
-        self.bend = rng.uniform(0.4, 1.8)  # units by which a letter's own form departs from the font's
+        self.word_space = rng.uniform(7, 22)
+        self.bend = rng.uniform(0.4, 1.6)  # units by which a letter's own form departs from the font's
         self.jitter = rng.uniform(0.5, 1.8)  # how much two of the same letter differ
         self.taper = rng.choice([0.0, rng.uniform(0.05, 0.3)])  # by how much letters shrink towards the end of a word
         self.bounce = rng.uniform(0.1, 0.9)  # units by which words leave the baseline
         self.wander = rng.uniform(0.3, 2.0)  # units of baseline wander
         self.drift = rng.normal(0.0, 0.008)
         self.tremor = rng.uniform(0.05, 0.3)
-        self.pen = rng.uniform(0.9, 2.4)  # pixels at an x-height of about 18
+        self.pen = float(np.exp(rng.uniform(-0.4, 0.65)))  # pixels at an x-height of about 18
         self.nib = rng.uniform(0, np.pi)
         self.contrast = rng.choice([0.0, 0.35, 0.8], p=[0.6, 0.3, 0.1])
         self.pencil = rng.random() < 0.2
@@ -104,7 +105,7 @@ class Hand:
         if character.islower():  # letters of another alphabet are brought to the size of this one
             size = self.x_height * x_height(self.font) / x_height(font)
             sx, sy = sx * size, sy * size
-        points = np.concatenate(strokes) - np.float32((source.advance / 2, BASELINE))
+        points = np.concatenate(strokes) - np.array((source.advance / 2, BASELINE), np.float32)
         points = points @ np.array([[sx, turn], [-turn, sy]], dtype=np.float32)
         points[:, 0] -= shear * points[:, 1]
         waves, phases = rng.normal(0, 1, (2, 3)), rng.uniform(0, 2 * np.pi, (2, 3))
@@ -129,6 +130,12 @@ class Hand:
             rng: dice of this line.
             struck: numbers of the words that are struck out.
         """
+        return _cut(*self._written(text, rng, struck))
+
+    def _written(
+        self, text: str, rng: np.random.Generator, struck: Collection[int]
+    ) -> tuple[Float[ndarray, "N 2"], list[int]]:
+        """All strokes of a line one after the other, and how many points each has."""
         pieces: list[ndarray] = []
         lengths: list[int] = []
         x = 0.0
@@ -145,7 +152,7 @@ class Hand:
                 a, b, c, d, e = noise[place].tolist()
                 sx, sy, turn = (1 + 0.05 * a) * size * self.width, (1 + 0.05 * b) * size, 0.03 * c
                 points = form.points @ np.array([[sx, turn], [-turn, sy]], dtype=np.float32)
-                points += np.float32((x, lift + 0.5 * d + tilt * (x - start)))
+                points += np.array((x, lift + 0.5 * d + tilt * (x - start)), np.float32)
                 if pen is not None and form.entry >= 0 and dice[place, 1] < self.ligature:
                     join = _join(*pen, points[form.entry], points[form.entry + 1] - points[form.entry])
                     if join is not None:
@@ -162,14 +169,11 @@ class Hand:
                     pieces.append(line)
                     lengths.append(len(line))
             x += self.word_space * self.width * float(np.exp(rng.normal(0, 0.2)))
-        return self._bent(pieces, lengths, x, rng)
+        points = np.concatenate(pieces) if pieces else np.zeros((0, 2), np.float32)
+        return self._bent(points.astype(np.float32), x, rng), lengths
 
-    def _bent(
-        self, pieces: list[ndarray], lengths: list[int], length: float, rng: np.random.Generator
-    ) -> list[Float[ndarray, "_ 2"]]:
-        if not pieces:
-            return []
-        points = np.concatenate(pieces).astype(np.float32)
+    def _bent(self, points: Float[ndarray, "N 2"], length: float, rng: np.random.Generator) -> Float[ndarray, "N 2"]:
+        """Slanted, along a baseline that wanders, with the tremor of the pen."""
         x = points[:, 0].copy()
         knots = np.arange(-20, length + 40, 2.5)
         tremor = rng.normal(0, self.tremor, (2, len(knots)))
@@ -179,7 +183,7 @@ class Hand:
         points[:, 0] -= self.slant * points[:, 1]
         points[:, 0] += np.interp(x, knots, tremor[0])
         points[:, 1] += np.interp(x, knots, tremor[1]) + (self.drift + rng.normal(0, 0.003)) * x
-        return np.split(points, np.cumsum(lengths)[:-1])
+        return points
 
     def mask(
         self, text: str, rng: np.random.Generator, height: int, struck: Collection[int] = ()
@@ -189,22 +193,26 @@ class Hand:
         Raises:
             ValueError: the hand's font lacks a character.
         """
-        strokes = self.strokes(text, rng, struck)
-        if not strokes:
+        points, lengths = self._written(text, rng, struck)
+        if not len(points):
             return np.zeros((height, 2 * height), np.uint8), height * 0.7
-        points = np.concatenate(strokes)
         low, high = points.min(0), points.max(0)
-        top, bottom = min(low[1], rng.uniform(-24, -16)), max(high[1], rng.uniform(2, 10))
+        top, bottom = min(low[1], rng.uniform(-28, -18)), max(high[1], rng.uniform(3, 12))
         margin = rng.uniform(0.02, 0.1, 4) * height
         scale = (height - margin[0] - margin[1]) / (bottom - top)  # pixels a unit
         width = int((high[0] - low[0]) * scale + 2 * (margin[2] + margin[3])) + 4
         offset = np.array([2 * margin[2] + 2 - low[0] * scale, margin[0] - top * scale])
         mask = np.zeros((height * SUPERSAMPLING, width * SUPERSAMPLING), dtype=np.uint8)
-        pixels = (points * scale + offset) * (SUPERSAMPLING << SHIFT)
-        fixed = np.split(np.round(pixels).astype(np.int32), np.cumsum([len(stroke) for stroke in strokes])[:-1])
-        thickness = max(1.0, self.pen * scale / 1.3 * SUPERSAMPLING * float(np.exp(rng.normal(0, 0.08))))
-        _ink(mask, fixed, thickness, self)
+        pixels = np.round((points * scale + offset) * (SUPERSAMPLING << SHIFT)).astype(np.int32)
+        thickness = max(1.6, self.pen * scale / 1.3 * SUPERSAMPLING * float(np.exp(rng.normal(0, 0.08))))
+        _ink(mask, _cut(pixels, lengths), thickness, self)
         return cv2.resize(mask, (width, height), interpolation=cv2.INTER_AREA), float(offset[1])
+
+
+def _cut(points: ndarray, lengths: list[int]) -> list[ndarray]:
+    """Points one after the other as strokes of these lengths."""
+    ends = list(accumulate(lengths))
+    return [points[end - length : end] for end, length in zip(ends, lengths, strict=True)]
 
 
 def _habits(character: str, source: Glyph, hand: Hand, rng: np.random.Generator) -> list[Float[ndarray, "_ 2"]]:
@@ -280,9 +288,9 @@ def _ink(mask: UInt8[ndarray, "H W"], fixed: list[ndarray], thickness: float, ha
         cv2.polylines(mask, fixed, False, 255, max(1, round(thickness)), cv2.LINE_AA, SHIFT)
         return
     segments = np.concatenate([np.stack([stroke[:-1], stroke[1:]], 1) for stroke in fixed])
-    along = (segments[:, 1] - segments[:, 0]).astype(np.float32)
-    angle = np.arctan2(along[:, 1], along[:, 0])
-    widths = np.round(thickness * (1 - hand.contrast * 0.5 + hand.contrast * np.abs(np.sin(angle - hand.nib))))
-    for width in np.unique(widths.clip(1)):
-        chosen = segments[widths.clip(1) == width]
-        cv2.polylines(mask, list(chosen), False, 255, int(width), cv2.LINE_AA, SHIFT)
+    along = segments[:, 1] - segments[:, 0]
+    across = np.abs(np.sin(np.arctan2(along[:, 1], along[:, 0]) - hand.nib))
+    level = np.minimum((across * 3).astype(int), 2)  # three widths of the nib
+    for number in range(3):
+        width = max(1, round(thickness * (1 + hand.contrast * (number - 1) / 2)))
+        cv2.polylines(mask, list(segments[level == number]), False, 255, width, cv2.LINE_AA, SHIFT)

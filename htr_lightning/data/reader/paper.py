@@ -22,7 +22,7 @@ def with_neighbours(mask: UInt8[ndarray, "H W"], baseline: float, rng: np.random
     height, width = mask.shape
     result = mask.copy()
     which = int(rng.integers(1, 4))
-    foot = round(baseline + height * rng.uniform(0.02, 0.15))
+    foot = round(baseline + height * rng.uniform(0.06, 0.2))
     head = round(baseline - height * rng.uniform(0.35, 0.55))
     if which & 1 and 0 < foot < height:
         tails = np.roll(mask[foot:], int(rng.integers(width)), 1)
@@ -45,8 +45,8 @@ def write_on_paper(
         rng: dice.
     """
     height, width = mask.shape
-    clean = rng.random() < 0.5  # a scanner that whitens paper
-    strength = rng.uniform(0.45, 0.75) if pencil else rng.uniform(0.7, 1.0)
+    clean = rng.random() < 0.6  # a scanner that whitens paper
+    strength = rng.uniform(0.55, 0.85) if pencil else rng.uniform(0.7, 1.0)
     flow = np.interp(np.arange(width), np.linspace(0, width, 12), rng.normal(1, 0.08, 12)).astype(np.float32)
     grain = _tile(height, width, rng)
     grain *= np.float32(rng.uniform(0.2, 0.5) if pencil else rng.uniform(0.03, 0.2))
@@ -54,7 +54,7 @@ def write_on_paper(
     cover *= 1 - np.abs(grain)
     np.clip(cover, 0, 1, out=cover)
     paper = _paper(height, width, clean, rng)
-    if rng.random() < 0.45:
+    if rng.random() < 0.55:
         _rule(paper, baseline, rng)
     image = paper + (np.float32(rng.uniform(10, 80)) - paper) * cover
     if (blur := rng.uniform(0, 0.9)) > 0.3:
@@ -80,7 +80,7 @@ def _tile(height: int, width: int, rng: np.random.Generator) -> Float[ndarray, "
 
 
 def _paper(height: int, width: int, clean: bool, rng: np.random.Generator) -> Float[ndarray, "H W"]:
-    base, light, rough = (rng.uniform(248, 255), 1, 1.0) if clean else (rng.uniform(190, 252), 4, rng.uniform(0.5, 5))
+    base, light, rough = (rng.uniform(249, 262), 1, 1.0) if clean else (rng.uniform(190, 252), 4, rng.uniform(0.5, 5))
     shade = np.interp(np.arange(width), np.linspace(0, width, 4), rng.normal(base, light, 4)).astype(np.float32)
     paper = _tile(height, width, rng)
     paper *= np.float32(rough)
