@@ -1,5 +1,6 @@
 """Distortions: images stay images, no ink is lost, and the generator is the only dice."""
 
+from functools import cache
 from pathlib import Path
 
 import cv2
@@ -62,6 +63,7 @@ def every(p: float) -> dict[str, Transform]:
 MOVES = ("affine", "warp", "edges", "scale")  # the size changes
 
 
+@cache
 def named(name: str) -> Compose:
     return instantiate(OmegaConf.load(CONF / f"{name}.yaml"))
 
@@ -229,6 +231,13 @@ def test_fading_leaves_the_paper_and_the_share_of_ink_it_promises(seed: int) -> 
     assert left.min() > 0.38
     assert left.max() <= 1.01
     assert left.std() > 0.005  # uneven
+
+
+def test_faint_ink_does_not_fade_away() -> None:
+    faint = np.where(written() < 120, 160, 220).astype(np.uint8)
+    for seed in range(20):
+        faded = Fade(1.0, least=0.1)(faint, np.random.default_rng(seed)).astype(int)
+        assert 220 - faded[faint == 160].max() >= 47
 
 
 @pytest.mark.parametrize("seed", range(10))

@@ -174,14 +174,15 @@ def test_accents_in_two_code_points_are_composed(tmp_path: Path) -> None:
 @pytest.mark.parametrize("words", LISTS)
 def test_invented_words_are_spelt_with_triples_of_the_source(words: str) -> None:
     source = [w for w in read_words(words) if w.isalpha()]
+    letters = set("".join(source).lower())
     triples = {f"  {w.lower()} "[i : i + 3] for w in source for i in range(len(w) + 1)}
-    spelling, rng = Spelling(source), np.random.default_rng(0)
+    spelling, rng = Spelling(source, letters), np.random.default_rng(0)
     made = [spelling.draw(rng) for _ in range(500)]
     for word in made:
         assert 0 < len(word) <= 14
         assert all(f"  {word}"[i : i + 3] in triples for i in range(len(word)))
     assert len(set(made) - {w.lower() for w in source}) > 200
-    assert Spelling(["42"]).draw(rng) == ""
+    assert Spelling(["42"], letters).draw(rng) == ""
 
 
 def test_a_share_of_words_is_invented_with_its_capitals(prose: str) -> None:
@@ -189,7 +190,7 @@ def test_a_share_of_words_is_invented_with_its_capitals(prose: str) -> None:
     assert plain.texts != invented.texts
     for before, after in zip(plain.texts, invented.texts, strict=True):
         for old, new in zip(before.split(), after.split(), strict=True):
-            assert new == old or (old.isalpha() and new.isalpha() and old[0].isupper() == new[0].isupper())
+            assert new == old or (old.isalpha() and new.isalpha() and (old[0].isupper() or new.islower()))
 
 
 def test_rare_characters_are_written(prose: str) -> None:
@@ -235,6 +236,22 @@ def test_a_text_that_is_none_is_refused_by_name(tmp_path: Path, content: bytes |
         (tmp_path / "own.txt").write_bytes(content)
     with pytest.raises(InputError, match=r"own\.txt"):
         synthetic(text=str(tmp_path / "own.txt"))
+
+
+@pytest.mark.parametrize("unit", ["words", "line", "characters"])
+def test_any_bytes_are_a_text_or_are_refused(tmp_path: Path, unit: str) -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(30):
+        content = bytearray(PROSE.encode())
+        for place in rng.integers(0, len(content), rng.integers(1, 12)).tolist():
+            content[place] = int(rng.integers(256))
+        (tmp_path / "any.txt").write_bytes(content[: int(rng.integers(len(content)))])
+        refusal, line = "", None
+        try:
+            line = synthetic(text=str(tmp_path / "any.txt"), unit=unit, unwritable="skip", invented=0.3)[0]
+        except InputError as error:
+            refusal = str(error)
+        assert "any.txt" in refusal or (line is not None and line.text)
 
 
 def test_struck_out_words_are_marked_in_the_reference_and_in_the_image(prose: str) -> None:
@@ -353,6 +370,23 @@ def test_a_file_that_is_no_font_is_refused_by_name(tmp_path: Path) -> None:
         synthetic(fonts=str(tmp_path))
     with pytest.raises(InputError, match=r"data\.reader\.fonts"):
         synthetic(fonts=str(tmp_path / "nothing"))
+
+
+def test_a_broken_font_is_refused_by_name_or_writes(tmp_path: Path) -> None:
+    rng, whole = np.random.default_rng(0), default_font(tmp_path).read_bytes()
+    for number in range(40):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        content = bytearray(whole if number % 2 else whole[: int(rng.integers(len(whole)))])
+        for place in rng.integers(0, len(content), 40 * (number % 2)).tolist():
+            content[place] = int(rng.integers(256))
+        (folder / "broken.ttf").write_bytes(content)
+        refusal, line = "", None
+        try:
+            line = synthetic(fonts=str(folder), font_share=1.0, unwritable="skip")[0]
+        except InputError as error:
+            refusal = str(error)
+        assert "broken.ttf" in refusal or "no hand can write" in refusal or (line is not None and line.image.size)
 
 
 def chinese_fonts() -> list[Path]:

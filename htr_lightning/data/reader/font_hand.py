@@ -11,6 +11,7 @@ from numpy import ndarray
 from PIL import Image, ImageDraw, ImageFont
 
 from htr_lightning.errors import InputError
+from htr_lightning.text.codec import name
 
 SIZE = 56  # pixels at which letters are drawn before they are bent and scaled
 IDEOGRAPHS = "\u2e80"  # from here on characters stand alone and vary one by one
@@ -30,7 +31,10 @@ def covers(path: Path, character: str) -> bool:
     if character == " ":
         return True
     font = _font(path)
-    drawn, missing = font.getmask(character), font.getmask("\U0010fffe")
+    try:
+        drawn, missing = font.getmask(character), font.getmask("\U0010fffe")
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: broken at {name(character)} ({error}); take it out of the folder") from None
     return drawn.getbbox() is not None and (drawn.size != missing.size or bytes(drawn) != bytes(missing))
 
 
@@ -62,7 +66,7 @@ class FontHand:
             ValueError: the font lacks a character.
         """
         if lacking := next((c for c in text if not covers(self.path, c)), None):
-            raise ValueError(f"{self.path.name} has no '{lacking}' (U+{ord(lacking):04X})")
+            raise ValueError(f"{self.path.name} has no {name(lacking)}")
         ink, baseline = self._drawn(text, rng, struck)
         changed = (cv2.dilate if self.weight > 0 else cv2.erode)(ink, np.ones((3, 3), np.uint8))
         ink = cv2.addWeighted(ink, 1 - abs(self.weight), changed, abs(self.weight), 0)

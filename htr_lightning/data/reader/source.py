@@ -1,7 +1,7 @@
 """What synthetic lines say: words of a list, or running text."""
 
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -11,6 +11,8 @@ import numpy as np
 from htr_lightning.errors import InputError
 
 SIGNS = "0123456789,.;:!?-'\"()"
+# What stands before and after a word of a list, each as often as the others.
+MARKS = [*(("", sign) for sign in ",.,.,.;:!?-'"), ('"', '"'), ("(", ")"), ("(", ")")]
 UNITS = ("words", "line", "characters")
 LONGEST = 200  # characters of a line; more is no line that anybody writes
 
@@ -27,28 +29,25 @@ class WordList:
 
     Args:
         words: most frequent first.
+        writable: the characters that may be drawn; a capital, sign or figure that is not among them is left out.
     """
 
-    def __init__(self, words: Sequence[str]) -> None:
-        self.words = list(words)
+    def __init__(self, words: Sequence[str], writable: Collection[str]) -> None:
+        self.words, self.writable = list(words), writable
+        self.figures = all(digit in writable for digit in "0123456789")
 
     def draw(self, length: Sequence[int], rng: np.random.Generator) -> list[str]:
         count = int(rng.integers(length[0], length[1] + 1))
         chosen = [self.words[i] for i in (len(self.words) * rng.random(count) ** 1.5).astype(int)]
         for place, (figure, mark, capital) in enumerate(rng.random((count, 3)).tolist()):
-            if figure < 0.05:
+            if figure < 0.05 and self.figures:
                 chosen[place] = str(rng.integers(10 ** rng.integers(1, 5)))
             if capital < (0.3 if place == 0 else 0.04):
-                chosen[place] = chosen[place][0].upper() + chosen[place][1:]
+                chosen[place] = capitalized(chosen[place], self.writable)
             if mark < 0.16:
-                sign = ",.,.,.;:!?-'\"()"[int(rng.integers(15))]
-                chosen[place] = (
-                    f"({chosen[place]})"
-                    if sign in "()"
-                    else f'"{chosen[place]}"'
-                    if sign == '"'
-                    else chosen[place] + sign
-                )
+                before, after = MARKS[int(rng.integers(len(MARKS)))]
+                if all(sign in self.writable for sign in before + after):
+                    chosen[place] = before + chosen[place] + after
         return chosen
 
 
@@ -95,13 +94,14 @@ class Spelling:
 
     Args:
         words: any; those of letters only are learnt from.
+        writable: the letters that may be drawn.
     """
 
-    def __init__(self, words: Sequence[str]) -> None:
+    def __init__(self, words: Sequence[str], writable: Collection[str]) -> None:
         after: dict[str, Counter[str]] = defaultdict(Counter)
         for word in words[:200_000]:
             bare = word.strip(",.;:!?-'\"()«»").lower()
-            if bare.isalpha():
+            if bare.isalpha() and all(letter in writable for letter in bare):
                 for place, letter in enumerate(bare + " "):
                     after[("  " + bare)[place : place + 2]][letter] += 1
         self.after = {pair: ("".join(sorted(seen.elements()))) for pair, seen in after.items()}
@@ -116,6 +116,12 @@ class Spelling:
                 break
             word += letter
         return word[2:]
+
+
+def capitalized(word: str, writable: Collection[str]) -> str:
+    """The word with a capital first letter, where that can be written."""
+    capital = word[0].upper()
+    return capital + word[1:] if all(letter in writable for letter in capital) else word
 
 
 def read_words(words: str) -> list[str]:

@@ -12,7 +12,16 @@ from htr_lightning.data.reader.font_hand import FontHand, covers
 from htr_lightning.data.reader.glyph import can_write
 from htr_lightning.data.reader.hand import Hand
 from htr_lightning.data.reader.paper import with_neighbours, write_on_paper
-from htr_lightning.data.reader.source import SIGNS, RunningText, Source, Spelling, WordList, read_text, read_words
+from htr_lightning.data.reader.source import (
+    SIGNS,
+    RunningText,
+    Source,
+    Spelling,
+    WordList,
+    capitalized,
+    read_text,
+    read_words,
+)
 from htr_lightning.data.sample import Sample, Skipped
 from htr_lightning.errors import InputError
 from htr_lightning.text.codec import name
@@ -97,16 +106,17 @@ class Synthetic(Sequence[Sample]):
         counts += Counter(rare)
         left_out = self._unwritable(counts, unwritable, incomplete)
         self._rare = rare.translate(left_out)
+        self._writable = {c for c in counts if ord(c) not in left_out}
         self._source: Source
         if text is None:
             known = [word for word in (word.translate(left_out) for word in known) if word]
-            self._source = WordList(known)
+            self._source = WordList(known, self._writable)
         else:
             self._source = RunningText(prose.translate(left_out), unit)
             known = self._source.words
         if not known:
             raise InputError(f"{self._origin}: no hand can write any of it; set data.reader.fonts and font_share=1")
-        self._spelling = Spelling(known) if invented else None
+        self._spelling = Spelling(known, self._writable) if invented else None
         self._invented, self._rare_share, self._struck = invented, rare_share, struck
         self._length, self._height, self._seed = tuple(length), tuple(height), seed
         self._neighbours = neighbours
@@ -198,7 +208,7 @@ class Synthetic(Sequence[Sample]):
             word = words[place]
             if self._spelling is not None and invent < self._invented and word.isalpha():
                 new = self._spelling.draw(rng) or word
-                words[place] = word = new[0].upper() + new[1:] if word[0].isupper() else new
+                words[place] = word = capitalized(new, self._writable) if word[0].isupper() else new
             if self._rare and rare < self._rare_share:
                 words[place] = _with_rare(word, self._rare[int(rng.integers(len(self._rare)))], rng)
         return words, frozenset(np.flatnonzero(dice[:, 2] < self._struck).tolist())
