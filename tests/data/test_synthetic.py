@@ -413,7 +413,7 @@ def test_chinese_is_written_with_a_chinese_font(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_french_lines_have_the_scale_of_copiste(htr_data: Path) -> None:
     """Columns a character at one height, in the middle half of the lines."""
-    real = PageXml(htr_data / "copiste", "val", xml="alto/*.xml", images="jpg", splits="package:copiste.tsv",
+    real = PageXml(htr_data / "copiste", split="val", xml="alto/*.xml", images="jpg", splits="package:copiste.tsv",
                    name="copiste", max_height=64, empty="skip")  # fmt: skip
     config = OmegaConf.load(CONF / "synthetic_french.yaml").data.reader
     options = {key: config[key] for key in ("text", "length", "invented", "rare", "rare_share", "struck", "height")}

@@ -34,7 +34,7 @@ MARKS: dict[str, Strokes] = {
 }
 BELOW = ("\u0327", "\u0328")
 BUILT = {"\u2019": "'", "\u2018": "'", "\u02bc": "'", "\u2010": "-", "\u2011": "-",
-         "\u2013": "-", "\u2014": "--", "œ": "oe", "Œ": "OE", "æ": "ae", "Æ": "AE", "…": "...",
+         "\u2014": "\u2013\u2013", "œ": "oe", "Œ": "OE", "æ": "ae", "Æ": "AE", "…": "...",
          "«": "<<", "»": ">>", "\u201c": '"', "\u201d": '"', "\u201e": ",,", "·": ".", "•": "."}  # fmt: skip
 # A letter and strokes across it, in font units from the middle of its box.
 CROSSED: dict[str, tuple[str, Strokes]] = {
@@ -80,7 +80,9 @@ def _font(name: str) -> dict[str, Glyph]:
         dots = [stroke for stroke in strokes if chr(code) in "ij" and stroke[:, 1].max() < X_TOP]
         body = [stroke for stroke in strokes if not any(stroke is dot for dot in dots)]
         glyphs[chr(code)] = Glyph([*body, *dots], float(glyph.char_width), len(dots))
-    return glyphs
+    dash = glyphs["-"]  # as long as a capital is wide
+    hyphen = Glyph([stroke * (0.5, 1) for stroke in dash.strokes], dash.advance * 0.6)
+    return glyphs | {"\u2013": dash, "-": hyphen}
 
 
 def smooth(stroke: Float[ndarray, "N 2"]) -> Float[ndarray, "M 2"]:
