@@ -42,3 +42,31 @@ def transcription_sheet(
 def to_grey(ink: ndarray) -> UInt8[ndarray, "_ _"]:
     """Preprocessed ink in [0, 1] as a picture, dark on light."""
     return np.asarray((1 - ink.clip(0, 1)) * 255, dtype=np.uint8)
+
+
+def augmentation_sheet(
+    before: Sequence[UInt8[ndarray, "_ _"]], after: Sequence[Sequence[UInt8[ndarray, "_ _"]]], height: int = 48
+) -> UInt8[ndarray, "H W"]:
+    """Every line marked by a bar on its left, and below it, set in, what augmentation made of it.
+
+    Args:
+        before: the lines as they were read.
+        after: any number of versions of each.
+        height: rows to which each picture is scaled, as a network would see it.
+    """
+    rows: list[tuple[int, UInt8[ndarray, "_ _"]]] = []  # indent, picture
+    for line, versions in zip(before, after, strict=True):
+        rows += [(0, _at_height(line, height)), *((3 * GAP, _at_height(version, height)) for version in versions)]
+    width = max((indent + picture.shape[1] for indent, picture in rows), default=height) + 2 * GAP
+    sheet = np.full((max(1, len(rows)) * (height + GAP) + GAP, width), 150, np.uint8)
+    for number, (indent, picture) in enumerate(rows):
+        top, left = GAP + number * (height + GAP), GAP + indent
+        sheet[top : top + height, left : left + picture.shape[1]] = picture
+        if not indent:
+            sheet[top : top + height, : GAP // 2] = 0
+    return sheet
+
+
+def _at_height(image: UInt8[ndarray, "_ _"], height: int) -> UInt8[ndarray, "_ _"]:
+    size = (max(1, round(image.shape[1] * height / image.shape[0])), height)
+    return cv2.resize(image, size, interpolation=cv2.INTER_AREA if image.shape[0] > height else cv2.INTER_LINEAR)

@@ -9,3 +9,4 @@ def test_every_part_of_the_benchmark_runs() -> None:
     assert benchmark.casia(characters=50, writers=2)[0] > 0
     assert benchmark.drawing(lines=3) > 0
     assert benchmark.fitting(lines=3) > 0
+    assert benchmark.augmenting("strong", lines=3) > 0
