@@ -9,7 +9,7 @@ from htr_lightning.data.page import Points
 from htr_lightning.errors import InputError
 
 MAX_BYTES = 20_000_000  # a page with every glyph outlined has a few million
-MAX_MARKS = 2_000_000  # tags and attributes: what the tree in memory is made of
+MAX_MARKS = 1_000_000  # tags and attributes: what the tree in memory is made of
 MAX_DEPTH = 100  # elements within each other; real pages have about ten
 MAX_COORDINATE = 10_000_000
 
