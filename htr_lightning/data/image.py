@@ -114,10 +114,9 @@ def crop_line(
     left, top, right, bottom = page_box(corners, page.shape)
     if right - left < 1 or bottom - top < 1:
         raise ValueError("polygon encloses no pixel of the page")
-    if quarters := round(angle / 90):
-        page, corners = _turned(page, corners, quarters)
+    if round(angle / 90):
+        page, corners, angle = _turned(page, corners, angle)
         left, top, right, bottom = page_box(corners, page.shape)
-        angle -= 90 * quarters
     if angle:
         box = corners.clip((left, top), (right, bottom))
         x, y = (corners.min(0) + corners.max(0)) / 2
@@ -140,17 +139,19 @@ def crop_line(
 
 
 def _turned(
-    page: UInt8[ndarray, "H W"], corners: Float32[ndarray, "P 2"], quarters: int
-) -> tuple[UInt8[ndarray, "h w"], Float32[ndarray, "P 2"]]:
-    """The surroundings of a polygon and itself, turned counter-clockwise by quarters."""
+    page: UInt8[ndarray, "H W"], corners: Float32[ndarray, "P 2"], angle: float
+) -> tuple[UInt8[ndarray, "h w"], Float32[ndarray, "P 2"], float]:
+    """The surroundings of a polygon and itself, turned counter-clockwise by quarters; and the slope that is left."""
+    quarters = round(angle / 90)
+    angle -= 90 * quarters
     left, top, right, bottom = page_box(corners, page.shape)
-    margin = right - left + bottom - top  # for a slope that is left to be turned
+    margin = 2 + int(abs(np.sin(np.radians(2 * angle))) * max(right - left, bottom - top))  # what the slope will move
     x, y = max(0, left - margin), max(0, top - margin)
     page, corners = page[y : bottom + margin, x : right + margin], corners - np.array((x, y), np.float32)
     for _ in range(quarters % 4):
         corners = np.stack((corners[:, 1], page.shape[1] - corners[:, 0]), axis=1)
         page = np.rot90(page)
-    return np.ascontiguousarray(page), corners
+    return np.ascontiguousarray(page), corners, angle
 
 
 def page_box(polygon: Sequence[tuple[float, float]] | ndarray, size: tuple[int, int]) -> tuple[int, int, int, int]:

@@ -3,6 +3,8 @@
 from pathlib import Path
 
 import pytest
+from hydra import compose, initialize_config_dir
+from hydra.utils import instantiate
 
 from htr_lightning.data import download
 from htr_lightning.data.reader import htr_united as module
@@ -129,3 +131,14 @@ def test_cremma_is_read_from_its_folder_by_pages_or_documents(htr_data: Path, tm
         htr_united(root, "train", splits=shares, group="(.+)/")
     with pytest.raises(InputError, match="no such folder"):
         htr_united(tmp_path / "nowhere")
+
+
+def test_the_config_hands_repository_and_revision_to_the_download(fetched: list, tmp_path: Path, write_page) -> None:
+    for stem in "abc":
+        write_page(tmp_path / "repo", [stem], stem)
+    with initialize_config_dir(str(Path(__file__).parent.parent.parent / "conf"), version_base="1.3"):
+        overrides = ["data=htr_united", "data.repo=someone/letters", "data.reader.revision=0123abc"]
+        config = compose("train", overrides=["run_dir=x", "name=x", *overrides])
+    data = instantiate(config.data, _convert_="all")
+    assert sorted(text for split in ("train", "val", "test") for text in data.lines(split).texts) == list("abc")
+    assert {url for url, _ in fetched} == {"https://github.com/someone/letters/archive/0123abc.zip"}

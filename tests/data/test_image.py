@@ -256,6 +256,16 @@ def test_a_line_of_any_direction_is_turned_to_be_read_from_left_to_right(angle: 
     assert xs[above].mean() == pytest.approx(xs.min() + 20, abs=5)
 
 
+def test_a_steep_line_takes_the_same_pixels_as_on_a_page_that_lies_on_its_side() -> None:
+    page = cv2.GaussianBlur(np.random.default_rng(0).integers(0, 256, (300, 400), dtype=np.uint8), (0, 0), 3)
+    corners = [(180.0, 30.0), (220.0, 40.0), (200.0, 280.0), (160.0, 270.0)]
+    lying = [(y, 400 - x) for x, y in corners]
+    ours = crop_line(page, corners, 95.0).astype(int)
+    theirs = crop_line(np.ascontiguousarray(np.rot90(page)), lying, 5.0).astype(int)
+    assert ours.shape == theirs.shape
+    assert np.abs(ours - theirs).max() <= 2
+
+
 @pytest.mark.parametrize("angle", [0.0, 5.0, -40.0])
 @pytest.mark.parametrize("place", [(-300.0, 20.0), (20.0, -300.0), (900.0, 20.0), (20.0, 900.0)])
 def test_a_polygon_off_the_page_is_refused(angle: float, place: tuple[float, float]) -> None:
