@@ -8,7 +8,7 @@ from xml.etree.ElementTree import Element
 from htr_lightning.data.page import Points
 from htr_lightning.errors import InputError
 
-MAX_BYTES = 20_000_000  # a page with every glyph outlined has a few million
+MAX_BYTES = 10_000_000  # a page with every glyph outlined has about three million
 MAX_MARKS = 1_000_000  # tags and attributes: what the tree in memory is made of
 MAX_DEPTH = 100  # elements within each other; real pages have about ten
 MAX_COORDINATE = 10_000_000
