@@ -50,8 +50,9 @@ def repository(repo: str, revision: str | None, digest: str | None = None) -> Pa
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", repo):
         raise InputError(f"data.repo={repo}: give OWNER/NAME, as in data.repo=HTR-United/CREMMA-MSS-20")
     if revision is None or not re.fullmatch(r"[0-9a-f]{7,40}", revision):
+        given = "is not set" if revision is None else f"= {revision}"
         raise InputError(
-            f"data.reader.revision={revision}: name the commit of {repo} to read, so that every run reads the same; "
+            f"data.reader.revision {given}: name the commit of {repo} to read, so that every run reads the same; "
             f"https://github.com/{repo}/commits lists them"
         )
     name = f"{repo.replace('/', '_')}_{revision[:7]}"

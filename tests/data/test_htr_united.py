@@ -63,13 +63,16 @@ def test_any_repository_is_downloaded_at_a_commit_that_is_named(tmp_path: Path, 
     write_page(tmp_path / "repo")
     htr_united(repo="someone/letters", revision="0123abc")
     assert fetched == [("https://github.com/someone/letters/archive/0123abc.zip", None)]
-    with pytest.raises(InputError, match=r"name the commit of someone/letters .*github\.com/someone/letters/commits"):
+    with pytest.raises(
+        InputError,
+        match=r"revision is not set: name the commit of someone/letters .*github\.com/someone/letters/commits",
+    ):
         htr_united(repo="someone/letters")
 
 
 @pytest.mark.parametrize("revision", ["main", "v1.0", "", "0123ABC", "0123abc/../x"])
 def test_a_revision_that_may_move_is_refused(fetched: list, revision: str) -> None:
-    with pytest.raises(InputError, match=r"data\.reader\.revision="):
+    with pytest.raises(InputError, match=r"data\.reader\.revision ="):
         download.repository("someone/letters", revision)
     assert not fetched
 
