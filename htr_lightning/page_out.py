@@ -8,7 +8,9 @@ from xml.etree import ElementTree
 from PIL import Image, ImageOps
 
 from htr_lightning import __version__
-from htr_lightning.data.document import Line, Points, local, parse, text_equiv
+from htr_lightning.data.page import Line, Points
+from htr_lightning.data.pagexml import text_equiv
+from htr_lightning.data.xml import line_id, local, parse
 from htr_lightning.errors import InputError
 from htr_lightning.transcribe import Reading, Source
 
@@ -35,7 +37,7 @@ def _replaced(root: ElementTree.Element, readings: Sequence[Reading]) -> bytes:
     read = {reading.line.id: reading.transcription for reading in readings if reading.line is not None}
     elements = [e for e in root.iter() if local(e) == "TextLine"]
     for number, element in enumerate(elements, start=1):
-        transcription = read.get(element.get("id") or f"line{number}")
+        transcription = read.get(line_id(element, "id", number))
         if transcription is None:
             continue
         for old in [e for e in element if local(e) in ("Word", "TextEquiv")]:

@@ -8,8 +8,9 @@ from typing import NamedTuple
 from jaxtyping import UInt8
 from numpy import ndarray
 
-from htr_lightning.data.document import Line, Page, find_image, read_page
+from htr_lightning.data.document import Line, Page, expand, find_image, read_page
 from htr_lightning.data.image import SUFFIXES, read_image
+from htr_lightning.data.outline import outline
 from htr_lightning.data.preprocess import FitHeight
 from htr_lightning.data.reader.page_xml import cut_line, open_page
 from htr_lightning.data.sampler import LineBatches
@@ -50,8 +51,8 @@ class Reading(NamedTuple):
 def find_sources(names: Iterable[str]) -> tuple[list[Source], list[str]]:
     """The files that names stand for, and a fault for each that stands for none.
 
-    A name is a file, a folder (searched to any depth) or a glob. In a folder, images that belong to a page there are
-    read through their page only.
+    A name is a file, a folder (searched to any depth) or a glob. A METS stands for the pages that it lists, and in its
+    folder they alone are read. Images that belong to a page of the same folder are read through their page only.
     """
     sources: list[Source] = []
     faults: list[str] = []
@@ -67,15 +68,22 @@ def find_sources(names: Iterable[str]) -> tuple[list[Source], list[str]]:
             paths = [Path(found) for found in sorted(glob.glob(name, recursive=True))]
             if not paths:
                 faults.append(f"{name}: no such file or folder, and as a pattern it matches nothing; check the path")
+        files = [p for p in paths if p.suffix.lower() == ".xml"]
+        try:
+            listed, _ = expand(files)
+        except InputError as error:
+            faults.append(str(error))
+            continue
         pages = []
-        for page in (p for p in paths if p.suffix.lower() == ".xml"):
+        for page in listed:
             try:
                 pages.append(Source(page, read_page(page)))
             except InputError as error:
                 faults.append(str(error))
         owned = set() if path.is_file() else {_image_of(source.page) for source in pages if source.page}
         images = [Source(p, None) for p in paths if p.suffix.lower() != ".xml" and p not in owned]
-        sources += sorted(pages + images, key=lambda source: source.path)
+        together = pages + images
+        sources += together if listed != files else sorted(together, key=lambda source: source.path)
     return list({source.path: source for source in sources}.values()), faults
 
 
@@ -116,9 +124,12 @@ def _open(source: Source) -> Iterator[tuple[Reading, UInt8[ndarray, "_ _"] | Non
         for line in source.page.lines or [None]:
             yield Reading(source, line, None, str(error)), None
         return
-    for line in source.page.lines:
+    for line, _, fault in outline(source.page):
+        if fault:
+            yield Reading(source, line, None, f"{source.path}#{line.id}: {fault}; mend the line"), None
+            continue
         try:
-            yield Reading(source, line, None), cut_line(pixels, line)
+            yield Reading(source, line, None), cut_line(pixels, line, turn="read")
         except ValueError as error:
             yield Reading(source, line, None, f"{source.path}#{line.id}: {error}; mend the line"), None
 

@@ -222,3 +222,37 @@ def test_a_whole_page_read_as_one_line_is_noted(best: Path, htr, tmp_path: Path)
     assert "look like a page" in done.stderr
     assert "line.png" not in done.stderr
     assert len(done.stdout.splitlines()) == 2
+
+
+def test_lines_with_a_baseline_only_are_read_and_written_with_their_polygon(best: Path, htr, tmp_path: Path) -> None:
+    page = write_page(tmp_path, lines(3))
+    boxes = [line.polygon for line in read_page(page).lines]
+    body = page.read_text()
+    for number, box in enumerate(boxes):
+        (left, top), (right, bottom) = box[0], box[2]
+        base = top + 0.7 * (bottom - top)
+        old = f'HPOS="{left:.0f}" VPOS="{top:.0f}" WIDTH="{right - left:.0f}" HEIGHT="{bottom - top:.0f}"'
+        assert old in body
+        body = body.replace(f'ID="l{number}" {old}', f'ID="l{number}" BASELINE="{left} {base} {right} {base}"')
+    page.write_text(body)
+    outcome = htr("transcribe", best, page, "--format", "page", "--out", tmp_path / "out")
+    assert outcome.code == 0, outcome.stderr
+    written = read_page(tmp_path / "out" / "page.xml").lines
+    assert [bool(line.text) for line in written] == [True] * 3
+    for line, box in zip(written, boxes, strict=True):
+        ys = [y for _, y in line.polygon]
+        assert min(ys) < (box[0][1] + box[2][1]) / 2 < max(ys)
+
+
+def test_a_mets_is_read_in_its_order(best: Path, htr, tmp_path: Path) -> None:
+    for name in "ab":
+        write_page(tmp_path, lines(1), name)
+    files = "".join(
+        f'<file ID="{name}"><FLocat xmlns:xlink="http://www.w3.org/1999/xlink" xlink:href="{name}.xml"/></file>'
+        for name in "ba"
+    )
+    (tmp_path / "mets.xml").write_text(f"<mets><fileSec><fileGrp>{files}</fileGrp></fileSec></mets>")
+    for name in (tmp_path, tmp_path / "mets.xml"):
+        outcome = htr("transcribe", best, name, "--format", "tsv")
+        assert outcome.code == 0, outcome.stderr
+        assert [Path(row.split("#")[0]).stem for row in outcome.stdout.splitlines()] == ["b", "a"]

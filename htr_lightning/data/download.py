@@ -1,5 +1,6 @@
 """Open data sets fetched once, at a pinned revision and checked."""
 
+import re
 from hashlib import sha256
 from pathlib import Path
 from zipfile import BadZipFile
@@ -9,7 +10,7 @@ import pooch
 from htr_lightning.errors import InputError
 
 
-def archive(url: str, name: str, files: str, digest: str) -> Path:
+def archive(url: str, name: str, files: str, digest: str | None) -> Path:
     """Download and unpack a zip archive of a repository at a commit, and check the files in it.
 
     The archive that a forge makes of a commit is not the same to the byte for ever, so what is checked is its content:
@@ -19,7 +20,7 @@ def archive(url: str, name: str, files: str, digest: str) -> Path:
         url: of the archive; it names the commit.
         name: of the folder in the user's cache.
         files: glob of the files to check below the archive's one folder.
-        digest: see `digest_files`.
+        digest: see `digest_files`; None: not known, the commit alone vouches for the content.
 
     Raises:
         InputError: there is no network, or the content is not the expected one.
@@ -33,17 +34,35 @@ def archive(url: str, name: str, files: str, digest: str) -> Path:
             f"{url}: not downloaded ({str(error).splitlines()[0]}); fetch it by hand and set data.root"
         ) from None
     root = folder / "files" / Path(unpacked[0]).relative_to(folder / "files").parts[0]
-    if (found := digest_files(root, files)) != digest:
+    if digest is not None and (found := digest_files(root, files)) != digest:
         raise InputError(
             f"{root}: the content is not the expected one (sha256 {found}); delete the folder and try again"
         )
     return root
 
 
+def repository(repo: str, revision: str | None, digest: str | None = None) -> Path:
+    """Download a GitHub repository at a commit; `archive` says how.
+
+    Raises:
+        InputError: the repository or the commit is none, or cannot be downloaded.
+    """
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", repo):
+        raise InputError(f"data.repo={repo}: give OWNER/NAME, as in data.repo=HTR-United/CREMMA-MSS-20")
+    if revision is None or not re.fullmatch(r"[0-9a-f]{7,40}", revision):
+        given = "is not set" if revision is None else f"= {revision}"
+        raise InputError(
+            f"data.reader.revision {given}: name the commit of {repo} to read, so that every run reads the same; "
+            f"https://github.com/{repo}/commits lists them"
+        )
+    name = f"{repo.replace('/', '_')}_{revision[:7]}"
+    return archive(f"https://github.com/{repo}/archive/{revision}.zip", name, "**/*.xml", digest)
+
+
 def digest_files(root: Path, files: str) -> str:
-    """SHA-256 over the names and contents of files, in the order of their names."""
+    """SHA-256 over the names and contents of files, in the order of their names, then of their folders."""
     digest = sha256()
-    for path in sorted(root.glob(files), key=lambda path: path.name):
+    for path in sorted(root.glob(files), key=lambda path: (path.name, path.as_posix())):
         digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()
 

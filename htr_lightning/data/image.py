@@ -1,19 +1,21 @@
 """Images as grey arrays: reading files, cutting lines out of pages, finding the polarity."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import cv2
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Float32, UInt8
 from numpy import ndarray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from htr_lightning.errors import InputError
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".gif", ".pgm", ".jp2")
 MAX_SIDE = 100_000  # pixels; more is a broken header, not a scan
-MAX_PIXELS = 400_000_000  # an A0 sheet at 400 dpi has 250 million
+MAX_PIXELS = 260_000_000  # an A0 sheet at 400 dpi has 248 million
+MAX_COLOURED = 140_000_000  # take four bytes each, and twice that on the way to grey: an A1 sheet at 400 dpi has 124
 
 Image.MAX_IMAGE_PIXELS = None  # Pillow's own bound warns; `read_image` refuses with a message instead
 
@@ -29,34 +31,56 @@ def read_image(path: str | Path, size: tuple[int, int] | None = None) -> UInt8[n
     Raises:
         InputError: the file is missing, not an image, cut short or too large.
     """
+    with _opened(path) as image:
+        stored = image.height, image.width
+        turns = image.getexif().get(ExifTags.Base.Orientation, 1) != 1
+        turned = ImageOps.exif_transpose(image) if turns else image  # it copies what it does not turn
+        if size is not None and (turned.height, turned.width) != size and stored == size:
+            turned = image
+        return grey(turned)
+
+
+def read_size(path: str | Path, size: tuple[int, int]) -> tuple[int, int]:
+    """Height and width of an image, from its header alone; those of `size` where EXIF may turn it to them.
+
+    Raises:
+        InputError: the file is missing, not an image or too large.
+    """
+    with _opened(path) as image:
+        return size if (image.width, image.height) == size else (image.height, image.width)
+
+
+@contextmanager
+def _opened(path: str | Path) -> Iterator[Image.Image]:
+    """A file as an image that is not decoded yet; whatever Pillow raises becomes an InputError."""
     try:
         with Image.open(path) as image:
-            if max(image.size) > MAX_SIDE or image.size[0] * image.size[1] > MAX_PIXELS:
+            pixels = image.size[0] * image.size[1]
+            if max(image.size) > MAX_SIDE or pixels > (MAX_PIXELS if image.mode in ("1", "L", "P") else MAX_COLOURED):
                 raise InputError(
                     f"{path}: {image.size[0]} x {image.size[1]} pixels is no page or line; cut or scale it"
                 )
-            stored = image.height, image.width
-            turned = ImageOps.exif_transpose(image)
-            if size is not None and (turned.height, turned.width) != size and stored == size:
-                turned = image
-            return grey(turned)
+            yield image
+    except InputError:
+        raise
     except FileNotFoundError:
         raise InputError(f"{path}: no such image; check the path or the name in the list that gave it") from None
     except UnidentifiedImageError:
         raise InputError(f"{path}: not an image that can be read; convert it to PNG, JPEG or TIFF") from None
-    except (OSError, SyntaxError, ValueError, EOFError) as error:
-        raise InputError(f"{path}: the image is damaged or cut short ({error}); copy it again") from None
+    except Exception as error:  # a damaged header makes its decoders raise anything
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise InputError(f"{path}: the image is damaged or cut short ({reason}); copy it again") from None
 
 
 def grey(image: Image.Image) -> UInt8[ndarray, "H W"]:
     """A Pillow image of any mode as 8-bit grey; 16-bit images keep their most significant bits."""
     if image.mode.startswith("I"):
-        pixels = np.asarray(image, dtype=np.int64)
+        pixels = np.asarray(image)
         return (pixels >> 8 if pixels.max(initial=0) > 255 else pixels).clip(0, 255).astype(np.uint8)
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return np.array(image.convert("L"))
+    return np.array(image if image.mode == "L" else image.convert("L"))
 
 
 def dark_on_light(image: UInt8[ndarray, "H W"]) -> UInt8[ndarray, "H W"]:
@@ -79,7 +103,7 @@ def crop_line(
     Args:
         page: the page image.
         polygon: at least three corners (x, y) in pixels; a box is the polygon of its corners.
-        angle: degrees by which the line runs downhill; it is turned level.
+        angle: degrees by which the line runs downhill; it is turned level. Quarter turns move pixels, they blur none.
 
     Raises:
         ValueError: fewer than three corners, or nothing of the polygon lies on the page.
@@ -90,6 +114,9 @@ def crop_line(
     left, top, right, bottom = page_box(corners, page.shape)
     if right - left < 1 or bottom - top < 1:
         raise ValueError("polygon encloses no pixel of the page")
+    if round(angle / 90):
+        page, corners, angle = _turned(page, corners, angle)
+        left, top, right, bottom = page_box(corners, page.shape)
     if angle:
         box = corners.clip((left, top), (right, bottom))
         x, y = (corners.min(0) + corners.max(0)) / 2
@@ -97,7 +124,7 @@ def crop_line(
         corners = corners @ turn[:, :2].T.astype(np.float32) + turn[:, 2].astype(np.float32)
         box = box @ turn[:, :2].T.astype(np.float32) + turn[:, 2].astype(np.float32)
         left, top = np.floor(box.min(0)).astype(int)
-        right, bottom = np.ceil(box.max(0)).astype(int)
+        right, bottom = np.ceil(box.max(0)).astype(int).clip((left + 1, top + 1))
         turn[:, 2] -= (left, top)
         crop = cv2.warpAffine(page, turn, (int(right - left), int(bottom - top)), borderMode=cv2.BORDER_REPLICATE)
     else:
@@ -109,6 +136,22 @@ def crop_line(
         raise ValueError("polygon encloses no pixel of the page")
     crop[~covered] = np.median(crop[covered])
     return crop
+
+
+def _turned(
+    page: UInt8[ndarray, "H W"], corners: Float32[ndarray, "P 2"], angle: float
+) -> tuple[UInt8[ndarray, "h w"], Float32[ndarray, "P 2"], float]:
+    """The surroundings of a polygon and itself, turned counter-clockwise by quarters; and the slope that is left."""
+    quarters = round(angle / 90)
+    angle -= 90 * quarters
+    left, top, right, bottom = page_box(corners, page.shape)
+    margin = 2 + int(abs(np.sin(np.radians(2 * angle))) * max(right - left, bottom - top))  # what the slope will move
+    x, y = max(0, left - margin), max(0, top - margin)
+    page, corners = page[y : bottom + margin, x : right + margin], corners - np.array((x, y), np.float32)
+    for _ in range(quarters % 4):
+        corners = np.stack((corners[:, 1], page.shape[1] - corners[:, 0]), axis=1)
+        page = np.rot90(page)
+    return np.ascontiguousarray(page), corners, angle
 
 
 def page_box(polygon: Sequence[tuple[float, float]] | ndarray, size: tuple[int, int]) -> tuple[int, int, int, int]:

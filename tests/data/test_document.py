@@ -107,6 +107,24 @@ def test_lines_of_nested_regions_are_read(tmp_path: Path) -> None:
     assert {line.id: line.region for line in found.lines} == {"l1": "r1", "l2": "r2", "l3": "r3", "l4": "cell"}
 
 
+def test_lines_of_the_cells_of_a_table_are_read(tmp_path: Path) -> None:
+    table = f'<TableRegion id="t"><TableCell id="c" row="0" col="0">{line("l1")}</TableCell></TableRegion>'
+    found = read(tmp_path, page(table))
+    assert [(line.id, line.region) for line in found.lines] == [("l1", "c")]
+
+
+def test_blocks_come_in_the_reading_order_of_alto_4_3(tmp_path: Path) -> None:
+    order = '<ReadingOrder><OrderedGroup ID="g"><ElementRef ID="e1" REF="b3"/><ElementRef ID="e2" REF="b1"/>'
+    order += "</OrderedGroup></ReadingOrder>"
+    one = '<TextLine ID="{}" HPOS="5" VPOS="7" WIDTH="100" HEIGHT="20"/>'.format
+    blocks = one("l1") + "".join(f'</TextBlock><TextBlock ID="b{n}">{one(f"l{n}")}' for n in (2, 3))
+    assert names(read(tmp_path, alto(blocks).replace("<Layout>", f"{order}<Layout>"))) == ["l3", "l1", "l2"]
+
+
+def test_an_id_of_several_lines_is_written_in_one(tmp_path: Path) -> None:
+    assert names(read(tmp_path, page(region("r1", line("a&#10; b"))))) == ["a b"]
+
+
 def test_lines_come_in_the_order_of_their_custom_index(tmp_path: Path) -> None:
     custom = "readingOrder {{index:{};}} structure {{type:x;}}"
     lines = [line(f"l{n}", custom=custom.format(n)) for n in (2, 10, 0, 1)]
@@ -133,6 +151,11 @@ def test_a_text_without_an_index_comes_before_those_with_one(tmp_path: Path) -> 
         <TextEquiv index="0"><Unicode>guess</Unicode></TextEquiv>
         <TextEquiv><Unicode>text</Unicode></TextEquiv></TextLine>"""
     assert texts(read(tmp_path, page(region("r1", inner)))) == ["text"]
+
+
+def test_a_text_with_line_feeds_is_one_line(tmp_path: Path) -> None:
+    assert texts(read(tmp_path, page(region("r1", line("l1", "\n  un mot\r\n\n  deux\n"))))) == ["un mot deux"]
+    assert texts(read(tmp_path, page(region("r1", line("l1", "  un  mot "))))) == ["  un  mot "]  # as it is written
 
 
 @pytest.mark.parametrize("equiv", ["", "<TextEquiv/>", "<TextEquiv><Unicode/></TextEquiv>"])
@@ -178,6 +201,10 @@ def test_points_are_read_in_either_form(tmp_path: Path, points: str) -> None:
         ('<String CONTENT="un mot"/>', "un mot"),
         ('<String CONTENT="un"/><SP/><String CONTENT="exem"/><HYP CONTENT="-"/>', "un exem-"),
         ('<String CONTENT="exem"/><HYP CONTENT="-"/>', "exem-"),
+        ('<String CONTENT="exem" SUBS_TYPE="HypPart1" SUBS_CONTENT="exemple"/><HYP CONTENT="­"/>', "exem-"),
+        ('<String CONTENT="ple" SUBS_TYPE="HypPart2" SUBS_CONTENT="exemple"/>', "ple"),
+        ('<String CONTENT="exem"/><HYP/>', "exem-"),
+        ('<String CONTENT="un&#10; mot"/>', "un mot"),
         ("", ""),
     ],
 )
@@ -298,11 +325,50 @@ def test_a_damaged_file_is_read_or_refused_but_nothing_else(tmp_path: Path, writ
     assert read_well
 
 
-def test_a_bomb_of_entities_is_refused(tmp_path: Path) -> None:
-    entities = "".join(f'<!ENTITY e{n} "{f"&e{n - 1};" * 10}">' for n in range(1, 10))
-    xml = f'<!DOCTYPE a [<!ENTITY e0 "bombbombbomb">{entities}]>' + page(region("r", line("l", "&e9;")))
-    with pytest.raises(InputError):
-        read(tmp_path, xml)
+ENTITIES = {
+    "exponential": '<!ENTITY e0 "bomb">' + "".join(f'<!ENTITY e{n} "{f"&e{n - 1};" * 10}">' for n in range(1, 10)),
+    "quadratic": f'<!ENTITY e9 "{"bomb" * 100_000}">',
+    "file": '<!ENTITY e9 SYSTEM "file:///etc/passwd">',
+    "parameter": '<!ENTITY % e9 SYSTEM "file:///etc/passwd"> %e9;',
+}
+
+
+@pytest.mark.parametrize("kind", ENTITIES)
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16", "utf-16-be"])
+def test_entities_are_refused(tmp_path: Path, kind: str, encoding: str) -> None:
+    xml = f"<!DOCTYPE a [{ENTITIES[kind]}]>" + page(region("r", line("l", "&e9;" * 9)))
+    with pytest.raises(InputError, match="declares entities"):
+        read(tmp_path, xml.encode(encoding))
+
+
+@pytest.mark.parametrize("depth", [101, 5_000, 100_000])
+@pytest.mark.parametrize("name", ["TextRegion", "OrderedGroup", "x"])
+def test_what_is_nested_too_deeply_is_refused(tmp_path: Path, name: str, depth: int) -> None:
+    with pytest.raises(InputError, match="within each other"):
+        read(tmp_path, page(f"<{name}>" * depth + f"</{name}>" * depth))
+
+
+def test_what_is_nested_deeply_is_read(tmp_path: Path) -> None:
+    nested = line("l1")
+    for number in range(90):
+        nested = region(f"r{number}", inner=nested)
+    assert names(read(tmp_path, page(nested))) == ["l1"]
+
+
+def test_what_is_larger_than_any_page_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="bytes are no page"):
+        read(tmp_path, page("<!--" + "x" * 10_000_000 + "-->"))
+    with pytest.raises(InputError, match="tags and attributes are no page"):
+        read(tmp_path, page("<a/>" * 1_000_001))
+
+
+def test_sizes_and_indices_beyond_any_page_are_none(tmp_path: Path) -> None:
+    found = read(tmp_path, page("", size=f'imageWidth="{"9" * 5000}" imageHeight="-5"'))
+    assert (found.width, found.height) == (0, 0)
+    lines = [line(f"l{n}", custom=f"readingOrder {{index:{'9' * 5000};}}") for n in range(2)]
+    assert names(read(tmp_path, page(region("r", *lines)))) == ["l0", "l1"]
+    with pytest.raises(InputError, match="not on any page"):
+        read(tmp_path, page(region("r", '<TextLine id="l"><Coords points="0,0 1e300,0 1,1"/></TextLine>')))
 
 
 @pytest.mark.parametrize("named", ["scan.jpg", "C:\\scans\\scan.jpg", "/home/x/scan.jpg"])
@@ -310,6 +376,21 @@ def test_the_image_is_found_by_its_name_without_folders(tmp_path: Path, named: s
     for name in ("scan.jpg", "p1.png"):
         (tmp_path / name).touch()
     assert find_image(Page(tmp_path / "p1.xml", named, 0, 0, [])) == tmp_path / "scan.jpg"
+
+
+@pytest.mark.parametrize("folder", ["page", "alto", "PAGE", "xml"])
+def test_the_image_is_found_above_the_folder_of_an_export(tmp_path: Path, folder: str) -> None:
+    (tmp_path / folder).mkdir()
+    (tmp_path / "scan.jpg").touch()
+    page = Page(tmp_path / folder / "p1.xml", "scan.jpg", 0, 0, [])
+    assert find_image(page) == tmp_path / "scan.jpg"
+    (tmp_path / folder / "p1.png").touch()
+    assert find_image(page) == tmp_path / folder / "p1.png"
+
+
+def test_an_image_name_that_no_file_can_have_is_not_found(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no image"):
+        find_image(Page(tmp_path / "p1.xml", "x" * 100_000, 0, 0, []))
 
 
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".JPG", ".tif", ".TIFF", ".jp2"])

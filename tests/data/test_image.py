@@ -1,7 +1,11 @@
 """Grey arrays out of files, lines out of pages."""
 
 import random
+import resource
+import struct
 import warnings
+import zlib
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -9,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from htr_lightning.data.image import crop_line, dark_on_light, read_image, shrink_to_height
+from htr_lightning.data.image import crop_line, dark_on_light, read_image, read_size, shrink_to_height
 from htr_lightning.errors import InputError
 
 ROWS = np.arange(12, dtype=np.uint8).reshape(3, 4) * 20  # every pixel different: any turn shows
@@ -125,6 +129,41 @@ def test_a_damaged_image_is_read_or_refused_but_nothing_else(tmp_path: Path, suf
     assert all(f"bad.{suffix}" in message for message in refused)
 
 
+def header(kind: str, width: int, height: int) -> bytes:
+    """An image file that promises a size and has hardly a pixel."""
+    if kind == "pgm":
+        return f"P5 {width} {height} 255\n".encode()
+    if kind == "bmp":
+        return b"BM" + struct.pack("<IIIIiiHHIIIIII", 54, 0, 54, 40, width, height, 1, 24, 0, 0, 0, 0, 0, 0)
+    colour = {"png": 0, "png_rgba": 6}[kind]
+    chunks = [
+        (b"IHDR", struct.pack(">IIBBBBB", width, height, 8, colour, 0, 0, 0)),
+        (b"IDAT", zlib.compress(b"\0" * 99)),
+    ]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body)) for name, body in chunks
+    )
+
+
+@pytest.mark.parametrize(("kind", "side"), [("png", 50_000), ("png_rgba", 12_000), ("bmp", 50_000), ("pgm", 50_000)])
+def test_a_header_that_promises_too_much_is_refused_before_memory_is_taken(
+    tmp_path: Path, kind: str, side: int
+) -> None:
+    path = tmp_path / f"huge.{kind[:3]}"
+    path.write_bytes(header(kind, side, side))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for read in (read_image, partial(read_size, size=(1, 1))):
+        with pytest.raises(InputError, match=rf"huge\.\w+: {side} x {side} pixels"):
+            read(path)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50_000  # KiB
+
+
+def test_the_size_is_read_off_the_header(tmp_path: Path) -> None:
+    Image.fromarray(ROWS).save(tmp_path / "a.png")
+    assert read_size(tmp_path / "a.png", (99, 99)) == (3, 4)
+    assert read_size(tmp_path / "a.png", (4, 3)) == (4, 3)  # as EXIF may turn it
+
+
 def test_a_huge_image_is_refused_before_it_is_decoded(tmp_path: Path) -> None:
     (tmp_path / "huge.pgm").write_bytes(b"P5 90000 90000 255\n")
     with pytest.raises(InputError, match="90000 x 90000"):
@@ -188,6 +227,43 @@ def test_a_slanted_line_is_turned_level(angle: float) -> None:
     middles = np.array([np.flatnonzero(crop[:, column] < 120).mean() for column in columns])
     assert len(columns) > 0.9 * 280 / np.cos(np.radians(angle)) * 0.95
     assert np.ptp(middles[10:-10]) <= 2
+
+
+BOX = [(10.0, 5.0), (50.0, 5.0), (50.0, 25.0), (10.0, 25.0)]
+
+
+@pytest.mark.parametrize("angle", [-180, -90, 90, 180, 270])
+def test_quarter_turns_move_pixels_and_change_none(angle: int) -> None:
+    page = np.random.default_rng(0).integers(0, 256, (60, 80), dtype=np.uint8)
+    np.testing.assert_array_equal(crop_line(page, BOX, float(angle)), np.rot90(page[5:25, 10:50], angle // 90))
+
+
+@pytest.mark.parametrize("angle", [-170.0, -120.0, -95.0, -60.0, 50.0, 80.0, 100.0, 130.0, 175.0])
+def test_a_line_of_any_direction_is_turned_to_be_read_from_left_to_right(angle: float) -> None:
+    page = np.full((600, 600), 230, np.uint8)
+    along = np.array((np.cos(np.radians(angle)), np.sin(np.radians(angle))))
+    up = np.array((along[1], -along[0]))
+    start, end = 300 - 150 * along, 300 + 150 * along
+    cv2.line(page, tuple(map(round, start)), tuple(map(round, end)), 0, 5, cv2.LINE_AA)
+    dot = start + 20 * along + 25 * up  # above the beginning
+    cv2.circle(page, tuple(map(round, dot)), 5, 0, -1, cv2.LINE_AA)
+    corners = [start - 15 * up, start + 40 * up, end + 40 * up, end - 15 * up]
+    crop = crop_line(page, [(float(x), float(y)) for x, y in corners], angle)
+    ys, xs = np.nonzero(crop < 120)
+    assert np.ptp(xs) == pytest.approx(300, abs=8)
+    above = ys < np.median(ys) - 10
+    assert 30 < above.sum() < 120
+    assert xs[above].mean() == pytest.approx(xs.min() + 20, abs=5)
+
+
+def test_a_steep_line_takes_the_same_pixels_as_on_a_page_that_lies_on_its_side() -> None:
+    page = cv2.GaussianBlur(np.random.default_rng(0).integers(0, 256, (300, 400), dtype=np.uint8), (0, 0), 3)
+    corners = [(180.0, 30.0), (220.0, 40.0), (200.0, 280.0), (160.0, 270.0)]
+    lying = [(y, 400 - x) for x, y in corners]
+    ours = crop_line(page, corners, 95.0).astype(int)
+    theirs = crop_line(np.ascontiguousarray(np.rot90(page)), lying, 5.0).astype(int)
+    assert ours.shape == theirs.shape
+    assert np.abs(ours - theirs).max() <= 2
 
 
 @pytest.mark.parametrize("angle", [0.0, 5.0, -40.0])

@@ -23,6 +23,11 @@ def spoil(path: Path, old: str, new: str) -> None:
     path.write_text(text.replace(old, new, 1), encoding="utf-8")
 
 
+def without_baselines(path: Path) -> Path:
+    path.write_text(re.sub("<Baseline[^>]*/>", "", path.read_text(encoding="utf-8")), encoding="utf-8")
+    return path
+
+
 @pytest.mark.parametrize("form", ["PAGE", "ALTO"])
 @pytest.mark.parametrize("preload", [True, False])
 def test_every_line_comes_once_with_its_own_pixels(tmp_path: Path, write_page, form: str, preload: bool) -> None:
@@ -135,7 +140,7 @@ def test_a_line_without_text_is_refused_skipped_or_kept_as_asked(tmp_path: Path,
 def test_a_line_that_cannot_be_cut_out_is_refused_or_counted_as_asked(
     tmp_path: Path, write_page, polygon: str, preload: bool
 ) -> None:
-    spoil(write_page(tmp_path, ["un", "deux"]), POLYGON, polygon)
+    spoil(without_baselines(write_page(tmp_path, ["un", "deux"])), POLYGON, polygon)
     with pytest.raises(InputError, match="page/l0: "):
         list(PageXml(tmp_path, name="x", faulty="error", preload=preload))
     skipping = PageXml(tmp_path, faulty="skip", preload=preload)
@@ -146,7 +151,7 @@ def test_a_line_that_cannot_be_cut_out_is_refused_or_counted_as_asked(
 
 def test_all_faults_are_counted_in_one_message(tmp_path: Path, write_page) -> None:
     for stem in "abc":
-        spoil(write_page(tmp_path, ["un"], stem), POLYGON, "")
+        spoil(without_baselines(write_page(tmp_path, ["un"], stem)), POLYGON, "")
     with pytest.raises(InputError, match=r"x/a/l0: .*and 2 more"):
         PageXml(tmp_path, name="x")
 
@@ -259,3 +264,81 @@ def test_a_page_whose_lines_ignore_exif_is_opened_as_stored(htr_data: Path) -> N
     path = htr_data / "samples" / "testaments" / "TestamentsDePoilus_will_AD78_0005-0.xml"
     page = read_page(path)
     assert open_page(page, path.with_suffix(".jpg")).shape == (page.height, page.width)
+
+
+def test_pages_that_cannot_be_read_and_pages_without_image_are_counted_as_asked(tmp_path: Path, write_page) -> None:
+    for stem in "abcd":
+        write_page(tmp_path, ["un", stem], stem)
+    (tmp_path / "a.xml").write_text("<html/>")
+    (tmp_path / "b.png").unlink()
+    spoil(tmp_path / "c.xml", 'imageWidth="240"', 'imageWidth="480"')
+    for stem, words in (("a", "neither PAGE nor ALTO"), ("b", "no image"), ("c", "drawn on 480 x 80")):
+        with pytest.raises(InputError, match=words):
+            PageXml(tmp_path, xml=f"{stem}.xml")
+    reader = PageXml(tmp_path, name="x", faulty="skip")
+    assert reader.texts == ["un", "d"]
+    assert [(skipped.id, skipped.kind) for skipped in reader.skipped] == [
+        ("x/a", "file that is no page"),
+        ("x/b/l0", "line of a page with no image"),
+        ("x/b/l1", "line of a page with no image"),
+        ("x/c/l0", "line of a page with no image that fits"),
+        ("x/c/l1", "line of a page with no image that fits"),
+    ]
+    assert "b.png" in reader.skipped[1].detail
+
+
+@pytest.mark.parametrize("preload", [True, False])
+def test_a_line_with_a_baseline_only_is_read_and_told(tmp_path: Path, write_page, preload: bool) -> None:
+    spoil(write_page(tmp_path, ["un", "deux"]), POLYGON, "")
+    reader = PageXml(tmp_path, name="x", preload=preload)
+    assert reader.texts == ["un", "deux"]
+    assert reader.mended == {"x/page/l0": "polygon made from the baseline"}
+    assert not reader.skipped
+    page = cv2.imread(str(tmp_path / "page.png"), cv2.IMREAD_GRAYSCALE)
+    np.testing.assert_array_equal(reader[0].image, page[2:42, 2:238])  # the baseline at 30, the next at 70
+
+
+@pytest.mark.parametrize(
+    ("baseline", "text", "turns"),
+    [("150,10 150,190", "abc", 1), ("150,190 150,10", "abc", -1), ("150,190 150,10", "春秋曰", 1), ("", "春秋曰", 1)],
+)
+def test_upright_lines_are_turned_to_be_read_where_that_is_asked(
+    tmp_path: Path, baseline: str, text: str, turns: int
+) -> None:
+    page = np.random.default_rng(0).integers(0, 256, (200, 300), dtype=np.uint8)
+    assert cv2.imwrite(str(tmp_path / "p.png"), page)
+    (tmp_path / "p.xml").write_text(
+        '<PcGts><Page imageFilename="p.png" imageWidth="300" imageHeight="200"><TextRegion id="r"><TextLine id="l">'
+        f'<Coords points="130,10 170,10 170,190 130,190"/><Baseline points="{baseline}"/><TextEquiv><Unicode>{text}'
+        "</Unicode></TextEquiv></TextLine></TextRegion></Page></PcGts>",
+        encoding="utf-8",
+    )
+    for preload in (True, False):
+        reader = PageXml(tmp_path, turn="read", max_height=500, preload=preload)
+        np.testing.assert_array_equal(reader[0].image, np.rot90(page[10:190, 130:170], turns))
+        assert reader.sizes == [(40, 180)]
+        reader = PageXml(tmp_path, turn="level", max_height=500, preload=preload)
+        np.testing.assert_array_equal(reader[0].image, page[10:190, 130:170])
+        assert reader.sizes == [(180, 40)]
+
+
+def test_splits_may_be_drawn_by_shares_with_no_group_in_two(tmp_path: Path, write_page) -> None:
+    for folder in ("anna", "bert", "carl", "dora"):
+        for stem in ("1", "2"):
+            write_page(tmp_path / folder, [f"{folder} {stem}"], f"{folder}_{stem}")
+    shares = {"train": 0.5, "val": 0.25, "test": 0.25}
+    for group in ("(.+)_", "(.+)/"):
+        readers = {split: PageXml(tmp_path, splits=shares, split=split, group=group) for split in shares}
+        groups = [set(reader.groups) for reader in readers.values()]
+        assert [len(each) for each in groups] == [2, 1, 1]
+        assert set.union(*groups) == {"anna", "bert", "carl", "dora"}
+        assert sorted(text for reader in readers.values() for text in reader.texts) == sorted(PageXml(tmp_path).texts)
+    by_page = [len(PageXml(tmp_path, splits=shares, split=split)) for split in shares]
+    assert by_page == [4, 2, 2]
+    train = {seed: PageXml(tmp_path, splits=shares, split="train", seed=seed).texts for seed in range(4)}
+    assert len({tuple(texts) for texts in train.values()}) > 1
+    assert PageXml(tmp_path, splits=shares, split="train", seed=3).texts == train[3]
+
+
+def test_copiste_has_no_line_to_mend(htr_data: Path) -> None:
+    assert not PageXml(htr_data / "copiste", preload=False, **COPISTE).mended

@@ -1,11 +1,9 @@
 """Lines of PAGE and ALTO files, cut out of their page images."""
 
-import csv
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from importlib import resources
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,32 +11,43 @@ from jaxtyping import UInt8
 from numpy import ndarray
 from rich.progress import track
 
-from htr_lightning.data.document import Line, Page, baseline_angle, find_image, read_page
-from htr_lightning.data.image import crop_line, page_box, read_image, shrink_to_height
+from htr_lightning.data import archive
+from htr_lightning.data.document import Line, Page, baseline_angle, expand, find_image, read_page
+from htr_lightning.data.image import crop_line, read_image, read_size, shrink_to_height
+from htr_lightning.data.outline import outline, reading_angle
 from htr_lightning.data.sample import Sample, Skipped
+from htr_lightning.data.split import draw_splits, read_splits
 from htr_lightning.errors import InputError
 
-MAX_SLOPE = 45.0  # degrees; a steeper baseline is a vertical or an upside-down line and is left as it stands
-EMPTY, FAULTY = ("error", "skip", "keep"), ("error", "skip")
+MAX_SLOPE = 45.0  # degrees; a steeper baseline is a vertical or an upside-down line
+EMPTY, FAULTY, TURN = ("error", "skip", "keep"), ("error", "skip"), ("level", "read")
 LEVEL = 0.3  # degrees; turning by less than this only blurs
 
 
 class PageXml(Sequence[Sample]):
     """The lines of a folder of PAGE or ALTO files, in page and reading order.
 
+    Lines without a polygon that holds them get one from their baseline (see `outline`); `mended` says which.
+
     Args:
-        root: folder of the data; None: what `fetch` returns.
+        root: folder of the data, or a zip archive of it; None: what `fetch` returns.
         fetch: downloads the data and returns its folder.
-        xml: glob of the XML files below `root`.
-        images: folder of the page images below `root`; None: beside each XML file.
+        xml: glob of the XML files below `root`. Where a mets.xml is among them, the pages are those that it lists.
+        images: folder of the page images below `root`; None: beside each XML file, or above a folder page or alto.
         splits: table `page<TAB>split` (page is the XML's stem) as a file below `root`, a full path, or
-            `package:NAME` for one that ships with htr_lightning; None: every page.
+            `package:NAME` for one that ships with htr_lightning; or the shares of the pages to draw for each split,
+            such as {train: 0.8, val: 0.1, test: 0.1}, where no group is in two splits; None: every page.
         split: the split to read; None: every page.
+        seed: of the lot that draws the splits.
         name: first part of every sample id.
-        group: regular expression whose first group, matched on the page's stem, names the writer or document.
+        group: regular expression whose first group, matched on the page's stem, names the writer or document; one
+            with a slash is matched on the path below `root`: `(.+)/` groups by folder.
         max_height: crops taller than this are reduced to it, in pixels.
+        turn: "read": every line is turned so that it reads from left to right (see `reading_angle`; a column of
+            Chinese is turned counter-clockwise); "level": only slopes below 45 degrees are turned, others stay.
         empty: what to do with a line without text: "error", "skip" (counted) or "keep".
-        faulty: what to do with a line that cannot be cut out: "error" or "skip" (counted).
+        faulty: what to do with a line that cannot be cut out, and with a page that cannot be read or has no image:
+            "error" or "skip" (counted).
         preload: cut all lines out at once and keep them in memory (a page is decoded once, not once a line).
     """
 
@@ -48,58 +57,71 @@ class PageXml(Sequence[Sample]):
         fetch: Callable[[], Path] | None = None,
         xml: str = "**/*.xml",
         images: str | None = None,
-        splits: str | None = None,
+        splits: str | Mapping[str, float] | None = None,
         split: str | None = None,
+        seed: int = 0,
         name: str | None = None,
         group: str = "(.*)",
         max_height: int = 128,
+        turn: str = "level",
         empty: str = "error",
         faulty: str = "error",
         preload: bool = True,
     ) -> None:
         if root is None and fetch is None:
             raise InputError("data.root is not set; give the folder of the pages, as in data.root=FOLDER")
-        for option, value, choices in (("empty", empty, EMPTY), ("faulty", faulty, FAULTY)):
+        for option, value, choices in (("turn", turn, TURN), ("empty", empty, EMPTY), ("faulty", faulty, FAULTY)):
             if value not in choices:
                 raise InputError(f"data.reader.{option}={value}: use one of {', '.join(choices)}")
         if Path(xml).is_absolute():
             raise InputError(f"data.reader.xml={xml}: give a pattern below data.root, such as **/*.xml")
         try:
-            writers = re.compile(group)
+            self._writers = re.compile(group)
         except re.error as error:
             raise InputError(f"data.reader.group={group}: not a regular expression ({error})") from None
-        if not writers.groups:
+        if not self._writers.groups:
             raise InputError(f"data.reader.group={group}: put the part that names the writer in parentheses")
-        self.root = Path(root) if root is not None else fetch()  # type: ignore[misc]
-        self.max_height = max_height
+        given = Path(root) if root is not None else fetch()  # type: ignore[misc]
+        self.root = archive.folder(given)
+        self.max_height, self.turn = max_height, turn
         self.skipped: list[Skipped] = []
-        name = name or self.root.name
-        entries: list[_Entry] = []
+        self.mended: dict[str, str] = {}  # by sample id: how the line's polygon differs from the file's
+        name = name or (given.name if given.is_dir() else given.stem)
+        self._entries: list[_Entry] = []
         faults: list[str] = []
-        paths = self._paths(xml, splits, split)
+        paths, unlisted = self._paths(xml)
+        for path in unlisted:
+            self.skipped.append(Skipped(f"{name}/{self._where(path)}", "file that the METS beside it does not list"))
+        paths = self._of_split(paths, splits, split, seed)
         stems = Counter(path.stem for path in paths)
         for path in paths:
-            title = path.stem if stems[path.stem] == 1 else path.relative_to(self.root).with_suffix("").as_posix()
-            page = read_page(path)
-            image = find_image(page, self.root / images if images else None)
-            writer = writers.match(path.stem)
-            for line in page.lines:
-                entry = _Entry(f"{name}/{title}/{line.id}", page, image, line, writer[1] if writer else path.stem)
-                if fault := _fault(line, page, empty, faulty):
-                    if fault.skip:
-                        self.skipped.append(Skipped(entry.id, fault.kind))
+            title = f"{name}/{path.stem if stems[path.stem] == 1 else self._where(path)}"
+            opened = self._open(path, title, self.root / images if images else None, faulty)
+            if opened is None:
+                continue
+            page, image = opened
+            for line, mended, fault in outline(page):
+                id = f"{title}/{line.id}"
+                if trouble := _trouble(line, fault, empty, faulty):
+                    if trouble.skip:
+                        self.skipped.append(Skipped(id, trouble.kind))
                     else:
-                        faults.append(f"{entry.id}: {fault.kind}: {fault.remedy}")
+                        faults.append(f"{id}: {trouble.kind}: {trouble.remedy}")
                     continue
-                entries.append(entry)
+                if mended:
+                    self.mended[id] = mended
+                self._entries.append(_Entry(id, page, image, line, self._group(path)))
         if faults:
             more = f" (and {len(faults) - 1} more such lines)" if len(faults) > 1 else ""
             raise InputError(faults[0] + more)
-        if twice := next((id for id, count in Counter(entry.id for entry in entries).items() if count > 1), None):
+        if twice := next((id for id, count in Counter(self.ids).items() if count > 1), None):
             raise InputError(f"{self.root}: two lines have the id {twice}; give pages and lines names of their own")
-        if not entries:
-            raise InputError(f"{self.root}: no line with text in split '{split}' of {xml}; check root, xml and splits")
-        self._entries = entries
+        if not self._entries:
+            kinds = Counter(skipped.kind for skipped in self.skipped)
+            why = "".join(f"; skipped: {count} x {kind}" for kind, count in kinds.items())
+            raise InputError(
+                f"{self.root}: no line with text in split '{split}' of {xml}; check root, xml and splits{why}"
+            )
         self._open_page: tuple[Path, UInt8[ndarray, "H W"]] | None = None
         self._crops: dict[int, UInt8[ndarray, "h w"]] = {}
         if preload:
@@ -136,17 +158,25 @@ class PageXml(Sequence[Sample]):
         sizes = []
         for entry in self._entries:
             xs, ys = zip(*entry.line.polygon, strict=True)
-            sizes.append((max(1, round(max(ys) - min(ys))), max(1, round(max(xs) - min(xs)))))
+            size = max(1, round(max(ys) - min(ys))), max(1, round(max(xs) - min(xs)))
+            sizes.append(size[::-1] if round(line_angle(entry.line, self.turn) / 90) % 2 else size)
         return [image.shape if (image := self._crops.get(i)) is not None else s for i, s in enumerate(sizes)]
 
-    def _paths(self, xml: str, splits: str | None, split: str | None) -> list[Path]:
-        if not self.root.is_dir():
-            raise InputError(f"{self.root}: no such folder; set data.root to where the pages are")
-        paths = sorted(self.root.glob(xml))
+    def _paths(self, xml: str) -> tuple[list[Path], list[Path]]:
+        """The files of the pages, and those that a METS leaves out."""
+        paths, unlisted = expand(sorted(self.root.glob(xml)))
         if not paths:
             raise InputError(f"{self.root}: no file matches '{xml}'; set data.root to the folder of the XML files")
+        return paths, unlisted
+
+    def _of_split(
+        self, paths: list[Path], splits: str | Mapping[str, float] | None, split: str | None, seed: int
+    ) -> list[Path]:
         if splits is None or split is None:
             return paths
+        if not isinstance(splits, str):
+            drawn = draw_splits([self._group(path) for path in paths], splits, seed)
+            return [path for path in paths if drawn[self._group(path)] == split]
         pages = read_splits(self.root, splits)
         wanted = {page for page, its in pages.items() if its == split}
         if not wanted:
@@ -159,9 +189,35 @@ class PageXml(Sequence[Sample]):
             )
         return found
 
+    def _where(self, path: Path) -> str:
+        return path.relative_to(self.root).with_suffix("").as_posix()
+
+    def _group(self, path: Path) -> str:
+        match = self._writers.match(self._where(path) if "/" in self._writers.pattern else path.stem)
+        return (match and match[1]) or path.stem
+
+    def _open(self, path: Path, title: str, images: Path | None, faulty: str) -> tuple[Page, Path] | None:
+        """A page and its image, None where it is skipped."""
+        page = None
+        kind = "file that is no page"
+        try:
+            page = read_page(path)
+            kind = "line of a page with no image"
+            image = find_image(page, images)
+            if faulty == "skip":
+                kind = "line of a page with no image that fits"
+                _check_size(page, image, read_size(image, (page.height, page.width)))
+        except InputError as error:
+            if faulty != "skip":
+                raise
+            ids = [title] if page is None else [f"{title}/{line.id}" for line in page.lines]
+            self.skipped += [Skipped(id, kind, str(error)) for id in ids]
+            return None
+        return page, image
+
     def _cut(self, entry: "_Entry", page: UInt8[ndarray, "H W"]) -> UInt8[ndarray, "h w"]:
         try:
-            return shrink_to_height(cut_line(page, entry.line), self.max_height)
+            return shrink_to_height(cut_line(page, entry.line, self.turn), self.max_height)
         except ValueError as error:
             raise InputError(f"{entry.id}: {error}; mend the line in {entry.page.path}") from None
 
@@ -187,44 +243,32 @@ def open_page(page: Page, image: Path) -> UInt8[ndarray, "H W"]:
     Raises:
         InputError: the image cannot be read, or has another size.
     """
-    stated = (page.height, page.width)
-    pixels = read_image(image, stated)
-    if all(stated) and pixels.shape != stated:
-        raise InputError(
-            f"{page.path}: drawn on {page.width} x {page.height} pixels, but {image.name} has "
-            f"{pixels.shape[1]} x {pixels.shape[0]}; use the image that the lines were drawn on"
-        )
+    pixels = read_image(image, (page.height, page.width))
+    _check_size(page, image, (pixels.shape[0], pixels.shape[1]))
     return pixels
 
 
-def cut_line(page: UInt8[ndarray, "H W"], line: Line) -> UInt8[ndarray, "h w"]:
-    """One line out of its page, turned level by its baseline where that is only a slope.
+def cut_line(page: UInt8[ndarray, "H W"], line: Line, turn: str = "level") -> UInt8[ndarray, "h w"]:
+    """One line out of its page, turned as `line_angle` says.
 
     Raises:
         ValueError: the line's polygon has fewer than three points or lies off the page.
     """
-    angle = baseline_angle(line.baseline)
-    return crop_line(page, line.polygon, angle if LEVEL < abs(angle) < MAX_SLOPE else 0.0)
+    return crop_line(page, line.polygon, line_angle(line, turn))
 
 
-def read_splits(root: Path, table: str) -> dict[str, str]:
-    """A table `page<TAB>split` with a header, as {page: split}.
+def line_angle(line: Line, turn: str) -> float:
+    """Degrees downhill by which a line is turned when it is cut out.
 
-    Raises:
-        InputError: there is no such file, or a row has not two cells.
+    Args:
+        line: with its polygon.
+        turn: "level" or "read", as `PageXml` describes them.
     """
-    kind, _, name = table.rpartition(":")
-    path = resources.files("htr_lightning.data") / "splits" / name if kind == "package" else root / table
-    if not path.is_file():
-        raise InputError(f"{path}: no such split table; set data.reader.splits to a table of page and split")
-    try:
-        text = path.read_text(encoding="utf-8")
-    except UnicodeDecodeError:
-        raise InputError(f"{path}: the split table is not UTF-8; save it as UTF-8") from None
-    rows = list(csv.reader(text.splitlines(), delimiter="\t"))[1:]
-    if bad := next((row for row in rows if len(row) != 2), None):
-        raise InputError(f"{table}: row {bad} has not the two cells page and split; mend it")
-    return dict(rows)
+    angle = reading_angle(line) if turn == "read" else baseline_angle(line.baseline)
+    quarters = 90.0 * round(angle / 90)
+    if abs(angle - quarters) <= LEVEL:
+        angle = quarters
+    return angle if turn == "read" or abs(angle) < MAX_SLOPE else 0.0
 
 
 class _Entry(NamedTuple):
@@ -235,23 +279,23 @@ class _Entry(NamedTuple):
     group: str
 
 
-class _Fault(NamedTuple):
+class _Trouble(NamedTuple):
     kind: str
     remedy: str
-    skip: bool = False
+    skip: bool
 
 
-def _fault(line: Line, page: Page, empty: str, faulty: str) -> _Fault | None:
+def _check_size(page: Page, image: Path, size: tuple[int, int]) -> None:
+    if page.height and page.width and size != (page.height, page.width):
+        raise InputError(
+            f"{page.path}: drawn on {page.width} x {page.height} pixels, but {image.name} has "
+            f"{size[1]} x {size[0]}; use the image that the lines were drawn on"
+        )
+
+
+def _trouble(line: Line, fault: str, empty: str, faulty: str) -> _Trouble | None:
     if not line.text.strip() and empty != "keep":
-        return _Fault("line without text", "transcribe it, or set data.reader.empty=skip", skip=empty == "skip")
-    skip = faulty == "skip"
-    remedy = "mend it, or set data.reader.faulty=skip"
-    if not line.polygon:
-        return _Fault("line without polygon or box", remedy, skip)
-    if len(line.polygon) < 3:
-        return _Fault(f"polygon of {len(line.polygon)} points", remedy, skip)
-    if page.height and page.width:
-        left, top, right, bottom = page_box(line.polygon, (page.height, page.width))
-        if right <= left or bottom <= top:
-            return _Fault("polygon off the page", remedy, skip)
+        return _Trouble("line without text", "transcribe it, or set data.reader.empty=skip", empty == "skip")
+    if fault:
+        return _Trouble(fault, "mend it, or set data.reader.faulty=skip", faulty == "skip")
     return None

@@ -1,0 +1,147 @@
+"""Repositories of HTR-United: where they come from, their terms, their splits."""
+
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.utils import instantiate
+
+from htr_lightning.data import download
+from htr_lightning.data.reader import htr_united as module
+from htr_lightning.data.reader.htr_united import KNOWN, htr_united, terms
+from htr_lightning.errors import InputError
+
+CATALOGUE = """schema: https://htr-united.github.io/schema/2021-10-15/schema.json
+title: CREMMA Manuscrits du 20e
+url: https://github.com/HTR-United/CREMMA-MSS-20
+authors:
+- name: "Cl\\xE9rice"
+  surname: Thibault
+- name: "Chagu\\xE9"
+  surname: Alix
+license:
+- name: CC-BY 4.0
+  url: https://creativecommons.org/licenses/by/4.0/
+"""
+SHARES = {"train": 0.5, "val": 0.25, "test": 0.25}
+
+
+@pytest.fixture
+def fetched(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[tuple[str, str | None]]:
+    """What would be downloaded: url and digest; the folder is tmp_path/repo."""
+    calls = []
+
+    def archive(url: str, name: str, files: str, digest: str | None) -> Path:
+        calls.append((url, digest))
+        return tmp_path / "repo"
+
+    monkeypatch.setattr(download, "archive", archive)
+    module._tell_terms.cache_clear()
+    return calls
+
+
+def test_a_known_repository_is_downloaded_at_its_commit_and_its_terms_are_told(
+    tmp_path: Path, write_page, fetched: list, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for stem in "abcd":
+        write_page(tmp_path / "repo" / "data", [stem], stem)
+    (tmp_path / "repo" / "htr-united.yml").write_text(CATALOGUE)
+    readers = [htr_united(split=split, splits=SHARES) for split in ("train", "val", "test")]
+    revision, digest = KNOWN["HTR-United/CREMMA-MSS-20"]
+    assert fetched == [(f"https://github.com/HTR-United/CREMMA-MSS-20/archive/{revision}.zip", digest)] * 3
+    assert sorted(text for reader in readers for text in reader.texts) == list("abcd")
+    assert [len(reader) for reader in readers] == [2, 1, 1]
+    assert all(id.startswith("CREMMA-MSS-20/") for reader in readers for id in reader.ids)
+    assert capsys.readouterr().err.splitlines() == [  # once, not once a split
+        "HTR-United/CREMMA-MSS-20: licence CC-BY 4.0 (https://creativecommons.org/licenses/by/4.0/)",
+        "HTR-United/CREMMA-MSS-20: cite Clérice Thibault, Chagué Alix: CREMMA Manuscrits du 20e. "
+        "https://github.com/HTR-United/CREMMA-MSS-20",
+    ]
+
+
+def test_any_repository_is_downloaded_at_a_commit_that_is_named(tmp_path: Path, write_page, fetched: list) -> None:
+    write_page(tmp_path / "repo")
+    htr_united(repo="someone/letters", revision="0123abc")
+    assert fetched == [("https://github.com/someone/letters/archive/0123abc.zip", None)]
+    with pytest.raises(
+        InputError,
+        match=r"revision is not set: name the commit of someone/letters .*github\.com/someone/letters/commits",
+    ):
+        htr_united(repo="someone/letters")
+
+
+@pytest.mark.parametrize("revision", ["main", "v1.0", "", "0123ABC", "0123abc/../x"])
+def test_a_revision_that_may_move_is_refused(fetched: list, revision: str) -> None:
+    with pytest.raises(InputError, match=r"data\.reader\.revision ="):
+        download.repository("someone/letters", revision)
+    assert not fetched
+
+
+@pytest.mark.parametrize("repo", ["letters", "https://github.com/someone/letters", "a/b/c", "", "a/ b"])
+def test_a_repository_of_another_form_is_refused(fetched: list, repo: str) -> None:
+    with pytest.raises(InputError, match=r"data\.repo=.*OWNER/NAME"):
+        download.repository(repo, "0123abc")
+    assert not fetched
+
+
+def test_a_digest_is_checked_only_for_the_commit_it_was_made_of(fetched: list, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setitem(KNOWN, "a/b", ("0123abc", "digest"))
+    (tmp_path / "repo").mkdir()
+    for revision in (None, "0123abc", "4567def"):
+        with pytest.raises(InputError, match="no file matches"):
+            htr_united(repo="a/b", revision=revision)
+    assert [digest for _, digest in fetched] == ["digest", "digest", None]
+
+
+def test_terms_come_from_whatever_file_states_them(tmp_path: Path) -> None:
+    assert terms(tmp_path, "a/b") == ("a/b: licence not stated, ask its authors\na/b: cite a/b. https://github.com/a/b")
+    (tmp_path / "LICENSE").write_text("\n# Attribution 4.0 International\n\n====")
+    assert "licence Attribution 4.0 International\n" in terms(tmp_path, "a/b")
+    (tmp_path / "CITATION.cff").write_text(
+        "title: Letters\nlicense: CC-BY-4.0\ndoi: 10.5281/zenodo.1\nauthors:\n- family-names: Doe\n  given-names: Jo\n"
+        "- name: An Archive\n"
+    )
+    assert terms(tmp_path, "a/b") == "a/b: licence CC-BY-4.0\na/b: cite Jo Doe, An Archive: Letters. 10.5281/zenodo.1"
+
+
+@pytest.mark.parametrize("content", ["- a list", "just text", ""])
+def test_a_catalogue_entry_of_another_form_states_nothing(tmp_path: Path, content: str) -> None:
+    (tmp_path / "htr-united.yml").write_text(content)
+    assert "not stated" in terms(tmp_path, "a/b")
+
+
+@pytest.mark.parametrize("content", [b"a: [", b"\xff\xfe\xff", b"[" * 5_000])
+def test_a_catalogue_entry_that_is_no_yaml_is_refused_in_one_line(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "htr-united.yml").write_bytes(content)
+    with pytest.raises(InputError, match=r"htr-united\.yml: no YAML") as refused:
+        terms(tmp_path, "a/b")
+    assert "\n" not in str(refused.value)
+
+
+def test_cremma_is_read_from_its_folder_by_pages_or_documents(htr_data: Path, tmp_path: Path) -> None:
+    root = htr_data / "samples" / "cremma_mss20"
+    shares = {"train": 0.8, "val": 0.1, "test": 0.1}
+    readers = [htr_united(root, split, splits=shares, preload=False) for split in shares]
+    assert sum(map(len, readers)) == 224  # as the repository's catalogue entry says
+    groups = [set(reader.groups) for reader in readers]
+    assert sum(map(len, groups)) == len(set.union(*groups)) == 13
+    by_document = htr_united(root, group="(.+)/", preload=False)
+    assert sorted(set(by_document.groups)) == [
+        "data/Lettre_de_ETessier_a_G-VTessier",
+        "data/brouillons-badinter-discours-peine-de-mort",
+    ]
+    with pytest.raises(InputError, match="2 groups of pages cannot fill 3 splits"):
+        htr_united(root, "train", splits=shares, group="(.+)/")
+    with pytest.raises(InputError, match="no such folder"):
+        htr_united(tmp_path / "nowhere")
+
+
+def test_the_config_hands_repository_and_revision_to_the_download(fetched: list, tmp_path: Path, write_page) -> None:
+    for stem in "abc":
+        write_page(tmp_path / "repo", [stem], stem)
+    with initialize_config_dir(str(Path(__file__).parent.parent.parent / "conf"), version_base="1.3"):
+        overrides = ["data=htr_united", "data.repo=someone/letters", "data.reader.revision=0123abc"]
+        config = compose("train", overrides=["run_dir=x", "name=x", *overrides])
+    data = instantiate(config.data, _convert_="all")
+    assert sorted(text for split in ("train", "val", "test") for text in data.lines(split).texts) == list("abc")
+    assert {url for url, _ in fetched} == {"https://github.com/someone/letters/archive/0123abc.zip"}

@@ -1,0 +1,63 @@
+"""Splits drawn by lot."""
+
+from collections import Counter
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from htr_lightning.data.split import draw_splits
+from htr_lightning.errors import InputError
+
+SHARES = {"train": 0.8, "val": 0.1, "test": 0.1}
+
+
+@given(st.lists(st.integers(0, 40), min_size=1, max_size=200), st.integers(0, 3))
+def test_every_group_is_in_one_split_and_every_split_has_one(numbers: list[int], seed: int) -> None:
+    groups = [f"g{number}" for number in numbers]
+    if len(set(groups)) < 3:
+        with pytest.raises(InputError, match="groups of pages cannot fill 3 splits"):
+            draw_splits(groups, SHARES, seed)
+        return
+    drawn = draw_splits(groups, SHARES, seed)
+    assert set(drawn) == set(groups)
+    assert set(drawn.values()) == set(SHARES)
+    assert draw_splits(groups[::-1], SHARES, seed) == drawn  # the order of the files is not the lot
+
+
+@pytest.mark.parametrize("pages", [10, 13, 100, 333])
+def test_shares_are_kept_to_the_page_where_groups_are_pages(pages: int) -> None:
+    counts = Counter(draw_splits([f"page_{n}" for n in range(pages)], SHARES).values())
+    for split, share in SHARES.items():
+        assert abs(counts[split] - share * pages) <= 1
+
+
+def test_shares_are_kept_to_a_group() -> None:
+    groups = [f"g{n}" for n in range(30) for _ in range(1 + n % 5)]
+    drawn = draw_splits(groups, SHARES)
+    counts = Counter(drawn[group] for group in groups)
+    for split, share in SHARES.items():
+        assert abs(counts[split] - share * len(groups)) <= 5
+
+
+def test_another_seed_draws_another_lot() -> None:
+    groups = [f"g{n}" for n in range(50)]
+    assert len({tuple(sorted(draw_splits(groups, SHARES, seed).items())) for seed in range(5)}) == 5
+
+
+def test_the_lot_is_the_same_on_every_machine() -> None:
+    drawn = draw_splits([f"page_{n}" for n in range(10)], SHARES)
+    assert [page for page, split in drawn.items() if split != "train"] == ["page_5", "page_6"]
+
+
+def test_a_share_of_nothing_gets_nothing() -> None:
+    drawn = draw_splits(["a", "b"], {"train": 0.5, "val": 0.5, "test": 0})
+    assert sorted(drawn.values()) == ["train", "val"]
+
+
+@pytest.mark.parametrize(
+    "shares", [{"train": 0.8}, {"train": 0.8, "dev": 0.2}, {"train": 1.5, "val": -0.5}, {"train": float("nan")}]
+)
+def test_shares_that_are_none_are_refused(shares: dict[str, float]) -> None:
+    with pytest.raises(InputError, match=r"data\.reader\.splits="):
+        draw_splits(["a", "b", "c"], shares)
