@@ -58,8 +58,7 @@ def open_data(overrides: Sequence[str]) -> tuple[LineDataModule, str]:
     settings.pop("augment", None)
     if "preload" in settings["reader"]:
         settings["reader"]["preload"] = False  # every line is read once, so none is kept in memory
-    kept = {key: settings.get(key) for key in ("root", "pack", "reader")}
-    fingerprint = sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
+    fingerprint = sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
     return instantiate(settings, _convert_="all"), fingerprint
 
 
