@@ -16,12 +16,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import cv2
-import pyarrow as pa
 from hydra.utils import instantiate
 from jaxtyping import UInt8
 from numpy import ndarray
 from omegaconf import OmegaConf
-from pyarrow.parquet import ParquetWriter
 
 from htr_lightning.data.datamodule import LineDataModule
 from htr_lightning.data.document import Line, Page
@@ -118,6 +116,9 @@ def to_pylaia(rows: Iterable[Row], folder: Path) -> None:
 
 def to_parquet(rows: Iterable[Row], folder: Path) -> None:
     """`train.parquet`, `validation.parquet`, `test.parquet` with image, text, id and group, for `datasets`."""
+    import pyarrow as pa  # 50 MB that nothing else here needs
+    from pyarrow.parquet import ParquetWriter
+
     image = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
     columns = [("image", image), ("text", pa.string()), ("id", pa.string()), ("group", pa.string())]
     features = {"image": {"_type": "Image"}} | {n: {"dtype": "string", "_type": "Value"} for n, _ in columns[1:]}
