@@ -5,18 +5,23 @@ import statistics
 import struct
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import cv2
 import numpy as np
 import torch
+from datasets import load_dataset
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from rich.console import Console
 from rich.table import Table
 from torchmetrics.text import CharErrorRate
 
+from htr_lightning.convert import convert
+from htr_lightning.data.datamodule import LineDataModule
+from htr_lightning.data.pack import PackWriter, packed_height
 from htr_lightning.data.preprocess import FitHeight
 from htr_lightning.data.reader.casia import CasiaCharacters
 from htr_lightning.data.reader.synthetic import Synthetic
@@ -24,6 +29,7 @@ from htr_lightning.evaluate import conf_dir
 from htr_lightning.metrics.edits import EditCounts
 from htr_lightning.net.backbone import ResidualBackbone
 from htr_lightning.net.crnn import CRNN
+from htr_lightning.text.normalize import Normalizer
 
 REPEATS = 5
 
@@ -123,6 +129,28 @@ def casia(characters: int = 100_000, writers: int = 25) -> tuple[float, float]:
     return rate, peak() - before
 
 
+def packed(data: LineDataModule) -> dict[str, float]:
+    """Lines a second of the training split of some data, packed, and of the same lines as Hugging Face parquet.
+
+    "training" are batches made by one worker, augmented as `data` is; "decoded" are grey arrays.
+    """
+    with TemporaryDirectory() as folder:
+        file = Path(folder) / "lines.htr"
+        with PackWriter(file, packed_height(data.preprocess)) as writer:
+            writer.write("train", data.open("train"))
+        settings = {"pack": str(file), "augment": data.augment, "multiple": data.multiple, "workers": 1}
+        from_file = LineDataModule(data.reader, data.preprocess, data.normalizer, **settings)
+        convert(from_file, ["train"], "parquet", Path(folder) / "parquet")
+        source = str(Path(folder) / "parquet" / "train.parquet")
+        table = load_dataset("parquet", data_files=source, split="train", cache_dir=folder)
+        lines, loader = from_file.lines("train").reader, from_file.loader("train", training=True)
+        return {
+            "training": len(lines) / seconds(lambda: sum(len(batch.ids) for batch in loader)),
+            "decoded": len(lines) / seconds(lambda: [sample.image.size for sample in lines]),
+            "datasets decoded": len(lines) / seconds(lambda: [np.asarray(row["image"]).size for row in table], 2),
+        }
+
+
 def main() -> None:
     """Print the table."""
     torch.set_num_threads(1)  # as training does
@@ -144,6 +172,13 @@ def main() -> None:
     table.add_row("CRNN training, float32, 500 columns", f"{full:,.0f}", "")
     table.add_row("CRNN training, bfloat16", f"{half:,.0f}", f"{half / full:.2f} x float32")
     table.add_row("CRNN reading, float32", f"{read:,.0f}", f"{read / full:.2f} x training")
+    few = partial(Synthetic, lines={"train": 1000}, hands={"train": 100})
+    rates = packed(LineDataModule(few, FitHeight(32, 8), Normalizer()))
+    feeding, decoded, theirs = rates["training"], rates["decoded"], rates["datasets decoded"]
+    table.add_row(
+        "packed lines to training, one worker", f"{feeding:,.0f}", f"{feeding / full:.0f} x CRNN training, float32"
+    )
+    table.add_row("packed lines as grey arrays", f"{decoded:,.0f}", f"{decoded / theirs:.0f} x datasets from parquet")
     Console().print(table)
 
 

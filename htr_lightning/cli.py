@@ -2,6 +2,8 @@
 
 import json
 import sys
+from collections import Counter
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -14,6 +16,7 @@ from htr_lightning import __version__, command
 from htr_lightning.errors import InputError
 
 if TYPE_CHECKING:
+    from htr_lightning.data.sample import Reader
     from htr_lightning.transcribe import Reading
 
 typer_app = typer.Typer(
@@ -23,6 +26,8 @@ typer_app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 Checkpoint = Annotated[str, typer.Argument(help="Checkpoint of a run: runs/DAY/TIME-NAME/checkpoints/best.ckpt")]
+Overrides = Annotated[list[str] | None, typer.Argument(help="Hydra overrides: data=copiste data.root=...")]
+Splits = Annotated[list[str] | None, typer.Option("--split", help="Only this split; more than once for several")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N")]
 
 
@@ -99,7 +104,7 @@ def _line(reading: "Reading", format: str) -> str:
 @typer_app.command()
 def evaluate(
     checkpoint: Checkpoint,
-    overrides: Annotated[list[str] | None, typer.Argument(help="Hydra overrides: data=copiste data.root=...")] = None,
+    overrides: Overrides = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the result [default: beside the checkpoint]")] = None,
     split: Annotated[Literal["train", "val", "test"], typer.Option(help="Split to read")] = "test",
     device: Device = "auto",
@@ -122,6 +127,71 @@ def evaluate(
     write(folder, predictions, totals, about)
     print(f"CER {totals.cer:.2%}  WER {totals.wer:.2%}  {totals.edits} edits / {totals.characters} characters "
           f"in {totals.lines} lines -> {folder}")  # fmt: skip
+
+
+@typer_app.command()
+def pack(
+    overrides: Overrides = None,
+    out: Annotated[Path | None, typer.Option(help="The file to write; an interrupted one is gone on with")] = None,
+    split: Splits = None,
+    check: Annotated[Path | None, typer.Option(help="A packed file to read whole instead, to see it is sound")] = None,
+) -> None:
+    """Decode a data set once into one file; `data.pack=FILE` then trains from it.
+
+    Lines are kept in grey at the height of the model, before augmentation: model=... and model.preprocess.height=...
+    say which that is.
+    """
+    from htr_lightning.convert import open_data
+    from htr_lightning.data.datamodule import SPLITS
+    from htr_lightning.data.pack import Pack, PackWriter, packed_height, packed_splits
+
+    if (out is None) == (check is None):
+        raise InputError("name the file to write with --out FILE, or one to check with --check FILE")
+    if check is not None:
+        for name in packed_splits(check):
+            packed = Pack(check, name)
+            with _progress(f"checking {name}", len(packed)) as progress:
+                for _ in packed:
+                    progress.advance(progress.task_ids[0])
+            print(f"{name}: {len(packed)} lines, sound")
+        return
+    assert out is not None
+    data, source = open_data(overrides or [])
+    with PackWriter(out, packed_height(data.preprocess), source) as writer:
+        for name in split or SPLITS:
+            reader = data.open(name)
+            with _progress(f"packing {name}", len(reader)) as progress:
+                writer.write(name, reader, partial(progress.advance, progress.task_ids[0]))
+            print(f"{name}: {len(reader)} lines" + _tell(reader))
+    print(f"{out}: {out.stat().st_size / 1e6:,.1f} MB")
+
+
+@typer_app.command()
+def convert(
+    to: Annotated[Literal["kraken", "pylaia", "parquet", "page"], typer.Option(help="Form to write")],
+    out: Annotated[Path, typer.Option(help="Folder to write into; it must be empty or new")],
+    overrides: Overrides = None,
+    split: Splits = None,
+) -> None:
+    """Write a data set as other programs read it, with references normalised as for training."""
+    from htr_lightning.convert import convert as write
+    from htr_lightning.convert import open_data
+    from htr_lightning.data.datamodule import SPLITS
+
+    data, _ = open_data(overrides or [])
+    names = list(dict.fromkeys(split or SPLITS))
+    total = sum(len(data.lines(name)) for name in names)
+    with _progress("writing", total) as progress:
+        write(data, names, to, out, partial(progress.advance, progress.task_ids[0]))
+    for name in names:
+        print(f"{name}: {len(data.lines(name))} lines" + _tell(data.lines(name).reader))
+    print(out)
+
+
+def _tell(reader: "Reader") -> str:
+    """What a reader left out on request."""
+    kinds = Counter(skipped.kind for skipped in reader.skipped)
+    return "".join(f", {count} skipped ({kind})" for kind, count in kinds.items())
 
 
 def _progress(title: str, total: int) -> Progress:

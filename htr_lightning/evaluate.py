@@ -9,7 +9,7 @@ import torch
 from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.utils import instantiate
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from htr_lightning import checkpoint
 from htr_lightning.data.datamodule import LineDataModule
@@ -24,6 +24,13 @@ def conf_dir() -> Path:
     return here / "conf" if (here / "conf").is_dir() else here.parent / "conf"
 
 
+def compose_train(overrides: Sequence[str]) -> DictConfig:
+    """The config of train.py with overrides."""
+    with initialize_config_dir(str(conf_dir().resolve()), version_base="1.3"):
+        # Only our own groups: the folder one stands in may hold a `data` of anybody's.
+        return compose("train", overrides=["hydra.searchpath=[]", *overrides])
+
+
 def data_for(recognizer: Recognizer, overrides: Sequence[str] = ()) -> LineDataModule:
     """The data that overrides describe, prepared as the recognizer needs it.
 
@@ -36,9 +43,7 @@ def data_for(recognizer: Recognizer, overrides: Sequence[str] = ()) -> LineDataM
     card = recognizer.card
     named = any(override.lstrip("+").startswith("data=") for override in overrides)
     if named:
-        with initialize_config_dir(str(conf_dir().resolve()), version_base="1.3"):
-            # Only our own groups: the folder one stands in may hold a `data` of anybody's.
-            config = compose("train", overrides=["hydra.searchpath=[]", *overrides])
+        config = compose_train(overrides)
         OmegaConf.set_struct(config, False)
         config.model = card["model"]
     else:

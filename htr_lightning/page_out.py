@@ -28,7 +28,7 @@ def to_page_xml(source: Source, readings: Sequence[Reading]) -> bytes:
         root = parse(source.path)
         if local(root) == "PcGts":
             return _replaced(root, readings)
-    return _new(source, readings)
+    return new_page(source, readings)
 
 
 def _replaced(root: ElementTree.Element, readings: Sequence[Reading]) -> bytes:
@@ -51,7 +51,8 @@ def _replaced(root: ElementTree.Element, readings: Sequence[Reading]) -> bytes:
     return ElementTree.tostring(root, encoding="utf-8", xml_declaration=True)
 
 
-def _new(source: Source, readings: Sequence[Reading]) -> bytes:
+def new_page(source: Source, readings: Sequence[Reading]) -> bytes:
+    """A PAGE 2019 file of a source with its lines; one that was not read has the text that the source gives it."""
     ElementTree.register_namespace("", NAMESPACE)
     space = f"{{{NAMESPACE}}}"
     page = source.page

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable
 from functools import cached_property
+from typing import cast
 
 import numpy as np
 from jaxtyping import UInt8
@@ -10,6 +11,7 @@ from numpy import ndarray
 from torch.utils.data import DataLoader, Dataset
 
 from htr_lightning.data.batch import Batch, collate
+from htr_lightning.data.pack import Pack
 from htr_lightning.data.preprocess import Preprocess
 from htr_lightning.data.sample import Reader
 from htr_lightning.data.sampler import Draw, LineBatches
@@ -69,6 +71,7 @@ class LineDataModule(LightningDataModule):
         normalizer: the model's, for the same reason.
         root: folder of the data, for the reader.
         repo: public repository that the reader downloads where `root` is not given, for a reader that can.
+        pack: a file that `htr pack` wrote; its lines are read in place of the reader's.
         augment: training only.
         alphabet: characters to learn; None: those of the training texts.
         max_lines: lines a batch has at most.
@@ -85,6 +88,7 @@ class LineDataModule(LightningDataModule):
         normalizer: Normalizer,
         root: str | None = None,
         repo: str | None = None,
+        pack: str | None = None,
         augment: Augment | None = None,
         alphabet: Iterable[str] | None = None,
         max_lines: int = 16,
@@ -96,9 +100,27 @@ class LineDataModule(LightningDataModule):
         super().__init__()
         self.reader, self.preprocess, self.normalizer, self.augment = reader, preprocess, normalizer, augment
         self.max_lines, self.max_columns, self.multiple = max_lines, max_columns, multiple
-        self.root, self.repo, self.workers, self.seed = root, repo, workers, seed
+        self.root, self.repo, self.pack, self.workers, self.seed = root, repo, pack, workers, seed
         self._alphabet = None if alphabet is None else list(alphabet)
         self._lines: dict[str, Lines] = {}
+
+    def open(self, split: str) -> Reader:
+        """The reader of a split, from the packed file where there is one.
+
+        Raises:
+            InputError: there is no such split, or it has no line.
+        """
+        if split not in SPLITS:
+            raise InputError(f"'{split}' is no split; use one of {', '.join(SPLITS)}")
+        reader: Reader
+        if self.pack is not None:
+            reader = cast(Reader, Pack(self.pack, split, self.preprocess))
+        else:
+            given = {"root": self.root, "repo": self.repo}
+            reader = self.reader(split=split, **{key: value for key, value in given.items() if value is not None})
+        if not len(reader):
+            raise InputError(f"split '{split}' has no line; check data.root and the split")
+        return reader
 
     def lines(self, split: str) -> Lines:
         """The lines of a split, read once.
@@ -106,13 +128,8 @@ class LineDataModule(LightningDataModule):
         Raises:
             InputError: the split has no line, or one that cannot be used.
         """
-        if split not in SPLITS:
-            raise InputError(f"'{split}' is no split; use one of {', '.join(SPLITS)}")
         if split not in self._lines:
-            given = {"root": self.root, "repo": self.repo}
-            reader = self.reader(split=split, **{key: value for key, value in given.items() if value is not None})
-            if not len(reader):
-                raise InputError(f"split '{split}' has no line; check data.root and the split")
+            reader = self.open(split)
             for id, size in zip(reader.ids, reader.sizes, strict=True):
                 try:
                     self.preprocess.check(size)  # now rather than in the middle of a run

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from jaxtyping import Float32, UInt8
+from jaxtyping import Float32, Float64, UInt8
 from numpy import ndarray
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
@@ -16,6 +16,7 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".gif", "
 MAX_SIDE = 100_000  # pixels; more is a broken header, not a scan
 MAX_PIXELS = 260_000_000  # an A0 sheet at 400 dpi has 248 million
 MAX_COLOURED = 140_000_000  # take four bytes each, and twice that on the way to grey: an A1 sheet at 400 dpi has 124
+LEVELS = np.arange(256, dtype=np.float64)  # of grey
 
 Image.MAX_IMAGE_PIXELS = None  # Pillow's own bound warns; `read_image` refuses with a message instead
 
@@ -83,16 +84,24 @@ def grey(image: Image.Image) -> UInt8[ndarray, "H W"]:
     return np.array(image if image.mode == "L" else image.convert("L"))
 
 
-def dark_on_light(image: UInt8[ndarray, "H W"]) -> UInt8[ndarray, "H W"]:
-    """The image with dark ink on light paper, inverted where it is the other way round.
+def histogram(image: UInt8[ndarray, "H W"]) -> Float64[ndarray, "256"]:
+    """How many pixels have each grey level."""
+    return cv2.calcHist([image], [0], None, [256], (0, 256)).ravel().astype(np.float64)  # twice as fast as bincount
+
+
+def light_on_dark(counts: Float64[ndarray, "256"]) -> bool:
+    """Whether an image with this histogram has light ink on dark paper.
 
     Ink covers the smaller part of a line, so brightness has its long tail on the ink's side: the polarity is the sign
-    of the third central moment. An image without contrast is returned as it is.
+    of the third central moment. An image without contrast counts as dark on light.
     """
-    counts = np.bincount(image.ravel(), minlength=256)
-    levels = np.arange(256)
-    deviation = levels - (counts @ levels) / image.size
-    return 255 - image if np.count_nonzero(counts) > 1 and counts @ deviation**3 > 0 else image
+    deviation = LEVELS - (counts @ LEVELS) / counts.sum()
+    return bool(np.count_nonzero(counts) > 1 and counts @ (deviation * deviation * deviation) > 0)
+
+
+def dark_on_light(image: UInt8[ndarray, "H W"]) -> UInt8[ndarray, "H W"]:
+    """The image with dark ink on light paper, inverted where it is the other way round."""
+    return 255 - image if light_on_dark(histogram(image)) else image
 
 
 def crop_line(

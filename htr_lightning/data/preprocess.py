@@ -5,11 +5,11 @@ from typing import Protocol, runtime_checkable
 import cv2
 import numpy as np
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Float64, UInt8
 from numpy import ndarray
 from torch import Tensor
 
-from htr_lightning.data.image import dark_on_light
+from htr_lightning.data.image import LEVELS, dark_on_light, histogram, light_on_dark
 from htr_lightning.errors import InputError
 
 MIN_SIDE = 3  # pixels; nothing smaller holds a character
@@ -67,13 +67,16 @@ class FitHeight:
         size = (image.shape[0], image.shape[1])
         self.check(size)
         width = self.width(size)
-        if self.polarity == "auto":
-            image = dark_on_light(image)
+        counts = histogram(image)
+        if self.polarity == "auto" and light_on_dark(counts):
+            image, counts = 255 - image, counts[::-1]
         inner = (width - 2 * self.margin, self.height)
-        shrinks = image.shape[0] > self.height
-        image = cv2.resize(image, inner, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+        if (image.shape[1], image.shape[0]) != inner:
+            shrinks = image.shape[0] > self.height
+            image = cv2.resize(image, inner, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+            counts = histogram(image)
         ink = np.zeros((1, self.height, width), dtype=np.float32)
-        ink[0, :, self.margin : width - self.margin] = stretch(image)
+        ink[0, :, self.margin : width - self.margin] = stretch(image, counts)
         return torch.from_numpy(ink)
 
 
@@ -126,14 +129,13 @@ class FixedSize:
         return torch.from_numpy(framed)[None]
 
 
-def stretch(image: UInt8[ndarray, "H W"]) -> Float[ndarray, "H W"]:
-    """Ink in [0, 1]: the median grey is paper, the darkest hundredth is full ink."""
-    cumulative = np.cumsum(np.bincount(image.ravel(), minlength=256))
-    paper = int(np.searchsorted(cumulative, image.size * 0.5))
-    darkest = int(np.searchsorted(cumulative, image.size * 0.01))
+def stretch(image: UInt8[ndarray, "H W"], counts: Float64[ndarray, "256"] | None = None) -> Float[ndarray, "H W"]:
+    """Ink in [0, 1]: the median grey is paper, the darkest hundredth is full ink; `counts`: the histogram if known."""
+    cumulative = np.cumsum(histogram(image) if counts is None else counts)
+    paper, darkest = np.searchsorted(cumulative, (image.size * 0.5, image.size * 0.01)).tolist()
     scale = max(paper - darkest, MIN_CONTRAST)
-    levels = ((paper - np.arange(256, dtype=np.float32)) / scale).clip(0, 1)
-    return levels[image]
+    levels = ((paper - LEVELS.astype(np.float32)) / scale).clip(0, 1)
+    return cv2.LUT(image, levels)
 
 
 def _check_side(size: tuple[int, int]) -> None:

@@ -1,0 +1,220 @@
+"""Data sets in the forms of others: kraken's pairs, PyLaia's tables, Hugging Face parquet, PAGE.
+
+The texts are the references as training has them: normalised, in logical order.
+"""
+
+import csv
+import json
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack
+from hashlib import sha256
+from itertools import groupby, islice
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import cv2
+from hydra.utils import instantiate
+from jaxtyping import UInt8
+from numpy import ndarray
+from omegaconf import OmegaConf
+
+from htr_lightning.data.datamodule import LineDataModule
+from htr_lightning.data.document import Line, Page
+from htr_lightning.data.sample import Sample
+from htr_lightning.errors import InputError
+from htr_lightning.evaluate import compose_train
+from htr_lightning.page_out import new_page
+from htr_lightning.transcribe import Reading, Source
+
+PYLAIA = {"train": "tr", "val": "va", "test": "te"}
+HUGGING_FACE = {"train": "train", "val": "validation", "test": "test"}
+NOT_IN_XML = re.compile("[^\t\n\r -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+NAME_LENGTH = 60  # characters of a file name: 180 bytes in Chinese, of the 255 that file systems take
+GROUP = 256  # lines of a row group: what a reader of parquet decodes at once
+
+
+class Row(NamedTuple):
+    """A line on its way out."""
+
+    split: str
+    name: str  # of its files, without suffix; no two are alike
+    sample: Sample
+
+
+def open_data(overrides: Sequence[str]) -> tuple[LineDataModule, str]:
+    """The data that overrides describe for the model that they describe, and a fingerprint of all that it depends on.
+
+    Raises:
+        InputError: no data is named.
+    """
+    if not any(override.lstrip("+").startswith("data=") for override in overrides):
+        raise InputError("no data is named; give its config, as in data=copiste data.root=FOLDER")
+    settings: Any = OmegaConf.to_container(compose_train(overrides).data, resolve=True)
+    settings.pop("augment", None)
+    if "preload" in settings["reader"]:
+        settings["reader"]["preload"] = False  # every line is read once, so none is kept in memory
+    fingerprint = sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+    return instantiate(settings, _convert_="all"), fingerprint
+
+
+def convert(
+    data: LineDataModule,
+    splits: Sequence[str],
+    form: str,
+    folder: Path,
+    advance: Callable[[int], None] = lambda lines: None,
+) -> None:
+    """Write the lines of some splits into a folder.
+
+    Args:
+        data: see `open_data`.
+        splits: train, val, test.
+        form: a key of `FORMS`.
+        folder: where to; made if need be.
+        advance: called with the count of lines done, for a progress bar.
+
+    Raises:
+        InputError: the folder is not empty or cannot be made, or a line cannot be read or written in this form.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if any(folder.iterdir()):
+            raise InputError(f"{folder}: is not empty, and nothing is overwritten; choose another --out")
+    except OSError as error:
+        raise InputError(f"{folder}: {error.strerror}; choose another --out") from None
+    FORMS[form](_rows(data, splits, advance), folder)
+
+
+def to_kraken(rows: Iterable[Row], folder: Path) -> None:
+    """`SPLIT/NAME.png` beside `SPLIT/NAME.gt.txt`: kraken, Calamari, OCR-D."""
+    for split, name, sample in _listed(rows, folder):
+        _save(folder / split / f"{name}.png", sample.image)
+        _check_spaces(sample, "a text file of one line")
+        (folder / split / f"{name}.gt.txt").write_text(sample.text + "\n", encoding="utf-8")
+
+
+def to_pylaia(rows: Iterable[Row], folder: Path) -> None:
+    """`images/NAME.png`, tables `tr.txt`, `va.txt`, `te.txt` of names and their symbols, and `syms.txt` for all."""
+    symbols = set()
+    with ExitStack() as stack:
+        tables: dict[str, Any] = {}
+        for split, name, sample in _listed(rows, folder):
+            _save(folder / "images" / f"{name}.png", sample.image)
+            _check_spaces(sample, "a PyLaia table")
+            tokens = ["<space>" if character == " " else character for character in sample.text]
+            symbols.update(tokens)
+            if split not in tables:
+                path = folder / f"{PYLAIA[split]}.txt"
+                tables[split] = stack.enter_context(open(path, "w", encoding="utf-8"))
+            tables[split].write(" ".join([name, *tokens]) + "\n")
+    numbered = enumerate(["<ctc>", *sorted(symbols)])
+    (folder / "syms.txt").write_text("".join(f"{symbol} {id}\n" for id, symbol in numbered), encoding="utf-8")
+
+
+def to_parquet(rows: Iterable[Row], folder: Path) -> None:
+    """`train.parquet`, `validation.parquet`, `test.parquet` with image, text, id and group, for `datasets`."""
+    import pyarrow as pa  # 50 MB that nothing else here needs
+    from pyarrow.parquet import ParquetWriter
+
+    image = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    columns = [("image", image), ("text", pa.string()), ("id", pa.string()), ("group", pa.string())]
+    features = {"image": {"_type": "Image"}} | {n: {"dtype": "string", "_type": "Value"} for n, _ in columns[1:]}
+    schema = pa.schema(columns, metadata={"huggingface": json.dumps({"info": {"features": features}})})
+    for split, of_split in groupby(rows, key=lambda row: row.split):
+        with ParquetWriter(folder / f"{HUGGING_FACE[split]}.parquet", schema) as writer:
+            while some := list(islice(of_split, GROUP)):
+                table = [
+                    {
+                        "image": {"bytes": _png(s.image), "path": f"{name}.png"},
+                        "text": s.text,
+                        "id": s.id,
+                        "group": s.group,
+                    }
+                    for _, name, s in some
+                ]
+                writer.write_table(pa.Table.from_pylist(table, schema))
+
+
+def to_page(rows: Iterable[Row], folder: Path) -> None:
+    """Each line a page of its own, `NAME.png` and `NAME.xml`, and `splits.tsv` as `data=page_xml` reads it."""
+    with open(folder / "splits.tsv", "w", encoding="utf-8", newline="") as file:
+        table = csv.writer(file, delimiter="\t", lineterminator="\n")
+        table.writerow(["page", "split"])
+        for split, name, sample in _listed(rows, folder):
+            table.writerow([name, split])
+            _save(folder / f"{name}.png", sample.image)
+            path, (height, width) = folder / f"{name}.xml", sample.image.shape
+            corners = [(0.0, 0.0), (float(width), 0.0), (float(width), float(height)), (0.0, float(height))]
+            line = Line("line_1", sample.text, corners, [], "region_1")
+            source = Source(path, Page(path, f"{name}.png", width, height, [line]))
+            path.write_bytes(new_page(source, [Reading(source, line, None)]))
+
+
+FORMS: dict[str, Callable[[Iterable[Row], Path], None]] = {
+    "kraken": to_kraken,
+    "pylaia": to_pylaia,
+    "parquet": to_parquet,
+    "page": to_page,
+}
+
+
+def file_name(id: str, taken: Counter[str]) -> str:
+    """A file name for a sample: of letters, figures, - and _, and none twice, even where case does not count.
+
+    Args:
+        id: of the sample; its end, which tells lines apart, is kept.
+        taken: the names so far.
+    """
+    letters = re.sub(r"[^\w-]+", "_", unicodedata.normalize("NFC", id))
+    stem = letters[-NAME_LENGTH:].strip("_-") or "line"
+    name = stem
+    while taken[name.casefold()]:
+        taken[stem.casefold()] += 1
+        name = f"{stem}-{taken[stem.casefold()]}"
+    taken[name.casefold()] += 1
+    return name
+
+
+def _rows(data: LineDataModule, splits: Sequence[str], advance: Callable[[int], None]) -> Iterator[Row]:
+    taken: Counter[str] = Counter()
+    for split in splits:
+        lines = data.lines(split)
+        for index in range(len(lines)):
+            sample = lines.reader[index]
+            sample = sample._replace(text=lines.normalizer(sample.text))
+            if bad := NOT_IN_XML.search(sample.text):
+                raise InputError(
+                    f"{sample.id}: its text has U+{ord(bad[0]):04X}, which is no character of a text; take it out"
+                )
+            yield Row(split, file_name(sample.id, taken), sample)
+            advance(1)
+
+
+def _listed(rows: Iterable[Row], folder: Path) -> Iterator[Row]:
+    """The rows as they come, and `names.tsv`, which tells of each name what sample it is."""
+    with open(folder / "names.tsv", "w", encoding="utf-8", newline="") as file:
+        table = csv.writer(file, delimiter="\t", lineterminator="\n")
+        table.writerow(["name", "split", "id", "group"])
+        for row in rows:
+            table.writerow([row.name, row.split, row.sample.id, row.sample.group])
+            yield row
+
+
+def _check_spaces(sample: Sample, form: str) -> None:
+    if bad := next((c for c in sample.text if c.isspace() and c != " "), None):
+        raise InputError(
+            f"{sample.id}: its text has U+{ord(bad):04X}, which {form} cannot hold; set "
+            "model.normalizer.collapse_spaces=true"
+        )
+
+
+def _png(image: UInt8[ndarray, "H W"]) -> bytes:
+    return cv2.imencode(".png", image)[1].tobytes()
+
+
+def _save(path: Path, image: UInt8[ndarray, "H W"]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(_png(image))
