@@ -12,12 +12,12 @@ from torch.utils.data import DataLoader, Dataset
 from htr_lightning.data.preprocess import Preprocess
 from htr_lightning.data.sample import Batch, Reader, collate
 from htr_lightning.data.sampler import Draw, LineBatches
+from htr_lightning.data.split import SPLITS
 from htr_lightning.errors import InputError
 from htr_lightning.text.codec import alphabet_of
 from htr_lightning.text.normalize import Normalizer
 
 Augment = Callable[[UInt8[ndarray, "H W"], np.random.Generator], UInt8[ndarray, "h w"]]
-SPLITS = ("train", "val", "test")
 
 
 class Lines(Dataset[Batch]):
@@ -63,10 +63,11 @@ class LineDataModule(LightningDataModule):
     """A reader's three splits as batches of like width.
 
     Args:
-        reader: called with `split="train"`, `"val"` or `"test"`, and with `root` where there is one.
+        reader: called with `split="train"`, `"val"` or `"test"`, and with `root` and `repo` where they are given.
         preprocess: the model's, so that training, validation and transcription see the same pixels.
         normalizer: the model's, for the same reason.
         root: folder of the data, for the reader.
+        repo: name of the set in a collection on the net, for the reader.
         augment: training only.
         alphabet: characters to learn; None: those of the training texts.
         max_lines: lines a batch has at most.
@@ -82,6 +83,7 @@ class LineDataModule(LightningDataModule):
         preprocess: Preprocess,
         normalizer: Normalizer,
         root: str | None = None,
+        repo: str | None = None,
         augment: Augment | None = None,
         alphabet: Iterable[str] | None = None,
         max_lines: int = 16,
@@ -93,7 +95,7 @@ class LineDataModule(LightningDataModule):
         super().__init__()
         self.reader, self.preprocess, self.normalizer, self.augment = reader, preprocess, normalizer, augment
         self.max_lines, self.max_columns, self.multiple = max_lines, max_columns, multiple
-        self.root, self.workers, self.seed = root, workers, seed
+        self.root, self.repo, self.workers, self.seed = root, repo, workers, seed
         self._alphabet = None if alphabet is None else list(alphabet)
         self._lines: dict[str, Lines] = {}
 
@@ -106,7 +108,8 @@ class LineDataModule(LightningDataModule):
         if split not in SPLITS:
             raise InputError(f"'{split}' is no split; use one of {', '.join(SPLITS)}")
         if split not in self._lines:
-            reader = self.reader(split=split) if self.root is None else self.reader(split=split, root=self.root)
+            given = {"root": self.root, "repo": self.repo}
+            reader = self.reader(split=split, **{key: value for key, value in given.items() if value is not None})
             if not len(reader):
                 raise InputError(f"split '{split}' has no line; check data.root and the split")
             for id, size in zip(reader.ids, reader.sizes, strict=True):

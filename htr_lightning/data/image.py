@@ -1,6 +1,8 @@
 """Images as grey arrays: reading files, cutting lines out of pages, finding the polarity."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
 
 import cv2
@@ -14,38 +16,84 @@ from htr_lightning.errors import InputError
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".gif", ".pgm", ".jp2")
 MAX_SIDE = 100_000  # pixels; more is a broken header, not a scan
 MAX_PIXELS = 400_000_000  # an A0 sheet at 400 dpi has 250 million
+LINE_PIXELS = 50_000_000  # a line of 500 x 100,000
+FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "WEBP", "GIF", "PPM", "JPEG2000")  # others start programs or run long
+HEADER = 16384  # bytes of an image file that mostly say its size
+ORIENTATION = 0x0112  # the EXIF tag
 
 Image.MAX_IMAGE_PIXELS = None  # Pillow's own bound warns; `read_image` refuses with a message instead
 
 
-def read_image(path: str | Path, size: tuple[int, int] | None = None) -> UInt8[ndarray, "H W"]:
+def read_image(
+    path: str | Path,
+    size: tuple[int, int] | None = None,
+    content: bytes | memoryview | None = None,
+    max_pixels: int = MAX_PIXELS,
+) -> UInt8[ndarray, "H W"]:
     """The image of a file in grey, turned as its EXIF tag says.
 
     Args:
-        path: any format that Pillow opens; transparent pixels become white.
+        path: of an image in one of `FORMATS`; transparent pixels become white.
         size: expected (height, width). Some exports draw on the pixels as stored and ignore EXIF: where only the
             unturned image has this size, that one is returned.
+        content: the file's bytes, where they are kept in a table; `path` is then its name in messages.
+        max_pixels: a larger image is refused before it is decoded.
 
     Raises:
         InputError: the file is missing, not an image, cut short or too large.
     """
+    with _opened(path, content, max_pixels) as image:
+        image.load()  # turns a TIFF already, and would do so a second time later
+        stored = image.height, image.width
+        turned = ImageOps.exif_transpose(image)
+        if size is not None and (turned.height, turned.width) != size and stored == size:
+            turned = image
+        return grey(turned)
+
+
+def image_size(
+    path: str | Path, content: bytes | memoryview | None = None, max_pixels: int = MAX_PIXELS
+) -> tuple[int, int]:
+    """Height and width that `read_image` would give, from the file's header alone.
+
+    Raises:
+        InputError: the file is missing, not an image or too large.
+    """
+    if content is not None and len(content) > HEADER:
+        try:
+            return image_size(path, content[:HEADER], max_pixels)  # leaves the rest of a mapped file on the disk
+        except InputError:
+            pass  # a longer header than usual, or a fault that is told below
+    with _opened(path, content, max_pixels) as image:
+        # A TIFF is turned when it is opened, and a PNG would be decoded to look for the tag behind its pixels.
+        told = image.format != "TIFF" and (image.format != "PNG" or "exif" in image.info)
+        sideways = told and image.getexif().get(ORIENTATION) in (5, 6, 7, 8)
+        return (image.width, image.height) if sideways else (image.height, image.width)
+
+
+@contextmanager
+def _opened(path: str | Path, content: bytes | memoryview | None, max_pixels: int) -> Iterator[Image.Image]:
+    """An image of sane size, its pixels not yet decoded; what goes wrong while it is open names the file."""
     try:
-        with Image.open(path) as image:
-            if max(image.size) > MAX_SIDE or image.size[0] * image.size[1] > MAX_PIXELS:
+        # By its path Pillow would map an unpacked TIFF into memory, and scramble one that is to be turned.
+        with (
+            open(path, "rb") if content is None else BytesIO(content) as file,
+            Image.open(file, formats=FORMATS) as image,
+        ):
+            if max(image.size) > MAX_SIDE or image.size[0] * image.size[1] > max_pixels:
                 raise InputError(
                     f"{path}: {image.size[0]} x {image.size[1]} pixels is no page or line; cut or scale it"
                 )
-            stored = image.height, image.width
-            turned = ImageOps.exif_transpose(image)
-            if size is not None and (turned.height, turned.width) != size and stored == size:
-                turned = image
-            return grey(turned)
+            yield image
+    except InputError:
+        raise
     except FileNotFoundError:
         raise InputError(f"{path}: no such image; check the path or the name in the list that gave it") from None
     except UnidentifiedImageError:
         raise InputError(f"{path}: not an image that can be read; convert it to PNG, JPEG or TIFF") from None
-    except (OSError, SyntaxError, ValueError, EOFError) as error:
-        raise InputError(f"{path}: the image is damaged or cut short ({error}); copy it again") from None
+    except Exception as error:  # of damaged bytes the decoders raise anything: struct.error, KeyError, SyntaxError, ...
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InputError(f"{path}: the image is damaged or cut short ({reason}); copy it again") from None
 
 
 def grey(image: Image.Image) -> UInt8[ndarray, "H W"]:
