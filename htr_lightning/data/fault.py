@@ -37,8 +37,8 @@ def sort_out(faults: Sequence[Fault], empty: str, faulty: str) -> list[Skipped]:
         first, count = refused[0], sum(fault.kind == refused[0].kind for fault in refused)
         option = "empty" if first.kind == EMPTY else "faulty"
         raise InputError(
-            f"{first.id}: {first.kind}"
-            + (f" ({first.detail})" if first.detail else "")
+            f"{printable(first.id)}: {first.kind}"
+            + (f" ({printable(first.detail)})" if first.detail else "")
             + (f", the first of {count}" if count > 1 else "")
             + f"; mend it, or set data.reader.{option}=skip to leave such out"
         )
@@ -52,3 +52,8 @@ def encodable(text: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
+
+
+def printable(text: str) -> str:
+    """A text with a mark for every control character, so that a message stays one line."""
+    return "".join(character if character.isprintable() else "\ufffd" for character in text)

@@ -256,6 +256,8 @@ TABLE_FAULTS = [
     ("train.csv", "file,said\n0.png,\n", r"0\.png: line without text"),
     ("train.csv", "file,said\n0.png,a\n0.png,b\n", r"two lines have the id .*0\.png"),
     ("train.csv", "name,said\n0.png,a\n", r"train\.csv: no column 'file' among name, said"),
+    ("train.csv", "na\x0bme,said\n0.png,a\n", r"no column 'file' among na\ufffdme, said"),
+    ("train.csv", "file,said\nx\x0b.png,a\n", r"x\ufffd\.png\)"),
     ("train.csv", "file,said\n", r"train\.csv: no line for split 'train'"),
     ("train.csv", "", r"train\.csv: no line for split 'train'"),
     ("train.csv", b"file,said\n0.png,\xe9\n", r"train\.csv: not UTF-8 \(byte 16\)"),

@@ -15,8 +15,10 @@ from conftest import run_train
 from PIL import Image
 from pyarrow import parquet
 
+from htr_lightning import checkpoint
 from htr_lightning.data.reader.huggingface import HuggingFace, check_count
 from htr_lightning.errors import InputError
+from htr_lightning.evaluate import data_for
 
 SPLITS = {"train": "train", "val": "validation", "test": "test"}
 
@@ -260,25 +262,20 @@ def test_nothing_given_and_nothing_there_are_refused(tmp_path: Path, read: Calla
 
 
 @pytest.mark.parametrize("error", [ConnectionError("Couldn't reach the hub\n and more"), OSError("name resolution")])
-def test_without_a_network_one_line_says_what_to_do(
+def test_without_a_network_one_line_says_what_to_do_and_at_once(
     read: Callable[..., HuggingFace], monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     def fail(*_: Any, **__: Any) -> None:
         raise error
 
-    monkeypatch.setattr(datasets, "load_dataset", fail)
-    with pytest.raises(InputError, match=r"Teklia/IAM-line: not read from the hub .*set data\.root=FOLDER") as told:
-        read(None, repo="Teklia/IAM-line")
-    assert len(str(told.value).splitlines()) == 1
-
-
-def test_the_hub_client_in_its_offline_mode_is_understood(
-    read: Callable[..., HuggingFace], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
-    with pytest.raises(InputError, match=r"Teklia/IAM-line: not read from the hub"):
-        read(None, repo="Teklia/IAM-line")
+    monkeypatch.setattr("huggingface_hub.HfApi.dataset_info", fail)
+    for _ in range(2):
+        with pytest.raises(InputError, match=r"Teklia/IAM-line: not read from the hub .*set data\.root=FOLDER") as told:
+            read(None, repo="Teklia/IAM-line")
+        assert len(str(told.value).splitlines()) == 1
+        assert not datasets.config.HF_HUB_OFFLINE  # asked again the next time
+        monkeypatch.setattr("huggingface_hub.HfApi.dataset_info", lambda *_, **__: None)
+        monkeypatch.setattr(datasets, "load_dataset", fail)  # it breaks off later
 
 
 @pytest.mark.parametrize("streaming", [False, True])
@@ -307,6 +304,7 @@ def _hub(monkeypatch: pytest.MonkeyPatch, folder: Path) -> list[tuple[str, str |
         return real("parquet", data_files=files, streaming=streaming, cache_dir=cache_dir or str(folder / "cache"))
 
     monkeypatch.setattr(datasets, "load_dataset", load)
+    monkeypatch.setattr("huggingface_hub.HfApi.dataset_info", lambda *_, **__: None)
     return asked
 
 
@@ -318,3 +316,19 @@ def test_the_command_trains_from_the_hub(tmp_path: Path, monkeypatch: pytest.Mon
     run = run_train(tmp_path / "run", "data=huggingface", "data.repo=Teklia/Some-line", *short)
     assert (run / "checkpoints" / "last.ckpt").is_file()
     assert {name for name, _ in asked} == {"Teklia/Some-line"}
+    recognizer = checkpoint.load(run / "checkpoints" / "best.ckpt")
+    with pytest.raises(InputError, match=r"data\.repo is not set"):
+        data_for(recognizer).lines("test")  # what a checkpoint names is not downloaded
+    assert len(data_for(recognizer, ["data.repo=Teklia/Some-line"]).lines("test")) == 3
+
+
+def test_a_set_that_the_hub_does_not_have_is_refused(
+    read: Callable[..., HuggingFace], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise datasets.exceptions.DatasetNotFoundError("Dataset 'who/what' doesn't exist")
+
+    monkeypatch.setattr("huggingface_hub.HfApi.dataset_info", lambda *_, **__: None)
+    monkeypatch.setattr(datasets, "load_dataset", fail)
+    with pytest.raises(InputError, match=r"who/what: no such set on the hub, or one for which you must log in"):
+        read(None, repo="who/what")

@@ -3,22 +3,25 @@
 import csv
 import re
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import cached_property
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import datasets
+import huggingface_hub
 import pyarrow.compute
 from pyarrow.parquet import ParquetFile
 
-from htr_lightning.data.fault import EMPTY, Fault, encodable, sort_out
+from htr_lightning.data.fault import EMPTY, Fault, encodable, printable, sort_out
 from htr_lightning.data.image import LINE_PIXELS, image_size, read_image
 from htr_lightning.data.reader.folder import exists
 from htr_lightning.data.sample import Sample
 from htr_lightning.data.split import Splits, lines_of, part_of
 from htr_lightning.errors import InputError
+
+TIMEOUT = 10  # seconds that the hub has to answer
 
 Rows = Any  # a datasets.Dataset, or the IterableDataset of a stream
 
@@ -85,7 +88,7 @@ class HuggingFace(Sequence[Sample]):
         columns = [text] if group is None else [text, group]
         held = list(rows.column_names or rows.features or [])
         if lacking := [column for column in [image, *columns] if column not in held]:
-            raise InputError(f"{self._source}: no column '{lacking[0]}' among {', '.join(held)[:200]}; set "
+            raise InputError(f"{self._source}: no column '{lacking[0]}' among {printable(', '.join(held)[:200])}; set "
                              "data.reader.image, text and group to the names of the columns")  # fmt: skip
         with _named(self._source):
             texts, *others = _columns(rows, columns, self._source)
@@ -172,17 +175,43 @@ def _from_hub(
     repo: str, part: str, subset: str | None, revision: str | None, streaming: bool, cache: str | None
 ) -> Rows:
     try:
-        parts = datasets.load_dataset(repo, subset, revision=revision, streaming=streaming, cache_dir=cache)
+        with nullcontext() if _answers(repo, revision) else _offline():
+            parts = datasets.load_dataset(repo, subset, revision=revision, streaming=streaming, cache_dir=cache)
     except datasets.exceptions.DatasetNotFoundError:
         raise InputError(f"{repo}: no such set on the hub, or one for which you must log in (`hf auth login`); check "
                          "data.repo and data.reader.revision") from None  # fmt: skip
-    except Exception as error:  # of the network, the hub's client raises the errors of whatever it is built on
+    except Exception as error:  # as in `_answers`
         raise InputError(f"{repo}: not read from the hub ({_reason(error)}); get its files where there is a network, "
                          f"`hf download {repo} --repo-type dataset --local-dir FOLDER`, and set data.root=FOLDER"
                          ) from None  # fmt: skip
     if part not in parts:
         raise InputError(_no_part(repo, part, sorted(map(str, parts))))
     return parts[part]
+
+
+def _answers(repo: str, revision: str | None) -> bool:
+    """Whether the hub answers, be it that there is no such set."""
+    try:
+        huggingface_hub.HfApi().dataset_info(repo, revision=revision, timeout=TIMEOUT)
+    except huggingface_hub.errors.HfHubHTTPError:
+        return True
+    except Exception:  # of the network, the hub's client raises the errors of whatever it is built on
+        return False
+    return True
+
+
+@contextmanager
+def _offline() -> Iterator[None]:
+    """What was fetched before is taken, and a hub that does not answer is not asked again and again for a minute."""
+    settings: tuple[Any, ...] = (huggingface_hub.constants, datasets.config)
+    before = [setting.HF_HUB_OFFLINE for setting in settings]
+    try:
+        for setting in settings:
+            setting.HF_HUB_OFFLINE = True
+        yield
+    finally:
+        for setting, value in zip(settings, before, strict=True):
+            setting.HF_HUB_OFFLINE = value
 
 
 def _from_folder(root: Path, part: str, streaming: bool, cache: str | None) -> Rows:
@@ -220,8 +249,8 @@ def _belongs(path: Path, part: str) -> bool:
 
 
 def _no_part(source: str, part: str, held: list[str]) -> str:
-    return (f"{source}: no part '{part}' among {', '.join(held)[:200]}; set data.reader.splits to the names of "
-            "the parts, or to a share of the training part, as in data.reader.splits.test=0.1")  # fmt: skip
+    return (f"{source}: no part '{part}' among {printable(', '.join(held)[:200])}; set data.reader.splits to "
+            "the names of the parts, or to a share of the training part, as in data.reader.splits.test=0.1")  # fmt: skip
 
 
 def _columns(rows: Rows, names: Sequence[str], source: str) -> list[list[str]]:

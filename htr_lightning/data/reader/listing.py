@@ -8,7 +8,7 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
-from htr_lightning.data.fault import Fault
+from htr_lightning.data.fault import Fault, printable
 from htr_lightning.data.image import SUFFIXES
 from htr_lightning.data.reader.folder import Entry, exists
 from htr_lightning.errors import InputError
@@ -209,7 +209,7 @@ def read_rows(
                 header = list(range(len(row))) if all(isinstance(column, int) for column in columns) else row
                 if lacking := [column for column in columns if column not in header]:
                     raise InputError(
-                        f"{path}: no column '{lacking[0]}' among {', '.join(map(str, header))[:200]}; "
+                        f"{path}: no column '{lacking[0]}' among {printable(', '.join(map(str, header))[:200])}; "
                         "set data.reader.listing to the names of the columns"
                     )
                 if header is row:
