@@ -10,6 +10,7 @@ from lightning import Trainer, seed_everything
 from omegaconf import DictConfig
 
 from htr_lightning import checkpoint, command
+from htr_lightning.transfer import transfer
 
 
 @hydra.main(version_base="1.3", config_path=str(Path(__file__).resolve().parent / "conf"), config_name="train")
@@ -22,6 +23,8 @@ def main(config: DictConfig) -> float:
     if config.resume is not None:
         checkpoint.read(config.resume)  # a clear word now rather than a traceback after the data is read
     data, recognizer = checkpoint.build(config)
+    if config.start is not None:
+        print(f"started from {config.start}: {transfer(recognizer, config.start)}")
     trainer: Trainer = instantiate(config.trainer)
     trainer.fit(recognizer, data, ckpt_path=config.resume, weights_only=True)
     best, score = trainer.checkpoint_callback.best_model_path, trainer.checkpoint_callback.best_model_score

@@ -1,17 +1,26 @@
 """Speed of the parts, as ratios in one run: absolute times on shared machines say little. `make bench`."""
 
+import resource
 import statistics
+import struct
 import time
 from collections.abc import Callable
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
+import cv2
 import numpy as np
 import torch
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
 from rich.console import Console
 from rich.table import Table
 from torchmetrics.text import CharErrorRate
 
 from htr_lightning.data.preprocess import FitHeight
+from htr_lightning.data.reader.casia import CasiaCharacters
 from htr_lightning.data.reader.synthetic import Synthetic
+from htr_lightning.evaluate import conf_dir
 from htr_lightning.metrics.edits import EditCounts
 from htr_lightning.net.backbone import ResidualBackbone
 from htr_lightning.net.crnn import CRNN
@@ -80,6 +89,15 @@ def crnn(width: int = 500, lines: int = 16) -> tuple[float, float, float]:
     return *trained, lines / seconds(read)
 
 
+def augmenting(name: str, lines: int = 200, size: tuple[int, int] = (64, 520)) -> float:
+    """Lines of (height, width) pixels a second that `conf/augment/NAME.yaml` distorts on one core."""
+    augment = instantiate(OmegaConf.load(conf_dir() / "augment" / f"{name}.yaml"))
+    reader = Synthetic("train", {"train": lines}, {"train": 100})
+    images = [cv2.resize(reader[i].image, size[::-1]) for i in range(lines)]
+    rngs = [np.random.default_rng(i) for i in range(lines)]
+    return lines / seconds(lambda: [augment(image, rng) for image, rng in zip(images, rngs, strict=True)])
+
+
 def fitting(lines: int = 500) -> float:
     """Lines a second that `FitHeight` brings to height 32 on one core."""
     reader = Synthetic("train", {"train": lines}, {"train": 100})
@@ -87,10 +105,31 @@ def fitting(lines: int = 500) -> float:
     return lines / seconds(lambda: [fit(image) for image in images])
 
 
+def casia(characters: int = 100_000, writers: int = 25) -> tuple[float, float]:
+    """Characters a second that `CasiaCharacters` indexes and reads from `.gnt` files, and the MB by which the peak of
+    the process's memory grows."""
+
+    def peak() -> float:
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+    each, side = -(-characters // writers), 64
+    head = struct.pack("<I2sHH", 10 + side * side, "啊".encode("gbk"), side, side)
+    before = peak()
+    with TemporaryDirectory() as folder:
+        (Path(folder) / "test").mkdir()
+        for writer in range(writers):
+            (Path(folder) / "test" / f"{writer}.gnt").write_bytes((head + bytes(side * side)) * each)
+        rate = writers * each / seconds(lambda: [sample.image.shape for sample in CasiaCharacters(folder, "test")], 1)
+    return rate, peak() - before
+
+
 def main() -> None:
     """Print the table."""
     torch.set_num_threads(1)  # as training does
+    cv2.setNumThreads(1)
     table = Table("part", "lines/s", "beside")
+    read, memory = casia()  # first, while nothing else has taken memory
+    table.add_row("CASIA characters, index and pixels", f"{read:,.0f}", f"{memory:,.0f} MB of memory")
     ours, theirs = edit_counts()
     table.add_row(
         "EditCounts, CER and WER", f"{ours:,.0f}", f"{ours / theirs:.0f} x torchmetrics' CharErrorRate (CER only)"
@@ -99,6 +138,9 @@ def main() -> None:
     full, half, read = crnn()
     table.add_row("synthetic lines, one core", f"{drawing():,.0f}", "")
     table.add_row("FitHeight, one core", f"{fitting():,.0f}", "")
+    for name in ("mild", "seed", "strong"):
+        rate = augmenting(name)
+        table.add_row(f"augment={name}, 64 x 520, one core", f"{rate:,.0f}", f"{1000 / rate:.2f} ms a line")
     table.add_row("CRNN training, float32, 500 columns", f"{full:,.0f}", "")
     table.add_row("CRNN training, bfloat16", f"{half:,.0f}", f"{half / full:.2f} x float32")
     table.add_row("CRNN reading, float32", f"{read:,.0f}", f"{read / full:.2f} x training")

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import torch
 from lightning import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import ModelCheckpoint, Timer
 from lightning.pytorch.callbacks.progress import RichProgressBar
 from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
@@ -17,7 +17,7 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
-from htr_lightning.data.sample import Batch
+from htr_lightning.data.batch import Batch
 from htr_lightning.model.base import Prediction, Recognizer
 from htr_lightning.picture import to_grey, transcription_sheet
 
@@ -173,6 +173,7 @@ class Report(Callback):
         for split, its in pl_module.card["data"].items():
             for reason, count in its["skipped"].items():
                 console.print(f"skipped on request: {count} x {reason} ({split})")
+        console.print(f"training ends after {' or '.join(_bounds(trainer))}")
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):  # so that the runs of a sweep can be told apart
                 logger.log_hyperparams(pl_module.card["training"] | {"model": pl_module.card["model"]})
@@ -244,6 +245,14 @@ def summary_table(summary: dict[str, Any], folder: Path) -> Table:
     table.add_row("run folder", _relative(folder))
     table.add_row("pictures", _relative(folder / "transcriptions"))
     return table
+
+
+def _bounds(trainer: Trainer) -> list[str]:
+    """What ends a run, whichever comes first: a data config may bring a clock that the user did not ask for."""
+    timer = find(trainer, Timer)
+    clock = [str(timedelta(seconds=timer._duration))] if timer is not None and timer._duration else []
+    counts = {"epochs": trainer.max_epochs or -1, "steps": trainer.max_steps}
+    return clock + [f"{count} {unit}" for unit, count in counts.items() if count > 0]
 
 
 def find(trainer: Trainer, kind: type[Kind]) -> Kind | None:

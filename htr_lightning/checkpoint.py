@@ -54,7 +54,7 @@ def build(config: DictConfig) -> tuple[LineDataModule, Recognizer]:
     unknown = recognizer.check_targets(lines.reader.ids, lines.texts)
     recognizer.card = {
         "format": FORMAT,
-        "alphabet": alphabet,
+        "alphabet": recognizer.codec.alphabet,
         "model": {key: value for key, value in settings["model"].items() if key not in READING},
         "training": {key: value for key, value in settings.items() if key != "model"}
         | {key: settings["model"].get(key) for key in READING},

@@ -66,6 +66,8 @@ def transcribe(
         for source, group in groupby(readings, key=lambda reading: reading.source):
             lines = list(group)
             faults += [reading.fault for reading in lines if reading.fault]
+            for note in dict.fromkeys(reading.note for reading in lines if reading.note):
+                print(f"note: {note}", file=sys.stderr)
             if format != "page":
                 for reading in lines:
                     if reading.transcription is not None:

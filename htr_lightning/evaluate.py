@@ -34,15 +34,13 @@ def data_for(recognizer: Recognizer, overrides: Sequence[str] = ()) -> LineDataM
         InputError: an override does not fit.
     """
     card = recognizer.card
-    if any(override.lstrip("+").startswith("data=") for override in overrides):
+    named = any(override.lstrip("+").startswith("data=") for override in overrides)
+    if named:
         with initialize_config_dir(str(conf_dir().resolve()), version_base="1.3"):
             # Only our own groups: the folder one stands in may hold a `data` of anybody's.
             config = compose("train", overrides=["hydra.searchpath=[]", *overrides])
         OmegaConf.set_struct(config, False)
         config.model = card["model"]
-        settings = OmegaConf.to_container(config.data, resolve=True)
-        assert isinstance(settings, dict)
-        own: Any = None
     else:
         config = OmegaConf.create({"data": card["training"]["data"]})
         if config.data.get("repo") is not None:
@@ -50,16 +48,16 @@ def data_for(recognizer: Recognizer, overrides: Sequence[str] = ()) -> LineDataM
         OmegaConf.set_struct(config, True)
         for override in OverridesParser.create().parse_overrides(list(overrides)):
             OmegaConf.update(config, override.key_or_group, override.value())
-        settings = OmegaConf.to_container(config.data, resolve=True)
-        assert isinstance(settings, dict)
-        for source in ("fetch", "repo"):
-            settings["reader"].pop(
-                source, None
-            )  # what a checkpoint names is not downloaded; give data=NAME or data.root
-        own = settings
+    settings = OmegaConf.to_container(config.data, resolve=True)
+    assert isinstance(settings, dict)
+    if not named:
+        for source in ("fetch", "repo"):  # what a checkpoint names is not downloaded; give data=NAME or data.root
+            settings["reader"].pop(source, None)
+        for target in checkpoint.targets(settings):
+            checkpoint.check_target(target, (), "the checkpoint's config")
     settings |= {key: card["model"][key] for key in ("preprocess", "normalizer")} | {"alphabet": card["alphabet"]}
     settings.pop("augment", None)
-    for target in checkpoint.targets([own, card["model"]]):
+    for target in checkpoint.targets(card["model"]):
         checkpoint.check_target(target, (), "the checkpoint's config")
     data: LineDataModule = instantiate(settings, _convert_="all")
     return data
@@ -126,5 +124,7 @@ def load(path: str, device: str = "auto") -> Recognizer:
     recognizer = checkpoint.load(path)
     try:
         return recognizer.to(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
-    except (RuntimeError, AssertionError) as error:
-        raise InputError(f"--device {device}: {str(error).splitlines()[0]}; use cpu or auto") from None
+    except (RuntimeError, AssertionError):
+        raise InputError(
+            f"--device {device}: no such device here; use auto, cpu, or cuda:N for an NVIDIA GPU"
+        ) from None

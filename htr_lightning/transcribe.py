@@ -10,12 +10,14 @@ from numpy import ndarray
 
 from htr_lightning.data.document import Line, Page, find_image, read_page
 from htr_lightning.data.image import SUFFIXES, read_image
+from htr_lightning.data.preprocess import FitHeight
 from htr_lightning.data.reader.page_xml import cut_line, open_page
 from htr_lightning.data.sampler import LineBatches
 from htr_lightning.errors import InputError
 from htr_lightning.model.base import Recognizer, Transcription
 
 BATCH_LINES, BATCH_COLUMNS = 32, 32768
+PAGE_ROWS = 800  # pixels; a line scanned that high is far wider
 CHUNK = 256  # lines held in memory while they are sorted by width
 
 
@@ -31,12 +33,13 @@ class Source(NamedTuple):
 
 
 class Reading(NamedTuple):
-    """One line read; `fault` says in one line why it could not be."""
+    """One line read; `fault` says in one line why it could not be, `note` what its reader should know."""
 
     source: Source
     line: Line | None  # None for an image that is one line
     transcription: Transcription | None
     fault: str | None = None
+    note: str | None = None
 
     @property
     def name(self) -> str:
@@ -130,6 +133,14 @@ def _read(recognizer: Recognizer, chunk: Sequence[tuple[Reading, UInt8[ndarray, 
                 readings[number] = readings[number]._replace(transcription=outcome)
             else:
                 readings[number] = readings[number]._replace(fault=f"{readings[number].name}: {outcome}")
+    for number, image in images:
+        if isinstance(recognizer.preprocess, FitHeight) and image.shape[0] >= max(PAGE_ROWS, image.shape[1] / 2):
+            note = (
+                f"{readings[number].name}: {image.shape[1]} x {image.shape[0]} pixels look like a page but were read "
+            )
+            readings[number] = readings[number]._replace(
+                note=note + "as one line; give the PAGE or ALTO file of its lines"
+            )
     yield from readings
 
 

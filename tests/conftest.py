@@ -106,7 +106,7 @@ def make_recognizer() -> Callable[..., CTCRecognizer]:
 
 
 def _make_recognizer(
-    alphabet: str = " abcdeunx", unknown: str = "error", shortcut_weight: float = 0.2
+    alphabet: str = " abcdeunx", unknown: str = "error", shortcut_weight: float = 0.2, gain: float = 10
 ) -> CTCRecognizer:
     def net(classes: int) -> CRNN:
         backbone = ResidualBackbone([8, 8, 16], [1, 1, 1], [[1, 1], [2, 2], [2, 1]], stem=8)
@@ -123,7 +123,7 @@ def _make_recognizer(
         ).eval()
     with torch.no_grad():
         for weight in [*recognizer.net.recurrent.parameters(), *recognizer.net.head.parameters()]:
-            weight.mul_(10)  # as decided as a trained one, so that different lines read differently
+            weight.mul_(gain)  # as decided as a trained one, so that different lines read differently
     return recognizer
 
 

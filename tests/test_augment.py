@@ -1,18 +1,71 @@
-"""Distortions: images stay images, and the generator is the only dice."""
+"""Distortions: images stay images, no ink is lost, and the generator is the only dice."""
+
+from functools import cache
+from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+from hydra.utils import instantiate
 from numpy import ndarray
+from omegaconf import OmegaConf
 
-from htr_lightning.augment import Affine, Compose, Thickness, Transform
+from htr_lightning.augment import (
+    Affine,
+    BleedThrough,
+    Blots,
+    Compose,
+    Edges,
+    Elastic,
+    Fade,
+    Grid,
+    Jpeg,
+    Light,
+    Noise,
+    Rules,
+    Scale,
+    Slant,
+    Stains,
+    Stretch,
+    Thickness,
+    Transform,
+    Turn,
+    Warp,
+    Wave,
+)
+
+CONF = Path(__file__).parent.parent / "conf" / "augment"
+
+
+def warp(p: float) -> Warp:
+    linear = [Stretch(p, 0.25, 0.1), Slant(p, 0.2, 0.5), Turn(p, 15.0, 0.5)]
+    return Warp(linear, [Elastic(p, 0.05), Grid(p, 0.3), Wave(p, 0.07)])
 
 
 def every(p: float) -> dict[str, Transform]:
     return {
         "affine": Affine(p, stretch=0.2, slant=0.2, turn=1.0, margin=0.1),
+        "warp": warp(p),
+        "edges": Edges(p, cut=0.1, add=0.2),
+        "scale": Scale(p, 0.9, 1.1),
         "thickness": Thickness(p, most=0.8),
+        "fade": Fade(p, least=0.4),
+        "bleed": BleedThrough(p, most=0.3),
+        "blots": Blots(p, most=3, size=0.1),
+        "rules": Rules(p, most=0.8),
+        "stains": Stains(p, most=0.4),
+        "light": Light(p, 0.2, 0.2),
+        "noise": Noise(p, 0.02, 0.05),
+        "jpeg": Jpeg(p, 20, 60),
     }
+
+
+MOVES = ("affine", "warp", "edges", "scale")  # the size changes
+
+
+@cache
+def named(name: str) -> Compose:
+    return instantiate(OmegaConf.load(CONF / f"{name}.yaml"))
 
 
 def written(height: int = 48, width: int = 300) -> ndarray:
@@ -38,7 +91,7 @@ def test_the_same_generator_state_gives_the_same_pixels(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", every(0.0))
-@pytest.mark.parametrize("size", [(48, 300), (3, 3), (64, 5), (8, 1500), (128, 40)])
+@pytest.mark.parametrize("size", [(48, 300), (3, 3), (64, 5), (8, 1500), (128, 40), (28, 28)])
 def test_any_image_stays_an_image_and_is_not_changed_in_place(name: str, size: tuple[int, int]) -> None:
     image = written(*size)
     before = image.copy()
@@ -47,9 +100,17 @@ def test_any_image_stays_an_image_and_is_not_changed_in_place(name: str, size: t
         assert result.dtype == np.uint8
         assert result.ndim == 2
         assert min(result.shape) >= 3
-        if name != "affine":
+        if name not in MOVES:
             assert result.shape == size
         np.testing.assert_array_equal(image, before)
+
+
+@pytest.mark.parametrize("level", [0, 128, 255])
+@pytest.mark.parametrize("name", ["seed", "strong"])
+def test_a_blank_image_passes_through_every_recipe(name: str, level: int) -> None:
+    for seed in range(20):
+        result = named(name)(np.full((64, 200), level, np.uint8), np.random.default_rng(seed))
+        assert result.dtype == np.uint8
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -63,11 +124,172 @@ def test_affine_keeps_the_ink_and_its_paper(seed: int) -> None:
     assert 0.7 < change < 1.35
 
 
+def spots(image: ndarray, paper: int = 220) -> ndarray:
+    """Areas of the connected pieces of ink, left to right."""
+    _, _, stats, _ = cv2.connectedComponentsWithStats((image < paper - 70).astype(np.uint8))
+    return np.array([row[cv2.CC_STAT_AREA] for row in sorted(stats[1:].tolist())])
+
+
+@pytest.mark.parametrize("size", [(64, 520), (40, 90), (100, 60)])
+def test_no_warp_loses_ink_even_in_the_corners(size: tuple[int, int]) -> None:
+    height, width = size
+    image = np.full(size, 220, np.uint8)
+    side = height // 8
+    for x in (0, (width - side) // 2, width - side):
+        for y in (0, (height - side) // 2, height - side):
+            image[y : y + side, x : x + side] = 20
+    for seed in range(100):
+        areas = spots(warp(1.0)(image, np.random.default_rng(seed)))
+        assert len(areas) == 9, seed
+        assert areas.min() > 0.3 * side**2, seed
+
+
+def test_a_warp_without_bends_is_the_affine_map_of_the_points() -> None:
+    image = np.full((60, 200), 220, np.uint8)
+    cv2.circle(image, (40, 20), 4, 20, -1)
+    cv2.circle(image, (150, 45), 4, 20, -1)
+    for seed in range(20):
+        part = Turn(1.0, 15.0, 0.5)
+        result = Warp([part], [])(image, np.random.default_rng(seed))
+        rng = np.random.default_rng(seed)
+        rng.random()  # whether
+        matrix = part(image.shape, rng)
+        middle, centre = np.array([199, 59]) / 2, (np.array(result.shape[::-1]) - 1) / 2
+        for point in ((40, 20), (150, 45)):
+            x, y = matrix @ (np.array(point) - middle) + centre
+            assert result[round(y), round(x)] < 60
+        assert result.shape[0] >= 60
+
+
+def test_bends_of_no_size_are_the_identity_in_their_frame() -> None:
+    image = written()
+    result = Warp([], [Elastic(1.0, 0.0), Grid(1.0, 0.0), Wave(1.0, 0.0)])(image, np.random.default_rng(0))
+    np.testing.assert_array_equal(result, image)
+
+
+def test_warp_with_and_without_bends_agree_on_the_linear_part() -> None:
+    image = written()
+    for seed in range(10):
+        plain = Warp([Stretch(1.0, 0.25, 0.1), Slant(1.0, 0.2, 0.4)], [])(image, np.random.default_rng(seed))
+        bent = Warp([Stretch(1.0, 0.25, 0.1), Slant(1.0, 0.2, 0.4)], [Grid(1.0, 0.0)])(
+            image, np.random.default_rng(seed)
+        )
+        assert plain.shape == bent.shape
+        assert np.abs(plain.astype(int) - bent).mean() < 1.5
+
+
+def test_a_long_line_is_turned_no_further_than_its_rise() -> None:
+    for size in ((28, 28), (64, 520)):
+        for seed in range(200):
+            (c, _), (s, _) = Turn(1.0, 15.0, 0.5)(size, np.random.default_rng(seed))
+            assert c > 0
+            assert abs(s / c) * size[1] <= max(0.5 * size[0], 1e-9) + 1e-6
+            assert abs(np.degrees(np.arctan2(s, c))) <= 15
+    angles = [np.degrees(np.arcsin(Turn(1.0, 15.0, 0.5)((28, 28), np.random.default_rng(s))[1, 0])) for s in range(200)]
+    assert max(angles) > 13
+    assert min(angles) < -13
+
+
+def test_edges_cut_no_more_than_they_may() -> None:
+    image = np.repeat(np.arange(200, dtype=np.uint8)[:, None], 300, axis=1)
+    image[:, 100:] = 255
+    for seed in range(200):
+        result = Edges(1.0, cut=0.05, add=0.1)(image, np.random.default_rng(seed))
+        rows = result[:, 0][result[:, 0] < 200]
+        assert set(range(10, 190)) <= set(rows.tolist())
+        assert 180 <= len(result) <= 240
+    heights = {len(Edges(1.0, 0.05, 0.1)(image, np.random.default_rng(seed))) for seed in range(200)}
+    assert min(heights) < 200 < max(heights)
+
+
+def test_scale_changes_the_share_of_the_writing_and_no_column_is_cut() -> None:
+    image = np.full((60, 200), 220, np.uint8)
+    image[20:40, :10] = image[20:40, -10:] = 20
+    shares = []
+    for seed in range(200):
+        result = Scale(1.0, 0.9, 1.1)(image, np.random.default_rng(seed))
+        assert (result < 100).sum() == 400
+        shares.append((result < 100).any(1).mean() / (20 / 60))
+    assert 0.88 < min(shares) < 0.93
+    assert 1.07 < max(shares) < 1.13
+
+
 @pytest.mark.parametrize("most", [0.5, 1.0])
 def test_thickness_makes_strokes_thicker_as_often_as_thinner(most: float) -> None:
     image = written()
     darker = [Thickness(1.0, most)(image, np.random.default_rng(seed)).mean() < image.mean() for seed in range(200)]
     assert 60 < sum(darker) < 140
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_fading_leaves_the_paper_and_the_share_of_ink_it_promises(seed: int) -> None:
+    image = written()
+    faded = Fade(1.0, least=0.4)(image, np.random.default_rng(seed)).astype(int)
+    np.testing.assert_array_equal(faded[image == 220], 220)
+    dark = image < 60
+    left = (220 - faded[dark]) / (220 - image[dark])
+    assert left.min() > 0.38
+    assert left.max() <= 1.01
+    assert left.std() > 0.005  # uneven
+
+
+def test_faint_ink_does_not_fade_away() -> None:
+    faint = np.where(written() < 120, 160, 220).astype(np.uint8)
+    for seed in range(20):
+        faded = Fade(1.0, least=0.1)(faint, np.random.default_rng(seed)).astype(int)
+        assert 220 - faded[faint == 160].max() >= 47
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_writing_of_the_other_side_is_fainter_than_the_line(seed: int) -> None:
+    image = written()
+    through = BleedThrough(1.0, most=0.25)(image, np.random.default_rng(seed)).astype(int)
+    added = image.astype(int) - through
+    assert added.min() >= -1
+    assert 5 < added.max() <= 0.25 * 190 + 1
+
+
+@pytest.mark.parametrize("name", ["rules", "stains", "blots"])
+def test_what_lies_on_paper_only_darkens_and_leaves_most_of_it(name: str) -> None:
+    image = written(64, 520)
+    for seed in range(30):
+        change = image.astype(int) - every(1.0)[name](image, np.random.default_rng(seed))
+        assert change[image == 220].min() >= 0
+        assert (change > 90).mean() < 0.15
+    assert change.max() > 0
+
+
+def test_light_keeps_half_of_the_contrast_even_of_a_faint_line() -> None:
+    faint = np.full((40, 200), 250, np.uint8)
+    faint[15:25, 20:180:8] = 210
+    for seed in range(100):
+        result = Light(1.0, 0.2, 0.2)(faint, np.random.default_rng(seed)).astype(int)
+        assert result[0, 0] - result[20, 20] >= 0.8 * 20 - 2
+
+
+def test_noise_has_its_standard_deviation() -> None:
+    grey = np.full((200, 2000), 128, np.uint8)
+    noisy = Noise(1.0, 0.05, 0.05)(grey, np.random.default_rng(0)).astype(float)
+    assert abs(noisy.std() / 255 - 0.05) < 0.001
+    assert abs(noisy.mean() - 128) < 0.2
+    assert Noise(1.0, 0.05, 0.05)(np.zeros((1200, 1000), np.uint8), np.random.default_rng(0)).shape == (1200, 1000)
+
+
+@pytest.mark.parametrize("name", ["seed", "strong"])
+def test_a_recipe_leaves_a_line_legible(name: str) -> None:
+    """Every letter-like mark keeps enough contrast to its surroundings after the whole recipe."""
+    image = np.full((64, 400), 230, np.uint8)
+    for x in range(20, 390, 30):
+        cv2.line(image, (x, 15), (x, 50), 60, 3, cv2.LINE_AA)
+    kept = []
+    for seed in range(60):
+        result = cv2.GaussianBlur(named(name)(image, np.random.default_rng(seed)), (0, 0), 1.0)
+        middle = result[int(result.shape[0] * 0.42) : int(result.shape[0] * 0.58)].astype(float).mean(0)
+        background = cv2.morphologyEx(middle[None], cv2.MORPH_CLOSE, np.ones((1, 31)))[0]
+        dips = background - middle > 20
+        kept.append(np.count_nonzero(np.diff(dips.astype(int)) == 1) / 13)
+    assert np.median(kept) >= 0.95
+    assert np.mean([share >= 0.8 for share in kept]) > 0.85
 
 
 def test_compose_does_one_after_the_other_with_one_generator() -> None:
@@ -84,3 +306,13 @@ def test_a_probability_is_how_often_it_happens() -> None:
     rng, image = np.random.default_rng(0), written(16, 40)
     changed = sum((Thickness(0.3, 1.0)(image, rng) != image).any() for _ in range(1000))
     assert 250 < changed < 350
+
+
+def test_strong_is_what_it_says() -> None:
+    config = OmegaConf.to_container(OmegaConf.load(CONF / "strong.yaml"))
+    found = {part["_target_"].rpartition(".")[2]: part for part in config["transforms"]}
+    inside = {part["_target_"].rpartition(".")[2]: part for key in ("linear", "bends") for part in found["Warp"][key]}
+    assert (inside["Stretch"]["width"], inside["Stretch"]["height"]) == (0.25, 0.1)
+    assert {"Slant", "Elastic", "Grid"} <= set(inside)
+    assert {"Thickness", "Rules", "Blots", "Stains", "BleedThrough", "Fade", "Jpeg", "Edges"} <= set(found)
+    assert all(0 < part["p"] < 1 for part in [*inside.values(), *found.values()] if "p" in part)

@@ -6,20 +6,27 @@ import numpy as np
 import pytest
 import torch
 
+from htr_lightning.data.batch import collate
 from htr_lightning.data.reader.page_xml import PageXml
-from htr_lightning.data.sample import collate
 from htr_lightning.model.ctc import CTCRecognizer
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("size", [2, 7, 32])
-def test_every_test_line_of_copiste(size: int, htr_data: Path, make_recognizer) -> None:
-    """Logits within 1e-4 in float32 and the same text, in shuffled batches."""
-    recognizer: CTCRecognizer = make_recognizer()
+@pytest.mark.parametrize(("dtype", "gain", "bound"), [(torch.float32, 5, 1e-4), (torch.float64, 10, 1e-9)])
+def test_every_test_line_of_copiste(
+    dtype: torch.dtype, gain: float, bound: float, size: int, htr_data: Path, make_recognizer
+) -> None:
+    """Logits within 1e-4 in float32, 1e-9 in float64 and there the same text, in shuffled batches.
+
+    Weights of gain 10 make so chaotic an LSTM that float32's rounding alone moves its logits by 4e-3; in float64 they
+    are the sharper test.
+    """
+    recognizer: CTCRecognizer = make_recognizer(gain=gain).to(dtype)
     reader = PageXml(
         htr_data / "copiste", xml="alto/*.xml", images="jpg", splits="package:copiste.tsv", split="test", max_height=64
     )
-    ink = [recognizer.preprocess(reader[index].image) for index in range(len(reader))]
+    ink = [recognizer.preprocess(reader[index].image).to(dtype) for index in range(len(reader))]
     assert len(ink) == 617
     order = np.random.default_rng(size).permutation(len(ink)).tolist()
     for start in range(0, len(order), size):
@@ -32,5 +39,6 @@ def test_every_test_line_of_copiste(size: int, htr_data: Path, make_recognizer) 
                 width = torch.tensor([ink[index].shape[-1]])
                 alone, (length,) = recognizer.net(ink[index][None], width)
                 assert lengths[row] == length
-                torch.testing.assert_close(logits[row, :length], alone[0], atol=1e-4, rtol=0)
-                assert recognizer.transcribe(ink[index][None], width)[0].text == together[row].text
+                torch.testing.assert_close(logits[row, :length], alone[0], atol=bound, rtol=0)
+                if dtype == torch.float64:  # an untrained net has near ties that float32's rounding decides
+                    assert recognizer.transcribe(ink[index][None], width)[0].text == together[row].text

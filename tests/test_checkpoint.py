@@ -4,15 +4,18 @@ import os
 import pickle
 import random
 from collections import OrderedDict
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from hydra import compose, initialize_config_dir
 
-from htr_lightning.checkpoint import FORMAT, check_target, load, read, targets
+from htr_lightning.checkpoint import FORMAT, build, check_target, load, read, targets
 from htr_lightning.errors import InputError
 
+CONF = Path(__file__).parent.parent / "conf"
 GOOD = {"htr": {"format": FORMAT, "alphabet": ["a"]}, "state_dict": {"w": torch.zeros(3)}}
 
 
@@ -200,3 +203,18 @@ def test_a_damaged_checkpoint_is_read_or_refused_but_nothing_else(tmp_path: Path
             refused.append(str(error))
     assert refused
     assert all("bad.ckpt" in message for message in refused)
+
+
+def test_direction_and_mirror_images_survive(tmp_path: Path, write_page: Callable[..., Path]) -> None:
+    write_page(tmp_path / "pages", ["(אב", "גב"])
+    overrides = ["data=page_xml", f"data.root={tmp_path / 'pages'}", "data.reader.splits=null", "model.direction=rtl"]
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        config = compose("train", overrides=["run_dir=runs/test", "name=test", *overrides])
+    _, recognizer = build(config)
+    assert recognizer.codec.alphabet == ["(", "א", "ב", "ג", ")"]
+    loaded = load(saved(tmp_path / "x.ckpt", {"htr": recognizer.card, "state_dict": recognizer.state_dict()}))
+    assert loaded.codec.alphabet == recognizer.codec.alphabet
+    assert loaded.direction == "rtl"
+    checkpoint: dict[str, Any] = {"state_dict": recognizer.state_dict()}
+    recognizer.on_save_checkpoint(checkpoint)
+    recognizer.on_load_checkpoint(checkpoint)  # resuming takes it

@@ -14,7 +14,7 @@ def test_crnn_learns_eight_lines_by_heart(tmp_path: Path) -> None:
     run = run_train(
         tmp_path / "run", "model=crnn", "data=synthetic", "data.reader.lines={train: 8, val: 1, test: 1}",
         "data.reader.hands={train: 4, val: 1, test: 1}", "data.workers=0", "trainer.max_time=null",
-        "trainer.max_steps=300", "model.net.dropout=0", "trainer.val_check_interval=300",
+        "trainer.max_steps=300", "model.net.dropout=0.0", "trainer.val_check_interval=300",
     )  # fmt: skip
     recognizer = checkpoint.load(run / "checkpoints" / "last.ckpt")
     _, totals = evaluate(recognizer, data_for(recognizer), "train")

@@ -210,3 +210,15 @@ def test_a_page_without_lines_is_told_and_written(best: Path, htr, tmp_path: Pat
     assert "page.xml: a page without lines" in outcome.stderr
     assert read_page(tmp_path / "out" / "page.xml").lines == []
     assert htr("transcribe", best, page, "--out", tmp_path / "out").code == 1
+
+
+def test_a_whole_page_read_as_one_line_is_noted(best: Path, htr, tmp_path: Path) -> None:
+    page = write_page(tmp_path, lines(12))
+    tall = read_image(page.with_suffix(".png"))
+    Image.fromarray(np.repeat(tall, 2, 0)[: 3 * tall.shape[1]]).save(tmp_path / "scan.png")
+    Image.fromarray(lines(1)[0]).save(tmp_path / "line.png")
+    done = htr("transcribe", str(best), str(tmp_path / "scan.png"), str(tmp_path / "line.png"))
+    assert "scan.png: " in done.stderr
+    assert "look like a page" in done.stderr
+    assert "line.png" not in done.stderr
+    assert len(done.stdout.splitlines()) == 2

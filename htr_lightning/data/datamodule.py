@@ -9,8 +9,9 @@ from lightning import LightningDataModule
 from numpy import ndarray
 from torch.utils.data import DataLoader, Dataset
 
+from htr_lightning.data.batch import Batch, collate
 from htr_lightning.data.preprocess import Preprocess
-from htr_lightning.data.sample import Batch, Reader, collate
+from htr_lightning.data.sample import Reader
 from htr_lightning.data.sampler import Draw, LineBatches
 from htr_lightning.data.split import SPLITS
 from htr_lightning.errors import InputError

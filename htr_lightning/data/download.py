@@ -46,3 +46,22 @@ def digest_files(root: Path, files: str) -> str:
     for path in sorted(root.glob(files), key=lambda path: path.name):
         digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()
+
+
+def text_file(url: str, name: str, remedy: str) -> Path:
+    """Download one small file, once.
+
+    Its content is for the caller to check, which knows what has to be in it.
+
+    Args:
+        url: of the file; it names the commit.
+        name: in the user's cache.
+        remedy: what a user does who fetched it by hand.
+
+    Raises:
+        InputError: there is no network, or no such file.
+    """
+    try:
+        return Path(pooch.retrieve(url, known_hash=None, path=pooch.os_cache("htr_lightning"), fname=name))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{url}: not downloaded ({str(error).splitlines()[0]}); fetch it by hand {remedy}") from None

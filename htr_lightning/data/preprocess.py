@@ -48,9 +48,7 @@ class FitHeight:
         self, height: int, margin: int = 0, squeeze: float = 1.0, max_width: int = 8192, polarity: str = "auto"
     ) -> None:
         self.height, self.margin, self.squeeze, self.max_width = height, margin, squeeze, max_width
-        if polarity not in ("auto", "dark"):
-            raise InputError(f"preprocess.polarity={polarity}: use auto, or dark for dark ink only")
-        self.polarity = polarity
+        self.polarity = _checked(polarity)
 
     def width(self, size: tuple[int, int]) -> int:
         return max(1, round(size[1] * self.height * self.squeeze / size[0])) + 2 * self.margin
@@ -82,7 +80,7 @@ class FitHeight:
 class FixedSize:
     """One character centred in a frame of fixed size, as the MNIST digits are.
 
-    An image of exactly this size is taken as it is. Any other is brought to the form of MNIST: uneven light is taken
+    An image of exactly this size is taken as it is. Any other is brought to the form of MNIST: the paper is taken
     off, the ink's box is scaled into `box` pixels and its centre of mass put into the middle (LeCun et al., 1998,
     "Gradient-based learning applied to document recognition", section III.A).
 
@@ -90,10 +88,14 @@ class FixedSize:
         height: rows of the result.
         columns: columns of the result.
         box: longest side of the ink in pixels.
+        speck: a blot of less than this share of the largest one is dust; 0 keeps all, for scripts with small dots.
+        polarity: "auto" finds light ink on dark paper, inverts it and takes uneven light off; "dark" takes ink as dark
+            and paper as even, which holds even for a character cut so close that little paper is left.
     """
 
-    def __init__(self, height: int, columns: int, box: int) -> None:
-        self.height, self.columns, self.box = height, columns, box
+    def __init__(self, height: int, columns: int, box: int, speck: float = 0.05, polarity: str = "auto") -> None:
+        self.height, self.columns, self.box, self.speck = height, columns, box, speck
+        self.polarity = _checked(polarity)
 
     def width(self, size: tuple[int, int]) -> int:
         return self.columns
@@ -106,9 +108,11 @@ class FixedSize:
         """Raises ValueError where the image is too small to hold a character."""
         self.check((image.shape[0], image.shape[1]))
         if image.shape == (self.height, self.columns):
-            image = dark_on_light(image)
+            image = dark_on_light(image) if self.polarity == "auto" else image
             return torch.from_numpy((255 - image).astype(np.float32) / 255)[None]
-        ink = _cut_character(dark_on_light(_limit_side(image, 512)))
+        image = _limit_side(image, 512)
+        paper_off = _unlit(dark_on_light(image)) if self.polarity == "auto" else image.max() - image
+        ink = _cut_character(paper_off, self.speck)
         scale = self.box / max(ink.shape)
         size = (max(1, round(ink.shape[1] * scale)), max(1, round(ink.shape[0] * scale)))
         ink = cv2.resize(ink, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
@@ -145,17 +149,27 @@ def _limit_side(image: UInt8[ndarray, "H W"], side: int) -> UInt8[ndarray, "h w"
     return cv2.resize(image, size, interpolation=cv2.INTER_AREA)
 
 
-def _cut_character(image: UInt8[ndarray, "H W"]) -> Float[ndarray, "h w"]:
-    """The ink of a dark character on light, unevenly lit paper, cut to its box; specks of dust are left out."""
+def _checked(polarity: str) -> str:
+    if polarity not in ("auto", "dark"):
+        raise InputError(f"preprocess.polarity={polarity}: use auto, or dark for dark ink only")
+    return polarity
+
+
+def _unlit(image: UInt8[ndarray, "H W"]) -> UInt8[ndarray, "H W"]:
+    """The ink of a dark character on light, unevenly lit paper."""
     window = max(3, min(image.shape) // 2) | 1
     paper = cv2.morphologyEx(image, cv2.MORPH_CLOSE, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (window, window)))
-    ink = cv2.subtract(cv2.GaussianBlur(paper, (0, 0), window / 4), image)
+    return cv2.subtract(cv2.GaussianBlur(paper, (0, 0), window / 4), image)
+
+
+def _cut_character(ink: UInt8[ndarray, "H W"], speck: float) -> Float[ndarray, "h w"]:
+    """A character's ink cut to its box; specks of dust are left out."""
     if ink.max(initial=0) < MIN_CONTRAST // 2:
         return np.zeros((1, 1), dtype=np.float32)  # blank paper
     threshold, mask = cv2.threshold(ink, 0, 255, cv2.THRESH_BINARY | cv2.THRESH_OTSU)
     count, labels, stats, _ = cv2.connectedComponentsWithStats(mask)
     areas = stats[1:, cv2.CC_STAT_AREA]
-    kept = np.isin(labels, 1 + np.flatnonzero(areas >= 0.05 * areas.max())) if count > 1 else mask > 0
+    kept = np.isin(labels, 1 + np.flatnonzero(areas >= speck * areas.max())) if count > 1 else mask > 0
     around = cv2.dilate(kept.astype(np.uint8), np.ones((3, 3), np.uint8)).astype(bool)  # the soft edge of strokes
     rows, columns = np.flatnonzero(kept.any(1)), np.flatnonzero(kept.any(0))
     ink = np.where(around & (ink > threshold / 3), ink, 0).astype(np.float32)

@@ -1,12 +1,10 @@
-"""What flows: a sample as a reader yields it, a batch as a network eats it."""
+"""What a reader yields: samples, and what it left out. No torch, so that reading alone takes little memory."""
 
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol, runtime_checkable
 
-import torch
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import UInt8
 from numpy import ndarray
-from torch import Tensor
 
 
 class Sample(NamedTuple):
@@ -39,25 +37,3 @@ class Reader(Protocol):
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: int) -> Sample: ...
-
-
-class Batch(NamedTuple):
-    """Lines of like width, padded to the widest."""
-
-    ids: list[str]
-    images: Float[Tensor, "B 1 H W"]  # ink 1, paper 0, padded with paper on the right
-    widths: Int[Tensor, " B"]  # columns before padding
-    texts: list[str]
-    groups: list[str]
-
-
-def collate(
-    ids: list[str], images: Sequence[Float[Tensor, "1 H _"]], texts: list[str], groups: list[str], multiple: int = 1
-) -> Batch:
-    """Stack images of one height, padded with paper to a common width that is a multiple of `multiple`."""
-    widths = torch.tensor([image.shape[-1] for image in images])
-    width = -(-int(widths.max()) // multiple) * multiple
-    stacked = images[0].new_zeros(len(images), 1, images[0].shape[-2], width)
-    for row, image in zip(stacked, images, strict=True):
-        row[..., : image.shape[-1]] = image
-    return Batch(ids, stacked, widths, texts, groups)

@@ -11,8 +11,8 @@ from lightning import LightningModule
 from numpy import ndarray
 from torch import Tensor
 
+from htr_lightning.data.batch import Batch, collate
 from htr_lightning.data.preprocess import Preprocess
-from htr_lightning.data.sample import Batch, collate
 from htr_lightning.errors import InputError
 from htr_lightning.metrics.edits import EditCounts, EditTotals
 from htr_lightning.optim import progress

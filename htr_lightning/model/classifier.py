@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
-from htr_lightning.data.sample import Batch
+from htr_lightning.data.batch import Batch
 from htr_lightning.errors import InputError
 from htr_lightning.model.base import Recognizer, Transcription
 

@@ -1,7 +1,8 @@
 """Recognition of lines by connectionist temporal classification."""
 
 import warnings
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -10,9 +11,12 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
-from htr_lightning.data.sample import Batch
+from htr_lightning.data.batch import Batch
 from htr_lightning.decoder.ctc import BLANK, Hypothesis
+from htr_lightning.errors import InputError
 from htr_lightning.model.base import Recognizer, Transcription
+from htr_lightning.text.codec import Codec
+from htr_lightning.text.direction import DIRECTIONS, logical, visual, visual_alphabet
 
 Decoder = Callable[[Tensor, Tensor], list[Hypothesis]]
 
@@ -20,12 +24,16 @@ Decoder = Callable[[Tensor, Tensor], list[Hypothesis]]
 class CTCRecognizer(Recognizer):
     """Frame labels with a blank (Graves et al., 2006, "Connectionist temporal classification"); the blank is id 0.
 
+    Frames run from left to right, so targets are in visual order; what is read is brought back to logical order.
+
     Args:
         alphabet: the characters it can read.
         net: called with the count of classes; maps images and widths to logits "B T C" and lengths "B", and has
             `heads` that gives the logits of every head, the reading one first.
         decoder: maps log-probabilities and lengths to one hypothesis a line.
         shortcut_weight: weight of the loss of every further head.
+        direction: of the lines, where they have right-to-left letters: "ltr", "rtl", or "auto": that of most letters of
+            a line.
         others: see `Recognizer`.
     """
 
@@ -37,13 +45,42 @@ class CTCRecognizer(Recognizer):
         net: Callable[[int], nn.Module],
         decoder: Decoder,
         shortcut_weight: float = 0.1,
+        direction: str = "auto",
         **others: Any,
     ) -> None:
+        if direction not in DIRECTIONS:
+            raise InputError(f"model.direction={direction}: use one of {', '.join(DIRECTIONS)}")
         super().__init__(alphabet, **others)
+        self.codec = Codec(visual_alphabet(self.codec.alphabet, direction), self.specials)
         self.net = net(len(self.codec))
         self.decoder = decoder
         self.shortcut_weight = shortcut_weight
+        self.direction = direction
         self.infeasible: set[str] = set()  # ids of training lines that have fewer frames than their text needs
+
+    def target(self, text: str, sample: str) -> list[int]:
+        """Label ids of a training text from the left of its image to the right.
+
+        Raises:
+            InputError: a character is not in the alphabet and `unknown` is "error".
+        """
+        return super().target(visual(text, self.direction), sample)
+
+    def check_targets(self, ids: Sequence[str], texts: Sequence[str]) -> Counter[str]:
+        """See `Recognizer`; texts that would be read in another logical order that looks the same are counted."""
+        unknown = super().check_targets(ids, texts)
+        lost = [
+            id
+            for id, text in zip(ids, texts, strict=True)
+            if (seen := visual(text, self.direction)) is not text and logical(seen, self.direction) != text
+        ]
+        if lost:
+            warnings.warn(
+                f"{len(lost)} of {len(ids)} training texts, first that of {lost[0]}, look the same in another logical "
+                "order and will be read in that one; their CER cannot become 0",
+                stacklevel=2,
+            )
+        return unknown
 
     def loss(self, batch: Batch) -> Float[Tensor, ""]:
         """CTC loss in nats per character, over the lines whose text fits their frames; the others are counted and
@@ -62,7 +99,7 @@ class CTCRecognizer(Recognizer):
     def transcribe(self, images: Float[Tensor, "B 1 H W"], widths: Int[Tensor, " B"]) -> list[Transcription]:
         logits, lengths = self.net(images, widths)
         hypotheses = self.decoder(logits.float().log_softmax(2), lengths)
-        return [Transcription(self.codec.decode(h.ids), h.confidence) for h in hypotheses]
+        return [Transcription(logical(self.codec.decode(h.ids), self.direction), h.confidence) for h in hypotheses]
 
     def on_train_epoch_end(self) -> None:
         found: list[set[str]] = [self.infeasible]

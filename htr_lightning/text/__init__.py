@@ -1,1 +1,1 @@
-"""Text without images: label codes, normalisation, alignment. Standard library only."""
+"""Text without images: label codes, normalisation, direction. Plain Python."""

@@ -9,11 +9,11 @@ class Codec:
     """Characters <-> label ids: the specials come first, then the alphabet in its order.
 
     Args:
-        alphabet: the characters, each once.
+        alphabet: the characters, each once; a character is one code point.
         specials: names of labels that are no characters, such as the CTC blank.
 
     Raises:
-        InputError: the alphabet is empty or names a character twice.
+        InputError: the alphabet is empty, names a character twice, or has an entry that is not one code point.
     """
 
     def __init__(self, alphabet: Iterable[str], specials: Sequence[str] = ()) -> None:
@@ -21,6 +21,12 @@ class Codec:
         self.specials = list(specials)
         if not self.alphabet:
             raise InputError("the alphabet is empty; give it characters, or null to take those of the training texts")
+        for entry in self.alphabet:
+            if not isinstance(entry, str):
+                raise InputError(f"the alphabet has {entry!r}, which is no text; quote it, as in '{entry}'")
+            if len(entry) != 1:
+                which = f"{name(entry)}, {len(entry)} characters" if entry else "an empty entry"
+                raise InputError(f"the alphabet has {which}; give every code point an entry of its own")
         if len(set(self.alphabet)) < len(self.alphabet):
             twice = next(c for c in self.alphabet if self.alphabet.count(c) > 1)
             raise InputError(f"the alphabet has {name(twice)} twice; name each character once")

@@ -23,6 +23,8 @@ class Normalizer:
     def __post_init__(self) -> None:
         if self.form not in ("", "NFC", "NFD", "NFKC", "NFKD"):
             raise InputError(f"normalizer.form={self.form}: use NFC, NFD, NFKC, NFKD or an empty string")
+        if "" in self.replace:
+            raise InputError("normalizer.replace: '' stands between any two characters; name the text to replace")
 
     def __call__(self, text: str) -> str:
         text = self._formed(text)

@@ -10,6 +10,7 @@ from numpy import ndarray
 from torch import Tensor
 
 from htr_lightning.data.preprocess import FitHeight, FixedSize, Preprocess
+from htr_lightning.errors import InputError
 
 
 def written(height: int = 60, width: int = 400, paper: int = 225, ink: int = 40) -> ndarray:
@@ -147,3 +148,29 @@ def test_any_image_gives_ink_between_zero_and_one(
     assert ink.shape[2] == preprocess.width(size)
     assert ink.isfinite().all()
     assert 0 <= float(ink.min()) <= float(ink.max()) <= 1
+
+
+def test_a_small_dot_is_dust_or_a_stroke_as_asked() -> None:
+    pixels = np.full((60, 60), 255, np.uint8)
+    pixels[28:34, 5:55] = 20
+    pixels[8:11, 44:47] = 20  # 3 % of the stroke
+    dust, stroke = (FixedSize(64, 64, 48, speck=speck, polarity="dark")(pixels) for speck in (0.05, 0.0))
+    assert int((dust > 0.5).any(2).sum()) < 10
+    assert int((stroke > 0.5).any(2).sum()) > int((dust > 0.5).any(2).sum()) + 1
+
+
+@pytest.mark.parametrize(("height", "width"), [(12, 60), (60, 12), (40, 40)])
+def test_a_stroke_cut_close_is_kept_where_ink_is_known_to_be_dark(height: int, width: int) -> None:
+    pixels = np.full((height, width), 30, np.uint8)  # more ink than paper
+    pixels[:3, :] = pixels[:, :3] = 255
+    ink = FixedSize(64, 64, 48, polarity="dark")(pixels)
+    rows, columns = np.flatnonzero((ink[0] > 0.5).any(1)), np.flatnonzero((ink[0] > 0.5).any(0))
+    expected = np.array([height - 3, width - 3]) * 48 / max(height - 3, width - 3)
+    assert (np.ptp(rows) + 1, np.ptp(columns) + 1) == pytest.approx(tuple(expected), abs=2)
+
+
+def test_a_polarity_of_another_name_is_refused() -> None:
+    with pytest.raises(InputError, match="polarity=light"):
+        FitHeight(28, polarity="light")
+    with pytest.raises(InputError, match="polarity=light"):
+        FixedSize(28, 28, 20, polarity="light")

@@ -1,15 +1,22 @@
 """Drawn lines: the same for everyone, by hands that the other splits never saw."""
 
+import unicodedata
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
+from omegaconf import OmegaConf
 
-from htr_lightning.data.reader.hand import CURSIVE, PRINTED, glyph
+from htr_lightning.data.reader.hand import CURSIVE, PRINTED, Hand, _join, glyph
+from htr_lightning.data.reader.page_xml import PageXml
+from htr_lightning.data.reader.paper import with_neighbours
+from htr_lightning.data.reader.source import Spelling
 from htr_lightning.data.reader.synthetic import Synthetic, read_words
 from htr_lightning.data.sample import Reader
 from htr_lightning.errors import InputError
 
+CONF = Path(__file__).parent.parent.parent / "conf" / "data"
 COUNTS = {"train": 60, "val": 30, "test": 30}
 HANDS = {"train": 20, "val": 6, "test": 7}
 LISTS = ("package:english.txt", "package:french.txt")
@@ -126,3 +133,195 @@ def test_a_split_of_another_name_and_a_line_beyond_the_last_are_refused() -> Non
         synthetic("dev")
     with pytest.raises(IndexError):
         synthetic()[60]
+
+
+PROSE = "Où vas-tu, mon ami ? « À l'école », dit-il.\nIl pleut… et l'œuvre attend !\n\nTrois fois 27 font 81."
+
+
+@pytest.fixture
+def prose(tmp_path: Path) -> str:
+    (tmp_path / "prose.txt").write_text(PROSE, encoding="utf-8")
+    return str(tmp_path / "prose.txt")
+
+
+def test_running_text_is_written_as_it_stands(prose: str) -> None:
+    whole = " ".join(PROSE.split())
+    for text in synthetic(text=prose, length=(2, 4)).texts:
+        assert text in whole
+        assert 2 <= len(text.split()) <= 4
+    assert set(synthetic(text=prose, unit="line").texts) == set(filter(None, PROSE.splitlines()))
+    pieces = synthetic(text=prose, unit="characters", length=(5, 9)).texts
+    assert all(piece in whole and 3 <= len(piece) <= 9 for piece in pieces)
+    assert len(set(pieces)) > 20
+
+
+def test_a_text_shorter_than_a_line_is_written_whole(tmp_path: Path) -> None:
+    (tmp_path / "short.txt").write_text("deux mots", encoding="utf-8")
+    for unit in ("words", "line", "characters"):
+        reader = synthetic(text=str(tmp_path / "short.txt"), unit=unit, length=(40, 50))
+        assert set(reader.texts) == {"deux mots"}
+        assert reader[0].image.shape[1] > 40
+
+
+def test_accents_in_two_code_points_are_composed(tmp_path: Path) -> None:
+    (tmp_path / "nfd.txt").write_text(unicodedata.normalize("NFD", "été à Noël"), encoding="utf-8")
+    assert set(synthetic(text=str(tmp_path / "nfd.txt"), unit="line").texts) == {"été à Noël"}
+
+
+@pytest.mark.parametrize("words", LISTS)
+def test_invented_words_are_spelt_with_triples_of_the_source(words: str) -> None:
+    source = [w for w in read_words(words) if w.isalpha()]
+    letters = set("".join(source).lower())
+    triples = {f"  {w.lower()} "[i : i + 3] for w in source for i in range(len(w) + 1)}
+    spelling, rng = Spelling(source, letters), np.random.default_rng(0)
+    made = [spelling.draw(rng) for _ in range(500)]
+    for word in made:
+        assert 0 < len(word) <= 14
+        assert all(f"  {word}"[i : i + 3] in triples for i in range(len(word)))
+    assert len(set(made) - {w.lower() for w in source}) > 200
+    assert Spelling(["42"], letters).draw(rng) == ""
+
+
+def test_a_share_of_words_is_invented_with_its_capitals(prose: str) -> None:
+    plain, invented = synthetic(text=prose), synthetic(text=prose, invented=1.0)
+    assert plain.texts != invented.texts
+    for before, after in zip(plain.texts, invented.texts, strict=True):
+        for old, new in zip(before.split(), after.split(), strict=True):
+            assert new == old or (old.isalpha() and new.isalpha() and (old[0].isupper() or new.islower()))
+
+
+def test_rare_characters_are_written(prose: str) -> None:
+    texts = synthetic(text=prose, rare="Ç€ñ", rare_share=0.3, lines=dict.fromkeys(COUNTS, 300)).texts
+    for character in "Ç€ñ":
+        assert 20 < sum(character in text for text in texts) < 200
+
+
+def test_a_character_that_no_hand_can_write_is_refused_or_left_out_and_counted(tmp_path: Path) -> None:
+    (tmp_path / "mixed.txt").write_text("une ligne 中中 et ж encore", encoding="utf-8")
+    with pytest.raises(InputError, match=r"mixed\.txt.*U\+0436.*unwritable=skip"):
+        synthetic(text=str(tmp_path / "mixed.txt"))
+    reader = synthetic(text=str(tmp_path / "mixed.txt"), unwritable="skip", unit="line")
+    assert set(reader.texts) == {"une ligne et encore"}
+    assert [(s.kind, s.detail) for s in reader.skipped] == [
+        ("character that no hand can write", "1 times"),
+        ("character that no hand can write", "2 times"),
+    ]
+    assert "U+4E2D" in reader.skipped[1].id
+    (tmp_path / "chinese.txt").write_text("中文", encoding="utf-8")
+    with pytest.raises(InputError, match=r"chinese\.txt.*fonts"):
+        synthetic(text=str(tmp_path / "chinese.txt"), unwritable="skip")
+
+
+def test_a_text_without_spaces_is_not_one_endless_line(tmp_path: Path) -> None:
+    (tmp_path / "long.txt").write_text("a" * 5000, encoding="utf-8")
+    for unit, remedy in (("words", "unit=characters"), ("line", "unit=words")):
+        with pytest.raises(InputError, match=remedy):
+            synthetic(text=str(tmp_path / "long.txt"), unit=unit)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"unit": "page"}, {"unwritable": "ignore"}, {"incomplete": "?"}, {"length": (3, 2)}, {"length": (0, 2)}]
+)
+def test_an_option_that_is_none_is_refused_by_name(prose: str, wrong: dict) -> None:
+    with pytest.raises(InputError, match=next(iter(wrong))):
+        synthetic(text=prose, **wrong)
+
+
+@pytest.mark.parametrize("content", [None, b"", b" \n\n", b"\xff\xfe\xff", b"\x00\x01"])
+def test_a_text_that_is_none_is_refused_by_name(tmp_path: Path, content: bytes | None) -> None:
+    if content is not None:
+        (tmp_path / "own.txt").write_bytes(content)
+    with pytest.raises(InputError, match=r"own\.txt"):
+        synthetic(text=str(tmp_path / "own.txt"))
+
+
+@pytest.mark.parametrize("unit", ["words", "line", "characters"])
+def test_any_bytes_are_a_text_or_are_refused(tmp_path: Path, unit: str) -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(30):
+        content = bytearray(PROSE.encode())
+        for place in rng.integers(0, len(content), rng.integers(1, 12)).tolist():
+            content[place] = int(rng.integers(256))
+        (tmp_path / "any.txt").write_bytes(content[: int(rng.integers(len(content)))])
+        refusal, line = "", None
+        try:
+            line = synthetic(text=str(tmp_path / "any.txt"), unit=unit, unwritable="skip", invented=0.3)[0]
+        except InputError as error:
+            refusal = str(error)
+        assert "any.txt" in refusal or (line is not None and line.text)
+
+
+def test_struck_out_words_are_marked_in_the_reference_and_in_the_image(prose: str) -> None:
+    plain, struck = synthetic(text=prose), synthetic(text=prose, struck=0.4)
+    assert [text.replace(">", "").replace("<", "") for text in struck.texts] == plain.texts
+    marked = [index for index, text in enumerate(struck.texts) if ">" in text]
+    assert 20 < len(marked) <= len(struck)
+    hand, text = Hand((0, 0, 1)), "un deux trois"
+    free, crossed = (sum(map(len, hand.strokes(text, np.random.default_rng(0), s))) for s in ((), (1,)))
+    assert crossed > free
+
+
+def test_a_join_begins_and_ends_on_the_letters_and_leaves_in_the_direction_of_the_pen() -> None:
+    start, end = np.array([0.0, 0.0], np.float32), np.array([6.0, -8.0], np.float32)
+    leaving, arriving = np.array([1.0, 0.5], np.float32), np.array([1.0, -1.0], np.float32)
+    curve = _join(start, leaving, end, arriving)
+    assert curve is not None
+    np.testing.assert_allclose(curve[[0, -1]], [start, end], atol=1e-5)
+    first, last = curve[1] - curve[0], curve[-1] - curve[-2]
+    assert first @ leaving / np.linalg.norm(first) / np.linalg.norm(leaving) > 0.9
+    assert last @ arriving / np.linalg.norm(last) / np.linalg.norm(arriving) > 0.9
+    assert _join(start, leaving, np.array([40.0, 0.0], np.float32), arriving) is None
+
+
+def test_joined_hands_write_longer_strokes_and_some_letters_in_two_forms() -> None:
+    hands = [Hand((0, 0, number)) for number in range(60)]
+    assert 10 < sum(hand.joined for hand in hands) < 50
+    forms = [len(hand.letter(c).forms) for hand in hands for c in "abcdefghijklmnopqrstuvwxyz"]
+    assert set(forms) == {1, 2}
+    two = next(letter for hand in hands for c in "abcde" if len((letter := hand.letter(c)).forms) == 2)
+    assert two.forms[0].points.shape != two.forms[1].points.shape or (two.forms[0].points != two.forms[1].points).any()
+
+
+def test_neighbours_only_add_ink_at_the_edges() -> None:
+    rng = np.random.default_rng(0)
+    mask, baseline = Hand((0, 0, 3)).mask("jupe gagnée à Paris", rng, 64)
+    changed = 0
+    for _ in range(50):
+        result = with_neighbours(mask, baseline, rng)
+        assert (result >= mask).all()
+        rows = np.flatnonzero((result != mask).any(1))
+        assert ((rows < 26) | (rows > 40)).all()
+        changed += len(rows) > 0
+    assert changed > 25
+
+
+COPISTE = (  # the characters of Copiste d'un jour
+    " !\"#$%&'()*+,-./0123456789:;<=>?@ABCDEFGHIJKLMNOPQRSTUVWXYZ[]^_abcdefghijklmnopqrstuvwxyz{}~°¡«»"
+    "ÀÁÂÄÇÈÉÊÍÎÑÓÔÜàáâäæçèéêëìíîïñóôöùûüŒœπ‘’“”€"
+)
+
+
+def test_the_french_lines_have_every_character_of_copiste() -> None:
+    config = OmegaConf.load(CONF / "synthetic_french.yaml").data.reader
+    options = {key: config[key] for key in ("text", "length", "invented", "rare", "rare_share", "struck", "height")}
+    texts = synthetic(**options, lines=dict.fromkeys(COUNTS, 8000)).texts
+    counts = Counter("".join(texts))
+    assert set(COPISTE) <= set(counts), set(COPISTE) - set(counts)
+    assert min(counts[c] for c in COPISTE) >= 5
+
+
+@pytest.mark.slow
+def test_french_lines_have_the_scale_of_copiste(htr_data: Path) -> None:
+    """Columns a character at one height, in the middle half of the lines."""
+    real = PageXml(htr_data / "copiste", split="val", xml="alto/*.xml", images="jpg", splits="package:copiste.tsv",
+                   name="copiste", max_height=64, empty="skip")  # fmt: skip
+    config = OmegaConf.load(CONF / "synthetic_french.yaml").data.reader
+    options = {key: config[key] for key in ("text", "length", "invented", "rare", "rare_share", "struck", "height")}
+    drawn = synthetic(**options, lines=dict.fromkeys(COUNTS, 500), hands=dict.fromkeys(COUNTS, 200))
+
+    def scale(reader: Reader) -> np.ndarray:
+        samples = [sample for sample in reader if len(sample.text) > 20]
+        return np.array([s.image.shape[1] / s.image.shape[0] * 32 / len(s.text) for s in samples])
+
+    for share in (25, 50, 75):
+        assert np.percentile(scale(drawn), share) == pytest.approx(np.percentile(scale(real), share), rel=0.15)

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch.nn import functional
 
+from htr_lightning.data.batch import Batch
 from htr_lightning.data.preprocess import FixedSize
-from htr_lightning.data.sample import Batch
 from htr_lightning.errors import InputError
 from htr_lightning.model.classifier import Classifier
 from htr_lightning.net.mlp import MLP

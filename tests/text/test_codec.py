@@ -68,3 +68,14 @@ def test_an_alphabet_without_characters_is_refused() -> None:
 def test_a_character_given_twice_is_named() -> None:
     with pytest.raises(InputError, match=r"U\+00E9"):
         Codec("aébé")
+
+
+@pytest.mark.parametrize("entry", ["e\u0301", "ab", "", "क्ष"])
+def test_an_entry_that_is_not_one_code_point_is_refused(entry: str) -> None:
+    with pytest.raises(InputError, match="code point"):
+        Codec(["a", entry])
+
+
+def test_a_number_that_yaml_made_of_a_digit_is_refused() -> None:
+    with pytest.raises(InputError, match="has 7, which is no text; quote it"):
+        Codec(iter(["a", 7]))  # type: ignore[list-item]

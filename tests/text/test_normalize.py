@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from htr_lightning.errors import InputError
 from htr_lightning.text.normalize import Normalizer
 
 FORMS = ("NFC", "NFD", "NFKC", "NFKD")
@@ -56,3 +57,31 @@ def test_a_replacement_finds_composed_and_decomposed_letters_alike(form: str) ->
     normalize = Normalizer(form, replace={"é": "e"})
     assert normalize(unicodedata.normalize("NFC", "été")) == "ete"
     assert normalize(unicodedata.normalize("NFD", "été")) == "ete"
+
+
+def test_replacing_nothing_is_refused() -> None:
+    with pytest.raises(InputError, match=r"normalizer\.replace"):
+        Normalizer(replace={"": "x"})
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "क्षत्रिय र्‍य क्‌ष",  # conjuncts, ZWJ and ZWNJ
+        "می\u200cخواهم ـــ لا",  # ZWNJ, tatweel
+        "شَدَّة",
+        "שָׁלוֹם",
+        "春眠，不覺曉。",
+        "👩\u200d🔬",
+    ],
+)
+def test_what_writing_needs_is_kept(text: str) -> None:
+    normalize = Normalizer()
+    assert unicodedata.normalize("NFD", normalize(text)) == unicodedata.normalize("NFD", text)
+    assert len(normalize(text)) <= len(text)
+
+
+def test_marks_of_one_letter_have_one_order() -> None:
+    """Shadda and fatha are typed either way round, stacked Vietnamese marks composed or not."""
+    assert Normalizer()("د\u0651\u064e") == Normalizer()("د\u064e\u0651")
+    assert Normalizer()("e\u0323\u0302") == Normalizer()("e\u0302\u0323") == "ệ"

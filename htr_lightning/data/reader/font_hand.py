@@ -1,5 +1,6 @@
 """Hands made of a font file."""
 
+from collections.abc import Collection
 from functools import lru_cache
 from pathlib import Path
 
@@ -10,30 +11,35 @@ from numpy import ndarray
 from PIL import Image, ImageDraw, ImageFont
 
 from htr_lightning.errors import InputError
+from htr_lightning.text.codec import name
 
-SIZE = 96  # pixels at which letters are drawn before they are bent and scaled
+SIZE = 56  # pixels at which letters are drawn before they are bent and scaled
+IDEOGRAPHS = "\u2e80"  # from here on characters stand alone and vary one by one
 
 
-@lru_cache(maxsize=64)
-def _font(path: Path) -> ImageFont.FreeTypeFont:
+@lru_cache(maxsize=256)
+def _font(path: Path, size: int = SIZE) -> ImageFont.FreeTypeFont:
     try:
-        return ImageFont.truetype(str(path), SIZE)
-    except OSError as error:
+        return ImageFont.truetype(str(path), size)
+    except (OSError, ValueError) as error:
         raise InputError(f"{path}: not a font that can be used ({error}); take it out of the folder") from None
 
 
-@lru_cache(maxsize=16384)
+@lru_cache(maxsize=65536)
 def covers(path: Path, character: str) -> bool:
     """Whether a font has a glyph of its own for a character; the one for missing characters does not count."""
     if character == " ":
         return True
     font = _font(path)
-    drawn, missing = font.getmask(character), font.getmask("\U0010fffe")
+    try:
+        drawn, missing = font.getmask(character), font.getmask("\U0010fffe")
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: broken at {name(character)} ({error}); take it out of the folder") from None
     return drawn.getbbox() is not None and (drawn.size != missing.size or bytes(drawn) != bytes(missing))
 
 
 class FontHand:
-    """A writer whose letters come from a TTF or OTF file; habits bend the line, not the letter.
+    """A writer whose letters come from a TTF, OTF or TTC file; habits bend the line, not the letter.
 
     Args:
         seed: of the writer.
@@ -45,43 +51,80 @@ class FontHand:
         self.path = path
         self.slant = rng.normal(0, 0.15)
         self.width = float(np.exp(rng.normal(0, 0.1)))
-        self.wander = rng.uniform(0.005, 0.03)  # of the height
-        self.jitter = rng.uniform(0, 0.03)
+        self.wander = rng.uniform(0.005, 0.04)  # of the size
+        self.jitter = rng.uniform(0, 0.04)
         self.word_space = rng.uniform(0.2, 0.45)
-        self.weight = int(rng.integers(-1, 2))
+        self.weight = rng.uniform(-0.3, 1.0)  # share of thinned or thickened strokes
         self.pencil = bool(rng.random() < 0.25)
 
-    def mask(self, text: str, rng: np.random.Generator, height: int) -> tuple[UInt8[ndarray, "H W"], float]:
+    def mask(
+        self, text: str, rng: np.random.Generator, height: int, struck: Collection[int] = ()
+    ) -> tuple[UInt8[ndarray, "H W"], float]:
         """A line as ink coverage in [0, 255], filling most of `height` pixels, and the row of its baseline.
 
         Raises:
             ValueError: the font lacks a character.
         """
         if lacking := next((c for c in text if not covers(self.path, c)), None):
-            raise ValueError(f"{self.path.name} has no '{lacking}' (U+{ord(lacking):04X})")
-        font = _font(self.path)
-        words = text.split(" ")
-        lengths = [font.getlength(word) for word in words]
-        gap = self.word_space * SIZE
-        canvas = Image.new("L", (int(sum(lengths) + gap * len(words) + 2 * SIZE), 3 * SIZE), 0)
-        draw, x, baseline = ImageDraw.Draw(canvas), float(SIZE), 1.8 * SIZE
-        for word, length in zip(words, lengths, strict=True):
-            draw.text((x, baseline + rng.normal(0, self.jitter) * SIZE), word, fill=255, font=font, anchor="ls")
-            x += length + gap * float(np.exp(rng.normal(0, 0.15)))
-        ink = np.array(canvas)
-        if self.weight:
-            ink = (cv2.dilate if self.weight > 0 else cv2.erode)(ink, np.ones((3, 3), np.uint8))
-        rows, columns = np.indices(ink.shape, dtype=np.float32)
-        wave = self.wander * SIZE * np.sin(columns / (SIZE * rng.uniform(1.5, 4)) + rng.uniform(0, 6.3))
-        from_x = np.asarray(columns / self.width - self.slant * (baseline - rows), dtype=np.float32)
-        from_y = np.asarray(rows + wave, dtype=np.float32)
-        ink = cv2.remap(ink, from_x, from_y, cv2.INTER_LINEAR)
+            raise ValueError(f"{self.path.name} has no {name(lacking)}")
+        ink, baseline = self._drawn(text, rng, struck)
+        changed = (cv2.dilate if self.weight > 0 else cv2.erode)(ink, np.ones((3, 3), np.uint8))
+        ink = cv2.addWeighted(ink, 1 - abs(self.weight), changed, abs(self.weight), 0)
+        ink = self._bent(ink, baseline, rng)
         used_rows, used_columns = np.flatnonzero(ink.any(1)), np.flatnonzero(ink.any(0))
         if not len(used_rows):
             return np.zeros((height, 2 * height), np.uint8), height * 0.7
         top, bottom, left, right = used_rows[0], used_rows[-1] + 1, used_columns[0], used_columns[-1] + 1
-        margin = (rng.uniform(0.04, 0.14, 4) * (bottom - top)).astype(int) + 1
+        margin = (rng.uniform(0.03, 0.14, 4) * (bottom - top)).astype(int) + 1
         ink = np.pad(ink[top:bottom, left:right], ((margin[0], margin[1]), (2 * margin[2], 2 * margin[3])))
         scale = height / ink.shape[0]
         size = (max(4, round(ink.shape[1] * scale)), height)
-        return cv2.resize(ink, size, interpolation=cv2.INTER_AREA), (baseline - top + margin[0]) * scale
+        shrinks = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+        return cv2.resize(ink, size, interpolation=shrinks), float((baseline - top + margin[0]) * scale)
+
+    def _drawn(
+        self, text: str, rng: np.random.Generator, struck: Collection[int]
+    ) -> tuple[UInt8[ndarray, "H W"], float]:
+        """The words side by side, an em of paper around them, and the row of their baseline."""
+        pieces: list[tuple[float, str, ImageFont.FreeTypeFont]] = []
+        lines: list[tuple[float, float]] = []
+        x = float(SIZE)
+        for number, word in enumerate(text.split(" ")):
+            start = x
+            for piece in _pieces(word):
+                font = _font(self.path, SIZE + int(rng.integers(-4, 5)) if piece[:1] >= IDEOGRAPHS else SIZE)
+                pieces.append((x, piece, font))
+                x += font.getlength(piece) * (1 + self.jitter * rng.normal())
+            if number in struck:
+                lines.append((start, x))
+            x += self.word_space * SIZE * float(np.exp(rng.normal(0, 0.15)))
+        canvas = Image.new("L", (int(x + SIZE), 3 * SIZE), 0)
+        draw, baseline = ImageDraw.Draw(canvas), 1.8 * SIZE
+        for left, piece, font in pieces:
+            draw.text((left, baseline + rng.normal(0, self.jitter) * SIZE), piece, fill=255, font=font, anchor="ls")
+        for start, end in lines:
+            for _ in range(int(rng.integers(1, 4))):
+                y, fall = baseline - SIZE * rng.uniform(0.15, 0.4), SIZE * rng.normal(0, 0.08)
+                draw.line((start, y - fall, end, y + fall), fill=255, width=int(rng.integers(2, 5)))
+        return np.array(canvas), baseline
+
+    def _bent(self, ink: UInt8[ndarray, "H W"], baseline: float, rng: np.random.Generator) -> UInt8[ndarray, "H w"]:
+        """Stretched, slanted and with a baseline that wanders."""
+        height, width = ink.shape
+        lean = abs(self.slant) * height
+        columns = np.arange(int(width * self.width + 2 * lean), dtype=np.float32) - np.float32(lean)
+        rows = np.arange(height, dtype=np.float32)[:, None]
+        wave = self.wander * SIZE * np.sin(columns / (SIZE * rng.uniform(1.5, 4)) + rng.uniform(0, 6.3))
+        from_x = (columns - np.float32(self.slant) * (np.float32(baseline) - rows)) / np.float32(self.width)
+        return cv2.remap(ink, from_x, (rows + wave).astype(np.float32), cv2.INTER_LINEAR)
+
+
+def _pieces(word: str) -> list[str]:
+    """Runs of letters as they are, since a font may join them; ideographs one by one."""
+    pieces: list[str] = []
+    for character in word:
+        if pieces and character < IDEOGRAPHS and pieces[-1][-1] < IDEOGRAPHS:
+            pieces[-1] += character
+        else:
+            pieces.append(character)
+    return pieces

@@ -250,8 +250,8 @@ def _belongs(path: Path, part: str) -> bool:
 
 def _no_part(source: str, part: str, held: list[str]) -> str:
     return (
-        f"{source}: no part '{part}' among {printable(', '.join(held)[:200])}; set data.reader.splits to the names of the "
-        "parts, or to a share of the training part, as in data.reader.splits.test=0.1"
+        f"{source}: no part '{part}' among {printable(', '.join(held)[:200])}; set data.reader.splits to the names of "
+        "the parts, or to a share of the training part, as in data.reader.splits.test=0.1"
     )
 
 

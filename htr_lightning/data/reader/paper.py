@@ -8,6 +8,31 @@ from jaxtyping import Float, UInt8
 from numpy import ndarray
 
 
+def with_neighbours(mask: UInt8[ndarray, "H W"], baseline: float, rng: np.random.Generator) -> UInt8[ndarray, "H W"]:
+    """Ink coverage with tails of the line above and tips of the line below, where a crop cuts them.
+
+    They are the line's own, moved along it: what hangs below the baseline to the upper edge, what rises above the
+    small letters to the lower one.
+
+    Args:
+        mask: share of every pixel that ink covers, in [0, 255].
+        baseline: row on which the letters stand.
+        rng: dice.
+    """
+    height, width = mask.shape
+    result = mask.copy()
+    which = int(rng.integers(1, 4))
+    foot = round(baseline + height * rng.uniform(0.06, 0.2))
+    head = round(baseline - height * rng.uniform(0.35, 0.55))
+    if which & 1 and 0 < foot < height:
+        tails = np.roll(mask[foot:], int(rng.integers(width)), 1)
+        np.maximum(result[: len(tails)], tails, out=result[: len(tails)])
+    if which & 2 and 0 < head < height:
+        tips = np.roll(mask[:head], int(rng.integers(width)), 1)[: round(height * rng.uniform(0.1, 0.3))]
+        np.maximum(result[height - len(tips) :], tips, out=result[height - len(tips) :])
+    return result
+
+
 def write_on_paper(
     mask: UInt8[ndarray, "H W"], baseline: float, pencil: bool, rng: np.random.Generator
 ) -> UInt8[ndarray, "H W"]:
@@ -17,15 +42,20 @@ def write_on_paper(
         mask: share of every pixel that ink covers, in [0, 255].
         baseline: row on which the letters stand.
         pencil: grey and grainy rather than inked.
+        rng: dice.
     """
     height, width = mask.shape
-    strength = rng.uniform(0.45, 0.75) if pencil else rng.uniform(0.7, 1.0)
+    clean = rng.random() < 0.6  # a scanner that whitens paper
+    strength = rng.uniform(0.55, 0.85) if pencil else rng.uniform(0.7, 1.0)
     flow = np.interp(np.arange(width), np.linspace(0, width, 12), rng.normal(1, 0.08, 12)).astype(np.float32)
-    grain = _tile(height, width, rng) * np.float32(0.35 if pencil else 0.1)
-    cover = (mask.astype(np.float32) * np.float32(strength / 255) * flow * (1 - np.abs(grain))).clip(0, 1)
-    paper = _paper(height, width, rng)
-    if rng.random() < 0.4:
-        _rule(paper, baseline + rng.normal(1, 1.5), rng)
+    grain = _tile(height, width, rng)
+    grain *= np.float32(rng.uniform(0.2, 0.5) if pencil else rng.uniform(0.03, 0.2))
+    cover = mask * (np.float32(strength / 255) * flow)
+    cover *= 1 - np.abs(grain)
+    np.clip(cover, 0, 1, out=cover)
+    paper = _paper(height, width, clean, rng)
+    if rng.random() < 0.55:
+        _rule(paper, baseline, rng)
     image = paper + (np.float32(rng.uniform(10, 80)) - paper) * cover
     if (blur := rng.uniform(0, 0.9)) > 0.3:
         image = cv2.GaussianBlur(image, (0, 0), blur)
@@ -41,23 +71,31 @@ def _noise() -> Float[ndarray, "256 4096"]:
 
 
 def _tile(height: int, width: int, rng: np.random.Generator) -> Float[ndarray, "H W"]:
-    """A window of fixed noise of unit variance: fresh noise would take longer than the drawing."""
+    """A copy of a window of fixed noise of unit variance: fresh noise would take longer than the drawing."""
     noise = _noise()
     top = int(rng.integers(max(1, noise.shape[0] - height)))
     left = int(rng.integers(max(1, noise.shape[1] - width)))
     tile = noise[top : top + height, left : left + width]
-    return tile if tile.shape == (height, width) else cv2.resize(tile, (width, height))
+    return tile.copy() if tile.shape == (height, width) else cv2.resize(tile, (width, height))
 
 
-def _paper(height: int, width: int, rng: np.random.Generator) -> Float[ndarray, "H W"]:
-    base = rng.uniform(190, 252)
-    light = np.interp(np.arange(width), np.linspace(0, width, 4), rng.normal(0, 4, 4)).astype(np.float32)
-    return base + light + _tile(height, width, rng) * np.float32(rng.uniform(0.5, 5))
+def _paper(height: int, width: int, clean: bool, rng: np.random.Generator) -> Float[ndarray, "H W"]:
+    base, light, rough = (rng.uniform(249, 262), 1, 1.0) if clean else (rng.uniform(190, 252), 4, rng.uniform(0.5, 5))
+    shade = np.interp(np.arange(width), np.linspace(0, width, 4), rng.normal(base, light, 4)).astype(np.float32)
+    paper = _tile(height, width, rng)
+    paper *= np.float32(rough)
+    paper += shade
+    return paper
 
 
 def _rule(paper: Float[ndarray, "H W"], baseline: float, rng: np.random.Generator) -> None:
-    darkness, thickness, tilt = rng.uniform(15, 90), int(rng.integers(1, 3)), rng.normal(0, 0.004) * paper.shape[1]
+    """A ruling near the baseline; on copies it is as dark as ink, and may be broken."""
+    height, width = paper.shape
+    row, darkness, tilt = baseline + rng.normal(0.02, 0.04) * height, rng.uniform(15, 150), rng.normal(0, 0.004) * width
     lines = np.zeros(paper.shape, dtype=np.uint8)
-    start = (0, round(baseline - tilt))
-    cv2.line(lines, start, (paper.shape[1], round(baseline + tilt)), 255, thickness, cv2.LINE_AA)
-    paper -= lines.astype(np.float32) * np.float32(darkness / 255)
+    thickness = 1 if rng.random() < 0.7 else 2
+    points = np.round(np.array([(0, row - tilt), (width, row + tilt)]) * 16).astype(np.int32)
+    cv2.polylines(lines, [points], False, round(darkness), thickness, cv2.LINE_AA, 4)
+    if rng.random() < 0.3:
+        lines[:, np.repeat(rng.random(width // 6 + 1) < 0.3, 6)[:width]] //= 4
+    paper -= lines

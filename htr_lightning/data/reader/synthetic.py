@@ -1,37 +1,64 @@
 """Handwriting drawn on demand: endless lines by writers that do not exist."""
 
+import unicodedata
+from collections import Counter
 from collections.abc import Sequence
 from functools import cached_property
-from importlib import resources
 from pathlib import Path
 
 import numpy as np
 
 from htr_lightning.data.reader.font_hand import FontHand, covers
-from htr_lightning.data.reader.hand import CURSIVE, PRINTED, Hand, glyph
-from htr_lightning.data.reader.paper import write_on_paper
+from htr_lightning.data.reader.glyph import can_write
+from htr_lightning.data.reader.hand import Hand
+from htr_lightning.data.reader.paper import with_neighbours, write_on_paper
+from htr_lightning.data.reader.source import (
+    SIGNS,
+    RunningText,
+    Source,
+    Spelling,
+    WordList,
+    capitalized,
+    read_text,
+    read_words,
+)
 from htr_lightning.data.sample import Sample, Skipped
 from htr_lightning.errors import InputError
 from htr_lightning.text.codec import name
 
+__all__ = ["Synthetic", "read_words"]
+
 SPLITS = {"train": 0, "val": 1, "test": 2}
-SIGNS = "0123456789,.;:!?-'\"()"
 
 
 class Synthetic(Sequence[Sample]):
-    """Lines of words in synthetic hands; validation and test are written by hands that training never saw.
+    """Lines in synthetic hands; validation and test are written by hands that training never saw.
 
-    Line `index` depends on the seed, the split and the index alone, whichever worker or rank draws it.
+    Line `index` depends on the seed, the split and the index alone, whichever worker or rank draws it. A word that is
+    struck out reads `>word<` in the reference.
 
     Args:
         split: train, val or test.
         lines: lines of each split.
         hands: writers of each split.
-        fonts: a folder of your own TTF or OTF files; half of the hands then write with one of them.
         words: a word list, one a line: "package:english.txt", "package:french.txt", or a file.
-        length: shortest and longest line in words.
+        text: a file of running text, written instead of the word list: "package:french_prose.txt", or a file.
+        unit: of the running text: words, line or characters; characters for scripts without spaces.
+        length: shortest and longest line in words, or in characters where that is the unit.
+        invented: share of words that are spelt anew, as the words of the source are spelt.
+        rare: characters that the source has not or hardly has.
+        rare_share: share of words that get one of them.
+        struck: share of words that are struck out.
+        fonts: a folder of your own TTF, OTF or TTC files.
+        font_share: share of the hands that write with one of them; 1 for scripts that the built-in hands cannot write.
+        unwritable: error refuses a character that no hand can write, skip leaves it out of the lines.
+        incomplete: error refuses a font that lacks a character, skip leaves the font out.
+        neighbours: share of lines with tails and tips of other lines at their edges.
         height: smallest and largest height of a line in pixels.
         seed: of hands, texts and everything drawn.
+
+    Raises:
+        InputError: a file that cannot be used, a character that cannot be written, an option that is none.
     """
 
     def __init__(
@@ -39,9 +66,19 @@ class Synthetic(Sequence[Sample]):
         split: str,
         lines: dict[str, int],
         hands: dict[str, int],
-        fonts: str | None = None,
         words: str = "package:english.txt",
+        text: str | None = None,
+        unit: str = "words",
         length: Sequence[int] = (2, 6),
+        invented: float = 0.0,
+        rare: str = "",
+        rare_share: float = 0.0,
+        struck: float = 0.0,
+        fonts: str | None = None,
+        font_share: float = 0.5,
+        unwritable: str = "error",
+        incomplete: str = "error",
+        neighbours: float = 0.2,
         height: Sequence[int] = (40, 64),
         seed: int = 0,
     ) -> None:
@@ -49,12 +86,40 @@ class Synthetic(Sequence[Sample]):
             raise InputError(f"'{split}' is no split of synthetic lines; use one of {', '.join(SPLITS)}")
         if hands[split] < 1:
             raise InputError(f"data.reader.hands: {hands[split]} hands for split '{split}'; it takes at least one")
-        self._split, self._count, self._hands = split, lines[split], hands[split]
-        self._words = read_words(words)
-        self._fonts = [] if fonts is None else find_fonts(Path(fonts))
-        self._check_characters()
-        self._length, self._height, self._seed = tuple(length), tuple(height), seed
+        for key, value in (("unwritable", unwritable), ("incomplete", incomplete)):
+            if value not in ("error", "skip"):
+                raise InputError(f"data.reader.{key}={value}: use error or skip")
+        if not 1 <= length[0] <= length[1]:
+            raise InputError(f"data.reader.length={list(length)}: give the shortest and the longest, from 1 up")
         self.skipped: list[Skipped] = []
+        self._split, self._count, self._hands = split, lines[split], hands[split]
+        self._origin = words if text is None else text
+        self._fonts = [] if fonts is None else find_fonts(Path(fonts))
+        self._font_share = font_share if self._fonts else 0.0
+        known: list[str] = []
+        if text is None:
+            known = [unicodedata.normalize("NFC", word) for word in read_words(words)]
+            counts = Counter(c for word in known for c in (*word, *word[0].upper())) + Counter(SIGNS)
+        else:
+            prose = unicodedata.normalize("NFC", read_text(text))
+            counts = Counter(prose)
+        counts += Counter(rare)
+        left_out = self._unwritable(counts, unwritable, incomplete)
+        self._rare = rare.translate(left_out)
+        self._writable = {c for c in counts if ord(c) not in left_out}
+        self._source: Source
+        if text is None:
+            known = [word for word in (word.translate(left_out) for word in known) if word]
+            self._source = WordList(known, self._writable)
+        else:
+            self._source = RunningText(prose.translate(left_out), unit)
+            known = self._source.words
+        if not known:
+            raise InputError(f"{self._origin}: no hand can write any of it; set data.reader.fonts and font_share=1")
+        self._spelling = Spelling(known, self._writable) if invented else None
+        self._invented, self._rare_share, self._struck = invented, rare_share, struck
+        self._length, self._height, self._seed = tuple(length), tuple(height), seed
+        self._neighbours = neighbours
         self._drawn: dict[int, Hand | FontHand] = {}
 
     def __len__(self) -> int:
@@ -65,11 +130,13 @@ class Synthetic(Sequence[Sample]):
             raise IndexError(index)
         rng = np.random.default_rng((self._seed, SPLITS[self._split], index, 1))
         hand = self._hand(self._writer(index))
-        text = self._text(index)
+        words, struck = self._line(index)
         low, high = self._height
-        mask, baseline = hand.mask(text, rng, int(rng.integers(low, high + 1)))
+        mask, baseline = hand.mask(" ".join(words), rng, int(rng.integers(low, high + 1)), struck)
+        if rng.random() < self._neighbours:
+            mask = with_neighbours(mask, baseline, rng)
         image = write_on_paper(mask, baseline, hand.pencil, rng)
-        return Sample(self.ids[index], image, text, self.groups[index])
+        return Sample(self.ids[index], image, _reference(words, struck), self.groups[index])
 
     @cached_property
     def ids(self) -> list[str]:
@@ -77,7 +144,7 @@ class Synthetic(Sequence[Sample]):
 
     @cached_property
     def texts(self) -> list[str]:
-        return [self._text(index) for index in range(self._count)]
+        return [_reference(*self._line(index)) for index in range(self._count)]
 
     @cached_property
     def groups(self) -> list[str]:
@@ -85,7 +152,7 @@ class Synthetic(Sequence[Sample]):
 
     @cached_property
     def sizes(self) -> list[tuple[int, int]]:
-        return [(64, 24 + 20 * len(text)) for text in self.texts]  # close enough to batch by
+        return [(64, 24 + 22 * len(text)) for text in self.texts]  # close enough to batch by
 
     def _writer(self, index: int) -> int:
         return (index * 7919 + index // self._hands) % self._hands
@@ -97,71 +164,75 @@ class Synthetic(Sequence[Sample]):
 
     def _new_hand(self, number: int) -> Hand | FontHand:
         seed = (self._seed, SPLITS[self._split], number)
-        if self._fonts and number % 2:
-            return FontHand(seed, self._fonts[int(np.random.default_rng((*seed, 2)).integers(len(self._fonts)))])
+        rng = np.random.default_rng((*seed, 2))
+        if rng.random() < self._font_share:
+            return FontHand(seed, self._fonts[int(rng.integers(len(self._fonts)))])
         return Hand(seed)
 
-    def _check_characters(self) -> None:
-        """Refuse at once what a hand could not write later."""
-        words = "".join(self._words)
-        for character in sorted({*words, *words.upper(), *SIGNS}):
-            try:
-                for font in PRINTED + CURSIVE:
-                    glyph(font, character)
-            except ValueError as error:
-                raise InputError(f"words: {error}; take it out of the word list") from None
-            if lacking := next((path for path in self._fonts if not covers(path, character)), None):
-                raise InputError(f"{lacking}: this font has no {name(character)}; take it out of the folder")
+    def _unwritable(self, counts: Counter[str], unwritable: str, incomplete: str) -> dict[int, None]:
+        """Refuse or leave out at once what a hand could not write later, characters and fonts."""
+        needed = sorted(c for c in counts if not c.isspace())
+        if self._font_share < 1:
+            lacking = {c for c in needed if not can_write(c)}
+        else:
+            lacking = {c for c in needed if not any(covers(path, c) for path in self._fonts)}
+        if lacking and unwritable == "error":
+            remedy = "take it out of the text, or set data.reader.unwritable=skip"
+            raise InputError(f"{self._origin}: no hand can write {name(min(lacking))}; {remedy}")
+        self.skipped += [
+            Skipped(f"synthetic/{self._split}/{name(c)}", "character that no hand can write", f"{counts[c]} times")
+            for c in sorted(lacking)
+        ]
+        whole = []
+        for path in self._fonts:
+            if absent := next((c for c in needed if c not in lacking and not covers(path, c)), None):
+                if incomplete == "error":
+                    remedy = "take it out of the folder, or set data.reader.incomplete=skip"
+                    raise InputError(f"{path}: this font has no {name(absent)}; {remedy}")
+                self.skipped.append(Skipped(path.name, "font without a character", name(absent)))
+            else:
+                whole.append(path)
+        if self._fonts and not whole:
+            raise InputError(f"{self._fonts[0].parent}: none of its fonts has every character of {self._origin}")
+        self._fonts = whole
+        return dict.fromkeys(map(ord, lacking))
 
-    def _text(self, index: int) -> str:
-        """Words, with the capitals, punctuation and figures of ordinary prose."""
+    def _line(self, index: int) -> tuple[list[str], frozenset[int]]:
+        """The words of a line, and the numbers of those that are struck out."""
         rng = np.random.default_rng((self._seed, SPLITS[self._split], index, 0))
-        count = int(rng.integers(self._length[0], self._length[1] + 1))
-        chosen = [self._words[i] for i in (len(self._words) * rng.random(count) ** 1.5).astype(int)]
-        dice = rng.random((count, 3))
-        for place, (figure, mark, capital) in enumerate(dice.tolist()):
-            if figure < 0.05:
-                chosen[place] = str(rng.integers(10 ** rng.integers(1, 5)))
-            if capital < (0.3 if place == 0 else 0.04):
-                chosen[place] = chosen[place][0].upper() + chosen[place][1:]
-            if mark < 0.16:
-                sign = ",.,.,.;:!?-'\"()"[int(rng.integers(15))]
-                chosen[place] = (
-                    f"({chosen[place]})"
-                    if sign in "()"
-                    else f'"{chosen[place]}"'
-                    if sign == '"'
-                    else chosen[place] + sign
-                )
-        return " ".join(chosen)
+        words = self._source.draw(self._length, rng)
+        if self._spelling is None and not self._rare_share and not self._struck:
+            return words, frozenset()
+        dice = rng.random((len(words), 3))
+        for place, (invent, rare, _) in enumerate(dice.tolist()):
+            word = words[place]
+            if self._spelling is not None and invent < self._invented and word.isalpha():
+                new = self._spelling.draw(rng) or word
+                words[place] = word = capitalized(new, self._writable) if word[0].isupper() else new
+            if self._rare and rare < self._rare_share:
+                words[place] = _with_rare(word, self._rare[int(rng.integers(len(self._rare)))], rng)
+        return words, frozenset(np.flatnonzero(dice[:, 2] < self._struck).tolist())
 
 
-def read_words(words: str) -> list[str]:
-    """A word list, most frequent first.
+def _with_rare(word: str, character: str, rng: np.random.Generator) -> str:
+    """A letter instead of one of the word's; a sign before or after it."""
+    if character.isalpha():
+        place = 0 if character.isupper() else int(rng.integers(len(word)))
+        return word[:place] + character + word[place + 1 :]
+    return word + character if rng.random() < 0.5 else character + word
 
-    Raises:
-        InputError: there is no such file, or it is empty.
-    """
-    kind, _, name = words.rpartition(":")
-    try:
-        source = resources.files("htr_lightning.data") / "words" / name if kind == "package" else Path(words)
-        found = source.read_text(encoding="utf-8").split()
-    except (OSError, UnicodeDecodeError):
-        raise InputError(
-            f"{words}: no such word list, or not UTF-8; set data.reader.words to a file of words"
-        ) from None
-    if not found:
-        raise InputError(f"{words}: the word list is empty; give it words")
-    return found
+
+def _reference(words: list[str], struck: frozenset[int]) -> str:
+    return " ".join(f">{word}<" if number in struck else word for number, word in enumerate(words))
 
 
 def find_fonts(folder: Path) -> list[Path]:
-    """The TTF and OTF files below a folder.
+    """The font files below a folder.
 
     Raises:
         InputError: there is none.
     """
-    fonts = sorted(path for path in folder.rglob("*") if path.suffix.lower() in (".ttf", ".otf"))
+    fonts = sorted(path for path in folder.rglob("*") if path.suffix.lower() in (".ttf", ".otf", ".ttc"))
     if not fonts:
-        raise InputError(f"{folder}: no .ttf or .otf file below it; set data.reader.fonts to a folder of fonts")
+        raise InputError(f"{folder}: no .ttf, .otf or .ttc file below it; set data.reader.fonts to a folder of fonts")
     return fonts

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from htr_lightning.data.sample import collate
+from htr_lightning.data.batch import collate
 
 
 @pytest.mark.parametrize("multiple", [1, 8, 64])

@@ -1,0 +1,145 @@
+"""What paper and scanner add: rulings, stains, light, noise and compression."""
+
+from functools import lru_cache
+
+import cv2
+import numpy as np
+from jaxtyping import Float, UInt8
+from numpy import ndarray
+
+from htr_lightning.augment.transform import levels
+
+
+class Rules:
+    """Ruled or squared paper: a line near the baseline, sometimes more of them, sometimes upright ones too.
+
+    Args:
+        p: probability.
+        most: largest darkness of a ruling, as a share of the ink's.
+    """
+
+    def __init__(self, p: float, most: float) -> None:
+        self.p, self.most = p, most
+
+    def __call__(self, image: UInt8[ndarray, "H W"], rng: np.random.Generator) -> UInt8[ndarray, "H W"]:
+        if rng.random() >= self.p:
+            return image
+        height, width = image.shape
+        paper, ink = levels(image)
+        first, rise = height * rng.uniform(0.55, 0.95), width * rng.normal(0, 0.004)
+        squared = rng.random() < 0.25
+        pitch = height * (rng.uniform(0.3, 0.5) if squared else rng.uniform(0.7, 1.4))
+        rows = np.arange(first % pitch, height, pitch)
+        rules = np.stack([np.zeros_like(rows), rows - rise, np.full_like(rows, width), rows + rise], 1)
+        if squared:
+            columns = np.arange(rng.uniform(0, pitch), width, pitch)
+            upright = np.stack([columns, np.zeros_like(columns), columns - rise * height / width,
+                                np.full_like(columns, height)], 1)  # fmt: skip
+            rules = np.concatenate([rules, upright])
+        darkness = (paper - ink) * self.most * (rng.uniform(0.1, 0.5) if squared else rng.uniform(0.1, 1))
+        drawn = np.zeros_like(image)
+        points = np.round(rules * 16).astype(np.int32).reshape(-1, 2, 2)
+        thickness = 1 if height < 48 or squared else int(rng.integers(1, 3))
+        cv2.polylines(drawn, list(points), False, max(0, round(darkness)), thickness, cv2.LINE_AA, 4)
+        return cv2.subtract(image, drawn)
+
+
+class Stains:
+    """Large soft patches of darker paper, as damp, coffee and dirt leave them.
+
+    Args:
+        p: probability.
+        most: largest darkness, as a share of the ink's.
+    """
+
+    def __init__(self, p: float, most: float) -> None:
+        self.p, self.most = p, most
+
+    def __call__(self, image: UInt8[ndarray, "H W"], rng: np.random.Generator) -> UInt8[ndarray, "H W"]:
+        if rng.random() >= self.p:
+            return image
+        height, width = image.shape
+        paper, ink = levels(image)
+        cell = max(1, height // 16)
+        small = np.zeros((height // cell + 2, width // cell + 2), np.uint8)
+        for _ in range(int(rng.integers(1, 3))):
+            centre = (int(rng.integers(small.shape[1])), int(rng.integers(small.shape[0])))
+            axes = (int(rng.integers(4, 25)), int(rng.integers(4, 17)))
+            darkness = max(0, round((paper - ink) * self.most * rng.uniform(0.2, 1)))
+            cv2.ellipse(small, centre, axes, float(rng.uniform(0, 180)), 0, 360, darkness, -1)
+        soft = cv2.GaussianBlur(small, (0, 0), rng.uniform(0.8, 3))
+        return cv2.subtract(image, cv2.resize(soft, (width, height), interpolation=cv2.INTER_CUBIC))
+
+
+class Light:
+    """Exposure and contrast of the scan; white stops before half of the line's contrast is lost.
+
+    Args:
+        p: probability.
+        brightness: largest change of the grey, as a share of the range.
+        contrast: largest relative change of the contrast.
+    """
+
+    def __init__(self, p: float, brightness: float, contrast: float) -> None:
+        self.p, self.brightness, self.contrast = p, brightness, contrast
+
+    def __call__(self, image: UInt8[ndarray, "H W"], rng: np.random.Generator) -> UInt8[ndarray, "H W"]:
+        if rng.random() >= self.p:
+            return image
+        paper, ink = levels(image)
+        middle = (paper + ink) / 2
+        shift = 255 * rng.uniform(-self.brightness, self.brightness)
+        shift = float(np.clip(shift, -middle, 255 - middle))  # the middle stays a grey: half the contrast survives
+        gain = 1 + rng.uniform(-self.contrast, self.contrast)
+        table = ((np.arange(256) - middle) * gain + middle + shift).clip(0, 255)
+        return cv2.LUT(image, table.astype(np.uint8))
+
+
+class Noise:
+    """Gaussian noise of a sensor.
+
+    Args:
+        p: probability.
+        least: smallest standard deviation, as a share of the range.
+        most: largest standard deviation.
+    """
+
+    def __init__(self, p: float, least: float, most: float) -> None:
+        self.p, self.least, self.most = p, least, most
+
+    def __call__(self, image: UInt8[ndarray, "H W"], rng: np.random.Generator) -> UInt8[ndarray, "H W"]:
+        if rng.random() >= self.p:
+            return image
+        bank = _normals()
+        start = int(rng.integers(len(bank) // 2))
+        tile = bank[start : start + image.size]
+        if tile.size < image.size:
+            tile = np.resize(tile, image.size)
+        noise = tile.reshape(image.shape) * np.float32(255 * rng.uniform(self.least, self.most))
+        return cv2.add(image, noise, dtype=cv2.CV_8U)
+
+
+class Jpeg:
+    """Compression.
+
+    Args:
+        p: probability.
+        least: lowest quality.
+        most: highest quality.
+    """
+
+    def __init__(self, p: float, least: int, most: int) -> None:
+        self.p, self.least, self.most = p, least, most
+
+    def __call__(self, image: UInt8[ndarray, "H W"], rng: np.random.Generator) -> UInt8[ndarray, "H W"]:
+        if rng.random() >= self.p:
+            return image
+        quality = int(rng.integers(self.least, self.most + 1))
+        _, coded = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])
+        return cv2.imdecode(coded, cv2.IMREAD_GRAYSCALE)
+
+
+@lru_cache(maxsize=1)
+def _normals() -> Float[ndarray, " N"]:
+    """A million normal numbers, always the same: drawing them afresh would take longer than all the rest."""
+    return np.random.default_rng(0).standard_normal(1 << 20, dtype=np.float32)

@@ -1,0 +1,29 @@
+"""What every distortion is, and the chain of them."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from jaxtyping import UInt8
+from numpy import ndarray
+
+Transform = Callable[[UInt8[ndarray, "H W"], np.random.Generator], UInt8[ndarray, "h w"]]
+
+
+class Compose:
+    """One transform after the other; none of them is no augmentation."""
+
+    def __init__(self, transforms: Sequence[Transform]) -> None:
+        self.transforms = list(transforms)
+
+    def __call__(self, image: UInt8[ndarray, "H W"], rng: np.random.Generator) -> UInt8[ndarray, "h w"]:
+        for transform in self.transforms:
+            image = transform(image, rng)
+        return image
+
+
+def levels(image: UInt8[ndarray, "H W"]) -> tuple[int, int]:
+    """The grey of the paper (the median) and of the ink (the darkest fiftieth), from a sample of the pixels."""
+    sample = image[:: max(1, image.shape[0] // 16), :: 1 if image.shape[1] < 64 else 4].ravel()
+    ink, paper = sample.size // 50, sample.size // 2
+    ordered = np.partition(sample, (ink, paper))
+    return int(ordered[paper]), int(ordered[ink])

@@ -1,0 +1,173 @@
+"""IAM's text and XML files as plain data."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from htr_lightning.data.document import child, local, parse
+from htr_lightning.errors import InputError
+
+Box = tuple[int, int, int, int]
+ID = {"line": re.compile(r"\w+-\w+-\w+"), "word": re.compile(r"\w+-\w+-\w+-\w+")}
+PIXELS = re.compile(r"-?[0-9]{1,6}")
+CLOSING = {".", ",", ";", ":", "!", "?", "...", ")", "]", "%"}
+OPENING = {"(", "["}
+CONTRACTION = re.compile(r"'(s|d|m|t|ll|re|ve)|n't", re.IGNORECASE)
+
+
+class Row(NamedTuple):
+    """A line or word as lines.txt or words.txt has it."""
+
+    id: str
+    err: bool  # IAM's segmentation of the line into words is doubtful
+    box: Box  # x, y, width, height on the form in pixels; -1 where unknown
+    tokens: list[str]  # words and signs; one may hold a blank
+
+
+def form_of(id: str) -> str:
+    """The form of a line or word id: its first two parts, which are of no fixed length."""
+    return "-".join(id.split("-")[:2])
+
+
+def line_of(id: str) -> str:
+    """The line of a line or word id: its first three parts."""
+    return "-".join(id.split("-")[:3])
+
+
+def named(names: Sequence[str]) -> str:
+    """The first ten of a list, and how many more there are."""
+    return ", ".join(names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "")
+
+
+def read_text(path: Path) -> str:
+    """A text file of IAM, or a list of its ids.
+
+    Raises:
+        InputError: it is missing, or not text.
+    """
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError:
+        raise InputError(f"{path}: not a text file in ASCII or UTF-8; unpack it again") from None
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file; unpack ascii.tgz below data.root, into ascii/") from None
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
+
+
+def read_rows(path: Path, unit: str) -> list[Row]:
+    """The rows of lines.txt or words.txt.
+
+    Their fields are blank-separated: id, status, grey level, components (lines.txt only), x, y, w, h, tag (words.txt
+    only), text. The text is all from the ninth field on, `|` between its tokens.
+
+    Raises:
+        InputError: the file is missing, a row is not of this form, or an id stands twice.
+    """
+    rows: dict[str, Row] = {}
+    first = 4 if unit == "line" else 3  # field of x
+    for number, row in enumerate(read_text(path).split("\n"), start=1):
+        fields = row.split(maxsplit=8)
+        if not fields or fields[0].startswith("#"):
+            continue
+        tokens = [" ".join(token.split()) for token in fields[8].split("|") if token.strip()] if fields[8:] else []
+        box = fields[first : first + 4]
+        if not (
+            tokens
+            and ID[unit].fullmatch(fields[0])
+            and fields[1] in ("ok", "err", "er")
+            and all(map(PIXELS.fullmatch, box))
+        ):
+            raise InputError(
+                f"{path}: row {number} '{row.strip()[:60]}' is no {unit} of IAM; use the file of ascii.tgz"
+            )
+        if fields[0] in rows:
+            raise InputError(f"{path}: row {number}: {fields[0]} stands there twice; use the file of ascii.tgz")
+        x, y, width, height = map(int, box)
+        rows[fields[0]] = Row(fields[0], fields[1] != "ok", (x, y, width, height), tokens)
+    if not rows:
+        raise InputError(f"{path}: holds no {unit}; use the file of ascii.tgz")
+    return list(rows.values())
+
+
+def read_forms(path: Path) -> tuple[dict[str, str], dict[str, int]]:
+    """The writer and the count of lines of each form in forms.txt (form, writer, sentences, prt, lines, ...).
+
+    Raises:
+        InputError: the file is missing, or a row is not of this form.
+    """
+    writers, lines = {}, {}
+    for number, row in enumerate(read_text(path).split("\n"), start=1):
+        fields = row.split()
+        if not fields or fields[0].startswith("#"):
+            continue
+        if len(fields) < 5 or not PIXELS.fullmatch(fields[4]):
+            raise InputError(f"{path}: row {number} '{row.strip()[:60]}' is no form of IAM; use the file of ascii.tgz")
+        writers[fields[0]], lines[fields[0]] = fields[1], int(fields[4])
+    return writers, lines
+
+
+def read_boxes(path: Path, unit: str) -> tuple[dict[str, Box], tuple[int, int]]:
+    """The boxes of an XML file's lines or words, and the size of its form.
+
+    Returns:
+        By id the box (left, top, right, bottom) that holds all components, in pixels; and (height, width) of the form,
+        0 where the file does not say.
+
+    Raises:
+        InputError: the file is missing, not XML, or not of IAM.
+    """
+    root = parse(path)
+    written = child(root, "handwritten-part")
+    if written is None:
+        raise InputError(f"{path}: no <handwritten-part>; use the file of xml.tgz")
+    lines = [element for element in written if local(element) == "line"]
+    if unit == "line":
+        units = [(line, list(line)) for line in lines]
+    else:
+        units = [(word, [word]) for line in lines for word in line if local(word) == "word"]
+    boxes = {}
+    try:
+        for element, words in units:
+            parts = [
+                [_pixels(part.attrib[key]) for key in ("x", "y", "width", "height")]
+                for word in words
+                for part in word
+                if local(part) == "cmp"
+            ]
+            if parts:
+                boxes[element.attrib["id"]] = (
+                    min(x for x, _, _, _ in parts),
+                    min(y for _, y, _, _ in parts),
+                    max(x + width for x, _, width, _ in parts),
+                    max(y + height for _, y, _, height in parts),
+                )
+        return boxes, (_pixels(root.get("height", "0")), _pixels(root.get("width", "0")))
+    except (KeyError, ValueError) as error:
+        raise InputError(f"{path}: {error} is missing or no number; use the file of xml.tgz") from None
+
+
+def join_punctuation(tokens: Sequence[str]) -> str:
+    """Tokens as a text with the spaces of prose: `He said : " No . "` becomes `He said: "No."`.
+
+    Closing signs and contractions ('s, n't, ...) go to the word before, opening brackets to the word after. Quotes
+    open and close in turn; one at the end of a line closes. This is a rule, not what the writer did: in a line that
+    begins inside a quotation it takes the closing quote for an opening one.
+    """
+    text, opened, glue = "", set[str](), True
+    for place, token in enumerate(tokens):
+        opens, closes = token in OPENING, token in CLOSING or CONTRACTION.fullmatch(token) is not None
+        if token in ('"', "'"):
+            closes = token in opened or place == len(tokens) - 1
+            opens = not closes
+            opened ^= {token}
+        text += token if glue or closes else " " + token
+        glue = opens
+    return text
+
+
+def _pixels(text: str) -> int:
+    if not PIXELS.fullmatch(text):
+        raise ValueError(f"'{text[:20]}'")
+    return int(text)

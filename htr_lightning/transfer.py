@@ -1,0 +1,74 @@
+"""One recognizer's weights as the start of another, whose alphabet may differ."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from hydra.utils import instantiate
+from torch import Tensor
+
+from htr_lightning.checkpoint import read
+from htr_lightning.errors import InputError
+from htr_lightning.model.base import Recognizer
+
+
+class Transfer(NamedTuple):
+    """Characters of the new alphabet that were carried over or start afresh, and those that it no longer has."""
+
+    kept: list[str]
+    added: list[str]
+    dropped: list[str]
+
+    def __str__(self) -> str:
+        added, dropped = (f" ({' '.join(some)})" if some else "" for some in (self.added, self.dropped))
+        return f"{len(self.kept)} characters kept, {len(self.added)} added{added}, {len(self.dropped)} dropped{dropped}"
+
+
+def transfer(recognizer: Recognizer, path: str | Path) -> Transfer:
+    """Copy the weights of a checkpoint into a recognizer made by `checkpoint.build`, class by class.
+
+    Before the first step the logits of every kept character are exactly the checkpoint's own.
+
+    Raises:
+        InputError: see `checkpoint.read`; or the checkpoint's network is another one.
+    """
+    content = read(path)
+    old, new = content["htr"]["alphabet"], recognizer.codec.alphabet
+    specials = len(recognizer.codec.specials)
+    rows = [(own, specials + old.index(c)) for own, c in enumerate(new, start=specials) if c in set(old)]
+    rows += [(special, special) for special in range(specials)]
+    targets, sources = (
+        (torch.tensor(side) for side in zip(*rows, strict=True)) if rows else (torch.empty(0).long(),) * 2
+    )
+    own, weights = recognizer.state_dict(), content["state_dict"]
+    wide = class_weights(recognizer)
+    with torch.no_grad():
+        for name, weight in own.items():
+            found = weights.get(name)
+            if not _fits(weight, found, name in wide):
+                shape = "none" if found is None else tuple(found.shape)
+                raise InputError(
+                    f"start={path}: its network is another one ({name}: {shape} there, {tuple(weight.shape)} here); "
+                    "give the model's keys of that run, which stand in its .hydra/overrides.yaml"
+                )
+            if name in wide:
+                weight[targets] = found[sources]
+            else:
+                weight.copy_(found)
+    return Transfer([c for c in new if c in set(old)], [c for c in new if c not in set(old)],
+                    [c for c in old if c not in set(new)])  # fmt: skip
+
+
+def class_weights(recognizer: Recognizer) -> set[str]:
+    """Names of the weights that have a row for each class: those that grow with the alphabet."""
+    spare = next(chr(code) for code in range(0xE000, 0xF8FF) if chr(code) not in recognizer.codec.alphabet)
+    with torch.device("meta"):
+        wider = instantiate(recognizer.card["model"], _convert_="all")(alphabet=[*recognizer.codec.alphabet, spare])
+    own = recognizer.state_dict()
+    return {name for name, weight in wider.state_dict().items() if weight.shape != own[name].shape}
+
+
+def _fits(weight: Tensor, found: Tensor | None, by_class: bool) -> bool:
+    if found is None:
+        return False
+    return weight.shape[1:] == found.shape[1:] if by_class else weight.shape == found.shape
