@@ -109,3 +109,16 @@ def test_folders_of_characters_feed_a_classifier(tmp_path: Path) -> None:
     data = data_of("model=mlp", "data=characters", f"data.root={tmp_path}")
     assert data.alphabet == ["字", "漢"]
     assert [batch.images.shape for batch in data.loader("val")] == [(2, 1, 28, 28)]
+
+
+def test_one_folder_or_one_table_is_shared_as_the_comments_in_conf_say(tmp_path: Path) -> None:
+    lines = draw(tmp_path)
+    every = [line for split in SPLITS for line in lines[split]]
+    for path, text in every:
+        (path.parent / f"{path.stem}.gt.txt").write_text(text, encoding="utf-8")
+    as_table(tmp_path, "labels", every)
+    for name, part in (("folder", "."), ("table", "labels.csv")):
+        shares = f"data.reader.splits={{train: {part}, val: 0.2, test: 0.3}}"
+        data = data_of(f"data={name}", f"data.root={tmp_path}", shares)
+        assert [len(data.lines(split)) for split in SPLITS] == [7, 3, 4]
+        assert sorted(text for split in SPLITS for text in data.lines(split).texts) == sorted(t for _, t in every)
