@@ -48,13 +48,16 @@ def data_for(recognizer: Recognizer, overrides: Sequence[str] = ()) -> LineDataM
         config.model = card["model"]
     else:
         config = OmegaConf.create({"data": card["training"]["data"]})
+        if config.data.get("repo") is not None:
+            config.data.repo = None  # as `fetch` below
         OmegaConf.set_struct(config, True)
         for override in OverridesParser.create().parse_overrides(list(overrides)):
             OmegaConf.update(config, override.key_or_group, override.value())
     settings = OmegaConf.to_container(config.data, resolve=True)
     assert isinstance(settings, dict)
     if not named:
-        settings["reader"].pop("fetch", None)  # what a checkpoint names is not downloaded; give data=NAME or data.root
+        for source in ("fetch", "repo"):  # what a checkpoint names is not downloaded; give data=NAME or data.root
+            settings["reader"].pop(source, None)
         for target in checkpoint.targets(settings):
             checkpoint.check_target(target, (), "the checkpoint's config")
     settings |= {key: card["model"][key] for key in ("preprocess", "normalizer")} | {"alphabet": card["alphabet"]}

@@ -66,7 +66,7 @@ class LineDataModule(LightningDataModule):
     """A reader's three splits as batches of like width.
 
     Args:
-        reader: called with `split="train"`, `"val"` or `"test"`, and with `root` where there is one.
+        reader: called with `split="train"`, `"val"` or `"test"`, and with `root` and `repo` where they are given.
         preprocess: the model's, so that training, validation and transcription see the same pixels.
         normalizer: the model's, for the same reason.
         root: folder of the data, for the reader.

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
 
 import cv2
@@ -17,28 +18,60 @@ MAX_SIDE = 100_000  # pixels; more is a broken header, not a scan
 MAX_PIXELS = 260_000_000  # an A0 sheet at 400 dpi has 248 million
 MAX_COLOURED = 140_000_000  # take four bytes each, and twice that on the way to grey: an A1 sheet at 400 dpi has 124
 LEVELS = np.arange(256, dtype=np.float64)  # of grey
+LINE_PIXELS = 50_000_000  # a line of 500 x 100,000
+ORIENTATION = ExifTags.Base.Orientation
+FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "WEBP", "GIF", "PPM", "JPEG2000")  # others start programs or run long
+HEADER = 16384  # bytes of an image file that mostly say its size
 
 Image.MAX_IMAGE_PIXELS = None  # Pillow's own bound warns; `read_image` refuses with a message instead
 
 
-def read_image(path: str | Path, size: tuple[int, int] | None = None) -> UInt8[ndarray, "H W"]:
+def read_image(
+    path: str | Path,
+    size: tuple[int, int] | None = None,
+    content: bytes | memoryview | None = None,
+    max_pixels: int = MAX_PIXELS,
+) -> UInt8[ndarray, "H W"]:
     """The image of a file in grey, turned as its EXIF tag says.
 
     Args:
-        path: any format that Pillow opens; transparent pixels become white.
+        path: of an image in one of `FORMATS`; transparent pixels become white.
         size: expected (height, width). Some exports draw on the pixels as stored and ignore EXIF: where only the
             unturned image has this size, that one is returned.
+        content: the file's bytes, where they are kept in a table; `path` is then its name in messages.
+        max_pixels: a larger image is refused before it is decoded.
 
     Raises:
         InputError: the file is missing, not an image, cut short or too large.
     """
-    with _opened(path) as image:
+    with _opened(path, content, max_pixels) as image:
+        image.load()  # turns a TIFF already, and would do so a second time later
         stored = image.height, image.width
-        turns = image.getexif().get(ExifTags.Base.Orientation, 1) != 1
+        turns = image.getexif().get(ORIENTATION, 1) != 1
         turned = ImageOps.exif_transpose(image) if turns else image  # it copies what it does not turn
         if size is not None and (turned.height, turned.width) != size and stored == size:
             turned = image
         return grey(turned)
+
+
+def image_size(
+    path: str | Path, content: bytes | memoryview | None = None, max_pixels: int = MAX_PIXELS
+) -> tuple[int, int]:
+    """Height and width that `read_image` would give, from the file's header alone.
+
+    Raises:
+        InputError: the file is missing, not an image or too large.
+    """
+    if content is not None and len(content) > HEADER:
+        try:
+            return image_size(path, content[:HEADER], max_pixels)  # leaves the rest of a mapped file on the disk
+        except InputError:
+            pass  # a longer header than usual, or a fault that is told below
+    with _opened(path, content, max_pixels) as image:
+        # A TIFF is turned when it is opened, and a PNG would be decoded to look for the tag behind its pixels.
+        told = image.format != "TIFF" and (image.format != "PNG" or "exif" in image.info)
+        sideways = told and image.getexif().get(ORIENTATION) in (5, 6, 7, 8)
+        return (image.width, image.height) if sideways else (image.height, image.width)
 
 
 def read_size(path: str | Path, size: tuple[int, int]) -> tuple[int, int]:
@@ -52,12 +85,18 @@ def read_size(path: str | Path, size: tuple[int, int]) -> tuple[int, int]:
 
 
 @contextmanager
-def _opened(path: str | Path) -> Iterator[Image.Image]:
-    """A file as an image that is not decoded yet; whatever Pillow raises becomes an InputError."""
+def _opened(
+    path: str | Path, content: bytes | memoryview | None = None, max_pixels: int = MAX_PIXELS
+) -> Iterator[Image.Image]:
+    """An image of sane size, its pixels not yet decoded; what goes wrong while it is open names the file."""
     try:
-        with Image.open(path) as image:
-            pixels = image.size[0] * image.size[1]
-            if max(image.size) > MAX_SIDE or pixels > (MAX_PIXELS if image.mode in ("1", "L", "P") else MAX_COLOURED):
+        # By its path Pillow would map an unpacked TIFF into memory, and scramble one that is to be turned.
+        with (
+            open(path, "rb") if content is None else BytesIO(content) as file,
+            Image.open(file, formats=FORMATS) as image,
+        ):
+            limit = max_pixels if image.mode in ("1", "L", "P") else min(max_pixels, MAX_COLOURED)
+            if max(image.size) > MAX_SIDE or image.size[0] * image.size[1] > limit:
                 raise InputError(
                     f"{path}: {image.size[0]} x {image.size[1]} pixels is no page or line; cut or scale it"
                 )

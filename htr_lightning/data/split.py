@@ -1,4 +1,4 @@
-"""Which page is for training, validation and test: from a table, or drawn so that no group is in two splits."""
+"""Which lines are for training, validation and test: by a table, by name, or drawn by lot, no group in two splits."""
 
 import csv
 from collections import Counter
@@ -10,6 +10,7 @@ from pathlib import Path
 from htr_lightning.errors import InputError
 
 SPLITS = ("train", "val", "test")
+Splits = Mapping[str, str | float | int | None]  # a part of the set by name, or a share of the training part
 
 
 def read_splits(root: Path, table: str) -> dict[str, str]:
@@ -35,15 +36,18 @@ def read_splits(root: Path, table: str) -> dict[str, str]:
     return dict(rows)
 
 
-def draw_splits(groups: Sequence[str], shares: Mapping[str, float], seed: int = 0) -> dict[str, str]:
+def draw_splits(
+    groups: Sequence[str], shares: Mapping[str, float], seed: int = 0, set_name: str = "the set"
+) -> dict[str, str]:
     """A split for each group, by lot: the same for the same groups and seed on any machine.
 
     Every split first gets one group, the smallest share first, then each further group goes where most is lacking.
 
     Args:
-        groups: of each page; what is one group stays together.
-        shares: of the pages for train, val and test; they add up to 1.
+        groups: of each line or page; what is one group stays together.
+        shares: of the lines or pages for train, val and test; they add up to 1.
         seed: of the lot.
+        set_name: for messages.
 
     Returns:
         {group: split}.
@@ -59,8 +63,8 @@ def draw_splits(groups: Sequence[str], shares: Mapping[str, float], seed: int = 
     wanted = {split: share * len(groups) for split, share in sorted(shares.items(), key=lambda it: it[1]) if share}
     if len(pages) < len(wanted):
         raise InputError(
-            f"{len(pages)} groups of pages cannot fill {len(wanted)} splits without sharing one; give fewer shares in "
-            "data.reader.splits, or smaller groups by data.reader.group"
+            f"{set_name}: {len(pages)} groups cannot fill {len(wanted)} splits without sharing one; give fewer shares "
+            "in data.reader.splits, or smaller groups by data.reader.group"
         )
     lot = sorted(pages, key=lambda group: sha256(f"{seed}/{group}".encode()).digest())
     drawn: dict[str, str] = {}
@@ -74,3 +78,49 @@ def draw_splits(groups: Sequence[str], shares: Mapping[str, float], seed: int = 
         drawn[group] = split
         wanted[split] -= pages[group]
     return drawn
+
+
+def part_of(splits: Splits, split: str, set_name: str) -> str:
+    """The part of the set that holds a split: the one it names, or for a share the training part.
+
+    Raises:
+        InputError: there is no such split, or the set has none.
+    """
+    if split not in SPLITS:
+        raise InputError(f"'{split}' is no split; use one of {', '.join(SPLITS)}")
+    named = splits.get(split)
+    part = splits.get("train") if isinstance(named, int | float) else named
+    if not isinstance(part, str):
+        where = split if named is None else "train"
+        raise InputError(
+            f"{set_name}: data.reader.splits.{where} is {splits.get(where)}; name a part of the set"
+            + ("" if where == "train" else ", or give a share of train such as 0.1")
+        )
+    return part
+
+
+def lines_of(splits: Splits, split: str, groups: Sequence[str], set_name: str, seed: int = 0) -> list[int]:
+    """Indices of the lines of a part that belong to a split, in their order.
+
+    A split that is a number is that share of the training part's lines, drawn in whole groups, so that no writer or
+    page is in two splits. The draw depends on the groups' names, their sizes and the seed alone: not on the order of
+    the lines, not on the machine.
+
+    Args:
+        splits: by split the name of a part, or a share.
+        split: the one that is wanted.
+        groups: of the lines of the split's part.
+        set_name: for messages.
+        seed: of the draw.
+
+    Raises:
+        InputError: shares that leave nothing to train on, or fewer groups than splits.
+    """
+    shares = {name: float(share) for name, share in sorted(splits.items()) if isinstance(share, int | float)}
+    if not shares or (split != "train" and split not in shares):
+        return list(range(len(groups)))
+    if min(shares.values()) <= 0 or sum(shares.values()) >= 1:
+        given = ", ".join(f"{name}={share:g}" for name, share in shares.items())
+        raise InputError(f"{set_name}: data.reader.splits {given}: shares are above 0 and leave some of 1 to train")
+    drawn = draw_splits(groups, {"train": 1 - sum(shares.values()), **shares}, seed, set_name)
+    return [index for index, group in enumerate(groups) if drawn[group] == split]

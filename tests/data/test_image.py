@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from htr_lightning.data.image import crop_line, dark_on_light, read_image, read_size, shrink_to_height
+from htr_lightning.data.image import crop_line, dark_on_light, image_size, read_image, read_size, shrink_to_height
 from htr_lightning.errors import InputError
 
 ROWS = np.arange(12, dtype=np.uint8).reshape(3, 4) * 20  # every pixel different: any turn shows
@@ -39,8 +39,9 @@ def save(image: Image.Image, path: Path, orientation: int = 1) -> Path:
 
 
 @pytest.mark.parametrize("orientation", SHOWN)
-def test_an_image_is_turned_as_exif_says(tmp_path: Path, orientation: int) -> None:
-    path = save(Image.fromarray(ROWS), tmp_path / "turned.png", orientation)
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+def test_an_image_is_turned_as_exif_says(tmp_path: Path, suffix: str, orientation: int) -> None:
+    path = save(Image.fromarray(ROWS), tmp_path / f"turned.{suffix}", orientation)
     np.testing.assert_array_equal(read_image(path), SHOWN[orientation])
     np.testing.assert_array_equal(read_image(path, SHOWN[orientation].shape), SHOWN[orientation])
 
@@ -295,3 +296,37 @@ def test_shrinking_keeps_aspect_and_ink_and_never_enlarges() -> None:
     assert float(small.mean()) == pytest.approx(float(image.mean()), abs=1)
     np.testing.assert_array_equal(shrink_to_height(image, 100), image)
     assert shrink_to_height(np.zeros((900, 2), np.uint8), 10).shape == (10, 1)
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "tif", "webp", "bmp"])
+@pytest.mark.parametrize("orientation", [1, 3, 6, 8])
+@pytest.mark.parametrize("kept", ["file", "bytes"])
+def test_the_size_of_an_image_is_told_by_its_header(tmp_path: Path, suffix: str, orientation: int, kept: str) -> None:
+    path = tmp_path / f"a.{suffix}"
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    noise = np.random.default_rng(0).integers(0, 256, (200, 310), dtype=np.uint8)
+    Image.fromarray(noise).save(path, **({} if suffix == "bmp" else {"exif": exif}))
+    content = None if kept == "file" else path.read_bytes()
+    image = read_image("row 1" if content else path, content=content)
+    assert image_size(path, content) == image.shape
+    assert image.shape == ((310, 200) if orientation > 4 and suffix != "bmp" else (200, 310))
+
+
+def test_the_size_is_told_of_an_image_whose_pixels_are_lost_and_not_of_what_is_none(tmp_path: Path) -> None:
+    path = tmp_path / "short.png"
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (200, 310), dtype=np.uint8)).save(path)
+    assert image_size(path, path.read_bytes()[:40_000]) == (200, 310)
+    for content in (b"", b"no image", bytes(50_000)):
+        with pytest.raises(InputError, match="row 7: not an image"):
+            image_size("row 7", content)
+    with pytest.raises(InputError, match=r"row 7: 310 x 200 pixels"):
+        image_size("row 7", path.read_bytes(), max_pixels=60_000)
+    with pytest.raises(InputError, match=r"row 7: 310 x 200 pixels"):
+        read_image("row 7", content=path.read_bytes(), max_pixels=60_000)
+
+
+def test_formats_that_start_programs_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "line.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\n%%EOF\n")
+    with pytest.raises(InputError, match=r"line\.png: not an image"):
+        read_image(tmp_path / "line.png")

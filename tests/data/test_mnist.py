@@ -6,6 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
 
 from htr_lightning.data.preprocess import FixedSize
 from htr_lightning.data.reader.mnist import Mnist, read_idx
@@ -119,3 +121,119 @@ def test_the_real_splits_have_their_known_sizes_and_first_labels(htr_data: Path)
     preprocess = FixedSize(28, 28, 20)
     for sample in test:  # ink stays ink: 1 - the grey of the sample, whatever the digit's thickness
         assert np.abs(preprocess(sample.image)[0].numpy() * 255 - (255.0 - sample.image)).max() < 0.01, sample.id
+
+
+def integers(array: np.ndarray) -> bytes:
+    """An IDX file of type 12: 32-bit integers, most significant byte first."""
+    return struct.pack(f">HBB{array.ndim}I", 0, 12, array.ndim, *array.shape) + array.astype(">i4").tobytes()
+
+
+def test_idx_files_of_integers_are_read_and_cut_ones_refused(tmp_path: Path) -> None:
+    array = np.random.default_rng(0).integers(-(2**31), 2**31, (5, 8))
+    (tmp_path / "labels").write_bytes(integers(array))
+    np.testing.assert_array_equal(read_idx(tmp_path / "labels"), array)
+    for size in (0, 5, 12, 40, len(integers(array)) - 1):
+        (tmp_path / "labels").write_bytes(integers(array)[:size])
+        with pytest.raises(InputError, match="labels"):
+            read_idx(tmp_path / "labels")
+
+
+@pytest.mark.parametrize("shape", [(0, 2**32 - 1, 2**32 - 1, 2**32 - 1), (2**32 - 1,) * 4, (1,) * 5, ()])
+def test_idx_headers_that_no_array_can_have_are_refused(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    (tmp_path / "odd").write_bytes(struct.pack(f">HBB{len(shape)}I", 0, 8, len(shape), *shape) + b"\0")
+    with pytest.raises(InputError, match="odd"):
+        read_idx(tmp_path / "odd")
+    (tmp_path / "odd").write_bytes(struct.pack(f">HBB{len(shape)}I", 0, 8, len(shape), *shape))
+    with pytest.raises(InputError, match="odd"):
+        read_idx(tmp_path / "odd")
+
+
+def options(name: str, *overrides: str) -> dict:
+    """The reader's parameters in conf/data."""
+    with initialize_config_dir(str(Path(__file__).parents[2] / "conf"), version_base="1.3"):
+        config = compose("train", overrides=["run_dir=x", "name=x", "model=mlp", f"data={name}", *overrides])
+    reader = OmegaConf.to_container(config.data.reader, resolve=True)
+    return {key: value for key, value in reader.items() if not key.startswith("_")}
+
+
+def test_emnist_images_are_turned_and_its_mapping_says_the_letters(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (30, 28, 28), dtype=np.uint8)
+    labels = rng.integers(1, 27, 30, dtype=np.uint8)
+    name = "emnist-letters"
+    (tmp_path / "gzip").mkdir()
+    for part in ("train", "test"):
+        (tmp_path / f"gzip/{name}-{part}-images-idx3-ubyte.gz").write_bytes(gzip.compress(idx(images)))
+        (tmp_path / f"gzip/{name}-{part}-labels-idx1-ubyte.gz").write_bytes(gzip.compress(idx(labels)))
+    mapping = tmp_path / f"gzip/{name}-mapping.txt"
+    mapping.write_text("".join(f"{n} {64 + n} {96 + n}\n" for n in range(1, 27)))
+    given = options("emnist", f"data.reader.name={name}", "data.reader.val_size=10")
+    train, val, test = (Mnist(tmp_path, split, **given) for split in ("train", "val", "test"))
+    assert [len(train), len(val), len(test)] == [20, 10, 30]
+    assert test.texts == [chr(64 + label) for label in labels]
+    assert train.ids[0] == "emnist-letters/train/0"
+    for sample, image, size in zip(test, images, test.sizes, strict=True):
+        np.testing.assert_array_equal(255 - sample.image, image.T)
+        assert sample.image.shape == size
+    mapping.write_text("1 65\n")
+    with pytest.raises(InputError, match=r"label 2 of emnist-letters is not in emnist-letters-mapping\.txt"):
+        Mnist(tmp_path, "test", **given)
+    for content in ("1\n", "a 65\n", "1 9999999999\n", "\xff\xfe"):
+        mapping.write_bytes(content.encode("latin-1"))
+        with pytest.raises(InputError, match=r"mapping\.txt"):
+            Mnist(tmp_path, "test", **given)
+
+
+def test_emnist_balanced_is_held_out_as_its_makers_did(tmp_path: Path) -> None:
+    given = options("emnist")
+    assert given["name"] == "emnist-balanced"
+    assert given["val_size"] == 18_800
+    assert given["files"]["test"] == [
+        "emnist-balanced-test-images-idx3-ubyte",
+        "emnist-balanced-test-labels-idx1-ubyte",
+    ]
+    assert given["mapping"] == "emnist-balanced-mapping.txt"
+
+
+def test_kmnist_reads_hiragana(tmp_path: Path) -> None:
+    images, labels = write(tmp_path)
+    reader = Mnist(tmp_path, "train", **(options("kmnist") | {"val_size": 6}))
+    assert reader.texts == ["おきすつなはまやれを"[label] for label in labels[:14]]
+    np.testing.assert_array_equal(255 - reader[3].image, images[3])
+    assert reader.ids[0] == "kmnist/train/0"
+
+
+def test_qmnist_tells_the_writers(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (12, 28, 28), dtype=np.uint8)
+    labels = rng.integers(0, 4000, (12, 8))
+    labels[:, 0] %= 10
+    for part in ("train", "test"):
+        (tmp_path / f"qmnist-{part}-images-idx3-ubyte.gz").write_bytes(gzip.compress(idx(images)))
+        (tmp_path / f"qmnist-{part}-labels-idx2-int.gz").write_bytes(gzip.compress(integers(labels)))
+    val = Mnist(tmp_path, "val", **(options("qmnist") | {"val_size": 5}))
+    assert val.texts == [str(label) for label in labels[7:, 0]]
+    assert val.groups == [f"qmnist/writer_{writer}" for writer in labels[7:, 2]]
+    np.testing.assert_array_equal(255 - val[0].image, images[7])
+    (tmp_path / "qmnist-test-labels-idx2-int.gz").write_bytes(gzip.compress(integers(labels[:, :2])))
+    with pytest.raises(InputError, match="labels of 2 numbers"):
+        Mnist(tmp_path, "test", **options("qmnist"))
+
+
+def test_two_sets_whose_files_have_the_same_names_are_not_confused(tmp_path: Path) -> None:
+    write(tmp_path / "MNIST" / "raw")
+    write(tmp_path / "KMNIST" / "raw")
+    with pytest.raises(InputError, match=r"KMNIST.* and .*MNIST.*: two sets with files of one name"):
+        Mnist(tmp_path, "train", val_size=6)
+    assert len(Mnist(tmp_path / "MNIST", "train", val_size=6)) == 14
+
+
+def test_a_label_that_no_class_has_is_refused(tmp_path: Path) -> None:
+    write(tmp_path)
+    with pytest.raises(InputError, match=r"label \d of mnist is not in data\.reader\.classes"):
+        Mnist(tmp_path, "train", val_size=6, classes="01")
+
+
+def test_a_set_that_nobody_offers_cannot_be_downloaded(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="mine: not known where to download it"):
+        Mnist(tmp_path, "train", download=True, name="mine")

@@ -3,7 +3,6 @@
 import re
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache
-from hashlib import sha256
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
@@ -13,6 +12,7 @@ from numpy import ndarray
 
 from htr_lightning.data.reader.hwdb import character, index_dgrl, index_gnt, read_bitmap
 from htr_lightning.data.sample import Sample, Skipped
+from htr_lightning.data.split import draw_splits
 from htr_lightning.errors import InputError
 
 # Folders as they are published: HWDB1.1trn_gnt, Gnt1.0TrainPart1, HWDB2.0Test.
@@ -208,8 +208,7 @@ def split_writers(
 
     Where folders below `root` say so by their names (train or trn, test or tst; the innermost counts), training and
     test writers are the published ones; else test writers are drawn from all. Validation writers are drawn from those
-    of training. Drawn are, of n writers, the first `round(share * n)`, at least one, in the order of the SHA-256 of
-    "SEED/WRITER": the same on every machine.
+    of training (see `draw_splits`): the same on every machine.
 
     Raises:
         InputError: there is no file or writer for the split, a writer stands in both folders, a file in neither, or two
@@ -247,8 +246,8 @@ def split_writers(
             )
         test = {name for name, part in parts.items() if part == "test"}
     else:
-        test = _draw(set(parts), test_share, seed)
-    val = _draw(set(parts) - test, val_share, seed)
+        test = _draw(set(parts), test_share, seed, "test", root)
+    val = _draw(set(parts) - test, val_share, seed, "val", root)
     wanted = {"train": set(parts) - test - val, "val": val, "test": test}[split]
     if not wanted:
         raise InputError(
@@ -266,9 +265,11 @@ def _folder_part(path: Path) -> str | None:
     return None
 
 
-def _draw(writers: set[str], share: float, seed: int) -> set[str]:
-    order = sorted(writers, key=lambda name: sha256(f"{seed}/{name}".encode()).digest())
-    return set(order[: max(1, round(share * len(order)))])
+def _draw(writers: set[str], share: float, seed: int, split: str, root: str | Path) -> set[str]:
+    if len(writers) < 2:
+        return writers  # the split that is asked for may be another
+    drawn = draw_splits(sorted(writers), {"train": 1 - share, split: share}, seed, str(root))
+    return {writer for writer in writers if drawn[writer] == split}
 
 
 def _indexed(

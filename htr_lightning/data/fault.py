@@ -1,0 +1,59 @@
+"""Lines that cannot be used: refused by name, or on request left out and counted."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from htr_lightning.data.sample import Skipped
+from htr_lightning.errors import InputError
+
+EMPTY = "line without text"
+
+
+class Fault(NamedTuple):
+    """What is wrong with one line, row or file of a set."""
+
+    id: str  # of the sample, or the file and row where there is none
+    kind: str  # "row without image": what is counted together
+    detail: str = ""  # the value that was at fault
+
+
+def sort_out(faults: Sequence[Fault], empty: str, faulty: str) -> list[Skipped]:
+    """The faults that are left out as the options say.
+
+    Args:
+        faults: as found.
+        empty: "error", "skip" or "keep" for lines without text.
+        faulty: "error" or "skip" for all others.
+
+    Raises:
+        InputError: one is not to be left out; the first is named and those of its kind are counted.
+    """
+    for option, value, choices in (("empty", empty, ("error", "skip", "keep")), ("faulty", faulty, ("error", "skip"))):
+        if value not in choices:
+            raise InputError(f"data.reader.{option}={value}: use one of {', '.join(choices)}")
+    faults = [fault for fault in faults if fault.kind != EMPTY or empty != "keep"]
+    refused = [fault for fault in faults if (empty if fault.kind == EMPTY else faulty) != "skip"]
+    if refused:
+        first, count = refused[0], sum(fault.kind == refused[0].kind for fault in refused)
+        option = "empty" if first.kind == EMPTY else "faulty"
+        raise InputError(
+            f"{printable(first.id)}: {first.kind}"
+            + (f" ({printable(first.detail)})" if first.detail else "")
+            + (f", the first of {count}" if count > 1 else "")
+            + f"; mend it, or set data.reader.{option}=skip to leave such out"
+        )
+    return [Skipped(*fault) for fault in faults]
+
+
+def encodable(text: str) -> bool:
+    """Whether a text can be written as UTF-8: half of a surrogate pair, as broken JSON has it, cannot."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def printable(text: str) -> str:
+    """A text with a mark for every control character, so that a message stays one line."""
+    return "".join(character if character.isprintable() else "\ufffd" for character in text)

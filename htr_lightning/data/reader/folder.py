@@ -1,0 +1,131 @@
+"""Lines and characters that are image files already, with their texts beside them, in a table or in folder names."""
+
+import re
+from collections import Counter
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import NamedTuple
+
+from htr_lightning.data.fault import EMPTY, Fault, encodable, sort_out
+from htr_lightning.data.image import LINE_PIXELS, image_size, read_image
+from htr_lightning.data.sample import Sample
+from htr_lightning.data.split import Splits, lines_of, part_of
+from htr_lightning.errors import InputError
+
+
+class Entry(NamedTuple):
+    """A line as a listing finds it."""
+
+    id: str  # below the root: "train/0001"
+    image: Path
+    text: str
+    group: str | None = None  # where the listing knows it
+
+
+Listing = Callable[[Path, str, str], tuple[list[Entry], list[Fault]]]
+
+
+class Folder(Sequence[Sample]):
+    """The image files of a folder, as a listing finds them.
+
+    Args:
+        root: folder of the data.
+        split: train, val or test.
+        listing: called with root, the name of the split's part and the split; gives the lines and what cannot be used.
+        splits: by split the part of the data: a folder or a table below `root`, as the listing takes it; or a number,
+            that share of the training part, drawn in whole groups (see `lines_of`).
+        seed: of that draw.
+        group: regular expression whose first group, matched on the id below `root`, names the writer or document.
+        name: first part of every sample id; None: that of the folder.
+        empty: what to do with a line without text: "error", "skip" (counted) or "keep".
+        faulty: what to do with an image without text, a text without image or a bad row: "error" or "skip" (counted).
+    """
+
+    def __init__(
+        self,
+        root: str | Path | None = None,
+        split: str = "train",
+        *,
+        listing: Listing,
+        splits: Splits,
+        seed: int = 0,
+        group: str = "(.*)",
+        name: str | None = None,
+        empty: str = "error",
+        faulty: str = "error",
+    ) -> None:
+        if root is None:
+            raise InputError("data.root is not set; give the folder of the images, as in data.root=FOLDER")
+        self.root = Path(root)
+        if not self.root.is_dir():
+            raise InputError(f"{root}: no such folder; set data.root to where the images are")
+        writers = group_pattern(group)
+        part = part_of(splits, split, str(self.root))
+        if not exists(self.root / part):
+            raise InputError(f"{self.root / part}: no such folder or table; set data.reader.splits to the parts of the "
+                             f"set, or to shares of one of them, as in data.reader.splits.{split}=0.1")  # fmt: skip
+        shared = not isinstance(splits[split], str)
+        entries, faults = listing(self.root, part, "train" if shared else split)
+        first = name or self.root.resolve().name
+        entries = [entry._replace(id=f"{first}/{entry.id}") for entry in entries]
+        faults += [Fault(entry.id, EMPTY) for entry in entries if not entry.text.strip()]
+        faults += [Fault(ascii(entry.id), "name or text that is not UTF-8") for entry in entries if not _plain(entry)]
+        skipped = sort_out(faults, empty, faulty)
+        entries = [entry for entry in entries if (entry.text.strip() or empty == "keep") and _plain(entry)]
+        if twice := next((id for id, count in Counter(entry.id for entry in entries).items() if count > 1), None):
+            raise InputError(f"{self.root / part}: two lines have the id {twice}; name each image once")
+        groups = [entry.group or group_of(writers, entry.id.removeprefix(f"{first}/")) for entry in entries]
+        chosen = lines_of(splits, split, groups, str(self.root / part), seed)
+        if not chosen:
+            raise InputError(f"{self.root / part}: no line for split '{split}'; check data.root and data.reader.splits")
+        self.skipped = [] if shared else skipped  # of a part that is shared, told once, with train
+        self.ids = [entries[index].id for index in chosen]
+        self.texts = [entries[index].text for index in chosen]
+        self.groups = [groups[index] for index in chosen]
+        self._images = [entries[index].image for index in chosen]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __getitem__(self, index: int) -> Sample:  # type: ignore[override]
+        image = read_image(self._images[index], max_pixels=LINE_PIXELS)
+        return Sample(self.ids[index], image, self.texts[index], self.groups[index])
+
+    @cached_property
+    def sizes(self) -> list[tuple[int, int]]:
+        """Height and width of every image, from the files' headers."""
+        return [image_size(path, max_pixels=LINE_PIXELS) for path in self._images]
+
+
+def group_pattern(group: str) -> re.Pattern[str]:
+    """The expression that names writers.
+
+    Raises:
+        InputError: it is none, or marks no part.
+    """
+    try:
+        pattern = re.compile(group)
+    except re.error as error:
+        raise InputError(f"data.reader.group={group}: not a regular expression ({error})") from None
+    if not pattern.groups:
+        raise InputError(f"data.reader.group={group}: put the part that names the writer in parentheses")
+    return pattern
+
+
+def group_of(pattern: re.Pattern[str], id: str) -> str:
+    """The writer that an id names; the id itself where it names none."""
+    found = pattern.match(id)
+    return (found[1] if found else None) or id
+
+
+def exists(path: Path) -> bool:
+    """Whether there is such a file or folder; a name that no file can have is none."""
+    try:
+        return path.exists()
+    except (OSError, ValueError):
+        return False
+
+
+def _plain(entry: Entry) -> bool:
+    return encodable(entry.id) and encodable(entry.text)

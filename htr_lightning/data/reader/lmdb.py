@@ -1,0 +1,148 @@
+"""Lines in LMDB databases, as parseq, docTR and the scene text benchmarks before them keep images and texts."""
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import cached_property, lru_cache
+from pathlib import Path
+
+import lmdb
+
+from htr_lightning.data.fault import EMPTY, Fault, sort_out
+from htr_lightning.data.image import LINE_PIXELS, image_size, read_image
+from htr_lightning.data.sample import Sample
+from htr_lightning.data.split import Splits, lines_of, part_of
+from htr_lightning.errors import InputError
+
+FILE = "data.mdb"
+
+
+class Lmdb(Sequence[Sample]):
+    """The lines of LMDB databases with the keys `num-samples`, `image-000000001` and `label-000000001`, counted from 1.
+
+    Texts are read at once, images when they are asked for. The files do not tell writers: each line is its own group.
+
+    Args:
+        root: folder of the data.
+        split: train, val or test.
+        splits: by split the folder of its databases below `root`, at any depth; or a number, that share of the
+            training lines.
+        seed: of the draw of such shares.
+        name: first part of every sample id; None: that of the folder.
+        empty: what to do with a line without text: "error", "skip" (counted) or "keep".
+        faulty: what to do with a line whose image or label is missing: "error" or "skip" (counted).
+    """
+
+    def __init__(
+        self,
+        root: str | Path | None = None,
+        split: str = "train",
+        *,
+        splits: Splits,
+        seed: int = 0,
+        name: str | None = None,
+        empty: str = "error",
+        faulty: str = "error",
+    ) -> None:
+        if root is None:
+            raise InputError("data.root is not set; give the folder of the databases, as in data.root=FOLDER")
+        self.root = Path(root)
+        part = self.root / part_of(splits, split, str(self.root))
+        databases = sorted(path.parent for path in part.rglob(FILE))
+        if not databases:
+            raise InputError(f"{part}: no {FILE} in or below it; set data.root and data.reader.splits")
+        first = name or self.root.resolve().name
+        faults: list[Fault] = []
+        lines: list[tuple[str, Path, bytes, str]] = []
+        for folder in databases:
+            title = f"{first}/{folder.relative_to(self.root).as_posix()}".removesuffix("/.")
+            for number, key, label in _labels(folder):
+                id = f"{title}/{number:09d}"
+                if isinstance(label, Fault):
+                    faults.append(label._replace(id=id))
+                    continue
+                if not label.strip():
+                    faults.append(Fault(id, EMPTY))
+                if label.strip() or empty == "keep":
+                    lines.append((id, folder, key, label))
+        skipped = sort_out(faults, empty, faulty)
+        chosen = lines_of(splits, split, [line[0] for line in lines], str(part), seed)
+        if not chosen:
+            raise InputError(f"{part}: no line for split '{split}'; check data.root and data.reader.splits")
+        self.skipped = skipped if isinstance(splits[split], str) else []  # of a part that is shared, told once
+        self.ids = [lines[index][0] for index in chosen]
+        self.groups = self.ids
+        self.texts = [lines[index][3] for index in chosen]
+        self._keys = [lines[index][1:3] for index in chosen]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __getitem__(self, index: int) -> Sample:  # type: ignore[override]
+        id, (folder, key) = self.ids[index], self._keys[index]
+        with _reading(folder) as transaction:
+            image = read_image(id, content=transaction.get(key), max_pixels=LINE_PIXELS)
+        return Sample(id, image, self.texts[index], self.groups[index])
+
+    @cached_property
+    def sizes(self) -> list[tuple[int, int]]:
+        """Height and width of every image, from the images' headers."""
+        sizes = []
+        for id, (folder, key) in zip(self.ids, self._keys, strict=True):
+            with _reading(folder) as transaction:
+                sizes.append(image_size(id, transaction.get(key), LINE_PIXELS))
+        return sizes
+
+
+def _labels(folder: Path) -> Iterator[tuple[int, bytes, str | Fault]]:
+    """Number, image key and text of every line of a database."""
+    with _reading(folder) as transaction:
+        stated = bytes(transaction.get(b"num-samples") or b"")
+        held = transaction.stat()["entries"]
+        if not stated.isdigit() or len(stated) > 18 or int(stated) > held:
+            raise InputError(
+                f"{folder / FILE}: num-samples is '{stated[:9].decode(errors='replace')}' and it holds {held} entries; "
+                "make it again with an image and a label for each sample"
+            )
+        for number in range(1, int(stated) + 1):
+            key, label = b"image-%09d" % number, transaction.get(b"label-%09d" % number)
+            try:
+                text = None if label is None else bytes(label).decode()
+            except UnicodeDecodeError:
+                yield number, key, Fault("", "label that is not UTF-8")
+                continue
+            if text is None:
+                yield number, key, Fault("", "image without label", f"label-{number:09d}")
+            elif transaction.get(key) is None:
+                yield number, key, Fault("", "label without image", key.decode())
+            else:
+                yield number, key, text
+
+
+@contextmanager
+def _reading(folder: Path) -> Iterator[lmdb.Transaction]:
+    """A read-only view of a database; what goes wrong in it names the file."""
+    try:
+        with _environment(folder).begin(buffers=True) as transaction:
+            yield transaction
+    except lmdb.Error as error:
+        raise InputError(f"{folder / FILE}: not a database that can be read ({error}); copy it again") from None
+
+
+@lru_cache(maxsize=64)
+def _environment(folder: Path) -> lmdb.Environment:
+    """A database, opened once: LMDB forbids to open one twice in a process.
+
+    Raises:
+        InputError: the file is shorter than the pages that its header counts; reading these would kill the process.
+    """
+    environment = lmdb.open(str(folder), readonly=True, lock=False, readahead=False, meminit=False)
+    pages, size = environment.info()["last_pgno"] + 1, (folder / FILE).stat().st_size
+    if pages * environment.stat()["psize"] > size:
+        environment.close()
+        raise InputError(f"{folder / FILE}: {size} bytes where its header counts {pages} pages; copy it again")
+    return environment
+
+
+if hasattr(os, "register_at_fork"):  # LMDB also forbids to take an open one over: a loading process opens it anew
+    os.register_at_fork(before=_environment.cache_clear)
