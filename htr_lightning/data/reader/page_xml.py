@@ -3,7 +3,7 @@
 import csv
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib import resources
 from pathlib import Path
@@ -38,7 +38,8 @@ class PageXml(Sequence[Sample]):
         group: regular expression whose first group, matched on the page's stem, names the writer or document.
         max_height: crops taller than this are reduced to it, in pixels.
         empty: what to do with a line without text: "error", "skip" (counted) or "keep".
-        faulty: what to do with a line that cannot be cut out: "error" or "skip" (counted).
+        faulty: what to do with a page that cannot be read, a line that cannot be cut out, or an id given twice: "error"
+            or "skip" (counted; damaged images are found where `preload` is set).
         preload: cut all lines out at once and keep them in memory (a page is decoded once, not once a line).
     """
 
@@ -76,12 +77,21 @@ class PageXml(Sequence[Sample]):
         name = name or self.root.name
         entries: list[_Entry] = []
         faults: list[str] = []
-        paths = self._paths(xml, splits, split)
+        paths = self._paths(xml, splits, split, name, faulty)
         stems = Counter(path.stem for path in paths)
         for path in paths:
             title = path.stem if stems[path.stem] == 1 else path.relative_to(self.root).with_suffix("").as_posix()
-            page = read_page(path)
-            image = find_image(page, self.root / images if images else None)
+            try:
+                page = read_page(path)
+            except InputError as error:
+                self._leave_out([f"{name}/{title}"], "unreadable page", error, faulty)
+                continue
+            try:
+                image = find_image(page, self.root / images if images else None)
+            except InputError as error:
+                ids = [f"{name}/{title}/{line.id}" for line in page.lines]
+                self._leave_out(ids or [f"{name}/{title}"], "missing image", error, faulty)
+                continue
             writer = writers.match(path.stem)
             for line in page.lines:
                 entry = _Entry(f"{name}/{title}/{line.id}", page, image, line, writer[1] if writer else path.stem)
@@ -95,15 +105,14 @@ class PageXml(Sequence[Sample]):
         if faults:
             more = f" (and {len(faults) - 1} more such lines)" if len(faults) > 1 else ""
             raise InputError(faults[0] + more)
-        if twice := next((id for id, count in Counter(entry.id for entry in entries).items() if count > 1), None):
-            raise InputError(f"{self.root}: two lines have the id {twice}; give pages and lines names of their own")
+        entries = self._without_twins(entries, faulty)
         if not entries:
             raise InputError(f"{self.root}: no line with text in split '{split}' of {xml}; check root, xml and splits")
         self._entries = entries
         self._open_page: tuple[Path, UInt8[ndarray, "H W"]] | None = None
         self._crops: dict[int, UInt8[ndarray, "h w"]] = {}
         if preload:
-            self._crops = dict(self._cut_all(f"reading {name} {split or ''}".strip()))
+            self._cut_all(f"reading {name} {split or ''}".strip(), faulty)
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -139,7 +148,7 @@ class PageXml(Sequence[Sample]):
             sizes.append((max(1, round(max(ys) - min(ys))), max(1, round(max(xs) - min(xs)))))
         return [image.shape if (image := self._crops.get(i)) is not None else s for i, s in enumerate(sizes)]
 
-    def _paths(self, xml: str, splits: str | None, split: str | None) -> list[Path]:
+    def _paths(self, xml: str, splits: str | None, split: str | None, name: str, faulty: str) -> list[Path]:
         if not self.root.is_dir():
             raise InputError(f"{self.root}: no such folder; set data.root to where the pages are")
         paths = sorted(self.root.glob(xml))
@@ -153,10 +162,11 @@ class PageXml(Sequence[Sample]):
             raise InputError(f"{splits}: no page in split '{split}'; it has {', '.join(sorted(set(pages.values())))}")
         found = [path for path in paths if path.stem in wanted]
         if missing := sorted(wanted - {path.stem for path in found}):
-            raise InputError(
+            error = InputError(
                 f"{self.root}: {len(missing)} pages of split '{split}' have no XML file, first '{missing[0]}'; "
                 "complete the folder or use a split table of your own"
             )
+            self._leave_out([f"{name}/{page}" for page in missing], "page without XML file", error, faulty)
         return found
 
     def _cut(self, entry: "_Entry", page: UInt8[ndarray, "H W"]) -> UInt8[ndarray, "h w"]:
@@ -165,20 +175,55 @@ class PageXml(Sequence[Sample]):
         except ValueError as error:
             raise InputError(f"{entry.id}: {error}; mend the line in {entry.page.path}") from None
 
-    def _cut_all(self, title: str) -> Iterator[tuple[int, UInt8[ndarray, "h w"]]]:
+    def _leave_out(self, ids: Iterable[str], kind: str, error: InputError, faulty: str) -> None:
+        if faulty != "skip":
+            raise error
+        self.skipped += [Skipped(id, kind, str(error)) for id in ids]
+
+    def _without_twins(self, entries: list["_Entry"], faulty: str) -> list["_Entry"]:
+        kept: dict[str, _Entry] = {}
+        for entry in entries:
+            if kept.setdefault(entry.id, entry) is not entry:
+                error = f"{self.root}: two lines have the id {entry.id}; give pages and lines names of their own"
+                self._leave_out([entry.id], "id given twice", InputError(error), faulty)
+        return list(kept.values())
+
+    def _cut_all(self, title: str, faulty: str) -> None:
+        """Keep the crop of every line; with faulty=skip, lines that cannot be cut out are left out."""
         by_image: dict[Path, list[int]] = {}
         for index, entry in enumerate(self._entries):
             by_image.setdefault(entry.image, []).append(index)
 
-        def cut_page(indices: list[int]) -> list[tuple[int, UInt8[ndarray, "h w"]]]:
-            first = self._entries[indices[0]]
-            page = open_page(first.page, first.image)
-            return [(index, self._cut(self._entries[index], page)) for index in indices]
+        def cut(index: int, page: UInt8[ndarray, "H W"]) -> UInt8[ndarray, "h w"] | InputError:
+            try:
+                return self._cut(self._entries[index], page)
+            except InputError as error:
+                if faulty != "skip":
+                    raise
+                return error
 
+        def cut_page(indices: list[int]) -> list[tuple[int, UInt8[ndarray, "h w"] | InputError]]:
+            first = self._entries[indices[0]]
+            try:
+                page = open_page(first.page, first.image)
+            except InputError as error:
+                if faulty != "skip":
+                    raise
+                return [(index, error) for index in indices]
+            return [(index, cut(index, page)) for index in indices]
+
+        found: dict[int, UInt8[ndarray, "h w"]] = {}
         with ThreadPoolExecutor() as pool:  # decoding releases the interpreter lock
             pages: Iterable = pool.map(cut_page, by_image.values())
             for crops in track(pages, description=title, total=len(by_image), transient=True):
-                yield from crops
+                for index, crop in crops:
+                    if isinstance(crop, InputError):
+                        self._leave_out([self._entries[index].id], "unusable image", crop, faulty)
+                    else:
+                        found[index] = crop
+        left = sorted(found)
+        self._entries = [self._entries[index] for index in left]
+        self._crops = {place: found[index] for place, index in enumerate(left)}
 
 
 def open_page(page: Page, image: Path) -> UInt8[ndarray, "H W"]:

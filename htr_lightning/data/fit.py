@@ -1,0 +1,147 @@
+"""How well texts fit their images, by the widths and shapes of characters that the set itself tells: no network."""
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Float16, Float32, Int
+from numpy import ndarray
+
+from htr_lightning.data.measure import COLUMNS
+
+CHARACTERS = 255  # modelled one by one, the most frequent; the others share one model
+OF_ONE_HAND = 5  # lines that tell how wide a writer writes
+BAND = 10  # columns of a profile by which handwriting may run ahead of the model or behind it
+BENT = 2.0  # cost of running ahead or behind, against a squared difference of profiles of variance 1
+CHUNK = 2048  # pairs compared at once
+
+
+class Codes(NamedTuple):
+    """Texts as numbers of modelled characters."""
+
+    texts: list[Int[ndarray, " _"]]
+    count: int  # of the numbers
+
+
+def encode(texts: Sequence[str]) -> Codes:
+    """Texts as numbers, the most frequent characters first and all beyond `CHARACTERS` as the last number."""
+    frequent = [character for character, _ in Counter("".join(texts)).most_common(CHARACTERS)]
+    numbers = {character: number for number, character in enumerate(frequent)}
+    codes = [np.array([numbers.get(c, len(numbers)) for c in text], dtype=np.int64) for text in texts]
+    return Codes(codes, len(numbers) + 1)
+
+
+def lengths_of(
+    codes: Codes, lengths: Float[ndarray, " N"], groups: Sequence[str]
+) -> tuple[Float[ndarray, " C"], Float[ndarray, " N"]]:
+    """What every character adds to a line's length, and how far each line is from what its text says.
+
+    A ridge regression of the lengths on the counts of characters, the mean length being the prior; fitted again
+    without the lines that are far off, and with every group of at least `OF_ONE_HAND` lines at its own scale.
+
+    Args:
+        codes: of the texts, none of them empty.
+        lengths: positive, in any unit.
+        groups: of the lines.
+
+    Returns:
+        Length of every character, and the logarithm of measured by expected length of every line.
+    """
+    counts = np.zeros((len(lengths), codes.count))
+    for row, text in zip(counts, codes.texts, strict=True):
+        np.add.at(row, text, 1)
+    size = counts.sum(1)
+    mean = float(np.median(lengths / size))
+    scale, weight = np.ones(len(lengths)), np.ones(len(lengths))
+    kinds, group = np.unique(np.asarray(groups), return_inverse=True)
+    for _ in range(3):
+        rows = counts * (scale * weight / np.sqrt(size))[:, None]
+        excess = (lengths - mean * scale * size) * weight / np.sqrt(size)
+        each = mean + np.linalg.solve(rows.T @ rows + 2 * np.eye(codes.count), rows.T @ excess)
+        each = each.clip(mean / 5, mean * 5)
+        residual = np.log(lengths / (counts @ each))
+        shift = np.zeros(len(kinds))
+        for kind, members in enumerate(np.split(np.argsort(group, kind="stable"), np.cumsum(np.bincount(group))[:-1])):
+            if len(members) >= OF_ONE_HAND:
+                shift[kind] = np.median(residual[members])
+        scale = np.exp(shift[group])
+        residual = residual - shift[group]
+        weight = (abs(residual) < 3 * deviation(residual)).astype(float)
+    return each, residual
+
+
+def deviation(values: Float[ndarray, " N"]) -> float:
+    """The standard deviation that the median absolute deviation stands for."""
+    return max(1e-6, 1.4826 * float(np.median(abs(values - np.median(values)))))
+
+
+def by_size(values: Float[ndarray, " N"], sizes: Int[ndarray, " N"], bins: int = 12) -> Float[ndarray, " N"]:
+    """Values in deviations from the median of lines of like size: short lines scatter more than long ones."""
+    order = np.argsort(sizes, kind="stable")
+    parts = [part for part in np.array_split(order, max(1, min(bins, len(values) // 20))) if len(part)]
+    centres = [float(np.mean(sizes[part])) for part in parts]
+    middles = np.interp(sizes, centres, [float(np.median(values[part])) for part in parts])
+    return (values - middles) / np.interp(sizes, centres, [deviation(values[part]) for part in parts])
+
+
+class Shapes:
+    """What the columns of every character look like, and with it how well any text fits any line.
+
+    The characters of a text are laid out over the line's ink by their widths; the mean profile of all columns that
+    fall to a character is its shape.
+
+    Args:
+        codes: of the lines' own texts.
+        widths: of the characters.
+        profiles: of the lines.
+    """
+
+    def __init__(self, codes: Codes, widths: Float[ndarray, " C"], profiles: Float16[ndarray, "N 3 128"]) -> None:
+        self.codes, self.widths = codes, widths
+        self.profiles = profiles
+        places = np.stack([self._places(text) for text in codes.texts])
+        flat = profiles.transpose(0, 2, 1)
+        self.shapes = np.zeros((codes.count, 3), np.float32)
+        for zone in range(3):
+            total = np.bincount(places.ravel(), weights=flat[..., zone].ravel(), minlength=codes.count)
+            self.shapes[:, zone] = total / (10 + np.bincount(places.ravel(), minlength=codes.count))
+        self.expected = np.stack([self._profile(row) for row in places]).astype(np.float16)
+
+    def costs(self, lines: Int[ndarray, " P"], texts: Int[ndarray, " P"]) -> Float32[ndarray, " P"]:
+        """The mean squared difference of line and text along the best alignment, for pairs of their numbers."""
+        parts = [slice(start, start + CHUNK) for start in range(0, len(lines), CHUNK)]
+        pairs = ((self.profiles[lines[part]], self.expected[texts[part]]) for part in parts)
+        costs = [align(*(of.astype(np.float32) for of in pair)) for pair in pairs]
+        return np.concatenate(costs) if costs else np.zeros(0, np.float32)
+
+    def _places(self, text: Int[ndarray, " L"]) -> Int[ndarray, " 128"]:
+        ends = self.widths[text].cumsum()
+        return text[np.searchsorted(ends, (np.arange(COLUMNS) + 0.5) / COLUMNS * ends[-1]).clip(0, len(text) - 1)]
+
+    def _profile(self, places: Int[ndarray, " 128"]) -> Float32[ndarray, "3 128"]:
+        profile = self.shapes[places].T
+        profile = profile - profile.mean(1, keepdims=True)
+        return profile / np.maximum(profile.std(1, keepdims=True), 1e-3)
+
+
+def align(
+    lines: Float32[ndarray, "P F T"], texts: Float32[ndarray, "P F T"], band: int = BAND
+) -> Float32[ndarray, " P"]:
+    """Mean squared difference of profiles along the best monotone alignment within `band` columns.
+
+    At every column of the line the text goes on by no, one or two columns (Sakoe and Chiba, 1978, "Dynamic programming
+    algorithm optimization for spoken word recognition", with the band and the slope constraint); both ends are free by
+    two columns.
+    """
+    offsets = np.arange(-band, band + 1)
+    far = np.float32(1e9)
+    total = np.where(abs(offsets) <= 2, np.float32(0), far)[None].repeat(len(lines), 0)
+    padded = np.pad(texts, ((0, 0), (0, 0), (band, band)), constant_values=1e4)
+    for column in range(lines.shape[2]):
+        difference = padded[:, :, column : column + len(offsets)] - lines[:, :, column : column + 1]
+        best = total.copy()
+        np.minimum(best[:, 1:], total[:, :-1] + BENT, out=best[:, 1:])
+        np.minimum(best[:, :-1], total[:, 1:] + BENT, out=best[:, :-1])
+        total = best + np.square(difference).mean(1)
+    return total[:, abs(offsets) <= 2].min(1) / lines.shape[2]
