@@ -11,7 +11,7 @@ from jaxtyping import UInt8
 from numpy import ndarray
 
 from htr_lightning.data.audit import Audit, Fault
-from htr_lightning.data.sample import Reader
+from htr_lightning.data.sample import Sample
 from htr_lightning.errors import InputError
 from htr_lightning.text.codec import name
 
@@ -35,7 +35,7 @@ def page(
     title: str,
     found: Audit,
     spoiling: Sequence[str],
-    readers: Mapping[str, Reader],
+    readers: Mapping[str, Sequence[Sample]],
     augmented: tuple[str, UInt8[ndarray, "H W"]] | None = None,
 ) -> str:
     """One HTML file that needs nothing beside it; faults first, at most `FAULTS` lines of each kind.
@@ -47,7 +47,7 @@ def page(
         readers: for the images.
         augmented: name and sheet of an augmentation.
     """
-    lines = {(line.split, line.id): line.index for line in found.lines}
+    lines = {(line.split, line.id): line.place for line in found.lines}
     kinds = Counter(fault.kind for fault in found.faults)
     parts = [
         f"<h1>Audit of {escape(title)}</h1>",
@@ -122,7 +122,7 @@ def _sheet(cards: Iterable[str]) -> str:
     return f"<div class=sheet>{''.join(cards)}</div>"
 
 
-def _fault(fault: Fault, place: int | None, readers: Mapping[str, Reader]) -> str:
+def _fault(fault: Fault, place: int | None, readers: Mapping[str, Sequence[Sample]]) -> str:
     note = f"<div class=small>{escape(fault.detail)}</div>"
     if fault.beside is not None:
         split, other = fault.beside
@@ -132,7 +132,7 @@ def _fault(fault: Fault, place: int | None, readers: Mapping[str, Reader]) -> st
     return _line(readers[fault.split], place, note)
 
 
-def _line(reader: Reader, place: int, note: str = "") -> str:
+def _line(reader: Sequence[Sample], place: int, note: str = "") -> str:
     try:
         sample = reader[place]
     except InputError as error:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from htr_lightning.data.fit import Shapes, by_size, encode, lengths_of
+from htr_lightning.data.fit import Shapes, by_size, encode, lengths_of, of_few
 from htr_lightning.data.measure import Measures, measure, unit
 from htr_lightning.data.preprocess import MIN_CONTRAST, Preprocess
 from htr_lightning.data.sample import Reader, Skipped
@@ -29,8 +29,8 @@ MISFIT, SWAPPED = "text does not fit its image", "text of another line"
 
 PAGE = 10  # neighbours among the worse third of lines: those of about a page
 ENOUGH = 100  # lines that tell what is usual in a set
-A_LINE = 12  # characters; less is too little to tell whose text it is
-MOST, LIKE = 700, 2.0  # lines compared each with each, and the ratio of two texts that may be exchanged
+A_LINE = 16  # characters; less is too little to tell whose text it is
+MOST = 700  # lines compared each with each
 A_WORD = 4  # characters; less is too little to tell which way up it is, or to find it again
 
 
@@ -48,7 +48,7 @@ class Line(NamedTuple):
     """A line as it was read, without its pixels."""
 
     split: str
-    index: int  # in its reader
+    place: int  # in its reader
     id: str
     text: str  # normalised
     group: str
@@ -208,22 +208,25 @@ def frame_faults(
 def leaks(lines: Sequence[Line], alike: float = 0.8, same: float = 0.9) -> Iterator[Fault]:
     """Lines of a later split that are in an earlier one, to the pixel or scanned, cut or compressed anew.
 
-    Images are compared by their fingerprints, with lines of like length only. Writers who copy the same text do not
-    come near `alike`; print with another text may, so images with different texts have to agree to `same`.
+    Images are compared by their fingerprints, with lines of like length only. Two hands that copy the same text do not
+    come near `alike`. Images that agree to `same` though their texts differ are one image too, unless there are many
+    of them: then the lines are printed, and only one letter may differ.
     """
     splits = list(dict.fromkeys(line.split for line in lines))
     for place, split in enumerate(splits):
         later = [line for line in lines if line.split == split]
         earlier = [line for line in lines if line.split in splits[:place]]
-        pixels = {line.measures.digest: line for line in reversed(earlier)}
-        twins = {line.index: pixels[line.measures.digest] for line in later if line.measures.digest in pixels}
-        for line, twin, likeness in _alike([line for line in later if line.index not in twins], earlier):
-            if likeness >= (alike if line.text == twin.text else same):
-                twins[line.index] = twin
+        pixels = {line.measures.digest: line for line in reversed(earlier) if line.measures.ink > 0}
+        twins = {line.place: pixels[line.measures.digest] for line in later if line.measures.digest in pixels}
+        found = [(line, twin, likeness) for line, twin, likeness in _alike(later, earlier) if likeness >= alike]
+        renamed = [(line, twin) for line, twin, likeness in found if likeness >= same and line.text != twin.text]
+        twins = {line.place: twin for line, twin, _ in found if line.text == twin.text} | twins
+        if len(renamed) <= max(1, 0.01 * len(later)):
+            twins = {line.place: twin for line, twin in renamed} | twins
         for line in later:
-            if twin := twins.get(line.index):
+            if twin := twins.get(line.place):
                 text = "same text" if twin.text == line.text else f"there '{twin.text}'"
-                yield Fault(line.id, LEAK, f"{twin.id} of {twin.split}, {text}", split, (twin.split, twin.index))
+                yield Fault(line.id, LEAK, f"{twin.id} of {twin.split}, {text}", split, (twin.split, twin.place))
 
 
 def _alike(later: Sequence[Line], earlier: Sequence[Line]) -> Iterator[tuple[Line, Line, float]]:
@@ -275,7 +278,7 @@ def uprightness(shapes: np.ndarray, ridge: float = 0.01) -> np.ndarray:
     return (given - own) / (1 - own)
 
 
-def misfits(lines: Sequence[Line], far: float = 5.5) -> Iterator[Fault]:
+def misfits(lines: Sequence[Line], far: float = 5.0) -> Iterator[Fault]:
     """Lines whose text is much too long or short for the ink, and lines that the text of another fits better.
 
     How long a line should be is told twice by its text: by the room that its characters take, and by the strokes that
@@ -284,11 +287,13 @@ def misfits(lines: Sequence[Line], far: float = 5.5) -> Iterator[Fault]:
     """
     codes = encode([line.text for line in lines])
     groups = [line.group for line in lines]
-    widths, room = lengths_of(codes, np.array([line.measures.extent for line in lines]), groups)
-    _, strokes = lengths_of(codes, np.array([line.measures.strokes for line in lines]), groups)
+    widths, *room = lengths_of(codes, np.array([line.measures.extent for line in lines]), groups)
+    _, *strokes = lengths_of(codes, np.array([line.measures.strokes for line in lines]), groups)
     sizes = np.array([len(line.text) for line in lines])
-    excess, flat = (room + strokes) / 2, room - strokes
-    unusual, cut = by_size(excess, sizes), by_size(flat, sizes)
+    excess, flat = (room[0] + strokes[0]) / 2, room[0] - strokes[0]
+    of_all = by_size((room[1] + strokes[1]) / 2, sizes), by_size(room[1] - strokes[1], sizes)
+    few = of_few(groups)  # compared with lines whose writers are as little known
+    unusual, cut = (np.where(few, all_, by_size(own, sizes)) for all_, own in zip(of_all, (excess, flat), strict=True))
     for place, line in enumerate(lines):
         about = round(sizes[place] * np.exp(excess[place]))
         if abs(unusual[place]) > far and abs(excess[place]) > np.log(1.3) and abs(about - sizes[place]) >= A_WORD:
@@ -300,7 +305,7 @@ def misfits(lines: Sequence[Line], far: float = 5.5) -> Iterator[Fault]:
     for place, other in swaps(shapes, sizes):
         line, its = lines[place], lines[other]
         detail = f"that of {its.id} fits better: '{its.text}'"
-        yield Fault(line.id, SWAPPED, detail, line.split, (its.split, its.index))
+        yield Fault(line.id, SWAPPED, detail, line.split, (its.split, its.place))
 
 
 def swaps(shapes: Shapes, sizes: np.ndarray, near: float = 0.35, anywhere: float = 0.6) -> Iterator[tuple[int, int]]:
@@ -317,14 +322,13 @@ def swaps(shapes: Shapes, sizes: np.ndarray, near: float = 0.35, anywhere: float
     tried += [np.stack([worse[:-step], worse[step:]]) for step in range(1, min(PAGE, len(worse)))]
     tried.append(worst[np.stack(np.triu_indices(len(worst), 1))])
     first, second = np.unique(np.sort(np.concatenate(tried, axis=1), axis=0), axis=1)
-    like = abs(np.log(sizes[first] / sizes[second])) < np.log(LIKE)
+    close = second - first <= 3 * PAGE
+    like = abs(np.log(sizes[first] / sizes[second])) < np.where(close, np.log(3), np.log(1.5))
     like &= np.minimum(sizes[first], sizes[second]) >= A_LINE
-    first, second = first[like], second[like]
+    first, second, close = first[like], second[like], close[like]
     forth, back = shapes.costs(first, second), shapes.costs(second, first)
     better = own[first] + own[second] - forth - back
-    enough = (
-        (better > np.where(second - first <= 3 * PAGE, near, anywhere)) & (forth < own[first]) & (back < own[second])
-    )
+    enough = (better > np.where(close, near, anywhere)) & (forth < own[first]) & (back < own[second])
     told: set[int] = set()
     for pair in np.flatnonzero(enough)[np.argsort(-better[enough])]:
         one, other = int(first[pair]), int(second[pair])

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Float16, Float32, Int
+from jaxtyping import Bool, Float, Float16, Float32, Int
 from numpy import ndarray
 
 from htr_lightning.data.measure import COLUMNS
@@ -21,7 +21,7 @@ class Codes(NamedTuple):
     """Texts as numbers of modelled characters."""
 
     texts: list[Int[ndarray, " _"]]
-    count: int  # of the numbers
+    kinds: int  # of the numbers
 
 
 def encode(texts: Sequence[str]) -> Codes:
@@ -34,7 +34,7 @@ def encode(texts: Sequence[str]) -> Codes:
 
 def lengths_of(
     codes: Codes, lengths: Float[ndarray, " N"], groups: Sequence[str]
-) -> tuple[Float[ndarray, " C"], Float[ndarray, " N"]]:
+) -> tuple[Float[ndarray, " C"], Float[ndarray, " N"], Float[ndarray, " N"]]:
     """What every character adds to a line's length, and how far each line is from what its text says.
 
     A ridge regression of the lengths on the counts of characters, the mean length being the prior; fitted again
@@ -46,9 +46,10 @@ def lengths_of(
         groups: of the lines.
 
     Returns:
-        Length of every character, and the logarithm of measured by expected length of every line.
+        Length of every character; the logarithm of measured by expected length of every line, at the scale of its
+        group; and the same at the scale of all.
     """
-    counts = np.zeros((len(lengths), codes.count))
+    counts = np.zeros((len(lengths), codes.kinds))
     for row, text in zip(counts, codes.texts, strict=True):
         np.add.at(row, text, 1)
     size = counts.sum(1)
@@ -58,17 +59,23 @@ def lengths_of(
     for _ in range(3):
         rows = counts * (scale * weight / np.sqrt(size))[:, None]
         excess = (lengths - mean * scale * size) * weight / np.sqrt(size)
-        each = mean + np.linalg.solve(rows.T @ rows + 2 * np.eye(codes.count), rows.T @ excess)
+        each = mean + np.linalg.solve(rows.T @ rows + 2 * np.eye(codes.kinds), rows.T @ excess)
         each = each.clip(mean / 5, mean * 5)
-        residual = np.log(lengths / (counts @ each))
+        common = np.log(lengths / (counts @ each))
         shift = np.zeros(len(kinds))
         for kind, members in enumerate(np.split(np.argsort(group, kind="stable"), np.cumsum(np.bincount(group))[:-1])):
             if len(members) >= OF_ONE_HAND:
-                shift[kind] = np.median(residual[members])
+                shift[kind] = np.median(common[members])
         scale = np.exp(shift[group])
-        residual = residual - shift[group]
+        residual = common - shift[group]
         weight = (abs(residual) < 3 * deviation(residual)).astype(float)
-    return each, residual
+    return each, residual, common
+
+
+def of_few(groups: Sequence[str]) -> Bool[ndarray, " N"]:
+    """Whether a line's group has too few lines to have a scale of its own."""
+    counts = Counter(groups)
+    return np.array([counts[group] < OF_ONE_HAND for group in groups])
 
 
 def deviation(values: Float[ndarray, " N"]) -> float:
@@ -102,10 +109,10 @@ class Shapes:
         self.profiles = profiles
         places = np.stack([self._places(text) for text in codes.texts])
         flat = profiles.transpose(0, 2, 1)
-        self.shapes = np.zeros((codes.count, 3), np.float32)
+        self.shapes = np.zeros((codes.kinds, 3), np.float32)
         for zone in range(3):
-            total = np.bincount(places.ravel(), weights=flat[..., zone].ravel(), minlength=codes.count)
-            self.shapes[:, zone] = total / (10 + np.bincount(places.ravel(), minlength=codes.count))
+            total = np.bincount(places.ravel(), weights=flat[..., zone].ravel(), minlength=codes.kinds)
+            self.shapes[:, zone] = total / (10 + np.bincount(places.ravel(), minlength=codes.kinds))
         self.expected = np.stack([self._profile(row) for row in places]).astype(np.float16)
 
     def costs(self, lines: Int[ndarray, " P"], texts: Int[ndarray, " P"]) -> Float32[ndarray, " P"]:

@@ -108,7 +108,7 @@ def _shape(mask: Bool[ndarray, "H W"], middle: float) -> Float16[ndarray, "768"]
 
 def _fingerprint(ink: Float[ndarray, "h w"]) -> Int8[ndarray, "512"]:
     """Ink on a grid, each row less its mean: rows of handwriting are alike, columns are not."""
-    grid = cv2.resize(np.ascontiguousarray(ink, dtype=np.float32), GRID, interpolation=cv2.INTER_AREA)
+    grid: ndarray = cv2.resize(np.ascontiguousarray(ink, dtype=np.float32), GRID, interpolation=cv2.INTER_AREA)
     grid = cv2.GaussianBlur(grid, (3, 1), 0)
     grid -= grid.mean(1, keepdims=True)
     return np.round(grid.ravel() * 127 / max(float(np.abs(grid).max()), 1e-6)).astype(np.int8)
@@ -118,7 +118,7 @@ def _profile(mask: Bool[ndarray, "H w"], middle: float, spread: float) -> Float1
     """Ink of every column in three zones, each of mean 0 and variance 1."""
     rows = np.arange(mask.shape[0])
     zones = (rows < middle - spread, abs(rows - middle) <= spread, rows > middle + spread)
-    ink = np.stack([mask[zone].sum(0) for zone in zones]).astype(np.float32)
+    ink: ndarray = np.stack([mask[zone].sum(0) for zone in zones]).astype(np.float32)
     ink = cv2.resize(ink, (COLUMNS, 3), interpolation=cv2.INTER_AREA)
     ink = cv2.GaussianBlur(ink, (3, 1), 0)
     ink -= ink.mean(1, keepdims=True)

@@ -5,7 +5,7 @@ from itertools import product
 import numpy as np
 
 from htr_lightning.data import fit
-from htr_lightning.data.fit import BENT, COLUMNS, align, by_size, encode, lengths_of
+from htr_lightning.data.fit import BENT, COLUMNS, align, by_size, encode, lengths_of, of_few
 
 
 def texts_and_lengths(count: int = 300) -> tuple[list[str], np.ndarray, dict[str, float]]:
@@ -22,17 +22,28 @@ def test_widths_of_characters_are_found_though_writers_write_wide_and_narrow() -
     hands = np.exp(np.random.default_rng(1).normal(0, 0.3, 10))
     hands /= np.median(hands)
     codes = encode(texts)
-    found, residual = lengths_of(codes, lengths * hands[[int(group) for group in groups]], groups)
+    found, residual, common = lengths_of(codes, lengths * hands[[int(group) for group in groups]], groups)
     each = {character: found[codes.texts[0][texts[0].index(character)]] for character in set(texts[0])}
     ratios = [each[character] / widths[character] for character in each]
     assert np.ptp(np.log(ratios)) < 0.15
     assert abs(residual).max() < 0.1
+    np.testing.assert_allclose([np.median(common[index::10]) for index in range(10)], np.log(hands), atol=0.15)
+
+
+def test_a_hand_of_few_lines_has_no_scale_of_its_own() -> None:
+    texts, lengths, _ = texts_and_lengths()
+    groups = ["many"] * 290 + ["few"] * 4 + [str(index) for index in range(6)]
+    lengths[290:294] *= 2
+    _, residual, common = lengths_of(encode(texts), lengths, groups)
+    assert (residual[290:294] > 0.6).all()
+    assert of_few(groups).tolist() == [False] * 290 + [True] * 10
+    np.testing.assert_array_equal(residual[290:], common[290:])
 
 
 def test_one_wrong_text_stands_out_and_does_not_move_the_others() -> None:
     texts, lengths, _ = texts_and_lengths()
     texts[7] = texts[7] * 3
-    _, residual = lengths_of(encode(texts), lengths, ["one"] * len(texts))
+    _, residual, _ = lengths_of(encode(texts), lengths, ["one"] * len(texts))
     assert abs(residual[7] + np.log(3)) < 0.1
     assert abs(np.delete(residual, 7)).max() < 0.1
 
@@ -40,7 +51,7 @@ def test_one_wrong_text_stands_out_and_does_not_move_the_others() -> None:
 def test_rare_characters_share_a_number() -> None:
     rare = [chr(0x4E00 + number) for number in range(400)]
     codes = encode(["".join(rare), "aaa"])
-    assert codes.count == fit.CHARACTERS + 1
+    assert codes.kinds == fit.CHARACTERS + 1
     assert max(text.max() for text in codes.texts) == fit.CHARACTERS
 
 

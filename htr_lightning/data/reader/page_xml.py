@@ -107,7 +107,11 @@ class PageXml(Sequence[Sample]):
             raise InputError(faults[0] + more)
         entries = self._without_twins(entries, faulty)
         if not entries:
-            raise InputError(f"{self.root}: no line with text in split '{split}' of {xml}; check root, xml and splits")
+            first = next(iter(self.skipped), None)
+            left = f" ({len(self.skipped)} left out, first {first.id}: {first.detail or first.kind})" if first else ""
+            raise InputError(
+                f"{self.root}: no line with text in split '{split}' of {xml}; check root, xml and splits{left}"
+            )
         self._entries = entries
         self._open_page: tuple[Path, UInt8[ndarray, "H W"]] | None = None
         self._crops: dict[int, UInt8[ndarray, "h w"]] = {}
