@@ -156,7 +156,10 @@ def audit(
 def _writable(path: Path) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch()
+        is_new = not path.exists()
+        path.open("a").close()
+        if is_new:
+            path.unlink()
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}; choose another file") from None
 

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from htr_lightning.data.fit import Shapes, by_size, encode, lengths_of, of_few
-from htr_lightning.data.measure import Measures, measure, unit
+from htr_lightning.data.fit import Shapes, by_size, encode, lengths_of, of_few, swaps
+from htr_lightning.data.measure import Measures, measure, unit, uprightness
 from htr_lightning.data.preprocess import MIN_CONTRAST, Preprocess
 from htr_lightning.data.sample import Reader, Skipped
 from htr_lightning.errors import InputError
@@ -27,10 +27,7 @@ BLANK, SMALL, POLARITY = "blank image", "tiny image", "light ink on dark paper"
 UPRIGHT, TURNED, CUT = "line stands upright", "line is upside down", "letters cut off"
 MISFIT, SWAPPED = "text does not fit its image", "text of another line"
 
-PAGE = 10  # neighbours among the worse third of lines: those of about a page
 ENOUGH = 100  # lines that tell what is usual in a set
-A_LINE = 16  # characters; less is too little to tell whose text it is
-MOST = 700  # lines compared each with each
 A_WORD = 4  # characters; less is too little to tell which way up it is, or to find it again
 
 
@@ -268,16 +265,6 @@ def turned(lines: Sequence[Line], sure: float = -0.3, far: float = 3.5) -> Itera
         yield Fault(lines[place].id, TURNED, detail, lines[place].split)
 
 
-def uprightness(shapes: np.ndarray, ridge: float = 0.01) -> np.ndarray:
-    """About 1 for lines that stand as most do, -1 for those upside down; `shapes` are those of `measure`."""
-    scale = np.sqrt(np.square(shapes.astype(np.float32)).mean(0)) + 1e-4
-    rows = shapes.astype(np.float32) / scale
-    inverse = np.linalg.inv(rows.T @ rows + ridge * len(rows) * np.eye(rows.shape[1], dtype=np.float32))
-    given = rows @ (inverse @ rows.sum(0))
-    own = ((rows @ inverse) * rows).sum(1)
-    return (given - own) / (1 - own)
-
-
 def misfits(lines: Sequence[Line], far: float = 5.0) -> Iterator[Fault]:
     """Lines whose text is much too long or short for the ink, and lines that the text of another fits better.
 
@@ -306,36 +293,6 @@ def misfits(lines: Sequence[Line], far: float = 5.0) -> Iterator[Fault]:
         line, its = lines[place], lines[other]
         detail = f"that of {its.id} fits better: '{its.text}'"
         yield Fault(line.id, SWAPPED, detail, line.split, (its.split, its.place))
-
-
-def swaps(shapes: Shapes, sizes: np.ndarray, near: float = 0.35, anywhere: float = 0.6) -> Iterator[tuple[int, int]]:
-    """Pairs of lines whose texts, of like length, fit better when they are exchanged.
-
-    Tried are neighbours in reading order, the worse third of the lines of about a page, and the worst tenth of all;
-    the more pairs are tried, the more has to be gained.
-    """
-    count = len(sizes)
-    own = shapes.costs(np.arange(count), np.arange(count))
-    order = np.argsort(-by_size(own, sizes))
-    worse, worst = np.sort(order[: count // 3]), order[: min(MOST, count // 10)]
-    tried = [np.stack([np.arange(count - step), np.arange(step, count)]) for step in (1, 2, 3)]
-    tried += [np.stack([worse[:-step], worse[step:]]) for step in range(1, min(PAGE, len(worse)))]
-    tried.append(worst[np.stack(np.triu_indices(len(worst), 1))])
-    first, second = np.unique(np.sort(np.concatenate(tried, axis=1), axis=0), axis=1)
-    close = second - first <= 3 * PAGE
-    like = abs(np.log(sizes[first] / sizes[second])) < np.where(close, np.log(3), np.log(1.5))
-    like &= np.minimum(sizes[first], sizes[second]) >= A_LINE
-    first, second, close = first[like], second[like], close[like]
-    forth, back = shapes.costs(first, second), shapes.costs(second, first)
-    better = own[first] + own[second] - forth - back
-    enough = (better > np.where(close, near, anywhere)) & (forth < own[first]) & (back < own[second])
-    told: set[int] = set()
-    for pair in np.flatnonzero(enough)[np.argsort(-better[enough])]:
-        one, other = int(first[pair]), int(second[pair])
-        if not told & {one, other}:
-            told |= {one, other}
-            yield one, other
-            yield other, one
 
 
 def statistics(split: str, reader: Reader, texts: Mapping[str, Sequence[str]], lines: Sequence[Line]) -> dict[str, Any]:

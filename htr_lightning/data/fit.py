@@ -1,7 +1,7 @@
 """How well texts fit their images, by the widths and shapes of characters that the set itself tells: no network."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -15,6 +15,9 @@ OF_ONE_HAND = 5  # lines that tell how wide a writer writes
 BAND = 10  # columns of a profile by which handwriting may run ahead of the model or behind it
 BENT = 2.0  # cost of running ahead or behind, against a squared difference of profiles of variance 1
 CHUNK = 2048  # pairs compared at once
+PAGE = 10  # neighbours among the worse third of lines: those of about a page
+A_LINE = 16  # characters; less is too little to tell whose text it is
+MOST = 700  # lines compared each with each
 
 
 class Codes(NamedTuple):
@@ -152,3 +155,35 @@ def align(
         np.minimum(best[:, :-1], total[:, 1:] + BENT, out=best[:, :-1])
         total = best + np.square(difference).mean(1)
     return total[:, abs(offsets) <= 2].min(1) / lines.shape[2]
+
+
+def swaps(
+    shapes: Shapes, sizes: Int[ndarray, " N"], near: float = 0.35, anywhere: float = 0.6
+) -> Iterator[tuple[int, int]]:
+    """Pairs of lines whose texts, of like length, fit better when they are exchanged.
+
+    Tried are neighbours in reading order, the worse third of the lines of about a page, and the worst tenth of all;
+    the more pairs are tried, the more has to be gained.
+    """
+    count = len(sizes)
+    own = shapes.costs(np.arange(count), np.arange(count))
+    order = np.argsort(-by_size(own, sizes))
+    worse, worst = np.sort(order[: count // 3]), order[: min(MOST, count // 10)]
+    tried = [np.stack([np.arange(count - step), np.arange(step, count)]) for step in (1, 2, 3)]
+    tried += [np.stack([worse[:-step], worse[step:]]) for step in range(1, min(PAGE, len(worse)))]
+    tried.append(worst[np.stack(np.triu_indices(len(worst), 1))])
+    first, second = np.unique(np.sort(np.concatenate(tried, axis=1), axis=0), axis=1)
+    close = second - first <= 3 * PAGE
+    like = abs(np.log(sizes[first] / sizes[second])) < np.where(close, np.log(3), np.log(1.5))
+    like &= np.minimum(sizes[first], sizes[second]) >= A_LINE
+    first, second, close = first[like], second[like], close[like]
+    forth, back = shapes.costs(first, second), shapes.costs(second, first)
+    better = own[first] + own[second] - forth - back
+    enough = (better > np.where(close, near, anywhere)) & (forth < own[first]) & (back < own[second])
+    told: set[int] = set()
+    for pair in np.flatnonzero(enough)[np.argsort(-better[enough])]:
+        one, other = int(first[pair]), int(second[pair])
+        if not told & {one, other}:
+            told |= {one, other}
+            yield one, other
+            yield other, one

@@ -129,3 +129,13 @@ def unit(fingerprints: Int8[ndarray, "N 512"]) -> Float32[ndarray, "N 512"]:
     """Fingerprints at length 1, so that their product is the correlation of two lines."""
     vectors = fingerprints.astype(np.float32)
     return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-6)
+
+
+def uprightness(shapes: Float16[ndarray, "N F"], ridge: float = 0.01) -> Float32[ndarray, " N"]:
+    """About 1 for lines that stand as most do, -1 for those upside down; `shapes` are those of `measure`."""
+    scale = np.sqrt(np.square(shapes.astype(np.float32)).mean(0)) + 1e-4
+    rows = shapes.astype(np.float32) / scale
+    inverse = np.linalg.inv(rows.T @ rows + ridge * len(rows) * np.eye(rows.shape[1], dtype=np.float32))
+    given = rows @ (inverse @ rows.sum(0))
+    own = ((rows @ inverse) * rows).sum(1)
+    return (given - own) / (1 - own)

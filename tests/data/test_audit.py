@@ -16,7 +16,7 @@ from htr_lightning.errors import InputError
 from htr_lightning.text.normalize import Normalizer
 
 LINES = {"train": 120, "val": 16, "test": 16}
-DRAWN = {split: list(Synthetic(split, LINES, {"train": 12, "val": 4, "test": 4}, length=(3, 5))) for split in LINES}
+DRAWN = {split: list(Synthetic(split, LINES, {"train": 12, "val": 2, "test": 2}, length=(3, 5))) for split in LINES}
 
 
 class Samples(Sequence[Sample]):
