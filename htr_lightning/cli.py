@@ -194,6 +194,48 @@ def _tell(reader: "Reader") -> str:
     return "".join(f", {count} skipped ({kind})" for kind, count in kinds.items())
 
 
+@typer_app.command()
+def audit(
+    overrides: Annotated[list[str] | None, typer.Argument(help="Hydra overrides: data=copiste data.root=...")] = None,
+    html: Annotated[Path, typer.Option(help="The page with contact sheets")] = Path("audit.html"),
+    json_file: Annotated[Path | None, typer.Option("--json", help="The same as data")] = None,
+    augment: Annotated[str | None, typer.Option(help="Show what augment=NAME does to training lines")] = None,
+) -> None:
+    """Find what is wrong with a dataset before a model is trained on it; exit code 1 where it would spoil a result."""
+    from htr_lightning import audit as verb
+    from htr_lightning.audit_html import page
+
+    for path in (html, json_file):
+        if path is not None:
+            _writable(path)  # before the work, not after it
+    subject = verb.open_data(overrides or [], augment)
+    with _progress("looking at", sum(map(len, subject.readers.values()))) as progress:
+        found = verb.audit(subject, lambda lines: progress.advance(progress.task_ids[0], lines))
+    spoiling = verb.spoiling(subject, found)
+    sheet = verb.augmented(subject) if augment is not None else None
+    shown = (augment, sheet) if augment is not None and sheet is not None else None
+    html.write_text(page(subject.title, found, spoiling, subject.readers, shown), encoding="utf-8", errors="replace")
+    if json_file is not None:
+        text = json.dumps(verb.record(found, spoiling), indent=1, ensure_ascii=False)
+        json_file.write_text(text + "\n", encoding="utf-8", errors="backslashreplace")
+    console = Console(highlight=False, soft_wrap=True)
+    console.print(*verb.tables(found, spoiling), *(f"note: {note}" for note in found.notes), sep="\n", markup=False)
+    console.print(f"page: {html}" + (f"  data: {json_file}" if json_file else ""), markup=False)
+    if spoiling:
+        sys.exit(1)
+
+
+def _writable(path: Path) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        is_new = not path.exists()
+        path.open("a").close()
+        if is_new:
+            path.unlink()
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}; choose another file") from None
+
+
 def _progress(title: str, total: int) -> Progress:
     # Redirecting would send what is printed to stderr too, also when stdout is a file.
     progress = Progress(

@@ -149,6 +149,48 @@ def test_a_line_that_cannot_be_cut_out_is_refused_or_counted_as_asked(
     assert len(skipping.skipped) == 1
 
 
+@pytest.mark.parametrize(
+    ("kind", "lines"),
+    [("missing image", 2), ("unusable image", 2), ("another size", 2), ("unreadable page", 1), ("no file", 1)],
+)
+def test_a_page_that_cannot_be_used_is_refused_or_counted_as_asked(
+    tmp_path: Path, write_page, kind: str, lines: int
+) -> None:
+    write_page(tmp_path, ["un"], "a")
+    path = write_page(tmp_path, ["deux", "trois"], "b")
+    split_table(tmp_path, "a\ttrain", "b\ttrain")
+    image = path.with_suffix(".png")
+    match kind:
+        case "missing image":
+            image.unlink()
+        case "unusable image":
+            image.write_bytes(image.read_bytes()[:200])
+        case "another size":
+            spoil(path, 'imageWidth="240"', 'imageWidth="480"')
+        case "unreadable page":
+            spoil(path, "</PcGts>", "")
+        case "no file":
+            path.unlink()
+    asked = {"splits": "splits.tsv", "split": "train", "name": "x"}
+    with pytest.raises(InputError):
+        PageXml(tmp_path, faulty="error", **asked)
+    reader = PageXml(tmp_path, faulty="skip", **asked)
+    assert [sample.text for sample in reader] == reader.texts == ["un"]
+    assert reader.ids == ["x/a/l0"]
+    assert len(reader.sizes) == 1
+    assert len(reader.skipped) == lines
+    assert all(skipped.id.startswith("x/b") and skipped.detail for skipped in reader.skipped)
+
+
+def test_an_id_given_twice_is_refused_or_the_second_line_counted(tmp_path: Path, write_page) -> None:
+    spoil(write_page(tmp_path, ["un", "deux", "trois"]), 'id="l1"', 'id="l0"')
+    with pytest.raises(InputError, match="two lines have the id x/page/l0"):
+        PageXml(tmp_path, name="x")
+    reader = PageXml(tmp_path, name="x", faulty="skip")
+    assert reader.texts == ["un", "trois"]
+    assert [(skipped.id, skipped.kind) for skipped in reader.skipped] == [("x/page/l0", "id given twice")]
+
+
 def test_all_faults_are_counted_in_one_message(tmp_path: Path, write_page) -> None:
     for stem in "abc":
         spoil(without_baselines(write_page(tmp_path, ["un"], stem)), POLYGON, "")
@@ -278,11 +320,11 @@ def test_pages_that_cannot_be_read_and_pages_without_image_are_counted_as_asked(
     reader = PageXml(tmp_path, name="x", faulty="skip")
     assert reader.texts == ["un", "d"]
     assert [(skipped.id, skipped.kind) for skipped in reader.skipped] == [
-        ("x/a", "file that is no page"),
-        ("x/b/l0", "line of a page with no image"),
-        ("x/b/l1", "line of a page with no image"),
-        ("x/c/l0", "line of a page with no image that fits"),
-        ("x/c/l1", "line of a page with no image that fits"),
+        ("x/a", "unreadable page"),
+        ("x/b/l0", "missing image"),
+        ("x/b/l1", "missing image"),
+        ("x/c/l0", "unusable image"),
+        ("x/c/l1", "unusable image"),
     ]
     assert "b.png" in reader.skipped[1].detail
 

@@ -122,7 +122,7 @@ def test_a_page_without_its_image_is_refused_and_read_when_it_has_one(
     with pytest.raises(InputError, match=rf"{path.name}: no image .* put it there"):
         PageXml(path.parent, xml=path.name, **OPTIONS)
     page = read_page(path)
-    with pytest.raises(InputError, match=f"skipped: {len(page.lines)} x line of a page with no image"):
+    with pytest.raises(InputError, match=f"skipped: {len(page.lines)} x missing image"):
         PageXml(path.parent, xml=path.name, faulty="skip", **OPTIONS)
     (tmp_path / path.name).write_bytes(path.read_bytes())
     Image.new("L", (page.width, page.height), 230).save(tmp_path / f"{path.stem}.png", compress_level=1)
@@ -137,4 +137,4 @@ def test_a_folder_of_all_samples_reads_what_has_an_image_and_counts_the_rest(htr
     reader = PageXml(htr_data / "samples", faulty="skip", preload=False, **OPTIONS)
     assert len(reader) == sum(row.read for row in WITH_IMAGE.values())
     lines = sum(row.read + sum(row.skipped.values()) for row in WITHOUT_IMAGE.values())
-    assert Counter(skipped.kind for skipped in reader.skipped) == {"line of a page with no image": lines}
+    assert Counter(skipped.kind for skipped in reader.skipped) == {"missing image": lines}

@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -46,8 +46,8 @@ class PageXml(Sequence[Sample]):
         turn: "read": every line is turned so that it reads from left to right (see `reading_angle`; a column of
             Chinese is turned counter-clockwise); "level": only slopes below 45 degrees are turned, others stay.
         empty: what to do with a line without text: "error", "skip" (counted) or "keep".
-        faulty: what to do with a line that cannot be cut out, and with a page that cannot be read or has no image:
-            "error" or "skip" (counted).
+        faulty: what to do with a page that cannot be read or has no image, a line that cannot be cut out, or an id
+            given twice: "error" or "skip" (counted; images cut short are found where `preload` is set).
         preload: cut all lines out at once and keep them in memory (a page is decoded once, not once a line).
     """
 
@@ -92,7 +92,7 @@ class PageXml(Sequence[Sample]):
         paths, unlisted = self._paths(xml)
         for path in unlisted:
             self.skipped.append(Skipped(f"{name}/{self._where(path)}", "file that the METS beside it does not list"))
-        paths = self._of_split(paths, splits, split, seed)
+        paths = self._of_split(paths, splits, split, seed, name, faulty)
         stems = Counter(path.stem for path in paths)
         for path in paths:
             title = f"{name}/{path.stem if stems[path.stem] == 1 else self._where(path)}"
@@ -114,8 +114,7 @@ class PageXml(Sequence[Sample]):
         if faults:
             more = f" (and {len(faults) - 1} more such lines)" if len(faults) > 1 else ""
             raise InputError(faults[0] + more)
-        if twice := next((id for id, count in Counter(self.ids).items() if count > 1), None):
-            raise InputError(f"{self.root}: two lines have the id {twice}; give pages and lines names of their own")
+        self._entries = self._without_twins(self._entries, faulty)
         if not self._entries:
             kinds = Counter(skipped.kind for skipped in self.skipped)
             why = "".join(f"; skipped: {count} x {kind}" for kind, count in kinds.items())
@@ -125,7 +124,7 @@ class PageXml(Sequence[Sample]):
         self._open_page: tuple[Path, UInt8[ndarray, "H W"]] | None = None
         self._crops: dict[int, UInt8[ndarray, "h w"]] = {}
         if preload:
-            self._crops = dict(self._cut_all(f"reading {name} {split or ''}".strip()))
+            self._cut_all(f"reading {name} {split or ''}".strip(), faulty)
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -170,7 +169,13 @@ class PageXml(Sequence[Sample]):
         return paths, unlisted
 
     def _of_split(
-        self, paths: list[Path], splits: str | Mapping[str, float] | None, split: str | None, seed: int
+        self,
+        paths: list[Path],
+        splits: str | Mapping[str, float] | None,
+        split: str | None,
+        seed: int,
+        name: str,
+        faulty: str,
     ) -> list[Path]:
         if splits is None or split is None:
             return paths
@@ -183,10 +188,11 @@ class PageXml(Sequence[Sample]):
             raise InputError(f"{splits}: no page in split '{split}'; it has {', '.join(sorted(set(pages.values())))}")
         found = [path for path in paths if path.stem in wanted]
         if missing := sorted(wanted - {path.stem for path in found}):
-            raise InputError(
+            error = InputError(
                 f"{self.root}: {len(missing)} pages of split '{split}' have no XML file, first '{missing[0]}'; "
                 "complete the folder or use a split table of your own"
             )
+            self._leave_out([f"{name}/{page}" for page in missing], "page without XML file", error, faulty)
         return found
 
     def _where(self, path: Path) -> str:
@@ -199,13 +205,13 @@ class PageXml(Sequence[Sample]):
     def _open(self, path: Path, title: str, images: Path | None, faulty: str) -> tuple[Page, Path] | None:
         """A page and its image, None where it is skipped."""
         page = None
-        kind = "file that is no page"
+        kind = "unreadable page"
         try:
             page = read_page(path)
-            kind = "line of a page with no image"
+            kind = "missing image"
             image = find_image(page, images)
             if faulty == "skip":
-                kind = "line of a page with no image that fits"
+                kind = "unusable image"
                 _check_size(page, image, read_size(image, (page.height, page.width)))
         except InputError as error:
             if faulty != "skip":
@@ -221,20 +227,55 @@ class PageXml(Sequence[Sample]):
         except ValueError as error:
             raise InputError(f"{entry.id}: {error}; mend the line in {entry.page.path}") from None
 
-    def _cut_all(self, title: str) -> Iterator[tuple[int, UInt8[ndarray, "h w"]]]:
+    def _leave_out(self, ids: Iterable[str], kind: str, error: InputError, faulty: str) -> None:
+        if faulty != "skip":
+            raise error
+        self.skipped += [Skipped(id, kind, str(error)) for id in ids]
+
+    def _without_twins(self, entries: list["_Entry"], faulty: str) -> list["_Entry"]:
+        kept: dict[str, _Entry] = {}
+        for entry in entries:
+            if kept.setdefault(entry.id, entry) is not entry:
+                error = f"{self.root}: two lines have the id {entry.id}; give pages and lines names of their own"
+                self._leave_out([entry.id], "id given twice", InputError(error), faulty)
+        return list(kept.values())
+
+    def _cut_all(self, title: str, faulty: str) -> None:
+        """Keep the crop of every line; with faulty=skip, lines that cannot be cut out are left out."""
         by_image: dict[Path, list[int]] = {}
         for index, entry in enumerate(self._entries):
             by_image.setdefault(entry.image, []).append(index)
 
-        def cut_page(indices: list[int]) -> list[tuple[int, UInt8[ndarray, "h w"]]]:
-            first = self._entries[indices[0]]
-            page = open_page(first.page, first.image)
-            return [(index, self._cut(self._entries[index], page)) for index in indices]
+        def cut(index: int, page: UInt8[ndarray, "H W"]) -> UInt8[ndarray, "h w"] | InputError:
+            try:
+                return self._cut(self._entries[index], page)
+            except InputError as error:
+                if faulty != "skip":
+                    raise
+                return error
 
+        def cut_page(indices: list[int]) -> list[tuple[int, UInt8[ndarray, "h w"] | InputError]]:
+            first = self._entries[indices[0]]
+            try:
+                page = open_page(first.page, first.image)
+            except InputError as error:
+                if faulty != "skip":
+                    raise
+                return [(index, error) for index in indices]
+            return [(index, cut(index, page)) for index in indices]
+
+        found: dict[int, UInt8[ndarray, "h w"]] = {}
         with ThreadPoolExecutor() as pool:  # decoding releases the interpreter lock
             pages: Iterable = pool.map(cut_page, by_image.values())
             for crops in track(pages, description=title, total=len(by_image), transient=True):
-                yield from crops
+                for index, crop in crops:
+                    if isinstance(crop, InputError):
+                        self._leave_out([self._entries[index].id], "unusable image", crop, faulty)
+                    else:
+                        found[index] = crop
+        left = sorted(found)
+        self._entries = [self._entries[index] for index in left]
+        self._crops = {place: found[index] for place, index in enumerate(left)}
 
 
 def open_page(page: Page, image: Path) -> UInt8[ndarray, "H W"]:

@@ -1,0 +1,141 @@
+"""What can be told of a line from its image alone: ink, polarity, edges, which way up, and a fingerprint."""
+
+from hashlib import blake2b
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+from jaxtyping import Bool, Float, Float16, Float32, Int8, UInt8
+from numpy import ndarray
+
+from htr_lightning.data.image import dark_on_light
+from htr_lightning.data.preprocess import MIN_SIDE, stretch
+
+ROWS = 32  # height at which a line is measured
+WIDEST = 4096  # columns; a wider image is measured squeezed
+GRID = (64, 8)  # columns and rows of a fingerprint
+COLUMNS = 128  # of a profile: two or three a character
+RADII = (2, 4, 8)  # pixels at height ROWS: a stroke's width to a letter's
+
+
+class Measures(NamedTuple):
+    """Numbers of one line image; shares are of 1, lengths in line heights."""
+
+    size: tuple[int, int]  # (height, width) in pixels
+    digest: bytes  # of the pixels
+    dark: bool  # whether the ink is darker than the paper
+    contrast: int  # grey levels between paper and the darkest hundredth
+    ink: float  # share of the pixels that is ink
+    edges: tuple[float, float, float, float]  # share of ink along top, right, bottom and left edge
+    extent: float  # from the first to the last ink
+    strokes: float  # strokes that a row through the letters crosses
+    spread: float  # standard deviation of the ink's rows
+    shape: Float16[ndarray, "768"]  # local shapes, less those of the line turned upside down
+    fingerprint: Int8[ndarray, "512"]  # coarse picture of the ink's box, hardly changed by JPEG or a shift
+    profile: Float16[
+        ndarray, "3 128"
+    ]  # ink of the columns above, in and below the letters' body, from first to last ink
+
+
+def measure(image: UInt8[ndarray, "H W"]) -> Measures:
+    """The numbers of a line image; ink is found as `preprocess.stretch` finds it."""
+    digest = blake2b(image.tobytes(), digest_size=12, key=b"%d" % image.shape[1]).digest()
+    if min(image.shape) < MIN_SIDE:
+        nothing = np.zeros((6, COLUMNS), np.float16)
+        return Measures(image.shape, digest, True, 0, 0.0, (0.0,) * 4, 0.0, 0.0, 0.0,
+                        nothing.ravel(), nothing[:4].ravel().astype(np.int8), nothing[:3])  # fmt: skip
+    upright = dark_on_light(image)
+    width = min(WIDEST, max(MIN_SIDE, round(image.shape[1] * ROWS / image.shape[0])))
+    small = cv2.resize(upright, (width, ROWS), interpolation=cv2.INTER_AREA)
+    darkest, paper = np.percentile(small, (1, 50), method="nearest")
+    ink = stretch(small)
+    mask = ink > 0.5
+    rows, columns = _box(mask)
+    heights = np.repeat(np.arange(ROWS), mask.sum(1))
+    middle, spread = (float(heights.mean()), float(heights.std())) if len(heights) else (ROWS / 2, 0.0)
+    crossings = (mask[:, 1:] & ~mask[:, :-1]).sum(1) + mask[:, 0]
+    return Measures(
+        size=(image.shape[0], image.shape[1]),
+        digest=digest,
+        dark=upright is image,
+        contrast=int(paper) - int(darkest),
+        ink=float(mask.mean()),
+        edges=(float(mask[0].mean()), float(mask[:, -1].mean()), float(mask[-1].mean()), float(mask[:, 0].mean())),
+        extent=(columns.stop - columns.start) / ROWS if len(heights) else 0.0,
+        strokes=float(np.sort(crossings)[-ROWS // 4 :].mean()),
+        spread=spread / ROWS,
+        shape=_shape(mask, middle),
+        fingerprint=_fingerprint(ink[rows, columns]),
+        profile=_profile(mask[:, columns], middle, spread),
+    )
+
+
+def _box(mask: Bool[ndarray, "H W"]) -> tuple[slice, slice]:
+    """Rows and columns of the ink without its outermost specks: all of the image where there is no ink."""
+    if not mask.any():
+        return slice(0, mask.shape[0]), slice(0, mask.shape[1])
+    rows, columns = mask.sum(1).cumsum(), mask.sum(0).cumsum()
+    total = rows[-1]
+    top, bottom = np.searchsorted(rows, (0.02 * total, 0.98 * total))
+    left, right = np.searchsorted(columns, (0.005 * total, 0.995 * total))
+    return slice(int(top), int(bottom) + 1), slice(int(left), int(right) + 1)
+
+
+def _shape(mask: Bool[ndarray, "H W"], middle: float) -> Float16[ndarray, "768"]:
+    """Which of eight neighbours at a distance are ink, counted above the middle, less the same of the line turned.
+
+    Turned by 180 degrees, what was above is below and every neighbour is the opposite one, so the counts of the turned
+    line are those of this one in another order. Their square roots are taken: differences of rare shapes weigh more.
+    """
+    height, width = mask.shape
+    above, below = (np.arange(height) <= middle)[:, None], (np.arange(height) >= middle)[:, None]
+    codes = np.arange(256)
+    opposite = (codes >> 4) | ((codes & 15) << 4)
+    differences = []
+    total = max(1, int(mask.sum()))
+    for radius in RADII:
+        padded = np.pad(mask, radius)
+        code = np.zeros(mask.shape, np.uint8)
+        diagonal = round(radius / np.sqrt(2))
+        steps = [(0, radius), (diagonal, diagonal), (radius, 0), (diagonal, -diagonal)]
+        for bit, (down, right) in enumerate(steps + [(-down, -right) for down, right in steps]):
+            shifted = padded[radius + down : radius + down + height, radius + right : radius + right + width]
+            code |= shifted.astype(np.uint8) << bit
+        upper, lower = (np.bincount(code[mask & part], minlength=256) / total for part in (above, below))
+        differences.append(np.sqrt(upper) - np.sqrt(lower[opposite]))
+    return np.concatenate(differences).astype(np.float16)
+
+
+def _fingerprint(ink: Float[ndarray, "h w"]) -> Int8[ndarray, "512"]:
+    """Ink on a grid, each row less its mean: rows of handwriting are alike, columns are not."""
+    grid: ndarray = cv2.resize(np.ascontiguousarray(ink, dtype=np.float32), GRID, interpolation=cv2.INTER_AREA)
+    grid = cv2.GaussianBlur(grid, (3, 1), 0)
+    grid -= grid.mean(1, keepdims=True)
+    return np.round(grid.ravel() * 127 / max(float(np.abs(grid).max()), 1e-6)).astype(np.int8)
+
+
+def _profile(mask: Bool[ndarray, "H w"], middle: float, spread: float) -> Float16[ndarray, "3 128"]:
+    """Ink of every column in three zones, each of mean 0 and variance 1."""
+    rows = np.arange(mask.shape[0])
+    zones = (rows < middle - spread, abs(rows - middle) <= spread, rows > middle + spread)
+    ink: ndarray = np.stack([mask[zone].sum(0) for zone in zones]).astype(np.float32)
+    ink = cv2.resize(ink, (COLUMNS, 3), interpolation=cv2.INTER_AREA)
+    ink = cv2.GaussianBlur(ink, (3, 1), 0)
+    ink -= ink.mean(1, keepdims=True)
+    return (ink / np.maximum(ink.std(1, keepdims=True), 1e-3)).astype(np.float16)
+
+
+def unit(fingerprints: Int8[ndarray, "N 512"]) -> Float32[ndarray, "N 512"]:
+    """Fingerprints at length 1, so that their product is the correlation of two lines."""
+    vectors = fingerprints.astype(np.float32)
+    return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-6)
+
+
+def uprightness(shapes: Float16[ndarray, "N F"], ridge: float = 0.01) -> Float32[ndarray, " N"]:
+    """About 1 for lines that stand as most do, -1 for those upside down; `shapes` are those of `measure`."""
+    scale = np.sqrt(np.square(shapes.astype(np.float32)).mean(0)) + 1e-4
+    rows = shapes.astype(np.float32) / scale
+    inverse = np.linalg.inv(rows.T @ rows + ridge * len(rows) * np.eye(rows.shape[1], dtype=np.float32))
+    given = rows @ (inverse @ rows.sum(0))
+    own = ((rows @ inverse) * rows).sum(1)
+    return (given - own) / (1 - own)
