@@ -98,6 +98,8 @@ def audit(
     trained = alphabet_of(texts.get("train", [])) if alphabet is None else list(alphabet)
     skipped = [skipped for reader in readers.values() for skipped in reader.skipped]
     faults += [Fault(*left, split) for split, reader in readers.items() for left in reader.skipped]
+    for split, reader in readers.items():
+        faults += [Fault(id, how, "", split) for id, how in getattr(reader, "mended", {}).items()]
     faults += identity_faults(readers)
     faults += text_faults(lines, trained)
     faults += image_faults(lines, preprocess)

@@ -1,6 +1,7 @@
 """Every fault that is planted among good lines is named with its kind, and good lines are left in peace."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -10,13 +11,15 @@ from htr_lightning.data import audit as kinds
 from htr_lightning.data.audit import Audit, Line, audit, turned
 from htr_lightning.data.measure import measure
 from htr_lightning.data.preprocess import FitHeight
+from htr_lightning.data.reader.page_xml import PageXml
 from htr_lightning.data.reader.synthetic import Synthetic
 from htr_lightning.data.sample import Reader, Sample, Skipped
 from htr_lightning.errors import InputError
 from htr_lightning.text.normalize import Normalizer
 
-LINES = {"train": 120, "val": 16, "test": 16}
-DRAWN = {split: list(Synthetic(split, LINES, {"train": 12, "val": 2, "test": 2}, length=(3, 5))) for split in LINES}
+LINES = {"train": 400, "val": 16, "test": 16}
+HANDS = {"train": 40, "val": 2, "test": 2}
+DRAWN = {split: list(Synthetic(split, LINES, HANDS, length=(3, 5), neighbours=0.0)) for split in LINES}
 
 
 class Samples(Sequence[Sample]):
@@ -110,16 +113,18 @@ def test_lines_beside_bad_ones_are_left_in_peace(spoilt: Audit) -> None:
     assert len({fault.id for fault in spoilt.faults} - bad) <= 0.01 * sum(LINES.values())
 
 
-def test_lines_that_stand_on_their_heads_are_named_and_hardly_another() -> None:
-    reader = Synthetic("train", {"train": 400}, {"train": 20}, length=(4, 6))
-    on_head = set(range(20, 400, 60))
+@pytest.mark.slow
+def test_lines_that_stand_on_their_heads_are_named_and_hardly_another(htr_data: Path) -> None:
+    """What is upright is learned from the set: thousands of lines teach it, a few hundred do not."""
+    reader = PageXml(htr_data / "copiste", xml="alto/*.xml", images="jpg", empty="skip", max_height=64)
+    on_head = set(range(20, len(reader), 60))
     lines = []
     for place, sample in enumerate(reader):
         image = np.ascontiguousarray(sample.image[::-1, ::-1]) if place in on_head else sample.image
         lines.append(Line("train", place, sample.id, sample.text, sample.group, measure(image)))
-    found = {int(fault.id.rpartition("/")[2]) for fault in turned(lines)}
-    assert len(found & on_head) >= len(on_head) - 1
-    assert len(found - on_head) <= 4
+    found = {reader.ids.index(fault.id) for fault in turned(lines)}
+    assert len(found & on_head) >= 0.8 * len(on_head)
+    assert len(found - on_head) <= 0.001 * len(reader)
 
 
 def test_characters_that_are_not_learned_are_told_by_split() -> None:

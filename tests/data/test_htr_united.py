@@ -130,7 +130,7 @@ def test_cremma_is_read_from_its_folder_by_pages_or_documents(htr_data: Path, tm
         "data/Lettre_de_ETessier_a_G-VTessier",
         "data/brouillons-badinter-discours-peine-de-mort",
     ]
-    with pytest.raises(InputError, match="2 groups of pages cannot fill 3 splits"):
+    with pytest.raises(InputError, match="2 groups cannot fill 3 splits"):
         htr_united(root, "train", splits=shares, group="(.+)/")
     with pytest.raises(InputError, match="no such folder"):
         htr_united(tmp_path / "nowhere")

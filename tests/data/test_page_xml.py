@@ -299,7 +299,7 @@ def test_pages_of_others_are_cut_or_refused_in_one_line(htr_data: Path) -> None:
     assert "no line" in refused["TestamentsDePoilus_will_AN_0292-2"]
     assert cut["TestamentsDePoilus_will_AD78_0064-4"] == 46
     for stem in set(refused) - with_image:
-        assert "no image" in refused[stem]
+        assert "missing image" in refused[stem]
 
 
 def test_a_page_whose_lines_ignore_exif_is_opened_as_stored(htr_data: Path) -> None:
