@@ -7,6 +7,7 @@ import hydra
 import torch
 from hydra.utils import instantiate
 from lightning import Trainer, seed_everything
+from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig
 
 from htr_lightning import checkpoint, command
@@ -24,7 +25,7 @@ def main(config: DictConfig) -> float:
         checkpoint.read(config.resume)  # a clear word now rather than a traceback after the data is read
     data, recognizer = checkpoint.build(config)
     if config.start is not None:
-        print(f"started from {config.start}: {transfer(recognizer, config.start)}")
+        rank_zero_only(print)(f"started from {config.start}: {transfer(recognizer, config.start)}")
     trainer: Trainer = instantiate(config.trainer)
     trainer.fit(recognizer, data, ckpt_path=config.resume, weights_only=True)
     best, score = trainer.checkpoint_callback.best_model_path, trainer.checkpoint_callback.best_model_score

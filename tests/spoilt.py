@@ -130,7 +130,12 @@ class Spoiler:
         page, tree, line = self.some_line(split)
         set_polygon(line, polygon(line)[:2])
         self.write_tree(page, tree)
-        self.plant("two points", ["polygon made from the baseline", "sliver made into a polygon by the baseline"], page, line.get("ID", ""))
+        self.plant(
+            "two points",
+            ["polygon made from the baseline", "sliver made into a polygon by the baseline"],
+            page,
+            line.get("ID", ""),
+        )
 
     def no_text(self, split: str) -> None:
         page, tree, line = self.some_line(split)

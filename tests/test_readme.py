@@ -9,9 +9,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pyarrow
 import pytest
+from casia_files import write_characters, write_lines
 from conftest import SMALL, Outcome, run_train
+from data.iam_tree import made_up_forms, write_tree
 from PIL import Image
+from pyarrow import parquet
+
+from htr_lightning.data.reader.iam_splits import AACHEN_LINES
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -65,13 +71,21 @@ def data(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[str], tupl
             "trainer.strategy=auto",
             "logger=csv",
         ]
-        if "data=copiste" in command or "copiste_20min" in command:
+        if "copiste" in command:
             folder = request.getfixturevalue("htr_data")
             rows = ["page\tsplit", "wikitexte_0007\ttrain", "wikitexte_0092\tval", "wikitexte_0210\ttest"]
             (tmp_path / "few.tsv").write_text("\n".join(rows))
             short += [f"data.reader.splits={tmp_path}/few.tsv", "data.workers=0"]
-        elif "data=mnist" in command:
+            if "data.pack=" in command:
+                packed = f"pack data=copiste data.root={folder}/copiste {short[-2]} --out {tmp_path}/copiste.htr"
+                assert request.getfixturevalue("htr")(*packed.split()).code == 0
+                command = command.replace("copiste.htr", f"{tmp_path}/copiste.htr")
+        elif "data=mnist" in command or "data=htr_united" in command:
             folder = request.getfixturevalue("htr_data")
+        elif made := next((name for name in MAKERS if f"data={name}" in command), None):
+            folder = tmp_path
+            MAKERS[made](tmp_path)
+            short += ["data.workers=0", "+trainer.limit_val_batches=1", "+trainer.limit_test_batches=1"]
         else:
             folder = tmp_path
             if "data=page_xml" in command:
@@ -85,10 +99,41 @@ def data(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[str], tupl
         command = command.replace("DATA", str(folder))
         if "RUN" in command:
             command = command.replace("RUN", str(request.getfixturevalue("run_folder")))
-            short = [*SMALL, "trainer.max_epochs=3", "logger=csv"] if command.startswith("python") else []
+            net = [override for override in SMALL if override.startswith("model.")]
+            if "copiste" in command:
+                short += net
+            else:
+                short = [*SMALL, "trainer.max_epochs=3", "logger=csv"] if command.startswith("python") else []
         return shlex.split(command), short
 
     return fill
+
+
+def _folder(root: Path) -> None:
+    (root / "lines").mkdir()
+    for number in range(6):
+        _page(root / "lines", f"line{number}").unlink()
+        (root / "lines" / f"line{number}.gt.txt").write_text("mimi")
+
+
+def _hub(root: Path) -> None:
+    rng = np.random.default_rng(0)
+    Image.fromarray(rng.integers(0, 256, (40, 200), dtype=np.uint8)).save(root / "image.png")
+    image = {"bytes": (root / "image.png").read_bytes(), "path": None}
+    (root / "hub").mkdir()
+    for split in ("train", "validation", "test"):
+        parquet.write_table(
+            pyarrow.table({"image": [image] * 3, "text": ["mimi"] * 3}), root / "hub" / f"{split}.parquet"
+        )
+
+
+MAKERS: dict[str, Callable[[Path], object]] = {
+    "iam": lambda root: write_tree(root / "iam", made_up_forms(), AACHEN_LINES),
+    "casia_characters": lambda root: write_characters(root / "hwdb1", "啊阿埃", writers=8),
+    "casia_lines": lambda root: write_lines(root / "hwdb2", "啊阿埃", writers=8),
+    "huggingface": _hub,
+    "folder": _folder,
+}
 
 
 def _page(folder: Path, name: str) -> Path:
