@@ -1,5 +1,6 @@
 """Thousands of damaged files read under the limits of time and memory, and what must be true of a refusal."""
 
+import faulthandler
 import os
 import re
 import resource
@@ -41,13 +42,17 @@ def run(prepare: Callable[[Path], Path], read: Callable[[Path, int], str], count
         read(folder, seed)  # whatever is imported late
     taken = int(re.search(r"VmSize:\s+(\d+)", Path("/proc/self/status").read_text())[1]) * 1024
     resource.setrlimit(resource.RLIMIT_AS, (taken + MEMORY, taken + MEMORY))
+    for signals in (signal.SIGPROF, signal.SIGALRM):
+        faulthandler.register(signals, chain=True)  # tells where it hangs, and the process ends
     outcomes, slowest = Counter(), (0.0, -1)
     for seed in range(count):
         print(f"\rseed {seed}", end="", flush=True)
-        signal.alarm(SECONDS)  # no handler: the process ends, and what is printed last is the seed
-        start = time.perf_counter()
+        signal.setitimer(signal.ITIMER_PROF, SECONDS)  # of the processor: a busy machine is no hang
+        signal.alarm(20 * SECONDS)  # but a process that waits for ever is
+        start = time.process_time()
         outcomes[read(folder, seed)] += 1
-        slowest = max(slowest, (time.perf_counter() - start, seed))
+        slowest = max(slowest, (time.process_time() - start, seed))
+    signal.setitimer(signal.ITIMER_PROF, 0)
     signal.alarm(0)
     shutil.rmtree(folder)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024

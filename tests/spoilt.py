@@ -215,7 +215,7 @@ class Spoiler:
         left, top = int(left) + 20, int(top) + 20
         set_polygon(line, [(left, top), (left + width, top), (left + width, top + height), (left, top + height)])
         self.write_tree(page, tree)
-        self.plant("polygon on paper", [audit.BLANK], page, line.get("ID", ""))
+        self.plant("polygon on paper", [audit.BLANK, "polygon and baseline lie apart"], page, line.get("ID", ""))
 
     def half_height(self, split: str) -> None:
         """Only what is below, or above, the middle of the letters."""
