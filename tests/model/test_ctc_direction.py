@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from htr_lightning.data.preprocess import FitHeight
 from htr_lightning.data.batch import Batch
+from htr_lightning.data.preprocess import FitHeight
 from htr_lightning.decoder.ctc import Greedy
 from htr_lightning.errors import InputError
 from htr_lightning.metrics.edits import line_counts
