@@ -354,7 +354,7 @@ class Cheap(Synthetic):
     "Synthetic lines in earnest but for the drawing, which would take an hour."
     few = [np.random.default_rng(n).integers(0, 255, (24, 60 + n), dtype=np.uint8) for n in range(64)]
     def __getitem__(self, index):
-        return Sample(self.ids[index], self.few[index % 64], self._text(index), self.groups[index])
+        return Sample(self.ids[index], self.few[index % 64], self.texts[index], self.groups[index])
 
 lines = int(sys.argv[2])
 with PackWriter(sys.argv[1], 32) as writer:
