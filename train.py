@@ -11,6 +11,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig
 
 from htr_lightning import checkpoint, command
+from htr_lightning.errors import InputError
 from htr_lightning.transfer import transfer
 
 
@@ -21,8 +22,10 @@ def main(config: DictConfig) -> float:
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "16384")  # every width has its own kernels; 1024 is few
     torch.set_num_threads(config.threads)
     seed_everything(config.seed, workers=True, verbose=False)
-    if config.resume is not None:
-        checkpoint.read(config.resume)  # a clear word now rather than a traceback after the data is read
+    if config.resume is not None and config.start is not None:
+        raise InputError("start= and resume= together: a resumed run has its own weights; give one of them")
+    for path in filter(None, (config.resume, config.start)):
+        checkpoint.read(path)  # a clear word now rather than after the data is read
     data, recognizer = checkpoint.build(config)
     if config.start is not None:
         rank_zero_only(print)(f"started from {config.start}: {transfer(recognizer, config.start)}")

@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from jaxtyping import UInt8
 from numpy import ndarray
@@ -20,10 +19,11 @@ from htr_lightning.data.audit import SPOILING, Audit, Fault
 from htr_lightning.data.datamodule import SPLITS, LineDataModule
 from htr_lightning.data.sample import Reader
 from htr_lightning.errors import InputError
-from htr_lightning.evaluate import conf_dir
+from htr_lightning.evaluate import compose_train
 from htr_lightning.model.base import Recognizer
 from htr_lightning.model.classifier import Classifier
 from htr_lightning.model.ctc import CTCRecognizer, needed_frames
+from htr_lightning.picture import augmentation_sheet
 from htr_lightning.text.codec import alphabet_of
 
 NO_SPLIT = "split that cannot be read"
@@ -47,10 +47,7 @@ def open_data(overrides: Sequence[str] = (), augment: str | None = None) -> Subj
     Raises:
         InputError: no split can be read.
     """
-    overrides = [*overrides, *([] if augment is None else [f"augment={augment}"])]
-    with initialize_config_dir(str(conf_dir().resolve()), version_base="1.3"):
-        # Only our own groups: the folder one stands in may hold a `data` of anybody's.
-        config = compose("train", overrides=["hydra.searchpath=[]", *overrides])
+    config = compose_train([*overrides, *([] if augment is None else [f"augment={augment}"])])
     settings, model = (OmegaConf.to_container(part, resolve=True) for part in (config.data, config.model))
     assert isinstance(settings, dict)
     assert isinstance(model, dict)
@@ -62,7 +59,7 @@ def open_data(overrides: Sequence[str] = (), augment: str | None = None) -> Subj
     readers, faults = {}, []
     for split in SPLITS:
         try:
-            readers[split] = data.reader(split=split, **({} if data.root is None else {"root": data.root}))
+            readers[split] = data.open(split)
         except InputError as error:
             faults.append(Fault(split, NO_SPLIT, str(error), split))
     if not readers:
@@ -87,9 +84,7 @@ def spoiling(subject: Subject, found: Audit) -> list[str]:
     """
     kinds = {*SPOILING, NO_SPLIT}
     for left in found.skipped:
-        if (left.kind == lines.EMPTY and "empty" in subject.strict) or (
-            left.kind != lines.EMPTY and "faulty" in subject.strict
-        ):
+        if left.by in subject.strict:
             kinds.add(left.kind)
     return sorted(kinds & {fault.kind for fault in found.faults})
 
@@ -101,7 +96,7 @@ def record(found: Audit, spoils: Sequence[str]) -> dict[str, Any]:
         "alphabet": found.alphabet,
         "unseen": found.unseen,
         "faults": [{"id": f.id, "kind": f.kind, "detail": f.detail} for f in found.faults],
-        "skipped": [skipped._asdict() for skipped in found.skipped],
+        "skipped": [{"id": s.id, "kind": s.kind, "detail": s.detail} for s in found.skipped],
         "spoiling": list(spoils),
         "notes": found.notes,
     }
@@ -109,8 +104,6 @@ def record(found: Audit, spoils: Sequence[str]) -> dict[str, Any]:
 
 def augmented(subject: Subject, count: int = 8, times: int = 3) -> UInt8[ndarray, "H W"] | None:
     """A sheet of training lines before and after augmentation; None for a set without training lines."""
-    from htr_lightning.picture import augmentation_sheet
-
     reader, augment = subject.readers.get("train"), subject.data.augment
     if reader is None or augment is None or not len(reader):
         return None

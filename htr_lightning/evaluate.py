@@ -48,16 +48,15 @@ def data_for(recognizer: Recognizer, overrides: Sequence[str] = ()) -> LineDataM
         config.model = card["model"]
     else:
         config = OmegaConf.create({"data": card["training"]["data"]})
-        if config.data.get("repo") is not None:
-            config.data.repo = None  # as `fetch` below
         OmegaConf.set_struct(config, True)
-        for override in OverridesParser.create().parse_overrides(list(overrides)):
-            OmegaConf.update(config, override.key_or_group, override.value())
+        given = {o.key_or_group: o.value() for o in OverridesParser.create().parse_overrides(list(overrides))}
+        for key, value in given.items():
+            OmegaConf.update(config, key, value)
+        _drop_sources(config.data, set(given))
     settings = OmegaConf.to_container(config.data, resolve=True)
     assert isinstance(settings, dict)
     if not named:
-        for source in ("fetch", "repo"):  # what a checkpoint names is not downloaded; give data=NAME or data.root
-            settings["reader"].pop(source, None)
+        settings["reader"].pop("fetch", None)  # what a checkpoint names is not downloaded; give data=NAME or data.root
         for target in checkpoint.targets(settings):
             checkpoint.check_target(target, (), "the checkpoint's config")
     settings |= {key: card["model"][key] for key in ("preprocess", "normalizer")} | {"alphabet": card["alphabet"]}
@@ -66,6 +65,17 @@ def data_for(recognizer: Recognizer, overrides: Sequence[str] = ()) -> LineDataM
         checkpoint.check_target(target, (), "the checkpoint's config")
     data: LineDataModule = instantiate(settings, _convert_="all")
     return data
+
+
+def _drop_sources(data: DictConfig, given: set[str]) -> None:
+    """Of the places that a checkpoint's data came from, those that the overrides leave meaningless, and downloads."""
+    moved = given & {"data.root", "data.repo"}
+    if moved and "data.pack" not in given and data.get("pack") is not None:
+        data.pack = None
+    if "data.repo" in given and "data.root" not in given:
+        data.root = None
+    if "data.repo" not in given and data.get("repo") is not None and data.root is None:
+        data.repo = None
 
 
 def evaluate(

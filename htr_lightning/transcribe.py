@@ -73,7 +73,7 @@ def find_sources(names: Iterable[str]) -> tuple[list[Source], list[str]]:
             listed, _ = expand(files)
         except InputError as error:
             faults.append(str(error))
-            continue
+            listed = [page for page in files if "mets" not in page.stem.lower()]  # the rest is read all the same
         pages = []
         for page in listed:
             try:
@@ -145,7 +145,12 @@ def _read(recognizer: Recognizer, chunk: Sequence[tuple[Reading, UInt8[ndarray, 
             else:
                 readings[number] = readings[number]._replace(fault=f"{readings[number].name}: {outcome}")
     for number, image in images:
-        if isinstance(recognizer.preprocess, FitHeight) and image.shape[0] >= max(PAGE_ROWS, image.shape[1] / 2):
+        alone = readings[number].line is None
+        if (
+            alone
+            and isinstance(recognizer.preprocess, FitHeight)
+            and image.shape[0] >= max(PAGE_ROWS, image.shape[1] / 2)
+        ):
             note = (
                 f"{readings[number].name}: {image.shape[1]} x {image.shape[0]} pixels look like a page but were read "
             )

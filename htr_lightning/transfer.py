@@ -35,7 +35,8 @@ def transfer(recognizer: Recognizer, path: str | Path) -> Transfer:
     content = read(path)
     old, new = content["htr"]["alphabet"], recognizer.codec.alphabet
     specials = len(recognizer.codec.specials)
-    rows = [(own, specials + old.index(c)) for own, c in enumerate(new, start=specials) if c in set(old)]
+    place = {character: number for number, character in enumerate(old, start=specials)}
+    rows = [(own, place[c]) for own, c in enumerate(new, start=specials) if c in place]
     rows += [(special, special) for special in range(specials)]
     targets, sources = (
         (torch.tensor(side) for side in zip(*rows, strict=True)) if rows else (torch.empty(0).long(),) * 2
@@ -55,8 +56,10 @@ def transfer(recognizer: Recognizer, path: str | Path) -> Transfer:
                 weight[targets] = found[sources]
             else:
                 weight.copy_(found)
-    return Transfer([c for c in new if c in set(old)], [c for c in new if c not in set(old)],
-                    [c for c in old if c not in set(new)])  # fmt: skip
+    here = set(new)
+    return Transfer(
+        [c for c in new if c in place], [c for c in new if c not in place], [c for c in old if c not in here]
+    )
 
 
 def class_weights(recognizer: Recognizer) -> set[str]:

@@ -7,12 +7,12 @@ from html.parser import HTMLParser
 from itertools import permutations
 from pathlib import Path
 
-import numpy as np
 import pytest
 from conftest import Outcome
 from spoilt import Spoiler
 
-from htr_lightning import picture
+from htr_lightning.data import download
+from htr_lightning.errors import InputError
 
 SMALL = [
     "data.reader.lines={train: 150, val: 30, test: 30}",
@@ -131,22 +131,34 @@ def test_text_in_the_page_is_text(htr: Callable[..., Outcome], pages: Path) -> N
     assert "&lt;script&gt;x &amp;" in html
 
 
-def test_the_page_shows_an_augmentation(
+def test_the_page_shows_an_augmentation(htr: Callable[..., Outcome], tmp_path: Path) -> None:
+    pages = []
+    for augment in ((), ("--augment", "none"), ("--augment", "strong")):
+        outcome = htr("audit", "data=synthetic", *SMALL, *augment, "--html", tmp_path / "audit.html")
+        assert outcome.code == 0, outcome.stderr + outcome.stdout
+        pages.append((tmp_path / "audit.html").read_text(encoding="utf-8"))
+    sheets = [re.findall(r"augment=.*?(<img[^>]*>)", page, flags=re.DOTALL)[:1] for page in pages]
+    assert not sheets[0]
+    assert sheets[1] != sheets[2]
+
+
+def test_the_repository_and_the_pack_that_are_named_are_the_ones_audited(
     htr: Callable[..., Outcome], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seen = []
+    asked = []
 
-    def sheet(before: list, after: list, height: int = 48) -> np.ndarray:
-        seen.append((before, after))
-        return np.zeros((10, 20), np.uint8)
+    def repository(repo: str, *_: object) -> Path:
+        asked.append(repo)
+        raise InputError(f"{repo}: not downloaded")
 
-    monkeypatch.setattr(picture, "augmentation_sheet", sheet, raising=False)
-    outcome = htr("audit", "data=synthetic", *SMALL, "--augment", "mild", "--html", tmp_path / "audit.html")
-    assert outcome.code == 0, outcome.stderr + outcome.stdout
-    ((before, after),) = seen
-    assert len(before) == len(after) == 8
-    assert any((a.shape != b.shape) or (a != b).any() for b, some in zip(before, after, strict=True) for a in some)
-    assert "augment=mild" in (tmp_path / "audit.html").read_text(encoding="utf-8")
+    monkeypatch.setattr(download, "repository", repository)
+    assert htr("audit", "data=htr_united", "data.repo=a/b", "data.reader.revision=abc").code == 1
+    assert set(asked) == {"a/b"}
+    few = [override for override in SMALL if override.startswith("data.")]
+    assert htr("pack", "data=synthetic", *few, "--out", tmp_path / "lines.htr").code == 0
+    more = [*SMALL, "data.reader.lines={train: 7, val: 7, test: 7}", f"data.pack={tmp_path}/lines.htr"]
+    data = audit(htr, tmp_path, "data=synthetic", *more)[1]
+    assert data["splits"]["train"]["lines"] == 96
 
 
 @pytest.mark.parametrize(

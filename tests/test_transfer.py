@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import SMALL
+from conftest import SMALL, run_train
 from hydra import compose, initialize_config_dir
 
 from htr_lightning import checkpoint
@@ -50,3 +50,8 @@ def test_only_the_heads_grow_with_the_alphabet(best: Path) -> None:
 def test_another_network_is_refused_by_name(best: Path) -> None:
     with pytest.raises(InputError, match=r"best.ckpt: its network is another one \(net\..* there, .* here\)"):
         transfer(build("model.net.hidden=24"), best)
+
+
+def test_a_start_beside_a_resume_is_refused(tmp_path: Path, best: Path) -> None:
+    with pytest.raises(InputError, match="start= and resume= together"):
+        run_train(tmp_path, f"start={best}", f"resume={best}")

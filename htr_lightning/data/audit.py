@@ -97,7 +97,9 @@ def audit(
     texts = {split: [normalizer(text) for text in reader.texts] for split, reader in readers.items()}
     trained = alphabet_of(texts.get("train", [])) if alphabet is None else list(alphabet)
     skipped = [skipped for reader in readers.values() for skipped in reader.skipped]
-    faults += [Fault(*left, split) for split, reader in readers.items() for left in reader.skipped]
+    faults += [
+        Fault(left.id, left.kind, left.detail, split) for split, reader in readers.items() for left in reader.skipped
+    ]
     for split, reader in readers.items():
         faults += [Fault(id, how, "", split) for id, how in getattr(reader, "mended", {}).items()]
     faults += identity_faults(readers)
@@ -107,12 +109,11 @@ def audit(
         faults += frame_faults(lines, preprocess, needed, frames)
     faults += leaks(lines)
     notes = []
-    usual = [line for line in lines if line.text and line.measures.ink > 0]
+    known = {(fault.id, fault.split) for fault in faults if fault.kind in (BLANK, UPRIGHT, SIZE)}
+    usual = [line for line in lines if line.text and line.measures.ink > 0 and (line.id, line.split) not in known]
     if len(usual) < ENOUGH:
         notes.append(f"{len(usual)} lines are too few to tell what is usual; unusual ones were not looked for")
     else:
-        known = {(fault.id, fault.split) for fault in faults if fault.kind in (BLANK, UPRIGHT, SIZE)}
-        usual = [line for line in usual if (line.id, line.split) not in known]
         faults += turned(usual)
         faults += misfits(usual)
     notes += _notes(readers, texts)
@@ -135,9 +136,10 @@ def identity_faults(readers: Mapping[str, Reader]) -> Iterator[Fault]:
             continue
         firsts = {split: dict(zip(reversed(getattr(reader, kind)), reversed(reader.ids), strict=True))
                   for split, reader in readers.items()}  # fmt: skip
+        ids = {split: set(its.values()) for split, its in firsts.items()}
         for one in sorted(set().union(*(set(a) & set(b) for a, b in combinations(counts.values(), 2)))):
             where = [split for split, its in counts.items() if one in its]
-            if kind == "groups" and all(one in firsts[split].values() for split in where):
+            if kind == "groups" and all(one in ids[split] for split in where):
                 continue  # groups that are ids say nothing of writers, and ids were told
             told = (f"{counts[split][one]} lines of {split} (first {firsts[split][one]})" for split in where)
             yield Fault(one, of, ", ".join(told), where[-1])

@@ -49,7 +49,8 @@ class Lines(Dataset[Batch]):
             try:
                 image = sample.image
                 if self.augment is not None:
-                    image = self.augment(image, np.random.default_rng((self.seed, draw.epoch, index)))
+                    changed = self.augment(image, np.random.default_rng((self.seed, draw.epoch, index)))
+                    image = changed if fits(self.preprocess, changed) else image
                 images.append(self.preprocess(image))
             except ValueError as error:
                 raise InputError(f"{sample.id}: {error}") from None
@@ -60,6 +61,15 @@ class Lines(Dataset[Batch]):
     def texts(self) -> list[str]:
         """References, normalised."""
         return [self.normalizer(text) for text in self.reader.texts]
+
+
+def fits(preprocess: Preprocess, image: UInt8[ndarray, "H W"]) -> bool:
+    """Whether a line that was stretched is still one that the model takes."""
+    try:
+        preprocess.check((image.shape[0], image.shape[1]))
+    except ValueError:
+        return False
+    return True
 
 
 class LineDataModule(LightningDataModule):

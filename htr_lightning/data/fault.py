@@ -42,7 +42,7 @@ def sort_out(faults: Sequence[Fault], empty: str, faulty: str) -> list[Skipped]:
             + (f", the first of {count}" if count > 1 else "")
             + f"; mend it, or set data.reader.{option}=skip to leave such out"
         )
-    return [Skipped(*fault) for fault in faults]
+    return [Skipped(*fault, "empty" if fault.kind == EMPTY else "faulty") for fault in faults]
 
 
 def encodable(text: str) -> bool:

@@ -22,6 +22,7 @@ class Skipped(NamedTuple):
     id: str  # of the sample
     kind: str  # "line without text": what is counted together
     detail: str = ""  # the value that was at fault
+    by: str = ""  # the option that let it go, "empty" or "faulty"; with "error" the line would have been refused
 
 
 @runtime_checkable

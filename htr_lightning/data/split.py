@@ -33,6 +33,10 @@ def read_splits(root: Path, table: str) -> dict[str, str]:
     rows = list(csv.reader(text.splitlines(), delimiter="\t"))[1:]
     if bad := next((row for row in rows if len(row) != 2), None):
         raise InputError(f"{table}: row {bad} has not the two cells page and split; mend it")
+    if odd := next((split for _, split in rows if split not in SPLITS), None):
+        raise InputError(f"{table}: '{odd}' is no split; use one of {', '.join(SPLITS)}")
+    if twice := next((page for page, count in Counter(page for page, _ in rows).items() if count > 1), None):
+        raise InputError(f"{table}: '{twice}' stands there twice; name each page once")
     return dict(rows)
 
 

@@ -228,3 +228,9 @@ def test_digits_of_which_many_look_alike_are_no_leak() -> None:
     found = audit({"train": Samples(samples[:200]), "test": Samples(samples[200:])}, Normalizer(), FitHeight(28))
     leaks = {fault.id for fault in found.faults if fault.kind == kinds.LEAK}
     assert leaks == {s.id for s in samples[200:] if s.image.tobytes() in images}
+
+
+def test_a_set_of_mostly_blank_lines_is_audited() -> None:
+    samples = [s._replace(image=np.full((40, 200), 230, np.uint8)) for s in DRAWN["train"]]
+    found = audit({"train": Samples(samples)}, Normalizer(), FitHeight(32, 8))
+    assert sum(fault.kind == kinds.BLANK for fault in found.faults) == len(samples)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from numpy import ndarray
 
-from htr_lightning.data.datamodule import LineDataModule
+from htr_lightning.data.datamodule import LineDataModule, fits
 from htr_lightning.data.preprocess import FitHeight
 from htr_lightning.data.reader.page_xml import PageXml
 from htr_lightning.data.reader.synthetic import Synthetic
@@ -132,3 +132,9 @@ def test_the_root_reaches_the_reader(tmp_path: Path, write_page) -> None:
     data = module(PageXml, root=str(tmp_path))
     assert data.lines("val").texts == ["un", "deux"]
     assert len(list(data.loader("val"))) == 1
+
+
+def test_a_line_that_augmentation_stretched_too_far_is_taken_as_it_is() -> None:
+    line = np.full((32, 90), 200, np.uint8)
+    assert fits(FitHeight(32, max_width=100), line)
+    assert not fits(FitHeight(32, max_width=100), np.full((32, 120), 200, np.uint8))

@@ -8,7 +8,7 @@ from hydra.utils import instantiate
 
 from htr_lightning.data import download
 from htr_lightning.data.reader import htr_united as module
-from htr_lightning.data.reader.htr_united import KNOWN, htr_united, terms
+from htr_lightning.data.reader.htr_united import KNOWN, HtrUnited, terms
 from htr_lightning.errors import InputError
 
 CATALOGUE = """schema: https://htr-united.github.io/schema/2021-10-15/schema.json
@@ -46,7 +46,7 @@ def test_a_known_repository_is_downloaded_at_its_commit_and_its_terms_are_told(
     for stem in "abcd":
         write_page(tmp_path / "repo" / "data", [stem], stem)
     (tmp_path / "repo" / "htr-united.yml").write_text(CATALOGUE)
-    readers = [htr_united(split=split, splits=SHARES) for split in ("train", "val", "test")]
+    readers = [HtrUnited(split=split, splits=SHARES) for split in ("train", "val", "test")]
     revision, digest = KNOWN["HTR-United/CREMMA-MSS-20"]
     assert fetched == [(f"https://github.com/HTR-United/CREMMA-MSS-20/archive/{revision}.zip", digest)] * 3
     assert sorted(text for reader in readers for text in reader.texts) == list("abcd")
@@ -61,13 +61,13 @@ def test_a_known_repository_is_downloaded_at_its_commit_and_its_terms_are_told(
 
 def test_any_repository_is_downloaded_at_a_commit_that_is_named(tmp_path: Path, write_page, fetched: list) -> None:
     write_page(tmp_path / "repo")
-    htr_united(repo="someone/letters", revision="0123abc")
+    HtrUnited(repo="someone/letters", revision="0123abc")
     assert fetched == [("https://github.com/someone/letters/archive/0123abc.zip", None)]
     with pytest.raises(
         InputError,
         match=r"revision is not set: name the commit of someone/letters .*github\.com/someone/letters/commits",
     ):
-        htr_united(repo="someone/letters")
+        HtrUnited(repo="someone/letters")
 
 
 @pytest.mark.parametrize("revision", ["main", "v1.0", "", "0123ABC", "0123abc/../x"])
@@ -89,7 +89,7 @@ def test_a_digest_is_checked_only_for_the_commit_it_was_made_of(fetched: list, t
     (tmp_path / "repo").mkdir()
     for revision in (None, "0123abc", "4567def"):
         with pytest.raises(InputError, match="no file matches"):
-            htr_united(repo="a/b", revision=revision)
+            HtrUnited(repo="a/b", revision=revision)
     assert [digest for _, digest in fetched] == ["digest", "digest", None]
 
 
@@ -121,19 +121,19 @@ def test_a_catalogue_entry_that_is_no_yaml_is_refused_in_one_line(tmp_path: Path
 def test_cremma_is_read_from_its_folder_by_pages_or_documents(htr_data: Path, tmp_path: Path) -> None:
     root = htr_data / "samples" / "cremma_mss20"
     shares = {"train": 0.8, "val": 0.1, "test": 0.1}
-    readers = [htr_united(root, split, splits=shares, preload=False) for split in shares]
+    readers = [HtrUnited(root, split, splits=shares, preload=False) for split in shares]
     assert sum(map(len, readers)) == 224  # as the repository's catalogue entry says
     groups = [set(reader.groups) for reader in readers]
     assert sum(map(len, groups)) == len(set.union(*groups)) == 13
-    by_document = htr_united(root, group="(.+)/", preload=False)
+    by_document = HtrUnited(root, group="(.+)/", preload=False)
     assert sorted(set(by_document.groups)) == [
         "data/Lettre_de_ETessier_a_G-VTessier",
         "data/brouillons-badinter-discours-peine-de-mort",
     ]
     with pytest.raises(InputError, match="2 groups cannot fill 3 splits"):
-        htr_united(root, "train", splits=shares, group="(.+)/")
+        HtrUnited(root, "train", splits=shares, group="(.+)/")
     with pytest.raises(InputError, match="no such folder"):
-        htr_united(tmp_path / "nowhere")
+        HtrUnited(tmp_path / "nowhere")
 
 
 def test_the_config_hands_repository_and_revision_to_the_download(fetched: list, tmp_path: Path, write_page) -> None:

@@ -384,3 +384,29 @@ def test_splits_may_be_drawn_by_shares_with_no_group_in_two(tmp_path: Path, writ
 
 def test_copiste_has_no_line_to_mend(htr_data: Path) -> None:
     assert not PageXml(htr_data / "copiste", preload=False, **COPISTE).mended
+
+
+def test_what_is_skipped_does_not_depend_on_preloading(tmp_path: Path, write_page) -> None:
+    for stem in "ab":
+        write_page(tmp_path, stem=stem)
+    image = tmp_path / "b.png"
+    image.write_bytes(image.read_bytes()[: image.stat().st_size // 2])
+    readers = [PageXml(tmp_path, faulty="skip", preload=preload) for preload in (True, False)]
+    assert readers[0].ids == readers[1].ids
+    assert readers[0].skipped == readers[1].skipped
+    assert {skipped.by for skipped in readers[0].skipped} == {"faulty"}
+    for one, other in zip(*readers, strict=True):
+        assert (one.image == other.image).all()
+
+
+def test_a_split_table_that_contradicts_itself_is_refused_and_what_it_lacks_is_told(tmp_path: Path, write_page) -> None:
+    for stem in "abc":
+        write_page(tmp_path, stem=stem)
+    table = tmp_path / "splits.tsv"
+    table.write_text("page\tsplit\na\ttrain\nb\tval\n")
+    reader = PageXml(tmp_path, splits="splits.tsv", split="train")
+    assert [skipped.kind for skipped in reader.skipped] == ["page that the split table does not name"]
+    for rows, message in (("a\ttrain\na\tval", "'a' stands there twice"), ("a\tvalid", "'valid' is no split")):
+        table.write_text(f"page\tsplit\n{rows}\n")
+        with pytest.raises(InputError, match=message):
+            PageXml(tmp_path, splits="splits.tsv", split="train")

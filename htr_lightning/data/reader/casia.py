@@ -284,7 +284,7 @@ def _indexed(
         except InputError as error:
             if faulty == "error":
                 raise InputError(f"{error}, or set data.reader.faulty=skip") from None
-            skipped.append(Skipped(f"casia/{path.stem}", UNREADABLE, str(error)))
+            skipped.append(Skipped(f"casia/{path.stem}", UNREADABLE, str(error), "faulty"))
 
 
 def _id(path: Path, number: int) -> str:

@@ -1,6 +1,7 @@
 """Repositories of HTR-United (https://htr-united.github.io): pages in PAGE or ALTO with a catalogue entry."""
 
 import sys
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import yaml  # type: ignore[import-untyped]
 
 from htr_lightning.data import archive, download
 from htr_lightning.data.reader.page_xml import PageXml
+from htr_lightning.data.sample import Sample
 from htr_lightning.errors import InputError
 
 # Commits that were read and counted: repository, commit, digest of its XML files (see `download.digest_files`).
@@ -19,14 +21,7 @@ KNOWN: dict[str, tuple[str, str | None]] = {
 LICENCES = ("LICENSE", "LICENSE.md", "LICENSE.txt", "LICENCE")
 
 
-def htr_united(
-    root: str | Path | None = None,
-    split: str | None = None,
-    repo: str = "HTR-United/CREMMA-MSS-20",
-    revision: str | None = None,
-    name: str | None = None,
-    **pages: Any,
-) -> PageXml:
+class HtrUnited(Sequence[Sample]):
     """The lines of a repository; its licence and how to cite it are printed once.
 
     Args:
@@ -34,19 +29,54 @@ def htr_united(
         split: train, val or test; None: every page.
         repo: owner and name on GitHub.
         revision: the commit to download; None: the one known here.
-        name: first part of every sample id; None: the repository's.
-        pages: what `PageXml` takes beyond this.
+        name: first part of every sample id; None: the repository's, or the folder's.
+        others: see `PageXml`.
 
     Raises:
-        InputError: no commit is known for the repository, it cannot be downloaded, or its pages cannot be read.
+        InputError: no repository is named, no commit is known for it, it cannot be downloaded, or its pages cannot be
+            read.
     """
-    if root is None:
-        known, digest = KNOWN.get(repo, (None, None))
-        folder = download.repository(repo, revision or known, digest if revision in (None, known) else None)
-    else:
-        folder = archive.folder(Path(root))
-    _tell_terms(folder, repo)
-    return PageXml(folder, split=split, name=name or repo.rpartition("/")[2], **pages)
+
+    def __init__(
+        self,
+        root: str | Path | None = None,
+        split: str | None = None,
+        repo: str | None = None,
+        revision: str | None = None,
+        name: str | None = None,
+        xml: str = "**/*.xml",
+        images: str | None = None,
+        splits: str | Mapping[str, float] | None = None,
+        seed: int = 0,
+        group: str = "(.*)",
+        max_height: int = 128,
+        turn: str = "level",
+        empty: str = "error",
+        faulty: str = "error",
+        preload: bool = True,
+    ) -> None:
+        if root is not None:
+            folder = archive.folder(Path(root))
+        elif repo is not None:
+            known, digest = KNOWN.get(repo, (None, None))
+            folder = download.repository(repo, revision or known, digest if revision in (None, known) else None)
+        else:
+            raise InputError("data.repo is not set; give OWNER/NAME of a repository, or its folder by data.root")
+        title = repo or folder.name
+        _tell_terms(folder, title)
+        self._pages = PageXml(
+            folder, None, xml, images, splits, split, seed, name or title.rpartition("/")[2], group, max_height,
+            turn, empty, faulty, preload,
+        )  # fmt: skip
+        self.skipped, self.mended = self._pages.skipped, self._pages.mended
+        self.ids, self.texts, self.groups = self._pages.ids, self._pages.texts, self._pages.groups
+        self.sizes = self._pages.sizes
+
+    def __len__(self) -> int:
+        return len(self._pages)
+
+    def __getitem__(self, index: int) -> Sample:  # type: ignore[override]
+        return self._pages[index]
 
 
 @cache

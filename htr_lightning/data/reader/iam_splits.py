@@ -6,7 +6,7 @@ from pathlib import Path
 
 from htr_lightning.data.download import text_file
 from htr_lightning.data.reader.iam_files import form_of, named, read_text
-from htr_lightning.data.reader.page_xml import read_splits
+from htr_lightning.data.split import read_splits
 from htr_lightning.errors import InputError
 
 AACHEN_FORMS = {"train": 747, "val": 116, "test": 336}

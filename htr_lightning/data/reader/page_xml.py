@@ -13,6 +13,7 @@ from rich.progress import track
 
 from htr_lightning.data import archive
 from htr_lightning.data.document import Line, Page, baseline_angle, expand, find_image, read_page
+from htr_lightning.data.fault import EMPTY as NO_TEXT
 from htr_lightning.data.image import crop_line, read_image, read_size, shrink_to_height
 from htr_lightning.data.outline import outline, reading_angle
 from htr_lightning.data.sample import Sample, Skipped
@@ -47,7 +48,7 @@ class PageXml(Sequence[Sample]):
             Chinese is turned counter-clockwise); "level": only slopes below 45 degrees are turned, others stay.
         empty: what to do with a line without text: "error", "skip" (counted) or "keep".
         faulty: what to do with a page that cannot be read or has no image, a line that cannot be cut out, or an id
-            given twice: "error" or "skip" (counted; images cut short are found where `preload` is set).
+            given twice: "error" or "skip" (counted).
         preload: cut all lines out at once and keep them in memory (a page is decoded once, not once a line).
     """
 
@@ -104,7 +105,7 @@ class PageXml(Sequence[Sample]):
                 id = f"{title}/{line.id}"
                 if trouble := _trouble(line, fault, empty, faulty):
                     if trouble.skip:
-                        self.skipped.append(Skipped(id, trouble.kind))
+                        self.skipped.append(Skipped(id, trouble.kind, by=trouble.by))
                     else:
                         faults.append(f"{id}: {trouble.kind}: {trouble.remedy}")
                     continue
@@ -123,8 +124,8 @@ class PageXml(Sequence[Sample]):
             )
         self._open_page: tuple[Path, UInt8[ndarray, "H W"]] | None = None
         self._crops: dict[int, UInt8[ndarray, "h w"]] = {}
-        if preload:
-            self._cut_all(f"reading {name} {split or ''}".strip(), faulty)
+        if preload or faulty == "skip":  # else what is skipped would depend on `preload`
+            self._cut_all(f"reading {name} {split or ''}".strip(), faulty, preload)
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -193,6 +194,11 @@ class PageXml(Sequence[Sample]):
                 "complete the folder or use a split table of your own"
             )
             self._leave_out([f"{name}/{page}" for page in missing], "page without XML file", error, faulty)
+        self.skipped += [
+            Skipped(f"{name}/{self._where(path)}", "page that the split table does not name")
+            for path in paths
+            if path.stem not in pages
+        ]
         return found
 
     def _where(self, path: Path) -> str:
@@ -217,7 +223,7 @@ class PageXml(Sequence[Sample]):
             if faulty != "skip":
                 raise
             ids = [title] if page is None else [f"{title}/{line.id}" for line in page.lines]
-            self.skipped += [Skipped(id, kind, str(error)) for id in ids]
+            self.skipped += [Skipped(id, kind, str(error), "faulty") for id in ids]
             return None
         return page, image
 
@@ -230,7 +236,7 @@ class PageXml(Sequence[Sample]):
     def _leave_out(self, ids: Iterable[str], kind: str, error: InputError, faulty: str) -> None:
         if faulty != "skip":
             raise error
-        self.skipped += [Skipped(id, kind, str(error)) for id in ids]
+        self.skipped += [Skipped(id, kind, str(error), "faulty") for id in ids]
 
     def _without_twins(self, entries: list["_Entry"], faulty: str) -> list["_Entry"]:
         kept: dict[str, _Entry] = {}
@@ -240,8 +246,8 @@ class PageXml(Sequence[Sample]):
                 self._leave_out([entry.id], "id given twice", InputError(error), faulty)
         return list(kept.values())
 
-    def _cut_all(self, title: str, faulty: str) -> None:
-        """Keep the crop of every line; with faulty=skip, lines that cannot be cut out are left out."""
+    def _cut_all(self, title: str, faulty: str, keep: bool) -> None:
+        """Cut out every line, and keep the crops; with faulty=skip, lines that cannot be cut out are left out."""
         by_image: dict[Path, list[int]] = {}
         for index, entry in enumerate(self._entries):
             by_image.setdefault(entry.image, []).append(index)
@@ -264,7 +270,7 @@ class PageXml(Sequence[Sample]):
                 return [(index, error) for index in indices]
             return [(index, cut(index, page)) for index in indices]
 
-        found: dict[int, UInt8[ndarray, "h w"]] = {}
+        found: dict[int, UInt8[ndarray, "h w"] | None] = {}
         with ThreadPoolExecutor() as pool:  # decoding releases the interpreter lock
             pages: Iterable = pool.map(cut_page, by_image.values())
             for crops in track(pages, description=title, total=len(by_image), transient=True):
@@ -272,10 +278,10 @@ class PageXml(Sequence[Sample]):
                     if isinstance(crop, InputError):
                         self._leave_out([self._entries[index].id], "unusable image", crop, faulty)
                     else:
-                        found[index] = crop
+                        found[index] = crop if keep else None
         left = sorted(found)
         self._entries = [self._entries[index] for index in left]
-        self._crops = {place: found[index] for place, index in enumerate(left)}
+        self._crops = {place: crop for place, index in enumerate(left) if (crop := found[index]) is not None}
 
 
 def open_page(page: Page, image: Path) -> UInt8[ndarray, "H W"]:
@@ -322,6 +328,7 @@ class _Entry(NamedTuple):
 
 class _Trouble(NamedTuple):
     kind: str
+    by: str  # the option that may let it go
     remedy: str
     skip: bool
 
@@ -336,7 +343,7 @@ def _check_size(page: Page, image: Path, size: tuple[int, int]) -> None:
 
 def _trouble(line: Line, fault: str, empty: str, faulty: str) -> _Trouble | None:
     if not line.text.strip() and empty != "keep":
-        return _Trouble("line without text", "transcribe it, or set data.reader.empty=skip", empty == "skip")
+        return _Trouble(NO_TEXT, "empty", "transcribe it, or set data.reader.empty=skip", empty == "skip")
     if fault:
-        return _Trouble(fault, "mend it, or set data.reader.faulty=skip", faulty == "skip")
+        return _Trouble(fault, "faulty", "mend it, or set data.reader.faulty=skip", faulty == "skip")
     return None
