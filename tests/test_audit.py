@@ -158,7 +158,7 @@ def test_the_repository_and_the_pack_that_are_named_are_the_ones_audited(
     assert htr("pack", "data=synthetic", *few, "--out", tmp_path / "lines.htr").code == 0
     more = [*SMALL, "data.reader.lines={train: 7, val: 7, test: 7}", f"data.pack={tmp_path}/lines.htr"]
     data = audit(htr, tmp_path, "data=synthetic", *more)[1]
-    assert data["splits"]["train"]["lines"] == 96
+    assert data["splits"]["train"]["lines"] == 150
 
 
 @pytest.mark.parametrize(

@@ -46,7 +46,7 @@ def test_a_known_repository_is_downloaded_at_its_commit_and_its_terms_are_told(
     for stem in "abcd":
         write_page(tmp_path / "repo" / "data", [stem], stem)
     (tmp_path / "repo" / "htr-united.yml").write_text(CATALOGUE)
-    readers = [HtrUnited(split=split, splits=SHARES) for split in ("train", "val", "test")]
+    readers = [HtrUnited(None, split, "HTR-United/CREMMA-MSS-20", splits=SHARES) for split in ("train", "val", "test")]
     revision, digest = KNOWN["HTR-United/CREMMA-MSS-20"]
     assert fetched == [(f"https://github.com/HTR-United/CREMMA-MSS-20/archive/{revision}.zip", digest)] * 3
     assert sorted(text for reader in readers for text in reader.texts) == list("abcd")
