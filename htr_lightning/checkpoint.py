@@ -77,6 +77,7 @@ def describe(data: LineDataModule, split: str) -> dict[str, Any]:
         "groups": len(set(lines.reader.groups)),
         "skipped": dict(Counter(skipped.kind for skipped in lines.reader.skipped)),
         "sha256": digest.hexdigest(),
+        **getattr(lines.reader, "about", {}),  # what a reader did to the texts: figures with another are not comparable
     }
 
 

@@ -175,9 +175,10 @@ def convert(
 ) -> None:
     """Write a data set as other programs read it, with references normalised as for training."""
     from htr_lightning.convert import convert as write
-    from htr_lightning.convert import open_data
+    from htr_lightning.convert import empty_folder, open_data
     from htr_lightning.data.datamodule import SPLITS
 
+    empty_folder(out)  # before the work, not after it
     data, _ = open_data(overrides or [])
     names = list(dict.fromkeys(split or SPLITS))
     total = sum(len(data.lines(name)) for name in names)

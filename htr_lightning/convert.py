@@ -56,7 +56,8 @@ def open_data(overrides: Sequence[str]) -> tuple[LineDataModule, str]:
     settings.pop("augment", None)
     if "preload" in settings["reader"]:
         settings["reader"]["preload"] = False  # every line is read once, so none is kept in memory
-    fingerprint = sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+    lines = {key: settings.get(key) for key in ("root", "repo", "reader", "preprocess", "normalizer")}
+    fingerprint = sha256(json.dumps(lines, sort_keys=True).encode()).hexdigest()
     return instantiate(settings, _convert_="all"), fingerprint
 
 
@@ -77,7 +78,17 @@ def convert(
         advance: called with the count of lines done, for a progress bar.
 
     Raises:
-        InputError: the folder is not empty or cannot be made, or a line cannot be read or written in this form.
+        InputError: see `empty_folder`; or a line cannot be read or written in this form.
+    """
+    empty_folder(folder)
+    FORMS[form](_rows(data, splits, advance), folder)
+
+
+def empty_folder(folder: Path) -> None:
+    """Make a folder for results, or see that it is empty.
+
+    Raises:
+        InputError: it is not, or it cannot be made.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -85,7 +96,6 @@ def convert(
             raise InputError(f"{folder}: is not empty, and nothing is overwritten; choose another --out")
     except OSError as error:
         raise InputError(f"{folder}: {error.strerror}; choose another --out") from None
-    FORMS[form](_rows(data, splits, advance), folder)
 
 
 def to_kraken(rows: Iterable[Row], folder: Path) -> None:

@@ -28,6 +28,7 @@ UPRIGHT, TURNED, CUT = "line stands upright", "line is upside down", "letters cu
 MISFIT, SWAPPED = "text does not fit its image", "text of another line"
 
 ENOUGH = 100  # lines that tell what is usual in a set
+FEW = 0.05  # share of lines; what is so with more is the way of the set
 A_WORD = 4  # characters; less is too little to tell which way up it is, or to find it again
 
 
@@ -97,18 +98,20 @@ def audit(
     texts = {split: [normalizer(text) for text in reader.texts] for split, reader in readers.items()}
     trained = alphabet_of(texts.get("train", [])) if alphabet is None else list(alphabet)
     skipped = [skipped for reader in readers.values() for skipped in reader.skipped]
-    faults += [
-        Fault(left.id, left.kind, left.detail, split) for split, reader in readers.items() for left in reader.skipped
-    ]
+    notes: list[str] = []
     for split, reader in readers.items():
-        faults += [Fault(id, how, "", split) for id, how in getattr(reader, "mended", {}).items()]
+        faults += [Fault(left.id, left.kind, left.detail, split) for left in reader.skipped]
+        mended = getattr(reader, "mended", {})
+        if len(mended) > FEW * len(reader):
+            notes.append(f"{len(mended)} of {len(reader)} lines of {split} have a polygon made from the baseline")
+        else:
+            faults += [Fault(id, how, "", split) for id, how in mended.items()]
     faults += identity_faults(readers)
     faults += text_faults(lines, trained)
     faults += image_faults(lines, preprocess)
     if needed is not None and frames is not None:
         faults += frame_faults(lines, preprocess, needed, frames)
     faults += leaks(lines)
-    notes = []
     known = {(fault.id, fault.split) for fault in faults if fault.kind in (BLANK, UPRIGHT, SIZE)}
     usual = [line for line in lines if line.text and line.measures.ink > 0 and (line.id, line.split) not in known]
     if len(usual) < ENOUGH:

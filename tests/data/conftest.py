@@ -13,10 +13,9 @@ from .iam_tree import Forms, made_up_forms, write_tree
 @pytest.fixture
 def aachen_lists() -> Path:
     """The folder of the published Aachen lists, which are not ours to give."""
-    folder = Path(os.environ.get("HTR_DATA", "nowhere")).parent / "formats" / "iam_splits"
-    if not folder.is_dir():
-        pytest.skip("the Aachen lists: put aachen_{train,validation,test}.txt into HTR_DATA/../formats/iam_splits")
-    return folder
+    if not os.environ.get("HTR_IAM_LISTS"):
+        pytest.skip("the Aachen lists: set HTR_IAM_LISTS to the folder of aachen_{train,validation,test}.txt")
+    return Path(os.environ["HTR_IAM_LISTS"])
 
 
 @pytest.fixture(scope="session")

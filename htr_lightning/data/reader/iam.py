@@ -104,6 +104,7 @@ class Iam(Sequence[Sample]):
             )
         self.skipped: list[Skipped] = []
         self.err = sum(row.err for row in rows)
+        self.about = {"source": source, "punctuation": punctuation, "segmentation err": self.err}
         if err == "skip" or (err == "auto" and unit == "word"):
             self.skipped += [Skipped(f"iam/{row.id}", "segmentation err") for row in rows if row.err]
             rows = [row for row in rows if not row.err]

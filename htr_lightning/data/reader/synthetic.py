@@ -49,7 +49,7 @@ class Synthetic(Sequence[Sample]):
         rare: characters that the source has not or hardly has.
         rare_share: share of words that get one of them.
         struck: share of words that are struck out.
-        fonts: a folder of your own TTF, OTF or TTC files.
+        fonts: a folder of your own TTF, OTF or TTC files; hands of every split use them, each bent in its own way.
         font_share: share of the hands that write with one of them; 1 for scripts that the built-in hands cannot write.
         unwritable: error refuses a character that no hand can write, skip leaves it out of the lines.
         incomplete: error refuses a font that lacks a character, skip leaves the font out.
