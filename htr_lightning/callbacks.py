@@ -202,6 +202,15 @@ class Report(Callback):
         throughput = find(trainer, Throughput)
         self._seconds = time.perf_counter() - throughput.started if throughput else 0.0
 
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """A run that is stopped by Ctrl-C keeps what it has learned; several ranks may not all be there to save."""
+        if isinstance(exception, KeyboardInterrupt) and trainer.world_size == 1 and trainer.global_step:
+            path = self.folder / "checkpoints" / "last.ckpt"
+            trainer.save_checkpoint(path)
+            console.print(
+                f"stopped at step {trainer.global_step}; go on with resume={_relative(path)}", highlight=False
+            )
+
     @rank_zero_only
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         assert isinstance(pl_module, Recognizer)

@@ -157,12 +157,16 @@ def pack(
         return
     assert out is not None
     data, source = open_data(overrides or [])
-    with PackWriter(out, packed_height(data.preprocess), source) as writer:
-        for name in split or SPLITS:
-            reader = data.open(name)
-            with _progress(f"packing {name}", len(reader)) as progress:
-                writer.write(name, reader, partial(progress.advance, progress.task_ids[0]))
-            print(f"{name}: {len(reader)} lines" + _tell(reader))
+    try:
+        with PackWriter(out, packed_height(data.preprocess), source) as writer:
+            for name in split or SPLITS:
+                reader = data.open(name)
+                with _progress(f"packing {name}", len(reader)) as progress:
+                    writer.write(name, reader, partial(progress.advance, progress.task_ids[0]))
+                print(f"{name}: {len(reader)} lines" + _tell(reader))
+    except KeyboardInterrupt:
+        print(f"stopped; {out}.part is kept, and the same command goes on with it", file=sys.stderr)
+        sys.exit(130)
     print(f"{out}: {out.stat().st_size / 1e6:,.1f} MB")
 
 
@@ -179,7 +183,7 @@ def convert(
     from htr_lightning.data.datamodule import SPLITS
 
     empty_folder(out)  # before the work, not after it
-    data, _ = open_data(overrides or [])
+    data, _ = open_data(overrides or [], full=True)
     names = list(dict.fromkeys(split or SPLITS))
     total = sum(len(data.lines(name)) for name in names)
     with _progress("writing", total) as progress:
@@ -240,7 +244,11 @@ def _writable(path: Path) -> None:
 def _progress(title: str, total: int) -> Progress:
     # Redirecting would send what is printed to stderr too, also when stdout is a file.
     progress = Progress(
-        console=Console(stderr=True), transient=True, redirect_stdout=sys.stdout.isatty(), redirect_stderr=False
+        disable=not sys.stderr.isatty(),
+        console=Console(stderr=True),
+        transient=True,
+        redirect_stdout=sys.stdout.isatty(),
+        redirect_stderr=False,
     )
     progress.add_task(title, total=total)
     return progress

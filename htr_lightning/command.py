@@ -83,6 +83,8 @@ def _config_error(error: BaseException) -> str:
         message = f"{key}: {message}" if key not in message else message
     if "Could not override" in message or "not in struct" in str(error):
         return f"{message.rstrip('.')}: there is no such key; `python train.py --cfg job` prints all keys"
+    if message.startswith("LexerNoViableAlt"):
+        return f"{message.partition(': ')[2]}: quote the value, as in 'data.root=\"FOLDER\"'"
     if "parsing override" in message:
         return f"{message}; write KEY=VALUE, as in data.root=FOLDER"
     if "Missing mandatory value" in str(error):

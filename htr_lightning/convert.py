@@ -29,9 +29,9 @@ from htr_lightning.evaluate import compose_train
 from htr_lightning.page_out import new_page
 from htr_lightning.transcribe import Reading, Source
 
-PYLAIA = {"train": "tr", "val": "va", "test": "te"}
 HUGGING_FACE = {"train": "train", "val": "validation", "test": "test"}
 NOT_IN_XML = re.compile("[^\t\n\r -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+SCANNED = 100_000  # rows that no line has
 NAME_LENGTH = 60  # characters of a file name: 180 bytes in Chinese, of the 255 that file systems take
 GROUP = 256  # lines of a row group: what a reader of parquet decodes at once
 
@@ -44,8 +44,12 @@ class Row(NamedTuple):
     sample: Sample
 
 
-def open_data(overrides: Sequence[str]) -> tuple[LineDataModule, str]:
+def open_data(overrides: Sequence[str], full: bool = False) -> tuple[LineDataModule, str]:
     """The data that overrides describe for the model that they describe, and a fingerprint of all that it depends on.
+
+    Args:
+        overrides: of the config of train.py.
+        full: take lines as they were scanned where the overrides do not say `data.reader.max_height`.
 
     Raises:
         InputError: no data is named.
@@ -56,6 +60,8 @@ def open_data(overrides: Sequence[str]) -> tuple[LineDataModule, str]:
     settings.pop("augment", None)
     if "preload" in settings["reader"]:
         settings["reader"]["preload"] = False  # every line is read once, so none is kept in memory
+    if full and not any("data.reader.max_height" in override for override in overrides):
+        settings["reader"] |= {key: SCANNED for key in ("max_height",) if key in settings["reader"]}
     lines = {key: settings.get(key) for key in ("root", "repo", "reader", "preprocess", "normalizer")}
     fingerprint = sha256(json.dumps(lines, sort_keys=True).encode()).hexdigest()
     return instantiate(settings, _convert_="all"), fingerprint
@@ -107,7 +113,7 @@ def to_kraken(rows: Iterable[Row], folder: Path) -> None:
 
 
 def to_pylaia(rows: Iterable[Row], folder: Path) -> None:
-    """`images/NAME.png`, tables `tr.txt`, `va.txt`, `te.txt` of names and their symbols, and `syms.txt` for all."""
+    """`images/NAME.png`, `train.txt`, `val.txt`, `test.txt` of names and their symbols, and `syms.txt` for all."""
     symbols = set()
     with ExitStack() as stack:
         tables: dict[str, Any] = {}
@@ -117,7 +123,7 @@ def to_pylaia(rows: Iterable[Row], folder: Path) -> None:
             tokens = ["<space>" if character == " " else character for character in sample.text]
             symbols.update(tokens)
             if split not in tables:
-                path = folder / f"{PYLAIA[split]}.txt"
+                path = folder / f"{split}.txt"
                 tables[split] = stack.enter_context(open(path, "w", encoding="utf-8"))
             tables[split].write(" ".join([name, *tokens]) + "\n")
     numbered = enumerate(["<ctc>", *sorted(symbols)])

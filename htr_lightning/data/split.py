@@ -59,6 +59,8 @@ def draw_splits(
     Raises:
         InputError: shares that are none, or fewer groups than splits.
     """
+    if not groups:
+        raise InputError(f"{set_name}: no line or page in it; check the path")
     shares = {split: float(share) for split, share in shares.items()}
     whole = all(0 <= share <= 1 for share in shares.values()) and abs(sum(shares.values()) - 1) < 0.01
     if set(shares) - set(SPLITS) or not whole:

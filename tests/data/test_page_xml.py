@@ -410,3 +410,12 @@ def test_a_split_table_that_contradicts_itself_is_refused_and_what_it_lacks_is_t
         table.write_text(f"page\tsplit\n{rows}\n")
         with pytest.raises(InputError, match=message):
             PageXml(tmp_path, splits="splits.tsv", split="train")
+
+
+def test_pages_of_one_name_in_two_folders_are_two(tmp_path: Path, write_page) -> None:
+    for folder in "ab":
+        write_page(tmp_path / folder, stem="0001")
+    assert len(set(PageXml(tmp_path).groups)) == 2
+    (tmp_path / "splits.tsv").write_text("page\tsplit\na/0001\ttrain\nb/0001\tval\n")
+    reader = PageXml(tmp_path, splits="splits.tsv", split="val")
+    assert {id.split("/")[1] for id in reader.ids} == {"b"}

@@ -1,6 +1,7 @@
 """Lines of PAGE and ALTO files, cut out of their page images."""
 
 import re
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -35,7 +36,7 @@ class PageXml(Sequence[Sample]):
         fetch: downloads the data and returns its folder.
         xml: glob of the XML files below `root`. Where a mets.xml is among them, the pages are those that it lists.
         images: folder of the page images below `root`; None: beside each XML file, or above a folder page or alto.
-        splits: table `page<TAB>split` (page is the XML's stem) as a file below `root`, a full path, or
+        splits: table `page<TAB>split` (the XML's stem, or its path without suffix) as a file below `root`, a full path, or
             `package:NAME` for one that ships with htr_lightning; or the shares of the pages to draw for each split,
             such as {train: 0.8, val: 0.1, test: 0.1}, where no group is in two splits; None: every page.
         split: the split to read; None: every page.
@@ -93,6 +94,7 @@ class PageXml(Sequence[Sample]):
         paths, unlisted = self._paths(xml)
         for path in unlisted:
             self.skipped.append(Skipped(f"{name}/{self._where(path)}", "file that the METS beside it does not list"))
+        self._stems = Counter(path.stem for path in paths)
         paths = self._of_split(paths, splits, split, seed, name, faulty)
         stems = Counter(path.stem for path in paths)
         for path in paths:
@@ -181,14 +183,14 @@ class PageXml(Sequence[Sample]):
         if splits is None or split is None:
             return paths
         if not isinstance(splits, str):
-            drawn = draw_splits([self._group(path) for path in paths], splits, seed)
+            drawn = draw_splits([self._group(path) for path in paths], splits, seed, str(self.root))
             return [path for path in paths if drawn[self._group(path)] == split]
         pages = read_splits(self.root, splits)
         wanted = {page for page, its in pages.items() if its == split}
         if not wanted:
             raise InputError(f"{splits}: no page in split '{split}'; it has {', '.join(sorted(set(pages.values())))}")
-        found = [path for path in paths if path.stem in wanted]
-        if missing := sorted(wanted - {path.stem for path in found}):
+        found = [path for path in paths if {path.stem, self._where(path)} & wanted]
+        if missing := sorted(wanted - {name for path in found for name in (path.stem, self._where(path))}):
             error = InputError(
                 f"{self.root}: {len(missing)} pages of split '{split}' have no XML file, first '{missing[0]}'; "
                 "complete the folder or use a split table of your own"
@@ -197,7 +199,7 @@ class PageXml(Sequence[Sample]):
         self.skipped += [
             Skipped(f"{name}/{self._where(path)}", "page that the split table does not name")
             for path in paths
-            if path.stem not in pages
+            if not {path.stem, self._where(path)} & set(pages)
         ]
         return found
 
@@ -205,7 +207,8 @@ class PageXml(Sequence[Sample]):
         return path.relative_to(self.root).with_suffix("").as_posix()
 
     def _group(self, path: Path) -> str:
-        match = self._writers.match(self._where(path) if "/" in self._writers.pattern else path.stem)
+        pattern, twin = self._writers.pattern, self._stems[path.stem] > 1
+        match = self._writers.match(self._where(path) if "/" in pattern or (twin and pattern == "(.*)") else path.stem)
         return (match and match[1]) or path.stem
 
     def _open(self, path: Path, title: str, images: Path | None, faulty: str) -> tuple[Page, Path] | None:
@@ -273,7 +276,9 @@ class PageXml(Sequence[Sample]):
         found: dict[int, UInt8[ndarray, "h w"] | None] = {}
         with ThreadPoolExecutor() as pool:  # decoding releases the interpreter lock
             pages: Iterable = pool.map(cut_page, by_image.values())
-            for crops in track(pages, description=title, total=len(by_image), transient=True):
+            for crops in track(
+                pages, description=title, total=len(by_image), transient=True, disable=not sys.stdout.isatty()
+            ):
                 for index, crop in crops:
                     if isinstance(crop, InputError):
                         self._leave_out([self._entries[index].id], "unusable image", crop, faulty)
