@@ -206,7 +206,7 @@ class Report(Callback):
         """A run that is stopped by Ctrl-C keeps what it has learned; several ranks may not all be there to save."""
         if isinstance(exception, KeyboardInterrupt) and trainer.world_size == 1 and trainer.global_step:
             path = self.folder / "checkpoints" / "last.ckpt"
-            trainer.save_checkpoint(path)
+            trainer.save_checkpoint(path, weights_only=False)
             console.print(
                 f"stopped at step {trainer.global_step}; go on with resume={_relative(path)}", highlight=False
             )

@@ -188,7 +188,7 @@ def test_units_that_are_no_character_are_left_out_of_a_line_and_counted(tmp_path
     assert reader.texts == ["啊A座", "阿"]
     assert reader.ids == ["casia/001-P16/0", "casia/001-P16/3"]
     assert kinds(reader) == {"label that is no character": 3, "line without text": 2}
-    assert reader.skipped[1] == ("casia/001-P16/0", "label that is no character", "unit 3: 0xff00")
+    assert reader.skipped[1][:3] == ("casia/001-P16/0", "label that is no character", "unit 3: 0xff00")
 
 
 def test_what_is_cut_off_is_counted_with_file_and_place(tmp_path: Path) -> None:
@@ -197,7 +197,7 @@ def test_what_is_cut_off_is_counted_with_file_and_place(tmp_path: Path) -> None:
     one_writer(tmp_path, characters[:-1])
     path = tmp_path / "tst" / "1300-c.gnt"
     (skipped,) = CasiaCharacters(tmp_path, "test").skipped
-    assert skipped == ("casia/1300-c/1", "cut short", f"{path}: the record at byte 91 has 90 bytes")
+    assert skipped[:3] == ("casia/1300-c/1", "cut short", f"{path}: the record at byte 91 has 90 bytes")
     for end in (len(lines[0]), len(lines[0]) + 30):
         reader = CasiaLines(one_writer(tmp_path, lines[1][:end], "001-P16.dgrl"), "test")
         assert len(reader) == 1

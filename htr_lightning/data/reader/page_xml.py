@@ -36,7 +36,7 @@ class PageXml(Sequence[Sample]):
         fetch: downloads the data and returns its folder.
         xml: glob of the XML files below `root`. Where a mets.xml is among them, the pages are those that it lists.
         images: folder of the page images below `root`; None: beside each XML file, or above a folder page or alto.
-        splits: table `page<TAB>split` (the XML's stem, or its path without suffix) as a file below `root`, a full path, or
+        splits: table `page<TAB>split` (the XML's stem or path, without suffix) as a file below `root`, a full path, or
             `package:NAME` for one that ships with htr_lightning; or the shares of the pages to draw for each split,
             such as {train: 0.8, val: 0.1, test: 0.1}, where no group is in two splits; None: every page.
         split: the split to read; None: every page.
@@ -96,9 +96,8 @@ class PageXml(Sequence[Sample]):
             self.skipped.append(Skipped(f"{name}/{self._where(path)}", "file that the METS beside it does not list"))
         self._stems = Counter(path.stem for path in paths)
         paths = self._of_split(paths, splits, split, seed, name, faulty)
-        stems = Counter(path.stem for path in paths)
         for path in paths:
-            title = f"{name}/{path.stem if stems[path.stem] == 1 else self._where(path)}"
+            title = f"{name}/{path.stem if self._stems[path.stem] == 1 else self._where(path)}"
             opened = self._open(path, title, self.root / images if images else None, faulty)
             if opened is None:
                 continue
