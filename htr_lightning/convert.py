@@ -60,8 +60,9 @@ def open_data(overrides: Sequence[str], full: bool = False) -> tuple[LineDataMod
     settings.pop("augment", None)
     if "preload" in settings["reader"]:
         settings["reader"]["preload"] = False  # every line is read once, so none is kept in memory
-    if full and not any("data.reader.max_height" in override for override in overrides):
-        settings["reader"] |= {key: SCANNED for key in ("max_height",) if key in settings["reader"]}
+    asked = any("data.reader.max_height" in override for override in overrides)
+    if full and not asked and "max_height" in settings["reader"]:
+        settings["reader"]["max_height"] = SCANNED
     lines = {key: settings.get(key) for key in ("root", "repo", "reader", "preprocess", "normalizer")}
     fingerprint = sha256(json.dumps(lines, sort_keys=True).encode()).hexdigest()
     return instantiate(settings, _convert_="all"), fingerprint

@@ -5,7 +5,7 @@ import numpy as np
 from jaxtyping import UInt8
 from numpy import ndarray
 
-from htr_lightning.augment.transform import levels
+from htr_lightning.augment.transform import ink_of, levels
 
 FAINT = 48  # grey levels between paper and ink; less drowns in noise
 
@@ -46,7 +46,7 @@ class Fade:
             return image
         height, width = image.shape
         paper, darkest = levels(image)
-        ink = cv2.LUT(image, (paper - np.arange(256)).clip(0, 255).astype(np.uint8))
+        ink = ink_of(image, paper)
         most = min(1 - self.least, max(0.0, 1 - FAINT / max(1, paper - darkest)))
         nodes = rng.uniform(0, most, (3, width // (2 * height) + 3)).astype(np.float32)
         lost = cv2.resize(nodes, (width, height), interpolation=cv2.INTER_LINEAR)
@@ -70,8 +70,7 @@ class BleedThrough:
         height, width = image.shape
         paper, _ = levels(image)
         shift = int(rng.integers(-height // 3, height // 3 + 1)), int(rng.integers(width))
-        other = cv2.blur(np.roll(image[:, ::-1], shift, (0, 1)), (3, 3))
-        other = cv2.LUT(other, (paper - np.arange(256)).clip(0, 255).astype(np.uint8))
+        other = ink_of(cv2.blur(np.roll(image[:, ::-1], shift, (0, 1)), (3, 3)), paper)
         return cv2.addWeighted(image, 1, other, -rng.uniform(0.3, 1) * self.most, 0)
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
+import cv2
 import numpy as np
 from jaxtyping import UInt8
 from numpy import ndarray
@@ -27,3 +28,8 @@ def levels(image: UInt8[ndarray, "H W"]) -> tuple[int, int]:
     ink, paper = sample.size // 50, sample.size // 2
     ordered = np.partition(sample, (ink, paper))
     return int(ordered[paper]), int(ordered[ink])
+
+
+def ink_of(image: UInt8[ndarray, "H W"], paper: int) -> UInt8[ndarray, "H W"]:
+    """By how much every pixel is darker than the paper."""
+    return cv2.LUT(image, (paper - np.arange(256)).clip(0, 255).astype(np.uint8))

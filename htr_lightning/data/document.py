@@ -7,12 +7,10 @@ from pathlib import Path
 from htr_lightning.data import alto, mets, pagexml
 from htr_lightning.data.image import SUFFIXES
 from htr_lightning.data.page import Line, Page, Points, baseline_angle
-from htr_lightning.data.pagexml import text_equiv
 from htr_lightning.data.xml import local, parse, short
 from htr_lightning.errors import InputError
 
-__all__ = ["Line", "Page", "Points", "baseline_angle", "expand", "find_image", "local", "parse", "read_page",
-           "text_equiv"]  # fmt: skip
+__all__ = ["Line", "Page", "Points", "baseline_angle", "expand", "find_image", "read_page"]
 
 XML_FOLDERS = ("page", "alto", "xml")  # an export keeps its images beside such a folder
 

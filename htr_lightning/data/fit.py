@@ -108,7 +108,7 @@ class Shapes:
     """
 
     def __init__(self, codes: Codes, widths: Float[ndarray, " C"], profiles: Float16[ndarray, "N 3 128"]) -> None:
-        self.codes, self.widths = codes, widths
+        self.widths = widths
         self.profiles = profiles
         places = np.stack([self._places(text) for text in codes.texts])
         flat = profiles.transpose(0, 2, 1)

@@ -1,6 +1,7 @@
 """Which lines are for training, validation and test: by a table, by name, or drawn by lot, no group in two splits."""
 
 import csv
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from hashlib import sha256
@@ -11,6 +12,27 @@ from htr_lightning.errors import InputError
 
 SPLITS = ("train", "val", "test")
 Splits = Mapping[str, str | float | int | None]  # a part of the set by name, or a share of the training part
+
+
+def group_pattern(group: str) -> re.Pattern[str]:
+    """The expression that names writers.
+
+    Raises:
+        InputError: it is none, or marks no part.
+    """
+    try:
+        pattern = re.compile(group)
+    except re.error as error:
+        raise InputError(f"data.reader.group={group}: not a regular expression ({error})") from None
+    if not pattern.groups:
+        raise InputError(f"data.reader.group={group}: put the part that names the writer in parentheses")
+    return pattern
+
+
+def group_of(pattern: re.Pattern[str], id: str, other: str | None = None) -> str:
+    """The writer that an id names; `other`, by default the id itself, where it names none."""
+    found = pattern.match(id)
+    return (found[1] if found else None) or other or id
 
 
 def read_splits(root: Path, table: str) -> dict[str, str]:

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from htr_lightning.data.document import read_page
-from htr_lightning.data.reader.page_xml import PageXml, cut_line, open_page, read_splits
+from htr_lightning.data.reader.page_xml import PageXml, cut_line, open_page
 from htr_lightning.data.sample import Reader
+from htr_lightning.data.split import read_splits
 from htr_lightning.errors import InputError
 
 POLYGON = "2,2 238,2 238,38 2,38"

@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 from omegaconf import OmegaConf
 
-from htr_lightning.data.reader.hand import CURSIVE, PRINTED, Hand, _join, glyph
+from htr_lightning.data.reader.glyph import CURSIVE, PRINTED, glyph
+from htr_lightning.data.reader.hand import Hand, _join
 from htr_lightning.data.reader.page_xml import PageXml
 from htr_lightning.data.reader.paper import with_neighbours
-from htr_lightning.data.reader.source import Spelling
-from htr_lightning.data.reader.synthetic import Synthetic, read_words
+from htr_lightning.data.reader.source import Spelling, read_words
+from htr_lightning.data.reader.synthetic import Synthetic
 from htr_lightning.data.sample import Reader
 from htr_lightning.errors import InputError
 

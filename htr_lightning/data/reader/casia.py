@@ -12,7 +12,7 @@ from numpy import ndarray
 
 from htr_lightning.data.reader.hwdb import character, index_dgrl, index_gnt, read_bitmap
 from htr_lightning.data.sample import Sample, Skipped
-from htr_lightning.data.split import draw_splits
+from htr_lightning.data.split import SPLITS, draw_splits
 from htr_lightning.errors import InputError
 
 # Folders as they are published: HWDB1.1trn_gnt, Gnt1.0TrainPart1, HWDB2.0Test.
@@ -216,7 +216,7 @@ def split_writers(
     """
     if root is None:
         raise InputError("data.root is not set; give the folder of the CASIA-HWDB files, as in data.root=FOLDER")
-    if split not in ("train", "val", "test"):
+    if split not in SPLITS:
         raise InputError(f"'{split}' is no split of CASIA-HWDB; use one of train, val, test")
     for option, share in (("val_share", val_share), ("test_share", test_share)):
         if not 0 < share < 1:

@@ -1,6 +1,5 @@
 """Lines and characters that are image files already, with their texts beside them, in a table or in folder names."""
 
-import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import cached_property
@@ -10,7 +9,7 @@ from typing import NamedTuple
 from htr_lightning.data.fault import EMPTY, Fault, encodable, sort_out
 from htr_lightning.data.image import LINE_PIXELS, image_size, read_image
 from htr_lightning.data.sample import Sample
-from htr_lightning.data.split import Splits, lines_of, part_of
+from htr_lightning.data.split import Splits, group_of, group_pattern, lines_of, part_of
 from htr_lightning.errors import InputError
 
 
@@ -96,27 +95,6 @@ class Folder(Sequence[Sample]):
     def sizes(self) -> list[tuple[int, int]]:
         """Height and width of every image, from the files' headers."""
         return [image_size(path, max_pixels=LINE_PIXELS) for path in self._images]
-
-
-def group_pattern(group: str) -> re.Pattern[str]:
-    """The expression that names writers.
-
-    Raises:
-        InputError: it is none, or marks no part.
-    """
-    try:
-        pattern = re.compile(group)
-    except re.error as error:
-        raise InputError(f"data.reader.group={group}: not a regular expression ({error})") from None
-    if not pattern.groups:
-        raise InputError(f"data.reader.group={group}: put the part that names the writer in parentheses")
-    return pattern
-
-
-def group_of(pattern: re.Pattern[str], id: str) -> str:
-    """The writer that an id names; the id itself where it names none."""
-    found = pattern.match(id)
-    return (found[1] if found else None) or id
 
 
 def exists(path: Path) -> bool:

@@ -11,8 +11,6 @@ from numpy import ndarray
 
 from htr_lightning.data.reader.glyph import BASELINE, CAP_TOP, CURSIVE, PRINTED, Glyph, glyph, smooth, x_height
 
-__all__ = ["CURSIVE", "PRINTED", "Hand", "glyph"]
-
 SUPERSAMPLING = 2
 SHIFT = 3  # fractional bits of drawn coordinates
 CAPITAL = BASELINE - CAP_TOP  # height of capitals in font units

@@ -23,6 +23,7 @@ from htr_lightning.data.reader.iam_files import (
 )
 from htr_lightning.data.reader.iam_splits import AACHEN_LINES, split_ids
 from htr_lightning.data.sample import Sample, Skipped
+from htr_lightning.data.split import SPLITS
 from htr_lightning.errors import InputError
 
 CORRUPT = {"a01-117-05-02", "r06-022-03-05"}  # word images that are broken in words.tgz itself
@@ -80,7 +81,7 @@ class Iam(Sequence[Sample]):
         self.root = Path(root)
         if not self.root.is_dir():
             raise InputError(f"{self.root}: no such folder; set data.root to where IAM is unpacked")
-        if split not in ("train", "val", "test"):
+        if split not in SPLITS:
             raise InputError(f"'{split}' is no split of IAM; use one of train, val, test")
         for option, value in (("unit", unit), ("source", source), ("err", err), ("punctuation", punctuation)):
             if value not in CHOICES[option]:

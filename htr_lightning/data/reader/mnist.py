@@ -10,6 +10,7 @@ import numpy as np
 from torchvision.datasets import EMNIST, KMNIST, MNIST, QMNIST
 
 from htr_lightning.data.sample import Sample, Skipped
+from htr_lightning.data.split import SPLITS
 from htr_lightning.errors import InputError
 
 FILES = {
@@ -54,7 +55,7 @@ class Mnist(Sequence[Sample]):
         if root is None:
             raise InputError("data.root is not set; give the folder of the MNIST files, as in data.root=FOLDER")
         self.root = Path(root)
-        if split not in ("train", "val", "test"):
+        if split not in SPLITS:
             raise InputError(f"'{split}' is no split of {name}; use one of train, val, test")
         part = "test" if split == "test" else "train"
         if download and not _find(self.root, files[part][0]):

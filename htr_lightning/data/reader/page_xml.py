@@ -1,6 +1,5 @@
 """Lines of PAGE and ALTO files, cut out of their page images."""
 
-import re
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -18,7 +17,7 @@ from htr_lightning.data.fault import EMPTY as NO_TEXT
 from htr_lightning.data.image import crop_line, read_image, read_size, shrink_to_height
 from htr_lightning.data.outline import outline, reading_angle
 from htr_lightning.data.sample import Sample, Skipped
-from htr_lightning.data.split import draw_splits, read_splits
+from htr_lightning.data.split import draw_splits, group_of, group_pattern, read_splits
 from htr_lightning.errors import InputError
 
 MAX_SLOPE = 45.0  # degrees; a steeper baseline is a vertical or an upside-down line
@@ -77,12 +76,7 @@ class PageXml(Sequence[Sample]):
                 raise InputError(f"data.reader.{option}={value}: use one of {', '.join(choices)}")
         if Path(xml).is_absolute():
             raise InputError(f"data.reader.xml={xml}: give a pattern below data.root, such as **/*.xml")
-        try:
-            self._writers = re.compile(group)
-        except re.error as error:
-            raise InputError(f"data.reader.group={group}: not a regular expression ({error})") from None
-        if not self._writers.groups:
-            raise InputError(f"data.reader.group={group}: put the part that names the writer in parentheses")
+        self._writers = group_pattern(group)
         given = Path(root) if root is not None else fetch()  # type: ignore[misc]
         self.root = archive.folder(given)
         self.max_height, self.turn = max_height, turn
@@ -207,8 +201,8 @@ class PageXml(Sequence[Sample]):
 
     def _group(self, path: Path) -> str:
         pattern, twin = self._writers.pattern, self._stems[path.stem] > 1
-        match = self._writers.match(self._where(path) if "/" in pattern or (twin and pattern == "(.*)") else path.stem)
-        return (match and match[1]) or path.stem
+        by_folder = "/" in pattern or (twin and pattern == "(.*)")
+        return group_of(self._writers, self._where(path) if by_folder else path.stem, path.stem)
 
     def _open(self, path: Path, title: str, images: Path | None, faulty: str) -> tuple[Page, Path] | None:
         """A page and its image, None where it is skipped."""
@@ -222,10 +216,8 @@ class PageXml(Sequence[Sample]):
                 kind = "unusable image"
                 _check_size(page, image, read_size(image, (page.height, page.width)))
         except InputError as error:
-            if faulty != "skip":
-                raise
             ids = [title] if page is None else [f"{title}/{line.id}" for line in page.lines]
-            self.skipped += [Skipped(id, kind, str(error), "faulty") for id in ids]
+            self._leave_out(ids, kind, error, faulty)
             return None
         return page, image
 

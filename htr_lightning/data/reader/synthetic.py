@@ -26,8 +26,6 @@ from htr_lightning.data.sample import Sample, Skipped
 from htr_lightning.errors import InputError
 from htr_lightning.text.codec import name
 
-__all__ = ["Synthetic", "read_words"]
-
 SPLITS = {"train": 0, "val": 1, "test": 2}
 
 
