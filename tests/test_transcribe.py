@@ -162,7 +162,7 @@ def test_what_is_read_goes_to_stdout_when_stderr_is_a_terminal(best: Path, line_
 
 def test_htr_transcribe_normalises_as_validation_does(make_recognizer) -> None:
     recognizer = make_recognizer()
-    recognizer.decoder = lambda log_probs, lengths: [Hypothesis([1, 2, 1, 1, 3, 1], -1.0)] * len(lengths)
+    recognizer.decoder = lambda log_probs, lengths: [Hypothesis([1, 2, 1, 1, 3, 1], -1.0, -1.0)] * len(lengths)
     assert recognizer.codec.decode([1, 2, 1, 1, 3, 1]) == " a  b "
     assert recognizer.read([np.zeros((30, 60), np.uint8)])[0].text == "a b"
 
