@@ -4,6 +4,7 @@ import os
 
 os.environ["OMP_WAIT_POLICY"] = "PASSIVE"  # read once, when torch is imported
 os.environ["WANDB_MODE"] = "offline"
+os.environ["HYDRA_FULL_ERROR"] = "1"  # as the commands do: else Hydra prints an error and exits
 
 from jaxtyping import install_import_hook
 

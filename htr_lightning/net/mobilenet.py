@@ -1,6 +1,7 @@
 """MobileNetV3 as a light backbone for lines."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -37,7 +38,7 @@ class MobileNetBackbone(nn.Module):
         halving = [m for m in self.modules() if isinstance(m, nn.Conv2d) and m.stride != (1, 1)]
         for conv, stride in zip(halving, strides, strict=True):
             conv.stride = (stride[0], stride[1])
-        self.to(memory_format=torch.channels_last)  # depthwise convolutions of a batch take a third of the time
+        self.to(memory_format=torch.channels_last)  # depthwise convolutions take half the time or less
 
     def forward(
         self, images: Float[Tensor, "B 1 H W"], widths: Int[Tensor, " B"]
@@ -46,7 +47,9 @@ class MobileNetBackbone(nn.Module):
         x = convolved(self.stem, images.contiguous(memory_format=torch.channels_last))
         widths = strided(widths, self.stem[0].stride[1])
         for block, residual in zip(self.blocks, self.residual, strict=True):
+            assert isinstance(block, nn.Sequential)
             before = x
+            layer: Any
             for layer in block:
                 if isinstance(layer, SqueezeExcitation):
                     x = x * gate(layer, x, widths)
@@ -61,10 +64,11 @@ class MobileNetBackbone(nn.Module):
 
 def convolved(layer: nn.Sequential, x: Float[Tensor, "B c h w"]) -> Float[Tensor, "B c2 h2 w2"]:
     """Convolution, batch norm and activation; in evaluation the norm is folded into the convolution, which spares a
-    pass over the features, a quarter of the time."""
+    pass over the features: a tenth to a third of the network's time."""
     if layer.training:
         return layer(x)
-    conv, norm, *activation = layer
+    parts: list[Any] = list(layer)
+    conv, norm, *activation = parts
     scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
     weight, bias = conv.weight * scale[:, None, None, None], norm.bias - norm.running_mean * scale
     x = functional.conv2d(x, weight, bias, conv.stride, conv.padding, groups=conv.groups)
