@@ -95,6 +95,15 @@ def crnn(width: int = 500, lines: int = 16) -> tuple[float, float, float]:
     return *trained, lines / seconds(read)
 
 
+def reading(model: str, lines: int, height: int | None = None, width: int = 520) -> float:
+    """Lines a second that the network of `conf/model/MODEL.yaml` reads in float32, in batches of `lines`."""
+    config = OmegaConf.load(conf_dir() / "model" / f"{model}.yaml")
+    net = instantiate(config.net)(140).eval()
+    images = torch.rand(lines, 1, height or config.preprocess.height, width)
+    with torch.inference_mode():
+        return lines / seconds(lambda: net(images, torch.full((lines,), width)), 3 * REPEATS)
+
+
 def augmenting(name: str, lines: int = 200, size: tuple[int, int] = (64, 520)) -> float:
     """Lines of (height, width) pixels a second that `conf/augment/NAME.yaml` distorts on one core."""
     augment = instantiate(OmegaConf.load(conf_dir() / "augment" / f"{name}.yaml"))
@@ -172,6 +181,11 @@ def main() -> None:
     table.add_row("CRNN training, float32, 500 columns", f"{full:,.0f}", "")
     table.add_row("CRNN training, bfloat16", f"{half:,.0f}", f"{half / full:.2f} x float32")
     table.add_row("CRNN reading, float32", f"{read:,.0f}", f"{read / full:.2f} x training")
+    for lines in (1, 16):
+        large, light = reading("crnn", lines), reading("crnn_mobilenet", lines)
+        table.add_row(
+            f"crnn_mobilenet reading, 520 columns, batches of {lines}", f"{light:,.0f}", f"{light / large:.1f} x crnn"
+        )
     few = partial(Synthetic, lines={"train": 1000}, hands={"train": 100})
     rates = packed(LineDataModule(few, FitHeight(32, 8), Normalizer()))
     feeding, decoded, theirs = rates["training"], rates["decoded"], rates["datasets decoded"]

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import torch
 from lightning import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint, Timer
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, Timer
 from lightning.pytorch.callbacks.progress import RichProgressBar
 from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
@@ -261,7 +261,9 @@ def _bounds(trainer: Trainer) -> list[str]:
     timer = find(trainer, Timer)
     clock = [str(timedelta(seconds=timer._duration))] if timer is not None and timer._duration else []
     counts = {"epochs": trainer.max_epochs or -1, "steps": trainer.max_steps}
-    return clock + [f"{count} {unit}" for unit, count in counts.items() if count > 0]
+    early = find(trainer, EarlyStopping)
+    patience = [] if early is None else [f"{early.patience} validations without a better {early.monitor}"]
+    return clock + [f"{count} {unit}" for unit, count in counts.items() if count > 0] + patience
 
 
 def find(trainer: Trainer, kind: type[Kind]) -> Kind | None:

@@ -2,11 +2,12 @@
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 from lightning import Trainer
 from lightning.pytorch.callbacks import Timer
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from htr_lightning.errors import InputError
 
@@ -79,3 +80,20 @@ class OneCycle(LRScheduler):
     def state_dict(self) -> dict[str, int]:
         """Only the count of steps: the position is the run's, the shape is the config's."""
         return {"last_epoch": self.last_epoch}
+
+
+def plateau(
+    optimizer: Optimizer, progress: Callable[[], float], monitor: str, mode: str, factor: float, patience: int
+) -> dict[str, Any]:
+    """Lightning's description of torch's `ReduceLROnPlateau`, asked after the validation of every epoch.
+
+    Args:
+        optimizer: its learning rates are those of the start.
+        progress: not asked; what is monitored decides.
+        monitor: the figure that is logged, such as val/loss.
+        mode: "min" where smaller is better, or "max".
+        factor: of the learning rate when the figure stands still.
+        patience: epochs without a better figure before that.
+    """
+    scheduler = ReduceLROnPlateau(optimizer, mode=mode, factor=factor, patience=patience)  # type: ignore[arg-type]
+    return {"scheduler": scheduler, "interval": "epoch", "monitor": monitor}

@@ -4,6 +4,7 @@ import os
 
 os.environ["OMP_WAIT_POLICY"] = "PASSIVE"  # read once, when torch is imported
 os.environ["WANDB_MODE"] = "offline"
+os.environ["HYDRA_FULL_ERROR"] = "1"  # as the commands do: else Hydra prints an error and exits
 
 from jaxtyping import install_import_hook
 
@@ -19,14 +20,17 @@ import cv2  # noqa: E402
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 import torch  # noqa: E402
+from hydra import compose, initialize_config_dir  # noqa: E402
+from hydra.utils import instantiate  # noqa: E402
 from hypothesis import settings  # noqa: E402
 from PIL import Image  # noqa: E402
+from torch import nn  # noqa: E402
 
 sys.path.insert(0, str(Path(__file__).parent.parent))  # train.py stands beside the package
 
 import train  # noqa: E402
 from htr_lightning import cli  # noqa: E402
-from htr_lightning.data.preprocess import FitHeight  # noqa: E402
+from htr_lightning.data.preprocess import FitHeight, Preprocess  # noqa: E402
 from htr_lightning.data.reader.synthetic import Synthetic  # noqa: E402
 from htr_lightning.decoder.ctc import Greedy  # noqa: E402
 from htr_lightning.model.ctc import CTCRecognizer  # noqa: E402
@@ -37,6 +41,8 @@ from htr_lightning.text.normalize import Normalizer  # noqa: E402
 settings.register_profile("tests", deadline=None, max_examples=50, derandomize=True, database=None)
 settings.load_profile("tests")
 
+CONF = Path(__file__).parent.parent / "conf"
+MODELS = sorted(path.stem for path in (CONF / "model").glob("*.yaml"))
 WIDTH, ROW = 240, 40  # pixels of a drawn page and of each of its lines
 
 
@@ -140,6 +146,38 @@ SMALL = [
     "model.net.backbone.stem=8",
     "model.net.backbone.channels=[8, 8, 16]",
 ]  # a run of seconds
+
+
+class Network(NamedTuple):
+    """The network of a model's config, with random weights, in evaluation mode, and what it is fed by."""
+
+    net: nn.Module
+    preprocess: Preprocess
+    lines: bool  # reads lines rather than single characters
+
+    def ink(self, widths: Sequence[int], columns: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """A batch of noise of these widths, padded to so many columns."""
+        height = self.preprocess(np.full((64, 64), 255, np.uint8)).shape[1]
+        images = torch.zeros(len(widths), 1, height, columns)
+        for row, width in enumerate(widths):
+            images[row, :, :, :width] = torch.rand(1, height, width)
+        return images, torch.tensor(widths)
+
+
+def network(model: str, classes: int = 7) -> Network:
+    """`conf/model/MODEL.yaml`; its batch norms are as after training, far from zero mean and unit variance."""
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        config = compose("train", overrides=["run_dir=runs/test", "name=test", f"model={model}"]).model
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        net = instantiate(config.net, _convert_="all")(classes).eval()
+        for module in net.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                nn.init.normal_(module.running_mean, 0, 0.5)
+                nn.init.uniform_(module.running_var, 0.3, 3.0)
+                nn.init.uniform_(module.weight, 0.5, 2.0)
+                nn.init.normal_(module.bias, 0, 0.5)
+    return Network(net, instantiate(config.preprocess), not config._target_.endswith("Classifier"))
 
 
 class Outcome(NamedTuple):

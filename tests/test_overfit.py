@@ -3,18 +3,26 @@
 from pathlib import Path
 
 import pytest
-from conftest import run_train
+from conftest import MODELS, network, run_train
 
 from htr_lightning import checkpoint
 from htr_lightning.evaluate import data_for, evaluate
 
+LINES = ["data=synthetic"]
+WORDS = ["data=synthetic", "data.reader.length=[1, 1]"]  # a line is too wide for the frame
+CHARACTERS = [*WORDS, "data.reader.text=package:english.txt", "data.reader.unit=characters"]
+
 
 @pytest.mark.slow
-def test_crnn_learns_eight_lines_by_heart(tmp_path: Path) -> None:
+@pytest.mark.parametrize("model", MODELS)
+def test_every_model_learns_eight_lines_by_heart(model: str, tmp_path: Path) -> None:
+    of = network(model)
+    wide = of.preprocess.width((64, 640)) > of.preprocess.width((64, 64))
     run = run_train(
-        tmp_path / "run", "model=crnn", "data=synthetic", "data.reader.lines={train: 8, val: 1, test: 1}",
-        "data.reader.hands={train: 4, val: 1, test: 1}", "data.workers=0", "trainer.max_time=null",
-        "trainer.max_steps=300", "model.net.dropout=0.0", "trainer.val_check_interval=300",
+        tmp_path / "run", f"model={model}", *(LINES if wide else WORDS if of.lines else CHARACTERS),
+        "data.reader.lines={train: 8, val: 1, test: 1}", "data.reader.hands={train: 4, val: 1, test: 1}",
+        "data.workers=0", "trainer.max_time=null", "trainer.max_steps=300", "trainer.val_check_interval=300",
+        "model.net.dropout=0.0",
     )  # fmt: skip
     recognizer = checkpoint.load(run / "checkpoints" / "last.ckpt")
     _, totals = evaluate(recognizer, data_for(recognizer), "train")

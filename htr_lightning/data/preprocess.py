@@ -67,16 +67,40 @@ class FitHeight:
         size = (image.shape[0], image.shape[1])
         self.check(size)
         width = self.width(size)
-        counts = histogram(image)
-        if self.polarity == "auto" and light_on_dark(counts):
-            image, counts = 255 - image, counts[::-1]
-        inner = (width - 2 * self.margin, self.height)
-        if (image.shape[1], image.shape[0]) != inner:
-            shrinks = image.shape[0] > self.height
-            image = cv2.resize(image, inner, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
-            counts = histogram(image)
         ink = np.zeros((1, self.height, width), dtype=np.float32)
-        ink[0, :, self.margin : width - self.margin] = stretch(image, counts)
+        ink[0, :, self.margin : width - self.margin] = _scaled(
+            image, (self.height, width - 2 * self.margin), self.polarity
+        )
+        return torch.from_numpy(ink)
+
+
+class FitFrame:
+    """A word or a line scaled into a frame of fixed size, aspect kept, at its left; what it does not fill is paper.
+
+    Args:
+        height: rows of the result.
+        columns: columns of the result.
+        polarity: "auto" finds light ink on dark paper and inverts it, "dark" takes ink as dark.
+    """
+
+    def __init__(self, height: int, columns: int, polarity: str = "auto") -> None:
+        self.height, self.columns = height, columns
+        self.polarity = _checked(polarity)
+
+    def width(self, size: tuple[int, int]) -> int:
+        return self.columns
+
+    def check(self, size: tuple[int, int]) -> None:
+        """Raises ValueError where an image of (height, width) pixels is too small to hold a character."""
+        _check_side(size)
+
+    def __call__(self, image: UInt8[ndarray, "H W"]) -> Float[Tensor, "1 h w"]:
+        """Raises ValueError where the image is too small to hold a character."""
+        self.check((image.shape[0], image.shape[1]))
+        scale = min(self.height / image.shape[0], self.columns / image.shape[1])
+        height, width = max(1, round(image.shape[0] * scale)), max(1, round(image.shape[1] * scale))
+        ink, top = np.zeros((1, self.height, self.columns), dtype=np.float32), (self.height - height) // 2
+        ink[0, top : top + height, :width] = _scaled(image, (height, width), self.polarity)
         return torch.from_numpy(ink)
 
 
@@ -136,6 +160,18 @@ def stretch(image: UInt8[ndarray, "H W"], counts: Float64[ndarray, "256"] | None
     scale = max(paper - darkest, MIN_CONTRAST)
     levels = ((paper - LEVELS.astype(np.float32)) / scale).clip(0, 1)
     return cv2.LUT(image, levels)
+
+
+def _scaled(image: UInt8[ndarray, "H W"], size: tuple[int, int], polarity: str) -> Float[ndarray, "h w"]:
+    """The ink of an image at (height, width) pixels."""
+    counts = histogram(image)
+    if polarity == "auto" and light_on_dark(counts):
+        image, counts = 255 - image, counts[::-1]
+    if image.shape != size:
+        shrinks = image.shape[0] > size[0]
+        image = cv2.resize(image, size[::-1], interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+        counts = histogram(image)
+    return stretch(image, counts)
 
 
 def _check_side(size: tuple[int, int]) -> None:

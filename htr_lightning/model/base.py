@@ -9,12 +9,13 @@ import torch
 from jaxtyping import Float, Int, UInt8
 from lightning import LightningModule
 from numpy import ndarray
-from torch import Tensor
+from torch import Tensor, nn
 
 from htr_lightning.data.batch import Batch, collate
 from htr_lightning.data.preprocess import Preprocess
 from htr_lightning.errors import InputError
 from htr_lightning.metrics.edits import EditCounts, EditTotals
+from htr_lightning.metrics.loss import MeanLoss
 from htr_lightning.optim import progress
 from htr_lightning.text.codec import Codec
 from htr_lightning.text.normalize import Normalizer
@@ -48,11 +49,13 @@ class Recognizer(LightningModule, ABC):
         normalizer: brings references into the form that is learned and compared.
         preprocess: brings images into the form that the network sees.
         optimizer: called with the parameters; None for a recognizer that only reads.
-        scheduler: called with the optimizer and `progress`, a function that gives the share of the run that is done.
+        scheduler: called with the optimizer and `progress`, a function that gives the share of the run that is done;
+            gives a scheduler that is asked at every step, or Lightning's description of another one.
         unknown: training characters outside the alphabet: "error", or "skip" to learn the text without them.
     """
 
     specials: Sequence[str] = ()
+    net: nn.Module
 
     def __init__(
         self,
@@ -71,7 +74,7 @@ class Recognizer(LightningModule, ABC):
         self.optimizer, self.scheduler = optimizer, scheduler
         self.unknown = unknown
         self.card: dict[str, Any] = {}  # what the checkpoint tells of itself, plain data
-        self.counts = EditCounts()
+        self.counts, self.losses = EditCounts(), MeanLoss()
         self.totals: dict[str, EditTotals] = {}  # by split, as last measured
 
     @abstractmethod
@@ -79,8 +82,20 @@ class Recognizer(LightningModule, ABC):
         """The training loss of a batch."""
 
     @abstractmethod
+    def summed_loss(self, output: Any, batch: Batch) -> tuple[Float[Tensor, ""], int]:
+        """The validation loss of the network's output in nats, and the count that it is divided by in the end.
+
+        Characters outside the alphabet, and lines that have no loss for want of frames or of a known character, are
+        left out of both; the CER counts them.
+        """
+
+    @abstractmethod
+    def decode(self, output: Any) -> list[Transcription]:
+        """The text in the network's output."""
+
     def transcribe(self, images: Float[Tensor, "B 1 H W"], widths: Int[Tensor, " B"]) -> list[Transcription]:
         """The text of preprocessed images."""
+        return self.decode(self.net(images, widths))
 
     def read(self, images: Sequence[UInt8[ndarray, "_ _"]]) -> list[Transcription]:
         """The text of raw images, as one batch.
@@ -99,12 +114,7 @@ class Recognizer(LightningModule, ABC):
 
     def predict(self, batch: Batch) -> list[Prediction]:
         """Transcriptions of a batch beside their references, in evaluation mode and float32."""
-        with torch.inference_mode(), torch.autocast(batch.images.device.type, enabled=False):
-            read = self.transcribe(batch.images.float(), batch.widths)
-        return [
-            Prediction(id, reference, self.normalizer(text), confidence, group)
-            for id, reference, (text, confidence), group in zip(batch.ids, batch.texts, read, batch.groups, strict=True)
-        ]
+        return self._predictions(self._output(batch), batch)
 
     def target(self, text: str, sample: str) -> list[int]:
         """Label ids of a training text.
@@ -134,18 +144,22 @@ class Recognizer(LightningModule, ABC):
         return loss
 
     def validation_step(self, batch: Batch, batch_idx: int) -> list[Prediction]:
-        return self._count(batch)
+        output = self._output(batch)
+        self.losses.update(*self.summed_loss(output, batch))
+        return self._count(self._predictions(output, batch))
 
     def test_step(self, batch: Batch, batch_idx: int) -> list[Prediction]:
-        return self._count(batch)
+        return self._count(self.predict(batch))
 
     def on_validation_epoch_start(self) -> None:
         self.counts.reset()
+        self.losses.reset()
 
     def on_test_epoch_start(self) -> None:
         self.counts.reset()
 
     def on_validation_epoch_end(self) -> None:
+        self.log("val/loss", self.losses.compute(), sync_dist=True)  # summed over ranks already, as the counts are
         self._report("val")
 
     def on_test_epoch_end(self) -> None:
@@ -162,7 +176,13 @@ class Recognizer(LightningModule, ABC):
         if self.scheduler is None:
             return optimizer
         scheduler = self.scheduler(optimizer, progress=lambda: progress(self.trainer))
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+        described = scheduler if isinstance(scheduler, dict) else {"scheduler": scheduler, "interval": "step"}
+        if "monitor" in described and self.trainer.check_val_every_n_epoch != 1:
+            raise InputError(
+                f"scheduler: it follows {described['monitor']} from epoch to epoch; validate once in each: "
+                "trainer.check_val_every_n_epoch=1 trainer.val_check_interval=1.0"
+            )
+        return {"optimizer": optimizer, "lr_scheduler": described}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         metrics = {split: {**totals._asdict(), "cer": totals.cer, "wer": totals.wer}
@@ -178,8 +198,19 @@ class Recognizer(LightningModule, ABC):
                 "its .hydra/overrides.yaml"
             )
 
-    def _count(self, batch: Batch) -> list[Prediction]:
-        predictions = self.predict(batch)
+    def _output(self, batch: Batch) -> Any:
+        with torch.inference_mode(), torch.autocast(batch.images.device.type, enabled=False):
+            return self.net(batch.images.float(), batch.widths)
+
+    def _predictions(self, output: Any, batch: Batch) -> list[Prediction]:
+        with torch.inference_mode():
+            read = self.decode(output)
+        return [
+            Prediction(id, reference, self.normalizer(text), confidence, group)
+            for id, reference, (text, confidence), group in zip(batch.ids, batch.texts, read, batch.groups, strict=True)
+        ]
+
+    def _count(self, predictions: list[Prediction]) -> list[Prediction]:
         self.counts.update([p.reference for p in predictions], [p.hypothesis for p in predictions])
         return predictions
 

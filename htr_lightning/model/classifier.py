@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -37,8 +37,14 @@ class Classifier(Recognizer):
         scores = self.net(batch.images, batch.widths).float()
         return functional.cross_entropy(scores, torch.tensor(targets, device=scores.device))
 
-    def transcribe(self, images: Float[Tensor, "B 1 H W"], widths: Int[Tensor, " B"]) -> list[Transcription]:
-        confidences, classes = self.net(images, widths).softmax(1).max(1)
+    def summed_loss(self, output: Float[Tensor, "B C"], batch: Batch) -> tuple[Float[Tensor, ""], int]:
+        """The cross-entropies of the images whose character is a class, and how many they are."""
+        rows = [row for row, text in enumerate(batch.texts) if len(self.codec.known(text)) == len(text) == 1]
+        targets = torch.tensor([self.codec.encode(batch.texts[row], batch.ids[row])[0] for row in rows])
+        return functional.cross_entropy(output[rows], targets.to(output.device).long(), reduction="sum"), len(rows)
+
+    def decode(self, output: Float[Tensor, "B C"]) -> list[Transcription]:
+        confidences, classes = output.softmax(1).max(1)
         return [
             Transcription(self.codec.decode([label]), confidence)
             for label, confidence in zip(classes.tolist(), confidences.tolist(), strict=True)

@@ -96,8 +96,19 @@ class CTCRecognizer(Recognizer):
         losses = [w * ctc_loss(head[kept], lengths[kept], targets) for w, head in zip(weights, heads, strict=True)]
         return torch.stack(losses).sum() / max(1, total)
 
-    def transcribe(self, images: Float[Tensor, "B 1 H W"], widths: Int[Tensor, " B"]) -> list[Transcription]:
-        logits, lengths = self.net(images, widths)
+    def summed_loss(
+        self, output: tuple[Float[Tensor, "B T C"], Int[Tensor, " B"]], batch: Batch
+    ) -> tuple[Float[Tensor, ""], int]:
+        """The CTC loss of the reading head over the lines whose text fits their frames, and their characters."""
+        logits, lengths = output
+        texts = [self.codec.known(visual(text, self.direction)) for text in batch.texts]
+        targets = [self.codec.encode(text, id) for id, text in zip(batch.ids, texts, strict=True)]
+        rows = [row for row, target in enumerate(targets) if needed_frames(target) <= lengths[row]]
+        kept = [targets[row] for row in rows]
+        return ctc_loss(logits[rows], lengths[rows], kept), sum(map(len, kept))
+
+    def decode(self, output: tuple[Float[Tensor, "B T C"], Int[Tensor, " B"]]) -> list[Transcription]:
+        logits, lengths = output
         hypotheses = self.decoder(logits.float().log_softmax(2), lengths)
         return [Transcription(logical(self.codec.decode(h.ids), self.direction), h.confidence) for h in hypotheses]
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
+from torch.nn import functional
 
 
 def column_mask(widths: Int[Tensor, " B"], columns: int) -> Bool[Tensor, "B 1 1 W"]:
@@ -98,3 +99,33 @@ class ResidualBackbone(nn.Module):
             widths = strided(widths, stride)
             x = stage(x, column_mask(widths, columns))
         return x, widths
+
+
+class PlainBackbone(nn.Module):
+    """The convolutions of the tutorials' CRNN: each with batch norm and max-pooling, the rows left over stacked as
+    channels of one row.
+
+    Args:
+        height: rows of the images.
+        channels: channels of every convolution.
+        pools: (rows, columns) that are pooled into one after each.
+    """
+
+    def __init__(self, height: int, channels: Sequence[int], pools: Sequence[Sequence[int]]) -> None:
+        super().__init__()
+        self.convs = nn.ModuleList(ConvNorm(a, b) for a, b in zip([1, *channels[:-1]], channels, strict=True))
+        self.pools = [(rows, columns) for rows, columns in pools]
+        for rows, _ in self.pools:
+            height = -(-height // rows)
+        self.channels = channels[-1] * height
+
+    def forward(
+        self, images: Float[Tensor, "B 1 H W"], widths: Int[Tensor, " B"]
+    ) -> tuple[Float[Tensor, "B c 1 w"], Int[Tensor, " B"]]:
+        """Features and their widths in columns."""
+        x = images
+        for conv, (rows, columns) in zip(self.convs, self.pools, strict=True):
+            x = conv(x, column_mask(widths, x.shape[-1]))
+            x = functional.max_pool2d(x, (rows, columns), ceil_mode=True)  # zeros behind a line are never the largest
+            widths = strided(widths, columns)
+        return x.flatten(1, 2).unsqueeze(2), widths

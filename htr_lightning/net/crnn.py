@@ -1,11 +1,22 @@
 """The convolutional recurrent network with CTC heads."""
 
+from typing import Protocol, runtime_checkable
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
-from htr_lightning.net.backbone import ResidualBackbone
+
+@runtime_checkable
+class Backbone(Protocol):
+    """Maps images and their widths to features of `channels` and their widths."""
+
+    channels: int
+
+    def __call__(
+        self, images: Float[Tensor, "B 1 H W"], widths: Int[Tensor, " B"]
+    ) -> tuple[Float[Tensor, "B c h w"], Int[Tensor, " B"]]: ...
 
 
 class BiLSTM(nn.Module):
@@ -44,7 +55,7 @@ class LockedDropout(nn.Module):
 
 
 class CRNN(nn.Module):
-    """Residual CNN, height collapsed by max-pooling, BiLSTM, linear CTC head (Shi et al., 2015, arXiv:1507.05717).
+    """CNN, height collapsed by max-pooling, BiLSTM, linear CTC head (Shi et al., 2015, arXiv:1507.05717).
 
     A second head on the CNN features, used in training only, is the CTC shortcut of Retsinas et al. (2022,
     "Best practices for a handwritten text recognition system", arXiv:2404.11339), as is the column max-pooling.
@@ -61,7 +72,7 @@ class CRNN(nn.Module):
     def __init__(
         self,
         classes: int,
-        backbone: ResidualBackbone,
+        backbone: Backbone,
         hidden: int,
         layers: int,
         dropout: float = 0.0,

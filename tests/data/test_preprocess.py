@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from numpy import ndarray
 from torch import Tensor
 
-from htr_lightning.data.preprocess import FitHeight, FixedSize, Preprocess
+from htr_lightning.data.preprocess import FitFrame, FitHeight, FixedSize, Preprocess
 from htr_lightning.errors import InputError
 
 
@@ -174,3 +174,31 @@ def test_a_polarity_of_another_name_is_refused() -> None:
         FitHeight(28, polarity="light")
     with pytest.raises(InputError, match="polarity=light"):
         FixedSize(28, 28, 20, polarity="light")
+
+
+@pytest.mark.parametrize("size", [(60, 400), (64, 64), (32, 128), (300, 80), (10, 12), (20, 1000)])
+def test_a_frame_holds_the_whole_image_at_its_aspect_and_paper_beside_it(size: tuple[int, int]) -> None:
+    image = np.full(size, 225, np.uint8)
+    edge = max(1, size[1] // 10)
+    image[:, :edge] = image[:, -edge:] = 40  # ink at both ends
+    frame = FitFrame(32, 128)
+    ink = frame(image)
+    assert ink.shape == (1, 32, 128)
+    assert frame.width(size) == 128
+    rows, columns = (ink[0].any(dim).nonzero()[:, 0] for dim in (1, 0))
+    scale = min(32 / size[0], 128 / size[1])
+    assert columns[0] == 0
+    assert columns[-1] + 1 == max(1, round(size[1] * scale))
+    assert len(rows) == max(1, round(size[0] * scale))
+    assert abs((rows[0] + rows[-1]) / 2 - 15.5) <= 0.5  # in the middle of the height
+
+
+def test_a_frame_of_light_ink_on_dark_paper_is_that_of_dark_ink() -> None:
+    image = written(60, 150)
+    torch.testing.assert_close(FitFrame(32, 128)(255 - image), FitFrame(32, 128)(image))
+    assert not torch.equal(FitFrame(32, 128, "dark")(255 - image), FitFrame(32, 128, "dark")(image))
+
+
+def test_a_frame_takes_the_pixels_that_fit_height_takes() -> None:
+    image = written(60, 150)
+    torch.testing.assert_close(FitFrame(32, 128)(image)[..., :80], FitHeight(32)(image))

@@ -46,3 +46,15 @@ def test_the_likeliest_class_is_read_with_its_probability() -> None:
     for row, reading in zip(probabilities, model.transcribe(lines.images, lines.widths), strict=True):
         assert row["0123456789".index(reading.text)] == row.max()
         assert reading.confidence == pytest.approx(float(row.max()))
+
+
+@pytest.mark.parametrize("size", [1, 2, 4])
+def test_the_validation_loss_is_exact_for_any_batch_size(size: int) -> None:
+    """An image of a character that is no class has no loss, and counts as an error."""
+    model, lines = classifier(), batch(["7", "x", "3", "0"])
+    scores = model.net(lines.images, lines.widths)[[0, 2, 3]]
+    for start in range(0, 4, size):
+        part = slice(start, start + size)
+        model.validation_step(Batch(*(field[part] for field in lines)), 0)
+    torch.testing.assert_close(model.losses.compute(), functional.cross_entropy(scores, torch.tensor([7, 3, 0])))
+    assert model.counts.compute().lines == 4

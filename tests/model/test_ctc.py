@@ -190,3 +190,21 @@ def test_predictions_carry_the_batch_and_what_reading_gives(make_recognizer) -> 
         read = model.transcribe(images, lines.widths)
     assert [p.hypothesis for p in predictions] == [model.normalizer(r.text) for r in read]
     assert [p.confidence for p in predictions] == [r.confidence for r in read]
+
+
+@pytest.mark.parametrize("size", [1, 2, 5])
+def test_the_validation_loss_is_exact_for_any_batch_size(size: int) -> None:
+    """Characters outside the alphabet and lines that do not fit are left out; a line without text is not."""
+    torch.manual_seed(0)
+    texts, lengths = ["ab", "aa", "", "béa", "b"], [4, 2, 3, 4, 4]  # the second does not fit
+    logits, targets = torch.randn(5, 4, 3), {0: [1, 2], 2: [], 3: [2, 1], 4: [2]}
+    expected = sum(nll(logits[row, : lengths[row]], target) for row, target in targets.items()) / 5
+    model = recognizer([logits], lengths)
+    model.on_validation_epoch_start()
+    for start in range(0, 5, size):
+        part = slice(start, start + size)
+        model.net = Given([nn.Parameter(logits[part])], torch.tensor(lengths[part]))
+        predictions = model.validation_step(batch(texts[part]), 0)
+        assert [p.hypothesis for p in predictions] == [p.hypothesis for p in model.predict(batch(texts[part]))]
+    assert float(model.losses.compute()) == pytest.approx(expected, abs=1e-5)
+    assert model.counts.compute().lines == 5  # the CER counts every line

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from htr_lightning.net.backbone import ConvNorm, ResidualBackbone, column_mask, strided
+from htr_lightning.net.backbone import ConvNorm, PlainBackbone, ResidualBackbone, column_mask, strided
 
 
 def test_the_mask_is_true_just_where_a_line_is() -> None:
@@ -49,3 +49,22 @@ def test_features_have_the_channels_and_widths_they_say(stem_stride: tuple[int, 
     assert features.shape[-1] == expected.max()
     for row, width in enumerate(left.tolist()):
         assert not features[row, :, :, width:].any()
+
+
+@pytest.mark.parametrize("height", [32, 30])
+@torch.inference_mode()
+def test_the_plain_backbone_is_convolution_norm_relu_and_pooling_in_a_row(height: int) -> None:
+    torch.manual_seed(0)
+    net = PlainBackbone(height, [3, 4], [[2, 2], [2, 1]]).eval()
+    for conv in net.convs:
+        nn.init.normal_(conv.norm.bias)
+    first, second = net.convs
+    pooling = [nn.MaxPool2d((2, 2), ceil_mode=True), nn.MaxPool2d((2, 1), ceil_mode=True)]
+    plain = nn.Sequential(
+        first.conv, first.norm, nn.ReLU(), pooling[0], second.conv, second.norm, nn.ReLU(), pooling[1], nn.Flatten(1, 2)
+    )
+    images = torch.rand(2, 1, height, 41)
+    features, left = net(images, torch.tensor([41, 41]))
+    torch.testing.assert_close(features[:, :, 0], plain(images))
+    assert features.shape[1] == net.channels
+    assert left.tolist() == [21, 21]
