@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable
 from functools import cached_property
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -64,7 +64,7 @@ class Lines(Dataset[Batch]):
         return [self.normalizer(text) for text in self.reader.texts]
 
 
-def _whole(batch: Batch) -> Batch:
+def _whole(batch: Any) -> Any:
     """The batch as it was collated: torch's own conversion would visit every string of it."""
     return batch
 
