@@ -188,8 +188,7 @@ class LineDataModule(LightningDataModule):
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
         """Its tensors moved, its texts left alone: Lightning would visit every string of it at every step."""
-        images, widths = (tensor.to(device, non_blocking=True) for tensor in (batch.images, batch.widths))
-        return batch._replace(images=images, widths=widths)
+        return batch._replace(images=batch.images.to(device), widths=batch.widths.to(device))
 
     def _place(self) -> tuple[int, int]:
         return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)

@@ -12,8 +12,8 @@ class Distort(nn.Module):
     """Affine maps and elastic deformation, drawn anew for every image of a batch (Simard et al., 2003, "Best practices
     for convolutional neural networks applied to visual document analysis").
 
-    For images that fill their frame: what leaves it is lost, and paper comes in. A fiftieth of the time that
-    `htr_lightning.augment` takes for an image of 28 x 28 pixels.
+    For images that fill their frame: what leaves it is lost, and paper comes in. More than ten times as fast, for 28 x
+    28 pixels, as `htr_lightning.augment` is image by image.
 
     Args:
         turn: largest rotation in degrees, either way.
