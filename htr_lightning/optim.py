@@ -1,11 +1,13 @@
-"""Learning-rate schedules that fit the length of the run, whatever bounds it."""
+"""How weights are learned: schedules that fit the length of the run, sharpness-aware steps, an average of weights."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
-from lightning import Trainer
-from lightning.pytorch.callbacks import Timer
+import torch
+from lightning import LightningModule, Trainer
+from lightning.pytorch.callbacks import Timer, WeightAveraging
+from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
@@ -97,3 +99,113 @@ def plateau(
     """
     scheduler = ReduceLROnPlateau(optimizer, mode=mode, factor=factor, patience=patience)  # type: ignore[arg-type]
     return {"scheduler": scheduler, "interval": "epoch", "monitor": monitor}
+
+
+class SAM(Optimizer):
+    """Steps by the gradient at the worst point nearby, rho * g / |g| away (Foret et al., 2021, "Sharpness-aware
+    minimization for efficiently improving generalization", arXiv:2010.01412, equation 2 and algorithm 1).
+
+    It computes two gradients a step, so a step takes twice as long; the loss that is logged is that of the second. It
+    has the learning rates and the state of the optimizer that it wraps: schedules and checkpoints see only that one.
+    Both gradients are averages over all ranks, and both forward passes move batch norm's statistics.
+
+    Args:
+        params: parameters or their groups.
+        base: called with the parameters; the optimizer that takes the step.
+        rho: radius of the neighbourhood.
+    """
+
+    def __init__(self, params: Iterable[Any], base: Callable[[Iterable[Any]], Optimizer], rho: float = 0.05) -> None:
+        self.base, self.rho = base(params), rho
+        super().__init__(self.base.param_groups, self.base.defaults)
+        self._share()
+
+    def _share(self) -> None:
+        self.param_groups, self.state = self.base.param_groups, self.base.state
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
+        """Take a step; `closure` clears the gradients, computes the loss and its gradients, and returns the loss.
+
+        Raises:
+            InputError: there is no closure, or gradients of earlier batches wait to be added to.
+        """
+        if closure is None:
+            raise InputError("optimizer=sam computes each gradient twice, which trainer.precision=16-mixed does not "
+                             "allow; use bf16-mixed or 32-true")  # fmt: skip
+        params = [p for group in self.param_groups for p in group["params"]]
+        if any(p.grad is not None for p in params):
+            raise InputError("optimizer=sam cannot add up the gradients of several batches; set "
+                             "trainer.accumulate_grad_batches=1")  # fmt: skip
+        closure = torch.enable_grad()(closure)
+        closure()
+        moved = [p for p in params if p.grad is not None]
+        before = [p.clone() for p in moved]
+        scale = self.rho / (torch.nn.utils.get_total_norm([p.grad for p in moved if p.grad is not None]) + 1e-12)
+        try:
+            for p in moved:
+                p.add_(p.grad * scale)
+            loss = closure()
+        finally:  # a run that Ctrl-C stops here saves its own weights
+            for p, own in zip(moved, before, strict=True):
+                p.copy_(own)
+        self.base.step()
+        self.zero_grad()  # so that the next step sees whether there was accumulation
+        return loss
+
+    def state_dict(self) -> dict[str, Any]:
+        return self.base.state_dict()
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.base.load_state_dict(state_dict)
+        self._share()
+
+
+class EMA(WeightAveraging):
+    """An exponential moving average of weights and batch norm's statistics, over about 1 / (1 - decay) steps.
+
+    Validation scores the average, a checkpoint's `state_dict` is the average, and so it is what is tested, transcribed
+    and started from; resuming goes on with the weights behind it. In the first steps the average is shorter, decay
+    (1 + n) / (10 + n) after n updates, as in TensorFlow's `ExponentialMovingAverage`.
+
+    Args:
+        decay: weight of the average against the newest weights.
+    """
+
+    def __init__(self, decay: float = 0.999) -> None:
+        super().__init__(multi_avg_fn=self._update)
+        self.decay = decay
+        self._validating = False
+
+    @torch.no_grad()
+    def _update(self, average: list[Tensor], current: list[Tensor], count: Tensor | int) -> None:
+        n = int(count)
+        decay = min(self.decay, (1 + n) / (10 + n))
+        for own, new in zip(average, current, strict=True):
+            own.lerp_(new, 1 - decay) if own.is_floating_point() else own.copy_(new)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        assert self._average_model is not None
+        self._average_model.to(pl_module.device)  # the copy was made before the model came to its device
+
+    def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        super().on_validation_epoch_start(trainer, pl_module)
+        self._validating = True
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        super().on_validation_epoch_end(trainer, pl_module)
+        self._validating = False
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        super().on_save_checkpoint(trainer, pl_module, checkpoint)
+        if self._validating:  # stopped by Ctrl-C while the two have changed places
+            states = checkpoint["state_dict"], checkpoint["current_model_state"]
+            checkpoint["current_model_state"], checkpoint["state_dict"] = states
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        if self._average_model is not None:
+            super().on_load_checkpoint(trainer, pl_module, checkpoint)
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if stage == "fit":  # or a test after it would load the weights behind the average
+            self._average_model = None

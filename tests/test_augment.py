@@ -300,6 +300,8 @@ def test_compose_does_one_after_the_other_with_one_generator() -> None:
         image = part(image, rng)
     np.testing.assert_array_equal(together, image)
     np.testing.assert_array_equal(Compose([])(written(), rng), written())
+    assert Compose(list(parts.values()))
+    assert not Compose([])  # an empty chain is none at all: the loader makes no dice for it
 
 
 def test_a_probability_is_how_often_it_happens() -> None:

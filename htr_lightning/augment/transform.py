@@ -16,6 +16,9 @@ class Compose:
     def __init__(self, transforms: Sequence[Transform]) -> None:
         self.transforms = list(transforms)
 
+    def __len__(self) -> int:
+        return len(self.transforms)
+
     def __call__(self, image: UInt8[ndarray, "H W"], rng: np.random.Generator) -> UInt8[ndarray, "h w"]:
         for transform in self.transforms:
             image = transform(image, rng)

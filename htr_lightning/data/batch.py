@@ -22,9 +22,12 @@ def collate(
     ids: list[str], images: Sequence[Float[Tensor, "1 H _"]], texts: list[str], groups: list[str], multiple: int = 1
 ) -> Batch:
     """Stack images of one height, padded with paper to a common width that is a multiple of `multiple`."""
-    widths = torch.tensor([image.shape[-1] for image in images])
-    width = -(-int(widths.max()) // multiple) * multiple
-    stacked = images[0].new_zeros(len(images), 1, images[0].shape[-2], width)
-    for row, image in zip(stacked, images, strict=True):
-        row[..., : image.shape[-1]] = image
-    return Batch(ids, stacked, widths, texts, groups)
+    columns = [image.shape[-1] for image in images]
+    width = -(-max(columns) // multiple) * multiple
+    if width == min(columns):  # as those of characters are: nothing to pad
+        stacked = torch.stack(list(images))
+    else:
+        stacked = images[0].new_zeros(len(images), 1, images[0].shape[-2], width)
+        for row, image in zip(stacked, images, strict=True):
+            row[..., : image.shape[-1]] = image
+    return Batch(ids, stacked, torch.tensor(columns), texts, groups)

@@ -2,9 +2,10 @@
 
 from collections.abc import Callable, Iterable
 from functools import cached_property
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
+import torch
 from jaxtyping import UInt8
 from lightning import LightningDataModule
 from numpy import ndarray
@@ -48,7 +49,7 @@ class Lines(Dataset[Batch]):
             samples.append(sample)
             try:
                 image = sample.image
-                if self.augment is not None:
+                if self.augment:  # an empty chain is false: a generator for every image costs more than loading it
                     changed = self.augment(image, np.random.default_rng((self.seed, draw.epoch, index)))
                     image = changed if fits(self.preprocess, changed) else image
                 images.append(self.preprocess(image))
@@ -61,6 +62,11 @@ class Lines(Dataset[Batch]):
     def texts(self) -> list[str]:
         """References, normalised."""
         return [self.normalizer(text) for text in self.reader.texts]
+
+
+def _whole(batch: Any) -> Any:
+    """The batch as it was collated: torch's own conversion would visit every string of it."""
+    return batch
 
 
 def fits(preprocess: Preprocess, image: UInt8[ndarray, "H W"]) -> bool:
@@ -165,6 +171,7 @@ class LineDataModule(LightningDataModule):
             lines,
             sampler=batches,
             batch_size=None,  # the sampler draws whole batches
+            collate_fn=_whole,
             num_workers=workers,
             persistent_workers=workers > 0,
             prefetch_factor=4 if workers else None,
@@ -178,6 +185,10 @@ class LineDataModule(LightningDataModule):
 
     def test_dataloader(self) -> DataLoader[Batch]:
         return self.loader("test", *self._place())
+
+    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
+        """Its tensors moved, its texts left alone: Lightning would visit every string of it at every step."""
+        return batch._replace(images=batch.images.to(device), widths=batch.widths.to(device))
 
     def _place(self) -> tuple[int, int]:
         return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)

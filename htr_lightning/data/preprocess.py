@@ -13,6 +13,7 @@ from htr_lightning.data.image import LEVELS, dark_on_light, histogram, light_on_
 from htr_lightning.errors import InputError
 
 MIN_SIDE = 3  # pixels; nothing smaller holds a character
+INK = (255 - np.arange(256)).astype(np.float32) / 255  # of a grey level
 MIN_CONTRAST = 32  # grey levels between paper and ink; less is noise and is not stretched
 
 
@@ -136,7 +137,7 @@ class FixedSize:
         self.check((image.shape[0], image.shape[1]))
         if image.shape == (self.height, self.columns):
             image = dark_on_light(image) if self.polarity == "auto" else image
-            return torch.from_numpy((255 - image).astype(np.float32) / 255)[None]
+            return torch.from_numpy(cv2.LUT(image, INK)[None])
         image = _limit_side(image, 512)
         paper_off = _unlit(dark_on_light(image)) if self.polarity == "auto" else image.max() - image
         ink = _cut_character(paper_off, self.speck)

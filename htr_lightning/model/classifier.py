@@ -19,11 +19,19 @@ class Classifier(Recognizer):
     Args:
         alphabet: the classes.
         net: called with the count of classes; maps images and widths to scores "B C".
+        distort: changes the images of a training batch all at once, such as `Distort`; None leaves them as they are.
         others: see `Recognizer`.
     """
 
-    def __init__(self, alphabet: Iterable[str], net: Callable[[int], nn.Module], **others: Any) -> None:
+    def __init__(
+        self,
+        alphabet: Iterable[str],
+        net: Callable[[int], nn.Module],
+        distort: nn.Module | None = None,
+        **others: Any,
+    ) -> None:
         super().__init__(alphabet, **others)
+        self.distort = distort
         self.net = net(len(self.codec))
 
     def target(self, text: str, sample: str) -> list[int]:
@@ -34,7 +42,8 @@ class Classifier(Recognizer):
 
     def loss(self, batch: Batch) -> Float[Tensor, ""]:
         targets = [self.target(text, id)[0] for id, text in zip(batch.ids, batch.texts, strict=True)]
-        scores = self.net(batch.images, batch.widths).float()
+        images = batch.images if self.distort is None else self.distort(batch.images)
+        scores = self.net(images, batch.widths).float()
         return functional.cross_entropy(scores, torch.tensor(targets, device=scores.device))
 
     def summed_loss(self, output: Float[Tensor, "B C"], batch: Batch) -> tuple[Float[Tensor, ""], int]:

@@ -17,6 +17,7 @@ class MLP(nn.Module):
         mean: subtracted from the ink; 0.1307 for MNIST.
         std: divides the ink; 0.3081 for MNIST.
         dropout: probability after every hidden layer.
+        batch_norm: normalise every hidden layer before its ReLU (Ioffe and Szegedy, 2015, arXiv:1502.03167).
     """
 
     def __init__(
@@ -27,12 +28,14 @@ class MLP(nn.Module):
         mean: float = 0.0,
         std: float = 1.0,
         dropout: float = 0.0,
+        batch_norm: bool = False,
     ) -> None:
         super().__init__()
         self.mean, self.std = mean, std
         layers: list[nn.Module] = []
         for size_in, size_out in zip([inputs, *hidden[:-1]], hidden, strict=True):
-            layers += [nn.Linear(size_in, size_out), nn.ReLU(), nn.Dropout(dropout)]
+            norm = [nn.BatchNorm1d(size_out)] if batch_norm else []
+            layers += [nn.Linear(size_in, size_out), *norm, nn.ReLU(), nn.Dropout(dropout)]
         self.layers = nn.Sequential(*layers, nn.Linear(hidden[-1], classes))
 
     def forward(self, images: Float[Tensor, "B 1 H W"], widths: Int[Tensor, " B"]) -> Float[Tensor, "B C"]:

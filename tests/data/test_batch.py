@@ -7,11 +7,12 @@ from htr_lightning.data.batch import collate
 
 
 @pytest.mark.parametrize("multiple", [1, 8, 64])
-def test_a_batch_holds_every_line_and_paper_behind_it(multiple: int) -> None:
+@pytest.mark.parametrize("widths", [[30, 7, 41, 1], [41, 41, 41, 41]])
+def test_a_batch_holds_every_line_and_paper_behind_it(multiple: int, widths: list[int]) -> None:
     torch.manual_seed(0)
-    images = [torch.rand(1, 16, width) + 0.1 for width in (30, 7, 41, 1)]
+    images = [torch.rand(1, 16, width) + 0.1 for width in widths]
     batch = collate(list("abcd"), images, ["w", "x", "y", "z"], ["g"] * 4, multiple)
-    assert batch.widths.tolist() == [30, 7, 41, 1]
+    assert batch.widths.tolist() == widths
     assert 41 <= batch.images.shape[3] < 41 + multiple
     assert batch.images.shape[3] % multiple == 0
     for row, image in zip(batch.images, images, strict=True):

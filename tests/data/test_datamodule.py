@@ -65,6 +65,15 @@ def test_the_hooks_of_lightning_give_the_splits() -> None:
         assert {id for batch in loader for id in batch.ids} == set(drawn(split).ids)
 
 
+def test_a_batch_that_goes_to_a_device_takes_its_tensors_and_keeps_its_texts() -> None:
+    data = module()
+    batch = next(iter(data.loader("val")))
+    moved = data.transfer_batch_to_device(batch, torch.device("meta"), 0)
+    assert moved.images.device.type == moved.widths.device.type == "meta"
+    assert moved.images.shape == batch.images.shape
+    assert (moved.ids, moved.texts, moved.groups) == (batch.ids, batch.texts, batch.groups)
+
+
 @pytest.mark.parametrize("world", [2, 3, 7])
 def test_ranks_together_see_validation_once(world: int) -> None:
     seen = [id for rank in range(world) for batch in module().loader("val", rank, world) for id in batch.ids]

@@ -106,6 +106,14 @@ def test_an_image_of_just_the_size_is_taken_as_it_is() -> None:
     torch.testing.assert_close(FixedSize(28, 28, 20)(pixels), ink)
 
 
+def test_a_digit_of_just_the_size_is_its_ink_as_it_stands() -> None:
+    pixels = np.full((28, 28), 255, np.uint8)
+    pixels[8:16, 8:24] = np.arange(128).reshape(8, 16)
+    for polarity in ("dark", "auto"):
+        ink = FixedSize(28, 28, 20, polarity=polarity)(pixels)
+        assert torch.equal(ink, (255 - torch.from_numpy(pixels).float()[None]) / 255)
+
+
 @pytest.mark.parametrize(("size", "scale"), [((200, 200), 4.0), ((300, 150), 4.0), ((900, 1200), 12.0)])
 @pytest.mark.parametrize("light", [0.0, 25.0])
 def test_a_photographed_digit_is_the_same_in_black_and_in_white(

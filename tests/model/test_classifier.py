@@ -1,7 +1,10 @@
 """One character an image."""
 
+from typing import Any
+
 import pytest
 import torch
+from torch import nn
 from torch.nn import functional
 
 from htr_lightning.data.batch import Batch
@@ -12,9 +15,9 @@ from htr_lightning.net.mlp import MLP
 from htr_lightning.text.normalize import Normalizer
 
 
-def classifier() -> Classifier:
+def classifier(**more: Any) -> Classifier:
     torch.manual_seed(0)
-    parts = {"normalizer": Normalizer(), "preprocess": FixedSize(28, 28, 20)}
+    parts = {"normalizer": Normalizer(), "preprocess": FixedSize(28, 28, 20), **more}
     return Classifier("0123456789", lambda classes: MLP(classes, 784, [16]), **parts).eval()
 
 
@@ -37,6 +40,18 @@ def test_the_loss_is_the_mean_cross_entropy() -> None:
     scores = model.net(lines.images, lines.widths)
     expected = functional.cross_entropy(scores, torch.tensor([7, 0, 3]))
     torch.testing.assert_close(model.loss(lines), expected)
+
+
+def test_distortion_is_of_the_training_images_alone() -> None:
+    class Mirror(nn.Module):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            return images.flip(3)
+
+    model, plain, lines = classifier(distort=Mirror()), classifier(), batch(["7", "0", "3"])
+    torch.testing.assert_close(model.loss(lines), plain.loss(lines._replace(images=lines.images.flip(3))))
+    assert not torch.isclose(model.loss(lines), plain.loss(lines))
+    assert model.predict(lines) == plain.predict(lines)
+    assert model.state_dict().keys() == plain.state_dict().keys()  # a checkpoint does not depend on it
 
 
 def test_the_likeliest_class_is_read_with_its_probability() -> None:

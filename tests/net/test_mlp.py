@@ -1,7 +1,11 @@
 """The multilayer perceptron of the classic first run."""
 
+import jaxtyping
+import numpy as np
+import onnxruntime
 import pytest
 import torch
+from torch.nn import functional
 
 from htr_lightning.net.mlp import MLP
 
@@ -25,3 +29,36 @@ def test_scores_are_matrix_products_of_the_standardised_ink() -> None:
     w1, b1, w2, b2 = net.parameters()
     expected = torch.relu((images.reshape(4, 12) - 0.1) / 0.3 @ w1.T + b1) @ w2.T + b2
     torch.testing.assert_close(net(images, torch.full((4,), 4)), expected)
+
+
+def test_batch_norm_reads_an_image_alone_as_in_a_batch_and_learns_eight_by_heart() -> None:
+    torch.manual_seed(0)
+    net, images, classes = MLP(10, 784, [32, 32], batch_norm=True), torch.rand(8, 1, 28, 28), torch.arange(8)
+    widths = torch.full((8,), 28)
+    optimizer = torch.optim.Adam(net.parameters(), lr=1e-2)
+    for _ in range(60):
+        optimizer.zero_grad()
+        functional.cross_entropy(net(images, widths), classes).backward()
+        optimizer.step()
+    net.eval()
+    scores = net(images, widths)
+    assert scores.argmax(1).tolist() == classes.tolist()
+    for row in range(8):
+        torch.testing.assert_close(net(images[row : row + 1], widths[:1]), scores[row : row + 1])
+
+
+def test_batch_norm_exports_with_any_batch_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # symbolic sizes are no int
+    torch.manual_seed(0)
+    net = MLP(10, 784, [32], batch_norm=True).eval()
+    free = {0: torch.export.Dim.DYNAMIC}
+    program = torch.onnx.export(
+        net, (torch.rand(2, 1, 28, 28), torch.full((2,), 28)), dynamo=True, verbose=False,
+        dynamic_shapes={"images": free, "widths": free},
+    )  # fmt: skip
+    assert program is not None
+    session = onnxruntime.InferenceSession(program.model_proto.SerializeToString(), None, ["CPUExecutionProvider"])
+    for count in (1, 2, 5):
+        inputs = {"images": torch.rand(count, 1, 28, 28), "widths": torch.full((count,), 28)}
+        given = {each.name: inputs[each.name].numpy() for each in session.get_inputs()}
+        np.testing.assert_allclose(session.run(None, given)[0], net(**inputs).detach().numpy(), atol=1e-4)

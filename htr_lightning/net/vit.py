@@ -1,0 +1,136 @@
+"""The vision transformer with CTC heads."""
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from torch.nn import functional
+
+from htr_lightning.net.backbone import ResidualBackbone
+from htr_lightning.net.crnn import LockedDropout
+from htr_lightning.net.span_mask import SpanMask
+
+
+class Position(nn.Module):
+    """A depthwise convolution over the tokens, which tells each its neighbours, at any width (Chu et al., 2021,
+    "Conditional positional encodings for vision transformers", arXiv:2102.10882)."""
+
+    def __init__(self, width: int, kernel: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv1d(width, width, kernel, padding=kernel // 2, groups=width)
+
+    def forward(self, x: Float[Tensor, "B T D"], mask: Bool[Tensor, "B T"]) -> Float[Tensor, "B T D"]:
+        return self.conv((x * mask[:, :, None]).transpose(1, 2)).transpose(1, 2)
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention (Vaswani et al., 2017, arXiv:1706.03762) that sees no padding."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.inputs = nn.Linear(width, 3 * width)
+        self.output = nn.Linear(width, width)
+
+    def forward(self, x: Float[Tensor, "B T D"], mask: Bool[Tensor, "B T"]) -> Float[Tensor, "B T D"]:
+        query, key, value = (
+            part.unflatten(2, (self.heads, -1)).transpose(1, 2) for part in self.inputs(x).chunk(3, dim=2)
+        )
+        seen = functional.scaled_dot_product_attention(query, key, value, attn_mask=mask[:, None, None, :])
+        return self.output(seen.transpose(1, 2).flatten(2))
+
+
+class Block(nn.Module):
+    """Position, attention and a two-layer perceptron, each behind a layer norm and added to its input."""
+
+    def __init__(self, width: int, heads: int, kernel: int, dropout: float) -> None:
+        super().__init__()
+        self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(3))
+        self.position = Position(width, kernel)
+        self.attention = Attention(width, heads)
+        self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
+        self.dropout = LockedDropout(dropout)
+
+    def forward(self, x: Float[Tensor, "B T D"], mask: Bool[Tensor, "B T"]) -> Float[Tensor, "B T D"]:
+        x = x + self.dropout(self.position(self.norms[0](x), mask))
+        x = x + self.dropout(self.attention(self.norms[1](x), mask))
+        return x + self.dropout(self.mlp(self.norms[2](x)))
+
+
+class ViT(nn.Module):
+    """Convolutional stem, height collapsed by max-pooling, transformer encoder (Dosovitskiy et al., 2021,
+    arXiv:2010.11929), linear CTC head; after HTR-VT (Li et al., 2024, arXiv:2409.08573).
+
+    A second head on the stem's features, used in training only, is the CTC shortcut of Retsinas et al. (2022,
+    arXiv:2404.11339).
+
+    Args:
+        classes: labels with the blank.
+        backbone: the stem; maps images and widths to features and their widths.
+        width: of the encoder.
+        depth: blocks of the encoder.
+        patch: columns of the stem's features that make a token; each column is still a frame of the output.
+        heads: attention heads of a block.
+        kernel: tokens that a block's convolution for position sees.
+        dropout: probability in every block and before the head.
+        mask_ratio: of the columns that spans are drawn for in training, see `SpanMask`; 0 masks nothing.
+        mask_span: length of a span in columns.
+        shortcut: whether there is the second head.
+    """
+
+    def __init__(
+        self,
+        classes: int,
+        backbone: ResidualBackbone,
+        width: int,
+        depth: int,
+        heads: int,
+        patch: int = 2,
+        kernel: int = 9,
+        dropout: float = 0.1,
+        mask_ratio: float = 0.4,
+        mask_span: int = 8,
+        shortcut: bool = True,
+    ) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.patch = patch
+        self.mask = SpanMask(mask_ratio, mask_span)
+        self.embed = nn.Linear(patch * backbone.channels, width)
+        self.blocks = nn.ModuleList(Block(width, heads, kernel, dropout) for _ in range(depth))
+        self.norm = nn.LayerNorm(width)
+        self.dropout = LockedDropout(dropout)
+        self.head = nn.ModuleList(nn.Linear(width, classes) for _ in range(patch))  # one a column of the token
+        self.shortcut = nn.Conv1d(backbone.channels, classes, 3, padding=1) if shortcut else None
+
+    def forward(
+        self, images: Float[Tensor, "B 1 H W"], widths: Int[Tensor, " B"]
+    ) -> tuple[Float[Tensor, "B T C"], Int[Tensor, " B"]]:
+        """Frame logits and the count of frames of every line."""
+        columns, lengths = self._columns(images, widths)
+        return self._read(columns, lengths), lengths
+
+    def heads(
+        self, images: Float[Tensor, "B 1 H W"], widths: Int[Tensor, " B"]
+    ) -> tuple[list[Float[Tensor, "B T C"]], Int[Tensor, " B"]]:
+        """The logits of every head, the reading one first, for the loss."""
+        columns, lengths = self._columns(images, widths)
+        logits = [self._read(columns, lengths)]
+        if self.shortcut is not None:
+            logits.append(self.shortcut(columns.transpose(1, 2)).transpose(1, 2))
+        return logits, lengths
+
+    def _columns(
+        self, images: Float[Tensor, "B 1 H W"], widths: Int[Tensor, " B"]
+    ) -> tuple[Float[Tensor, "B T D"], Int[Tensor, " B"]]:
+        features, lengths = self.backbone(images, widths)
+        return features.amax(2).transpose(1, 2), lengths
+
+    def _read(self, columns: Float[Tensor, "B T D"], lengths: Int[Tensor, " B"]) -> Float[Tensor, "B T C"]:
+        frames = columns.shape[1]
+        x = functional.pad(self.mask(columns, lengths), (0, 0, 0, -frames % self.patch))
+        x = self.embed(x.unflatten(1, (-1, self.patch)).flatten(2))
+        mask = torch.arange(x.shape[1], device=x.device) * self.patch < lengths[:, None]
+        for block in self.blocks:
+            x = block(x, mask)
+        x = self.dropout(self.norm(x))
+        return torch.stack([head(x) for head in self.head], dim=2).flatten(1, 2)[:, :frames]
