@@ -92,10 +92,12 @@ class ResidualBackbone(nn.Module):
         self, images: Float[Tensor, "B 1 H W"], widths: Int[Tensor, " B"]
     ) -> tuple[Float[Tensor, "B c h w"], Int[Tensor, " B"]]:
         """Features and their widths in columns."""
-        widths = strided(widths, self.stem.stride[1])
-        x = self.stem(images, column_mask(widths, -(-images.shape[-1] // self.stem.stride[1])))
+        stride = self.stem.stride[1]
+        widths = strided(widths, stride)
+        columns = (images.shape[-1] + stride - 1) // stride  # not -(-x // stride): ONNX divides towards zero
+        x = self.stem(images, column_mask(widths, columns))
         for stage, stride in zip(self.stages, self.strides, strict=True):
-            columns = -(-x.shape[-1] // stride)
+            columns = (x.shape[-1] + stride - 1) // stride
             widths = strided(widths, stride)
             x = stage(x, column_mask(widths, columns))
         return x, widths

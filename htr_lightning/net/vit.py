@@ -127,9 +127,10 @@ class ViT(nn.Module):
 
     def _read(self, columns: Float[Tensor, "B T D"], lengths: Int[Tensor, " B"]) -> Float[Tensor, "B T C"]:
         frames = columns.shape[1]
-        x = functional.pad(self.mask(columns, lengths), (0, 0, 0, -frames % self.patch))
-        x = self.embed(x.unflatten(1, (-1, self.patch)).flatten(2))
-        mask = torch.arange(x.shape[1], device=x.device) * self.patch < lengths[:, None]
+        tokens = (frames + self.patch - 1) // self.patch
+        x = functional.pad(self.mask(columns, lengths), (0, 0, 0, tokens * self.patch - frames))
+        x = self.embed(x.unflatten(1, (tokens, self.patch)).flatten(2))
+        mask = torch.arange(tokens, device=x.device) * self.patch < lengths[:, None]
         for block in self.blocks:
             x = block(x, mask)
         x = self.dropout(self.norm(x))
