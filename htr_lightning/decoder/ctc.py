@@ -11,10 +11,11 @@ BLANK = 0
 
 
 class Hypothesis(NamedTuple):
-    """Label ids and their natural log-probability."""
+    """Label ids, their natural log-probability given the image, and the score by which the decoder chose them."""
 
     ids: list[int]
     log_prob: float
+    score: float
 
     @property
     def confidence(self) -> float:
@@ -34,6 +35,6 @@ class Greedy:
     def __call__(self, log_probs: Float[Tensor, "B T C"], lengths: Int[Tensor, " B"]) -> list[Hypothesis]:
         best, labels = log_probs.max(dim=2)
         return [
-            Hypothesis(collapse(path[:length]), math.fsum(frames[:length]))
+            Hypothesis(collapse(path[:length]), log_prob := math.fsum(frames[:length]), log_prob)
             for path, frames, length in zip(labels.tolist(), best.tolist(), lengths.tolist(), strict=True)
         ]
