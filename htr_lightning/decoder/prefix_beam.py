@@ -192,7 +192,7 @@ class PrefixBeam:
 
     @property
     def _weight(self) -> float:
-        return self.alpha or 1e-300  # 0 * -inf is no number, and what is forbidden stays forbidden
+        return self.alpha or 1e-30  # 0 * -inf is no number, and what is forbidden stays forbidden
 
 
 def likely_frames(

@@ -54,12 +54,12 @@ def test_confidence_is_a_probability(scale: float) -> None:
 
 
 def test_confidence_is_the_geometric_mean_over_labels() -> None:
-    assert Hypothesis([1, 2], math.log(0.25)).confidence == pytest.approx(0.5)
-    assert Hypothesis([], math.log(0.25)).confidence == pytest.approx(0.25)
+    assert Hypothesis([1, 2], math.log(0.25), 0.0).confidence == pytest.approx(0.5)
+    assert Hypothesis([], math.log(0.25), 0.0).confidence == pytest.approx(0.25)
 
 
 @pytest.mark.parametrize("frames", [0, 3])
 def test_a_line_without_frames_is_empty_and_sure(frames: int) -> None:
     (hypothesis,) = Greedy()(torch.randn(1, frames, 4).log_softmax(2), torch.tensor([0]))
-    assert hypothesis == Hypothesis([], 0.0)
+    assert hypothesis == Hypothesis([], 0.0, 0.0)
     assert hypothesis.confidence == 1

