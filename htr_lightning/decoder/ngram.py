@@ -1,0 +1,310 @@
+"""Character n-gram language models."""
+
+import math
+from collections.abc import Iterable, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from numpy import ndarray
+
+from htr_lightning.decoder import arpa, kneser_ney
+from htr_lightning.decoder.arpa import END, SEPARATORS, SPECIALS, START, UNKNOWN, NGrams, fail
+from htr_lightning.errors import InputError
+from htr_lightning.text.codec import alphabet_of
+
+TABLE_BYTES = 1 << 28  # of the rows that an automaton keeps
+
+
+class NGram:
+    """A character n-gram model with backoff: p(c | context), or weight(context) * p(c | shorter context) where the
+    model does not have the n-gram. A text is a line from <s> to </s>.
+
+    The n-grams are a trie: node 0 is the empty one, and node i that of `keys[i - 1]`. See `kneser_ney.estimate`.
+
+    Args:
+        order: of the longest n-grams.
+        symbols: the characters, in the order of their numbers; </s>, <unk> and <s> have the next three.
+        keys: as `kneser_ney.estimate` gives them, and so
+        log_probs: natural logarithms, and
+        backoffs: natural logarithms.
+    """
+
+    def __init__(
+        self,
+        order: int,
+        symbols: Sequence[str],
+        keys: Int[ndarray, " N"],
+        log_probs: Float[ndarray, " M"],
+        backoffs: Float[ndarray, " M"],
+    ) -> None:
+        self.order, self.symbols = order, list(symbols)
+        self.keys, self.log_probs, self.backoffs = keys, log_probs, backoffs
+        self.end, self.unknown, self.start = range(len(symbols), len(symbols) + 3)
+        self._parents, self.last = np.divmod(keys, self.start + 1)
+        children = np.bincount(self._parents, minlength=len(keys) + 1)
+        self.first = np.concatenate([[1], 1 + np.cumsum(children)])  # children of node i: first[i] to first[i + 1] - 1
+        self.levels = [slice(0, 1)]  # nodes of each order
+        while (level := slice(*self.first[[self.levels[-1].start, self.levels[-1].stop]].tolist())).stop > level.start:
+            self.levels.append(level)
+        self.links = self._links()
+
+    @classmethod
+    def estimate(cls, texts: Iterable[str], order: int, min_count: int = 1) -> "NGram":
+        """The interpolated modified Kneser-Ney model of some lines; see `kneser_ney.estimate`.
+
+        Args:
+            texts: the lines, without line ends.
+            order: of the longest n-grams.
+            min_count: n-grams of three and more symbols that occur less often are left out.
+
+        Raises:
+            InputError: there is no text, one has a line end or tab, or `order` is below 1.
+        """
+        texts = list(texts)
+        symbols = alphabet_of(texts)
+        if order < 1:
+            raise InputError(f"order={order}: an n-gram model has an order of 1 or more; 6 suits characters")
+        if not texts:
+            raise InputError("there is no text to estimate a language model from; give it at least one line")
+        if bad := set(symbols) & set(SEPARATORS):
+            code = f"U+{ord(min(bad)):04X}"
+            raise InputError(f"a text of the language model has {code}; give lines without line ends and tabs")
+        ids, _ = _lines(texts, symbols)
+        return cls(order, symbols, *kneser_ney.estimate(ids, len(symbols) + len(SPECIALS), order, min_count))
+
+    @classmethod
+    def read_arpa(cls, path: str | Path, space: str = "<space>") -> "NGram":
+        """The model of an ARPA file, plain or gzip.
+
+        Args:
+            path: of the file.
+            space: what stands for the space in it, such as ▁ or |.
+
+        Raises:
+            InputError: the file cannot be read, is malformed, or is no model of characters.
+        """
+        names, orders = arpa.read(path, space)
+        symbols = sorted(set(names) - set(SPECIALS))
+        numbers = {symbol: number for number, symbol in enumerate([*symbols, *SPECIALS])}
+        renumber = np.array([numbers[name] for name in names])
+        keys = np.zeros(0, np.int64)
+        log_probs, backoffs = [np.zeros(1)], [np.zeros(1)]
+        for found in orders:
+            ids = renumber[found.ids]
+            nodes = np.zeros(len(ids), np.int64)
+            for column in ids.T[:-1]:
+                nodes = _find(keys, nodes * len(names) + column)
+                if len(lost := np.flatnonzero(nodes < 0)):
+                    fail(path, found.lines[lost[0]], "an n-gram whose context, all but its last symbol, is missing")
+            new = nodes * len(names) + ids[:, -1]
+            rank = np.argsort(new, kind="stable")
+            if len(twice := np.flatnonzero(np.diff(new[rank]) == 0)):
+                fail(path, found.lines[rank[twice[0] + 1]], "an n-gram that stands there already")
+            keys = np.concatenate([keys, new[rank]])
+            log_probs.append(found.log_probs[rank])
+            backoffs.append(found.backoffs[rank])
+        weights = (np.concatenate(part).astype(np.float32) for part in (log_probs, backoffs))
+        return cls(len(orders), symbols, keys, *weights)
+
+    def write_arpa(self, path: str | Path, space: str = "<space>") -> None:
+        """Write an ARPA file, as gzip where the name ends in .gz; see `read_arpa`."""
+        arpa.write(path, [*self.symbols, *SPECIALS], self._orders(), space)
+
+    def log_prob(self, text: str) -> float:
+        """Natural logarithm of the probability of a whole line, its end included."""
+        return float(self._line_log_probs([text])[0])
+
+    def perplexity(self, texts: Iterable[str]) -> float:
+        """Inverse of the geometric mean probability of a character; the end of a line counts as one."""
+        texts = list(texts)
+        if not texts:
+            raise InputError("there is no text to measure a language model on; give it at least one line")
+        return math.exp(-self._line_log_probs(texts).sum() / sum(len(text) + 1 for text in texts))
+
+    def automaton(self, alphabet: Sequence[str]) -> "Automaton":
+        """The model over the characters of a recognizer; those that it does not know are <unk>."""
+        return Automaton(self, alphabet)
+
+    def to_plain(self) -> dict[str, Any]:
+        """The model as plain data and tensors, for a checkpoint."""
+        inner = 1 + max(int(self._parents[-1]), int(np.flatnonzero(self.backoffs).max(initial=0)))
+        small = np.int16 if self.start < 1 << 15 else np.int32
+        return {
+            "order": self.order,
+            "symbols": self.symbols,
+            "last": torch.from_numpy(self.last.astype(small)),
+            "children": torch.from_numpy(np.diff(self.first)[:inner].astype(small)),
+            "log_probs": torch.from_numpy(self.log_probs),
+            "backoffs": torch.from_numpy(self.backoffs[:inner].copy()),
+        }
+
+    @classmethod
+    def from_plain(cls, plain: dict[str, Any]) -> "NGram":
+        """The model that `to_plain` gave."""
+        symbols, log_probs, backoffs = plain["symbols"], plain["log_probs"].numpy(), plain["backoffs"].numpy()
+        parents = np.repeat(np.arange(len(backoffs)), plain["children"].numpy())
+        keys = parents * (len(symbols) + len(SPECIALS)) + plain["last"].numpy()
+        return cls(plain["order"], symbols, keys, log_probs, np.pad(backoffs, (0, len(log_probs) - len(backoffs))))
+
+    def _links(self) -> Int[ndarray, " M"]:
+        """Of each node the longest n-gram that it ends in, without its first symbols, that the model has."""
+        links = np.zeros(len(self.keys) + 1, np.int64)
+        for level in self.levels[2:]:
+            last = self.last[level.start - 1 : level.stop - 1]
+            context = links[self._parents[level.start - 1 : level.stop - 1]]
+            found = self._children(context, last)
+            while len(lost := np.flatnonzero(found < 0)):  # only in pruned models
+                context[lost] = links[context[lost]]
+                found[lost] = self._children(context[lost], last[lost])
+            links[level] = found
+        return links
+
+    def _children(self, nodes: Int[ndarray, " N"], symbols: Int[ndarray, " N"]) -> Int[ndarray, " N"]:
+        """The node of each n-gram prolonged by a symbol, -1 where there is none."""
+        return _find(self.keys, nodes * (self.start + 1) + symbols)
+
+    def _line_log_probs(self, texts: Sequence[str]) -> Float[ndarray, " B"]:
+        ids, starts = _lines(texts, self.symbols)
+        nodes = 1 + ids  # of the n-gram that ends at each place
+        log_probs = self.log_probs[nodes]  # then, as `Automaton` does it, so that not a bit differs
+        for _ in self.levels[2:]:
+            context = np.concatenate([[-1], nodes[:-1]])
+            known = context >= 0
+            nodes = self._children(context, ids)
+            log_probs[known] += self.backoffs[context[known]]
+            log_probs[nodes >= 0] = self.log_probs[nodes[nodes >= 0]]
+        log_probs[starts] = 0  # <s> is given
+        return np.add.reduceat(log_probs.astype(np.float64), starts)
+
+    def _orders(self) -> list[NGrams]:
+        orders = []
+        ids = np.zeros((1, 0), np.int64)
+        for shorter, level in pairwise(self.levels):
+            keys = slice(level.start - 1, level.stop - 1)
+            ids = np.column_stack([ids[self._parents[keys] - shorter.start], self.last[keys]])
+            orders.append(NGrams(ids, self.log_probs[level], self.backoffs[level], []))
+        return orders
+
+
+class Automaton:
+    """An n-gram model over the classes of a recognizer. A state is a context, the longest that matters to what may
+    follow; its row has the log-probability of each class and the state behind it. Rows are kept once they are needed.
+
+    Args:
+        model: an n-gram model.
+        alphabet: the characters of the classes, in their order.
+
+    Attributes:
+        start: the state at the start of a line.
+    """
+
+    def __init__(self, model: NGram, alphabet: Sequence[str]) -> None:
+        self._model = model
+        self._symbols = _numbers("".join(alphabet), model.symbols)
+        matters = (np.diff(model.first) > 0) | (model.backoffs != 0)
+        self._states = np.where(matters, np.arange(len(matters)), 0)
+        for level in model.levels[1:]:
+            short = level.start + np.flatnonzero(~matters[level])
+            self._states[short] = self._states[model.links[short]]
+        self.start = int(self._states[1 + model.start])
+        self._limit = TABLE_BYTES // (8 * len(alphabet) + 4)
+        self._forget()
+
+    def rows(self, states: Int[ndarray, " N"]) -> tuple[Float[ndarray, "N C"], Int[ndarray, "N C"]]:
+        """Natural log-probabilities of all classes behind some states, and the states that they lead to."""
+        self._fill(states)
+        rows = self._row[states]
+        return self._log_probs[rows], self._next[rows].astype(np.int64)
+
+    def look_up(
+        self, states: Int[ndarray, "B K"], classes: Int[ndarray, "B J"]
+    ) -> tuple[Float[ndarray, "B K J"], Int[ndarray, "B K J"]]:
+        """Of a few classes only: their natural log-probabilities behind K states each, and the states behind them."""
+        self._fill(states.ravel())
+        places = self._row[states][:, :, None], classes[:, None, :]
+        return self._log_probs[places], self._next[places].astype(np.int64)
+
+    def ends(self, states: Int[ndarray, " N"]) -> Float[ndarray, " N"]:
+        """Natural log-probability of the end of the line behind some states."""
+        self._fill(states)
+        return self._ends[self._row[states]]
+
+    def _forget(self) -> None:
+        self._row = np.full(len(self._states), -1, np.int32)  # of each state in the table, -1 where it has none yet
+        self._filled = 0
+        self._log_probs = np.empty((0, len(self._symbols)), np.float32)
+        self._next = np.empty((0, len(self._symbols)), np.int32)
+        self._ends = np.empty(0, np.float32)
+
+    def _fill(self, states: Int[ndarray, " N"]) -> None:
+        missing = states[self._row[states] < 0]
+        if not len(missing):
+            return
+        missing = np.unique(missing)
+        if self._filled + len(missing) > self._limit:
+            self._forget()
+            missing = np.unique(states)
+        stop = self._filled + len(missing)
+        if stop > len(self._ends):
+            grow = max(stop, 2 * len(self._ends)) - len(self._ends)
+            self._log_probs, self._next, self._ends = (
+                np.concatenate([table, np.empty((grow, *table.shape[1:]), table.dtype)])
+                for table in (self._log_probs, self._next, self._ends)
+            )
+        new = slice(self._filled, stop)
+        log_probs, following = self._computed(missing)
+        self._log_probs[new], self._next[new] = log_probs[:, self._symbols], following[:, self._symbols]
+        self._ends[new] = log_probs[:, self._model.end]
+        self._row[missing] = np.arange(new.start, new.stop)
+        self._filled = stop
+
+    def _computed(self, states: Int[ndarray, " N"]) -> tuple[Float[ndarray, "N V"], Int[ndarray, "N V"]]:
+        """Rows over all symbols: those of the empty context, then what each longer context knows better."""
+        model = self._model
+        unigrams = model.levels[1]
+        log_probs = np.tile(model.log_probs[unigrams], (len(states), 1))
+        following = np.tile(self._states[unigrams], (len(states), 1))
+        contexts = [states]
+        while contexts[-1].any():
+            contexts.append(model.links[contexts[-1]])
+        for nodes in reversed(contexts[:-1]):
+            longer = np.flatnonzero(nodes)  # the others have fewer contexts
+            nodes = nodes[longer]
+            log_probs[longer] += model.backoffs[nodes][:, None]
+            counts = model.first[nodes + 1] - model.first[nodes]
+            rows = np.repeat(longer, counts)
+            children = np.arange(len(rows)) + np.repeat(model.first[nodes] - np.cumsum(counts) + counts, counts)
+            symbols = model.last[children - 1]
+            log_probs[rows, symbols] = model.log_probs[children]
+            following[rows, symbols] = self._states[children]
+        return log_probs, following
+
+
+def _numbers(characters: str, symbols: Sequence[str]) -> Int[ndarray, " N"]:
+    """The numbers of characters among some symbols; that of <unk> for others."""
+    table = np.full(max(map(ord, symbols), default=0) + 2, len(symbols) + SPECIALS.index(UNKNOWN))
+    table[[ord(symbol) for symbol in symbols]] = np.arange(len(symbols))
+    codes = np.frombuffer(characters.encode("utf-32-le", "surrogatepass"), np.uint32)
+    return table[np.minimum(codes, len(table) - 1)]
+
+
+def _lines(texts: Sequence[str], symbols: Sequence[str]) -> tuple[Int[ndarray, " T"], Int[ndarray, " B"]]:
+    """The numbers of some lines from <s> to </s>, one behind the other, and where each begins."""
+    sizes = np.array([len(text) + 2 for text in texts])
+    starts = np.cumsum(sizes) - sizes
+    ids = np.full(sizes.sum(), -1)
+    ids[starts], ids[starts + sizes - 1] = len(symbols) + SPECIALS.index(START), len(symbols) + SPECIALS.index(END)
+    ids[ids < 0] = _numbers("".join(texts), symbols)
+    return ids, starts
+
+
+def _find(keys: Int[ndarray, " N"], wanted: Int[ndarray, " M"]) -> Int[ndarray, " M"]:
+    """The nodes of some keys, -1 where there is none."""
+    places = np.searchsorted(keys, wanted)
+    there = places < len(keys)
+    there[there] = keys[places[there]] == wanted[there]
+    return np.where(there, places + 1, -1)

@@ -1,0 +1,179 @@
+"""Autoregressive decoding against all sequences of a small table model."""
+
+import math
+from itertools import product
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from htr_lightning.decoder.autoregressive import Beam, Greedy
+from htr_lightning.decoder.ctc import Hypothesis
+from htr_lightning.decoder.ngram import NGram
+from htr_lightning.errors import InputError
+
+BOS, EOS, ALPHABET = 0, 1, "ab "
+CLASSES = 2 + len(ALPHABET)
+LABELS = range(2, CLASSES)
+
+
+class Table:
+    """A model whose next token depends on its line, the last two tokens and the step; its state is all but the last."""
+
+    def __init__(self, lines: int, seed: int, sharpness: float = 2.0, steps: int = 8) -> None:
+        generator = torch.Generator().manual_seed(seed)
+        logits = sharpness * torch.randn(lines, steps, CLASSES, CLASSES, CLASSES, generator=generator)
+        logits[..., BOS] = -50  # as a trained model would have it
+        self.table = logits.log_softmax(-1)
+        self.lines = lines
+        self.longest = 0
+
+    def start(self) -> tuple[Tensor, Tensor, int]:
+        return torch.arange(self.lines), torch.full((self.lines,), BOS), 0
+
+    def step(self, tokens: Tensor, state: tuple[Tensor, Tensor, int]) -> tuple[Tensor, tuple[Tensor, Tensor, int]]:
+        line, before, number = state
+        self.longest = max(self.longest, number + 1)
+        return self.table[line, number, before, tokens], (line, tokens, number + 1)
+
+    @staticmethod
+    def reorder(state: tuple[Tensor, Tensor, int], rows: Tensor) -> tuple[Tensor, Tensor, int]:
+        return state[0][rows], state[1][rows], state[2]
+
+    def read(self, decoder: Greedy | Beam) -> list[Hypothesis]:
+        return decoder(self.step, self.start(), self.reorder, torch.full((self.lines,), BOS), EOS)
+
+    def n_best(self, beam: Beam, n: int) -> list[list[Hypothesis]]:
+        return beam.n_best(self.step, self.start(), self.reorder, torch.full((self.lines,), BOS), EOS, n)
+
+    def log_prob(self, line: int, ids: tuple[int, ...]) -> float:
+        path = [BOS, BOS, *ids, EOS]
+        return math.fsum(float(self.table[line, i, path[i], path[i + 1], path[i + 2]]) for i in range(len(ids) + 1))
+
+
+def sequences(max_length: int) -> list[tuple[int, ...]]:
+    return [ids for length in range(max_length + 1) for ids in product(LABELS, repeat=length)]
+
+
+def model() -> NGram:
+    return NGram.estimate(["ab ba", "a b", "bb a", "abba"], 3)
+
+
+def text(ids: tuple[int, ...]) -> str:
+    return "".join(ALPHABET[id - 2] for id in ids)
+
+
+@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("length_norm", [0.0, 1.0])
+@pytest.mark.parametrize(("alpha", "beta"), [(None, 0.0), (None, 0.7), (0.8, 0.0), (0.5, 1.2), (0.0, 0.0)])
+def test_a_beam_of_all_sequences_is_brute_force(
+    seed: int, length_norm: float, alpha: float | None, beta: float
+) -> None:
+    table, max_length = Table(2, seed), 3
+    every = sequences(max_length)
+    beam = Beam(5**4, max_length, length_norm, alpha or 0.0, beta)
+    language = model()
+    if alpha is not None:
+        beam.automaton = language.automaton(list(ALPHABET))
+    for line, found in enumerate(table.n_best(beam, 12)):
+        scores = {
+            ids: (table.log_prob(line, ids) + (alpha or 0) * language.log_prob(text(ids)) + beta * len(ids))
+            / (len(ids) + 1) ** length_norm
+            for ids in every
+        }
+        best = sorted(every, key=scores.__getitem__, reverse=True)[:12]
+        assert [tuple(hypothesis.ids) for hypothesis in found] == best
+        assert [h.score for h in found] == pytest.approx([scores[ids] for ids in best], abs=1e-4)
+        assert [h.log_prob for h in found] == pytest.approx([table.log_prob(line, ids) for ids in best], abs=1e-4)
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("max_length", [1, 3, 6])
+def test_a_beam_of_one_is_greedy_and_greedy_takes_the_likeliest(seed: int, max_length: int) -> None:
+    table = Table(4, seed)
+    greedy = table.read(Greedy(max_length))
+    for line, (one, other) in enumerate(zip(greedy, table.read(Beam(1, max_length)), strict=True)):
+        assert one.ids == other.ids
+        assert one.log_prob == pytest.approx(other.log_prob, abs=1e-5)
+        path = [BOS, BOS]
+        while path[-1] != EOS and len(path) < 2 + max_length:
+            path.append(int(table.table[line, len(path) - 2, path[-2], path[-1]].argmax()))
+        assert one.ids == [id for id in path[2:] if id != EOS]
+        assert one.log_prob == pytest.approx(table.log_prob(line, tuple(one.ids)), abs=1e-4)
+
+
+@pytest.mark.parametrize("decoder", [Greedy(6), Beam(1, 6), Beam(3, 6), Beam(4, 6, 0.7, 0.5, 0.3)])
+def test_a_line_reads_the_same_alone_and_in_a_batch(decoder: Greedy | Beam) -> None:
+    if isinstance(decoder, Beam) and decoder.alpha:
+        decoder.automaton = model().automaton(list(ALPHABET))
+    together = Table(6, 0)
+    for line, expected in enumerate(together.read(decoder)):
+        alone = Table(1, 0)
+        alone.table = together.table[line : line + 1]
+        (found,) = alone.read(decoder)
+        assert found.ids == expected.ids
+        assert found.score == pytest.approx(expected.score, abs=1e-5)
+
+
+@pytest.mark.parametrize("decoder", [Greedy, lambda length: Beam(3, length), lambda length: Beam(3, length, beta=99.0)])
+@pytest.mark.parametrize("max_length", [1, 2, 5])
+def test_no_line_is_longer_than_the_maximum(decoder: type, max_length: int) -> None:
+    table = Table(3, 0)
+    table.table[..., EOS] -= 60  # a model that never ends
+    found = table.read(decoder(max_length))
+    assert [len(hypothesis.ids) for hypothesis in found] == [max_length] * 3
+    assert table.longest == max_length + 1
+    for line, hypothesis in enumerate(found):
+        assert hypothesis.log_prob == pytest.approx(table.log_prob(line, tuple(hypothesis.ids)), rel=1e-5)
+
+
+@pytest.mark.parametrize("decoder", [Greedy(7), Beam(2, 7)])
+def test_decoding_stops_where_all_lines_have_ended(decoder: Greedy | Beam) -> None:
+    table = Table(3, 0)
+    table.table[:, 2, :, :, EOS] += 60
+    table.table = table.table.log_softmax(-1)
+    assert all(len(hypothesis.ids) <= 2 for hypothesis in table.read(decoder))
+    assert table.longest == 3
+
+
+def test_a_wider_beam_never_finds_a_worse_line_here() -> None:
+    tables = [Table(8, seed) for seed in range(3)]
+    totals = [sum(h.score for table in tables for h in table.read(Beam(width, 5))) for width in (1, 2, 4, 16, 4**5)]
+    assert totals == sorted(totals)
+
+
+def test_n_best_are_different_and_no_more_than_there_are() -> None:
+    table = Table(2, 0)
+    for found in table.n_best(Beam(50, 1), 50):
+        assert len(found) == 1 + len(LABELS) + 1  # nothing, each label, and <s>
+        assert len({tuple(hypothesis.ids) for hypothesis in found}) == len(found)
+        assert [h.score for h in found] == sorted((h.score for h in found), reverse=True)
+
+
+def test_what_a_language_forbids_is_not_read() -> None:
+    class NoB:
+        """A language without b, which may not end on a space."""
+
+        start = 0
+
+        def rows(self, states: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+            row = np.array([0, -np.inf, 0], np.float32)
+            return np.tile(row, (len(states), 1)), np.tile(np.array([0, 0, 1]), (len(states), 1))
+
+        def ends(self, states: np.ndarray) -> np.ndarray:
+            return np.where(states == 1, -np.inf, 0).astype(np.float32)
+
+    for alpha in (0.0, 1.0):
+        beam = Beam(5**3, 3, alpha=alpha)
+        beam.automaton = NoB()
+        table = Table(3, 0)
+        for line, found in enumerate(table.read(beam)):
+            allowed = [ids for ids in sequences(3) if "b" not in text(ids) and not text(ids).endswith(" ")]
+            assert tuple(found.ids) == max(allowed, key=lambda ids: table.log_prob(line, ids))
+
+
+@pytest.mark.parametrize(("width", "max_length"), [(0, 5), (3, 0)])
+def test_settings_that_read_nothing_are_refused(width: int, max_length: int) -> None:
+    with pytest.raises(InputError, match=r"decoder\.(width|max_length)=0: give at least 1"):
+        Beam(width, max_length)
