@@ -20,6 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from htr_lightning import __version__
 from htr_lightning.data.datamodule import SPLITS, LineDataModule
+from htr_lightning.decoder.language import Language
 from htr_lightning.errors import InputError
 from htr_lightning.metrics.edits import DEFINITION
 from htr_lightning.model.base import Recognizer
@@ -133,7 +134,9 @@ def load(path: str | Path, allow: Sequence[str] = ()) -> Recognizer:
     try:
         recognizer: Recognizer = instantiate(card["model"], _convert_="all")(alphabet=card["alphabet"])
         recognizer.load_state_dict(content["state_dict"])
-    except (KeyError, TypeError, RuntimeError, HydraException) as error:
+        if "language" in content:  # `htr tune-decoder` put it there
+            recognizer.set_language(Language.from_plain(content["language"]))
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError, RuntimeError, HydraException) as error:
         raise InputError(
             f"{path}: its parts do not fit together ({str(error).splitlines()[0]}); train it again"
         ) from None

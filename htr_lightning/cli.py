@@ -28,6 +28,7 @@ typer_app = typer.Typer(
 Checkpoint = Annotated[str, typer.Argument(help="Checkpoint of a run: runs/DAY/TIME-NAME/checkpoints/best.ckpt")]
 Overrides = Annotated[list[str] | None, typer.Argument(help="Hydra overrides: data=copiste data.root=...")]
 Splits = Annotated[list[str] | None, typer.Option("--split", help="Only this split; more than once for several")]
+OnlyGreedy = Annotated[bool, typer.Option("--greedy", help="Leave out beam, language model and lexicon")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N")]
 
 
@@ -46,6 +47,8 @@ def transcribe(
         Literal["text", "tsv", "jsonl", "page"], typer.Option(help="tsv: file, text, confidence")
     ] = "text",
     out: Annotated[Path | None, typer.Option(help="Folder for the files of --format page")] = None,
+    greedy: OnlyGreedy = False,
+    n_best: Annotated[int, typer.Option(min=0, help="Readings of each line, for --format jsonl")] = 0,
     device: Device = "auto",
 ) -> None:
     """Print the text of images and pages, a line a line."""
@@ -54,7 +57,9 @@ def transcribe(
     from htr_lightning.transcribe import find_sources
     from htr_lightning.transcribe import transcribe as read
 
-    recognizer = load(checkpoint, device)
+    if n_best and format != "jsonl":
+        raise InputError(f"--n-best {n_best}: only --format jsonl has room for several readings; add it")
+    recognizer = load(checkpoint, device, greedy, n_best)
     sources, faults = find_sources(files)
     if format == "page" and out is None and len(sources) > 1:
         raise InputError(f"--format page with {len(sources)} files: name a folder for them with --out")
@@ -91,12 +96,22 @@ def transcribe(
 
 def _line(reading: "Reading", format: str) -> str:
     assert reading.transcription is not None
-    text, confidence = reading.transcription
+    text, confidence, alternatives = reading.transcription
     if format == "tsv":
         return f"{reading.name}\t{text}\t{confidence:.4f}"
     if format == "jsonl":
         line = reading.line.id if reading.line else None
-        record = {"file": str(reading.source.path), "line": line, "text": text, "confidence": round(confidence, 4)}
+        record: dict[str, object] = {
+            "file": str(reading.source.path),
+            "line": line,
+            "text": text,
+            "confidence": round(confidence, 4),
+        }
+        if alternatives:
+            record["alternatives"] = [
+                {"text": one.text, "confidence": round(one.confidence, 4), "score": round(one.score, 4)}
+                for one in alternatives
+            ]
         return json.dumps(record, ensure_ascii=False)
     return text
 
@@ -107,6 +122,7 @@ def evaluate(
     overrides: Overrides = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the result [default: beside the checkpoint]")] = None,
     split: Annotated[Literal["train", "val", "test"], typer.Option(help="Split to read")] = "test",
+    greedy: OnlyGreedy = False,
     device: Device = "auto",
 ) -> None:
     """Measure a checkpoint on a split: predictions.jsonl and metrics.json."""
@@ -114,7 +130,7 @@ def evaluate(
     from htr_lightning.evaluate import data_for, load, make_folder, write
     from htr_lightning.evaluate import evaluate as measure
 
-    recognizer = load(checkpoint, device)
+    recognizer = load(checkpoint, device, greedy)
     data = data_for(recognizer, overrides or [])
     lines = describe(data, split)
     folder = out or Path(checkpoint).resolve().parent / f"evaluate-{split}"
@@ -127,6 +143,56 @@ def evaluate(
     write(folder, predictions, totals, about)
     print(f"CER {totals.cer:.2%}  WER {totals.wer:.2%}  {totals.edits} edits / {totals.characters} characters "
           f"in {totals.lines} lines -> {folder}")  # fmt: skip
+
+
+@typer_app.command("tune-decoder")
+def tune_decoder(
+    checkpoint: Checkpoint,
+    overrides: Overrides = None,
+    text: Annotated[
+        list[str] | None,
+        typer.Option(help="File with a line of text a line, more than once for several; train: the training texts"),
+    ] = None,
+    arpa: Annotated[Path | None, typer.Option(help="Character n-gram model to read; right-to-left as seen")] = None,
+    lexicon: Annotated[str | None, typer.Option(help="Read only words of this file, one a line, or of train")] = None,
+    order: Annotated[int, typer.Option(help="Of the character n-grams that are estimated")] = 6,
+    out: Annotated[Path | None, typer.Option(help="The new checkpoint [default: CHECKPOINT-lm.ckpt]")] = None,
+    device: Device = "auto",
+) -> None:
+    """Give a checkpoint a language model, its weights tuned on the validation lines; see conf/decoder/beam.yaml.
+
+    Overrides change the data, as for evaluate, or the beam: decoder.width=64.
+    """
+    from htr_lightning import tune
+    from htr_lightning.checkpoint import describe
+    from htr_lightning.evaluate import data_for, load
+
+    if arpa is not None and text:
+        raise InputError("--arpa and --text together: a model is read or estimated; give one of them")
+    out = out or Path(checkpoint).with_name(f"{Path(checkpoint).stem}-lm.ckpt")
+    recognizer = tune.ctc_recognizer(load(checkpoint, device), checkpoint)
+    _writable(out)  # before the work, not after it
+    given = overrides or []
+    settings = tune.beam_settings([one for one in given if one.startswith("decoder.")])
+    data = data_for(recognizer, [one for one in given if not one.startswith("decoder.")])
+    needed = text or ([tune.TRAIN] if arpa is None or lexicon == tune.TRAIN else [])
+    texts = []
+    for name in needed:
+        texts += data.lines("train").texts if name == tune.TRAIN else tune.read_lines(Path(name), recognizer)
+    language, notes = tune.make_language(recognizer, texts, order, arpa, lexicon)
+    print(*notes, sep="\n")
+    lines = describe(data, "val")
+    with _progress("tuning", None) as progress:
+        found = tune.tune(
+            recognizer, data, language, settings, lambda text: progress.update(progress.task_ids[0], description=text)
+        )
+    tune.write(checkpoint, out, language, found, lines)
+    print(f"{lines['lines']} validation lines:\n{'':16}{'CER':>8}{'change':>9}{'lines/s/core':>14}")
+    first = found.measured[0].totals
+    for name, totals, speed in found.measured:
+        change = f"{totals.edits / max(1, first.edits) - 1:+.1%}" if totals is not first else ""
+        print(f"{name:16}{totals.cer:8.2%}{change:>9}{speed:14,.0f}")
+    print(f"alpha {found.decoder['alpha']:g}, beta {found.decoder['beta']:g} -> {out}")
 
 
 @typer_app.command()
@@ -241,7 +307,7 @@ def _writable(path: Path) -> None:
         raise InputError(f"{path}: {error.strerror}; choose another file") from None
 
 
-def _progress(title: str, total: int) -> Progress:
+def _progress(title: str, total: int | None) -> Progress:
     # Redirecting would send what is printed to stderr too, also when stdout is a file.
     progress = Progress(
         disable=not sys.stderr.isatty(),

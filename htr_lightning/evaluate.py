@@ -13,6 +13,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from htr_lightning import checkpoint
 from htr_lightning.data.datamodule import LineDataModule
+from htr_lightning.decoder.ctc import Greedy
+from htr_lightning.decoder.prefix_beam import PrefixBeam
 from htr_lightning.errors import InputError
 from htr_lightning.metrics.edits import EditCounts, EditTotals
 from htr_lightning.model.base import Prediction, Recognizer
@@ -134,9 +136,25 @@ def write(folder: Path, predictions: Sequence[Prediction], totals: EditTotals, a
         raise InputError(f"{error.filename or folder}: {error.strerror}; choose another --out") from None
 
 
-def load(path: str, device: str = "auto") -> Recognizer:
-    """A checkpoint's recognizer on a device: "auto" is the GPU where there is one."""
+def load(path: str, device: str = "auto", greedy: bool = False, alternatives: int = 0) -> Recognizer:
+    """A checkpoint's recognizer on a device.
+
+    Args:
+        path: of the checkpoint.
+        device: "auto" is the GPU where there is one.
+        greedy: read by the best path, whatever decoder the checkpoint has.
+        alternatives: readings to give of each line.
+
+    Raises:
+        InputError: see `checkpoint.load`; or there is no such device, or its decoder has no alternatives.
+    """
     recognizer = checkpoint.load(path)
+    if greedy:
+        recognizer.decoder = Greedy()
+    if alternatives:
+        if not isinstance(getattr(recognizer, "decoder", None), PrefixBeam):
+            raise InputError(f"{path}: has one reading a line; make a checkpoint with several by htr tune-decoder")
+        recognizer.alternatives = alternatives
     try:
         return recognizer.to(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
     except (RuntimeError, AssertionError):

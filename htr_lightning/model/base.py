@@ -21,11 +21,20 @@ from htr_lightning.text.codec import Codec
 from htr_lightning.text.normalize import Normalizer
 
 
+class Alternative(NamedTuple):
+    """One of several readings of an image; the best has the highest score, a natural logarithm."""
+
+    text: str
+    confidence: float
+    score: float
+
+
 class Transcription(NamedTuple):
     """What a recognizer reads in one image; the confidence is a probability per character."""
 
     text: str
     confidence: float
+    alternatives: tuple[Alternative, ...] = ()  # the best first, where they were asked for
 
 
 class Prediction(NamedTuple):
@@ -110,7 +119,7 @@ class Recognizer(LightningModule, ABC):
         widths = torch.tensor([image.shape[-1] for image in ink], device=self.device)
         with torch.inference_mode(), torch.autocast(self.device.type, enabled=False):
             read = self.transcribe(batch, widths)
-        return [Transcription(self.normalizer(text), confidence) for text, confidence in read]
+        return [one._replace(text=self.normalizer(one.text)) for one in read]
 
     def predict(self, batch: Batch) -> list[Prediction]:
         """Transcriptions of a batch beside their references, in evaluation mode and float32."""
@@ -206,8 +215,8 @@ class Recognizer(LightningModule, ABC):
         with torch.inference_mode():
             read = self.decode(output)
         return [
-            Prediction(id, reference, self.normalizer(text), confidence, group)
-            for id, reference, (text, confidence), group in zip(batch.ids, batch.texts, read, batch.groups, strict=True)
+            Prediction(id, reference, self.normalizer(one.text), one.confidence, group)
+            for id, reference, one, group in zip(batch.ids, batch.texts, read, batch.groups, strict=True)
         ]
 
     def _count(self, predictions: list[Prediction]) -> list[Prediction]:

@@ -13,8 +13,9 @@ from torch.nn import functional
 
 from htr_lightning.data.batch import Batch
 from htr_lightning.decoder.ctc import BLANK, Hypothesis
+from htr_lightning.decoder.language import Language
 from htr_lightning.errors import InputError
-from htr_lightning.model.base import Recognizer, Transcription
+from htr_lightning.model.base import Alternative, Recognizer, Transcription
 from htr_lightning.text.codec import Codec
 from htr_lightning.text.direction import DIRECTIONS, logical, visual, visual_alphabet
 
@@ -56,6 +57,7 @@ class CTCRecognizer(Recognizer):
         self.decoder = decoder
         self.shortcut_weight = shortcut_weight
         self.direction = direction
+        self.alternatives = 0  # readings to give of each line, of a decoder that has several
         self.infeasible: set[str] = set()  # ids of training lines that have fewer frames than their text needs
 
     def target(self, text: str, sample: str) -> list[int]:
@@ -107,10 +109,28 @@ class CTCRecognizer(Recognizer):
         kept = [targets[row] for row in rows]
         return ctc_loss(logits[rows], lengths[rows], kept), sum(map(len, kept))
 
+    def text(self, hypothesis: Hypothesis) -> str:
+        """What a hypothesis says, in logical order."""
+        return logical(self.codec.decode(hypothesis.ids), self.direction)
+
+    def set_language(self, language: Language) -> None:
+        """Have the decoder use a language model, a lexicon, or both; they are of texts in visual order."""
+        self.decoder.automaton = language.automaton(self.codec.alphabet)
+
     def decode(self, output: tuple[Float[Tensor, "B T C"], Int[Tensor, " B"]]) -> list[Transcription]:
         logits, lengths = output
-        hypotheses = self.decoder(logits.float().log_softmax(2), lengths)
-        return [Transcription(logical(self.codec.decode(h.ids), self.direction), h.confidence) for h in hypotheses]
+        log_probs = logits.float().log_softmax(2)
+        if not self.alternatives:
+            return [Transcription(self.text(h), h.confidence) for h in self.decoder(log_probs, lengths)]
+        read = []
+        for some in self.decoder.n_best(log_probs, lengths, self.alternatives):
+            different: dict[str, Alternative] = {}  # a space more at an end is no other text
+            for one in some:
+                text = self.normalizer(self.text(one))
+                different.setdefault(text, Alternative(text, one.confidence, one.score))
+            found = tuple(different.values())
+            read.append(Transcription(found[0].text, found[0].confidence, found))
+        return read
 
     def on_train_epoch_end(self) -> None:
         found: list[set[str]] = [self.infeasible]

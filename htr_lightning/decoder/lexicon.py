@@ -1,0 +1,99 @@
+"""The lexicon: the words that a line may be made of."""
+
+import unicodedata
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+from jaxtyping import Float32, Int64
+from numpy import ndarray
+
+
+def is_free(character: str) -> bool:
+    """Whether a character separates words: all but letters and the marks on them, so spaces, digits, punctuation."""
+    return unicodedata.category(character)[0] not in "LM"
+
+
+def words_of(texts: Iterable[str]) -> list[str]:
+    """The words of texts, each once: the longest runs of letters and marks, so that every text can be read again."""
+    spaced = ("".join(" " if is_free(c) else c for c in text) for text in texts)
+    return sorted({word for text in spaced for word in text.split()})
+
+
+class Lexicon:
+    """Words, of which every line must be made; between them stand free characters, at least one.
+
+    Free are spaces, digits, punctuation and symbols: of "(l'an 1723)," only "l" and "an" are looked up. A word of the
+    list may have free characters itself ("aujourd'hui", "peut-être"): then its parts need not be words. A letter never
+    follows a word directly. Words are compared as they are written, so "Le" is not "le".
+
+    Args:
+        words: as they stand in the image from left to right, see `text.direction.visual`.
+    """
+
+    def __init__(self, words: Iterable[str]) -> None:
+        self.words = sorted(set(words))
+
+    def automaton(self, alphabet: Sequence[str]) -> "LexiconAutomaton":
+        """The automaton over class numbers; words with other characters are left out of it."""
+        return LexiconAutomaton(self.words, alphabet)
+
+
+class LexiconAutomaton:
+    """All texts over a lexicon: 0 for what may follow, -inf for what may not.
+
+    A state is a set of places in the tree of words, since "l'" may be the word "l" and what is free, or the start of a
+    word "l'an".
+    """
+
+    def __init__(self, words: Iterable[str], alphabet: Sequence[str]) -> None:
+        self.free = {number for number, character in enumerate(alphabet) if is_free(character)}
+        numbers = {character: number for number, character in enumerate(alphabet)}
+        self._children: list[dict[int, int]] = [{}]  # of every node; node 0 is between words
+        self._whole = {0}  # nodes where a word may end
+        for word in words:
+            if all(character in numbers for character in word):
+                self._add([numbers[character] for character in word])
+        self._sets: list[frozenset[int]] = [frozenset({0})]
+        self._states = {self._sets[0]: 0}
+        self._nexts: dict[tuple[int, int], int] = {}  # as far as they were asked for
+        self.start = 0
+
+    def _add(self, word: list[int]) -> None:
+        node = 0
+        for label in word:
+            if label not in self._children[node]:
+                self._children[node][label] = len(self._children)
+                self._children.append({})
+            node = self._children[node][label]
+        self._whole.add(node)
+
+    def look_up(
+        self, states: Int64[ndarray, "B K"], classes: Int64[ndarray, "B J"]
+    ) -> tuple[Float32[ndarray, "B K J"], Int64[ndarray, "B K J"]]:
+        """0 or -inf for J classes behind K states, and the states behind them; see `language.Automaton`."""
+        shape = (*states.shape, classes.shape[1])
+        steps = zip(states.tolist(), classes.tolist(), strict=True)
+        nexts = [self._next(state, label) for some, labels in steps for state in some for label in labels]
+        found = np.array(nexts, np.int64).reshape(shape)
+        return np.where(found < 0, np.float32(-np.inf), np.float32(0.0)), found.clip(0)
+
+    def ends(self, states: Int64[ndarray, " N"]) -> Float32[ndarray, " N"]:
+        """0 where the line may end in a state, -inf inside a word."""
+        whole = [bool(self._sets[state] & self._whole) for state in states.tolist()]
+        return np.where(whole, np.float32(0.0), np.float32(-np.inf))
+
+    def _next(self, state: int, label: int) -> int:
+        """The state behind a label, -1 where it may not follow."""
+        if (state, label) not in self._nexts:
+            nodes = self._sets[state]
+            after = {child for node in nodes if (child := self._children[node].get(label)) is not None}
+            if label in self.free and nodes & self._whole:
+                after.add(0)
+            self._nexts[state, label] = self._state(frozenset(after)) if after else -1
+        return self._nexts[state, label]
+
+    def _state(self, nodes: frozenset[int]) -> int:
+        if nodes not in self._states:
+            self._states[nodes] = len(self._sets)
+            self._sets.append(nodes)
+        return self._states[nodes]
