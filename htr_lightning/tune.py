@@ -163,7 +163,7 @@ def tune(
 
     tried: dict[tuple[float, float], Measured] = {}
 
-    def edits(weights: tuple[float, float]) -> tuple[float, ...]:
+    def edits(weights: tuple[float, float]) -> tuple[int, float, float]:
         if weights not in tried:
             tried[weights] = search(*weights)
             advance(f"alpha {weights[0]:g}, beta {weights[1]:g}: CER {tried[weights].totals.cer:.2%}")

@@ -19,7 +19,7 @@ from htr_lightning import checkpoint
 from htr_lightning.data.batch import Batch
 from htr_lightning.errors import InputError
 from htr_lightning.evaluate import data_for, evaluate
-from htr_lightning.model.base import Prediction, Recognizer
+from htr_lightning.model.base import Recognizer
 from htr_lightning.optim import EMA, SAM, OneCycle
 
 
@@ -214,13 +214,13 @@ LEARNED = ["callbacks=ema", "optimizer=sam", "trainer.precision=bf16-mixed"]
 def test_what_validation_scored_is_kept_tested_and_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     read: dict[str, list[dict[str, Tensor]]] = {"val": [], "test": []}
 
-    def predict(self: Recognizer, batch: Batch) -> list[Prediction]:
+    def output(self: Recognizer, batch: Batch) -> Any:
         seen = read["test" if self.trainer.testing else "val"]
         seen.append({name: value.clone() for name, value in self.state_dict().items()})
         return original(self, batch)
 
-    original = Recognizer.predict
-    monkeypatch.setattr(Recognizer, "predict", predict)
+    original = Recognizer._output
+    monkeypatch.setattr(Recognizer, "_output", output)
     small = ["data.reader.lines={train: 24, val: 2, test: 3}", "trainer.max_epochs=2", "logger=csv"]
     run = run_train(tmp_path / "run", *SMALL, *LEARNED, *small)
     best = torch.load(run / "checkpoints" / "best.ckpt", weights_only=True)

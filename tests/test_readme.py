@@ -80,7 +80,7 @@ def data(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[str], tupl
                 packed = f"pack data=copiste data.root={folder}/copiste {short[-2]} --out {tmp_path}/copiste.htr"
                 assert request.getfixturevalue("htr")(*packed.split()).code == 0
                 command = command.replace("copiste.htr", f"{tmp_path}/copiste.htr")
-        elif "data=mnist" in command or "data=htr_united" in command:
+        elif "DATA/mnist" in command or "data=htr_united" in command:
             folder = request.getfixturevalue("htr_data")
         elif made := next((name for name in MAKERS if f"data={name}" in command), None):
             folder = tmp_path
@@ -198,5 +198,5 @@ def test_python(run_folder: Path, line_image: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.chdir(line_image.parent)
     scope: dict = {}
     exec(code.replace("RUN", str(run_folder)), scope)
-    assert isinstance(scope["text"], str)
-    assert 0 <= scope["confidence"] <= 1
+    assert isinstance(scope["reading"].text, str)
+    assert 0 <= scope["reading"].confidence <= 1

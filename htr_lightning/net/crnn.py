@@ -7,6 +7,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
+from htr_lightning.net.span_mask import SpanMask
+
 
 @runtime_checkable
 class Backbone(Protocol):
@@ -67,6 +69,8 @@ class CRNN(nn.Module):
         layers: BiLSTM layers.
         dropout: probability before every BiLSTM layer and the head.
         shortcut: whether there is the second head.
+        mask_ratio: of the columns that spans are drawn for in training, see `SpanMask`; 0 masks nothing.
+        mask_span: length of a span in columns.
     """
 
     def __init__(
@@ -77,9 +81,12 @@ class CRNN(nn.Module):
         layers: int,
         dropout: float = 0.0,
         shortcut: bool = True,
+        mask_ratio: float = 0.0,
+        mask_span: int = 8,
     ) -> None:
         super().__init__()
         self.backbone = backbone
+        self.mask = SpanMask(mask_ratio, mask_span)
         sizes = [backbone.channels] + [2 * hidden] * layers
         self.recurrent = nn.ModuleList(BiLSTM(size, hidden) for size in sizes[:-1])
         self.dropout = LockedDropout(dropout)
@@ -110,6 +117,7 @@ class CRNN(nn.Module):
         return features.amax(2).transpose(1, 2), lengths
 
     def _read(self, x: Float[Tensor, "B T D"], lengths: Int[Tensor, " B"]) -> Float[Tensor, "B T C"]:
+        x = self.mask(x, lengths)
         for layer in self.recurrent:
             x = layer(self.dropout(x), lengths)
         return self.head(self.dropout(x))
