@@ -11,7 +11,7 @@ from numpy import ndarray
 from htr_lightning.data.document import Line, Page, expand, find_image, read_page
 from htr_lightning.data.image import SUFFIXES, read_image
 from htr_lightning.data.outline import outline
-from htr_lightning.data.preprocess import FitHeight
+from htr_lightning.data.preprocess import FitCore, FitHeight
 from htr_lightning.data.reader.page_xml import cut_line, open_page
 from htr_lightning.data.sampler import LineBatches
 from htr_lightning.errors import InputError
@@ -148,7 +148,7 @@ def _read(recognizer: Recognizer, chunk: Sequence[tuple[Reading, UInt8[ndarray, 
         alone = readings[number].line is None
         if (
             alone
-            and isinstance(recognizer.preprocess, FitHeight)
+            and isinstance(recognizer.preprocess, FitHeight | FitCore)
             and image.shape[0] >= max(PAGE_ROWS, image.shape[1] / 2)
         ):
             note = (

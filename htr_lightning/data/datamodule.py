@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 from htr_lightning.data.batch import Batch, collate
 from htr_lightning.data.pack import Pack
 from htr_lightning.data.preprocess import Preprocess
-from htr_lightning.data.sample import Reader
+from htr_lightning.data.sample import Reader, Sample
 from htr_lightning.data.sampler import Draw, LineBatches
 from htr_lightning.data.split import SPLITS
 from htr_lightning.errors import InputError
@@ -35,9 +35,12 @@ class Lines(Dataset[Batch]):
         augment: Augment | None = None,
         multiple: int = 1,
         seed: int = 0,
+        keep: int = 0,
     ) -> None:
         self.reader, self.preprocess, self.normalizer, self.augment = reader, preprocess, normalizer, augment
         self.multiple, self.seed = multiple, seed
+        self._kept: dict[int, Sample] = {}  # with levelled images
+        self._room = keep * 1_000_000  # bytes
 
     def __len__(self) -> int:
         return len(self.reader)
@@ -45,18 +48,31 @@ class Lines(Dataset[Batch]):
     def __getitem__(self, draw: Draw) -> Batch:
         samples, images = [], []
         for index in draw.indices:
-            sample = self.reader[index]
+            sample = self._levelled(index)
             samples.append(sample)
+            image = sample.image
             try:
-                image = sample.image
                 if self.augment:  # an empty chain is false: a generator for every image costs more than loading it
                     changed = self.augment(image, np.random.default_rng((self.seed, draw.epoch, index)))
                     image = changed if fits(self.preprocess, changed) else image
-                images.append(self.preprocess(image))
+                images.append(self.preprocess.ink(image))
             except ValueError as error:
                 raise InputError(f"{sample.id}: {error}") from None
         texts = [self.normalizer(sample.text) for sample in samples]
         return collate([s.id for s in samples], images, texts, [s.group for s in samples], self.multiple)
+
+    def _levelled(self, index: int) -> Sample:
+        if index in self._kept:
+            return self._kept[index]
+        sample = self.reader[index]
+        try:
+            sample = sample._replace(image=self.preprocess.level(sample.image))
+        except ValueError as error:
+            raise InputError(f"{sample.id}: {error}") from None
+        if sample.image.nbytes <= self._room:
+            self._room -= sample.image.nbytes
+            self._kept[index] = sample
+        return sample
 
     @cached_property
     def texts(self) -> list[str]:
@@ -94,6 +110,7 @@ class LineDataModule(LightningDataModule):
         max_columns: padded columns a batch has at most.
         multiple: batch widths are rounded up to a multiple of this, in columns: fewer shapes to prepare kernels for.
         workers: loading processes a rank.
+        keep: megabytes of training lines that a loading process keeps, decoded and levelled, from epoch to epoch.
         seed: order and augmentation.
     """
 
@@ -111,12 +128,14 @@ class LineDataModule(LightningDataModule):
         max_columns: int = 16384,
         multiple: int = 1,
         workers: int = 1,
+        keep: int = 0,
         seed: int = 0,
     ) -> None:
         super().__init__()
         self.reader, self.preprocess, self.normalizer, self.augment = reader, preprocess, normalizer, augment
         self.max_lines, self.max_columns, self.multiple = max_lines, max_columns, multiple
-        self.root, self.repo, self.pack, self.workers, self.seed = root, repo, pack, workers, seed
+        self.root, self.repo, self.pack = root, repo, pack
+        self.workers, self.keep, self.seed = workers, keep, seed
         self._alphabet = None if alphabet is None else list(alphabet)
         self._lines: dict[str, Lines] = {}
 
@@ -166,7 +185,9 @@ class LineDataModule(LightningDataModule):
         batches = LineBatches(widths, self.max_lines, self.max_columns, training, self.seed, rank, world_size)
         workers = self.workers if training else 0
         if training:
-            lines = Lines(lines.reader, self.preprocess, self.normalizer, self.augment, self.multiple, self.seed)
+            lines = Lines(
+                lines.reader, self.preprocess, self.normalizer, self.augment, self.multiple, self.seed, self.keep
+            )
         return DataLoader(
             lines,
             sampler=batches,

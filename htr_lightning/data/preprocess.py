@@ -9,6 +9,7 @@ from jaxtyping import Float, Float64, UInt8
 from numpy import ndarray
 from torch import Tensor
 
+from htr_lightning.data.hand import measure
 from htr_lightning.data.image import LEVELS, dark_on_light, histogram, light_on_dark
 from htr_lightning.errors import InputError
 
@@ -19,9 +20,17 @@ MIN_CONTRAST = 32  # grey levels between paper and ink; less is noise and is not
 
 @runtime_checkable
 class Preprocess(Protocol):
-    """Turns one image of any size into ink of the network's height."""
+    """Turns one image of any size into ink of the network's height: `ink(level(image))`."""
 
     def __call__(self, image: UInt8[ndarray, "H W"]) -> Float[Tensor, "1 h w"]: ...
+
+    def level(self, image: UInt8[ndarray, "H W"]) -> UInt8[ndarray, "h w"]:
+        """What is done to a scan before it is augmented for training."""
+        ...
+
+    def ink(self, image: UInt8[ndarray, "H W"]) -> Float[Tensor, "1 h w"]:
+        """What is done after that."""
+        ...
 
     def width(self, size: tuple[int, int]) -> int:
         """Columns that an image of (height, width) pixels will have."""
@@ -64,6 +73,12 @@ class FitHeight:
             )
 
     def __call__(self, image: UInt8[ndarray, "H W"]) -> Float[Tensor, "1 h w"]:
+        return self.ink(image)
+
+    def level(self, image: UInt8[ndarray, "H W"]) -> UInt8[ndarray, "h w"]:
+        return image
+
+    def ink(self, image: UInt8[ndarray, "H W"]) -> Float[Tensor, "1 h w"]:
         """Raises ValueError where the image is too small or too wide to be a line."""
         size = (image.shape[0], image.shape[1])
         self.check(size)
@@ -73,6 +88,90 @@ class FitHeight:
             image, (self.height, width - 2 * self.margin), self.polarity
         )
         return torch.from_numpy(ink)
+
+
+class FitCore:
+    """Scale so that the core of the writing, the band of its small letters, has one height and place; letters are set
+    upright and their width made even. See `htr_lightning.data.hand`.
+
+    Ink is as in `FitHeight`. A stroke that reaches farther from the core than the frame is cut off.
+
+    Args:
+        height: rows of the result.
+        core: rows of the core.
+        middle: row of the core's middle, as a share of the height.
+        pace: columns from stroke to stroke, as a share of the core's height.
+        evenness: how far the width is brought to that pace; 0 keeps the aspect, 1 goes all the way.
+        least: smallest scale, where that of `FitHeight` is 1; so is it of the width, where aspect kept is 1.
+        most: largest scale.
+        margin, squeeze, max_width, polarity: as in `FitHeight`.
+    """
+
+    def __init__(
+        self,
+        height: int,
+        core: float,
+        middle: float = 0.53,
+        pace: float = 0.9,
+        evenness: float = 0.8,
+        least: float = 0.6,
+        most: float = 1.7,
+        margin: int = 0,
+        squeeze: float = 1.0,
+        max_width: int = 8192,
+        polarity: str = "auto",
+    ) -> None:
+        self.height, self.core, self.middle, self.pace, self.evenness = height, core, middle, pace, evenness
+        self.least, self.most = least, most
+        self.fit = FitHeight(height, margin, squeeze, max_width, "dark")
+        self.polarity = _checked(polarity)
+
+    def width(self, size: tuple[int, int]) -> int:
+        """About how many columns an image of (height, width) pixels will have; that depends on its writing."""
+        return self.fit.width(size)
+
+    def check(self, size: tuple[int, int]) -> None:
+        """Raises ValueError where an image of (height, width) pixels is too small or too wide to be a line."""
+        self.fit.check(size)
+
+    def __call__(self, image: UInt8[ndarray, "H W"]) -> Float[Tensor, "1 h w"]:
+        """Raises ValueError where the image is too small or too wide to be a line."""
+        return self.ink(self.level(image))
+
+    def level(self, image: UInt8[ndarray, "H W"]) -> UInt8[ndarray, "h w"]:
+        """The normalised line at twice the height, so that augmentation does not blur it."""
+        rows, columns = image.shape
+        self.check((rows, columns))
+        if self.polarity == "auto":
+            image = dark_on_light(image)
+        hand = measure(stretch(image))
+        fit = self.height / rows
+        down = fit * self._bounded(self.core / self.height / (hand.bottom - hand.top))
+        across = down if hand.pace is None else down * self._bounded((self.pace / hand.pace) ** self.evenness)
+        down, across = 2 * down, 2 * across
+        shrink = min(1.0, max(down, across))  # first by area: a warp looks at four pixels only
+        if shrink < 1:
+            size = (max(MIN_SIDE, round(columns * shrink)), max(MIN_SIDE, round(rows * shrink)))
+            image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+            across, down = across * columns / size[0], down * rows / size[1]
+            rows, columns = size[1], size[0]
+        lean = hand.slant * rows
+        middle = (hand.top + hand.bottom) / 2 * rows
+        warp = np.array(
+            [
+                [across, across * hand.slant, across * (abs(lean) - lean) / 2],
+                [0, down, 2 * self.height * self.middle - down * middle],
+            ]
+        )
+        width = max(MIN_SIDE, round(across * (columns + abs(lean))))
+        paper = int(np.searchsorted(np.cumsum(histogram(image)), image.size * 0.5))
+        return cv2.warpAffine(image, warp, (width, 2 * self.height), flags=cv2.INTER_LINEAR, borderValue=paper)
+
+    def ink(self, image: UInt8[ndarray, "H W"]) -> Float[Tensor, "1 h w"]:
+        return self.fit(image)
+
+    def _bounded(self, scale: float) -> float:
+        return min(max(scale, self.least), self.most)
 
 
 class FitFrame:
@@ -96,6 +195,12 @@ class FitFrame:
         _check_side(size)
 
     def __call__(self, image: UInt8[ndarray, "H W"]) -> Float[Tensor, "1 h w"]:
+        return self.ink(image)
+
+    def level(self, image: UInt8[ndarray, "H W"]) -> UInt8[ndarray, "h w"]:
+        return image
+
+    def ink(self, image: UInt8[ndarray, "H W"]) -> Float[Tensor, "1 h w"]:
         """Raises ValueError where the image is too small to hold a character."""
         self.check((image.shape[0], image.shape[1]))
         scale = min(self.height / image.shape[0], self.columns / image.shape[1])
@@ -133,6 +238,12 @@ class FixedSize:
         _check_side(size)
 
     def __call__(self, image: UInt8[ndarray, "H W"]) -> Float[Tensor, "1 h w"]:
+        return self.ink(image)
+
+    def level(self, image: UInt8[ndarray, "H W"]) -> UInt8[ndarray, "h w"]:
+        return image
+
+    def ink(self, image: UInt8[ndarray, "H W"]) -> Float[Tensor, "1 h w"]:
         """Raises ValueError where the image is too small to hold a character."""
         self.check((image.shape[0], image.shape[1]))
         if image.shape == (self.height, self.columns):
