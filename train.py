@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+import cv2
 import hydra
 import torch
 from hydra.utils import instantiate
@@ -21,6 +22,7 @@ def main(config: DictConfig) -> float:
     os.environ.setdefault("OMP_NUM_THREADS", str(config.threads))  # for further ranks; Lightning respects it too
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "16384")  # every width has its own kernels; 1024 is few
     torch.set_num_threads(config.threads)
+    cv2.setNumThreads(config.threads)
     seed_everything(config.seed, workers=True, verbose=False)
     if config.resume is not None and config.start is not None:
         raise InputError("start= and resume= together: a resumed run has its own weights; give one of them")

@@ -72,7 +72,21 @@ class Lines(Dataset[Batch]):
         if sample.image.nbytes <= self._room:
             self._room -= sample.image.nbytes
             self._kept[index] = sample
+        else:
+            self._room = 0
         return sample
+
+    @cached_property
+    def widths(self) -> list[int]:
+        """Columns of every line after preprocessing: where they depend on the writing and not on the size alone, exact
+        for the lines that are kept and estimated for others. The same in every process."""
+        widths = [self.preprocess.width(size) for size in self.reader.sizes]
+        if not self.preprocess.by_size:
+            for index in range(len(widths)):
+                if not self._room:
+                    break
+                widths[index] = self.preprocess.ink(self._levelled(index).image).shape[-1]
+        return widths
 
     @cached_property
     def texts(self) -> list[str]:
@@ -110,7 +124,7 @@ class LineDataModule(LightningDataModule):
         max_columns: padded columns a batch has at most.
         multiple: batch widths are rounded up to a multiple of this, in columns: fewer shapes to prepare kernels for.
         workers: loading processes a rank.
-        keep: megabytes of training lines that a loading process keeps, decoded and levelled, from epoch to epoch.
+        keep: megabytes of lines of each split that a process keeps, decoded and levelled, from epoch to epoch.
         seed: order and augmentation.
     """
 
@@ -170,7 +184,9 @@ class LineDataModule(LightningDataModule):
                     self.preprocess.check(size)  # now rather than in the middle of a run
                 except ValueError as error:
                     raise InputError(f"{id}: {error}") from None
-            self._lines[split] = Lines(reader, self.preprocess, self.normalizer, None, self.multiple, self.seed)
+            self._lines[split] = Lines(
+                reader, self.preprocess, self.normalizer, None, self.multiple, self.seed, self.keep
+            )
         return self._lines[split]
 
     @property
@@ -181,13 +197,12 @@ class LineDataModule(LightningDataModule):
     def loader(self, split: str, rank: int = 0, world_size: int = 1, training: bool = False) -> DataLoader[Batch]:
         """The batches of a split: for training shuffled and augmented, else every line once as it is."""
         lines = self.lines(split)
-        widths = [self.preprocess.width(size) for size in lines.reader.sizes]
-        batches = LineBatches(widths, self.max_lines, self.max_columns, training, self.seed, rank, world_size)
-        workers = self.workers if training else 0
         if training:
             lines = Lines(
                 lines.reader, self.preprocess, self.normalizer, self.augment, self.multiple, self.seed, self.keep
             )
+        batches = LineBatches(lines.widths, self.max_lines, self.max_columns, training, self.seed, rank, world_size)
+        workers = self.workers if training else 0
         return DataLoader(
             lines,
             sampler=batches,

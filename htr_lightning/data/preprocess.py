@@ -22,6 +22,8 @@ MIN_CONTRAST = 32  # grey levels between paper and ink; less is noise and is not
 class Preprocess(Protocol):
     """Turns one image of any size into ink of the network's height: `ink(level(image))`."""
 
+    by_size: bool  # whether the width follows from the image's size alone
+
     def __call__(self, image: UInt8[ndarray, "H W"]) -> Float[Tensor, "1 h w"]: ...
 
     def level(self, image: UInt8[ndarray, "H W"]) -> UInt8[ndarray, "h w"]:
@@ -53,6 +55,8 @@ class FitHeight:
         max_width: columns a line may have; a wider image is no line.
         polarity: "auto" finds light ink on dark paper and inverts it, "dark" takes ink as dark.
     """
+
+    by_size = True
 
     def __init__(
         self, height: int, margin: int = 0, squeeze: float = 1.0, max_width: int = 8192, polarity: str = "auto"
@@ -106,6 +110,8 @@ class FitCore:
         most: largest scale.
         margin, squeeze, max_width, polarity: as in `FitHeight`.
     """
+
+    by_size = False
 
     def __init__(
         self,
@@ -183,6 +189,8 @@ class FitFrame:
         polarity: "auto" finds light ink on dark paper and inverts it, "dark" takes ink as dark.
     """
 
+    by_size = True
+
     def __init__(self, height: int, columns: int, polarity: str = "auto") -> None:
         self.height, self.columns = height, columns
         self.polarity = _checked(polarity)
@@ -225,6 +233,8 @@ class FixedSize:
         polarity: "auto" finds light ink on dark paper, inverts it and takes uneven light off; "dark" takes ink as dark
             and paper as even, which holds even for a character cut so close that little paper is left.
     """
+
+    by_size = True
 
     def __init__(self, height: int, columns: int, box: int, speck: float = 0.05, polarity: str = "auto") -> None:
         self.height, self.columns, self.box, self.speck = height, columns, box, speck
