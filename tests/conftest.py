@@ -164,6 +164,17 @@ class Network(NamedTuple):
         return images, torch.tensor(widths)
 
 
+def shaken(net: nn.Module) -> nn.Module:
+    """As after training: batch norms far from zero mean and unit variance."""
+    for module in net.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.normal_(module.running_mean, 0, 0.5)
+            nn.init.uniform_(module.running_var, 0.3, 3.0)
+            nn.init.uniform_(module.weight, 0.5, 2.0)
+            nn.init.normal_(module.bias, 0, 0.5)
+    return net
+
+
 def network(model: str, classes: int = 7) -> Network:
     """`conf/model/MODEL.yaml`; its batch norms are as after training, far from zero mean and unit variance."""
     with initialize_config_dir(str(CONF), version_base="1.3"):
@@ -171,12 +182,7 @@ def network(model: str, classes: int = 7) -> Network:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         net = instantiate(config.net, _convert_="all")(classes).eval()
-        for module in net.modules():
-            if isinstance(module, nn.BatchNorm2d):
-                nn.init.normal_(module.running_mean, 0, 0.5)
-                nn.init.uniform_(module.running_var, 0.3, 3.0)
-                nn.init.uniform_(module.weight, 0.5, 2.0)
-                nn.init.normal_(module.bias, 0, 0.5)
+        shaken(net)
     return Network(net, instantiate(config.preprocess), not config._target_.endswith("Classifier"))
 
 

@@ -85,7 +85,8 @@ class Lines(Dataset[Batch]):
             for index in range(len(widths)):
                 if not self._room:
                     break
-                widths[index] = self.preprocess.ink(self._levelled(index).image).shape[-1]
+                height, columns = self._levelled(index).image.shape
+                widths[index] = self.preprocess.width((height, columns))
         return widths
 
     @cached_property

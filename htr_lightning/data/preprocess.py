@@ -22,13 +22,15 @@ MIN_CONTRAST = 32  # grey levels between paper and ink; less is noise and is not
 class Preprocess(Protocol):
     """Turns one image of any size into ink of the network's height: `ink(level(image))`."""
 
-    by_size: bool  # whether the width follows from the image's size alone
+    by_size: bool = True  # whether the width follows from the image's size alone
 
-    def __call__(self, image: UInt8[ndarray, "H W"]) -> Float[Tensor, "1 h w"]: ...
+    def __call__(self, image: UInt8[ndarray, "H W"]) -> Float[Tensor, "1 h w"]:
+        """Raises ValueError where the image cannot be used, see `check`."""
+        return self.ink(self.level(image))
 
     def level(self, image: UInt8[ndarray, "H W"]) -> UInt8[ndarray, "h w"]:
-        """What is done to a scan before it is augmented for training."""
-        ...
+        """What is done to a scan before it is augmented for training: for most, nothing."""
+        return image
 
     def ink(self, image: UInt8[ndarray, "H W"]) -> Float[Tensor, "1 h w"]:
         """What is done after that."""
@@ -43,7 +45,7 @@ class Preprocess(Protocol):
         ...
 
 
-class FitHeight:
+class FitHeight(Preprocess):
     """Scale to one height, aspect kept; the network sees every width as it is.
 
     Paper (the median grey) becomes 0 and the darkest hundredth 1, so exposure and ink colour do not matter.
@@ -55,8 +57,6 @@ class FitHeight:
         max_width: columns a line may have; a wider image is no line.
         polarity: "auto" finds light ink on dark paper and inverts it, "dark" takes ink as dark.
     """
-
-    by_size = True
 
     def __init__(
         self, height: int, margin: int = 0, squeeze: float = 1.0, max_width: int = 8192, polarity: str = "auto"
@@ -76,12 +76,6 @@ class FitHeight:
                 f"max_width={self.max_width}; cut it into lines, or raise model.preprocess.max_width"
             )
 
-    def __call__(self, image: UInt8[ndarray, "H W"]) -> Float[Tensor, "1 h w"]:
-        return self.ink(image)
-
-    def level(self, image: UInt8[ndarray, "H W"]) -> UInt8[ndarray, "h w"]:
-        return image
-
     def ink(self, image: UInt8[ndarray, "H W"]) -> Float[Tensor, "1 h w"]:
         """Raises ValueError where the image is too small or too wide to be a line."""
         size = (image.shape[0], image.shape[1])
@@ -94,7 +88,7 @@ class FitHeight:
         return torch.from_numpy(ink)
 
 
-class FitCore:
+class FitCore(Preprocess):
     """Scale so that the core of the writing, the band of its small letters, has one height and place; letters are set
     upright and their width made even. See `htr_lightning.data.hand`.
 
@@ -140,10 +134,6 @@ class FitCore:
         """Raises ValueError where an image of (height, width) pixels is too small or too wide to be a line."""
         self.fit.check(size)
 
-    def __call__(self, image: UInt8[ndarray, "H W"]) -> Float[Tensor, "1 h w"]:
-        """Raises ValueError where the image is too small or too wide to be a line."""
-        return self.ink(self.level(image))
-
     def level(self, image: UInt8[ndarray, "H W"]) -> UInt8[ndarray, "h w"]:
         """The normalised line at twice the height, so that augmentation does not blur it."""
         rows, columns = image.shape
@@ -180,7 +170,7 @@ class FitCore:
         return min(max(scale, self.least), self.most)
 
 
-class FitFrame:
+class FitFrame(Preprocess):
     """A word or a line scaled into a frame of fixed size, aspect kept, at its left; what it does not fill is paper.
 
     Args:
@@ -188,8 +178,6 @@ class FitFrame:
         columns: columns of the result.
         polarity: "auto" finds light ink on dark paper and inverts it, "dark" takes ink as dark.
     """
-
-    by_size = True
 
     def __init__(self, height: int, columns: int, polarity: str = "auto") -> None:
         self.height, self.columns = height, columns
@@ -202,12 +190,6 @@ class FitFrame:
         """Raises ValueError where an image of (height, width) pixels is too small to hold a character."""
         _check_side(size)
 
-    def __call__(self, image: UInt8[ndarray, "H W"]) -> Float[Tensor, "1 h w"]:
-        return self.ink(image)
-
-    def level(self, image: UInt8[ndarray, "H W"]) -> UInt8[ndarray, "h w"]:
-        return image
-
     def ink(self, image: UInt8[ndarray, "H W"]) -> Float[Tensor, "1 h w"]:
         """Raises ValueError where the image is too small to hold a character."""
         self.check((image.shape[0], image.shape[1]))
@@ -218,7 +200,7 @@ class FitFrame:
         return torch.from_numpy(ink)
 
 
-class FixedSize:
+class FixedSize(Preprocess):
     """One character centred in a frame of fixed size, as the MNIST digits are.
 
     An image of exactly this size is taken as it is. Any other is brought to the form of MNIST: the paper is taken
@@ -234,8 +216,6 @@ class FixedSize:
             and paper as even, which holds even for a character cut so close that little paper is left.
     """
 
-    by_size = True
-
     def __init__(self, height: int, columns: int, box: int, speck: float = 0.05, polarity: str = "auto") -> None:
         self.height, self.columns, self.box, self.speck = height, columns, box, speck
         self.polarity = _checked(polarity)
@@ -246,12 +226,6 @@ class FixedSize:
     def check(self, size: tuple[int, int]) -> None:
         """Raises ValueError where an image of (height, width) pixels is too small to hold a character."""
         _check_side(size)
-
-    def __call__(self, image: UInt8[ndarray, "H W"]) -> Float[Tensor, "1 h w"]:
-        return self.ink(image)
-
-    def level(self, image: UInt8[ndarray, "H W"]) -> UInt8[ndarray, "h w"]:
-        return image
 
     def ink(self, image: UInt8[ndarray, "H W"]) -> Float[Tensor, "1 h w"]:
         """Raises ValueError where the image is too small to hold a character."""

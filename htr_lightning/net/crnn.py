@@ -1,5 +1,6 @@
 """The convolutional recurrent network with CTC heads."""
 
+from abc import ABC, abstractmethod
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -56,11 +57,46 @@ class LockedDropout(nn.Module):
         return x * functional.dropout(x.new_ones(x.shape[0], 1, x.shape[2]), self.p) if self.training else x
 
 
-class CRNN(nn.Module):
-    """CNN, height collapsed by max-pooling, BiLSTM, linear CTC head (Shi et al., 2015, arXiv:1507.05717).
+class CTCNet(nn.Module, ABC):
+    """A backbone, its height collapsed by max-pooling, and a reader of the columns, with a second head for training.
 
-    A second head on the CNN features, used in training only, is the CTC shortcut of Retsinas et al. (2022,
-    "Best practices for a handwritten text recognition system", arXiv:2404.11339), as is the column max-pooling.
+    The second head, on the columns themselves, is the CTC shortcut of Retsinas et al. (2022, "Best practices for a
+    handwritten text recognition system", arXiv:2404.11339), as is the column max-pooling.
+    """
+
+    backbone: Backbone
+    shortcut: nn.Conv1d | None
+
+    def forward(
+        self, images: Float[Tensor, "B 1 H W"], widths: Int[Tensor, " B"]
+    ) -> tuple[Float[Tensor, "B T C"], Int[Tensor, " B"]]:
+        """Frame logits and the count of frames of every line."""
+        columns, lengths = self._columns(images, widths)
+        return self._read(columns, lengths), lengths
+
+    def heads(
+        self, images: Float[Tensor, "B 1 H W"], widths: Int[Tensor, " B"]
+    ) -> tuple[list[Float[Tensor, "B T C"]], Int[Tensor, " B"]]:
+        """The logits of every head, the reading one first, for the loss."""
+        columns, lengths = self._columns(images, widths)
+        logits = [self._read(columns, lengths)]
+        if self.shortcut is not None:
+            logits.append(self.shortcut(columns.transpose(1, 2)).transpose(1, 2))
+        return logits, lengths
+
+    def _columns(
+        self, images: Float[Tensor, "B 1 H W"], widths: Int[Tensor, " B"]
+    ) -> tuple[Float[Tensor, "B T D"], Int[Tensor, " B"]]:
+        features, lengths = self.backbone(images, widths)
+        return features.amax(2).transpose(1, 2), lengths
+
+    @abstractmethod
+    def _read(self, columns: Float[Tensor, "B T D"], lengths: Int[Tensor, " B"]) -> Float[Tensor, "B T C"]:
+        """The logits of the reading head."""
+
+
+class CRNN(CTCNet):
+    """CNN, height collapsed by max-pooling, BiLSTM, linear CTC head (Shi et al., 2015, arXiv:1507.05717).
 
     Args:
         classes: labels with the blank.
@@ -93,31 +129,8 @@ class CRNN(nn.Module):
         self.head = nn.Linear(sizes[-1], classes)
         self.shortcut = nn.Conv1d(backbone.channels, classes, 3, padding=1) if shortcut else None
 
-    def forward(
-        self, images: Float[Tensor, "B 1 H W"], widths: Int[Tensor, " B"]
-    ) -> tuple[Float[Tensor, "B T C"], Int[Tensor, " B"]]:
-        """Frame logits and the count of frames of every line."""
-        columns, lengths = self._columns(images, widths)
-        return self._read(columns, lengths), lengths
-
-    def heads(
-        self, images: Float[Tensor, "B 1 H W"], widths: Int[Tensor, " B"]
-    ) -> tuple[list[Float[Tensor, "B T C"]], Int[Tensor, " B"]]:
-        """The logits of every head, the reading one first, for the loss."""
-        columns, lengths = self._columns(images, widths)
-        logits = [self._read(columns, lengths)]
-        if self.shortcut is not None:
-            logits.append(self.shortcut(columns.transpose(1, 2)).transpose(1, 2))
-        return logits, lengths
-
-    def _columns(
-        self, images: Float[Tensor, "B 1 H W"], widths: Int[Tensor, " B"]
-    ) -> tuple[Float[Tensor, "B T D"], Int[Tensor, " B"]]:
-        features, lengths = self.backbone(images, widths)
-        return features.amax(2).transpose(1, 2), lengths
-
-    def _read(self, x: Float[Tensor, "B T D"], lengths: Int[Tensor, " B"]) -> Float[Tensor, "B T C"]:
-        x = self.mask(x, lengths)
+    def _read(self, columns: Float[Tensor, "B T D"], lengths: Int[Tensor, " B"]) -> Float[Tensor, "B T C"]:
+        x = self.mask(columns, lengths)
         for layer in self.recurrent:
             x = layer(self.dropout(x), lengths)
         return self.head(self.dropout(x))

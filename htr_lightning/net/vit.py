@@ -5,8 +5,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
-from htr_lightning.net.backbone import ResidualBackbone
-from htr_lightning.net.crnn import LockedDropout
+from htr_lightning.net.crnn import Backbone, CTCNet, LockedDropout
 from htr_lightning.net.span_mask import SpanMask
 
 
@@ -56,12 +55,9 @@ class Block(nn.Module):
         return x + self.dropout(self.mlp(self.norms[2](x)))
 
 
-class ViT(nn.Module):
+class ViT(CTCNet):
     """Convolutional stem, height collapsed by max-pooling, transformer encoder (Dosovitskiy et al., 2021,
     arXiv:2010.11929), linear CTC head; after HTR-VT (Li et al., 2024, arXiv:2409.08573).
-
-    A second head on the stem's features, used in training only, is the CTC shortcut of Retsinas et al. (2022,
-    arXiv:2404.11339).
 
     Args:
         classes: labels with the blank.
@@ -80,7 +76,7 @@ class ViT(nn.Module):
     def __init__(
         self,
         classes: int,
-        backbone: ResidualBackbone,
+        backbone: Backbone,
         width: int,
         depth: int,
         heads: int,
@@ -101,29 +97,6 @@ class ViT(nn.Module):
         self.dropout = LockedDropout(dropout)
         self.head = nn.ModuleList(nn.Linear(width, classes) for _ in range(patch))  # one a column of the token
         self.shortcut = nn.Conv1d(backbone.channels, classes, 3, padding=1) if shortcut else None
-
-    def forward(
-        self, images: Float[Tensor, "B 1 H W"], widths: Int[Tensor, " B"]
-    ) -> tuple[Float[Tensor, "B T C"], Int[Tensor, " B"]]:
-        """Frame logits and the count of frames of every line."""
-        columns, lengths = self._columns(images, widths)
-        return self._read(columns, lengths), lengths
-
-    def heads(
-        self, images: Float[Tensor, "B 1 H W"], widths: Int[Tensor, " B"]
-    ) -> tuple[list[Float[Tensor, "B T C"]], Int[Tensor, " B"]]:
-        """The logits of every head, the reading one first, for the loss."""
-        columns, lengths = self._columns(images, widths)
-        logits = [self._read(columns, lengths)]
-        if self.shortcut is not None:
-            logits.append(self.shortcut(columns.transpose(1, 2)).transpose(1, 2))
-        return logits, lengths
-
-    def _columns(
-        self, images: Float[Tensor, "B 1 H W"], widths: Int[Tensor, " B"]
-    ) -> tuple[Float[Tensor, "B T D"], Int[Tensor, " B"]]:
-        features, lengths = self.backbone(images, widths)
-        return features.amax(2).transpose(1, 2), lengths
 
     def _read(self, columns: Float[Tensor, "B T D"], lengths: Int[Tensor, " B"]) -> Float[Tensor, "B T C"]:
         frames = columns.shape[1]

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from conftest import shaken
 from torch import Tensor, nn
 from torchvision.models import mobilenet_v3_small
 
@@ -9,17 +10,6 @@ from htr_lightning.net.backbone import strided
 from htr_lightning.net.mobilenet import MobileNetBackbone
 
 STRIDES = [[2, 2], [2, 2], [2, 1], [2, 1]]
-
-
-def shaken(net: nn.Module) -> nn.Module:
-    """As after training: batch norms far from zero mean and unit variance."""
-    for module in net.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            nn.init.normal_(module.running_mean, 0, 0.5)
-            nn.init.uniform_(module.running_var, 0.3, 3.0)
-            nn.init.uniform_(module.weight, 0.5, 2.0)
-            nn.init.normal_(module.bias, 0, 0.5)
-    return net
 
 
 def torchvisions(ours: MobileNetBackbone, blocks: int) -> nn.Module:
