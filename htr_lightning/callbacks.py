@@ -167,7 +167,7 @@ class Report(Callback):
         sizes = {split: its["lines"] for split, its in pl_module.card["data"].items()}
         weights = sum(p.numel() for p in pl_module.parameters())
         console.print(
-            f"{weights / 1e6:.2f} M weights, {len(pl_module.codec.alphabet)} characters, lines: "
+            f"{weights / 1e6:.2f} M weights in {trainer.precision}, {len(pl_module.codec.alphabet)} characters, lines: "
             + ", ".join(f"{count} {split}" for split, count in sizes.items())
         )
         for split, its in pl_module.card["data"].items():

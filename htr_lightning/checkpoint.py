@@ -31,6 +31,23 @@ PACKAGE = "htr_lightning"
 READING = ("optimizer", "scheduler")  # parts of a model's config that reading does not need
 
 
+def fast_precision(accelerator: str) -> str:
+    """Lightning's name of the precision that trains fastest: "bf16-mixed" where the device computes in bfloat16 itself,
+    else "32-true". A processor that has to imitate bfloat16 takes three times as long with it.
+
+    Args:
+        accelerator: of the trainer.
+    """
+    if accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available():
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return "bf16-mixed" if native else "32-true"
+
+
+OmegaConf.register_new_resolver("fast_precision", fast_precision, replace=True)  # ${fast_precision:ACCELERATOR}
+
+
 def plain(config: DictConfig) -> dict[str, Any]:
     """A composed config as plain data, every interpolation resolved."""
     return OmegaConf.to_container(config, resolve=True)  # type: ignore[return-value]

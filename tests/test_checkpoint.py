@@ -12,7 +12,7 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 
-from htr_lightning.checkpoint import FORMAT, build, check_target, load, read, targets
+from htr_lightning.checkpoint import FORMAT, build, check_target, fast_precision, load, read, targets
 from htr_lightning.errors import InputError
 
 CONF = Path(__file__).parent.parent / "conf"
@@ -218,3 +218,13 @@ def test_direction_and_mirror_images_survive(tmp_path: Path, write_page: Callabl
     checkpoint: dict[str, Any] = {"state_dict": recognizer.state_dict()}
     recognizer.on_save_checkpoint(checkpoint)
     recognizer.on_load_checkpoint(checkpoint)  # resuming takes it
+
+
+@pytest.mark.parametrize(("bf16", "amx"), [(False, False), (True, False), (False, True)])
+def test_bfloat16_is_used_where_the_processor_has_it(monkeypatch: pytest.MonkeyPatch, bf16: bool, amx: bool) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)  # a GPU is no reason where training is on the CPU
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: True)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: bf16)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
+    assert fast_precision("cpu") == ("bf16-mixed" if bf16 or amx else "32-true")
+    assert fast_precision("gpu") == "bf16-mixed"
