@@ -22,7 +22,8 @@ from htr_lightning.errors import InputError
 from htr_lightning.evaluate import compose_train
 from htr_lightning.model.base import Recognizer
 from htr_lightning.model.classifier import Classifier
-from htr_lightning.model.ctc import CTCRecognizer, needed_frames
+from htr_lightning.model.ctc import CTCRecognizer
+from htr_lightning.model.line import needed_frames
 from htr_lightning.picture import augmentation_sheet
 from htr_lightning.text.codec import alphabet_of
 

@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from htr_lightning import checkpoint
 from htr_lightning.data.datamodule import LineDataModule
-from htr_lightning.decoder.ctc import Greedy
+from htr_lightning.decoder.autoregressive import Beam
 from htr_lightning.decoder.prefix_beam import PrefixBeam
 from htr_lightning.errors import InputError
 from htr_lightning.metrics.edits import EditCounts, EditTotals
@@ -150,9 +150,9 @@ def load(path: str, device: str = "auto", greedy: bool = False, alternatives: in
     """
     recognizer = checkpoint.load(path)
     if greedy:
-        recognizer.decoder = Greedy()
+        recognizer.set_greedy()
     if alternatives:
-        if not isinstance(getattr(recognizer, "decoder", None), PrefixBeam):
+        if not isinstance(getattr(recognizer, "decoder", None), PrefixBeam | Beam):
             raise InputError(f"{path}: has one reading a line; make a checkpoint with several by htr tune-decoder")
         recognizer.alternatives = alternatives
     try:

@@ -18,9 +18,9 @@ def test_every_line_model_reads_a_line_alone_as_in_a_batch(model: str) -> None:
     of = network(model)
     widths = [200, 199, 131, 64, 33, 18, 5, 2, 1]
     images, counts = of.ink(widths, 211)  # wider than the widest: `multiple` pads all of them
-    together, lengths = of.net(images, counts)
+    together, lengths, *_ = of.net(images, counts)
     for row, width in enumerate(widths):
-        (alone,), (length,) = of.net(images[row : row + 1, :, :, :width].contiguous(), counts[row : row + 1])
+        (alone,), (length,), *_ = of.net(images[row : row + 1, :, :, :width].contiguous(), counts[row : row + 1])
         assert lengths[row] == length
         torch.testing.assert_close(together[row, :length], alone[:length], atol=1e-4, rtol=0)
         assert alone.std() > 1e-3  # the comparison is of something

@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 CONF = Path(__file__).parent.parent / "conf"
 HYDRA_KEYS = {"_target_", "_partial_", "_convert_", "_recursive_", "_args_"}
 # Handed over by the program once it exists: the alphabet, the count of classes, parameters, the split.
-PARTIAL = {"alphabet", "classes", "params", "optimizer", "progress", "split", "channels"}
+PARTIAL = {"alphabet", "classes", "params", "optimizer", "progress", "split", "channels", "memory"}
 
 
 def names(group: str) -> list[str]:
@@ -63,13 +63,15 @@ def check_keys(config: dict[str, Any]) -> None:
         assert not missing, f"{path}: {node['_target_']} needs {missing}"
 
 
-@pytest.mark.parametrize("model", names("model"))
 @pytest.mark.parametrize("data", names("data"))
+@pytest.mark.parametrize(
+    "model", [m if m in ("crnn", "mlp") else pytest.param(m, marks=pytest.mark.slow) for m in names("model")]
+)
 def test_every_model_composes_with_every_data_and_every_key_is_a_parameter(model: str, data: str) -> None:
     check_keys(composed(f"model={model}", f"data={data}"))
 
 
-GROUPS = ("augment", "decoder", "optimizer", "scheduler", "trainer", "logger", "callbacks")
+GROUPS = ("model", "augment", "decoder", "optimizer", "scheduler", "trainer", "logger", "callbacks")
 
 
 @pytest.mark.parametrize("override", [f"{group}={name}" for group in GROUPS for name in names(group)])

@@ -102,6 +102,9 @@ class Recognizer(LightningModule, ABC):
     def decode(self, output: Any) -> list[Transcription]:
         """The text in the network's output."""
 
+    def set_greedy(self) -> None:
+        """Read by the likeliest label each time, whatever decoder there is."""
+
     def transcribe(self, images: Float[Tensor, "B 1 H W"], widths: Int[Tensor, " B"]) -> list[Transcription]:
         """The text of preprocessed images."""
         return self.decode(self.net(images, widths))

@@ -65,34 +65,50 @@ class CTCNet(nn.Module, ABC):
     """
 
     backbone: Backbone
+    channels: int  # of what `encode` gives
     shortcut: nn.Conv1d | None
 
     def forward(
         self, images: Float[Tensor, "B 1 H W"], widths: Int[Tensor, " B"]
     ) -> tuple[Float[Tensor, "B T C"], Int[Tensor, " B"]]:
         """Frame logits and the count of frames of every line."""
-        columns, lengths = self._columns(images, widths)
-        return self._read(columns, lengths), lengths
+        columns, lengths = self.columns(images, widths)
+        features, _ = self.encode(columns, lengths)
+        return self.label(features, columns.shape[1]), lengths
 
     def heads(
         self, images: Float[Tensor, "B 1 H W"], widths: Int[Tensor, " B"]
     ) -> tuple[list[Float[Tensor, "B T C"]], Int[Tensor, " B"]]:
         """The logits of every head, the reading one first, for the loss."""
-        columns, lengths = self._columns(images, widths)
-        logits = [self._read(columns, lengths)]
-        if self.shortcut is not None:
-            logits.append(self.shortcut(columns.transpose(1, 2)).transpose(1, 2))
-        return logits, lengths
+        columns, lengths = self.columns(images, widths)
+        features, _ = self.encode(columns, lengths)
+        return self.all_labels(features, columns), lengths
 
-    def _columns(
+    def columns(
         self, images: Float[Tensor, "B 1 H W"], widths: Int[Tensor, " B"]
     ) -> tuple[Float[Tensor, "B T D"], Int[Tensor, " B"]]:
+        """The backbone's features and their count of every line."""
         features, lengths = self.backbone(images, widths)
         return features.amax(2).transpose(1, 2), lengths
 
     @abstractmethod
-    def _read(self, columns: Float[Tensor, "B T D"], lengths: Int[Tensor, " B"]) -> Float[Tensor, "B T C"]:
-        """The logits of the reading head."""
+    def encode(
+        self, columns: Float[Tensor, "B T D"], lengths: Int[Tensor, " B"]
+    ) -> tuple[Float[Tensor, "B S M"], Int[Tensor, " B"]]:
+        """The columns with their context, and their count of every line."""
+
+    @abstractmethod
+    def label(self, features: Float[Tensor, "B S M"], frames: int) -> Float[Tensor, "B T C"]:
+        """The logits of the reading head, of so many frames."""
+
+    def all_labels(
+        self, features: Float[Tensor, "B S M"], columns: Float[Tensor, "B T D"]
+    ) -> list[Float[Tensor, "B T C"]]:
+        """The logits of every head, the reading one first."""
+        logits = [self.label(features, columns.shape[1])]
+        if self.shortcut is not None:
+            logits.append(self.shortcut(columns.transpose(1, 2)).transpose(1, 2))
+        return logits
 
 
 class CRNN(CTCNet):
@@ -121,7 +137,7 @@ class CRNN(CTCNet):
         mask_span: int = 8,
     ) -> None:
         super().__init__()
-        self.backbone = backbone
+        self.backbone, self.channels = backbone, 2 * hidden
         self.mask = SpanMask(mask_ratio, mask_span)
         sizes = [backbone.channels] + [2 * hidden] * layers
         self.recurrent = nn.ModuleList(BiLSTM(size, hidden) for size in sizes[:-1])
@@ -129,8 +145,13 @@ class CRNN(CTCNet):
         self.head = nn.Linear(sizes[-1], classes)
         self.shortcut = nn.Conv1d(backbone.channels, classes, 3, padding=1) if shortcut else None
 
-    def _read(self, columns: Float[Tensor, "B T D"], lengths: Int[Tensor, " B"]) -> Float[Tensor, "B T C"]:
+    def encode(
+        self, columns: Float[Tensor, "B T D"], lengths: Int[Tensor, " B"]
+    ) -> tuple[Float[Tensor, "B T M"], Int[Tensor, " B"]]:
         x = self.mask(columns, lengths)
         for layer in self.recurrent:
             x = layer(self.dropout(x), lengths)
-        return self.head(self.dropout(x))
+        return self.dropout(x), lengths
+
+    def label(self, features: Float[Tensor, "B T M"], frames: int) -> Float[Tensor, "B T C"]:
+        return self.head(features)

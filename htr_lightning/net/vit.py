@@ -5,6 +5,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
+from htr_lightning.net.attention import SelfAttention
 from htr_lightning.net.crnn import Backbone, CTCNet, LockedDropout
 from htr_lightning.net.span_mask import SpanMask
 
@@ -21,23 +22,6 @@ class Position(nn.Module):
         return self.conv((x * mask[:, :, None]).transpose(1, 2)).transpose(1, 2)
 
 
-class Attention(nn.Module):
-    """Multi-head self-attention (Vaswani et al., 2017, arXiv:1706.03762) that sees no padding."""
-
-    def __init__(self, width: int, heads: int) -> None:
-        super().__init__()
-        self.heads = heads
-        self.inputs = nn.Linear(width, 3 * width)
-        self.output = nn.Linear(width, width)
-
-    def forward(self, x: Float[Tensor, "B T D"], mask: Bool[Tensor, "B T"]) -> Float[Tensor, "B T D"]:
-        query, key, value = (
-            part.unflatten(2, (self.heads, -1)).transpose(1, 2) for part in self.inputs(x).chunk(3, dim=2)
-        )
-        seen = functional.scaled_dot_product_attention(query, key, value, attn_mask=mask[:, None, None, :])
-        return self.output(seen.transpose(1, 2).flatten(2))
-
-
 class Block(nn.Module):
     """Position, attention and a two-layer perceptron, each behind a layer norm and added to its input."""
 
@@ -45,7 +29,7 @@ class Block(nn.Module):
         super().__init__()
         self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(3))
         self.position = Position(width, kernel)
-        self.attention = Attention(width, heads)
+        self.attention = SelfAttention(width, heads)
         self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
         self.dropout = LockedDropout(dropout)
 
@@ -88,7 +72,7 @@ class ViT(CTCNet):
         shortcut: bool = True,
     ) -> None:
         super().__init__()
-        self.backbone = backbone
+        self.backbone, self.channels = backbone, width
         self.patch = patch
         self.mask = SpanMask(mask_ratio, mask_span)
         self.embed = nn.Linear(patch * backbone.channels, width)
@@ -98,7 +82,9 @@ class ViT(CTCNet):
         self.head = nn.ModuleList(nn.Linear(width, classes) for _ in range(patch))  # one a column of the token
         self.shortcut = nn.Conv1d(backbone.channels, classes, 3, padding=1) if shortcut else None
 
-    def _read(self, columns: Float[Tensor, "B T D"], lengths: Int[Tensor, " B"]) -> Float[Tensor, "B T C"]:
+    def encode(
+        self, columns: Float[Tensor, "B T D"], lengths: Int[Tensor, " B"]
+    ) -> tuple[Float[Tensor, "B S M"], Int[Tensor, " B"]]:
         frames = columns.shape[1]
         tokens = (frames + self.patch - 1) // self.patch
         x = functional.pad(self.mask(columns, lengths), (0, 0, 0, tokens * self.patch - frames))
@@ -106,5 +92,7 @@ class ViT(CTCNet):
         mask = torch.arange(tokens, device=x.device) * self.patch < lengths[:, None]
         for block in self.blocks:
             x = block(x, mask)
-        x = self.dropout(self.norm(x))
-        return torch.stack([head(x) for head in self.head], dim=2).flatten(1, 2)[:, :frames]
+        return self.dropout(self.norm(x)), (lengths + self.patch - 1) // self.patch
+
+    def label(self, features: Float[Tensor, "B S M"], frames: int) -> Float[Tensor, "B T C"]:
+        return torch.stack([head(features) for head in self.head], dim=2).flatten(1, 2)[:, :frames]

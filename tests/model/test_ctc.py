@@ -13,7 +13,8 @@ from htr_lightning.data.batch import Batch
 from htr_lightning.data.preprocess import FitHeight
 from htr_lightning.decoder.ctc import Greedy
 from htr_lightning.errors import InputError
-from htr_lightning.model.ctc import CTCRecognizer, ctc_loss, needed_frames
+from htr_lightning.model.ctc import CTCRecognizer
+from htr_lightning.model.line import ctc_loss, needed_frames
 from htr_lightning.text.normalize import Normalizer
 
 

@@ -4,10 +4,11 @@ import math
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from htr_lightning.net.attention import SelfAttention
 from htr_lightning.net.backbone import ResidualBackbone
-from htr_lightning.net.vit import Attention, ViT
+from htr_lightning.net.vit import ViT
 
 
 def vit(patch: int = 2, **others: float) -> ViT:
@@ -45,7 +46,7 @@ def test_a_line_alone_and_in_a_padded_batch_are_the_same(height: int, patch: int
 @torch.inference_mode()
 def test_attention_is_torchs_own() -> None:
     torch.manual_seed(0)
-    ours, theirs = Attention(12, 3), nn.MultiheadAttention(12, 3, batch_first=True)
+    ours, theirs = SelfAttention(12, 3), nn.MultiheadAttention(12, 3, batch_first=True)
     theirs.in_proj_weight.copy_(ours.inputs.weight)
     theirs.in_proj_bias.copy_(ours.inputs.bias)
     theirs.out_proj.load_state_dict(ours.output.state_dict())
@@ -68,8 +69,13 @@ def test_the_order_of_the_columns_matters() -> None:
     """Attention alone would read a line and its patches in another order alike."""
     net, x = vit(patch=1), torch.rand(1, 20, 12)
     order = torch.randperm(20)
-    there = net._read(x[:, order], torch.tensor([20]))
-    assert (there - net._read(x, torch.tensor([20]))[:, order]).abs().max() > 1e-3
+
+    def read(columns: Tensor) -> Tensor:
+        features, _ = net.encode(columns, torch.tensor([20]))
+        return net.label(features, 20)
+
+    there = read(x[:, order])
+    assert (there - read(x)[:, order]).abs().max() > 1e-3
 
 
 def test_gradient_reaches_every_parameter_and_masking_leaves_the_shortcut_alone() -> None:

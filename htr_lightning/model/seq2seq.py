@@ -1,0 +1,135 @@
+"""Recognition of lines by a decoder that writes one character after the other."""
+
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn import functional
+
+from htr_lightning.data.batch import Batch
+from htr_lightning.decoder.autoregressive import Greedy
+from htr_lightning.decoder.ctc import Hypothesis
+from htr_lightning.errors import InputError
+from htr_lightning.model.line import LineRecognizer
+from htr_lightning.net.encoder_decoder import EncoderDecoder, Seen
+
+BLANK, START, END = 0, 1, 2
+IGNORED = -100  # no label: torch's own mark
+
+
+class Written(NamedTuple):
+    """The decoder's state, labels written of each line and the most that it may have."""
+
+    state: Any
+    labels: Int[Tensor, " B"]
+    most: Int[Tensor, " B"]
+
+
+class Seq2SeqRecognizer(LineRecognizer):
+    """Characters one after the other until an end (Sutskever et al., 2014, arXiv:1409.3215), learned with teacher
+    forcing; with `ctc_weight` jointly with CTC (Watanabe et al., 2017, "Hybrid CTC/attention architecture for
+    end-to-end speech recognition", equation 13).
+
+    No line is given more labels than the encoder has places for it, so that writing always ends.
+
+    Args:
+        alphabet: the characters it can read.
+        net: called with the count of classes.
+        decoder: maps a step function and its first state to one hypothesis a line, see `decoder.autoregressive`.
+        label_smoothing: share of the probability that is spread over all labels (Szegedy et al., 2016,
+            arXiv:1512.00567).
+        token_noise: share of the characters written so far that are exchanged for random ones in training: the image
+            has to be looked at, and errors be lived with.
+        blank_paper: share of the training lines that are shown as empty paper and have no text.
+        ctc_weight: of the CTC loss beside that of the decoder, in [0, 1); 0 for a network without CTC heads.
+        others: see `LineRecognizer`.
+    """
+
+    specials = ("<blank>", "<start>", "<end>")
+    net: EncoderDecoder
+
+    def __init__(
+        self,
+        alphabet: Iterable[str],
+        net: Callable[[int], EncoderDecoder],
+        decoder: Callable[..., list[Hypothesis]],
+        label_smoothing: float = 0.1,
+        token_noise: float = 0.0,
+        blank_paper: float = 0.0,
+        ctc_weight: float = 0.0,
+        **others: Any,
+    ) -> None:
+        super().__init__(alphabet, decoder, **others)
+        self.net = net(len(self.codec))
+        if self.net.ctc != (ctc_weight > 0) or not 0 <= ctc_weight < 1:
+            raise InputError(
+                f"model.ctc_weight={ctc_weight} and model.net.ctc={self.net.ctc}: give a weight between 0 and 1 with "
+                "net.ctc=true, or 0 with net.ctc=false"
+            )
+        self.label_smoothing, self.token_noise, self.blank_paper = label_smoothing, token_noise, blank_paper
+        self.ctc_weight = ctc_weight
+
+    def loss(self, batch: Batch) -> Float[Tensor, ""]:
+        """Cross-entropy in nats per label, the end among them, weighed with the CTC loss in nats per character."""
+        targets = [self.target(text, id) for id, text in zip(batch.ids, batch.texts, strict=True)]
+        images = batch.images
+        if self.blank_paper > 0:
+            blank = torch.rand(len(targets)) < self.blank_paper
+            images = images * ~blank.to(images.device)[:, None, None, None]
+            targets = [[] if is_blank else target for target, is_blank in zip(targets, blank.tolist(), strict=True)]
+        seen = self.net(images, batch.widths)
+        before, after = (side.to(images.device) for side in _teaching(targets))
+        if self.token_noise > 0:
+            drawn = torch.rand(before.shape, device=before.device) < self.token_noise
+            random = torch.randint(len(self.specials), len(self.codec), before.shape, device=before.device)
+            before = torch.where(drawn & (before != START), random, before)
+        logits = self.net.decoder(seen.memory, seen.lengths, before).float()
+        loss = functional.cross_entropy(
+            logits.flatten(0, 1), after.flatten(), ignore_index=IGNORED, label_smoothing=self.label_smoothing
+        )
+        if not self.ctc_weight:
+            return loss
+        return (1 - self.ctc_weight) * loss + self.ctc_weight * self.ctc(seen.heads, seen.frames, batch.ids, targets)
+
+    def summed_loss(self, output: Seen, batch: Batch) -> tuple[Float[Tensor, ""], int]:
+        """The cross-entropy of the decoder without smoothing, and the labels, ends among them."""
+        targets = [self.known(text, id) for id, text in zip(batch.ids, batch.texts, strict=True)]
+        before, after = (side.to(output.memory.device) for side in _teaching(targets))
+        with torch.inference_mode(), torch.autocast(output.memory.device.type, enabled=False):
+            logits = self.net.decoder(output.memory, output.lengths, before)
+        loss = functional.cross_entropy(
+            logits.float().flatten(0, 1), after.flatten(), ignore_index=IGNORED, reduction="sum"
+        )
+        return loss, sum(len(target) + 1 for target in targets)
+
+    def decoding(self, output: Seen) -> tuple[Any, ...]:
+        state = self.net.decoder.start(output.memory, output.lengths)
+        start = torch.full_like(output.lengths, START)
+        first = Written(state, torch.zeros_like(output.lengths), output.lengths)
+        return self._step, first, self._reorder, start, END
+
+    def set_greedy(self) -> None:
+        self.decoder = Greedy(self.decoder.max_length)
+
+    def _step(self, tokens: Int[Tensor, " B"], written: Written) -> tuple[Float[Tensor, "B C"], Written]:
+        logits, state = self.net.decoder.step(tokens, written.state)
+        logits = logits.float()
+        logits[:, [BLANK, START]] = -torch.inf
+        logits[written.labels >= written.most, END + 1 :] = -torch.inf
+        return logits.log_softmax(1), Written(state, written.labels + 1, written.most)
+
+    def _reorder(self, written: Written, rows: Int[Tensor, " N"]) -> Written:
+        return Written(self.net.decoder.reorder(written.state, rows), written.labels[rows], written.most[rows])
+
+
+def _teaching(targets: list[list[int]]) -> tuple[Int[Tensor, "B L"], Int[Tensor, "B L"]]:
+    """What the decoder is given and what it is to say, padded: the labels behind a start, and before an end."""
+    before = torch.full((len(targets), 1 + max(map(len, targets), default=0)), START)
+    after = torch.full_like(before, IGNORED)
+    for row, target in enumerate(targets):
+        before[row, 1 : len(target) + 1] = torch.tensor(target, dtype=torch.long)
+        after[row, : len(target)] = torch.tensor(target, dtype=torch.long)
+        after[row, len(target)] = END
+    return before, after

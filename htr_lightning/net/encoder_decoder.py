@@ -1,0 +1,73 @@
+"""An encoder that looks and a decoder that writes."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
+
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from htr_lightning.net.crnn import CTCNet
+
+
+@runtime_checkable
+class CharacterDecoder(Protocol):
+    """Writes one label after the other, looking at a memory; see `TransformerDecoder` and `RecurrentDecoder`."""
+
+    def __call__(
+        self, memory: Float[Tensor, "B S M"], lengths: Int[Tensor, " B"], tokens: Int[Tensor, "B L"]
+    ) -> Float[Tensor, "B L C"]:
+        """The logits behind every token, none of which sees a later one (teacher forcing)."""
+        ...
+
+    def start(self, memory: Float[Tensor, "B S M"], lengths: Int[Tensor, " B"]) -> Any:
+        """The state before the first token."""
+        ...
+
+    def step(self, tokens: Int[Tensor, " B"], state: Any) -> tuple[Float[Tensor, "B C"], Any]:
+        """The logits behind one token more of every row, and the new state."""
+        ...
+
+    def reorder(self, state: Any, rows: Int[Tensor, " N"]) -> Any:
+        """The state whose row i is row `rows[i]` of the given one."""
+        ...
+
+
+class Seen(NamedTuple):
+    """What the encoder gives: the memory, and for training the logits of its CTC heads where it has any."""
+
+    memory: Float[Tensor, "B S M"]
+    lengths: Int[Tensor, " B"]
+    heads: list[Float[Tensor, "B T C"]]
+    frames: Int[Tensor, " B"]
+
+
+class EncoderDecoder(nn.Module):
+    """An encoder and a character decoder that attends to what it gives (Bahdanau et al., 2015, arXiv:1409.0473).
+
+    Args:
+        classes: labels with the specials.
+        encoder: called with the count of classes; a CTC network, whose features are the memory.
+        decoder: called with the counts of classes and of channels of the memory.
+        ctc: whether the encoder keeps its CTC heads, to learn from them too.
+    """
+
+    def __init__(
+        self,
+        classes: int,
+        encoder: Callable[[int], CTCNet],
+        decoder: Callable[[int, int], CharacterDecoder],
+        ctc: bool = False,
+    ) -> None:
+        super().__init__()
+        self.encoder = encoder(classes)
+        self.ctc = ctc
+        if not ctc:
+            self.encoder.head, self.encoder.shortcut = nn.Identity(), None
+        self.decoder = decoder(classes, self.encoder.channels)
+
+    def forward(self, images: Float[Tensor, "B 1 H W"], widths: Int[Tensor, " B"]) -> Seen:
+        """The memory of every line, and the frame logits of the CTC heads."""
+        columns, frames = self.encoder.columns(images, widths)
+        memory, lengths = self.encoder.encode(columns, frames)
+        heads = self.encoder.all_labels(memory, columns) if self.ctc else []
+        return Seen(memory, lengths, heads, frames)

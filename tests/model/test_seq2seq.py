@@ -1,0 +1,162 @@
+"""The loss of a recognizer that writes against its definition, and that writing ends."""
+
+import math
+from functools import partial
+
+import pytest
+import torch
+
+from htr_lightning.data.batch import Batch, collate
+from htr_lightning.data.preprocess import FitHeight
+from htr_lightning.decoder.autoregressive import Beam, Greedy
+from htr_lightning.errors import InputError
+from htr_lightning.model.line import ctc_loss
+from htr_lightning.model.seq2seq import END, START, Seq2SeqRecognizer
+from htr_lightning.net.backbone import ResidualBackbone
+from htr_lightning.net.crnn import CRNN
+from htr_lightning.net.encoder_decoder import EncoderDecoder
+from htr_lightning.net.recurrent_decoder import RecurrentDecoder
+from htr_lightning.net.transformer_decoder import TransformerDecoder
+from htr_lightning.text.normalize import Normalizer
+
+TRANSFORMER = partial(TransformerDecoder, width=24, depth=2, heads=3, dropout=0.0)
+RECURRENT = partial(RecurrentDecoder, width=24, attention=10, dropout=0.0)
+
+
+def recognizer(decoder=None, writer=TRANSFORMER, ctc: bool = False, **others) -> Seq2SeqRecognizer:
+    torch.manual_seed(0)
+
+    def net(classes: int) -> EncoderDecoder:
+        return EncoderDecoder(
+            classes,
+            lambda count: CRNN(count, ResidualBackbone([8, 12], [1, 1], [[2, 2], [2, 1]], 8), hidden=9, layers=1),
+            lambda count, channels: writer(count, channels),
+            ctc,
+        )
+
+    parts = {"normalizer": Normalizer(), "preprocess": FitHeight(16), "shortcut_weight": 0.3} | others
+    return Seq2SeqRecognizer("ab ", net, decoder or Greedy(50), **parts).eval()
+
+
+def batch(*texts: str) -> Batch:
+    torch.manual_seed(1)
+    ink = [torch.rand(1, 16, 60 + 7 * row) for row in range(len(texts))]
+    return collate([f"page/{row}" for row in range(len(texts))], ink, list(texts), [""] * len(texts))
+
+
+def loss(model: Seq2SeqRecognizer, given: Batch) -> float:
+    return float(model.loss(given).detach())
+
+
+@torch.no_grad()
+def log_probs(model: Seq2SeqRecognizer, given: Batch) -> list[torch.Tensor]:
+    """Of every line, the log-probabilities of all labels behind its start and each of its characters."""
+    seen = model.net(given.images, given.widths)
+    rows = []
+    for row, text in enumerate(given.texts):
+        tokens = torch.tensor([[START, *model.target(text, "x")]])
+        logits = model.net.decoder(seen.memory[row : row + 1], seen.lengths[row : row + 1], tokens)
+        rows.append(logits[0].log_softmax(1))
+    return rows
+
+
+@pytest.mark.parametrize("writer", [TRANSFORMER, RECURRENT])
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+def test_the_loss_is_the_smoothed_cross_entropy_of_labels_and_end(writer, smoothing: float) -> None:
+    model, given = recognizer(writer=writer, label_smoothing=smoothing), batch("ab", "", "b a b")
+    total, count = 0.0, 0
+    for text, rows in zip(given.texts, log_probs(model, given), strict=True):
+        for row, label in zip(rows, [*model.target(text, "x"), END], strict=True):
+            total -= (1 - smoothing) * float(row[label]) + smoothing * float(row.mean())
+            count += 1
+    assert loss(model, given) == pytest.approx(total / count, abs=1e-5)
+
+
+def test_the_validation_loss_has_no_smoothing_and_leaves_unknown_characters_out() -> None:
+    model, given = recognizer(label_smoothing=0.2), batch("ab", "bxa")
+    found, count = model.summed_loss(model._output(given), given)
+    expected = [-float(row[label]) for text, rows in zip(("ab", "ba"), log_probs(model, batch("ab", "ba")), strict=True)
+                for row, label in zip(rows, [*model.target(text, "x"), END], strict=True)]  # fmt: skip
+    assert count == 6
+    assert float(found) == pytest.approx(math.fsum(expected), abs=1e-4)
+
+
+def test_the_joint_loss_weighs_both() -> None:
+    model, given = recognizer(ctc=True, ctc_weight=0.25, label_smoothing=0.0), batch("ab", "b a")
+    seen = model.net(given.images, given.widths)
+    targets = [model.target(text, "x") for text in given.texts]
+    ctc = [float(ctc_loss(head.detach(), seen.frames, targets)) / 5 for head in seen.heads]
+    written = -sum(
+        float(row[label])
+        for text, rows in zip(given.texts, log_probs(model, given), strict=True)
+        for row, label in zip(rows, [*model.target(text, "x"), END], strict=True)
+    )
+    expected = 0.75 * written / 7 + 0.25 * (ctc[0] + 0.3 * ctc[1])
+    assert loss(model, given) == pytest.approx(expected, abs=1e-5)
+
+
+def test_blank_paper_has_no_text() -> None:
+    model = recognizer(blank_paper=1.0, label_smoothing=0.0)
+    one, other = batch("ab", "b"), batch("", "a b a")
+    assert loss(model, one) == pytest.approx(loss(model, other), abs=1e-6)
+    blank = one._replace(images=torch.zeros_like(one.images), texts=["", ""])
+    expected = -sum(float(rows[0, END]) for rows in log_probs(model, blank)) / 2
+    assert loss(model, one) == pytest.approx(expected, abs=1e-5)
+
+
+def test_noise_changes_what_the_decoder_is_told_but_not_what_it_is_to_say() -> None:
+    clear, noisy = recognizer(label_smoothing=0.0), recognizer(label_smoothing=0.0, token_noise=1.0)
+    assert loss(noisy, batch("", "")) == pytest.approx(loss(clear, batch("", "")), abs=1e-6)
+    assert loss(noisy, batch("abab", "ba")) != pytest.approx(loss(clear, batch("abab", "ba")), abs=1e-4)
+
+
+@pytest.mark.parametrize("writer", [TRANSFORMER, RECURRENT])
+@pytest.mark.parametrize("width", [8, 60, 750])
+def test_writing_ends_on_any_paper(writer, width: int) -> None:
+    """Even where the network never says the end: there are no more labels than places."""
+    model = recognizer(Greedy(10_000), writer)
+    with torch.no_grad():
+        model.net.decoder.head.bias[END] = -1e4
+        (blank,) = model.transcribe(torch.zeros(1, 1, 16, width), torch.tensor([width]))
+    assert len(blank.text) == -(-width // 4)
+    with torch.no_grad():
+        model.net.decoder.head.bias[END] = 1e4
+        (nothing,) = model.transcribe(torch.zeros(1, 1, 16, width), torch.tensor([width]))
+    assert nothing.text == ""
+
+
+@pytest.mark.parametrize("writer", [TRANSFORMER, RECURRENT])
+@pytest.mark.parametrize("decoder", [Greedy(30), Beam(1, 30), Beam(4, 30)], ids=["greedy", "beam1", "beam4"])
+def test_a_line_reads_the_same_alone_and_in_a_batch(writer, decoder: Greedy | Beam) -> None:
+    model, given = recognizer(decoder, writer).double(), batch(*[""] * 9)
+    given = given._replace(images=given.images.double())
+    with torch.no_grad():
+        for weight in model.net.parameters():
+            weight.mul_(3)  # as decided as a trained one, so that different lines read differently
+        model.net.decoder.head.bias[END] -= 5
+        together = model.transcribe(given.images, given.widths)
+        for row, width in enumerate(given.widths.tolist()):
+            (alone,) = model.transcribe(given.images[row : row + 1, ..., :width], given.widths[row : row + 1])
+            assert alone.text == together[row].text
+            assert alone.confidence == pytest.approx(together[row].confidence, abs=1e-5)
+    assert len({one.text for one in together}) > 1
+
+
+def test_a_beam_of_one_is_greedy_and_a_wide_one_gives_alternatives() -> None:
+    given, model = batch(*[""] * 5), recognizer(Beam(1, 30))
+    with torch.no_grad():
+        narrow = model.transcribe(given.images, given.widths)
+        model.set_greedy()
+        assert [one.text for one in model.transcribe(given.images, given.widths)] == [one.text for one in narrow]
+        model.decoder, model.alternatives = Beam(4, 30), 3
+        for one in model.transcribe(given.images, given.widths):
+            assert 1 <= len(one.alternatives) <= 3
+            assert one.text == one.alternatives[0].text
+            scores = [alternative.score for alternative in one.alternatives]
+            assert scores == sorted(scores, reverse=True)
+
+
+@pytest.mark.parametrize(("ctc", "weight"), [(False, 0.3), (True, 0.0), (True, 1.0)])
+def test_the_weight_and_the_heads_of_ctc_belong_together(ctc: bool, weight: float) -> None:
+    with pytest.raises(InputError, match=r"model\.ctc_weight"):
+        recognizer(ctc=ctc, ctc_weight=weight)
