@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from htr_lightning import checkpoint
 from htr_lightning.data.datamodule import LineDataModule
-from htr_lightning.decoder.ctc import Greedy
+from htr_lightning.decoder import autoregressive, ctc
 from htr_lightning.decoder.prefix_beam import PrefixBeam
 from htr_lightning.errors import InputError
 from htr_lightning.metrics.edits import EditCounts, EditTotals
@@ -149,10 +149,12 @@ def load(path: str, device: str = "auto", greedy: bool = False, alternatives: in
         InputError: see `checkpoint.load`; or there is no such device, or its decoder has no alternatives.
     """
     recognizer = checkpoint.load(path)
+    decoder = getattr(recognizer, "decoder", None)
     if greedy:
-        recognizer.decoder = Greedy()
+        steps = isinstance(decoder, autoregressive.Beam | autoregressive.Greedy)
+        recognizer.decoder = autoregressive.Greedy(decoder.max_length) if steps else ctc.Greedy()
     if alternatives:
-        if not isinstance(getattr(recognizer, "decoder", None), PrefixBeam):
+        if not isinstance(getattr(recognizer, "decoder", None), PrefixBeam | autoregressive.Beam):
             raise InputError(f"{path}: has one reading a line; make a checkpoint with several by htr tune-decoder")
         recognizer.alternatives = alternatives
     try:

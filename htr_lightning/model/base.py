@@ -83,6 +83,7 @@ class Recognizer(LightningModule, ABC):
         self.optimizer, self.scheduler = optimizer, scheduler
         self.unknown = unknown
         self.card: dict[str, Any] = {}  # what the checkpoint tells of itself, plain data
+        self.parts: dict[str, Any] = {}  # plain data that it is built from besides config and alphabet, if any
         self.counts, self.losses = EditCounts(), MeanLoss()
         self.totals: dict[str, EditTotals] = {}  # by split, as last measured
 
@@ -197,6 +198,8 @@ class Recognizer(LightningModule, ABC):
         metrics = {split: {**totals._asdict(), "cer": totals.cer, "wer": totals.wer}
                    for split, totals in self.totals.items()}  # fmt: skip
         checkpoint["htr"] = {**self.card, "metrics": metrics}
+        if self.parts:
+            checkpoint["parts"] = self.parts
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         own, loaded = self.state_dict(), checkpoint["state_dict"]
