@@ -136,7 +136,7 @@ class PretrainedTrOCRRecognizer(Recognizer):
 
     def decode(self, output: Float[Tensor, "B S D"]) -> list[Transcription]:
         start = torch.full((len(output),), self.start, device=output.device)
-        search = (self.net.step, (output, None), self.net.reorder, start, self.end)
+        search = (self.net.step, self.net.begin(output), self.net.reorder, start, self.end)
         if not self.alternatives:
             return [Transcription(*self._read(one)) for one in self.decoder(*search)]
         assert isinstance(self.decoder, Beam)

@@ -1,6 +1,7 @@
 """Where a pretrained TrOCR comes from: a folder that `transformers` wrote, or a repository of huggingface.co."""
 
 import json
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -35,6 +36,11 @@ def open_source(source: str) -> Source:
     package = transformers()
     folder = Path(source) if Path(source).is_dir() else _fetched(source)
     _check_kind(folder, source)
+    if not list(folder.glob("tokenizer.json")) and list(folder.glob("*.model")) and not find_spec("sentencepiece"):
+        raise InputError(
+            f"model.source={source}: its tokenizer is a sentencepiece file, which the package sentencepiece reads; pip "
+            "install sentencepiece protobuf (for the first start only: checkpoints carry the tokenizer)"
+        )
     package.logging.set_verbosity_error()  # what it would say of weights is checked here
     package.logging.disable_progress_bar()
     try:
@@ -44,11 +50,6 @@ def open_source(source: str) -> Source:
         tokenizer = package.AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         text = tokenizer.backend_tokenizer.to_str()
     except Exception as error:  # of damaged files every reader raises what it likes
-        if list(folder.glob("*.model")) and "sentencepiece" in str(error).lower():
-            raise InputError(
-                f"model.source={source}: its tokenizer is a sentencepiece file, which the package sentencepiece reads; "
-                "pip install sentencepiece protobuf (for the first start only: checkpoints carry the tokenizer)"
-            ) from None
         raise InputError(
             f"model.source={source}: cannot be opened ({_first_line(error)}); copy or download it again"
         ) from None

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
@@ -21,7 +22,7 @@ DECODER = (
     "tie_word_embeddings", "pad_token_id",
 )  # fmt: skip
 
-State = tuple[Tensor, Any]  # what the encoder saw, and the decoder's keys and values of the steps so far
+State = tuple[Tensor, Tensor, Any]  # what the encoder saw, which of its images each row is of, keys and values so far
 
 
 def transformers() -> Any:
@@ -97,19 +98,29 @@ class PretrainedTrOCR(nn.Module):
         """Of the token that follows each token, given those before it."""
         return self.decoder(tokens, encoder_hidden_states=memory, use_cache=False).logits
 
+    @staticmethod
+    def begin(memory: Float[Tensor, "B S D"]) -> State:
+        """The state before the first step."""
+        return memory, torch.arange(len(memory), device=memory.device), None
+
     def step(self, tokens: Int[Tensor, " B"], state: State) -> tuple[Float[Tensor, "B C"], State]:
-        """See `htr_lightning.decoder.autoregressive`; the state begins as `(memory, None)`."""
-        memory, cache = state
+        """See `htr_lightning.decoder.autoregressive`."""
+        memory, images, cache = state
         output = self.decoder(tokens[:, None], encoder_hidden_states=memory, past_key_values=cache, use_cache=True)
-        return output.logits[:, -1].float().log_softmax(1), (memory, output.past_key_values)
+        return output.logits[:, -1].float().log_softmax(1), (memory, images, output.past_key_values)
 
     @staticmethod
     def reorder(state: State, rows: Int[Tensor, " N"]) -> State:
         """See `htr_lightning.decoder.autoregressive`."""
-        memory, cache = state
+        memory, images, cache = state
+        moved = images[rows]
+        if not torch.equal(moved, images):  # else rows change places within an image, and all of them see the same
+            memory = memory[rows]
+            if cache is not None:
+                cache.cross_attention_cache.reorder_cache(rows)
         if cache is not None:
-            cache.reorder_cache(rows)
-        return memory[rows], cache
+            cache.self_attention_cache.reorder_cache(rows)
+        return memory, moved, cache
 
 
 def _config(kind: Any, settings: Mapping[str, Any], keys: tuple[str, ...]) -> Any:

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from htr_lightning.data.batch import Batch, collate
 from htr_lightning.data.squash import Squash
 from htr_lightning.decoder.autoregressive import Beam, Greedy
 from htr_lightning.errors import InputError
+from htr_lightning.model import trocr_source
 from htr_lightning.model.base import Recognizer
 from htr_lightning.model.trocr_pretrained import IGNORED, PretrainedTrOCRRecognizer, marked
 from htr_lightning.net.pretrained import PretrainedTrOCR
@@ -210,7 +212,7 @@ def test_a_line_alone_reads_as_in_a_batch_and_every_line_ends(source: Path) -> N
     assert len({one.hypothesis for one in together}) > 1
     short = recognizer_of(source, decoder=Greedy(3))
     with torch.inference_mode():
-        state = short.net(batch.images, batch.widths), None
+        state = short.net.begin(short.net(batch.images, batch.widths))
         found = short.decoder(short.net.step, state, short.net.reorder, torch.full((len(TEXTS),), 2), 2)
     assert max(len(one.ids) for one in found) == 3
     assert all(0 < one.confidence <= 1 for one in together if one.hypothesis)
@@ -225,13 +227,10 @@ def test_a_beam_of_one_is_greedy_and_a_wide_one_finds_likelier_texts(source: Pat
         scores = [alternative.score for alternative in one.alternatives]
         assert scores == sorted(scores, reverse=True)
         assert len({alternative.text for alternative in one.alternatives}) == len(one.alternatives) > 1
-    start = torch.full((len(TEXTS),), 2)
+    net, start = recognizer.net, torch.full((len(TEXTS),), 2)
     with torch.inference_mode():
-        state = recognizer.net(batch.images, batch.widths), None
-        found = [
-            decoder(recognizer.net.step, state, recognizer.net.reorder, start, 2)
-            for decoder in (Greedy(20), Beam(8, 20))
-        ]
+        memory = net(batch.images, batch.widths)
+        found = [search(net.step, net.begin(memory), net.reorder, start, 2) for search in (Greedy(20), Beam(8, 20))]
     assert sum(one.log_prob for one in found[1]) > sum(one.log_prob for one in found[0])
 
 
@@ -292,9 +291,41 @@ def test_a_source_that_is_not_there_or_no_trocr_is_told_in_a_line(
         with pytest.raises(InputError, match=told_of) as told:
             recognizer_of(broken)
         assert "\n" not in str(told.value)
+    (broken / "sentencepiece.bpe.model").touch()
+    monkeypatch.setattr(trocr_source, "find_spec", lambda package: None)
+    with pytest.raises(InputError, match="pip install sentencepiece"):
+        recognizer_of(broken)
+    shutil.copyfile(source / "tokenizer.json", broken / "tokenizer.json")
     (broken / "model.safetensors").write_bytes(b"nothing")
     with pytest.raises(InputError, match="cannot be opened"):
         recognizer_of(broken)
+
+
+def test_a_repository_is_fetched_once_and_with_one_set_of_weights(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import huggingface_hub as hub
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    asked: list[Any] = []
+
+    def snapshot(name: str, local_files_only: bool = False, **how: Any) -> str:
+        if local_files_only and not asked:
+            raise LocalEntryNotFoundError("not here")
+        asked.append(how.get("allow_patterns"))
+        return str(source)
+
+    class Api:
+        def model_info(self, name: str, timeout: float) -> Any:
+            names = ["README.md", "pytorch_model.bin", "model.safetensors", "config.json"]
+            return SimpleNamespace(siblings=[SimpleNamespace(rfilename=name) for name in names])
+
+    monkeypatch.setattr(hub, "snapshot_download", snapshot)
+    monkeypatch.setattr(hub, "HfApi", Api)
+    recognizer_of("somebody/trocr")
+    assert asked == [["*.json", "*.txt", "*.model", "model.safetensors"]]
+    recognizer_of("somebody/trocr")
+    assert asked[1] is None  # from the cache
 
 
 def test_without_the_package_its_extra_is_named(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
