@@ -28,7 +28,7 @@ from htr_lightning.text.codec import name
 
 FORMAT = 1  # raised when a reader of the old format could misread the new one
 PACKAGE = "htr_lightning"
-READING = ("optimizer", "scheduler")  # parts of a model's config that reading does not need
+TRAINING = ("optimizer", "scheduler", "source")  # keys of a model's config that reading does not need
 
 
 def fast_precision(accelerator: str) -> str:
@@ -62,8 +62,10 @@ def build(config: DictConfig) -> tuple[LineDataModule, Recognizer]:
     settings = plain(config)
     data: LineDataModule = instantiate(settings["data"], _convert_="all")
     alphabet = data.alphabet
+    before = settings.get("resume") or settings.get("start")
+    parts = read(before).get("parts", {}) if before and "source" in settings["model"] else {}
     try:
-        recognizer: Recognizer = instantiate(settings["model"], _convert_="all")(alphabet=alphabet)
+        recognizer: Recognizer = instantiate(settings["model"], _convert_="all")(alphabet=alphabet, **parts)
     except TypeError as error:
         if "unexpected keyword argument" not in str(error):
             raise
@@ -73,9 +75,9 @@ def build(config: DictConfig) -> tuple[LineDataModule, Recognizer]:
     recognizer.card = {
         "format": FORMAT,
         "alphabet": recognizer.codec.alphabet,
-        "model": {key: value for key, value in settings["model"].items() if key not in READING},
+        "model": {key: value for key, value in settings["model"].items() if key not in TRAINING},
         "training": {key: value for key, value in settings.items() if key != "model"}
-        | {key: settings["model"].get(key) for key in READING},
+        | {key: settings["model"][key] for key in TRAINING if key in settings["model"]},
         "data": {split: describe(data, split) for split in SPLITS},
         "metric": DEFINITION,
         "commit": git_commit(),
@@ -149,7 +151,10 @@ def load(path: str | Path, allow: Sequence[str] = ()) -> Recognizer:
     for target in targets(card.get("model")):
         check_target(target, allow, str(path))
     try:
-        recognizer: Recognizer = instantiate(card["model"], _convert_="all")(alphabet=card["alphabet"])
+        model = {key: value for key, value in card["model"].items() if key not in TRAINING}
+        recognizer: Recognizer = instantiate(model, _convert_="all")(
+            alphabet=card["alphabet"], **content.get("parts", {})
+        )
         recognizer.load_state_dict(content["state_dict"])
         if "language" in content:  # `htr tune-decoder` put it there
             recognizer.set_language(Language.from_plain(content["language"]))
@@ -237,6 +242,7 @@ def git_commit() -> str | None:
 
 def versions() -> dict[str, str]:
     """Versions of Python and the packages a result depends on."""
-    packages = ("torch", "lightning", "torchmetrics", "hydra-core", "editdistance", "numpy", "opencv-python-headless")
+    packages = ("torch", "lightning", "torchmetrics", "hydra-core", "editdistance", "numpy", "opencv-python-headless",
+                "transformers")  # fmt: skip
     found = {p: metadata.version(p) for p in packages if any(metadata.distributions(name=p))}
     return {"htr_lightning": __version__, "python": platform.python_version()} | found

@@ -14,6 +14,7 @@ from htr_lightning.data.outline import outline
 from htr_lightning.data.preprocess import FitCore, FitHeight
 from htr_lightning.data.reader.page_xml import cut_line, open_page
 from htr_lightning.data.sampler import LineBatches
+from htr_lightning.data.squash import Squash
 from htr_lightning.errors import InputError
 from htr_lightning.model.base import Recognizer, Transcription
 
@@ -148,7 +149,7 @@ def _read(recognizer: Recognizer, chunk: Sequence[tuple[Reading, UInt8[ndarray, 
         alone = readings[number].line is None
         if (
             alone
-            and isinstance(recognizer.preprocess, FitHeight | FitCore)
+            and isinstance(recognizer.preprocess, FitHeight | FitCore | Squash)
             and image.shape[0] >= max(PAGE_ROWS, image.shape[1] / 2)
         ):
             note = (

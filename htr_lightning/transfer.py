@@ -66,7 +66,9 @@ def class_weights(recognizer: Recognizer) -> set[str]:
     """Names of the weights that have a row for each class: those that grow with the alphabet."""
     spare = next(chr(code) for code in range(0xE000, 0xF8FF) if chr(code) not in recognizer.codec.alphabet)
     with torch.device("meta"):
-        wider = instantiate(recognizer.card["model"], _convert_="all")(alphabet=[*recognizer.codec.alphabet, spare])
+        wider = instantiate(recognizer.card["model"], _convert_="all")(
+            alphabet=[*recognizer.codec.alphabet, spare], **recognizer.parts
+        )
     own = recognizer.state_dict()
     return {name for name, weight in wider.state_dict().items() if weight.shape != own[name].shape}
 

@@ -37,6 +37,16 @@ class Transcription(NamedTuple):
     alternatives: tuple[Alternative, ...] = ()  # the best first, where they were asked for
 
 
+def best_of(alternatives: Iterable[Alternative]) -> Transcription:
+    """The first of some readings, with those that differ from each other beside it: a space more at an end, which the
+    normaliser takes away, is no other text."""
+    different: dict[str, Alternative] = {}
+    for one in alternatives:
+        different.setdefault(one.text, one)
+    found = tuple(different.values())
+    return Transcription(found[0].text, found[0].confidence, found)
+
+
 class Prediction(NamedTuple):
     """A transcription beside its reference."""
 
@@ -83,6 +93,7 @@ class Recognizer(LightningModule, ABC):
         self.optimizer, self.scheduler = optimizer, scheduler
         self.unknown = unknown
         self.card: dict[str, Any] = {}  # what the checkpoint tells of itself, plain data
+        self.parts: dict[str, Any] = {}  # plain data that it is built from besides config and alphabet, if any
         self.counts, self.losses = EditCounts(), MeanLoss()
         self.totals: dict[str, EditTotals] = {}  # by split, as last measured
 
@@ -200,6 +211,8 @@ class Recognizer(LightningModule, ABC):
         metrics = {split: {**totals._asdict(), "cer": totals.cer, "wer": totals.wer}
                    for split, totals in self.totals.items()}  # fmt: skip
         checkpoint["htr"] = {**self.card, "metrics": metrics}
+        if self.parts:
+            checkpoint["parts"] = self.parts
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         own, loaded = self.state_dict(), checkpoint["state_dict"]

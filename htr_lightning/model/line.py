@@ -15,7 +15,7 @@ from torch.nn import functional
 from htr_lightning.decoder.ctc import BLANK, Hypothesis
 from htr_lightning.decoder.language import Language
 from htr_lightning.errors import InputError
-from htr_lightning.model.base import Alternative, Recognizer, Transcription
+from htr_lightning.model.base import Alternative, Recognizer, Transcription, best_of
 from htr_lightning.text.codec import Codec
 from htr_lightning.text.direction import DIRECTIONS, logical, visual, visual_alphabet
 
@@ -95,15 +95,11 @@ class LineRecognizer(Recognizer):
         given = self.decoding(output)
         if not self.alternatives:
             return [Transcription(self.text(h), h.confidence) for h in self.decoder(*given)]
-        read = []
-        for some in self.decoder.n_best(*given, self.alternatives):
-            different: dict[str, Alternative] = {}  # a space more at an end is no other text
-            for one in some:
-                text = self.normalizer(self.text(one))
-                different.setdefault(text, Alternative(text, one.confidence, one.score))
-            found = tuple(different.values())
-            read.append(Transcription(found[0].text, found[0].confidence, found))
-        return read
+        several = self.decoder.n_best(*given, self.alternatives)
+        return [
+            best_of(Alternative(self.normalizer(self.text(one)), one.confidence, one.score) for one in some)
+            for some in several
+        ]
 
     def ctc(
         self, heads: list[Float[Tensor, "B T C"]], frames: Int[Tensor, " B"], ids: list[str], targets: list[list[int]]

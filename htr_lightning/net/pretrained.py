@@ -1,0 +1,130 @@
+"""TrOCR's network: an image transformer and a text transformer of the package `transformers`."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from htr_lightning.errors import InputError
+
+# What these classes are built from; nothing else of a config is kept or taken: it may name code to fetch and run.
+ENCODER = (
+    "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "hidden_act",
+    "hidden_dropout_prob", "attention_probs_dropout_prob", "layer_norm_eps", "image_size", "patch_size",
+    "num_channels", "qkv_bias",
+)  # fmt: skip
+DECODER = (
+    "vocab_size", "d_model", "decoder_layers", "decoder_attention_heads", "decoder_ffn_dim", "activation_function",
+    "max_position_embeddings", "dropout", "attention_dropout", "activation_dropout", "decoder_layerdrop",
+    "scale_embedding", "use_learned_position_embeddings", "layernorm_embedding", "cross_attention_hidden_size",
+    "tie_word_embeddings", "pad_token_id",
+)  # fmt: skip
+
+State = tuple[Tensor, Tensor, Any]  # what the encoder saw, which of its images each row is of, keys and values so far
+
+
+def transformers() -> Any:
+    """The package, which takes seconds to import and which only this model needs.
+
+    Raises:
+        InputError: it is not installed.
+    """
+    try:
+        import transformers as package
+    except ImportError:
+        raise InputError(
+            "model=trocr_pretrained: the package transformers is not installed; pip install 'htr-lightning[trocr]'"
+        ) from None
+    return package
+
+
+class PretrainedTrOCR(nn.Module):
+    """Encoder (Dosovitskiy et al., 2021, arXiv:2010.11929; Touvron et al., 2021, arXiv:2012.12877) and decoder with
+    cross-attention (Li et al., 2021, "TrOCR", arXiv:2109.10282); its weights come from elsewhere.
+
+    Args:
+        encoder: settings of the encoder, see `ENCODER`, and "model_type": "vit" or "deit".
+        decoder: settings of the decoder, see `DECODER`.
+        dropout: probability in the decoder; None: as in its settings.
+        gradient_checkpointing: whether layers are computed again in the backward pass, for less memory.
+
+    Raises:
+        InputError: `transformers` is not installed, or the encoder is of another kind.
+        ValueError: a setting is of no use.
+    """
+
+    def __init__(
+        self,
+        encoder: Mapping[str, Any],
+        decoder: Mapping[str, Any],
+        dropout: float | None = None,
+        gradient_checkpointing: bool = False,
+    ) -> None:
+        super().__init__()
+        package = transformers()
+        kinds = {
+            "vit": (package.ViTConfig, package.ViTModel),
+            "deit": (package.DeiTConfig, package.DeiTModel),
+        }
+        if encoder.get("model_type") not in kinds:
+            raise InputError(f"the encoder is a {encoder.get('model_type')}; TrOCR has one of {', '.join(kinds)}")
+        settings, kind = kinds[encoder["model_type"]]
+        further = {} if dropout is None else {"dropout": dropout}
+        from transformers.initialization import no_init_weights  # no part of what the package itself exports
+
+        with no_init_weights():  # all weights are loaded
+            self.encoder = kind(_config(settings, encoder, ENCODER), add_pooling_layer=False)
+            self.decoder = package.TrOCRForCausalLM(_config(package.TrOCRConfig, {**decoder, **further}, DECODER))
+        words, places = self.decoder.model.decoder.embed_tokens, self.decoder.model.decoder.embed_positions
+        if decoder["tie_word_embeddings"]:
+            self.decoder.output_projection.weight = words.weight
+        if not decoder["use_learned_position_embeddings"]:  # they would stay behind when the network moves to a device
+            table = places.weights
+            del places.weights
+            places.register_buffer("weights", table, persistent=False)
+        if gradient_checkpointing:
+            for part in (self.encoder, self.decoder):  # it has the longer name in newer versions of the package
+                enable = getattr(part, "activation_checkpointing_enable", None) or part.gradient_checkpointing_enable
+                enable({"use_reentrant": False})
+
+    def forward(self, images: Float[Tensor, "B 1 H W"], widths: Int[Tensor, " B"]) -> Float[Tensor, "B S D"]:
+        """What the decoder looks at. Images are of one size, so widths do not matter."""
+        grey = (1 - 2 * images).expand(-1, 3, -1, -1)  # paper 1 and ink -1, as (grey - 0.5) / 0.5
+        return self.encoder(grey).last_hidden_state
+
+    def logits(self, memory: Float[Tensor, "B S D"], tokens: Int[Tensor, "B L"]) -> Float[Tensor, "B L C"]:
+        """Of the token that follows each token, given those before it."""
+        return self.decoder(tokens, encoder_hidden_states=memory, use_cache=False).logits
+
+    @staticmethod
+    def begin(memory: Float[Tensor, "B S D"]) -> State:
+        """The state before the first step."""
+        return memory, torch.arange(len(memory), device=memory.device), None
+
+    def step(self, tokens: Int[Tensor, " B"], state: State) -> tuple[Float[Tensor, "B C"], State]:
+        """See `htr_lightning.decoder.autoregressive`."""
+        memory, images, cache = state
+        output = self.decoder(tokens[:, None], encoder_hidden_states=memory, past_key_values=cache, use_cache=True)
+        return output.logits[:, -1].float().log_softmax(1), (memory, images, output.past_key_values)
+
+    @staticmethod
+    def reorder(state: State, rows: Int[Tensor, " N"]) -> State:
+        """See `htr_lightning.decoder.autoregressive`."""
+        memory, images, cache = state
+        moved = images[rows]
+        if not torch.equal(moved, images):  # else rows change places within an image, and all of them see the same
+            memory = memory[rows]
+            if cache is not None:
+                cache.cross_attention_cache.reorder_cache(rows)
+        if cache is not None:
+            cache.self_attention_cache.reorder_cache(rows)
+        return memory, moved, cache
+
+
+def _config(kind: Any, settings: Mapping[str, Any], keys: tuple[str, ...]) -> Any:
+    try:
+        return kind(**{key: settings[key] for key in keys if key in settings})
+    except Exception as error:  # the package has classes of its own for a value that is of no use
+        raise ValueError(f"{kind.__name__}: {' '.join(str(error).split())}") from None
