@@ -35,7 +35,7 @@ Way = Annotated[
     typer.Option(help="How several checkpoints vote: mean posterior of every frame, or of readings, by rover"),
 ]
 Views = Annotated[int, typer.Option("--tta", min=1, help="Read every line so many times, a little changed, and vote")]
-Temperature = Annotated[float | None, typer.Option(min=0.01, help="Of the confidences, as htr calibrate prints it")]
+Scale = Annotated[str | None, typer.Option(help="SLOPE,BIAS of the confidences, as htr calibrate prints them")]
 
 
 @typer_app.callback(invoke_without_command=True)
@@ -59,7 +59,7 @@ def transcribe(
     n_best: Annotated[int, typer.Option(min=0, help="Readings of each line, for --format jsonl")] = 0,
     vote: Way = None,
     tta: Views = 1,
-    temperature: Temperature = None,
+    calibration: Scale = None,
     device: Device = "auto",
 ) -> None:
     """Print the text of images and pages, a line a line."""
@@ -73,7 +73,7 @@ def transcribe(
     checkpoints, names = _checkpoints(checkpoint, files)
     if not names:
         raise InputError(f"{checkpoints[-1]}: there is nothing to read; name images or pages behind the checkpoints")
-    recognizer = load_all(checkpoints, device, greedy, n_best, vote, tta, temperature)
+    recognizer = load_all(checkpoints, device, greedy, n_best, vote, tta, calibration)
     sources, faults = find_sources(names)
     if format == "page" and out is None and len(sources) > 1:
         raise InputError(f"--format page with {len(sources)} files: name a folder for them with --out")
@@ -139,18 +139,19 @@ def evaluate(
     greedy: OnlyGreedy = False,
     vote: Way = None,
     tta: Views = 1,
-    temperature: Temperature = None,
+    calibration: Scale = None,
     device: Device = "auto",
 ) -> None:
     """Measure a checkpoint, or several that vote, on a split: predictions.jsonl and metrics.json."""
     from htr_lightning.checkpoint import describe
-    from htr_lightning.evaluate import calibration, data_for, load_all, make_folder, write
+    from htr_lightning.evaluate import calibration as errors
+    from htr_lightning.evaluate import data_for, load_all, make_folder, write
     from htr_lightning.evaluate import evaluate as measure
     from htr_lightning.metrics.calibration import DEFINITION
     from htr_lightning.model.ensemble import Rover
 
     checkpoints, given = _checkpoints(checkpoint, overrides or [])
-    recognizer = load_all(checkpoints, device, greedy, 0, vote, tta, temperature)
+    recognizer = load_all(checkpoints, device, greedy, 0, vote, tta, calibration)
     data = data_for(recognizer, given)
     lines = describe(data, split)
     votes = len(checkpoints) > 1 or tta > 1
@@ -164,14 +165,14 @@ def evaluate(
         "checkpoint": checkpoints if votes else checkpoint,
         "split": split,
         "data": lines,
-        "temperature": recognizer.temperature,
+        "calibration": recognizer.calibration,
         "definition": recognizer.card["metric"] | DEFINITION,
     }
     if votes:
         about["vote"] = {"way": "rover" if isinstance(recognizer, Rover) else "frames", "views": tta}
     write(folder, predictions, totals, about)
     print(f"CER {totals.cer:.2%}  WER {totals.wer:.2%}  {totals.edits} edits / {totals.characters} characters "
-          f"in {totals.lines} lines  ECE {calibration(predictions)['ece']:.2%} -> {folder}")  # fmt: skip
+          f"in {totals.lines} lines  ECE {errors(predictions)['ece']:.2%} -> {folder}")  # fmt: skip
 
 
 @typer_app.command()
@@ -183,9 +184,9 @@ def calibrate(
     tta: Views = 1,
     device: Device = "auto",
 ) -> None:
-    """Make confidences probabilities, by one temperature fitted on the validation lines; texts stay as they are.
+    """Make confidences probabilities, on a scale fitted on the validation lines; texts stay as they are.
 
-    That of one checkpoint is written into a copy of it, that of a vote is printed, for --temperature.
+    That of one checkpoint is written into a copy of it, that of a vote is printed, for --calibration.
     """
     from htr_lightning import calibrate as verb
     from htr_lightning.checkpoint import describe
@@ -195,9 +196,9 @@ def calibrate(
     checkpoints, given = _checkpoints(checkpoint, overrides or [])
     votes = len(checkpoints) > 1 or tta > 1
     if votes and out is not None:
-        raise InputError(f"--out {out}: a vote is no checkpoint; its temperature is printed, leave --out away")
+        raise InputError(f"--out {out}: a vote is no checkpoint; its scale is printed, leave --out away")
     out = out or Path(checkpoint).with_name(f"{Path(checkpoint).stem}-calibrated.ckpt")
-    recognizer = load_all(checkpoints, device, False, 0, vote, tta, 1.0)
+    recognizer = load_all(checkpoints, device, False, 0, vote, tta, "1,0")
     if not votes:
         _writable(out)  # before the work, not after it
     data = data_for(recognizer, given)
@@ -205,11 +206,12 @@ def calibrate(
     with _progress("reading", lines["lines"]) as progress:
         predictions, _ = measure(recognizer, data, "val", lambda count: progress.advance(progress.task_ids[0], count))
     found = verb.calibrate(predictions)
-    print(f"{lines['lines']} validation lines: temperature {found.temperature:.3g}, "
+    scale = f"{found.scale.slope:.3f},{found.scale.bias:.3f}"
+    print(f"{lines['lines']} validation lines: calibration {scale}, "
           f"ECE of characters {found.before['ece']:.2%} -> {found.after['ece']:.2%}, "
           f"of lines {found.before['line_ece']:.2%} -> {found.after['line_ece']:.2%}")  # fmt: skip
     if votes:
-        print(f"--temperature {found.temperature:.3g}")
+        print(f"--calibration {scale}")
     else:
         verb.write(checkpoint, out, found, lines)
         print(out)

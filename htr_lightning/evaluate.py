@@ -19,7 +19,7 @@ from htr_lightning.data.sampler import LineBatches
 from htr_lightning.decoder.ctc import Greedy
 from htr_lightning.decoder.prefix_beam import PrefixBeam
 from htr_lightning.errors import InputError
-from htr_lightning.metrics.calibration import calibration_error, character_trials, line_trial
+from htr_lightning.metrics.calibration import calibration_error, character_trials, checked_scale, line_trial
 from htr_lightning.metrics.edits import EditCounts, EditTotals
 from htr_lightning.model.base import Prediction, Recognizer, Transcriber, Transcription
 from htr_lightning.model.ensemble import Rover, vote
@@ -202,7 +202,7 @@ def load_all(
     alternatives: int = 0,
     way: str | None = None,
     views: int = 1,
-    temperature: float | None = None,
+    scale: str | None = None,
 ) -> Transcriber:
     """A checkpoint's recognizer, or several that vote.
 
@@ -211,7 +211,7 @@ def load_all(
         device, greedy, alternatives: see `load`.
         way: see `model.ensemble.vote`; None for "auto".
         views: of each line, see `net.view`.
-        temperature: of the confidences, in place of the checkpoint's own.
+        scale: SLOPE,BIAS of the confidences, in place of the checkpoint's own.
 
     Raises:
         InputError: see `load` and `model.ensemble.vote`; or there is nothing to vote.
@@ -224,6 +224,9 @@ def load_all(
         recognizer = vote(members, paths, way or "auto", views)
     if alternatives and isinstance(recognizer, Rover):
         raise InputError("--n-best: a vote by rover has one reading a line; leave it away, or vote with --vote frames")
-    if temperature is not None:
-        recognizer.temperature = temperature
+    if scale is not None:
+        try:
+            recognizer.calibration = checked_scale(scale.split(","))
+        except ValueError:
+            raise InputError(f"--calibration {scale}: give SLOPE,BIAS, as htr calibrate prints them") from None
     return recognizer

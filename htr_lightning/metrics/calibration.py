@@ -1,4 +1,4 @@
-"""Whether confidences are probabilities, and one scalar that makes them so."""
+"""Whether confidences are probabilities, and the scale on which they are."""
 
 import math
 from collections.abc import Sequence
@@ -6,14 +6,35 @@ from typing import NamedTuple
 
 import editdistance
 import numpy as np
+from jaxtyping import Float
+from numpy import ndarray
 
 DEFINITION = {
     "ece": "expected calibration error of characters: in 15 equal bins of the confidence, | right - expected | summed "
     "/ trials; a line is as many trials as characters were read, at least 1, each edit makes one of them wrong",
     "line_ece": "the same with one trial a line, right if it has no edit, at confidence ** characters read",
 }
-LEAST, MOST = 0.1, 10.0  # temperatures that a fit can give: of lines that are all right none is the best
 NEAR = 1e-7  # to 0 and 1, where log-odds end
+LEAST = 0.01  # slope that a fit gives: the order of confidences stays
+
+
+class Scale(NamedTuple):
+    """Platt scaling: log-odds are multiplied by a slope and moved by a bias (Platt, 1999, "Probabilistic outputs for
+    support vector machines"; Guo et al., 2017, section 4.1).
+
+    A slope alone is the temperature scaling of two outcomes, right and wrong. It does not do for a vote: where two of
+    three readings agree on a character its share is near one half, which no temperature moves, but it is mostly right.
+    """
+
+    slope: float = 1.0
+    bias: float = 0.0
+
+    def __call__(self, probability: float) -> float:
+        """The probability on this scale; the default one leaves it as it is."""
+        if self == (1, 0):
+            return probability
+        odds = max(-700.0, self.slope * _log_odds(probability) + self.bias)
+        return 1 / (1 + math.exp(-odds))
 
 
 class Trials(NamedTuple):
@@ -46,38 +67,39 @@ def calibration_error(trials: Sequence[Trials], bins: int = 15) -> float:
     return math.fsum(map(abs, gaps)) / max(1, sum(count for _, _, count in trials))
 
 
-def tempered(probability: float, temperature: float) -> float:
-    """A probability whose log-odds are divided by a temperature; 1 leaves it as it is.
-
-    That is the temperature scaling of Guo et al. for the two outcomes right and wrong; it keeps the order.
-    """
-    if temperature == 1:
-        return probability
-    return 1 / (1 + math.exp(-_log_odds(probability) / temperature))
+def checked_scale(values: Sequence[float | str]) -> Scale:
+    """A slope and a bias; raises ValueError where they are none."""
+    slope, bias = map(float, values)
+    if not 0 < slope < math.inf or not math.isfinite(bias):
+        raise ValueError(f"calibration {slope:g},{bias:g}: the slope is above 0, and both are finite")
+    return Scale(slope, bias)
 
 
-def checked_temperature(value: float) -> float:
-    """A temperature; raises ValueError where it is none."""
-    if not 0 < float(value) < math.inf:
-        raise ValueError(f"temperature {value} is not above 0")
-    return float(value)
-
-
-def fit_temperature(trials: Sequence[Trials]) -> float:
-    """The temperature at which the trials are likeliest, between 0.1 and 10; 1 for none."""
+def fit_scale(trials: Sequence[Trials]) -> Scale:
+    """The scale at which the trials are likeliest, held to the one that changes nothing by a normal prior of variance 1
+    on slope and bias: of lines that are all right, no finite scale is the likeliest."""
     if not trials:
-        return 1.0
-    odds = np.array([_log_odds(one.probability) for one in trials])
-    right, count = (np.array([one[field] for one in trials], float) for field in (1, 2))
-    low, high = math.log(1 / MOST), math.log(1 / LEAST)
-    for _ in range(60):  # the negative log-likelihood is convex in 1 / temperature: bisection on its slope
-        middle = (low + high) / 2
-        expected = count / (1 + np.exp(-odds * math.exp(middle)))
-        if float((odds * (expected - right)).sum()) > 0:
-            high = middle
-        else:
-            low = middle
-    return math.exp(-(low + high) / 2)
+        return Scale()
+    odds = np.array([[_log_odds(one.probability), 1.0] for one in trials])
+    right, events = (np.array([one[field] for one in trials], float) for field in (1, 2))
+    none = np.array([1.0, 0.0])
+
+    def cost(scale: Float[ndarray, "2"]) -> float:
+        scores = odds @ scale
+        return float((events * np.logaddexp(0, scores) - right * scores).sum() + ((scale - none) ** 2).sum() / 2)
+
+    scale = none
+    for _ in range(100):  # Newton's method; the cost is convex
+        expected = 1 / (1 + np.exp(-(odds @ scale).clip(-700, 700)))
+        slope = odds.T @ (events * expected - right) + scale - none
+        step = np.linalg.solve((odds * (events * expected * (1 - expected))[:, None]).T @ odds + np.eye(2), slope)
+        size = 1.0
+        while cost(scale - size * step) > cost(scale) and size > 1e-6:
+            size /= 2
+        scale = scale - size * step
+        if np.abs(step).max() < 1e-9:
+            break
+    return Scale(max(LEAST, float(scale[0])), float(scale[1]))
 
 
 def _log_odds(probability: float) -> float:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from htr_lightning.data.batch import Batch, collate
 from htr_lightning.data.preprocess import Preprocess
 from htr_lightning.errors import InputError
-from htr_lightning.metrics.calibration import tempered
+from htr_lightning.metrics.calibration import Scale
 from htr_lightning.metrics.edits import EditCounts, EditTotals
 from htr_lightning.metrics.loss import MeanLoss
 from htr_lightning.optim import progress
@@ -55,7 +55,7 @@ class Transcriber(Protocol):
 
     card: dict[str, Any]
     preprocess: Preprocess  # says which images can be read, and about how wide they will be
-    temperature: float
+    calibration: Scale
 
     def read(self, images: Sequence[UInt8[ndarray, "_ _"]]) -> list[Transcription]: ...
 
@@ -96,7 +96,7 @@ class Recognizer(LightningModule, ABC):
         self.optimizer, self.scheduler = optimizer, scheduler
         self.unknown = unknown
         self.card: dict[str, Any] = {}  # what the checkpoint tells of itself, plain data
-        self.temperature = 1.0  # of the confidences, see `metrics.calibration.tempered`
+        self.calibration = Scale()  # of the confidences
         self.counts, self.losses = EditCounts(), MeanLoss()
         self.totals: dict[str, EditTotals] = {}  # by split, as last measured
 
@@ -144,7 +144,7 @@ class Recognizer(LightningModule, ABC):
 
     def finished(self, read: Sequence[Transcription]) -> list[Transcription]:
         """What was decoded, with normalised texts and calibrated confidences."""
-        return [finished(one, self.normalizer, self.temperature) for one in read]
+        return [finished(one, self.normalizer, self.calibration) for one in read]
 
     def predict(self, batch: Batch) -> list[Prediction]:
         """Transcriptions of a batch beside their references, in evaluation mode and float32."""
@@ -255,13 +255,13 @@ class Recognizer(LightningModule, ABC):
         self.log_dict(rates, sync_dist=True)  # the same on every rank: the counts are summed already
 
 
-def finished(read: Transcription, normalizer: Normalizer, temperature: float) -> Transcription:
+def finished(read: Transcription, normalizer: Normalizer, scale: Scale) -> Transcription:
     """A transcription with normalised text and calibrated confidences; characters that the normaliser moved have none
     of their own."""
     text = normalizer(read.text)
     return Transcription(
         text,
-        tempered(read.confidence, temperature),
-        tuple(one._replace(confidence=tempered(one.confidence, temperature)) for one in read.alternatives),
-        tuple(tempered(one, temperature) for one in read.characters) if text == read.text else (),
+        scale(read.confidence),
+        tuple(one._replace(confidence=scale(one.confidence)) for one in read.alternatives),
+        tuple(scale(one) for one in read.characters) if text == read.text else (),
     )

@@ -13,6 +13,7 @@ from numpy import ndarray
 from htr_lightning.data.preprocess import Preprocess
 from htr_lightning.decoder.rover import Ballot, rover
 from htr_lightning.errors import InputError
+from htr_lightning.metrics.calibration import Scale
 from htr_lightning.model.base import Recognizer, Transcriber, Transcription, finished
 from htr_lightning.model.classifier import Classifier
 from htr_lightning.model.ctc import CTCRecognizer
@@ -37,7 +38,7 @@ class Rover:
         self.card: dict[str, Any] = members[0].card
         self.preprocess: Preprocess = members[0].preprocess
         self.normalizer = members[0].normalizer
-        self.temperature = 1.0
+        self.calibration = Scale()
 
     def read(self, images: Sequence[UInt8[ndarray, "_ _"]]) -> list[Transcription]:
         """The text of raw images; see `Recognizer.read`."""
@@ -53,7 +54,7 @@ class Rover:
                     line.append(Ballot(one.text, one.confidence, one.characters))
         voted = [rover(line) for line in ballots]
         return [
-            finished(Transcription(one.text, one.confidence, (), one.characters), self.normalizer, self.temperature)
+            finished(Transcription(one.text, one.confidence, (), one.characters), self.normalizer, self.calibration)
             for one in voted
         ]
 
@@ -61,7 +62,7 @@ class Rover:
 def average(members: Sequence[Recognizer], views: int = 1) -> Recognizer:
     """A recognizer with the mean posterior of its members, decoded as the first one does; see `difference`.
 
-    Its characters are those of all members. Its temperature is their geometric mean.
+    Its characters are those of all members. Its calibration is their mean.
     """
     first = members[0]
     alphabet = list(dict.fromkeys(character for member in members for character in member.codec.alphabet))
@@ -81,7 +82,8 @@ def average(members: Sequence[Recognizer], views: int = 1) -> Recognizer:
     else:
         voted = Classifier(alphabet, net, **shared)
     voted.card = first.card
-    voted.temperature = math.exp(math.fsum(math.log(member.temperature) for member in members) / len(members))
+    scales = zip(*(member.calibration for member in members), strict=True)
+    voted.calibration = Scale(*(math.fsum(values) / len(members) for values in scales))
     return voted.to(first.device).eval()
 
 
