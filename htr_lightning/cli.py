@@ -4,7 +4,7 @@ import json
 import sys
 from collections import Counter
 from functools import partial
-from itertools import groupby
+from itertools import groupby, takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -30,6 +30,12 @@ Overrides = Annotated[list[str] | None, typer.Argument(help="Hydra overrides: da
 Splits = Annotated[list[str] | None, typer.Option("--split", help="Only this split; more than once for several")]
 OnlyGreedy = Annotated[bool, typer.Option("--greedy", help="Leave out beam, language model and lexicon")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N")]
+Way = Annotated[
+    Literal["auto", "frames", "rover"] | None,
+    typer.Option(help="How several checkpoints vote: mean posterior of every frame, or of readings, by rover"),
+]
+Views = Annotated[int, typer.Option("--tta", min=1, help="Read every line so many times, a little changed, and vote")]
+Scale = Annotated[str | None, typer.Option(help="SLOPE,BIAS of the confidences, as htr calibrate prints them")]
 
 
 @typer_app.callback(invoke_without_command=True)
@@ -42,25 +48,33 @@ def main(version: Annotated[bool, typer.Option("--version", help="Print the vers
 @typer_app.command()
 def transcribe(
     checkpoint: Checkpoint,
-    files: Annotated[list[str], typer.Argument(help="Line images, folders, globs, PAGE or ALTO files")],
+    files: Annotated[
+        list[str], typer.Argument(help="Further checkpoints that vote (*.ckpt); images, folders, PAGE or ALTO files")
+    ],
     format: Annotated[
         Literal["text", "tsv", "jsonl", "page"], typer.Option(help="tsv: file, text, confidence")
     ] = "text",
     out: Annotated[Path | None, typer.Option(help="Folder for the files of --format page")] = None,
     greedy: OnlyGreedy = False,
     n_best: Annotated[int, typer.Option(min=0, help="Readings of each line, for --format jsonl")] = 0,
+    vote: Way = None,
+    tta: Views = 1,
+    calibration: Scale = None,
     device: Device = "auto",
 ) -> None:
     """Print the text of images and pages, a line a line."""
-    from htr_lightning.evaluate import load
+    from htr_lightning.evaluate import load_all
     from htr_lightning.page_out import page_paths, to_page_xml, write_page
     from htr_lightning.transcribe import find_sources
     from htr_lightning.transcribe import transcribe as read
 
     if n_best and format != "jsonl":
         raise InputError(f"--n-best {n_best}: only --format jsonl has room for several readings; add it")
-    recognizer = load(checkpoint, device, greedy, n_best)
-    sources, faults = find_sources(files)
+    checkpoints, names = _checkpoints(checkpoint, files)
+    if not names:
+        raise InputError(f"{checkpoints[-1]}: there is nothing to read; name images or pages behind the checkpoints")
+    recognizer = load_all(checkpoints, device, greedy, n_best, vote, tta, calibration)
+    sources, faults = find_sources(names)
     if format == "page" and out is None and len(sources) > 1:
         raise InputError(f"--format page with {len(sources)} files: name a folder for them with --out")
     if format != "page" and out is not None:
@@ -96,7 +110,7 @@ def transcribe(
 
 def _line(reading: "Reading", format: str) -> str:
     assert reading.transcription is not None
-    text, confidence, alternatives = reading.transcription
+    text, confidence, alternatives, _ = reading.transcription
     if format == "tsv":
         return f"{reading.name}\t{text}\t{confidence:.4f}"
     if format == "jsonl":
@@ -123,26 +137,84 @@ def evaluate(
     out: Annotated[Path | None, typer.Option(help="Folder of the result [default: beside the checkpoint]")] = None,
     split: Annotated[Literal["train", "val", "test"], typer.Option(help="Split to read")] = "test",
     greedy: OnlyGreedy = False,
+    vote: Way = None,
+    tta: Views = 1,
+    calibration: Scale = None,
     device: Device = "auto",
 ) -> None:
-    """Measure a checkpoint on a split: predictions.jsonl and metrics.json."""
+    """Measure a checkpoint, or several that vote, on a split: predictions.jsonl and metrics.json."""
     from htr_lightning.checkpoint import describe
-    from htr_lightning.evaluate import data_for, load, make_folder, write
+    from htr_lightning.evaluate import calibration as errors
+    from htr_lightning.evaluate import data_for, load_all, make_folder, write
     from htr_lightning.evaluate import evaluate as measure
+    from htr_lightning.metrics.calibration import DEFINITION
+    from htr_lightning.model.ensemble import Rover
 
-    recognizer = load(checkpoint, device, greedy)
-    data = data_for(recognizer, overrides or [])
+    checkpoints, given = _checkpoints(checkpoint, overrides or [])
+    recognizer = load_all(checkpoints, device, greedy, 0, vote, tta, calibration)
+    data = data_for(recognizer, given)
     lines = describe(data, split)
-    folder = out or Path(checkpoint).resolve().parent / f"evaluate-{split}"
+    votes = len(checkpoints) > 1 or tta > 1
+    folder = out or Path(checkpoint).resolve().parent / f"{'vote' if votes else 'evaluate'}-{split}"
     make_folder(folder)  # before the work, not after it
     with _progress("reading", lines["lines"]) as progress:
         predictions, totals = measure(
             recognizer, data, split, lambda count: progress.advance(progress.task_ids[0], count)
         )
-    about = {"checkpoint": checkpoint, "split": split, "data": lines, "definition": recognizer.card["metric"]}
+    about = {
+        "checkpoint": checkpoints if votes else checkpoint,
+        "split": split,
+        "data": lines,
+        "calibration": recognizer.calibration,
+        "definition": recognizer.card["metric"] | DEFINITION,
+    }
+    if votes:
+        about["vote"] = {"way": "rover" if isinstance(recognizer, Rover) else "frames", "views": tta}
     write(folder, predictions, totals, about)
     print(f"CER {totals.cer:.2%}  WER {totals.wer:.2%}  {totals.edits} edits / {totals.characters} characters "
-          f"in {totals.lines} lines -> {folder}")  # fmt: skip
+          f"in {totals.lines} lines  ECE {errors(predictions)['ece']:.2%} -> {folder}")  # fmt: skip
+
+
+@typer_app.command()
+def calibrate(
+    checkpoint: Checkpoint,
+    overrides: Overrides = None,
+    out: Annotated[Path | None, typer.Option(help="The new checkpoint [default: CHECKPOINT-calibrated.ckpt]")] = None,
+    vote: Way = None,
+    tta: Views = 1,
+    device: Device = "auto",
+) -> None:
+    """Make confidences probabilities, on a scale fitted on the validation lines; texts stay as they are.
+
+    That of one checkpoint is written into a copy of it, that of a vote is printed, for --calibration.
+    """
+    from htr_lightning import calibrate as verb
+    from htr_lightning.checkpoint import describe
+    from htr_lightning.evaluate import data_for, load_all
+    from htr_lightning.evaluate import evaluate as measure
+
+    checkpoints, given = _checkpoints(checkpoint, overrides or [])
+    votes = len(checkpoints) > 1 or tta > 1
+    if votes and out is not None:
+        raise InputError(f"--out {out}: a vote is no checkpoint; its scale is printed, leave --out away")
+    out = out or Path(checkpoint).with_name(f"{Path(checkpoint).stem}-calibrated.ckpt")
+    recognizer = load_all(checkpoints, device, False, 0, vote, tta, "1,0")
+    if not votes:
+        _writable(out)  # before the work, not after it
+    data = data_for(recognizer, given)
+    lines = describe(data, "val")
+    with _progress("reading", lines["lines"]) as progress:
+        predictions, _ = measure(recognizer, data, "val", lambda count: progress.advance(progress.task_ids[0], count))
+    found = verb.calibrate(predictions)
+    scale = f"{found.scale.slope:.3f},{found.scale.bias:.3f}"
+    print(f"{lines['lines']} validation lines: calibration {scale}, "
+          f"ECE of characters {found.before['ece']:.2%} -> {found.after['ece']:.2%}, "
+          f"of lines {found.before['line_ece']:.2%} -> {found.after['line_ece']:.2%}")  # fmt: skip
+    if votes:
+        print(f"--calibration {scale}")
+    else:
+        verb.write(checkpoint, out, found, lines)
+        print(out)
 
 
 @typer_app.command("tune-decoder")
@@ -296,6 +368,13 @@ def audit(
     console.print(f"page: {html}" + (f"  data: {json_file}" if json_file else ""), markup=False)
     if spoiling:
         sys.exit(1)
+
+
+def _checkpoints(first: str, arguments: list[str]) -> tuple[list[str], list[str]]:
+    """The checkpoints at the front of the arguments, and what stands behind them."""
+    others = takewhile(lambda name: name.endswith(".ckpt") and "=" not in name.split("/")[0], arguments)
+    checkpoints = [first, *others]
+    return checkpoints, arguments[len(checkpoints) - 1 :]
 
 
 def _writable(path: Path) -> None:

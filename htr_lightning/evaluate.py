@@ -13,11 +13,16 @@ from omegaconf import DictConfig, OmegaConf
 
 from htr_lightning import checkpoint
 from htr_lightning.data.datamodule import LineDataModule
+from htr_lightning.data.pack import Pack
+from htr_lightning.data.sample import Sample
+from htr_lightning.data.sampler import LineBatches
 from htr_lightning.decoder.autoregressive import Beam
 from htr_lightning.decoder.prefix_beam import PrefixBeam
 from htr_lightning.errors import InputError
+from htr_lightning.metrics.calibration import calibration_error, character_trials, checked_scale, line_trial
 from htr_lightning.metrics.edits import EditCounts, EditTotals
-from htr_lightning.model.base import Prediction, Recognizer
+from htr_lightning.model.base import Prediction, Recognizer, Transcriber, Transcription
+from htr_lightning.model.ensemble import Rover, vote
 
 
 def conf_dir() -> Path:
@@ -33,7 +38,7 @@ def compose_train(overrides: Sequence[str]) -> DictConfig:
         return compose("train", overrides=["hydra.searchpath=[]", *overrides])
 
 
-def data_for(recognizer: Recognizer, overrides: Sequence[str] = ()) -> LineDataModule:
+def data_for(recognizer: Transcriber, overrides: Sequence[str] = ()) -> LineDataModule:
     """The data that overrides describe, prepared as the recognizer needs it.
 
     With `data=NAME` among the overrides that config is composed; else they change the one the recognizer was trained
@@ -63,6 +68,7 @@ def data_for(recognizer: Recognizer, overrides: Sequence[str] = ()) -> LineDataM
             checkpoint.check_target(target, (), "the checkpoint's config")
     settings |= {key: card["model"][key] for key in ("preprocess", "normalizer")} | {"alphabet": card["alphabet"]}
     settings.pop("augment", None)
+    settings["keep"] = 0  # every line is read once
     for target in checkpoint.targets(card["model"]):
         checkpoint.check_target(target, (), "the checkpoint's config")
     data: LineDataModule = instantiate(settings, _convert_="all")
@@ -81,28 +87,54 @@ def _drop_sources(data: DictConfig, given: set[str]) -> None:
 
 
 def evaluate(
-    recognizer: Recognizer,
+    recognizer: Transcriber,
     data: LineDataModule,
     split: str = "test",
     advance: Callable[[int], None] = lambda lines: None,
 ) -> tuple[list[Prediction], EditTotals]:
-    """Every line of a split read once, and the counts.
+    """Every line of a split read once, as `htr transcribe` reads it, and the counts.
 
     Args:
         recognizer: in evaluation mode, on the device to use.
         data: see `data_for`.
         split: train, val or test.
         advance: called with the count of lines done, for a progress bar.
+
+    Raises:
+        InputError: a line cannot be read; it is named.
     """
     counts = EditCounts()
-    predictions: dict[str, Prediction] = {}
-    for batch in data.loader(split):
-        batch = batch._replace(images=batch.images.to(recognizer.device), widths=batch.widths.to(recognizer.device))
-        read = recognizer.predict(batch)
-        counts.update([p.reference for p in read], [p.hypothesis for p in read])
-        predictions |= {p.id: p for p in read}
-        advance(len(read))
-    return [predictions[id] for id in data.lines(split).reader.ids], counts.compute()
+    lines = data.lines(split)
+    if data.pack is not None and isinstance(recognizer, Rover):
+        for member in recognizer.members:  # one may want higher lines than the first
+            Pack(data.pack, split, member.preprocess)
+    predictions: dict[int, Prediction] = {}
+    for draw in LineBatches(lines.widths, data.max_lines, data.max_columns):
+        samples = [lines.reader[index] for index in draw.indices]
+        for index, sample, one in zip(draw.indices, samples, _read(recognizer, samples), strict=True):
+            found = Prediction(sample.id, lines.texts[index], one.text, one.confidence, sample.group)
+            counts.update([found.reference], [found.hypothesis])
+            predictions[index] = found
+        advance(len(samples))
+    return [predictions[index] for index in range(len(lines))], counts.compute()
+
+
+def _read(recognizer: Transcriber, samples: Sequence[Sample]) -> list[Transcription]:
+    try:
+        return recognizer.read([sample.image for sample in samples])
+    except ValueError as error:
+        if len(samples) > 1:
+            return [one for sample in samples for one in _read(recognizer, [sample])]
+        raise InputError(f"{samples[0].id}: {error}") from None
+
+
+def calibration(predictions: Sequence[Prediction]) -> dict[str, float]:
+    """The expected calibration error of characters and of whole lines, see `metrics.calibration.DEFINITION`."""
+    read = [(one.reference, one.hypothesis, one.confidence) for one in predictions]
+    return {
+        "ece": calibration_error([character_trials(*one) for one in read]),
+        "line_ece": calibration_error([line_trial(*one) for one in read]),
+    }
 
 
 def make_folder(folder: Path) -> None:
@@ -130,7 +162,7 @@ def write(folder: Path, predictions: Sequence[Prediction], totals: EditTotals, a
             for prediction in predictions:
                 file.write(json.dumps(prediction._asdict(), ensure_ascii=False) + "\n")
         rates = {"cer": totals.cer, "wer": totals.wer, "line_accuracy": totals.line_accuracy}
-        metrics = {**rates, **totals._asdict(), **about}
+        metrics = {**rates, **totals._asdict(), **calibration(predictions), **about}
         (folder / "metrics.json").write_text(json.dumps(metrics, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     except OSError as error:
         raise InputError(f"{error.filename or folder}: {error.strerror}; choose another --out") from None
@@ -161,3 +193,40 @@ def load(path: str, device: str = "auto", greedy: bool = False, alternatives: in
         raise InputError(
             f"--device {device}: no such device here; use auto, cpu, or cuda:N for an NVIDIA GPU"
         ) from None
+
+
+def load_all(
+    paths: Sequence[str],
+    device: str = "auto",
+    greedy: bool = False,
+    alternatives: int = 0,
+    way: str | None = None,
+    views: int = 1,
+    scale: str | None = None,
+) -> Transcriber:
+    """A checkpoint's recognizer, or several that vote.
+
+    Args:
+        paths: of the checkpoints.
+        device, greedy, alternatives: see `load`.
+        way: see `model.ensemble.vote`; None for "auto".
+        views: of each line, see `net.view`.
+        scale: SLOPE,BIAS of the confidences, in place of the checkpoint's own.
+
+    Raises:
+        InputError: see `load` and `model.ensemble.vote`; or there is nothing to vote.
+    """
+    if way is not None and len(paths) == views == 1:
+        raise InputError(f"--vote {way}: {paths[0]} is the only checkpoint; name two or more, or read it with --tta 5")
+    members = [load(path, device, greedy, 0 if number else alternatives) for number, path in enumerate(paths)]
+    recognizer: Transcriber = members[0]
+    if len(members) > 1 or views > 1:
+        recognizer = vote(members, paths, way or "auto", views)
+    if alternatives and isinstance(recognizer, Rover):
+        raise InputError("--n-best: a vote by rover has one reading a line; leave it away, or vote with --vote frames")
+    if scale is not None:
+        try:
+            recognizer.calibration = checked_scale(scale.split(","))
+        except ValueError:
+            raise InputError(f"--calibration {scale}: give SLOPE,BIAS, as htr calibrate prints them") from None
+    return recognizer

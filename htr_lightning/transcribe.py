@@ -16,7 +16,7 @@ from htr_lightning.data.reader.page_xml import cut_line, open_page
 from htr_lightning.data.sampler import LineBatches
 from htr_lightning.data.squash import Squash
 from htr_lightning.errors import InputError
-from htr_lightning.model.base import Recognizer, Transcription
+from htr_lightning.model.base import Transcriber, Transcription
 
 BATCH_LINES, BATCH_COLUMNS = 32, 32768
 PAGE_ROWS = 800  # pixels; a line scanned that high is far wider
@@ -89,7 +89,7 @@ def find_sources(names: Iterable[str]) -> tuple[list[Source], list[str]]:
 
 
 def transcribe(
-    recognizer: Recognizer, sources: Iterable[Source], advance: Callable[[int], None] = lambda lines: None
+    recognizer: Transcriber, sources: Iterable[Source], advance: Callable[[int], None] = lambda lines: None
 ) -> Iterator[Reading]:
     """Every line of every source in order, read in batches of like width.
 
@@ -135,7 +135,7 @@ def _open(source: Source) -> Iterator[tuple[Reading, UInt8[ndarray, "_ _"] | Non
             yield Reading(source, line, None, f"{source.path}#{line.id}: {error}; mend the line"), None
 
 
-def _read(recognizer: Recognizer, chunk: Sequence[tuple[Reading, UInt8[ndarray, "_ _"] | None]]) -> Iterator[Reading]:
+def _read(recognizer: Transcriber, chunk: Sequence[tuple[Reading, UInt8[ndarray, "_ _"] | None]]) -> Iterator[Reading]:
     readings = [reading for reading, _ in chunk]
     images = [(number, image) for number, (_, image) in enumerate(chunk) if image is not None]
     widths = [recognizer.preprocess.width((image.shape[0], image.shape[1])) for _, image in images]
@@ -162,7 +162,7 @@ def _read(recognizer: Recognizer, chunk: Sequence[tuple[Reading, UInt8[ndarray, 
 
 
 def _read_batch(
-    recognizer: Recognizer, images: list[tuple[int, UInt8[ndarray, "_ _"]]]
+    recognizer: Transcriber, images: list[tuple[int, UInt8[ndarray, "_ _"]]]
 ) -> list[tuple[int, Transcription | str]]:
     try:
         read = recognizer.read([image for _, image in images])

@@ -218,6 +218,7 @@ def write(path: str, out: Path, language: Language, tuning: Tuning, lines: dict[
     content = checkpoint.read(path)
     rates = {found.name: found.totals.cer for found in tuning.measured}
     content["htr"]["model"]["decoder"] = tuning.decoder
+    content["htr"].pop("calibration", None)  # that of another decoder's confidences
     content["htr"]["tuned"] = {"data": lines, "cer": rates}
     content["language"] = language.to_plain()
     checkpoint.AtomicCheckpointIO().save_checkpoint(content, out)

@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int, UInt8
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from htr_lightning.data.batch import Batch, collate
 from htr_lightning.data.preprocess import Preprocess
 from htr_lightning.errors import InputError
+from htr_lightning.metrics.calibration import Scale
 from htr_lightning.metrics.edits import EditCounts, EditTotals
 from htr_lightning.metrics.loss import MeanLoss
 from htr_lightning.optim import progress
@@ -35,6 +36,7 @@ class Transcription(NamedTuple):
     text: str
     confidence: float
     alternatives: tuple[Alternative, ...] = ()  # the best first, where they were asked for
+    characters: tuple[float, ...] = ()  # the probability of each of the text's, where it is known
 
 
 def best_of(alternatives: Iterable[Alternative]) -> Transcription:
@@ -55,6 +57,17 @@ class Prediction(NamedTuple):
     hypothesis: str
     confidence: float
     group: str
+
+
+@runtime_checkable
+class Transcriber(Protocol):
+    """What turns images into text: a recognizer, or several that vote."""
+
+    card: dict[str, Any]
+    preprocess: Preprocess  # says which images can be read, and about how wide they will be
+    calibration: Scale
+
+    def read(self, images: Sequence[UInt8[ndarray, "_ _"]]) -> list[Transcription]: ...
 
 
 class Recognizer(LightningModule, ABC):
@@ -94,6 +107,7 @@ class Recognizer(LightningModule, ABC):
         self.unknown = unknown
         self.card: dict[str, Any] = {}  # what the checkpoint tells of itself, plain data
         self.parts: dict[str, Any] = {}  # plain data that it is built from besides config and alphabet, if any
+        self.calibration = Scale()  # of the confidences
         self.counts, self.losses = EditCounts(), MeanLoss()
         self.totals: dict[str, EditTotals] = {}  # by split, as last measured
 
@@ -128,12 +142,23 @@ class Recognizer(LightningModule, ABC):
         """
         if not images:
             return []
-        ink = [self.preprocess(image) for image in images]
-        batch = collate([""] * len(ink), ink, [""] * len(ink), [""] * len(ink)).images.to(self.device)
-        widths = torch.tensor([image.shape[-1] for image in ink], device=self.device)
+        batch, widths = self.stacked(images)
         with torch.inference_mode(), torch.autocast(self.device.type, enabled=False):
-            read = self.transcribe(batch, widths)
-        return [one._replace(text=self.normalizer(one.text)) for one in read]
+            return self.finished(self.transcribe(batch, widths))
+
+    def stacked(self, images: Sequence[UInt8[ndarray, "_ _"]]) -> tuple[Float[Tensor, "B 1 H W"], Int[Tensor, " B"]]:
+        """Raw images as `transcribe` takes them.
+
+        Raises:
+            ValueError: an image is too small or too wide to be a line.
+        """
+        ink = [self.preprocess(image) for image in images]
+        batch = collate([""] * len(ink), ink, [""] * len(ink), [""] * len(ink))
+        return batch.images.to(self.device), batch.widths.to(self.device)
+
+    def finished(self, read: Sequence[Transcription]) -> list[Transcription]:
+        """What was decoded, with normalised texts and calibrated confidences."""
+        return [finished(one, self.normalizer, self.calibration) for one in read]
 
     def predict(self, batch: Batch) -> list[Prediction]:
         """Transcriptions of a batch beside their references, in evaluation mode and float32."""
@@ -229,9 +254,9 @@ class Recognizer(LightningModule, ABC):
 
     def _predictions(self, output: Any, batch: Batch) -> list[Prediction]:
         with torch.inference_mode():
-            read = self.decode(output)
+            read = self.finished(self.decode(output))
         return [
-            Prediction(id, reference, self.normalizer(one.text), one.confidence, group)
+            Prediction(id, reference, one.text, one.confidence, group)
             for id, reference, one, group in zip(batch.ids, batch.texts, read, batch.groups, strict=True)
         ]
 
@@ -244,3 +269,15 @@ class Recognizer(LightningModule, ABC):
         self.totals[split] = totals
         rates = {f"{split}/cer": totals.cer, f"{split}/wer": totals.wer, f"{split}/line_accuracy": totals.line_accuracy}
         self.log_dict(rates, sync_dist=True)  # the same on every rank: the counts are summed already
+
+
+def finished(read: Transcription, normalizer: Normalizer, scale: Scale) -> Transcription:
+    """A transcription with normalised text and calibrated confidences; characters that the normaliser moved have none
+    of their own."""
+    text = normalizer(read.text)
+    return Transcription(
+        text,
+        scale(read.confidence),
+        tuple(one._replace(confidence=scale(one.confidence)) for one in read.alternatives),
+        tuple(scale(one) for one in read.characters) if text == read.text else (),
+    )

@@ -48,6 +48,7 @@ class LineRecognizer(Recognizer):
         self.decoder: Any = decoder
         self.shortcut_weight = shortcut_weight
         self.direction = direction
+        self.language: Language | None = None
         self.alternatives = 0  # readings to give of each line, of a decoder that has several
         self.infeasible: set[str] = set()  # ids of training lines that have fewer frames than their text needs
 
@@ -89,6 +90,7 @@ class LineRecognizer(Recognizer):
 
     def set_language(self, language: Language) -> None:
         """Have the decoder use a language model, a lexicon, or both; they are of texts in visual order."""
+        self.language = language
         self.decoder.automaton = language.automaton(self.codec.alphabet)
 
     def decode(self, output: Any) -> list[Transcription]:

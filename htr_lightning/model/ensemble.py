@@ -1,0 +1,145 @@
+"""Recognizers, and views of a line, that vote."""
+
+import copy
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import UInt8
+from numpy import ndarray
+
+from htr_lightning.data.preprocess import Preprocess
+from htr_lightning.decoder.rover import Ballot, rover
+from htr_lightning.errors import InputError
+from htr_lightning.metrics.calibration import Scale
+from htr_lightning.model.base import Recognizer, Transcriber, Transcription, finished
+from htr_lightning.model.classifier import Classifier
+from htr_lightning.model.ctc import CTCRecognizer
+from htr_lightning.net.average import Average
+from htr_lightning.net.view import View
+
+WAYS = ("auto", "frames", "rover")
+PROBE = (40, 97, 202, 403)  # columns of blank lines on which frames are counted
+
+
+class Rover:
+    """Recognizers of any kind that read every view of a line; their readings are voted by `decoder.rover`.
+
+    Args:
+        members: in evaluation mode, on one device; the first one's normaliser and card are those of the vote.
+        views: of each line, see `net.view`.
+    """
+
+    def __init__(self, members: Sequence[Recognizer], views: int = 1) -> None:
+        self.members = list(members)
+        self.views = [View(number) for number in range(views)]
+        self.card: dict[str, Any] = members[0].card
+        self.preprocess: Preprocess = members[0].preprocess
+        self.normalizer = members[0].normalizer
+        self.calibration = Scale()
+
+    def read(self, images: Sequence[UInt8[ndarray, "_ _"]]) -> list[Transcription]:
+        """The text of raw images; see `Recognizer.read`."""
+        if not images:
+            return []
+        ballots: list[list[Ballot]] = [[] for _ in images]
+        for member in self.members:
+            batch, widths = member.stacked(images)
+            for view in self.views:
+                with torch.inference_mode(), torch.autocast(member.device.type, enabled=False):
+                    read = member.finished(member.transcribe(view(batch, widths), widths))
+                for line, one in zip(ballots, read, strict=True):
+                    line.append(Ballot(one.text, one.confidence, one.characters))
+        voted = [rover(line) for line in ballots]
+        return [
+            finished(Transcription(one.text, one.confidence, (), one.characters), self.normalizer, self.calibration)
+            for one in voted
+        ]
+
+
+def average(members: Sequence[Recognizer], views: int = 1) -> Recognizer:
+    """A recognizer with the mean posterior of its members, decoded as the first one does; see `difference`.
+
+    Its characters are those of all members. Its calibration is their mean.
+    """
+    first = members[0]
+    alphabet = list(dict.fromkeys(character for member in members for character in member.codec.alphabet))
+    shared = {"normalizer": first.normalizer, "preprocess": first.preprocess}
+
+    def net(classes: int) -> Average:
+        place = {character: number for number, character in enumerate(alphabet, start=len(first.specials))}
+        specials = list(range(len(first.specials)))
+        places = [specials + [place[character] for character in member.codec.alphabet] for member in members]
+        return Average([member.net for member in members], places, classes, views)
+
+    if isinstance(first, CTCRecognizer):
+        voted: Recognizer = CTCRecognizer(alphabet, net, copy.copy(first.decoder), direction=first.direction, **shared)
+        if first.language is not None and hasattr(first.decoder, "automaton"):
+            voted.set_language(first.language)  # over the characters of all
+        voted.alternatives = first.alternatives
+    else:
+        voted = Classifier(alphabet, net, **shared)
+    voted.card = first.card
+    scales = zip(*(member.calibration for member in members), strict=True)
+    voted.calibration = Scale(*(math.fsum(values) / len(members) for values in scales))
+    return voted.to(first.device).eval()
+
+
+def difference(members: Sequence[Recognizer], names: Sequence[str]) -> str | None:
+    """Why the posteriors of members cannot be averaged frame by frame: the member and what it has otherwise.
+
+    Args:
+        members: see `Rover`.
+        names: of the members.
+    """
+    first = members[0]
+    frames = None
+    for member, name in zip(members, names, strict=True):
+        if not isinstance(member, CTCRecognizer | Classifier):
+            return f"{name}: is a {type(member).__name__}, which has no frames"
+        if type(member) is not type(first):
+            return f"{name}: is a {type(member).__name__}, {names[0]} a {type(first).__name__}"
+        own, others = _settings(member.preprocess), _settings(first.preprocess)
+        if key := next((key for key in [*own, *others] if own.get(key) != others.get(key)), None):
+            return f"{name}: model.preprocess.{key} is {own.get(key)}, that of {names[0]} is {others.get(key)}"
+        if isinstance(member, CTCRecognizer):
+            counted = _frames(member)
+            frames = frames or counted
+            if counted != frames:
+                return f"{name}: model.net gives {counted[-1]} frames where that of {names[0]} gives {frames[-1]}"
+    return None
+
+
+def vote(members: Sequence[Recognizer], names: Sequence[str], way: str = "auto", views: int = 1) -> Transcriber:
+    """Members that read as one.
+
+    Args:
+        members: see `Rover`.
+        names: of the members, for errors.
+        way: "frames": see `average`; "rover": see `Rover`; "auto": by frames where that can be.
+        views: of each line.
+
+    Raises:
+        InputError: there is no such way, or no frames to average.
+    """
+    if way not in WAYS:
+        raise InputError(f"--vote {way}: use {', '.join(WAYS)}")
+    differs = None if way == "rover" else difference(members, names)
+    if way == "frames" and differs:
+        raise InputError(f"{differs}; use --vote rover")
+    return Rover(members, views) if way == "rover" or differs else average(members, views)
+
+
+def _settings(preprocess: Preprocess) -> dict[str, Any]:
+    inner = [_settings(value) for value in vars(preprocess).values() if isinstance(value, Preprocess)]
+    own = {key: value for key, value in vars(preprocess).items() if not isinstance(value, Preprocess)}
+    return {key: value for some in inner for key, value in some.items()} | own | {"_target_": type(preprocess).__name__}
+
+
+def _frames(member: CTCRecognizer) -> list[int]:
+    with torch.inference_mode():
+        blank = [np.full((64, columns), 255, np.uint8) for columns in PROBE]
+        lengths: list[int] = member.net(*member.stacked(blank))[1].tolist()
+    return lengths

@@ -1,0 +1,129 @@
+"""Votes of readings by hand, by brute force over alignments, and by what must not change them."""
+
+from functools import cache
+from itertools import permutations
+
+import editdistance
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from htr_lightning.decoder.rover import Ballot, align, rover
+
+texts = st.text("abc", max_size=6)
+ballots = st.lists(
+    st.builds(Ballot, texts, st.sampled_from([0.25, 0.5, 0.9, 1.0]), st.just(())), min_size=1, max_size=4
+)
+
+
+def cost(slots: list[tuple[str, ...]]) -> int:
+    """What `align` promises to keep small: pairs of texts, the later of which has another entry than the earlier."""
+    return sum(slot[i] != slot[j] for slot in slots for j in range(len(slot)) for i in range(j))
+
+
+def by_hand(slots: list[tuple[str, ...]], text: str) -> int:
+    """The least cost of one more text, by recursion over where its characters go."""
+
+    @cache
+    def least(slot: int, place: int) -> int:
+        if slot == len(slots) and place == len(text):
+            return 0
+        ways = []
+        if place < len(text):
+            ways.append(least(slot, place + 1) + (len(slots[0]) if slots else 0))
+        if slot < len(slots):
+            ways.append(least(slot + 1, place) + sum(entry != "" for entry in slots[slot]))
+        if slot < len(slots) and place < len(text):
+            ways.append(least(slot + 1, place + 1) + sum(entry != text[place] for entry in slots[slot]))
+        return min(ways)
+
+    return least(0, 0)
+
+
+@given(st.lists(texts, min_size=1, max_size=4))
+def test_every_slot_has_an_entry_of_each_text_in_its_order(some: list[str]) -> None:
+    slots = align(some)
+    assert ["".join(entries) for entries in zip(*slots, strict=True)] == (some if slots else [])
+    assert bool(slots) == any(some)
+    assert all(any(slot) for slot in slots)
+
+
+@given(texts, texts)
+def test_two_texts_are_aligned_with_their_edit_distance(one: str, other: str) -> None:
+    assert sum(a != b for a, b in align([one, other])) == editdistance.eval(one, other)
+
+
+@given(st.tuples(texts, texts, texts).filter(lambda some: len(set(some)) == 3 and some[0]))
+def test_the_third_text_is_aligned_at_least_cost(some: tuple[str, str, str]) -> None:
+    before, slots = align(some[:2]), align(some)
+    assert cost(slots) == cost(before) + by_hand(before, some[2])
+
+
+@pytest.mark.parametrize(
+    ("readings", "expected"),
+    [
+        (["chat", "chat", "char"], "chat"),
+        (["chat", "cat", "chat"], "chat"),  # a lost character comes back
+        (["cat", "chat", "cat"], "cat"),  # one too many goes
+        (["chats", "chat", "hat"], "chat"),
+        (["kitten", "sitting", "kitting"], "kitting"),
+        (["", "", "a"], ""),
+        (["", "a", "a"], "a"),
+        (["ab", "bc", "abc"], "abc"),
+    ],
+)
+def test_the_majority_wins(readings: list[str], expected: str) -> None:
+    for order in permutations(readings):
+        assert rover([Ballot(text, 0.5) for text in order]).text == expected
+
+
+@given(st.text("abc", min_size=3, max_size=9), st.data())
+def test_one_error_a_place_is_outvoted_by_two(truth: str, data: st.DataObject) -> None:
+    """Three strings whose errors never meet: the majority of every place is the truth, a brute-force count."""
+    places = data.draw(st.lists(st.integers(0, 3), min_size=len(truth), max_size=len(truth)))
+    readings = ["".join("x" if place == who else c for c, place in zip(truth, places, strict=True)) for who in range(3)]
+    voted = rover([Ballot(text, 0.9) for text in readings])
+    shares = [3 if place == 3 else 2 for place in places]
+    if all(sum(a != b for a, b in zip(one, two, strict=True)) == editdistance.eval(one, two)
+           for one in readings for two in readings):  # fmt: skip
+        assert voted.text == truth
+        assert voted.characters == pytest.approx([0.9 * share / 3 for share in shares])
+
+
+def test_confidence_outweighs_number() -> None:
+    assert rover([Ballot("a", 0.9), Ballot("b", 0.4), Ballot("b", 0.4)]).text == "a"
+    assert rover([Ballot("ab", 0.5, (0.9, 0.1)), Ballot("cd", 0.5, (0.2, 0.8))]).text == "ad"
+    assert rover([Ballot("", 0.9), Ballot("b", 0.4), Ballot("b", 0.4)]).text == ""
+
+
+def test_the_confidence_by_hand() -> None:
+    """Slots c: 0.6 + 0.9, a: 0.6 + 0.9, t: 0.6, none: 0.9 of two readings; the last slot is won by none."""
+    voted = rover([Ballot("cat", 0.6), Ballot("ca", 0.9)])
+    assert voted.text == "ca"
+    assert voted.characters == pytest.approx((0.75, 0.75))
+    assert voted.confidence == pytest.approx((0.75 * 0.75 * 0.45) ** 0.5)
+
+
+@given(texts, st.floats(0.01, 1), st.integers(1, 4))
+def test_equal_readings_are_left_as_they_are(text: str, confidence: float, count: int) -> None:
+    voted = rover([Ballot(text, confidence)] * count)
+    assert (voted.text, voted.confidence) == (text, pytest.approx(confidence))
+
+
+@given(ballots, st.randoms(use_true_random=False))
+def test_the_order_of_the_readings_does_not_matter(some: list[Ballot], random) -> None:
+    voted = rover(some)
+    random.shuffle(some)
+    assert rover(some) == voted
+
+
+@given(ballots)
+def test_the_confidence_is_a_probability_and_no_surer_than_the_surest(some: list[Ballot]) -> None:
+    voted = rover(some)
+    assert 0 <= voted.confidence <= max(ballot.confidence for ballot in some) + 1e-9
+    assert len(voted.characters) == len(voted.text)
+
+
+def test_a_reading_without_any_confidence_has_no_vote() -> None:
+    assert rover([Ballot("a", 0.0), Ballot("b", 0.5)]).text == "b"
+    assert rover([Ballot("a", 0.0)]) == Ballot("a", 0.0, (0.0,))

@@ -1,0 +1,150 @@
+"""Calibration against its definition, by brute force and on simulated readers."""
+
+import math
+
+import editdistance
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from htr_lightning.decoder.rover import Ballot, rover
+from htr_lightning.metrics.calibration import (
+    Scale,
+    Trials,
+    calibration_error,
+    character_trials,
+    checked_scale,
+    fit_scale,
+    line_trial,
+)
+
+events = st.lists(st.tuples(st.floats(0, 1), st.booleans()), min_size=1, max_size=40)
+
+
+def trials(some: list[tuple[float, bool]]) -> list[Trials]:
+    return [Trials(probability, int(right), 1) for probability, right in some]
+
+
+@given(events, st.integers(1, 20))
+def test_the_error_is_the_sum_over_bins_of_the_gap_between_accuracy_and_confidence(some, bins: int) -> None:
+    expected = 0.0
+    for k in range(1, bins + 1):
+        inside = [(p, r) for p, r in some if (k - 1 < p * bins <= k) or (k == 1 and p == 0)]
+        if inside:
+            accuracy = sum(r for _, r in inside) / len(inside)
+            confidence = sum(p for p, _ in inside) / len(inside)
+            expected += len(inside) / len(some) * abs(accuracy - confidence)
+    assert calibration_error(trials(some), bins) == pytest.approx(expected, abs=1e-9)
+
+
+@given(st.floats(0.01, 0.99), st.integers(0, 9), st.integers(0, 9))
+def test_a_line_counts_as_its_characters_one_by_one(probability: float, right: int, wrong: int) -> None:
+    single = [Trials(probability, 1, 1)] * right + [Trials(probability, 0, 1)] * wrong
+    assert calibration_error([Trials(probability, right, right + wrong)]) == pytest.approx(calibration_error(single))
+
+
+@given(st.text("ab", max_size=6), st.text("ab", max_size=6))
+def test_every_edit_makes_one_character_wrong(reference: str, hypothesis: str) -> None:
+    found = character_trials(reference, hypothesis, 0.5)
+    edits = editdistance.eval(reference, hypothesis)
+    assert found.events == (len(hypothesis) or 1)
+    assert found.events - found.right == min(edits, found.events)
+    is_right = bool(line_trial(reference, hypothesis, 1.0).right)
+    assert (found.right == found.events) == (reference == hypothesis) == is_right
+
+
+def test_the_probability_of_a_line_is_that_of_all_its_characters() -> None:
+    assert line_trial("abc", "abc", 0.9) == Trials(pytest.approx(0.9**3), 1, 1)
+    assert line_trial("", "", 0.9) == Trials(0.9, 1, 1)
+    assert character_trials("a", "", 0.9) == Trials(0.9, 0, 1)
+    assert calibration_error([]) == 0
+
+
+scales = st.builds(Scale, st.floats(0.1, 10), st.floats(-9, 9))
+
+
+@given(st.floats(0, 1), st.floats(0, 1), scales)
+def test_a_scale_keeps_order_and_gives_probabilities(one: float, other: float, scale: Scale) -> None:
+    low, high = sorted([scale(one), scale(other)])
+    assert 0 <= low <= high <= 1
+    assert (scale(min(one, other)), scale(max(one, other))) == (low, high)
+    assert Scale()(one) == one
+    assert scale(0.5) == pytest.approx(1 / (1 + math.exp(-scale.bias)))
+
+
+@given(st.floats(0.01, 0.99), st.floats(0.5, 2), st.floats(-2, 2))
+def test_a_scale_has_an_inverse(probability: float, slope: float, bias: float) -> None:
+    assert Scale(1 / slope, -bias / slope)(Scale(slope, bias)(probability)) == pytest.approx(probability, abs=1e-4)
+
+
+def cost(some: list[Trials], scale: Scale) -> float:
+    """Minus the log of the likelihood and of the prior, up to a constant."""
+    found = [(scale(p), right, events) for p, right, events in some]
+    likelihood = sum(right * math.log(p) + (events - right) * math.log(1 - p) for p, right, events in found)
+    return ((scale.slope - 1) ** 2 + scale.bias**2) / 2 - likelihood
+
+
+@given(st.lists(st.tuples(st.floats(0.05, 0.95), st.integers(0, 5), st.integers(0, 5)), min_size=1, max_size=8))
+def test_the_fit_is_the_likeliest_scale_of_a_grid(some: list[tuple[float, int, int]]) -> None:
+    given_ = [Trials(p, right, right + wrong) for p, right, wrong in some]
+    grid = [cost(given_, Scale(a / 4, b / 4)) for a in range(1, 20) for b in range(-20, 21)]
+    found = fit_scale(given_)
+    assert found.slope == 0.01 or cost(given_, found) <= min(grid) + 1e-6
+
+
+@pytest.mark.parametrize("scale", [Scale(0.4, 0.0), Scale(2.0, 1.5), Scale(0.7, -1.0)])
+def test_a_known_scale_is_found_again(scale: Scale) -> None:
+    """Events that come true just as often as their probability on this scale says."""
+    given_ = [Trials(k / 40, round(scale(k / 40) * 10**6), 10**6) for k in range(2, 39)]
+    assert fit_scale(given_) == pytest.approx(scale, abs=1e-3)
+    assert calibration_error(given_) > 0.1
+    assert calibration_error([one._replace(probability=scale(one.probability)) for one in given_]) < 1e-3
+
+
+def test_the_fit_of_few_or_only_right_lines_is_finite() -> None:
+    assert fit_scale([]) == Scale() == fit_scale([Trials(0.9, 0, 0)])
+    surer = fit_scale([Trials(0.9, 50, 50), Trials(0.99, 70, 70)])
+    assert 0.9 < surer(0.9) < 1
+    assert fit_scale([Trials(0.9, 0, 99), Trials(0.1, 99, 99)]).slope >= 0.01
+
+
+@pytest.mark.parametrize("values", [(0, 0), (-1, 0), (math.nan, 0), (math.inf, 0), (1, math.nan), (1,), ("x", "1")])
+def test_what_is_no_scale_is_refused(values) -> None:
+    with pytest.raises(ValueError, match=r"calibration|convert|unpack"):
+        checked_scale([value if isinstance(value, str) else float(value) for value in values])
+
+
+def simulated(lines: int, seed: int, overconfidence: float) -> list[tuple[str, list[Ballot]]]:
+    """Lines, each read by three readers that err by chance, more on hard lines, and are surer than they should be."""
+    rng = np.random.default_rng(seed)
+    found = []
+    for _ in range(lines):
+        truth = "".join(rng.choice(list("abcdefgh"), 12))
+        ballots = []
+        for _ in range(3):
+            right = float(rng.uniform(0.6, 0.98))
+            text = "".join(c if rng.random() < right else str(rng.choice(list("ijklmnop"))) for c in truth)
+            ballots.append(Ballot(text, Scale(overconfidence)(right)))
+        found.append((truth, ballots))
+    return found
+
+
+@pytest.mark.parametrize("overconfidence", [1.0, 2.0])
+def test_a_calibrated_vote_is_as_well_calibrated_as_its_members_and_reads_better(overconfidence: float) -> None:
+    fitting, measured = (simulated(600, seed, overconfidence) for seed in (0, 1))
+
+    def of(lines, reader) -> list[Trials]:
+        read = [(truth, reader(ballots)) for truth, ballots in lines]
+        return [character_trials(truth, ballot.text, ballot.confidence) for truth, ballot in read]
+
+    def error(reader) -> tuple[float, float]:
+        scale = fit_scale(of(fitting, reader))
+        given_ = [t._replace(probability=scale(t.probability)) for t in of(measured, reader)]
+        return calibration_error(given_), sum(t.right for t in given_) / sum(t.events for t in given_)
+
+    members = [error(lambda ballots, n=n: ballots[n]) for n in range(3)]
+    vote = error(rover)
+    assert vote[1] > max(right for _, right in members)
+    assert vote[0] < max(gap for gap, _ in members)
+    assert calibration_error(of(measured, rover)) > vote[0]  # a mean of probabilities is no calibrated one by itself

@@ -1,0 +1,130 @@
+"""What a vote of recognizers must keep, whichever way it is taken."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+
+from htr_lightning.data.preprocess import FitHeight
+from htr_lightning.data.reader.synthetic import Synthetic
+from htr_lightning.errors import InputError
+from htr_lightning.metrics.calibration import Scale
+from htr_lightning.model.ctc import CTCRecognizer
+from htr_lightning.model.ensemble import Rover, average, difference, vote
+from htr_lightning.net.view import View
+
+LINES = [Synthetic("test", {"test": 5}, {"test": 3})[number].image for number in range(5)]
+WAYS = pytest.mark.parametrize("way", ["frames", "rover"])
+
+
+@pytest.fixture
+def members(make_recognizer: Callable[..., CTCRecognizer]) -> list[CTCRecognizer]:
+    """Three that read differently, the last with other characters."""
+    some = [make_recognizer(), make_recognizer(gain=7), make_recognizer("dcbaxyz ")]
+    with torch.no_grad(), torch.random.fork_rng():
+        torch.manual_seed(1)
+        for member in some[1:]:
+            member.net.head.bias.add_(torch.randn_like(member.net.head.bias))
+    return some
+
+
+class Exact(FitHeight):
+    """In double precision."""
+
+    def ink(self, image: np.ndarray) -> torch.Tensor:
+        return super().ink(image).double()
+
+
+def names(some: list) -> list[str]:
+    return [f"{number}.ckpt" for number in range(len(some))]
+
+
+@WAYS
+@pytest.mark.parametrize("count", [2, 3])
+def test_equal_members_read_as_one_of_them(make_recognizer, way: str, count: int) -> None:
+    one = make_recognizer()
+    one.calibration = Scale(1.5, -0.5)
+    alone, voted = one.read(LINES), vote([one] * count, names([one] * count), way).read(LINES)
+    assert [read.text for read in voted] == [read.text for read in alone]
+    assert [read.confidence for read in voted] == pytest.approx([read.confidence for read in alone], abs=1e-4)
+
+
+@WAYS
+@pytest.mark.parametrize("views", [1, 3])
+def test_a_line_reads_the_same_alone_and_in_a_batch_in_its_place(members, way: str, views: int) -> None:
+    for member in members:  # untrained weights are chaotic: float32's rounding alone moves their logits
+        member.double().preprocess = Exact(32, margin=4)
+    voter = vote(members, names(members), way, views)
+    together = voter.read(LINES)
+    assert len({read.text for read in together}) > 1
+    for image, read in zip(LINES, together, strict=True):
+        (alone,) = voter.read([image])
+        assert alone.text == read.text
+        assert alone.confidence == pytest.approx(read.confidence, abs=1e-6)
+    assert voter.read([]) == []
+
+
+@WAYS
+def test_the_order_of_the_members_does_not_matter(members, way: str) -> None:
+    ahead, back = (vote(some, names(some), way).read(LINES) for some in (members, members[::-1]))
+    assert [read.text for read in ahead] == [read.text for read in back]
+    assert [read.confidence for read in ahead] == pytest.approx([read.confidence for read in back], abs=1e-4)
+
+
+def test_the_mean_posterior_is_that_of_each_character_by_name(members) -> None:
+    voted = average(members)
+    batch, widths = voted.stacked(LINES)
+    with torch.inference_mode():
+        logits, lengths = voted.net(batch, widths)
+        own = [member.net(batch, widths)[0].softmax(2) for member in members]
+    mean = logits.softmax(2)
+    for character in voted.codec.alphabet:
+        of = [o[:, :, m.codec.encode(character)[0]] if character in m.codec.alphabet else torch.zeros(o.shape[:2])
+              for m, o in zip(members, own, strict=True)]  # fmt: skip
+        torch.testing.assert_close(mean[:, :, voted.codec.encode(character)[0]], sum(of) / 3)
+    torch.testing.assert_close(mean[:, :, 0], sum(o[:, :, 0] for o in own) / 3)
+    assert set(voted.codec.alphabet) == set(" abcdeunxyz")
+    assert lengths.tolist() == members[0].net(batch, widths)[1].tolist()
+
+
+def test_what_cannot_be_averaged_is_named_and_voted_by_rover(members) -> None:
+    members[1].preprocess = FitHeight(48, margin=4)
+    with pytest.raises(InputError, match=r"1.ckpt: model.preprocess.height is 48, that of 0.ckpt is 32; use --vote ro"):
+        vote(members, names(members), "frames")
+    assert isinstance(vote(members, names(members)), Rover)
+    members[1].preprocess = members[0].preprocess
+    assert difference(members, names(members)) is None
+    assert isinstance(vote(members, names(members)), CTCRecognizer)
+    members[2].net.backbone = torch.nn.Identity()
+    members[2].net.forward = lambda images, widths: (torch.zeros(len(widths), 3, 9), widths * 0 + 3)
+    assert difference(members, names(members)) == "2.ckpt: model.net gives 3 frames where that of 0.ckpt gives 53"
+    with pytest.raises(InputError, match="--vote best"):
+        vote(members, names(members), "best")
+
+
+def test_an_image_that_is_no_line_is_refused_as_by_one_recognizer(members) -> None:
+    for way in ("frames", "rover"):
+        with pytest.raises(ValueError, match="too few"):
+            vote(members, names(members), way).read([*LINES, np.zeros((1, 1), np.uint8)])
+
+
+def test_views_are_the_line_itself_and_small_changes_that_move_no_column() -> None:
+    images, widths = torch.zeros(2, 1, 33, 90), torch.tensor([90, 50])
+    images[:, 0, 8:25, 20] = 1
+    assert View(0)(images, widths) is images
+    seen = [View(number)(images, widths) for number in range(1, 9)]
+    for number, one in enumerate(seen, start=1):
+        assert 0.8 * images.sum() < one.sum() <= images.sum()
+        torch.testing.assert_close((one[0, 0].sum(0) * torch.arange(90)).sum() / one[0].sum(), torch.tensor(20.0))
+        torch.testing.assert_close(one[1:, :, :, :50], View(number)(images[1:, :, :, :50], widths[1:]))
+        assert not torch.equal(one, images)
+    assert len({float(one.var()) for one in seen}) == 8
+    assert View(1, slant=0.0, shrink=0.0)(images, widths).equal(images)
+
+
+def test_a_view_leaves_the_padding_empty() -> None:
+    images, widths = torch.rand(2, 1, 32, 60), torch.tensor([60, 31])
+    images[1, :, :, 31:] = 0
+    for number in range(6):
+        assert not View(number)(images, widths)[1, :, :, 31:].any()

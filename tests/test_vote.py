@@ -1,0 +1,84 @@
+"""Voting and calibrating from the command line, with checkpoints of a run of seconds."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from htr_lightning import checkpoint
+from htr_lightning.metrics.calibration import calibration_error, character_trials
+
+DATA = ["data=synthetic", "data.reader.lines={train: 1, val: 9, test: 7}",
+        "data.reader.hands={train: 1, val: 1, test: 2}"]  # fmt: skip
+
+
+@pytest.fixture
+def others(best: Path, tmp_path: Path) -> list[Path]:
+    """Two more checkpoints, of which the second sees lines higher."""
+    paths = []
+    for number in range(2):
+        content = torch.load(best, weights_only=True)
+        for name, weight in content["state_dict"].items():
+            if name.startswith("net.") and name.endswith("weight"):
+                weight.add_(0.02 * torch.randn_like(weight))
+        content["htr"]["model"]["preprocess"]["height"] += 16 * number
+        paths.append(tmp_path / f"{number}.ckpt")
+        torch.save(content, paths[-1])
+    return paths
+
+
+def test_several_checkpoints_transcribe_evaluate_and_calibrate(best: Path, others, htr, line_image, tmp_path) -> None:
+    alone = htr("transcribe", best, line_image, "--format", "tsv").stdout
+    assert htr("transcribe", best, best, line_image, "--format", "tsv", "--vote", "rover").stdout == alone
+    for options in ([], ["--vote", "rover"], ["--tta", "2"]):
+        outcome = htr("transcribe", best, *others, line_image, line_image, *options, "--format", "jsonl")
+        assert outcome.code == 0, outcome.stderr
+        assert 0 <= json.loads(outcome.stdout.splitlines()[0])["confidence"] <= 1
+    for way, some in (("frames", others[:1]), ("rover", others)):
+        outcome = htr("evaluate", best, *some, *DATA, "--out", tmp_path / way)
+        assert outcome.code == 0, outcome.stderr
+        metrics = json.loads((tmp_path / way / "metrics.json").read_text())
+        assert metrics["vote"] == {"way": way, "views": 1}
+        assert metrics["lines"] == 7
+        rows = [json.loads(row) for row in (tmp_path / way / "predictions.jsonl").read_text().splitlines()]
+        assert [row["id"] for row in rows] == [f"synthetic/test/{n}" for n in range(7)]
+        trials = [character_trials(row["reference"], row["hypothesis"], row["confidence"]) for row in rows]
+        assert metrics["ece"] == pytest.approx(calibration_error(trials))
+    outcome = htr("calibrate", best, others[0], *DATA)
+    assert outcome.code == 0, outcome.stderr
+    option, values = outcome.stdout.splitlines()[-1].split()
+    assert htr("transcribe", best, others[0], line_image, option, values).code == 0
+
+
+def test_calibrate_writes_a_copy_that_reads_the_same_text(best: Path, htr, line_image: Path, tmp_path: Path) -> None:
+    outcome = htr("calibrate", best, *DATA, "--out", tmp_path / "new.ckpt")
+    assert outcome.code == 0, outcome.stderr
+    before, after = (htr("transcribe", path, line_image, "--format", "tsv").stdout.rstrip().split("\t")
+                     for path in (best, tmp_path / "new.ckpt"))  # fmt: skip
+    assert before[1] == after[1]
+    new = checkpoint.load(tmp_path / "new.ckpt")
+    assert float(after[2]) == pytest.approx(new.calibration(float(before[2])), abs=2e-3)
+    plain = htr("transcribe", tmp_path / "new.ckpt", line_image, "--format", "tsv", "--calibration", "1,0").stdout
+    assert plain.rstrip().split("\t")[1:] == before[1:]
+    assert new.card["calibrated"]["data"]["lines"] == 9
+
+
+def test_what_cannot_vote_is_told_in_one_line(best: Path, others, htr, line_image: Path, tmp_path: Path) -> None:
+    def refused(*arguments: object) -> str:
+        outcome = htr(*arguments)
+        assert outcome.code == 1
+        assert outcome.stderr.count("\n") == 1
+        return outcome.stderr
+
+    assert "only checkpoint" in refused("transcribe", best, line_image, "--vote", "rover")
+    assert "model.preprocess.height" in refused("transcribe", best, *others, line_image, "--vote", "frames")
+    (tmp_path / "text.ckpt").write_text("no checkpoint")
+    assert "text.ckpt" in refused("evaluate", best, tmp_path / "text.ckpt")
+    assert "nothing to read" in refused("transcribe", best, *others)
+    assert "SLOPE,BIAS" in refused("transcribe", best, line_image, "--calibration", "0,1")
+    assert "--out" in refused("calibrate", best, others[0], "--out", tmp_path / "x.ckpt")
+    content = torch.load(best, weights_only=True)
+    content["htr"]["calibration"] = [0.0, 0.0]
+    torch.save(content, tmp_path / "zero.ckpt")
+    assert "slope" in refused("transcribe", tmp_path / "zero.ckpt", line_image)
