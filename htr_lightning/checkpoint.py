@@ -24,6 +24,7 @@ from htr_lightning.decoder.language import Language
 from htr_lightning.errors import InputError
 from htr_lightning.metrics.edits import DEFINITION
 from htr_lightning.model.base import Recognizer
+from htr_lightning.model.learner import Learner
 from htr_lightning.text.codec import name
 
 FORMAT = 1  # raised when a reader of the old format could misread the new one
@@ -53,8 +54,9 @@ def plain(config: DictConfig) -> dict[str, Any]:
     return OmegaConf.to_container(config, resolve=True)  # type: ignore[return-value]
 
 
-def build(config: DictConfig) -> tuple[LineDataModule, Recognizer]:
-    """The data and the recognizer of a composed config; training texts are checked against the alphabet.
+def build(config: DictConfig) -> tuple[LineDataModule, Learner]:
+    """The data and the recognizer of a composed config, or what is trained before one; training texts are checked
+    against the alphabet.
 
     Raises:
         InputError: the data cannot be read, or a training text not be learned.
@@ -63,7 +65,10 @@ def build(config: DictConfig) -> tuple[LineDataModule, Recognizer]:
     data: LineDataModule = instantiate(settings["data"], _convert_="all")
     alphabet = data.alphabet
     try:
-        recognizer: Recognizer = instantiate(settings["model"], _convert_="all")(alphabet=alphabet)
+        made = instantiate(settings["model"], _convert_="all")
+        recognizer: Learner = (
+            made if isinstance(made, Learner) else made(alphabet=alphabet)
+        )  # a reading one waits for it
     except TypeError as error:
         if "unexpected keyword argument" not in str(error):
             raise
@@ -72,7 +77,7 @@ def build(config: DictConfig) -> tuple[LineDataModule, Recognizer]:
     unknown = recognizer.check_targets(lines.reader.ids, lines.texts)
     recognizer.card = {
         "format": FORMAT,
-        "alphabet": recognizer.codec.alphabet,
+        "alphabet": recognizer.alphabet,
         "model": {key: value for key, value in settings["model"].items() if key not in READING},
         "training": {key: value for key, value in settings.items() if key != "model"}
         | {key: settings["model"].get(key) for key in READING},
@@ -149,7 +154,10 @@ def load(path: str | Path, allow: Sequence[str] = ()) -> Recognizer:
     for target in targets(card.get("model")):
         check_target(target, allow, str(path))
     try:
-        recognizer: Recognizer = instantiate(card["model"], _convert_="all")(alphabet=card["alphabet"])
+        made = instantiate(card["model"], _convert_="all")
+        if isinstance(made, Learner):  # it never waited for an alphabet
+            raise InputError(f"{path}: was trained without texts and reads none; train a recognizer by start={path}")
+        recognizer: Recognizer = made(alphabet=card["alphabet"])
         recognizer.load_state_dict(content["state_dict"])
         if "language" in content:  # `htr tune-decoder` put it there
             recognizer.set_language(Language.from_plain(content["language"]))

@@ -42,7 +42,7 @@ settings.register_profile("tests", deadline=None, max_examples=50, derandomize=T
 settings.load_profile("tests")
 
 CONF = Path(__file__).parent.parent / "conf"
-MODELS = sorted(path.stem for path in (CONF / "model").glob("*.yaml"))
+MODELS = sorted(path.stem for path in (CONF / "model").glob("*.yaml") if "masked" not in path.stem)  # that read
 WIDTH, ROW = 240, 40  # pixels of a drawn page and of each of its lines
 
 
