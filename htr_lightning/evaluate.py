@@ -18,6 +18,7 @@ from htr_lightning.decoder.prefix_beam import PrefixBeam
 from htr_lightning.errors import InputError
 from htr_lightning.metrics.edits import EditCounts, EditTotals
 from htr_lightning.model.base import Prediction, Recognizer
+from htr_lightning.model.learner import Learner
 
 
 def conf_dir() -> Path:
@@ -33,7 +34,7 @@ def compose_train(overrides: Sequence[str]) -> DictConfig:
         return compose("train", overrides=["hydra.searchpath=[]", *overrides])
 
 
-def data_for(recognizer: Recognizer, overrides: Sequence[str] = ()) -> LineDataModule:
+def data_for(recognizer: Learner, overrides: Sequence[str] = ()) -> LineDataModule:
     """The data that overrides describe, prepared as the recognizer needs it.
 
     With `data=NAME` among the overrides that config is composed; else they change the one the recognizer was trained
