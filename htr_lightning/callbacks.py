@@ -19,6 +19,7 @@ from rich.table import Table
 
 from htr_lightning.data.batch import Batch
 from htr_lightning.model.base import Prediction, Recognizer
+from htr_lightning.model.learner import Learner
 from htr_lightning.picture import to_grey, transcription_sheet
 
 console = Console(soft_wrap=True)
@@ -107,6 +108,8 @@ class TranscriptionTable(Callback):
     def on_validation_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, batch_idx: int, *_: Any
     ) -> None:
+        if not isinstance(pl_module, Recognizer):
+            return  # it reads nothing
         batches = trainer.num_test_batches if trainer.testing else trainer.num_val_batches
         every = max(1, int(sum(batches)) // self.lines)
         if trainer.is_global_zero and batch_idx % every == 0 and len(self._shown) < self.lines:
@@ -163,11 +166,11 @@ class Report(Callback):
 
     @rank_zero_only
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        assert isinstance(pl_module, Recognizer)
+        assert isinstance(pl_module, Learner)
         sizes = {split: its["lines"] for split, its in pl_module.card["data"].items()}
         weights = sum(p.numel() for p in pl_module.parameters())
         console.print(
-            f"{weights / 1e6:.2f} M weights in {trainer.precision}, {len(pl_module.codec.alphabet)} characters, lines: "
+            f"{weights / 1e6:.2f} M weights in {trainer.precision}, {len(pl_module.alphabet)} characters, lines: "
             + ", ".join(f"{count} {split}" for split, count in sizes.items())
         )
         for split, its in pl_module.card["data"].items():
@@ -184,17 +187,18 @@ class Report(Callback):
 
     @rank_zero_only
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        assert isinstance(pl_module, Recognizer)
+        assert isinstance(pl_module, Learner)
         if trainer.sanity_checking or trainer.state.fn != "fit":
             return
         throughput = find(trainer, Throughput)
-        totals = pl_module.totals["val"]
+        val = pl_module.metrics["val"]
+        told = f"CER {val['cer']:.2%} · WER {val['wer']:.2%}" if "cer" in val else f"loss {val['loss']:.4f}"
         loss = trainer.callback_metrics.get("train/loss", torch.tensor(float("nan")))
         elapsed = timedelta(seconds=round(time.perf_counter() - throughput.started)) if throughput else ""
         speed = f" · {throughput.rate:.0f} lines/s" if throughput else ""
         console.print(
             f"{elapsed} · epoch {trainer.current_epoch} · step {trainer.global_step} · loss {float(loss):.3f} · "
-            f"val CER {totals.cer:.2%} · WER {totals.wer:.2%}{speed}"
+            f"val {told}{speed}"
         )
 
     @rank_zero_only
@@ -213,27 +217,26 @@ class Report(Callback):
 
     @rank_zero_only
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        assert isinstance(pl_module, Recognizer)
+        assert isinstance(pl_module, Learner)
         throughput = find(trainer, Throughput)
         path = str(trainer.ckpt_path or "")  # the checkpoint that is tested
-        val = torch.load(path, weights_only=True, map_location="cpu")["htr"]["metrics"]["val"] if path else None
-        test = pl_module.totals["test"]
+        val = torch.load(path, weights_only=True, map_location="cpu")["htr"]["metrics"]["val"] if path else {}
+        test = pl_module.metrics["test"]
+        rates = ("cer", "wer") if isinstance(pl_module, Recognizer) else ("loss",)
+        counts = ("edits", "characters", "lines") if isinstance(pl_module, Recognizer) else ()
         summary = {
-            "val_cer": val["cer"] if val else None,
-            "val_wer": val["wer"] if val else None,
-            "test_cer": test.cer,
-            "test_wer": test.wer,
-            "test_edits": test.edits,
-            "test_characters": test.characters,
-            "test_lines": test.lines,
+            **{f"val_{rate}": val.get(rate) for rate in rates},
+            **{f"test_{figure}": test[figure] for figure in (*rates, *counts)},
             "seconds": round(self._seconds, 1),
             "lines_per_second": round(throughput.rate, 2) if throughput else None,
             "checkpoint": path,
         }
         (self.folder / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")
         console.print(summary_table(summary, self.folder))
-        if path:
+        if path and counts:
             console.print(f"next: htr transcribe {_relative(Path(path))} IMAGE...", highlight=False)
+        elif path:
+            console.print(f"next: python train.py start={_relative(Path(path))} ...", highlight=False)
 
 
 def summary_table(summary: dict[str, Any], folder: Path) -> Table:
@@ -244,15 +247,20 @@ def summary_table(summary: dict[str, Any], folder: Path) -> Table:
         return "-" if cer is None else f"{cer:.2%} / {wer:.2%}"
 
     table = Table(show_header=False, box=None)
-    table.add_row("best val CER / WER", rates("val"))
-    table.add_row(
-        "test CER / WER", f"{rates('test')}  ({summary['test_edits']} edits in {summary['test_lines']} lines)"
-    )
+    if "test_cer" in summary:
+        table.add_row("best val CER / WER", rates("val"))
+        table.add_row(
+            "test CER / WER", f"{rates('test')}  ({summary['test_edits']} edits in {summary['test_lines']} lines)"
+        )
+    else:
+        table.add_row("best val loss", "-" if summary["val_loss"] is None else f"{summary['val_loss']:.4f}")
+        table.add_row("test loss", f"{summary['test_loss']:.4f}")
     table.add_row("training time", str(timedelta(seconds=round(summary["seconds"]))))
     if summary["lines_per_second"]:
         table.add_row("training speed", f"{summary['lines_per_second']:.0f} lines/s")
     table.add_row("run folder", _relative(folder))
-    table.add_row("pictures", _relative(folder / "transcriptions"))
+    if "test_cer" in summary:
+        table.add_row("pictures", _relative(folder / "transcriptions"))
     return table
 
 

@@ -25,6 +25,7 @@ from htr_lightning.errors import InputError
 from htr_lightning.metrics.calibration import checked_scale
 from htr_lightning.metrics.edits import DEFINITION
 from htr_lightning.model.base import Recognizer
+from htr_lightning.model.learner import Learner
 from htr_lightning.text.codec import name
 
 FORMAT = 1  # raised when a reader of the old format could misread the new one
@@ -54,8 +55,9 @@ def plain(config: DictConfig) -> dict[str, Any]:
     return OmegaConf.to_container(config, resolve=True)  # type: ignore[return-value]
 
 
-def build(config: DictConfig) -> tuple[LineDataModule, Recognizer]:
-    """The data and the recognizer of a composed config; training texts are checked against the alphabet.
+def build(config: DictConfig) -> tuple[LineDataModule, Learner]:
+    """The data and the recognizer of a composed config, or what is trained before one; training texts are checked
+    against the alphabet.
 
     Raises:
         InputError: the data cannot be read, or a training text not be learned.
@@ -66,7 +68,9 @@ def build(config: DictConfig) -> tuple[LineDataModule, Recognizer]:
     before = settings.get("resume") or settings.get("start")
     parts = read(before).get("parts", {}) if before and "source" in settings["model"] else {}
     try:
-        recognizer: Recognizer = instantiate(settings["model"], _convert_="all")(alphabet=alphabet, **parts)
+        made = instantiate(settings["model"], _convert_="all")
+        # one that reads waits for its alphabet
+        recognizer: Learner = made if isinstance(made, Learner) else made(alphabet=alphabet, **parts)
     except TypeError as error:
         if "unexpected keyword argument" not in str(error):
             raise
@@ -75,7 +79,7 @@ def build(config: DictConfig) -> tuple[LineDataModule, Recognizer]:
     unknown = recognizer.check_targets(lines.reader.ids, lines.texts)
     recognizer.card = {
         "format": FORMAT,
-        "alphabet": recognizer.codec.alphabet,
+        "alphabet": recognizer.alphabet,
         "model": {key: value for key, value in settings["model"].items() if key not in TRAINING},
         "training": {key: value for key, value in settings.items() if key != "model"}
         | {key: settings["model"][key] for key in TRAINING if key in settings["model"]},
@@ -153,9 +157,10 @@ def load(path: str | Path, allow: Sequence[str] = ()) -> Recognizer:
         check_target(target, allow, str(path))
     try:
         model = {key: value for key, value in card["model"].items() if key not in TRAINING}
-        recognizer: Recognizer = instantiate(model, _convert_="all")(
-            alphabet=card["alphabet"], **content.get("parts", {})
-        )
+        made = instantiate(model, _convert_="all")
+        if isinstance(made, Learner):  # it never waited for an alphabet
+            raise InputError(f"{path}: was trained without texts and reads none; train a recognizer by start={path}")
+        recognizer: Recognizer = made(alphabet=card["alphabet"], **content.get("parts", {}))
         recognizer.load_state_dict(content["state_dict"])
         if "language" in content:  # `htr tune-decoder` put it there
             recognizer.set_language(Language.from_plain(content["language"]))

@@ -1,6 +1,7 @@
 """The command `htr`."""
 
 import json
+import re
 import sys
 from collections import Counter
 from functools import partial
@@ -331,6 +332,62 @@ def convert(
     for name in names:
         print(f"{name}: {len(data.lines(name))} lines" + _tell(data.lines(name).reader))
     print(out)
+
+
+@typer_app.command("pseudo-label")
+def pseudo_label(
+    checkpoint: Checkpoint,
+    lines: Annotated[
+        list[str], typer.Argument(help="Line images, folders, globs, PAGE or ALTO files; or overrides: data=...")
+    ],
+    out: Annotated[Path, typer.Option(help="Folder to write into; it must be empty or new")],
+    least: Annotated[float | None, typer.Option(min=0, max=1, help="Confidence a line needs [default: 0.9]")] = None,
+    share: Annotated[float | None, typer.Option(min=0, max=1, help="Keep the surest of all lines, 0.5: half")] = None,
+    labelled: Annotated[
+        list[str] | None, typer.Option(help="Override, more than once for several: data to write beside, as it is")
+    ] = None,
+    to: Annotated[Literal["kraken", "pylaia", "parquet", "page"], typer.Option(help="Form to write")] = "kraken",
+    split: Splits = None,
+    device: Device = "auto",
+) -> None:
+    """Read unlabelled lines and write those read surely as training lines, for self-training.
+
+    Overrides without data=NAME change the data of the checkpoint's run: data.part=[500,null] are the lines that it has
+    not learned where it has learned data.part=[0,500]. References are not looked at. data=folder reads the result.
+    """
+    from htr_lightning import pseudo_label as verb
+    from htr_lightning.convert import empty_folder
+    from htr_lightning.data.split import SPLITS
+    from htr_lightning.evaluate import data_for, load
+    from htr_lightning.transcribe import find_sources
+
+    named = [re.match(r"\+*data(\.\w+)*=", line) is not None for line in lines]
+    if any(named) and not all(named):
+        raise InputError(f"{lines[named.index(False)]}: no override of the data; give overrides or files, not both")
+    if split and not all(named):
+        raise InputError(f"--split {split[0]}: files have no splits; leave it away, or name the data by data=...")
+    if least is None and share is None:
+        least = 0.9
+    empty_folder(out)  # before the work, not after it
+    recognizer = load(checkpoint, device)
+    known = data_for(recognizer, labelled) if labelled else None
+    if all(named):
+        unlabelled = verb.lines_of_data(data_for(recognizer, lines), list(dict.fromkeys(split or ["train"])))
+    else:
+        sources, faults = find_sources(lines)
+        if faults:
+            raise InputError(faults[0])
+        unlabelled = verb.lines_of_files(sources)
+    with _progress("reading", unlabelled.count) as progress:
+        found = unlabelled.guesses(recognizer, partial(progress.advance, progress.task_ids[0]))
+    guesses = verb.gate(found, least, share)
+    about = {"checkpoint": checkpoint, "of": lines, "least": least, "share": share, "labelled": labelled}
+    with _progress("writing", None) as progress:
+        counts = verb.write(unlabelled, guesses, to, out, about, known, partial(progress.advance, progress.task_ids[0]))
+    told = ", ".join(f"{count} {fate}" for fate, count in sorted(counts.items(), key=lambda item: item[0] != verb.KEPT))
+    print(f"{len(guesses)} unlabelled lines: {told} -> {out}")
+    if known is not None:
+        print("beside them, labelled: " + ", ".join(f"{len(known.lines(name))} {name}" for name in SPLITS))
 
 
 def _tell(reader: "Reader") -> str:

@@ -63,7 +63,9 @@ def open_data(overrides: Sequence[str], full: bool = False) -> tuple[LineDataMod
     asked = any("data.reader.max_height" in override for override in overrides)
     if full and not asked and "max_height" in settings["reader"]:
         settings["reader"]["max_height"] = SCANNED
-    lines = {key: settings.get(key) for key in ("root", "repo", "reader", "preprocess", "normalizer")}
+    lines = {
+        key: settings.get(key) for key in ("root", "repo", "part", "part_by", "reader", "preprocess", "normalizer")
+    }
     fingerprint = sha256(json.dumps(lines, sort_keys=True).encode()).hexdigest()
     return instantiate(settings, _convert_="all"), fingerprint
 
@@ -88,7 +90,7 @@ def convert(
         InputError: see `empty_folder`; or a line cannot be read or written in this form.
     """
     empty_folder(folder)
-    FORMS[form](_rows(data, splits, advance), folder)
+    FORMS[form](rows_of(data, splits, Counter(), advance), folder)
 
 
 def empty_folder(folder: Path) -> None:
@@ -195,8 +197,10 @@ def file_name(id: str, taken: Counter[str]) -> str:
     return name
 
 
-def _rows(data: LineDataModule, splits: Sequence[str], advance: Callable[[int], None]) -> Iterator[Row]:
-    taken: Counter[str] = Counter()
+def rows_of(
+    data: LineDataModule, splits: Sequence[str], taken: Counter[str], advance: Callable[[int], None]
+) -> Iterator[Row]:
+    """The lines of some splits, with references normalised; `taken`: see `file_name`."""
     for split in splits:
         lines = data.lines(split)
         for index in range(len(lines)):

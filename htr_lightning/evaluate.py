@@ -23,6 +23,7 @@ from htr_lightning.metrics.calibration import calibration_error, character_trial
 from htr_lightning.metrics.edits import EditCounts, EditTotals
 from htr_lightning.model.base import Prediction, Recognizer, Transcriber, Transcription
 from htr_lightning.model.ensemble import Rover, vote
+from htr_lightning.model.learner import Learner
 
 
 def conf_dir() -> Path:
@@ -38,7 +39,7 @@ def compose_train(overrides: Sequence[str]) -> DictConfig:
         return compose("train", overrides=["hydra.searchpath=[]", *overrides])
 
 
-def data_for(recognizer: Transcriber, overrides: Sequence[str] = ()) -> LineDataModule:
+def data_for(recognizer: Transcriber | Learner, overrides: Sequence[str] = ()) -> LineDataModule:
     """The data that overrides describe, prepared as the recognizer needs it.
 
     With `data=NAME` among the overrides that config is composed; else they change the one the recognizer was trained

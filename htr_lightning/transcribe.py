@@ -102,7 +102,7 @@ def transcribe(
     """
     chunk: list[tuple[Reading, UInt8[ndarray, "_ _"] | None]] = []
     for source in sources:
-        for reading, image in _open(source):
+        for reading, image in open_lines(source):
             chunk.append((reading, image))
             if len(chunk) == CHUNK:
                 yield from _read(recognizer, chunk)
@@ -112,7 +112,8 @@ def transcribe(
     advance(len(chunk))
 
 
-def _open(source: Source) -> Iterator[tuple[Reading, UInt8[ndarray, "_ _"] | None]]:
+def open_lines(source: Source) -> Iterator[tuple[Reading, UInt8[ndarray, "_ _"] | None]]:
+    """Every line of a source, not read yet, with its image; a line that has none comes with its fault."""
     if source.page is None:
         try:
             yield Reading(source, None, None), read_image(source.path)

@@ -46,7 +46,9 @@ ELSEWHERE = {"trocr_pretrained"}  # models whose network comes from outside
 MODELS = sorted(
     path.stem
     for path in (CONF / "model").glob("*.yaml")
-    if not path.stem.endswith(("_small", "_base")) and path.stem not in ELSEWHERE  # larger, the same code
+    if not path.stem.endswith(("_small", "_base"))  # larger, the same code
+    and path.stem not in ELSEWHERE
+    and "masked" not in path.stem  # reads nothing
 )
 WIDTH, ROW = 240, 40  # pixels of a drawn page and of each of its lines
 

@@ -1,6 +1,6 @@
 """Any reader as training, validation and test batches."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
 from typing import Any, cast
 
@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from htr_lightning.data.batch import Batch, collate
 from htr_lightning.data.pack import Pack
+from htr_lightning.data.part import part_of_lines
 from htr_lightning.data.preprocess import Preprocess
 from htr_lightning.data.sample import Reader, Sample
 from htr_lightning.data.sampler import Draw, LineBatches
@@ -119,6 +120,8 @@ class LineDataModule(LightningDataModule):
         root: folder of the data, for the reader.
         repo: public repository that the reader downloads where `root` is not given, for a reader that can.
         pack: a file that `htr pack` wrote; its lines are read in place of the reader's.
+        part: of the training lines, by where it begins and ends in a drawn order, see `part_of_lines`; None: all.
+        part_by: "line", or "group" to keep together what is one group.
         augment: training only.
         alphabet: characters to learn; None: those of the training texts.
         max_lines: lines a batch has at most.
@@ -137,6 +140,8 @@ class LineDataModule(LightningDataModule):
         root: str | None = None,
         repo: str | None = None,
         pack: str | None = None,
+        part: Sequence[int | None] | None = None,
+        part_by: str = "line",
         augment: Augment | None = None,
         alphabet: Iterable[str] | None = None,
         max_lines: int = 16,
@@ -150,15 +155,16 @@ class LineDataModule(LightningDataModule):
         self.reader, self.preprocess, self.normalizer, self.augment = reader, preprocess, normalizer, augment
         self.max_lines, self.max_columns, self.multiple = max_lines, max_columns, multiple
         self.root, self.repo, self.pack = root, repo, pack
+        self.part, self.part_by = part, part_by
         self.workers, self.keep, self.seed = workers, keep, seed
         self._alphabet = None if alphabet is None else list(alphabet)
         self._lines: dict[str, Lines] = {}
 
     def open(self, split: str) -> Reader:
-        """The reader of a split, from the packed file where there is one.
+        """The reader of a split, from the packed file where there is one; of the training lines the part asked for.
 
         Raises:
-            InputError: there is no such split, or it has no line.
+            InputError: there is no such split or part, or it has no line.
         """
         if split not in SPLITS:
             raise InputError(f"'{split}' is no split; use one of {', '.join(SPLITS)}")
@@ -170,6 +176,8 @@ class LineDataModule(LightningDataModule):
             reader = self.reader(split=split, **{key: value for key, value in given.items() if value is not None})
         if not len(reader):
             raise InputError(f"split '{split}' has no line; check data.root and the split")
+        if split == "train" and self.part is not None:
+            reader = cast(Reader, part_of_lines(reader, self.part, self.part_by))
         return reader
 
     def lines(self, split: str) -> Lines:

@@ -7,17 +7,15 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int, UInt8
-from lightning import LightningModule
 from numpy import ndarray
-from torch import Tensor, nn
+from torch import Tensor
 
 from htr_lightning.data.batch import Batch, collate
 from htr_lightning.data.preprocess import Preprocess
 from htr_lightning.errors import InputError
 from htr_lightning.metrics.calibration import Scale
 from htr_lightning.metrics.edits import EditCounts, EditTotals
-from htr_lightning.metrics.loss import MeanLoss
-from htr_lightning.optim import progress
+from htr_lightning.model.learner import Learner
 from htr_lightning.text.codec import Codec
 from htr_lightning.text.normalize import Normalizer
 
@@ -70,7 +68,7 @@ class Transcriber(Protocol):
     def read(self, images: Sequence[UInt8[ndarray, "_ _"]]) -> list[Transcription]: ...
 
 
-class Recognizer(LightningModule, ABC):
+class Recognizer(Learner, ABC):
     """A network with its codec, normaliser and preprocessing; subclasses give the loss and the reading.
 
     Reading is always done in float32, whatever the training precision, and a line's text does not depend on the batch
@@ -78,16 +76,11 @@ class Recognizer(LightningModule, ABC):
 
     Args:
         alphabet: the characters it can read.
-        normalizer: brings references into the form that is learned and compared.
-        preprocess: brings images into the form that the network sees.
-        optimizer: called with the parameters; None for a recognizer that only reads.
-        scheduler: called with the optimizer and `progress`, a function that gives the share of the run that is done;
-            gives a scheduler that is asked at every step, or Lightning's description of another one.
+        normalizer, preprocess, optimizer, scheduler: see `Learner`; without an optimizer it only reads.
         unknown: training characters outside the alphabet: "error", or "skip" to learn the text without them.
     """
 
     specials: Sequence[str] = ()
-    net: nn.Module
 
     def __init__(
         self,
@@ -98,22 +91,24 @@ class Recognizer(LightningModule, ABC):
         scheduler: Callable[..., Any] | None = None,
         unknown: str = "error",
     ) -> None:
-        super().__init__()
+        super().__init__(normalizer, preprocess, optimizer, scheduler)
         if unknown not in ("error", "skip"):
             raise InputError(f"model.unknown={unknown}: use error or skip")
         self.codec = Codec(alphabet, self.specials)
-        self.normalizer, self.preprocess = normalizer, preprocess
-        self.optimizer, self.scheduler = optimizer, scheduler
         self.unknown = unknown
-        self.card: dict[str, Any] = {}  # what the checkpoint tells of itself, plain data
-        self.parts: dict[str, Any] = {}  # plain data that it is built from besides config and alphabet, if any
         self.calibration = Scale()  # of the confidences
-        self.counts, self.losses = EditCounts(), MeanLoss()
+        self.counts = EditCounts()
         self.totals: dict[str, EditTotals] = {}  # by split, as last measured
 
-    @abstractmethod
-    def loss(self, batch: Batch) -> Float[Tensor, ""]:
-        """The training loss of a batch."""
+    @property
+    def alphabet(self) -> list[str]:
+        """The characters that it reads."""
+        return self.codec.alphabet
+
+    @property
+    def metrics(self) -> dict[str, dict[str, Any]]:
+        """The counts and rates of every split, as last measured."""
+        return {split: {**its._asdict(), "cer": its.cer, "wer": its.wer} for split, its in self.totals.items()}
 
     @abstractmethod
     def summed_loss(self, output: Any, batch: Batch) -> tuple[Float[Tensor, ""], int]:
@@ -173,23 +168,11 @@ class Recognizer(LightningModule, ABC):
         return self.codec.encode(self.codec.known(text) if self.unknown == "skip" else text, sample)
 
     def check_targets(self, ids: Sequence[str], texts: Sequence[str]) -> Counter[str]:
-        """Refuse training texts that cannot be learned, before any time is spent.
-
-        Returns:
-            How often each character is left out, with `unknown="skip"`.
-
-        Raises:
-            InputError: a text cannot be learned; it is named by its id.
-        """
+        """See `Learner`."""
         for sample, text in zip(ids, texts, strict=True):
             self.target(text, sample)
         known = set(self.codec.alphabet)
         return Counter(character for text in texts for character in text if character not in known)
-
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        loss = self.loss(batch)
-        self.log("train/loss", loss, prog_bar=True, batch_size=len(batch.ids))
-        return loss
 
     def validation_step(self, batch: Batch, batch_idx: int) -> list[Prediction]:
         output = self._output(batch)
@@ -212,41 +195,6 @@ class Recognizer(LightningModule, ABC):
 
     def on_test_epoch_end(self) -> None:
         self._report("test")
-
-    def configure_optimizers(self) -> Any:
-        if self.optimizer is None:
-            raise InputError("this recognizer was built without an optimizer; it reads but cannot be trained")
-        if any(p.dtype != torch.float32 for p in self.parameters()):
-            raise InputError(
-                f"trainer.precision={self.trainer.precision}: weights stay float32; use bf16-mixed or 16-mixed"
-            )
-        optimizer = self.optimizer(self.parameters())
-        if self.scheduler is None:
-            return optimizer
-        scheduler = self.scheduler(optimizer, progress=lambda: progress(self.trainer))
-        described = scheduler if isinstance(scheduler, dict) else {"scheduler": scheduler, "interval": "step"}
-        if "monitor" in described and self.trainer.check_val_every_n_epoch != 1:
-            raise InputError(
-                f"scheduler: it follows {described['monitor']} from epoch to epoch; validate once in each: "
-                "trainer.check_val_every_n_epoch=1 trainer.val_check_interval=1.0"
-            )
-        return {"optimizer": optimizer, "lr_scheduler": described}
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        metrics = {split: {**totals._asdict(), "cer": totals.cer, "wer": totals.wer}
-                   for split, totals in self.totals.items()}  # fmt: skip
-        checkpoint["htr"] = {**self.card, "metrics": metrics}
-        if self.parts:
-            checkpoint["parts"] = self.parts
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        own, loaded = self.state_dict(), checkpoint["state_dict"]
-        shapes = [{name: weight.shape for name, weight in state.items()} for state in (own, loaded)]
-        if checkpoint["htr"]["alphabet"] != self.codec.alphabet or shapes[0] != shapes[1]:
-            raise InputError(
-                "resume: the checkpoint has another alphabet or network; give the overrides of its run, which stand in "
-                "its .hydra/overrides.yaml"
-            )
 
     def _output(self, batch: Batch) -> Any:
         with torch.inference_mode(), torch.autocast(batch.images.device.type, enabled=False):

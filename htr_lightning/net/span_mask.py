@@ -1,7 +1,7 @@
 """Masking of feature columns in training."""
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 
@@ -26,11 +26,24 @@ class SpanMask(nn.Module):
         """Features with spans set to zero, padding untouched; in evaluation the features as they are."""
         if not self.training or self.ratio == 0:
             return x
-        counts = (lengths * self.ratio / self.span).long()[:, None]
-        most = int(x.shape[1] * self.ratio / self.span)
+        return x.masked_fill(self.draw(lengths, x.shape[1])[:, :, None], 0.0)
+
+    def draw(
+        self, lengths: Int[Tensor, " B"], columns: int, generator: torch.Generator | None = None, least: int = 0
+    ) -> Bool[Tensor, "B T"]:
+        """Which columns are masked.
+
+        Args:
+            lengths: of the lines.
+            columns: that they are padded to.
+            generator: None: torch's own.
+            least: spans that every line has, however short it is.
+        """
+        counts = (lengths * self.ratio / self.span).long().clamp(min=least)[:, None]
+        most = max(least, int(columns * self.ratio / self.span))
         room = (lengths[:, None] - self.span + 1).clamp(min=1)
-        starts = (torch.rand(len(x), most, device=x.device) * room).long()
-        drawn = torch.arange(most, device=x.device) < counts
-        into = torch.arange(x.shape[1], device=x.device)[None, :, None] - starts[:, None, :]
-        masked = ((into >= 0) & (into < self.span) & drawn[:, None, :]).any(2, keepdim=True)
-        return x.masked_fill(masked, 0.0)
+        starts = (torch.rand(len(lengths), most, device=lengths.device, generator=generator) * room).long()
+        drawn = torch.arange(most, device=lengths.device) < counts
+        place = torch.arange(columns, device=lengths.device)[None, :, None]
+        into = place - starts[:, None, :]
+        return ((into >= 0) & (into < self.span) & (place < lengths[:, None, None]) & drawn[:, None, :]).any(2)

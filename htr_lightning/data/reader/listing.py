@@ -1,4 +1,4 @@
-"""How image files and texts belong together: pairs of files, tables, PyLaia's lists, folders named by class."""
+"""How image files and texts belong together: pairs, tables, PyLaia's lists, folders named by class, or not at all."""
 
 import csv
 import json
@@ -55,6 +55,15 @@ class Pairs:
                 entries.append(Entry(stem, same[0], text))
         faults += [Fault(str(path), f"image without {self.text}") for path in pictures.values()]
         return entries, faults
+
+
+class Images:
+    """Images that have no texts, to learn from without them or to be labelled."""
+
+    def __call__(self, root: Path, part: str, split: str) -> Found:
+        """The images below a folder."""
+        paths = [path for path in files_below(root / part) if path.suffix.lower() in SUFFIXES]
+        return [Entry(path.relative_to(root).as_posix(), path, "") for path in paths], []
 
 
 class Table:
