@@ -28,7 +28,7 @@ from htr_lightning.text.codec import name
 
 FORMAT = 1  # raised when a reader of the old format could misread the new one
 PACKAGE = "htr_lightning"
-READING = ("optimizer", "scheduler")  # parts of a model's config that reading does not need
+READING = ("optimizer", "scheduler", "layer_decay")  # parts of a model's config that reading does not need
 
 
 def fast_precision(accelerator: str) -> str:
@@ -53,30 +53,36 @@ def plain(config: DictConfig) -> dict[str, Any]:
     return OmegaConf.to_container(config, resolve=True)  # type: ignore[return-value]
 
 
-def build(config: DictConfig) -> tuple[LineDataModule, Recognizer]:
+def build(config: DictConfig, known: Sequence[str] = ()) -> tuple[LineDataModule, Recognizer]:
     """The data and the recognizer of a composed config; training texts are checked against the alphabet.
+
+    Args:
+        config: of train.py.
+        known: characters to read besides those of the data.
 
     Raises:
         InputError: the data cannot be read, or a training text not be learned.
     """
     settings = plain(config)
     data: LineDataModule = instantiate(settings["data"], _convert_="all")
-    alphabet = data.alphabet
+    alphabet = [*known, *(character for character in data.alphabet if character not in set(known))]
     try:
         recognizer: Recognizer = instantiate(settings["model"], _convert_="all")(alphabet=alphabet)
     except TypeError as error:
         if "unexpected keyword argument" not in str(error):
             raise
         raise InputError(f"model: {error}; `python train.py --cfg job` prints all keys") from None
-    lines = data.lines("train")
-    unknown = recognizer.check_targets(lines.reader.ids, lines.texts)
+    unknown: Counter[str] = Counter()
+    for lines in data.sources:
+        unknown += recognizer.check_targets(lines.reader.ids, lines.texts)
     recognizer.card = {
         "format": FORMAT,
         "alphabet": recognizer.codec.alphabet,
         "model": {key: value for key, value in settings["model"].items() if key not in READING},
         "training": {key: value for key, value in settings.items() if key != "model"}
         | {key: settings["model"].get(key) for key in READING},
-        "data": {split: describe(data, split) for split in SPLITS},
+        "data": {split: describe(data, split) for split in SPLITS}
+        | ({} if data.replay is None else {"replay": describe(data.replay, "train")}),
         "metric": DEFINITION,
         "commit": git_commit(),
         "versions": versions(),

@@ -16,7 +16,7 @@ from htr_lightning.data.preprocess import Preprocess
 from htr_lightning.errors import InputError
 from htr_lightning.metrics.edits import EditCounts, EditTotals
 from htr_lightning.metrics.loss import MeanLoss
-from htr_lightning.optim import progress
+from htr_lightning.optim import progress, rates_by_depth
 from htr_lightning.text.codec import Codec
 from htr_lightning.text.normalize import Normalizer
 
@@ -60,6 +60,7 @@ class Recognizer(LightningModule, ABC):
         optimizer: called with the parameters; None for a recognizer that only reads.
         scheduler: called with the optimizer and `progress`, a function that gives the share of the run that is done;
             gives a scheduler that is asked at every step, or Lightning's description of another one.
+        layer_decay: of the learning rate from each layer to the one before it, see `rates_by_depth`; 1 is one for all.
         unknown: training characters outside the alphabet: "error", or "skip" to learn the text without them.
     """
 
@@ -73,6 +74,7 @@ class Recognizer(LightningModule, ABC):
         preprocess: Preprocess,
         optimizer: Callable[..., torch.optim.Optimizer] | None = None,
         scheduler: Callable[..., Any] | None = None,
+        layer_decay: float = 1.0,
         unknown: str = "error",
     ) -> None:
         super().__init__()
@@ -81,7 +83,7 @@ class Recognizer(LightningModule, ABC):
         self.codec = Codec(alphabet, self.specials)
         self.normalizer, self.preprocess = normalizer, preprocess
         self.optimizer, self.scheduler = optimizer, scheduler
-        self.unknown = unknown
+        self.layer_decay, self.unknown = layer_decay, unknown
         self.card: dict[str, Any] = {}  # what the checkpoint tells of itself, plain data
         self.counts, self.losses = EditCounts(), MeanLoss()
         self.totals: dict[str, EditTotals] = {}  # by split, as last measured
@@ -181,7 +183,12 @@ class Recognizer(LightningModule, ABC):
             raise InputError(
                 f"trainer.precision={self.trainer.precision}: weights stay float32; use bf16-mixed or 16-mixed"
             )
-        optimizer = self.optimizer(self.parameters())
+        if self.layer_decay == 1:
+            optimizer = self.optimizer(self.parameters())
+        else:
+            optimizer = self.optimizer(rates_by_depth(self.net, len(self.codec), self.layer_decay))
+            for group in optimizer.param_groups:
+                group["lr"] *= group["share"]  # before a scheduler takes it for its peak
         if self.scheduler is None:
             return optimizer
         scheduler = self.scheduler(optimizer, progress=lambda: progress(self.trainer))
