@@ -110,7 +110,7 @@ def draw_splits(
 
 
 def draw_lines(
-    ids: Sequence[str], counts: Mapping[str, float | None], seed: int = 0, set_name: str = "the set"
+    ids: Sequence[str], counts: Mapping[str, int | float | None], seed: int = 0, set_name: str = "the set"
 ) -> dict[str, str]:
     """A split for single lines, by lot: the same for the same ids and seed on any machine.
 
@@ -148,7 +148,7 @@ def draw_lines(
     return drawn
 
 
-def by_line(splits: str | Mapping[str, float | None] | None) -> TypeGuard[Mapping[str, float | None]]:
+def by_line(splits: str | Mapping[str, int | float | None] | None) -> TypeGuard[Mapping[str, int | float | None]]:
     """Whether splits are counts of lines rather than a table or shares, which are 1 at most."""
     return isinstance(splits, Mapping) and any(count is None or count > 1 for count in splits.values())
 

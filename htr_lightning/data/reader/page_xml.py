@@ -59,7 +59,7 @@ class PageXml(Sequence[Sample]):
         fetch: Callable[[], Path] | None = None,
         xml: str = "**/*.xml",
         images: str | None = None,
-        splits: str | Mapping[str, float | None] | None = None,
+        splits: str | Mapping[str, int | float | None] | None = None,
         split: str | None = None,
         seed: int = 0,
         name: str | None = None,
@@ -173,7 +173,7 @@ class PageXml(Sequence[Sample]):
     def _of_split(
         self,
         paths: list[Path],
-        splits: str | Mapping[str, float | None] | None,
+        splits: str | Mapping[str, int | float | None] | None,
         split: str | None,
         seed: int,
         name: str,
