@@ -425,7 +425,7 @@ def test_a_run_from_start_to_end_and_its_checkpoint_in_a_fresh_process(best: Pat
 def test_frozen_layers_stand_still_on_two_ranks(best: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     done = command(
-        best, folder, "data=synthetic", "trainer.max_steps=4", "callbacks.head_first.share=0.99", "replay=null",
+        best, folder, "data=synthetic", "trainer.max_steps=4", "callbacks.head_first.share=0.99", "data.replay=null",
         "trainer.devices=2", "trainer.strategy=ddp", "trainer.accelerator=cpu",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

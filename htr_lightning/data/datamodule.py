@@ -219,7 +219,7 @@ class LineDataModule(LightningDataModule):
         if training:
             reader: Reader = lines.reader
             if self.replay is not None and split == "train":
-                reader = Joined([source.reader for source in self.sources])
+                reader = cast(Reader, Joined([source.reader for source in self.sources]))
                 old = len(reader) - len(lines)
             lines = Lines(reader, self.preprocess, self.normalizer, self.augment, self.multiple, self.seed, self.keep)
         batches = LineBatches(

@@ -114,7 +114,7 @@ class PageXml(Sequence[Sample]):
         self._entries = self._without_twins(self._entries, faulty)
         if split is not None and by_line(splits):
             drawn = draw_lines([entry.id for entry in self._entries], splits, seed, str(self.root))
-            unused = [entry.id for entry in self._entries if split == "train" and entry.id not in drawn]
+            unused = [entry.id for entry in self._entries if entry.id not in drawn and split == "train"]
             self.skipped += [Skipped(id, "line that no split takes") for id in unused]
             self._entries = [entry for entry in self._entries if drawn.get(entry.id) == split]
         if not self._entries:
@@ -182,8 +182,9 @@ class PageXml(Sequence[Sample]):
         if splits is None or split is None or by_line(splits):
             return paths
         if not isinstance(splits, str):
-            drawn = draw_splits([self._group(path) for path in paths], splits, seed, str(self.root))
-            return [path for path in paths if drawn[self._group(path)] == split]
+            groups = [self._group(path) for path in paths]
+            drawn = draw_splits(groups, splits, seed, str(self.root))  # type: ignore[arg-type]
+            return [path for path, group in zip(paths, groups, strict=True) if drawn[group] == split]
         pages = read_splits(self.root, splits)
         wanted = {page for page, its in pages.items() if its == split}
         if not wanted:
