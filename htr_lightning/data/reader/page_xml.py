@@ -114,15 +114,13 @@ class PageXml(Sequence[Sample]):
         self._entries = self._without_twins(self._entries, faulty)
         if split is not None and by_line(splits):
             drawn = draw_lines([entry.id for entry in self._entries], splits, seed, str(self.root))
-            unused = [entry.id for entry in self._entries if entry.id not in drawn and split == "train"]
-            self.skipped += [Skipped(id, "line that no split takes") for id in unused]
+            self.skipped += [Skipped(e.id, "line that no split takes") for e in self._entries if e.id not in drawn]
             self._entries = [entry for entry in self._entries if drawn.get(entry.id) == split]
         if not self._entries:
             kinds = Counter(skipped.kind for skipped in self.skipped)
             why = "".join(f"; skipped: {count} x {kind}" for kind, count in kinds.items())
-            raise InputError(
-                f"{self.root}: no line with text in split '{split}' of {xml}; check root, xml and splits{why}"
-            )
+            where = f"split '{split}' of {xml}"
+            raise InputError(f"{self.root}: no line with text in {where}; check root, xml and splits{why}")
         self._open_page: tuple[Path, UInt8[ndarray, "H W"]] | None = None
         self._crops: dict[int, UInt8[ndarray, "h w"]] = {}
         if preload or faulty == "skip":  # else what is skipped would depend on `preload`
