@@ -330,7 +330,7 @@ def replayable(best: Path) -> None:
 @pytest.mark.usefixtures("replayable")
 @pytest.mark.parametrize("data", names("data"))
 def test_every_data_config_can_be_replayed_beside_another(data: str) -> None:
-    config = OmegaConf.to_container(composed("data=page_xml", f"replay={data}", "replay.root=OLD"), resolve=True)
+    config = OmegaConf.to_container(composed("data=page_xml", f"replay={data}", "++replay.root=OLD"), resolve=True)
     check_keys(config)
     assert config["data"]["replay"] == config["replay"]
     assert config["replay"]["root"] == "OLD"
