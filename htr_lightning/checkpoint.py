@@ -30,7 +30,7 @@ from htr_lightning.text.codec import name
 
 FORMAT = 1  # raised when a reader of the old format could misread the new one
 PACKAGE = "htr_lightning"
-TRAINING = ("optimizer", "scheduler", "source")  # keys of a model's config that reading does not need
+TRAINING = ("optimizer", "scheduler", "layer_decay", "source")  # keys of a model's config that reading does not need
 
 
 def fast_precision(accelerator: str) -> str:
@@ -55,16 +55,20 @@ def plain(config: DictConfig) -> dict[str, Any]:
     return OmegaConf.to_container(config, resolve=True)  # type: ignore[return-value]
 
 
-def build(config: DictConfig) -> tuple[LineDataModule, Learner]:
+def build(config: DictConfig, known: Sequence[str] = ()) -> tuple[LineDataModule, Learner]:
     """The data and the recognizer of a composed config, or what is trained before one; training texts are checked
     against the alphabet.
+
+    Args:
+        config: of train.py.
+        known: characters to read besides those of the data.
 
     Raises:
         InputError: the data cannot be read, or a training text not be learned.
     """
     settings = plain(config)
     data: LineDataModule = instantiate(settings["data"], _convert_="all")
-    alphabet = data.alphabet
+    alphabet = [*known, *(character for character in data.alphabet if character not in set(known))]
     before = settings.get("resume") or settings.get("start")
     parts = read(before).get("parts", {}) if before and "source" in settings["model"] else {}
     try:
@@ -75,15 +79,17 @@ def build(config: DictConfig) -> tuple[LineDataModule, Learner]:
         if "unexpected keyword argument" not in str(error):
             raise
         raise InputError(f"model: {error}; `python train.py --cfg job` prints all keys") from None
-    lines = data.lines("train")
-    unknown = recognizer.check_targets(lines.reader.ids, lines.texts)
+    unknown: Counter[str] = Counter()
+    for lines in data.sources:
+        unknown += recognizer.check_targets(lines.reader.ids, lines.texts)
     recognizer.card = {
         "format": FORMAT,
         "alphabet": recognizer.alphabet,
         "model": {key: value for key, value in settings["model"].items() if key not in TRAINING},
         "training": {key: value for key, value in settings.items() if key != "model"}
         | {key: settings["model"][key] for key in TRAINING if key in settings["model"]},
-        "data": {split: describe(data, split) for split in SPLITS},
+        "data": {split: describe(data, split) for split in SPLITS}
+        | ({} if data.replay is None else {"replay": describe(data.replay, "train")}),
         "metric": DEFINITION,
         "commit": git_commit(),
         "versions": versions(),

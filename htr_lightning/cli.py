@@ -218,6 +218,14 @@ def calibrate(
         print(out)
 
 
+@typer_app.command("fine-tune", context_settings={"ignore_unknown_options": True})
+def fine_tune(checkpoint: Checkpoint, overrides: Overrides = None) -> None:
+    """Train a checkpoint on with other data: data=page_xml data.root=... replay=copiste; see conf/fine_tune.yaml."""
+    from htr_lightning.fine_tune import fine_tune as run
+
+    run(checkpoint, overrides or [])
+
+
 @typer_app.command("tune-decoder")
 def tune_decoder(
     checkpoint: Checkpoint,

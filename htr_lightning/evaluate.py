@@ -63,6 +63,7 @@ def data_for(recognizer: Transcriber | Learner, overrides: Sequence[str] = ()) -
         _drop_sources(config.data, set(given))
     settings = OmegaConf.to_container(config.data, resolve=True)
     assert isinstance(settings, dict)
+    settings.pop("replay", None)  # what training mixed in is no part of a split
     if not named:
         settings["reader"].pop("fetch", None)  # what a checkpoint names is not downloaded; give data=NAME or data.root
         for target in checkpoint.targets(settings):

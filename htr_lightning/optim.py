@@ -1,17 +1,20 @@
-"""How weights are learned: schedules that fit the length of the run, sharpness-aware steps, an average of weights."""
+"""How weights are learned: schedules that fit the length of the run, rates by depth, the head before the rest,
+sharpness-aware steps, an average of weights."""
 
 import math
 from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
-from lightning import LightningModule, Trainer
+from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import Timer, WeightAveraging
-from torch import Tensor
+from lightning.pytorch.utilities import rank_zero_only
+from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from htr_lightning.errors import InputError
+from htr_lightning.net.depth import NORMS, layers
 
 
 def progress(trainer: Trainer) -> float:
@@ -82,6 +85,69 @@ class OneCycle(LRScheduler):
     def state_dict(self) -> dict[str, int]:
         """Only the count of steps: the position is the run's, the shape is the config's."""
         return {"last_epoch": self.last_epoch}
+
+
+def rates_by_depth(net: nn.Module, classes: int, decay: float) -> list[dict[str, Any]]:
+    """Parameter groups in which a layer learns `decay` times as fast as the one behind it (Howard and Ruder, 2018,
+    "Universal language model fine-tuning for text classification", arXiv:1801.06146, section 3.2, with 1 / 2.6).
+
+    Args:
+        net: see `layers`.
+        classes: its outputs.
+        decay: from the head, which learns at the full rate, to each layer before it.
+
+    Returns:
+        Groups with a `name`, and the `share` that its learning rate has of the optimizer's.
+
+    Raises:
+        InputError: a decay that is none.
+    """
+    if not 0 < decay <= 1:
+        raise InputError(f"model.layer_decay={decay}: give a factor above 0 and up to 1, which is one rate for all")
+    found = layers(net, classes)
+    groups = [{"params": layer.parameters, "name": layer.name, "share": decay ** (len(found) - depth)}
+              for depth, layer in enumerate(found, start=1)]  # fmt: skip
+    placed = {parameter for group in groups for parameter in group["params"]}
+    groups[0]["params"] += [parameter for parameter in net.parameters() if parameter not in placed]
+    return groups
+
+
+class HeadFirst(Callback):
+    """Lets only the layer of the classes learn in the first part of a run, so that a head that starts afresh does not
+    spoil the layers before it (Kumar et al., 2022, "Fine-tuning can distort pretrained features and underperform
+    out-of-distribution", arXiv:2202.10054).
+
+    What is frozen has its gradients dropped before the step, rather than `requires_grad=False`: several ranks agree at
+    the start on the parameters whose gradients they exchange. Its batch norms stand still as well.
+
+    Args:
+        share: of the run; 0 freezes nothing.
+    """
+
+    def __init__(self, share: float = 0.1) -> None:
+        if not 0 <= share < 1:
+            raise InputError(f"callbacks.head_first.share={share}: give a share of the run, at least 0 and below 1")
+        self.share = share
+        self._frozen: list[nn.Module] = []
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        net, codec = pl_module.net, pl_module.codec
+        self._frozen = [m for layer in layers(net, len(codec))[:-1] for m in layer.modules]  # type: ignore[arg-type]
+        if self.share:
+            rank_zero_only(print)(f"only the head learns in the first {self.share:.0%} of the run")
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        if not self._frozen:
+            return
+        learns = progress(trainer) >= self.share
+        for norm in (m for part in self._frozen for m in part.modules() if isinstance(m, NORMS)):
+            norm.train(learns)
+        if learns:
+            self._frozen = []
+
+    def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
+        for part in self._frozen:
+            part.zero_grad()  # to none: no momentum, no weight decay
 
 
 def plateau(

@@ -53,7 +53,7 @@ def transfer(recognizer: Learner, path: str | Path) -> Transfer:
             if not _fits(weight, found, name in wide):
                 shape = "none" if found is None else tuple(found.shape)
                 raise InputError(
-                    f"start={path}: its network is another one ({name}: {shape} there, {tuple(weight.shape)} here); "
+                    f"{path}: its network is another one ({name}: {shape} there, {tuple(weight.shape)} here); "
                     "give the model's keys of that run, which stand in its .hydra/overrides.yaml"
                 )
             if name in wide:

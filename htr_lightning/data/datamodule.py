@@ -15,8 +15,8 @@ from htr_lightning.data.batch import Batch, collate
 from htr_lightning.data.pack import Pack
 from htr_lightning.data.part import part_of_lines
 from htr_lightning.data.preprocess import Preprocess
-from htr_lightning.data.sample import Reader, Sample
-from htr_lightning.data.sampler import Draw, LineBatches
+from htr_lightning.data.sample import Joined, Reader, Sample
+from htr_lightning.data.sampler import Draw, LineBatches, replayed
 from htr_lightning.data.split import SPLITS
 from htr_lightning.errors import InputError
 from htr_lightning.text.codec import alphabet_of
@@ -130,6 +130,8 @@ class LineDataModule(LightningDataModule):
         workers: loading processes a rank.
         keep: megabytes of lines of each split that a process keeps, decoded and levelled, from epoch to epoch.
         seed: order and augmentation.
+        replay: data whose training lines are mixed into the training batches, so that they are not forgotten.
+        replay_share: share that they have of the lines of an epoch.
     """
 
     def __init__(
@@ -150,6 +152,8 @@ class LineDataModule(LightningDataModule):
         workers: int = 1,
         keep: int = 0,
         seed: int = 0,
+        replay: "LineDataModule | None" = None,
+        replay_share: float = 0.5,
     ) -> None:
         super().__init__()
         self.reader, self.preprocess, self.normalizer, self.augment = reader, preprocess, normalizer, augment
@@ -157,6 +161,7 @@ class LineDataModule(LightningDataModule):
         self.root, self.repo, self.pack = root, repo, pack
         self.part, self.part_by = part, part_by
         self.workers, self.keep, self.seed = workers, keep, seed
+        self.replay, self.replay_share = replay, replay_share
         self._alphabet = None if alphabet is None else list(alphabet)
         self._lines: dict[str, Lines] = {}
 
@@ -199,18 +204,43 @@ class LineDataModule(LightningDataModule):
         return self._lines[split]
 
     @property
+    def sources(self) -> list[Lines]:
+        """What training draws from: the training split, and old lines where there are some."""
+        return [self.lines("train"), *([] if self.replay is None else [self.replay.lines("train")])]
+
+    @property
+    def replayed(self) -> int:
+        """Old lines in an epoch."""
+        return 0 if self.replay is None else replayed(len(self.lines("train")), self.replay_share)
+
+    @property
     def alphabet(self) -> list[str]:
         """The characters to learn."""
-        return alphabet_of(self.lines("train").texts) if self._alphabet is None else self._alphabet
+        if self._alphabet is not None:
+            return self._alphabet
+        return alphabet_of(text for lines in self.sources for text in lines.texts)
 
     def loader(self, split: str, rank: int = 0, world_size: int = 1, training: bool = False) -> DataLoader[Batch]:
         """The batches of a split: for training shuffled and augmented, else every line once as it is."""
         lines = self.lines(split)
+        old = 0
         if training:
-            lines = Lines(
-                lines.reader, self.preprocess, self.normalizer, self.augment, self.multiple, self.seed, self.keep
-            )
-        batches = LineBatches(lines.widths, self.max_lines, self.max_columns, training, self.seed, rank, world_size)
+            reader: Reader = lines.reader
+            if self.replay is not None and split == "train":
+                reader = cast(Reader, Joined([source.reader for source in self.sources]))
+                old = len(reader) - len(lines)
+            lines = Lines(reader, self.preprocess, self.normalizer, self.augment, self.multiple, self.seed, self.keep)
+        batches = LineBatches(
+            lines.widths,
+            self.max_lines,
+            self.max_columns,
+            training,
+            self.seed,
+            rank,
+            world_size,
+            old,
+            self.replay_share,
+        )
         workers = self.workers if training else 0
         return DataLoader(
             lines,

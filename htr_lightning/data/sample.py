@@ -1,6 +1,8 @@
 """What a reader yields: samples, and what it left out. No torch, so that reading alone takes little memory."""
 
+from bisect import bisect_right
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import NamedTuple, Protocol, runtime_checkable
 
 from jaxtyping import UInt8
@@ -38,3 +40,23 @@ class Reader(Protocol):
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: int) -> Sample: ...
+
+
+class Joined(Sequence[Sample]):
+    """The samples of several readers, one reader behind the other."""
+
+    def __init__(self, readers: Sequence[Reader]) -> None:
+        self._readers = readers
+        self._ends = list(accumulate(map(len, readers)))
+        self.ids = [id for reader in readers for id in reader.ids]
+        self.texts = [text for reader in readers for text in reader.texts]
+        self.groups = [group for reader in readers for group in reader.groups]
+        self.sizes = [size for reader in readers for size in reader.sizes]
+        self.skipped = [skipped for reader in readers for skipped in reader.skipped]
+
+    def __len__(self) -> int:
+        return self._ends[-1]
+
+    def __getitem__(self, index: int) -> Sample:  # type: ignore[override]
+        which = bisect_right(self._ends, index)
+        return self._readers[which][index - self._ends[which] + len(self._readers[which])]

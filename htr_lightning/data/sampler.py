@@ -17,6 +17,17 @@ class Draw(NamedTuple):
     indices: list[int]
 
 
+def replayed(new: int, share: float) -> int:
+    """Old lines in an epoch of so many new ones, where they are this share of both.
+
+    Raises:
+        InputError: a share that leaves nothing new.
+    """
+    if not 0 <= share < 1:
+        raise InputError(f"data.replay_share={share}: give a share of the training lines, at least 0 and below 1")
+    return round(new * share / (1 - share))
+
+
 class LineBatches(Sampler[Draw]):
     """Batches of lines of like width within a budget, sharded by rank.
 
@@ -30,6 +41,8 @@ class LineBatches(Sampler[Draw]):
         max_columns: padded columns (lines times the widest) a batch has at most; a single wider line stands alone.
         shuffle: training order: random windows of like width in random order, new in every epoch.
         seed: with the epoch, the only source of randomness.
+        old: the last so many lines; of them an epoch of training takes only some, others in each until all have come.
+        old_share: share that they have of the lines of an epoch.
 
     Raises:
         InputError: outside training there are fewer lines than ranks.
@@ -44,6 +57,8 @@ class LineBatches(Sampler[Draw]):
         seed: int = 0,
         rank: int = 0,
         world_size: int = 1,
+        old: int = 0,
+        old_share: float = 0.0,
     ) -> None:
         self.widths = np.asarray(widths)
         self.max_lines, self.max_columns = max_lines, max_columns
@@ -51,6 +66,7 @@ class LineBatches(Sampler[Draw]):
         if not shuffle and 0 < len(widths) < world_size:
             raise InputError(f"{len(widths)} lines cannot be shared by {world_size} ranks; use fewer trainer.devices")
         self.rank, self.world_size = rank, world_size
+        self.old, self.drawn = old, replayed(len(widths) - old, old_share) if old else 0
         self.epoch = 0
         self._planned: tuple[int, list[list[int]]] | None = None
 
@@ -81,7 +97,7 @@ class LineBatches(Sampler[Draw]):
     def _shuffled(self) -> list[list[int]]:
         """Where the budget of columns binds, epochs may differ by a batch; lines cut off come again in the next."""
         rng = np.random.default_rng((self.seed, self.epoch))
-        order = rng.permutation(len(self.widths))
+        order = rng.permutation(self._of_epoch())
         window = 40 * self.max_lines  # wide enough for like widths, narrow enough for new neighbours in each epoch
         batches = []
         for start in range(0, len(order), window):
@@ -93,6 +109,17 @@ class LineBatches(Sampler[Draw]):
         rounds = [batches[i : i + self.world_size] for i in range(0, full, self.world_size)]
         rng.shuffle(rounds)
         return [batch for batches in rounds for batch in batches] + batches[full:]
+
+    def _of_epoch(self) -> np.ndarray:
+        """All new lines, and the old ones whose turn it is: they are dealt from one shuffled pile after the other."""
+        new = np.arange(len(self.widths) - self.old)
+        if not self.drawn:
+            return new
+        first = self.epoch * self.drawn
+        piles = range(first // self.old, (first + self.drawn - 1) // self.old + 1)
+        dealt = np.concatenate([np.random.default_rng((self.seed, pile, 1)).permutation(self.old) for pile in piles])
+        start = first - piles[0] * self.old
+        return np.concatenate([new, len(new) + dealt[start : start + self.drawn]])
 
     def _cut(self, order: np.ndarray) -> list[list[int]]:
         batches: list[list[int]] = []

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from importlib import resources
 from pathlib import Path
+from typing import TypeGuard
 
 from htr_lightning.errors import InputError
 
@@ -106,6 +107,50 @@ def draw_splits(
         drawn[group] = split
         wanted[split] -= pages[group]
     return drawn
+
+
+def draw_lines(
+    ids: Sequence[str], counts: Mapping[str, int | float | None], seed: int = 0, set_name: str = "the set"
+) -> dict[str, str]:
+    """A split for single lines, by lot: the same for the same ids and seed on any machine.
+
+    Test lines are drawn first and training lines last, so that another count of the latter changes no other split, and
+    fewer of them are some of the more.
+
+    Args:
+        ids: of the lines.
+        counts: of the lines for train, val and test; None for one: all that the others leave.
+        seed: of the lot.
+        set_name: for messages.
+
+    Returns:
+        {id: split} of the lines that a split has.
+
+    Raises:
+        InputError: counts that are none, or more lines than there are.
+    """
+    given = {split: None if (n := counts[split]) is None else int(n) for split in reversed(SPLITS) if split in counts}
+    wanted = sum(1 if count is None else count for count in given.values())
+    whole = all(count is None or count == int(count) > 0 for count in counts.values())
+    if set(counts) - set(SPLITS) or not whole or list(given.values()).count(None) > 1:
+        raise InputError(f"data.reader.splits={dict(counts)}: give counts of lines for {', '.join(SPLITS)}, one of "
+                         "which may be null for all the others leave")  # fmt: skip
+    if wanted > len(ids):
+        raise InputError(
+            f"{set_name}: {len(ids)} lines, but data.reader.splits={dict(counts)} takes {wanted}; take fewer"
+        )
+    lot = sorted(ids, key=lambda id: sha256(f"{seed}/{id}".encode()).digest())
+    drawn: dict[str, str] = {}
+    for split in sorted(given, key=lambda split: given[split] is None):  # what is left over comes last
+        count = len(lot) if given[split] is None else given[split]
+        drawn |= dict.fromkeys(lot[:count], split)
+        lot = lot[count:]
+    return drawn
+
+
+def by_line(splits: str | Mapping[str, int | float | None] | None) -> TypeGuard[Mapping[str, int | float | None]]:
+    """Whether splits are counts of lines rather than a table or shares, which are 1 at most."""
+    return isinstance(splits, Mapping) and any(count is None or count > 1 for count in splits.values())
 
 
 def part_of(splits: Splits, split: str, set_name: str) -> str:

@@ -16,6 +16,7 @@ from htr_lightning.errors import InputError
 from htr_lightning.metrics.calibration import Scale
 from htr_lightning.metrics.edits import EditCounts, EditTotals
 from htr_lightning.model.learner import Learner
+from htr_lightning.optim import rates_by_depth
 from htr_lightning.text.codec import Codec
 from htr_lightning.text.normalize import Normalizer
 
@@ -77,6 +78,7 @@ class Recognizer(Learner, ABC):
     Args:
         alphabet: the characters it can read.
         normalizer, preprocess, optimizer, scheduler: see `Learner`; without an optimizer it only reads.
+        layer_decay: of the learning rate from each layer to the one before it, see `rates_by_depth`; 1 is one for all.
         unknown: training characters outside the alphabet: "error", or "skip" to learn the text without them.
     """
 
@@ -89,13 +91,14 @@ class Recognizer(Learner, ABC):
         preprocess: Preprocess,
         optimizer: Callable[..., torch.optim.Optimizer] | None = None,
         scheduler: Callable[..., Any] | None = None,
+        layer_decay: float = 1.0,
         unknown: str = "error",
     ) -> None:
         super().__init__(normalizer, preprocess, optimizer, scheduler)
         if unknown not in ("error", "skip"):
             raise InputError(f"model.unknown={unknown}: use error or skip")
         self.codec = Codec(alphabet, self.specials)
-        self.unknown = unknown
+        self.layer_decay, self.unknown = layer_decay, unknown
         self.calibration = Scale()  # of the confidences
         self.counts = EditCounts()
         self.totals: dict[str, EditTotals] = {}  # by split, as last measured
@@ -104,6 +107,11 @@ class Recognizer(Learner, ABC):
     def alphabet(self) -> list[str]:
         """The characters that it reads."""
         return self.codec.alphabet
+
+    def parameter_groups(self) -> Any:
+        if self.layer_decay == 1:
+            return self.parameters()
+        return rates_by_depth(self.net, len(self.codec), self.layer_decay)
 
     @property
     def metrics(self) -> dict[str, dict[str, Any]]:

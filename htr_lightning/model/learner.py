@@ -70,6 +70,10 @@ class Learner(LightningModule, ABC):
         """
         return Counter()
 
+    def parameter_groups(self) -> Any:
+        """What is learned, as the optimizer takes it; the rate of a group is its "share" of the optimizer's."""
+        return self.parameters()
+
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         loss = self.loss(batch)
         self.log("train/loss", loss, prog_bar=True, batch_size=len(batch.ids))
@@ -82,7 +86,9 @@ class Learner(LightningModule, ABC):
             raise InputError(
                 f"trainer.precision={self.trainer.precision}: weights stay float32; use bf16-mixed or 16-mixed"
             )
-        optimizer = self.optimizer(self.parameters())
+        optimizer = self.optimizer(self.parameter_groups())
+        for group in optimizer.param_groups:
+            group["lr"] *= group.get("share", 1.0)  # before a scheduler takes it for its peak
         if self.scheduler is None:
             return optimizer
         scheduler = self.scheduler(optimizer, progress=lambda: progress(self.trainer))

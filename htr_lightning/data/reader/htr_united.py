@@ -46,7 +46,7 @@ class HtrUnited(Sequence[Sample]):
         name: str | None = None,
         xml: str = "**/*.xml",
         images: str | None = None,
-        splits: str | Mapping[str, float] | None = None,
+        splits: str | Mapping[str, int | float | None] | None = None,
         seed: int = 0,
         group: str = "(.*)",
         max_height: int = 128,

@@ -17,7 +17,7 @@ from htr_lightning.data.fault import EMPTY as NO_TEXT
 from htr_lightning.data.image import crop_line, read_image, read_size, shrink_to_height
 from htr_lightning.data.outline import outline, reading_angle
 from htr_lightning.data.sample import Sample, Skipped
-from htr_lightning.data.split import draw_splits, group_of, group_pattern, read_splits
+from htr_lightning.data.split import by_line, draw_lines, draw_splits, group_of, group_pattern, read_splits
 from htr_lightning.errors import InputError
 
 MAX_SLOPE = 45.0  # degrees; a steeper baseline is a vertical or an upside-down line
@@ -37,7 +37,8 @@ class PageXml(Sequence[Sample]):
         images: folder of the page images below `root`; None: beside each XML file, or above a folder page or alto.
         splits: table `page<TAB>split` (the XML's stem or path, without suffix) as a file below `root`, a full path, or
             `package:NAME` for one that ships with htr_lightning; or the shares of the pages to draw for each split,
-            such as {train: 0.8, val: 0.1, test: 0.1}, where no group is in two splits; None: every page.
+            such as {train: 0.8, val: 0.1, test: 0.1}, where no group is in two splits; or counts of lines, such as
+            {train: 16, val: 10, test: 40}, null for all that the others leave; None: every page.
         split: the split to read; None: every page.
         seed: of the lot that draws the splits.
         name: first part of every sample id.
@@ -58,7 +59,7 @@ class PageXml(Sequence[Sample]):
         fetch: Callable[[], Path] | None = None,
         xml: str = "**/*.xml",
         images: str | None = None,
-        splits: str | Mapping[str, float] | None = None,
+        splits: str | Mapping[str, int | float | None] | None = None,
         split: str | None = None,
         seed: int = 0,
         name: str | None = None,
@@ -111,12 +112,15 @@ class PageXml(Sequence[Sample]):
             more = f" (and {len(faults) - 1} more such lines)" if len(faults) > 1 else ""
             raise InputError(faults[0] + more)
         self._entries = self._without_twins(self._entries, faulty)
+        if split is not None and by_line(splits):
+            drawn = draw_lines([entry.id for entry in self._entries], splits, seed, str(self.root))
+            self.skipped += [Skipped(e.id, "line that no split takes") for e in self._entries if e.id not in drawn]
+            self._entries = [entry for entry in self._entries if drawn.get(entry.id) == split]
         if not self._entries:
             kinds = Counter(skipped.kind for skipped in self.skipped)
             why = "".join(f"; skipped: {count} x {kind}" for kind, count in kinds.items())
-            raise InputError(
-                f"{self.root}: no line with text in split '{split}' of {xml}; check root, xml and splits{why}"
-            )
+            where = f"split '{split}' of {xml}"
+            raise InputError(f"{self.root}: no line with text in {where}; check root, xml and splits{why}")
         self._open_page: tuple[Path, UInt8[ndarray, "H W"]] | None = None
         self._crops: dict[int, UInt8[ndarray, "h w"]] = {}
         if preload or faulty == "skip":  # else what is skipped would depend on `preload`
@@ -167,17 +171,18 @@ class PageXml(Sequence[Sample]):
     def _of_split(
         self,
         paths: list[Path],
-        splits: str | Mapping[str, float] | None,
+        splits: str | Mapping[str, int | float | None] | None,
         split: str | None,
         seed: int,
         name: str,
         faulty: str,
     ) -> list[Path]:
-        if splits is None or split is None:
+        if splits is None or split is None or by_line(splits):
             return paths
         if not isinstance(splits, str):
-            drawn = draw_splits([self._group(path) for path in paths], splits, seed, str(self.root))
-            return [path for path in paths if drawn[self._group(path)] == split]
+            groups = [self._group(path) for path in paths]
+            drawn = draw_splits(groups, splits, seed, str(self.root))  # type: ignore[arg-type]
+            return [path for path, group in zip(paths, groups, strict=True) if drawn[group] == split]
         pages = read_splits(self.root, splits)
         wanted = {page for page, its in pages.items() if its == split}
         if not wanted:

@@ -1,0 +1,107 @@
+"""A checkpoint trained on: its own model, on other data and with another alphabet."""
+
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from typing import Any
+
+import hydra
+from hydra import compose, initialize_config_dir
+from hydra.core.config_store import ConfigStore
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+
+from htr_lightning import checkpoint
+from htr_lightning.errors import InputError
+from htr_lightning.evaluate import conf_dir
+from htr_lightning.train import train
+
+NAME = "checkpoint"  # of the options that come from the checkpoint
+GREEDY = {"_target_": "htr_lightning.decoder.ctc.Greedy"}
+SOURCE = (
+    "_target_",
+    "root",
+    "repo",
+    "pack",
+    "reader",
+    "preprocess",
+    "normalizer",
+)  # of data, for replay
+RECIPES = ("torch.optim", "htr_lightning.optim")  # where an optimizer or scheduler of a checkpoint may come from
+
+
+def fine_tune(path: str, overrides: Sequence[str]) -> None:
+    """Run `conf/fine_tune.yaml` with a checkpoint's model, as train.py runs `conf/train.yaml`.
+
+    Args:
+        path: of the checkpoint.
+        overrides: for Hydra, with its options, such as -m.
+
+    Raises:
+        InputError: the checkpoint cannot be used, or an override chooses another model.
+    """
+    offer(path)
+    if any(word.startswith(("replay", "experiments", "+experiments")) for word in overrides):
+        offer_replay()
+
+    def run(config: DictConfig) -> float:
+        if HydraConfig.get().runtime.choices["model"] != NAME or config.start != path:
+            raise InputError("fine-tune: the model is the checkpoint's; leave model= and start= away, keys such as "
+                             "model.net.dropout=0.3 can be given")  # fmt: skip
+        sys.argv[1:1] = ["fine-tune", path]  # by which further ranks are started
+        return train(config)
+
+    sys.argv[1:] = overrides  # Hydra reads them there
+    hydra.main(version_base="1.3", config_path=str(conf_dir().resolve()), config_name="fine_tune")(run)()
+
+
+def offer(path: str) -> None:
+    """Make a checkpoint's model, decoder, optimizer and scheduler options of the config groups.
+
+    Raises:
+        InputError: see `checkpoint.read`; or it names a class that is not ours.
+    """
+    content = checkpoint.read(path)
+    card: dict[str, Any] = content["htr"]
+    for target in checkpoint.targets(card.get("model")):
+        checkpoint.check_target(target, (), path)
+    training = card.get("training") or {}
+    for target in checkpoint.targets([training.get(part) for part in ("optimizer", "scheduler")]):
+        _check_recipe(target, path)
+    model = dict(card["model"], optimizer="${optimizer}", scheduler="${scheduler}", layer_decay=1.0)
+    parts = {part: training.get(part) for part in ("optimizer", "scheduler")}
+    if "decoder" in model:
+        model["decoder"], parts["decoder"] = "${decoder}", GREEDY if "language" in content else model["decoder"]
+    store = ConfigStore.instance()
+    store.store(NAME, {"model": model, "start": path}, group="model", package="_global_")
+    for part in ("optimizer", "scheduler", "decoder"):
+        store.store(NAME, parts.get(part) or {}, group=part, package=part)
+
+
+def offer_replay() -> None:
+    """Make of every data config an option of the group `replay`: its lines, without what is the new data's to say."""
+    store = ConfigStore.instance()
+    store.store("data_alone", {"defaults": [{"data": "???"}]})
+    with initialize_config_dir(str(conf_dir().resolve()), version_base="1.3"):
+        for name in sorted(file.stem for file in (conf_dir() / "data").glob("*.yaml")):
+            data = compose("data_alone", overrides=[f"data={name}"]).data
+            node = {key: OmegaConf.to_container(data)[key] for key in SOURCE if key in data}  # type: ignore[index,call-overload]
+            store.store(name, _moved(node), group="replay", package="replay")
+
+
+def _moved(node: Any) -> Any:
+    """A data config whose references to itself are right in its new place."""
+    if isinstance(node, dict):
+        return {key: _moved(value) for key, value in node.items()}
+    if isinstance(node, list):
+        return [_moved(value) for value in node]
+    return node.replace("${data.", "${replay.") if isinstance(node, str) else node
+
+
+def _check_recipe(target: Any, path: str) -> None:
+    """Refuse an optimizer or a scheduler that neither torch nor this package defines, see `check_target`."""
+    module, _, name = target.rpartition(".") if isinstance(target, str) else ("", "", "")
+    found = getattr(import_module(module), name, None) if module in RECIPES else None
+    if not callable(found) or not str(getattr(found, "__module__", "")).startswith(RECIPES):
+        raise InputError(f"{path}: names '{target}', which is no optimizer or scheduler of torch or ours; give "
+                         "optimizer=adamw scheduler=one_cycle and a checkpoint without it")  # fmt: skip

@@ -1,0 +1,56 @@
+"""A network as layers from the image to the classes, whatever it is made of."""
+
+from collections.abc import Iterator
+from itertools import takewhile
+from typing import NamedTuple
+
+from torch import Tensor, nn
+
+NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.LayerNorm)
+
+
+class Layer(NamedTuple):
+    """Modules of a network that stand at the same depth, and where the first of them is."""
+
+    name: str
+    modules: list[nn.Module]
+
+    @property
+    def parameters(self) -> list[Tensor]:
+        return [parameter for module in self.modules for parameter in module.parameters()]
+
+
+def layers(net: nn.Module, classes: int) -> list[Layer]:
+    """The layers of a network in the order in which it makes them, that of the classes last.
+
+    A layer is a part of the network, of its backbone, or of a list of parts; a norm belongs to the layer before it. All
+    at the end that has a row of weights for each class, such as the heads for reading and for training, is one layer.
+
+    Args:
+        net: of a recognizer.
+        classes: its outputs.
+    """
+    found: list[Layer] = []
+    for name, module in _parts(net):
+        if not any(True for _ in module.parameters()):
+            continue
+        if isinstance(module, NORMS) and found:
+            found[-1].modules.append(module)
+        else:
+            found.append(Layer(name, [module]))
+    count = max(1, sum(1 for _ in takewhile(lambda layer: _by_class(layer, classes), reversed(found))))
+    heads = found[-count:]
+    return [*found[:-count], Layer("head", [module for layer in heads for module in layer.modules])]
+
+
+def _parts(net: nn.Module, outermost: bool = True) -> Iterator[tuple[str, nn.Module]]:
+    for name, child in net.named_children():
+        chain = outermost and type(child) is nn.Sequential
+        if chain or name == "backbone" or isinstance(child, nn.ModuleList):
+            yield from ((f"{name}.{inner}", part) for inner, part in _parts(child, outermost=False))
+        else:
+            yield name, child
+
+
+def _by_class(layer: Layer, classes: int) -> bool:
+    return all(isinstance(m, nn.Linear | nn.Conv1d) and m.weight.shape[0] == classes for m in layer.modules)

@@ -1,0 +1,38 @@
+"""The layers of every network, from the image to the classes."""
+
+import pytest
+from conftest import MODELS, network
+from torch import nn
+
+from htr_lightning.net.depth import NORMS, layers
+
+CLASSES = 41
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_every_parameter_is_in_one_layer_and_the_last_is_what_grows_with_the_classes(model: str) -> None:
+    net, wider = network(model, CLASSES).net, network(model, CLASSES + 1).net
+    names = {parameter: name for name, parameter in net.named_parameters()}
+    found = layers(net, CLASSES)
+    placed = [names[parameter] for layer in found for parameter in layer.parameters]
+    assert sorted(placed) == sorted(names.values())
+    sizes = {name: parameter.shape for name, parameter in wider.named_parameters()}
+    grown = {name for parameter, name in names.items() if parameter.shape != sizes[name]}
+    assert {names[parameter] for parameter in found[-1].parameters} == grown
+    assert len({layer.name for layer in found}) == len(found) >= (2 if model == "mlp" else 4)
+    assert not any(isinstance(layer.modules[0], NORMS) for layer in found)
+
+
+def test_a_crnn_has_its_stages_and_its_recurrent_layers_in_order() -> None:
+    net = network("crnn", CLASSES).net
+    assert [layer.name for layer in layers(net, CLASSES)] == [
+        "backbone.stem", "backbone.stages.0", "backbone.stages.1", "backbone.stages.2", "recurrent.0", "recurrent.1",
+        "head",
+    ]  # fmt: skip
+
+
+def test_a_chain_is_opened_and_a_norm_goes_with_the_layer_before_it() -> None:
+    net = nn.Module()
+    net.layers = nn.Sequential(nn.Linear(4, 5), nn.BatchNorm1d(5), nn.ReLU(), nn.Linear(5, 6), nn.Linear(6, CLASSES))
+    found = layers(net, CLASSES)
+    assert [(layer.name, len(layer.modules)) for layer in found] == [("layers.0", 2), ("layers.3", 1), ("head", 1)]
