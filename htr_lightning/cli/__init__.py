@@ -1,0 +1,21 @@
+"""The command `htr`."""
+
+from typing import Annotated
+
+import typer
+
+from htr_lightning import __version__, command
+from htr_lightning.cli import reading, learning, data  # noqa: F401, I001 - each adds its commands, in this order
+from htr_lightning.cli.arguments import typer_app
+
+
+@typer_app.callback(invoke_without_command=True)
+def main(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+    """Read handwriting with a trained checkpoint."""
+    if version:
+        print(__version__)
+
+
+def app() -> None:
+    """Entry point."""
+    command.run(typer_app)

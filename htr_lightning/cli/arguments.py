@@ -1,0 +1,63 @@
+"""What the commands have in common: their arguments, a progress bar, checks before the work begins."""
+
+import sys
+from itertools import takewhile
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+from rich.console import Console
+from rich.progress import Progress
+
+from htr_lightning.errors import InputError
+
+typer_app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+Checkpoint = Annotated[str, typer.Argument(help="Checkpoint of a run: runs/DAY/TIME-NAME/checkpoints/best.ckpt")]
+Overrides = Annotated[list[str] | None, typer.Argument(help="Hydra overrides: data=copiste data.root=...")]
+Splits = Annotated[list[str] | None, typer.Option("--split", help="Only this split; more than once for several")]
+OnlyGreedy = Annotated[bool, typer.Option("--greedy", help="Leave out beam, language model and lexicon")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N")]
+Way = Annotated[
+    Literal["auto", "frames", "rover"] | None,
+    typer.Option(help="How several checkpoints vote: mean posterior of every frame, or of readings, by rover"),
+]
+Views = Annotated[int, typer.Option("--tta", min=1, help="Read every line so many times, a little changed, and vote")]
+Scale = Annotated[str | None, typer.Option(help="SLOPE,BIAS of the confidences, as htr calibrate prints them")]
+
+
+def split_checkpoints(first: str, arguments: list[str]) -> tuple[list[str], list[str]]:
+    """The checkpoints at the front of the arguments, and what stands behind them."""
+    others = takewhile(lambda name: name.endswith(".ckpt") and "=" not in name.split("/")[0], arguments)
+    checkpoints = [first, *others]
+    return checkpoints, arguments[len(checkpoints) - 1 :]
+
+
+def check_writable(path: Path) -> None:
+    """Raises InputError where a file cannot be written."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        is_new = not path.exists()
+        path.open("a").close()
+        if is_new:
+            path.unlink()
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}; choose another file") from None
+
+
+def progress_bar(title: str, total: int | None) -> Progress:
+    """Progress on stderr, where that is a terminal."""
+    # Redirecting would send what is printed to stderr too, also when stdout is a file.
+    progress = Progress(
+        disable=not sys.stderr.isatty(),
+        console=Console(stderr=True),
+        transient=True,
+        redirect_stdout=sys.stdout.isatty(),
+        redirect_stderr=False,
+    )
+    progress.add_task(title, total=total)
+    return progress

@@ -1,0 +1,183 @@
+"""Commands about data."""
+
+import json
+import re
+import sys
+from collections import Counter
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+from rich.console import Console
+
+from htr_lightning.cli.arguments import (
+    Checkpoint,
+    Device,
+    Overrides,
+    Splits,
+    check_writable,
+    progress_bar,
+    typer_app,
+)
+from htr_lightning.errors import InputError
+
+if TYPE_CHECKING:
+    from htr_lightning.data.sample import Reader
+
+
+@typer_app.command()
+def pack(
+    overrides: Overrides = None,
+    out: Annotated[Path | None, typer.Option(help="The file to write; an interrupted one is gone on with")] = None,
+    split: Splits = None,
+    check: Annotated[Path | None, typer.Option(help="A packed file to read whole instead, to see it is sound")] = None,
+) -> None:
+    """Decode a data set once into one file; `data.pack=FILE` then trains from it.
+
+    Lines are kept in grey at the height of the model, before augmentation: model=... and model.preprocess.height=...
+    say which that is.
+    """
+    from htr_lightning.convert import open_data
+    from htr_lightning.data.datamodule import SPLITS
+    from htr_lightning.data.pack import Pack, PackWriter, packed_height, packed_splits
+
+    if (out is None) == (check is None):
+        raise InputError("name the file to write with --out FILE, or one to check with --check FILE")
+    if check is not None:
+        for name in packed_splits(check):
+            packed = Pack(check, name)
+            with progress_bar(f"checking {name}", len(packed)) as progress:
+                for _ in packed:
+                    progress.advance(progress.task_ids[0])
+            print(f"{name}: {len(packed)} lines, sound")
+        return
+    assert out is not None
+    data, source = open_data(overrides or [])
+    try:
+        with PackWriter(out, packed_height(data.preprocess), source) as writer:
+            for name in split or SPLITS:
+                reader = data.open(name)
+                with progress_bar(f"packing {name}", len(reader)) as progress:
+                    writer.write(name, reader, partial(progress.advance, progress.task_ids[0]))
+                print(f"{name}: {len(reader)} lines" + _tell(reader))
+    except KeyboardInterrupt:
+        print(f"stopped; {out}.part is kept, and the same command goes on with it", file=sys.stderr)
+        sys.exit(130)
+    print(f"{out}: {out.stat().st_size / 1e6:,.1f} MB")
+
+
+@typer_app.command()
+def convert(
+    to: Annotated[Literal["kraken", "pylaia", "parquet", "page"], typer.Option(help="Form to write")],
+    out: Annotated[Path, typer.Option(help="Folder to write into; it must be empty or new")],
+    overrides: Overrides = None,
+    split: Splits = None,
+) -> None:
+    """Write a data set as other programs read it, with references normalised as for training."""
+    from htr_lightning.convert import convert as write
+    from htr_lightning.convert import empty_folder, open_data
+    from htr_lightning.data.datamodule import SPLITS
+
+    empty_folder(out)  # before the work, not after it
+    data, _ = open_data(overrides or [], full=True)
+    names = list(dict.fromkeys(split or SPLITS))
+    total = sum(len(data.lines(name)) for name in names)
+    with progress_bar("writing", total) as progress:
+        write(data, names, to, out, partial(progress.advance, progress.task_ids[0]))
+    for name in names:
+        print(f"{name}: {len(data.lines(name))} lines" + _tell(data.lines(name).reader))
+    print(out)
+
+
+@typer_app.command("pseudo-label")
+def pseudo_label(
+    checkpoint: Checkpoint,
+    lines: Annotated[
+        list[str], typer.Argument(help="Line images, folders, globs, PAGE or ALTO files; or overrides: data=...")
+    ],
+    out: Annotated[Path, typer.Option(help="Folder to write into; it must be empty or new")],
+    least: Annotated[float | None, typer.Option(min=0, max=1, help="Confidence a line needs [default: 0.9]")] = None,
+    share: Annotated[float | None, typer.Option(min=0, max=1, help="Keep the surest of all lines, 0.5: half")] = None,
+    labelled: Annotated[
+        list[str] | None, typer.Option(help="Override, more than once for several: data to write beside, as it is")
+    ] = None,
+    to: Annotated[Literal["kraken", "pylaia", "parquet", "page"], typer.Option(help="Form to write")] = "kraken",
+    split: Splits = None,
+    device: Device = "auto",
+) -> None:
+    """Read unlabelled lines and write those read surely as training lines, for self-training.
+
+    Overrides without data=NAME change the data of the checkpoint's run: data.part=[500,null] are the lines that it has
+    not learned where it has learned data.part=[0,500]. References are not looked at. data=folder reads the result.
+    """
+    from htr_lightning import pseudo_label as verb
+    from htr_lightning.convert import empty_folder
+    from htr_lightning.data.split import SPLITS
+    from htr_lightning.evaluate import data_for, load
+    from htr_lightning.transcribe import find_sources
+
+    named = [re.match(r"\+*data(\.\w+)*=", line) is not None for line in lines]
+    if any(named) and not all(named):
+        raise InputError(f"{lines[named.index(False)]}: no override of the data; give overrides or files, not both")
+    if split and not all(named):
+        raise InputError(f"--split {split[0]}: files have no splits; leave it away, or name the data by data=...")
+    if least is None and share is None:
+        least = 0.9
+    empty_folder(out)  # before the work, not after it
+    recognizer = load(checkpoint, device)
+    known = data_for(recognizer, labelled) if labelled else None
+    if all(named):
+        unlabelled = verb.lines_of_data(data_for(recognizer, lines), list(dict.fromkeys(split or ["train"])))
+    else:
+        sources, faults = find_sources(lines)
+        if faults:
+            raise InputError(faults[0])
+        unlabelled = verb.lines_of_files(sources)
+    with progress_bar("reading", unlabelled.count) as progress:
+        found = unlabelled.guesses(recognizer, partial(progress.advance, progress.task_ids[0]))
+    guesses = verb.gate(found, least, share)
+    about = {"checkpoint": checkpoint, "of": lines, "least": least, "share": share, "labelled": labelled}
+    with progress_bar("writing", None) as progress:
+        counts = verb.write(unlabelled, guesses, to, out, about, known, partial(progress.advance, progress.task_ids[0]))
+    told = ", ".join(f"{count} {fate}" for fate, count in sorted(counts.items(), key=lambda item: item[0] != verb.KEPT))
+    print(f"{len(guesses)} unlabelled lines: {told} -> {out}")
+    if known is not None:
+        print("beside them, labelled: " + ", ".join(f"{len(known.lines(name))} {name}" for name in SPLITS))
+
+
+def _tell(reader: "Reader") -> str:
+    """What a reader left out on request."""
+    kinds = Counter(skipped.kind for skipped in reader.skipped)
+    return "".join(f", {count} skipped ({kind})" for kind, count in kinds.items())
+
+
+@typer_app.command()
+def audit(
+    overrides: Annotated[list[str] | None, typer.Argument(help="Hydra overrides: data=copiste data.root=...")] = None,
+    html: Annotated[Path, typer.Option(help="The page with contact sheets")] = Path("audit.html"),
+    json_file: Annotated[Path | None, typer.Option("--json", help="The same as data")] = None,
+    augment: Annotated[str | None, typer.Option(help="Show what augment=NAME does to training lines")] = None,
+) -> None:
+    """Find what is wrong with a dataset before a model is trained on it; exit code 1 where it would spoil a result."""
+    from htr_lightning import audit as verb
+    from htr_lightning.audit_html import page
+
+    for path in (html, json_file):
+        if path is not None:
+            check_writable(path)  # before the work, not after it
+    subject = verb.open_data(overrides or [], augment)
+    with progress_bar("looking at", sum(map(len, subject.readers.values()))) as progress:
+        found = verb.audit(subject, lambda lines: progress.advance(progress.task_ids[0], lines))
+    spoiling = verb.spoiling(subject, found)
+    sheet = verb.augmented(subject) if augment is not None else None
+    shown = (augment, sheet) if augment is not None and sheet is not None else None
+    html.write_text(page(subject.title, found, spoiling, subject.readers, shown), encoding="utf-8", errors="replace")
+    if json_file is not None:
+        text = json.dumps(verb.record(found, spoiling), indent=1, ensure_ascii=False)
+        json_file.write_text(text + "\n", encoding="utf-8", errors="backslashreplace")
+    console = Console(highlight=False, soft_wrap=True)
+    console.print(*verb.tables(found, spoiling), *(f"note: {note}" for note in found.notes), sep="\n", markup=False)
+    console.print(f"page: {html}" + (f"  data: {json_file}" if json_file else ""), markup=False)
+    if spoiling:
+        sys.exit(1)

@@ -1,0 +1,125 @@
+"""Commands that make a better checkpoint of one."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from htr_lightning.cli.arguments import (
+    Checkpoint,
+    Device,
+    Overrides,
+    Views,
+    Way,
+    check_writable,
+    progress_bar,
+    split_checkpoints,
+    typer_app,
+)
+from htr_lightning.errors import InputError
+
+if TYPE_CHECKING:
+    pass
+
+
+@typer_app.command()
+def calibrate(
+    checkpoint: Checkpoint,
+    overrides: Overrides = None,
+    out: Annotated[Path | None, typer.Option(help="The new checkpoint [default: CHECKPOINT-calibrated.ckpt]")] = None,
+    vote: Way = None,
+    tta: Views = 1,
+    device: Device = "auto",
+) -> None:
+    """Make confidences probabilities, on a scale fitted on the validation lines; texts stay as they are.
+
+    That of one checkpoint is written into a copy of it, that of a vote is printed, for --calibration.
+    """
+    from htr_lightning import calibrate as verb
+    from htr_lightning.checkpoint import describe
+    from htr_lightning.evaluate import data_for, load_all
+    from htr_lightning.evaluate import evaluate as measure
+
+    checkpoints, given = split_checkpoints(checkpoint, overrides or [])
+    votes = len(checkpoints) > 1 or tta > 1
+    if votes and out is not None:
+        raise InputError(f"--out {out}: a vote is no checkpoint; its scale is printed, leave --out away")
+    out = out or Path(checkpoint).with_name(f"{Path(checkpoint).stem}-calibrated.ckpt")
+    recognizer = load_all(checkpoints, device, False, 0, vote, tta, "1,0")
+    if not votes:
+        check_writable(out)  # before the work, not after it
+    data = data_for(recognizer, given)
+    lines = describe(data, "val")
+    with progress_bar("reading", lines["lines"]) as progress:
+        predictions, _ = measure(recognizer, data, "val", lambda count: progress.advance(progress.task_ids[0], count))
+    found = verb.calibrate(predictions)
+    scale = f"{found.scale.slope:.3f},{found.scale.bias:.3f}"
+    print(f"{lines['lines']} validation lines: calibration {scale}, "
+          f"ECE of characters {found.before['ece']:.2%} -> {found.after['ece']:.2%}, "
+          f"of lines {found.before['line_ece']:.2%} -> {found.after['line_ece']:.2%}")  # fmt: skip
+    if votes:
+        print(f"--calibration {scale}")
+    else:
+        verb.write(checkpoint, out, found, lines)
+        print(out)
+
+
+@typer_app.command("fine-tune", context_settings={"ignore_unknown_options": True})
+def fine_tune(checkpoint: Checkpoint, overrides: Overrides = None) -> None:
+    """Train a checkpoint on with other data: data=page_xml data.root=... replay=copiste; see conf/fine_tune.yaml."""
+    from htr_lightning.fine_tune import fine_tune as run
+
+    run(checkpoint, overrides or [])
+
+
+@typer_app.command("tune-decoder")
+def tune_decoder(
+    checkpoint: Checkpoint,
+    overrides: Overrides = None,
+    text: Annotated[
+        list[str] | None,
+        typer.Option(help="File with a line of text a line, more than once for several; train: the training texts"),
+    ] = None,
+    arpa: Annotated[Path | None, typer.Option(help="Character n-gram model to read; right-to-left as seen")] = None,
+    lexicon: Annotated[str | None, typer.Option(help="Read only words of this file, one a line, or of train")] = None,
+    order: Annotated[int, typer.Option(help="Of the character n-grams that are estimated")] = 6,
+    out: Annotated[Path | None, typer.Option(help="The new checkpoint [default: CHECKPOINT-lm.ckpt]")] = None,
+    device: Device = "auto",
+) -> None:
+    """Give a checkpoint a language model, its weights tuned on the validation lines; see conf/decoder/beam.yaml.
+
+    Overrides change the data, as for evaluate, or the beam: decoder.width=64.
+    """
+    from htr_lightning import tune
+    from htr_lightning.checkpoint import describe
+    from htr_lightning.evaluate import data_for, load
+
+    if arpa is not None and text:
+        raise InputError("--arpa and --text together: a model is read or estimated; give one of them")
+    out = out or Path(checkpoint).with_name(f"{Path(checkpoint).stem}-lm.ckpt")
+    recognizer = tune.ctc_recognizer(load(checkpoint, device), checkpoint)
+    check_writable(out)  # before the work, not after it
+    given = overrides or []
+    settings = tune.beam_settings([one for one in given if one.startswith("decoder.")])
+    data = data_for(recognizer, [one for one in given if not one.startswith("decoder.")])
+    needed = text or ([tune.TRAIN] if arpa is None or lexicon == tune.TRAIN else [])
+    texts = []
+    for name in needed:
+        texts += data.lines("train").texts if name == tune.TRAIN else tune.read_lines(Path(name), recognizer)
+    language, notes = tune.make_language(recognizer, texts, order, arpa, lexicon)
+    print(*notes, sep="\n")
+    lines = describe(data, "val")
+    with progress_bar("tuning", None) as progress:
+        found = tune.tune(
+            recognizer, data, language, settings, lambda text: progress.update(progress.task_ids[0], description=text)
+        )
+    tune.write(checkpoint, out, language, found, lines)
+    print(f"{lines['lines']} validation lines:\n{'':16}{'CER':>8}{'change':>9}{'lines/s/core':>14}")
+    first = found.measured[0].totals
+    for name, totals, speed in found.measured:
+        change = f"{totals.edits / max(1, first.edits) - 1:+.1%}" if totals is not first else ""
+        print(f"{name:16}{totals.cer:8.2%}{change:>9}{speed:14,.0f}")
+    print(f"alpha {found.decoder['alpha']:g}, beta {found.decoder['beta']:g} -> {out}")
+    if found.measured[-1].totals.edits >= first.edits:
+        print(f"note: it reads no better than greedy; go on with {checkpoint}", file=sys.stderr)

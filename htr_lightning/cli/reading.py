@@ -1,0 +1,156 @@
+"""Commands that read."""
+
+import json
+import sys
+from itertools import groupby
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from htr_lightning.cli.arguments import (
+    Checkpoint,
+    Device,
+    OnlyGreedy,
+    Overrides,
+    Scale,
+    Views,
+    Way,
+    progress_bar,
+    split_checkpoints,
+    typer_app,
+)
+from htr_lightning.errors import InputError
+
+if TYPE_CHECKING:
+    from htr_lightning.transcribe import Reading
+
+
+@typer_app.command()
+def transcribe(
+    checkpoint: Checkpoint,
+    files: Annotated[
+        list[str], typer.Argument(help="Further checkpoints that vote (*.ckpt); images, folders, PAGE or ALTO files")
+    ],
+    format: Annotated[
+        Literal["text", "tsv", "jsonl", "page"], typer.Option(help="tsv: file, text, confidence")
+    ] = "text",
+    out: Annotated[Path | None, typer.Option(help="Folder for the files of --format page")] = None,
+    greedy: OnlyGreedy = False,
+    n_best: Annotated[int, typer.Option(min=0, help="Readings of each line, for --format jsonl")] = 0,
+    vote: Way = None,
+    tta: Views = 1,
+    calibration: Scale = None,
+    device: Device = "auto",
+) -> None:
+    """Print the text of images and pages, a line a line."""
+    from htr_lightning.evaluate import load_all
+    from htr_lightning.page_out import page_paths, to_page_xml, write_page
+    from htr_lightning.transcribe import find_sources
+    from htr_lightning.transcribe import transcribe as read
+
+    if n_best and format != "jsonl":
+        raise InputError(f"--n-best {n_best}: only --format jsonl has room for several readings; add it")
+    checkpoints, names = split_checkpoints(checkpoint, files)
+    if not names:
+        raise InputError(f"{checkpoints[-1]}: there is nothing to read; name images or pages behind the checkpoints")
+    recognizer = load_all(checkpoints, device, greedy, n_best, vote, tta, calibration)
+    sources, faults = find_sources(names)
+    if format == "page" and out is None and len(sources) > 1:
+        raise InputError(f"--format page with {len(sources)} files: name a folder for them with --out")
+    if format != "page" and out is not None:
+        raise InputError(f"--out {out}: only --format page writes files; redirect what is printed, or leave --out away")
+    targets = page_paths(sources, out) if format == "page" and out is not None else {}
+    for source in sources:
+        if not source.lines:  # nothing will be read of it, but it is not lost
+            print(f"note: {source.path}: a page without lines", file=sys.stderr)
+            if source.path in targets:
+                print(write_page(source, [], targets[source.path]))
+    with progress_bar("reading", sum(source.lines for source in sources)) as progress:
+        readings = read(recognizer, sources, lambda lines: progress.advance(progress.task_ids[0], lines))
+        for source, group in groupby(readings, key=lambda reading: reading.source):
+            lines = list(group)
+            faults += [reading.fault for reading in lines if reading.fault]
+            for note in dict.fromkeys(reading.note for reading in lines if reading.note):
+                print(f"note: {note}", file=sys.stderr)
+            if format != "page":
+                for reading in lines:
+                    if reading.transcription is not None:
+                        print(_line(reading, format))
+            elif source.page is None and lines[0].fault:
+                continue  # an image that could not be opened has no page
+            elif out is None:
+                sys.stdout.write(to_page_xml(source, lines).decode())
+            else:
+                print(write_page(source, lines, targets[source.path]))
+    for fault in dict.fromkeys(faults):
+        print(f"error: {fault}", file=sys.stderr)
+    if faults:
+        sys.exit(1)
+
+
+def _line(reading: "Reading", format: str) -> str:
+    assert reading.transcription is not None
+    text, confidence, alternatives, _ = reading.transcription
+    if format == "tsv":
+        return f"{reading.name}\t{text}\t{confidence:.4f}"
+    if format == "jsonl":
+        line = reading.line.id if reading.line else None
+        record: dict[str, object] = {
+            "file": str(reading.source.path),
+            "line": line,
+            "text": text,
+            "confidence": round(confidence, 4),
+        }
+        if alternatives:
+            record["alternatives"] = [
+                {"text": one.text, "confidence": round(one.confidence, 4), "score": round(one.score, 4)}
+                for one in alternatives
+            ]
+        return json.dumps(record, ensure_ascii=False)
+    return text
+
+
+@typer_app.command()
+def evaluate(
+    checkpoint: Checkpoint,
+    overrides: Overrides = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of the result [default: beside the checkpoint]")] = None,
+    split: Annotated[Literal["train", "val", "test"], typer.Option(help="Split to read")] = "test",
+    greedy: OnlyGreedy = False,
+    vote: Way = None,
+    tta: Views = 1,
+    calibration: Scale = None,
+    device: Device = "auto",
+) -> None:
+    """Measure a checkpoint, or several that vote, on a split: predictions.jsonl and metrics.json."""
+    from htr_lightning.checkpoint import describe
+    from htr_lightning.evaluate import calibration as errors
+    from htr_lightning.evaluate import data_for, load_all, make_folder, write
+    from htr_lightning.evaluate import evaluate as measure
+    from htr_lightning.metrics.calibration import DEFINITION
+    from htr_lightning.model.ensemble import Rover
+
+    checkpoints, given = split_checkpoints(checkpoint, overrides or [])
+    recognizer = load_all(checkpoints, device, greedy, 0, vote, tta, calibration)
+    data = data_for(recognizer, given)
+    lines = describe(data, split)
+    votes = len(checkpoints) > 1 or tta > 1
+    folder = out or Path(checkpoint).resolve().parent / f"{'vote' if votes else 'evaluate'}-{split}"
+    make_folder(folder)  # before the work, not after it
+    with progress_bar("reading", lines["lines"]) as progress:
+        predictions, totals = measure(
+            recognizer, data, split, lambda count: progress.advance(progress.task_ids[0], count)
+        )
+    about = {
+        "checkpoint": checkpoints if votes else checkpoint,
+        "split": split,
+        "data": lines,
+        "calibration": recognizer.calibration,
+        "definition": recognizer.card["metric"] | DEFINITION,
+    }
+    if votes:
+        about["vote"] = {"way": "rover" if isinstance(recognizer, Rover) else "frames", "views": tta}
+    write(folder, predictions, totals, about)
+    print(f"CER {totals.cer:.2%}  WER {totals.wer:.2%}  {totals.edits} edits / {totals.characters} characters "
+          f"in {totals.lines} lines  ECE {errors(predictions)['ece']:.2%} -> {folder}")  # fmt: skip
