@@ -1,3 +1,4 @@
+# ruff: noqa: I001 - the order of the imports is that of the help
 """The command `htr`."""
 
 from typing import Annotated
@@ -5,7 +6,7 @@ from typing import Annotated
 import typer
 
 from htr_lightning import __version__, command
-from htr_lightning.cli import reading, learning, data  # noqa: F401, I001 - each adds its commands, in this order
+from htr_lightning.cli import reading, learning, data  # noqa: F401 - each adds its commands
 from htr_lightning.cli.arguments import typer_app
 
 
