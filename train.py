@@ -1,5 +1,6 @@
 """Train a recognizer: `python train.py model=crnn data=synthetic optimizer.lr=1e-3`; `--cfg job` prints every key."""
 
+import sys
 from pathlib import Path
 
 import hydra
@@ -7,6 +8,7 @@ from omegaconf import DictConfig
 
 from htr_lightning import command
 from htr_lightning.errors import InputError
+from htr_lightning.replay import offer_replay
 from htr_lightning.train import train
 
 
@@ -19,4 +21,5 @@ def main(config: DictConfig) -> float:
 
 
 if __name__ == "__main__":
+    offer_replay(sys.argv[1:])
     command.run(main)

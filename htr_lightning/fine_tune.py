@@ -6,27 +6,18 @@ from importlib import import_module
 from typing import Any
 
 import hydra
-from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from htr_lightning import checkpoint
 from htr_lightning.errors import InputError
 from htr_lightning.evaluate import conf_dir
+from htr_lightning.replay import offer_replay
 from htr_lightning.train import train
 
 NAME = "checkpoint"  # of the options that come from the checkpoint
 GREEDY = {"_target_": "htr_lightning.decoder.ctc.Greedy"}
-SOURCE = (
-    "_target_",
-    "root",
-    "repo",
-    "pack",
-    "reader",
-    "preprocess",
-    "normalizer",
-)  # of data, for replay
 RECIPES = ("torch.optim", "htr_lightning.optim")  # where an optimizer or scheduler of a checkpoint may come from
 
 
@@ -41,8 +32,7 @@ def fine_tune(path: str, overrides: Sequence[str]) -> None:
         InputError: the checkpoint cannot be used, or an override chooses another model.
     """
     offer(path)
-    if any(word.startswith(("replay", "experiments", "+experiments")) for word in overrides):
-        offer_replay()
+    offer_replay(overrides)
 
     def run(config: DictConfig) -> float:
         if HydraConfig.get().runtime.choices["model"] != NAME or config.start != path:
@@ -76,26 +66,6 @@ def offer(path: str) -> None:
     store.store(NAME, {"model": model, "start": path}, group="model", package="_global_")
     for part in ("optimizer", "scheduler", "decoder"):
         store.store(NAME, parts.get(part) or {}, group=part, package=part)
-
-
-def offer_replay() -> None:
-    """Make of every data config an option of the group `replay`: its lines, without what is the new data's to say."""
-    store = ConfigStore.instance()
-    store.store("data_alone", {"defaults": [{"data": "???"}]})
-    with initialize_config_dir(str(conf_dir().resolve()), version_base="1.3"):
-        for name in sorted(file.stem for file in (conf_dir() / "data").glob("*.yaml")):
-            data = compose("data_alone", overrides=[f"data={name}"]).data
-            node = {key: OmegaConf.to_container(data)[key] for key in SOURCE if key in data}  # type: ignore[index,call-overload]
-            store.store(name, _moved(node), group="replay", package="replay")
-
-
-def _moved(node: Any) -> Any:
-    """A data config whose references to itself are right in its new place."""
-    if isinstance(node, dict):
-        return {key: _moved(value) for key, value in node.items()}
-    if isinstance(node, list):
-        return [_moved(value) for value in node]
-    return node.replace("${data.", "${replay.") if isinstance(node, str) else node
 
 
 def _check_recipe(target: Any, path: str) -> None:

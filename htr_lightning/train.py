@@ -28,7 +28,8 @@ def train(config: DictConfig) -> float:
     if data.replayed:
         new = len(data.lines("train"))
         rank_zero_only(print)(
-            f"an epoch is {new} new lines and {data.replayed} old ones, drawn from {len(data.sources[1])}"
+            f"an epoch is {new} lines of the data and {data.replayed} replayed ones, drawn from {len(data.sources[1])}"
+            + (f"; their share falls by {1 - data.replay_fade:.0%} an epoch" if data.replay_fade < 1 else "")
         )
     trainer: Trainer = instantiate(config.trainer)
     trainer.fit(recognizer, data, ckpt_path=config.resume, weights_only=True)

@@ -9,6 +9,8 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
+from htr_lightning.replay import offer_replay
+
 CONF = Path(__file__).parent.parent / "conf"
 HYDRA_KEYS = {"_target_", "_partial_", "_convert_", "_recursive_", "_args_"}
 # Handed over by the program once it exists: the alphabet, the count of classes, parameters, the split.
@@ -85,6 +87,7 @@ EXPERIMENTS = sorted((CONF.parent / "experiments").glob("*.yaml"))
 @pytest.mark.parametrize("path", [p for p in EXPERIMENTS if "fine_tune" not in p.stem], ids=lambda path: path.stem)
 def test_every_experiment_composes(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(CONF.parent)  # experiments are found beside train.py
+    offer_replay([f"experiments={path.stem}"])
     config = composed(f"experiments={path.stem}")
     check_keys(config)
     assert config["trainer"]["max_time"] or config["trainer"]["max_epochs"] > 0 or config["trainer"]["max_steps"] > 0

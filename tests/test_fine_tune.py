@@ -244,6 +244,18 @@ def test_old_lines_come_again_only_when_all_have_come() -> None:
         assert max(values) - min(values) <= 1
 
 
+def test_the_share_fades_from_epoch_to_epoch_and_the_dealing_goes_on() -> None:
+    data = mixed(0.75, old=50, replay_fade=0.5)  # of 24 new lines: 72, 14 (3/8), 6 (3/16), 2 (3/32)
+    counts: dict[str, int] = {}
+    for number, dealt in enumerate((72, 14, 6, 2)):
+        ids = [id for batch in epoch(data, number) for id in batch if id.startswith("old/")]
+        assert len(ids) == dealt
+        for id in ids:
+            counts[id] = counts.get(id, 0) + 1
+        values = [counts.get(f"old/{index}", 0) for index in range(50)]
+        assert max(values) - min(values) <= 1
+
+
 @pytest.mark.parametrize("world", [2, 3])
 def test_ranks_share_the_batches_that_one_process_sees(world: int) -> None:
     one = epoch(mixed(), 2)
@@ -324,7 +336,7 @@ def test_pages_are_split_by_line_and_what_is_left_over_is_counted(tmp_path: Path
 @pytest.fixture(scope="module")
 def replayable(best: Path) -> None:
     offer(str(best))
-    offer_replay()
+    offer_replay(["replay"])
 
 
 @pytest.mark.usefixtures("replayable")
@@ -401,7 +413,7 @@ def test_a_run_from_start_to_end_and_its_checkpoint_in_a_fresh_process(best: Pat
     done = command(best, folder, "data=synthetic_french", "trainer.max_epochs=2", "optimizer=sam", *several)
     assert done.returncode == 0, done.stderr
     text = " ".join(done.stdout.split())
-    assert "an epoch is 96 new lines and 96 old ones, drawn from 30" in text
+    assert "an epoch is 96 lines of the data and 96 replayed ones, drawn from 30" in text
     assert "added" in text.partition("é")[0]
     assert "30 replay" in text
     figures = json.loads((folder / "summary.json").read_text())

@@ -131,7 +131,8 @@ class LineDataModule(LightningDataModule):
         keep: megabytes of lines of each split that a process keeps, decoded and levelled, from epoch to epoch.
         seed: order and augmentation.
         replay: data whose training lines are mixed into the training batches, so that they are not forgotten.
-        replay_share: share that they have of the lines of an epoch.
+        replay_share: share that they have of the lines of the first epoch.
+        replay_fade: of that share from each epoch to the next; 1 keeps it.
     """
 
     def __init__(
@@ -154,6 +155,7 @@ class LineDataModule(LightningDataModule):
         seed: int = 0,
         replay: "LineDataModule | None" = None,
         replay_share: float = 0.5,
+        replay_fade: float = 1.0,
     ) -> None:
         super().__init__()
         self.reader, self.preprocess, self.normalizer, self.augment = reader, preprocess, normalizer, augment
@@ -161,7 +163,7 @@ class LineDataModule(LightningDataModule):
         self.root, self.repo, self.pack = root, repo, pack
         self.part, self.part_by = part, part_by
         self.workers, self.keep, self.seed = workers, keep, seed
-        self.replay, self.replay_share = replay, replay_share
+        self.replay, self.replay_share, self.replay_fade = replay, replay_share, replay_fade
         self._alphabet = None if alphabet is None else list(alphabet)
         self._lines: dict[str, Lines] = {}
 
@@ -210,7 +212,7 @@ class LineDataModule(LightningDataModule):
 
     @property
     def replayed(self) -> int:
-        """Old lines in an epoch."""
+        """Old lines in the first epoch."""
         return 0 if self.replay is None else replayed(len(self.lines("train")), self.replay_share)
 
     @property
@@ -240,6 +242,7 @@ class LineDataModule(LightningDataModule):
             world_size,
             old,
             self.replay_share,
+            self.replay_fade,
         )
         workers = self.workers if training else 0
         return DataLoader(

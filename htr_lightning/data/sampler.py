@@ -42,7 +42,8 @@ class LineBatches(Sampler[Draw]):
         shuffle: training order: random windows of like width in random order, new in every epoch.
         seed: with the epoch, the only source of randomness.
         old: the last so many lines; of them an epoch of training takes only some, others in each until all have come.
-        old_share: share that they have of the lines of an epoch.
+        old_share: share that they have of the lines of the first epoch.
+        old_fade: of that share from each epoch to the next.
 
     Raises:
         InputError: outside training there are fewer lines than ranks.
@@ -59,6 +60,7 @@ class LineBatches(Sampler[Draw]):
         world_size: int = 1,
         old: int = 0,
         old_share: float = 0.0,
+        old_fade: float = 1.0,
     ) -> None:
         self.widths = np.asarray(widths)
         self.max_lines, self.max_columns = max_lines, max_columns
@@ -66,7 +68,9 @@ class LineBatches(Sampler[Draw]):
         if not shuffle and 0 < len(widths) < world_size:
             raise InputError(f"{len(widths)} lines cannot be shared by {world_size} ranks; use fewer trainer.devices")
         self.rank, self.world_size = rank, world_size
-        self.old, self.drawn = old, replayed(len(widths) - old, old_share) if old else 0
+        self.old, self.old_share, self.old_fade = old, old_share, old_fade
+        if old:
+            self._drawn(0)  # refuses a share that leaves nothing new
         self.epoch = 0
         self._planned: tuple[int, list[list[int]]] | None = None
 
@@ -113,13 +117,17 @@ class LineBatches(Sampler[Draw]):
     def _of_epoch(self) -> np.ndarray:
         """All new lines, and the old ones whose turn it is: they are dealt from one shuffled pile after the other."""
         new = np.arange(len(self.widths) - self.old)
-        if not self.drawn:
+        drawn = [self._drawn(epoch) for epoch in range(self.epoch + 1)] if self.old else [0]
+        if not drawn[-1]:
             return new
-        first = self.epoch * self.drawn
-        piles = range(first // self.old, (first + self.drawn - 1) // self.old + 1)
+        first = sum(drawn[:-1])
+        piles = range(first // self.old, (first + drawn[-1] - 1) // self.old + 1)
         dealt = np.concatenate([np.random.default_rng((self.seed, pile, 1)).permutation(self.old) for pile in piles])
         start = first - piles[0] * self.old
-        return np.concatenate([new, len(new) + dealt[start : start + self.drawn]])
+        return np.concatenate([new, len(new) + dealt[start : start + drawn[-1]]])
+
+    def _drawn(self, epoch: int) -> int:
+        return replayed(len(self.widths) - self.old, self.old_share * self.old_fade**epoch)
 
     def _cut(self, order: np.ndarray) -> list[list[int]]:
         batches: list[list[int]] = []
