@@ -130,7 +130,7 @@ class LineRecognizer(Recognizer):
                 self.infeasible.add(id)
                 warnings.warn(
                     f"{id}: its text needs {needed_frames(target)} frames but the image gives {count}; the line is "
-                    "left out of the CTC loss: check its crop, or use a net with a finer stride",
+                    "left out of the loss: check its crop, or use a net with a finer stride",
                     stacklevel=2,
                 )
 

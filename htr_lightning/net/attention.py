@@ -24,9 +24,9 @@ class SelfAttention(nn.Module):
         query, key, value = self.project(x)
         return self.merge(functional.scaled_dot_product_attention(query, key, value, is_causal=True))
 
-    def project(self, x: Float[Tensor, "B T D"]) -> list[Float[Tensor, "B h T d"]]:
+    def project(self, x: Float[Tensor, "B T D"]) -> tuple[Float[Tensor, "B h T d"], ...]:
         """Query, key and value of every head."""
-        return [part.unflatten(2, (self.heads, -1)).transpose(1, 2) for part in self.inputs(x).chunk(3, dim=2)]
+        return self.inputs(x).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
 
     def merge(self, seen: Float[Tensor, "B h T d"]) -> Float[Tensor, "B T D"]:
         """What the heads have seen, as one."""
@@ -43,17 +43,20 @@ class CrossAttention(nn.Module):
         self.inputs = nn.Linear(memory, 2 * width)
         self.output = nn.Linear(width, width)
 
-    def keys(self, memory: Float[Tensor, "B S M"]) -> list[Float[Tensor, "B h S d"]]:
+    def keys(self, memory: Float[Tensor, "B S M"]) -> tuple[Float[Tensor, "B h S d"], ...]:
         """Keys and values of every head, the same for all tokens."""
-        return [part.unflatten(2, (self.heads, -1)).transpose(1, 2) for part in self.inputs(memory).chunk(2, dim=2)]
+        return self.inputs(memory).unflatten(2, (2, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
 
     def forward(
         self,
         x: Float[Tensor, "B T D"],
         keys: Float[Tensor, "B h S d"],
         values: Float[Tensor, "B h S d"],
-        mask: Bool[Tensor, "B S"],
+        bias: Float[Tensor, "B 1 1 S"] | None,
     ) -> Float[Tensor, "B T D"]:
+        """Args:
+        bias: 0 where there is memory and minus infinity behind it; None: there is nothing behind it.
+        """
         query = self.query(x).unflatten(2, (self.heads, -1)).transpose(1, 2)
-        seen = functional.scaled_dot_product_attention(query, keys, values, attn_mask=mask[:, None, None, :])
+        seen = functional.scaled_dot_product_attention(query, keys, values, attn_mask=bias)
         return self.output(seen.transpose(1, 2).flatten(2))

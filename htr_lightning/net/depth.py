@@ -1,11 +1,11 @@
 """A network as layers from the image to the classes, whatever it is made of."""
 
 from collections.abc import Iterator
-from itertools import takewhile
 from typing import NamedTuple
 
 from torch import Tensor, nn
 
+BY_CLASS = (nn.Linear, nn.Conv1d, nn.Embedding)  # that may have a row for each class
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.LayerNorm)
 
 
@@ -23,8 +23,9 @@ class Layer(NamedTuple):
 def layers(net: nn.Module, classes: int) -> list[Layer]:
     """The layers of a network in the order in which it makes them, that of the classes last.
 
-    A layer is a part of the network, of its backbone, or of a list of parts; a norm belongs to the layer before it. All
-    at the end that has a row of weights for each class, such as the heads for reading and for training, is one layer.
+    A layer is a part of the network, of its backbone, encoder or decoder, or of a list of parts; a norm belongs to the
+    layer before it. All that has a row of weights for each class, such as the heads for reading and for training and
+    the embedding of what was written, is one layer, the last.
 
     Args:
         net: of a recognizer.
@@ -38,19 +39,19 @@ def layers(net: nn.Module, classes: int) -> list[Layer]:
             found[-1].modules.append(module)
         else:
             found.append(Layer(name, [module]))
-    count = max(1, sum(1 for _ in takewhile(lambda layer: _by_class(layer, classes), reversed(found))))
-    heads = found[-count:]
-    return [*found[:-count], Layer("head", [module for layer in heads for module in layer.modules])]
+    heads = [layer for layer in found if _by_class(layer, classes)]
+    others = [layer for layer in found if not _by_class(layer, classes)]
+    return [*others, Layer("head", [module for layer in heads for module in layer.modules])]
 
 
 def _parts(net: nn.Module, outermost: bool = True) -> Iterator[tuple[str, nn.Module]]:
     for name, child in net.named_children():
         chain = outermost and type(child) is nn.Sequential
-        if chain or name == "backbone" or isinstance(child, nn.ModuleList):
+        if chain or name in ("backbone", "encoder", "decoder") or isinstance(child, nn.ModuleList):
             yield from ((f"{name}.{inner}", part) for inner, part in _parts(child, outermost=False))
         else:
             yield name, child
 
 
 def _by_class(layer: Layer, classes: int) -> bool:
-    return all(isinstance(m, nn.Linear | nn.Conv1d) and m.weight.shape[0] == classes for m in layer.modules)
+    return all(isinstance(m, BY_CLASS) and m.weight.shape[0] == classes for m in layer.modules)

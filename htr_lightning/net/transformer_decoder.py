@@ -4,7 +4,7 @@ import math
 from typing import NamedTuple, cast
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -31,21 +31,21 @@ class DecoderBlock(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(
-        self, x: Float[Tensor, "B L D"], memory: Float[Tensor, "B S M"], mask: Bool[Tensor, "B S"]
+        self, x: Float[Tensor, "B L D"], memory: Float[Tensor, "B S M"], bias: Float[Tensor, "B 1 1 S"] | None
     ) -> Float[Tensor, "B L D"]:
         """All tokens at once, none of which sees a later one."""
         x = x + self.dropout(self.own.causal(self.norms[0](x)))
-        x = x + self.dropout(self.cross(self.norms[1](x), *self.cross.keys(memory), mask))
+        x = x + self.dropout(self.cross(self.norms[1](x), *self.cross.keys(memory), bias))
         return x + self.dropout(self.mlp(self.norms[2](x)))
 
     def step(
-        self, x: Float[Tensor, "B 1 D"], cache: "BlockCache", mask: Bool[Tensor, "B S"]
+        self, x: Float[Tensor, "B 1 D"], cache: "BlockCache", bias: Float[Tensor, "B 1 1 S"] | None
     ) -> tuple[Float[Tensor, "B 1 D"], "BlockCache"]:
         """One token more, whose predecessors' keys and values stand in the cache."""
         query, key, value = self.own.project(self.norms[0](x))
         keys, values = torch.cat([cache.keys, key], 2), torch.cat([cache.values, value], 2)
         x = x + self.own.merge(functional.scaled_dot_product_attention(query, keys, values))
-        x = x + self.cross(self.norms[1](x), cache.memory_keys, cache.memory_values, mask)
+        x = x + self.cross(self.norms[1](x), cache.memory_keys, cache.memory_values, bias)
         return x + self.mlp(self.norms[2](x)), cache._replace(keys=keys, values=values)
 
 
@@ -62,7 +62,7 @@ class DecoderState(NamedTuple):
     """What a transformer decoder has read and written so far."""
 
     blocks: list[BlockCache]
-    mask: Bool[Tensor, "B S"]
+    bias: Float[Tensor, "B 1 1 S"] | None  # see `CrossAttention`
     length: int
 
 
@@ -74,70 +74,75 @@ class TransformerDecoder(nn.Module):
 
     Args:
         classes: labels with the specials.
-        memory: channels of the memory.
+        memory: channels of the memory, even.
         width: of the decoder, even.
         depth: its blocks.
         heads: attention heads of a block.
         dropout: probability behind every part of a block and the embedding.
     """
 
+    places: Float[Tensor, "T D"]  # positions of characters, as far as they were needed
+
     def __init__(self, classes: int, memory: int, width: int, depth: int, heads: int, dropout: float = 0.1) -> None:
         super().__init__()
         self.width = width
         self.embed = nn.Embedding(classes, width)
         nn.init.normal_(self.embed.weight, std=width**-0.5)
-        self.place = nn.Parameter(torch.tensor(1.0))  # how loud the memory's positions are
         self.blocks = nn.ModuleList(DecoderBlock(width, memory, heads, dropout) for _ in range(depth))
         self.norm = nn.LayerNorm(width)
         self.dropout = nn.Dropout(dropout)
         self.head = nn.Linear(width, classes)
+        self.register_buffer("places", sinusoids(torch.arange(256), width), persistent=False)
 
     def forward(
         self, memory: Float[Tensor, "B S M"], lengths: Int[Tensor, " B"], tokens: Int[Tensor, "B L"]
     ) -> Float[Tensor, "B L C"]:
         """The logits behind every token, all at once (teacher forcing)."""
-        memory, mask = self._placed(memory), _mask(memory, lengths)
-        places = torch.arange(tokens.shape[1], device=tokens.device)
-        x = self.dropout(self._embedded(tokens, places))
+        memory, bias = self._placed(memory), _bias(memory, lengths)
+        x = self.dropout(self._embedded(tokens, slice(tokens.shape[1])))
         for block in self.blocks:
-            x = block(x, memory, mask)
+            x = block(x, memory, bias)
         return self.head(self.norm(x))
 
     def start(self, memory: Float[Tensor, "B S M"], lengths: Int[Tensor, " B"]) -> DecoderState:
         """The state before the first token."""
-        memory, mask = self._placed(memory), _mask(memory, lengths)
+        memory, bias = self._placed(memory), _bias(memory, lengths)
         blocks = []
         for block in self._blocks:
             keys, values = block.cross.keys(memory)
             blocks.append(BlockCache(keys[:, :, :0], values[:, :, :0], keys, values))
-        return DecoderState(blocks, mask, 0)
+        return DecoderState(blocks, bias, 0)
 
     def step(self, tokens: Int[Tensor, " B"], state: DecoderState) -> tuple[Float[Tensor, "B C"], DecoderState]:
         """The logits behind one token more of every row."""
-        x = self._embedded(tokens[:, None], torch.tensor([state.length], device=tokens.device))
+        x = self._embedded(tokens[:, None], slice(state.length, state.length + 1))
         caches = []
         for block, cache in zip(self._blocks, state.blocks, strict=True):
-            x, cache = block.step(x, cache, state.mask)
+            x, cache = block.step(x, cache, state.bias)
             caches.append(cache)
-        return self.head(self.norm(x))[:, 0], DecoderState(caches, state.mask, state.length + 1)
+        return self.head(self.norm(x))[:, 0], DecoderState(caches, state.bias, state.length + 1)
 
     @staticmethod
     def reorder(state: DecoderState, rows: Int[Tensor, " N"]) -> DecoderState:
         """The state whose row i is row `rows[i]` of the given one."""
         blocks = [BlockCache(*(part.index_select(0, rows) for part in cache)) for cache in state.blocks]
-        return DecoderState(blocks, state.mask.index_select(0, rows), state.length)
+        bias = None if state.bias is None else state.bias.index_select(0, rows)
+        return DecoderState(blocks, bias, state.length)
 
     @property
     def _blocks(self) -> list[DecoderBlock]:
         return cast(list[DecoderBlock], list(self.blocks))
 
-    def _embedded(self, tokens: Int[Tensor, "B L"], places: Int[Tensor, " L"]) -> Float[Tensor, "B L D"]:
-        return self.embed(tokens) * math.sqrt(self.width) + sinusoids(places, self.width)
+    def _embedded(self, tokens: Int[Tensor, "B L"], places: slice) -> Float[Tensor, "B L D"]:
+        if places.stop > len(self.places):  # computed once rather than at every step
+            self.places = sinusoids(torch.arange(2 * places.stop, device=tokens.device), self.width)
+        return self.embed(tokens) * math.sqrt(self.width) + self.places[places]
 
     def _placed(self, memory: Float[Tensor, "B S M"]) -> Float[Tensor, "B S M"]:
         places = torch.arange(memory.shape[1], device=memory.device)
-        return memory + self.place * sinusoids(places, memory.shape[2])
+        return memory + sinusoids(places, memory.shape[2])
 
 
-def _mask(memory: Float[Tensor, "B S M"], lengths: Int[Tensor, " B"]) -> Bool[Tensor, "B S"]:
-    return torch.arange(memory.shape[1], device=memory.device) < lengths[:, None]
+def _bias(memory: Float[Tensor, "B S M"], lengths: Int[Tensor, " B"]) -> Float[Tensor, "B 1 1 S"] | None:
+    behind = (torch.arange(memory.shape[1], device=memory.device) >= lengths[:, None])[:, None, None]
+    return torch.zeros_like(memory[:, None, None, :, 0]).masked_fill(behind, -torch.inf) if behind.any() else None

@@ -99,7 +99,8 @@ def test_cross_attention_is_torchs_own() -> None:
     (seen, lengths), x = memory([9, 4, 1]), torch.randn(3, 5, 12)
     mask = torch.arange(9) < lengths[:, None]
     expected, _ = theirs(x, seen, seen, key_padding_mask=~mask, need_weights=False)
-    torch.testing.assert_close(ours(x, *ours.keys(seen), mask), expected, atol=1e-6, rtol=0)
+    bias = torch.zeros(3, 1, 1, 9).masked_fill(~mask[:, None, None], -torch.inf)
+    torch.testing.assert_close(ours(x, *ours.keys(seen), bias), expected, atol=1e-6, rtol=0)
 
 
 def test_sinusoids_are_those_of_the_paper() -> None:
