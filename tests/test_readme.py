@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow
@@ -33,6 +34,13 @@ SEVERAL = [c for c in COMMANDS if " -m " in c or "devices=2" in c]
 TRAIN = [c for c in COMMANDS if c.startswith("python train.py") and c not in SEVERAL]
 HTR = [c for c in COMMANDS if c.startswith("htr ")]
 MAKE = [c for c in COMMANDS if c.startswith("make ")]
+
+
+LONG = ("--lexicon", "synthetic_pretrain")  # a minute each
+
+
+def marked(commands: list[str]) -> list[Any]:
+    return [pytest.param(c, marks=pytest.mark.slow) if any(w in c for w in LONG) else c for c in commands]
 
 
 def test_every_command_is_of_a_kind_that_is_run_below() -> None:
@@ -82,6 +90,7 @@ def data(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[str], tupl
                 command = command.replace("copiste.htr", f"{tmp_path}/copiste.htr")
         elif "DATA/mnist" in command or "data=htr_united" in command:
             folder = request.getfixturevalue("htr_data")
+            short += ["+trainer.limit_val_batches=1", "+trainer.limit_test_batches=1"]
         elif made := next((name for name in MAKERS if f"data={name}" in command), None):
             folder = tmp_path
             MAKERS[made](tmp_path)
@@ -98,7 +107,9 @@ def data(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[str], tupl
                 short += SMALL[:4]
         command = command.replace("DATA", str(folder))
         if "RUN" in command:
-            command = command.replace("RUN", str(request.getfixturevalue("run_folder")))
+            command = command.replace("RUN/", f"{request.getfixturevalue('run_folder')}/")
+            if "fine-tune" in command:
+                return shlex.split(command), [*short, f"hydra.run.dir={tmp_path}/tuned"]
             net = [override for override in SMALL if override.startswith("model.")]
             if "copiste" in command:
                 short += net
@@ -149,7 +160,7 @@ def _page(folder: Path, name: str) -> Path:
 
 
 @pytest.mark.filterwarnings("ignore:.*left out of the loss")  # `strong` makes a crowded line too short at times
-@pytest.mark.parametrize("command", TRAIN)
+@pytest.mark.parametrize("command", marked(TRAIN))
 def test_train(command: str, data: Callable, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words, short = data(command)
     if "--cfg" in words:
@@ -175,20 +186,26 @@ def test_train_on_several(command: str, tmp_path: Path) -> None:
     assert list(tmp_path.rglob("summary.json"))
 
 
-@pytest.mark.parametrize("command", HTR)
+@pytest.mark.parametrize("command", marked(HTR))
 def test_htr(
     command: str, data: Callable, htr: Callable[..., Outcome], line_image: Path, tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest,
 ) -> None:  # fmt: skip
     words, short = data(command)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "more").mkdir()
     (tmp_path / "pages").mkdir(exist_ok=True)
-    Image.open(line_image).save(tmp_path / "more" / "other.jpg")
+    for name in ("other", "third"):
+        Image.open(line_image).save(tmp_path / "more" / f"{name}.jpg")
     shutil.copy(line_image, tmp_path / "pages" / "line.png")
     _page(tmp_path, "page")
     _page(tmp_path / "pages", "page")
-    outcome = htr(*words[1:], *[override for override in short if override.startswith("data.reader.splits")])
+    if "a.ckpt" in words:
+        best = request.getfixturevalue("best")
+        for name in ("a.ckpt", "b.ckpt"):
+            shutil.copy(best, tmp_path / name)
+    given = short if "fine-tune" in words else [one for one in short if one.startswith("data.reader.splits")]
+    outcome = htr(*words[1:], *given)
     assert outcome.code == 0, outcome.stderr
     assert outcome.stdout.strip()
 
