@@ -40,17 +40,19 @@ def execute(clone: Path, name: str, timeout: int) -> list[str]:
 @pytest.mark.parametrize("name", PICTURES)
 def test_a_short_run_of_each(clone: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HTR_QUICK", "1")
-    printed = "".join(execute(clone, name, 120))
+    printed = "".join(execute(clone, name, 280))
     assert ("drawn digits are used instead" if name.startswith("01") else "RUNS is empty") in printed
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("name", PICTURES)
 def test_each_as_a_reader_runs_it(clone: Path, name: str) -> None:
-    execute(clone, name, 180)
+    execute(clone, name, 800)
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_the_first_run_on_mnist(clone: Path, htr_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HTR_DATA", str(htr_data))
     printed = "".join(execute(clone, "01_first_run", 180))
