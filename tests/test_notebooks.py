@@ -21,7 +21,6 @@ def clone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     monkeypatch.setenv("HTR_DATA", str(tmp_path / "data"))  # nothing is downloaded
     monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
-    monkeypatch.delenv("HTR_QUICK", raising=False)
     return tmp_path
 
 
@@ -37,18 +36,12 @@ def execute(clone: Path, name: str, timeout: int) -> list[str]:
     return [output.text for output in outputs if output.output_type == "stream"]
 
 
-@pytest.mark.parametrize("name", PICTURES)
-def test_a_short_run_of_each(clone: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HTR_QUICK", "1")
-    printed = "".join(execute(clone, name, 280))
-    assert ("drawn digits are used instead" if name.startswith("01") else "RUNS is empty") in printed
-
-
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("name", PICTURES)
-def test_each_as_a_reader_runs_it(clone: Path, name: str) -> None:
-    execute(clone, name, 800)
+def test_each_runs_in_a_fresh_clone(clone: Path, name: str) -> None:
+    printed = "".join(execute(clone, name, 800))
+    assert ("drawn digits are used instead" if name.startswith("01") else "RUNS is empty") in printed
 
 
 @pytest.mark.slow
