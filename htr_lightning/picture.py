@@ -7,10 +7,13 @@ import numpy as np
 from jaxtyping import UInt8
 from numpy import ndarray
 
+from htr_lightning.text.align import Edit, edits
 from htr_lightning.text.direction import visual
 
 ROW, TEXT, GAP = 44, 26, 8  # pixels of a line image, of a line of text, between them
 GREY, GREEN, RED = (130, 130, 130), (0, 120, 40), (190, 30, 30)
+# Of edits: colours that colour-blind readers tell apart too (Okabe and Ito, 2008, "Color universal design")
+REPLACED, LOST, PUT_IN = (213, 94, 0), (0, 114, 178), (170, 80, 140)
 
 
 def transcription_sheet(
@@ -37,6 +40,80 @@ def transcription_sheet(
             cv2.putText(sheet, visual(text), (GAP, top + ROW + 22 + place * TEXT), colour, font, 18)
         cv2.line(sheet, (0, top + height - 2), (width, top + height - 2), (220, 220, 220))
     return sheet
+
+
+def edit_sheet(
+    images: Sequence[UInt8[ndarray, "_ _"]],
+    references: Sequence[str],
+    hypotheses: Sequence[str],
+    captions: Sequence[str],
+    width: int = 1000,
+) -> UInt8[ndarray, "H W 3"]:
+    """One strip a line: a caption, the image, and below it the reference over the hypothesis, character over character;
+    where they differ both stand in a box whose colour says how. A space is drawn where it is part of a difference.
+
+    Right-to-left text is in visual order, as it is in the image, and its edits are those of that order.
+
+    Returns:
+        The picture in RGB.
+    """
+    kinds = ((Edit("a", "b"), "replaced"), (Edit("a", ""), "lost"), (Edit("", "a"), "put in"))
+    head = np.full((TEXT, width, 3), 255, np.uint8)
+    left = GAP
+    for edit, kind in kinds:
+        cv2.rectangle(head, (left, 6), (left + 16, 22), _colour(edit), -1)
+        left += 24 + _text(head, kind, (left + 24, 20), GREY, 16) + 3 * GAP
+    strips = [head]
+    for image, reference, hypothesis, caption in zip(images, references, hypotheses, captions, strict=True):
+        scale = min(2 * ROW / image.shape[0], (width - 2 * GAP) / image.shape[1])
+        size = (max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale)))
+        line = cv2.resize(image, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
+        top = np.full((TEXT + size[1] + GAP, width, 3), 255, np.uint8)
+        cv2.line(top, (0, 1), (width, 1), (220, 220, 220))
+        _text(top, caption, (GAP, 20), GREY, 14)
+        top[TEXT : TEXT + size[1], GAP : GAP + size[0]] = line[..., None]
+        strips += [top, *_slots(edits(visual(reference), visual(hypothesis)), width)]
+    return np.concatenate(strips)
+
+
+def _slots(changes: Sequence[Edit], width: int) -> list[UInt8[ndarray, "H W 3"]]:
+    """Reference over hypothesis, in as many strips as they need."""
+    strips: list[UInt8[ndarray, "H W 3"]] = []
+    left = width
+    for edit in changes:
+        room = max(8, *(_width(character) for character in edit)) + 2
+        if left + room > width - GAP:
+            strips.append(np.full((2 * TEXT + GAP, width, 3), 255, np.uint8))
+            left = GAP
+        colour = GREY if edit.right else _colour(edit)
+        if not edit.right:
+            cv2.rectangle(strips[-1], (left - 1, 2), (left + room - 2, 2 * TEXT), colour, 1)
+        for row, character in enumerate(edit):
+            base = row * TEXT + 20
+            if character == " " and not edit.right:
+                cv2.polylines(strips[-1], [np.int32([[left + 1, base - 3], [left + 1, base], [left + room - 5, base],
+                                                     [left + room - 5, base - 3]])], False, colour)  # fmt: skip
+            middle = left + (room - 2 - _width(character)) // 2
+            _text(strips[-1], character, (middle, base), (0, 0, 0) if row and edit.right else colour, 18)
+        left += room
+    return strips
+
+
+def _colour(edit: Edit) -> tuple[int, int, int]:
+    return REPLACED if edit.written and edit.read else LOST if edit.written else PUT_IN
+
+
+def _text(
+    picture: UInt8[ndarray, "_ _ 3"], text: str, place: tuple[int, int], colour: tuple[int, int, int], size: int
+) -> int:
+    """Write on a picture; returns the columns it took."""
+    font = cv2.FontFace("sans")
+    cv2.putText(picture, text, place, colour, font, size)
+    return _width(text, size)
+
+
+def _width(text: str, size: int = 18) -> int:
+    return cv2.getTextSize((1, 1), text, (0, 0), cv2.FontFace("sans"), size)[2] if text else 0
 
 
 def to_grey(ink: ndarray) -> UInt8[ndarray, "_ _"]:
