@@ -83,7 +83,8 @@ class ValidateAtEnd(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, batch_idx: int
     ) -> None:
         epochs = trainer.max_epochs or -1
-        last_batch = batch_idx + 1 >= trainer.num_training_batches and 0 < epochs <= trainer.current_epoch + 1
+        is_last = trainer.fit_loop.epoch_loop.batch_progress.is_last_batch  # epochs may differ in length
+        last_batch = is_last and 0 < epochs <= trainer.current_epoch + 1
         if last_batch or 0 < trainer.max_steps <= trainer.global_step:
             trainer.should_stop = True
 

@@ -19,7 +19,7 @@ from htr_lightning.data.sampler import LineBatches
 from htr_lightning.decoder.autoregressive import Beam
 from htr_lightning.decoder.prefix_beam import PrefixBeam
 from htr_lightning.errors import InputError
-from htr_lightning.metrics.calibration import calibration_error, character_trials, checked_scale, line_trial
+from htr_lightning.metrics.calibration import Scale, calibration_error, character_trials, checked_scale, line_trial
 from htr_lightning.metrics.edits import EditCounts, EditTotals
 from htr_lightning.model.base import Prediction, Recognizer, Transcriber, Transcription
 from htr_lightning.model.ensemble import Rover, vote
@@ -184,10 +184,16 @@ def load(path: str, device: str = "auto", greedy: bool = False, alternatives: in
     """
     recognizer = checkpoint.load(path)
     if greedy:
+        before = getattr(recognizer, "decoder", None)
         recognizer.set_greedy()
+        if type(getattr(recognizer, "decoder", None)) is not type(before):
+            recognizer.calibration = Scale()  # fitted on what the other decoder gave
     if alternatives:
         if not isinstance(getattr(recognizer, "decoder", None), PrefixBeam | Beam):
-            raise InputError(f"{path}: has one reading a line; make a checkpoint with several by htr tune-decoder")
+            raise InputError(
+                f"{path}: has one reading a line; a CTC model gets several by htr tune-decoder, one that writes by "
+                "training with decoder=autoregressive_beam"
+            )
         recognizer.alternatives = alternatives
     try:
         return recognizer.to(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)

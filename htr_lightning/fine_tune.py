@@ -58,7 +58,11 @@ def offer(path: str) -> None:
     training = card.get("training") or {}
     for target in checkpoint.targets([training.get(part) for part in ("optimizer", "scheduler")]):
         _check_recipe(target, path)
+    if not card["alphabet"]:
+        raise InputError(f"{path}: was trained without texts; train a recognizer from it with train.py start={path}")
     model = dict(card["model"], optimizer="${optimizer}", scheduler="${scheduler}", layer_decay=1.0)
+    if "parts" in content:
+        model["source"] = training.get("source")  # by which `checkpoint.build` knows that there are parts
     parts = {part: training.get(part) for part in ("optimizer", "scheduler")}
     if "decoder" in model:
         model["decoder"], parts["decoder"] = "${decoder}", GREEDY if "language" in content else model["decoder"]

@@ -131,8 +131,10 @@ class HeadFirst(Callback):
         self._frozen: list[nn.Module] = []
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        net, codec = pl_module.net, pl_module.codec
-        self._frozen = [m for layer in layers(net, len(codec))[:-1] for m in layer.modules]  # type: ignore[arg-type]
+        outputs = getattr(pl_module, "outputs", None)
+        if outputs is None:
+            raise InputError("callbacks=fine_tune: what is trained has no head for labels; use another callbacks=")
+        self._frozen = [m for layer in layers(pl_module.net, outputs)[:-1] for m in layer.modules]  # type: ignore[arg-type]
         if self.share:
             rank_zero_only(print)(f"only the head learns in the first {self.share:.0%} of the run")
 

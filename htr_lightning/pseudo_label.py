@@ -101,7 +101,7 @@ def gate(guesses: Sequence[Guess], least: float | None, share: float | None) -> 
     asked = [index for index, guess in enumerate(guesses) if guess.fate == KEPT and guess.confidence >= (least or 0.0)]
     if share is not None:
         asked.sort(key=lambda index: (-guesses[index].confidence, guesses[index].id))
-        asked = asked[: int(share * len(guesses))]
+        asked = asked[: round(share * len(guesses))]
     kept = set(asked)
     return [
         guess if index in kept or guess.fate != KEPT else guess._replace(fate=UNSURE)

@@ -50,7 +50,9 @@ def ctc_recognizer(recognizer: Recognizer, path: str) -> CTCRecognizer:
         InputError: it has none.
     """
     if not isinstance(recognizer, CTCRecognizer):
-        raise InputError(f"{path}: is a {type(recognizer).__name__}, which decodes nothing; tune a model such as crnn")
+        raise InputError(
+            f"{path}: is a {type(recognizer).__name__}, which has no frames to search; tune a model such as crnn"
+        )
     return recognizer
 
 
@@ -218,7 +220,8 @@ def write(path: str, out: Path, language: Language, tuning: Tuning, lines: dict[
     content = checkpoint.read(path)
     rates = {found.name: found.totals.cer for found in tuning.measured}
     content["htr"]["model"]["decoder"] = tuning.decoder
-    content["htr"].pop("calibration", None)  # that of another decoder's confidences
+    for stale in ("calibration", "calibrated"):  # of another decoder's confidences
+        content["htr"].pop(stale, None)
     content["htr"]["tuned"] = {"data": lines, "cer": rates}
     content["language"] = language.to_plain()
     checkpoint.AtomicCheckpointIO().save_checkpoint(content, out)

@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -18,9 +18,6 @@ from htr_lightning.cli.arguments import (
     typer_app,
 )
 from htr_lightning.errors import InputError
-
-if TYPE_CHECKING:
-    pass
 
 
 @typer_app.command()

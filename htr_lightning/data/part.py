@@ -58,8 +58,9 @@ def part_of_lines(reader: Reader, part: Sequence[int | None], by: str) -> Part:
     Raises:
         InputError: no such part, or no line in it.
     """
-    given = f"data.part={[*part]}".replace("None", "null")
-    start, end = part if len(part) == 2 else (None, None)
+    given = f"data.part={part}".replace("None", "null")
+    is_pair = isinstance(part, list | tuple) and len(part) == 2 and all(one is None or type(one) is int for one in part)
+    start, end = part if is_pair else (None, None)
     if start is None or start < 0 or (end is not None and end <= start):
         raise InputError(f"{given}: give where it begins and ends, such as [0, 500] and [500, null] for the rest")
     if by not in BY:

@@ -69,6 +69,8 @@ class LineBatches(Sampler[Draw]):
             raise InputError(f"{len(widths)} lines cannot be shared by {world_size} ranks; use fewer trainer.devices")
         self.rank, self.world_size = rank, world_size
         self.old, self.old_share, self.old_fade = old, old_share, old_fade
+        if not 0 <= old_fade <= 1:
+            raise InputError(f"data.replay_fade={old_fade}: give a factor from 0 to 1, which keeps the share")
         if old:
             self._drawn(0)  # refuses a share that leaves nothing new
         self.epoch = 0

@@ -108,10 +108,15 @@ class Recognizer(Learner, ABC):
         """The characters that it reads."""
         return self.codec.alphabet
 
+    @property
+    def outputs(self) -> int:
+        """Labels that its network gives scores to."""
+        return len(self.codec)
+
     def parameter_groups(self) -> Any:
         if self.layer_decay == 1:
             return self.parameters()
-        return rates_by_depth(self.net, len(self.codec), self.layer_decay)
+        return rates_by_depth(self.net, self.outputs, self.layer_decay)
 
     @property
     def metrics(self) -> dict[str, dict[str, Any]]:
@@ -184,7 +189,8 @@ class Recognizer(Learner, ABC):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> list[Prediction]:
         output = self._output(batch)
-        self.losses.update(*self.summed_loss(output, batch))
+        with torch.inference_mode(), torch.autocast(self.device.type, enabled=False):
+            self.losses.update(*self.summed_loss(output, batch))
         return self._count(self._predictions(output, batch))
 
     def test_step(self, batch: Batch, batch_idx: int) -> list[Prediction]:
@@ -209,7 +215,7 @@ class Recognizer(Learner, ABC):
             return self.net(batch.images.float(), batch.widths)
 
     def _predictions(self, output: Any, batch: Batch) -> list[Prediction]:
-        with torch.inference_mode():
+        with torch.inference_mode(), torch.autocast(self.device.type, enabled=False):
             read = self.finished(self.decode(output))
         return [
             Prediction(id, reference, one.text, one.confidence, group)

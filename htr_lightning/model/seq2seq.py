@@ -9,8 +9,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from htr_lightning.data.batch import Batch
-from htr_lightning.decoder.autoregressive import Greedy
+from htr_lightning.decoder.autoregressive import Beam, Greedy
 from htr_lightning.decoder.ctc import Hypothesis
+from htr_lightning.decoder.language import Language
 from htr_lightning.errors import InputError
 from htr_lightning.model.line import LineRecognizer
 from htr_lightning.net.encoder_decoder import EncoderDecoder, Seen
@@ -62,6 +63,11 @@ class Seq2SeqRecognizer(LineRecognizer):
         **others: Any,
     ) -> None:
         super().__init__(alphabet, decoder, **others)
+        if not isinstance(decoder, Greedy | Beam):
+            raise InputError(
+                f"decoder: a {type(decoder).__name__} is for frames; this model writes, use "
+                "decoder=autoregressive_greedy or decoder=autoregressive_beam"
+            )
         self.net = net(len(self.codec))
         if self.net.ctc != (ctc_weight > 0) or not 0 <= ctc_weight < 1:
             raise InputError(
@@ -97,8 +103,7 @@ class Seq2SeqRecognizer(LineRecognizer):
         """The cross-entropy of the decoder without smoothing, and the labels, ends among them."""
         targets = [self.known(text, id) for id, text in zip(batch.ids, batch.texts, strict=True)]
         before, after = (side.to(output.memory.device) for side in _teaching(targets))
-        with torch.inference_mode(), torch.autocast(output.memory.device.type, enabled=False):
-            logits = self.net.decoder(output.memory, output.lengths, before)
+        logits = self.net.decoder(output.memory, output.lengths, before)
         loss = functional.cross_entropy(
             logits.float().flatten(0, 1), after.flatten(), ignore_index=IGNORED, reduction="sum"
         )
@@ -109,6 +114,11 @@ class Seq2SeqRecognizer(LineRecognizer):
         start = torch.full_like(output.lengths, START)
         first = Written(state, torch.zeros_like(output.lengths), output.lengths)
         return self._step, first, self._reorder, start, END
+
+    def set_language(self, language: Language) -> None:
+        if language.lexicon is not None:
+            raise InputError("a model that writes takes a language model, but no lexicon; leave the lexicon away")
+        super().set_language(language)
 
     def set_greedy(self) -> None:
         self.decoder = Greedy(self.decoder.max_length)

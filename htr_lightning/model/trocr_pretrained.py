@@ -62,6 +62,11 @@ class PretrainedTrOCRRecognizer(Recognizer):
         **others: Any,
     ) -> None:
         super().__init__(alphabet, **others)
+        if not isinstance(decoder, Greedy | Beam):
+            raise InputError(
+                f"decoder: a {type(decoder).__name__} is for frames; this model writes, use "
+                "decoder=autoregressive_greedy or decoder=autoregressive_beam"
+            )
         weights = None
         if architecture is None or tokenizer is None:
             if source is None:
@@ -80,6 +85,10 @@ class PretrainedTrOCRRecognizer(Recognizer):
         given = self.codec.alphabet
         self.unwritable = {c for c in given if not any(self._writes(c, text) for text in (c, LETTER + c + LETTER))}
         self.codec = Codec([c for c in given if c not in self.unwritable])
+
+    @property
+    def outputs(self) -> int:
+        return int(self.parts["architecture"]["decoder"]["vocab_size"])
 
     def target(self, text: str, sample: str) -> list[int]:
         """Tokens of a training text, without the marks.

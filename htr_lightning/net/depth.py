@@ -17,7 +17,8 @@ class Layer(NamedTuple):
 
     @property
     def parameters(self) -> list[Tensor]:
-        return [parameter for module in self.modules for parameter in module.parameters()]
+        """Each once, also where weights are tied."""
+        return list(dict.fromkeys(parameter for module in self.modules for parameter in module.parameters()))
 
 
 def layers(net: nn.Module, classes: int) -> list[Layer]:
@@ -47,7 +48,7 @@ def layers(net: nn.Module, classes: int) -> list[Layer]:
 def _parts(net: nn.Module, outermost: bool = True) -> Iterator[tuple[str, nn.Module]]:
     for name, child in net.named_children():
         chain = outermost and type(child) is nn.Sequential
-        if chain or name in ("backbone", "encoder", "decoder") or isinstance(child, nn.ModuleList):
+        if chain or name in ("backbone", "encoder", "decoder", "model") or isinstance(child, nn.ModuleList):
             yield from ((f"{name}.{inner}", part) for inner, part in _parts(child, outermost=False))
         else:
             yield name, child

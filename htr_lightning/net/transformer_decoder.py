@@ -92,7 +92,7 @@ class TransformerDecoder(nn.Module):
         self.norm = nn.LayerNorm(width)
         self.dropout = nn.Dropout(dropout)
         self.head = nn.Linear(width, classes)
-        self.register_buffer("places", sinusoids(torch.arange(256), width), persistent=False)
+        self.places = sinusoids(torch.arange(256), width)  # no buffer: ranks and averages of weights need none
 
     def forward(
         self, memory: Float[Tensor, "B S M"], lengths: Int[Tensor, " B"], tokens: Int[Tensor, "B L"]
@@ -134,9 +134,11 @@ class TransformerDecoder(nn.Module):
         return cast(list[DecoderBlock], list(self.blocks))
 
     def _embedded(self, tokens: Int[Tensor, "B L"], places: slice) -> Float[Tensor, "B L D"]:
-        if places.stop > len(self.places):  # computed once rather than at every step
-            self.places = sinusoids(torch.arange(2 * places.stop, device=tokens.device), self.width)
-        return self.embed(tokens) * math.sqrt(self.width) + self.places[places]
+        if places.stop > len(self.places) or self.places.device != tokens.device:  # once rather than at every step
+            many = max(2 * places.stop, len(self.places))
+            with torch.inference_mode(False):
+                self.places = sinusoids(torch.arange(many, device=tokens.device), self.width)
+        return self.embed(tokens) * math.sqrt(self.width) + self.places[places].to(self.embed.weight.dtype)
 
     def _placed(self, memory: Float[Tensor, "B S M"]) -> Float[Tensor, "B S M"]:
         places = torch.arange(memory.shape[1], device=memory.device)

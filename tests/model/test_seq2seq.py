@@ -2,9 +2,13 @@
 
 import math
 from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
+from hydra import compose, initialize_config_dir
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
 
 from htr_lightning.data.batch import Batch, collate
 from htr_lightning.data.preprocess import FitHeight
@@ -74,7 +78,8 @@ def test_the_loss_is_the_smoothed_cross_entropy_of_labels_and_end(writer, smooth
 
 def test_the_validation_loss_has_no_smoothing_and_leaves_unknown_characters_out() -> None:
     model, given = recognizer(label_smoothing=0.2), batch("ab", "bxa")
-    found, count = model.summed_loss(model._output(given), given)
+    with torch.no_grad():
+        found, count = model.summed_loss(model._output(given), given)
     expected = [-float(row[label]) for text, rows in zip(("ab", "ba"), log_probs(model, batch("ab", "ba")), strict=True)
                 for row, label in zip(rows, [*model.target(text, "x"), END], strict=True)]  # fmt: skip
     assert count == 6
@@ -160,3 +165,44 @@ def test_a_beam_of_one_is_greedy_and_a_wide_one_gives_alternatives() -> None:
 def test_the_weight_and_the_heads_of_ctc_belong_together(ctc: bool, weight: float) -> None:
     with pytest.raises(InputError, match=r"model\.ctc_weight"):
         recognizer(ctc=ctc, ctc_weight=weight)
+
+
+def test_reading_is_in_float32_under_autocast() -> None:
+    """What validation reads in a run of half precision is what the checkpoint reads later."""
+    model, given = recognizer(), batch("ab", "b")
+    kinds: set[torch.dtype] = set()
+    step = model.net.decoder.step
+
+    def watched(tokens, state):
+        logits, state = step(tokens, state)
+        kinds.add(logits.dtype)
+        return logits, state
+
+    model.net.decoder.step = watched
+    with torch.autocast("cpu", torch.bfloat16):
+        predictions = model.predict(given)
+    assert kinds == {torch.float32}
+    assert [one.hypothesis for one in predictions] == [
+        model.normalizer(one.text) for one in model.transcribe(given.images, given.widths)
+    ]
+
+
+def test_a_long_text_makes_room_for_its_places_and_changes_nothing_before() -> None:
+    model = recognizer()
+    seen = model.net(*batch("ab")[1:3])
+    tokens = torch.randint(3, 6, (1, 700))
+    with torch.inference_mode():
+        short = model.net.decoder(seen.memory, seen.lengths, tokens[:, :200])
+        long = model.net.decoder(seen.memory, seen.lengths, tokens)
+    torch.testing.assert_close(long[:, :200], short, atol=1e-5, rtol=0)
+    model.net.decoder(seen.memory, seen.lengths, tokens).sum().backward()  # places grown in inference are no obstacle
+    assert not [name for name, _ in model.named_buffers() if "places" in name]
+
+
+@pytest.mark.parametrize("model", ["trocr decoder=beam", "crnn decoder=autoregressive_greedy"])
+def test_a_decoder_of_the_other_family_is_refused(model: str) -> None:
+    name, decoder = model.split()
+    with initialize_config_dir(str(Path(__file__).parents[2] / "conf"), version_base="1.3"):
+        config = compose("train", overrides=["run_dir=x", "name=x", f"model={name}", decoder])
+    with pytest.raises(InputError, match="decoder: a"):
+        instantiate(OmegaConf.to_container(config, resolve=True)["model"], _convert_="all")(alphabet=["a"])
