@@ -105,7 +105,10 @@ def difference(members: Sequence[Recognizer], names: Sequence[str]) -> str | Non
         if key := next((key for key in [*own, *others] if own.get(key) != others.get(key)), None):
             return f"{name}: model.preprocess.{key} is {own.get(key)}, that of {names[0]} is {others.get(key)}"
         if isinstance(member, CTCRecognizer):
-            counted = _frames(member)
+            try:
+                counted = _frames(member)
+            except ValueError as error:  # its preprocessing takes no such line
+                return f"{name}: its frames cannot be counted ({error})"
             frames = frames or counted
             if counted != frames:
                 return f"{name}: model.net gives {counted[-1]} frames where that of {names[0]} gives {frames[-1]}"

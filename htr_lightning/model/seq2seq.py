@@ -77,6 +77,20 @@ class Seq2SeqRecognizer(LineRecognizer):
         self.label_smoothing, self.token_noise, self.blank_paper = label_smoothing, token_noise, blank_paper
         self.ctc_weight = ctc_weight
 
+    def target(self, text: str, sample: str) -> list[int]:
+        """See `LineRecognizer`.
+
+        Raises:
+            InputError: it has more labels than the decoder gives out.
+        """
+        labels = super().target(text, sample)
+        if len(labels) > self.decoder.max_length:
+            raise InputError(
+                f"{sample}: its text has {len(labels)} characters, but a line is ended after "
+                f"decoder.max_length={self.decoder.max_length}; raise it, or cut the line"
+            )
+        return labels
+
     def loss(self, batch: Batch) -> Float[Tensor, ""]:
         """Cross-entropy in nats per label, the end among them, weighed with the CTC loss in nats per character."""
         targets = [self.target(text, id) for id, text in zip(batch.ids, batch.texts, strict=True)]

@@ -206,3 +206,8 @@ def test_a_decoder_of_the_other_family_is_refused(model: str) -> None:
         config = compose("train", overrides=["run_dir=x", "name=x", f"model={name}", decoder])
     with pytest.raises(InputError, match="decoder: a"):
         instantiate(OmegaConf.to_container(config, resolve=True)["model"], _convert_="all")(alphabet=["a"])
+
+
+def test_a_text_longer_than_the_decoder_writes_is_refused_before_training() -> None:
+    with pytest.raises(InputError, match=r"page/1: .* 51 characters, .*decoder\.max_length=50"):
+        recognizer(Greedy(50)).check_targets(["page/0", "page/1"], ["ab", "a" * 51])
