@@ -46,7 +46,7 @@ def test_each_runs_in_a_fresh_clone(clone: Path, name: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_the_first_run_on_mnist(clone: Path, htr_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_first_run_on_mnist(htr_data: Path, clone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HTR_DATA", str(htr_data))
     printed = "".join(execute(clone, "01_first_run", 180))
     assert "55000 digits" in printed
