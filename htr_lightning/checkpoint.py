@@ -35,7 +35,7 @@ TRAINING = ("optimizer", "scheduler", "layer_decay", "source")  # keys of a mode
 
 def fast_precision(accelerator: str) -> str:
     """Lightning's name of the precision that trains fastest: "bf16-mixed" where the device computes in bfloat16 itself,
-    else "32-true". A processor that has to imitate bfloat16 takes three times as long with it.
+    else "32-true". A processor that has to imitate bfloat16 takes nearly twice as long with it.
 
     Args:
         accelerator: of the trainer.
@@ -68,7 +68,7 @@ def build(config: DictConfig, known: Sequence[str] = ()) -> tuple[LineDataModule
     """
     settings = plain(config)
     data: LineDataModule = instantiate(settings["data"], _convert_="all")
-    alphabet = [*known, *(character for character in data.alphabet if character not in set(known))]
+    alphabet = list(dict.fromkeys([*known, *data.alphabet]))
     before = settings.get("resume") or settings.get("start")
     parts = read(before).get("parts", {}) if before and "source" in settings["model"] else {}
     try:

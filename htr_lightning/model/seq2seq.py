@@ -9,15 +9,15 @@ from torch import Tensor
 from torch.nn import functional
 
 from htr_lightning.data.batch import Batch
-from htr_lightning.decoder.autoregressive import Beam, Greedy
+from htr_lightning.decoder.autoregressive import Greedy
 from htr_lightning.decoder.ctc import Hypothesis
 from htr_lightning.decoder.language import Language
 from htr_lightning.errors import InputError
 from htr_lightning.model.line import LineRecognizer
+from htr_lightning.model.writing import IGNORED, checked, marked
 from htr_lightning.net.encoder_decoder import EncoderDecoder, Seen
 
 BLANK, START, END = 0, 1, 2
-IGNORED = -100  # no label: torch's own mark
 
 
 class Written(NamedTuple):
@@ -62,12 +62,7 @@ class Seq2SeqRecognizer(LineRecognizer):
         ctc_weight: float = 0.0,
         **others: Any,
     ) -> None:
-        super().__init__(alphabet, decoder, **others)
-        if not isinstance(decoder, Greedy | Beam):
-            raise InputError(
-                f"decoder: a {type(decoder).__name__} is for frames; this model writes, use "
-                "decoder=autoregressive_greedy or decoder=autoregressive_beam"
-            )
+        super().__init__(alphabet, checked(decoder), **others)
         self.net = net(len(self.codec))
         if self.net.ctc != (ctc_weight > 0) or not 0 <= ctc_weight < 1:
             raise InputError(
@@ -100,7 +95,7 @@ class Seq2SeqRecognizer(LineRecognizer):
             images = images * ~blank.to(images.device)[:, None, None, None]
             targets = [[] if is_blank else target for target, is_blank in zip(targets, blank.tolist(), strict=True)]
         seen = self.net(images, batch.widths)
-        before, after = (side.to(images.device) for side in _teaching(targets))
+        before, after = marked(targets, START, END, START, images.device)
         if self.token_noise > 0:
             drawn = torch.rand(before.shape, device=before.device) < self.token_noise
             random = torch.randint(len(self.specials), len(self.codec), before.shape, device=before.device)
@@ -116,7 +111,7 @@ class Seq2SeqRecognizer(LineRecognizer):
     def summed_loss(self, output: Seen, batch: Batch) -> tuple[Float[Tensor, ""], int]:
         """The cross-entropy of the decoder without smoothing, and the labels, ends among them."""
         targets = [self.known(text, id) for id, text in zip(batch.ids, batch.texts, strict=True)]
-        before, after = (side.to(output.memory.device) for side in _teaching(targets))
+        before, after = marked(targets, START, END, START, output.memory.device)
         logits = self.net.decoder(output.memory, output.lengths, before)
         loss = functional.cross_entropy(
             logits.float().flatten(0, 1), after.flatten(), ignore_index=IGNORED, reduction="sum"
@@ -146,14 +141,3 @@ class Seq2SeqRecognizer(LineRecognizer):
 
     def _reorder(self, written: Written, rows: Int[Tensor, " N"]) -> Written:
         return Written(self.net.decoder.reorder(written.state, rows), written.labels[rows], written.most[rows])
-
-
-def _teaching(targets: list[list[int]]) -> tuple[Int[Tensor, "B L"], Int[Tensor, "B L"]]:
-    """What the decoder is given and what it is to say, padded: the labels behind a start, and before an end."""
-    before = torch.full((len(targets), 1 + max(map(len, targets), default=0)), START)
-    after = torch.full_like(before, IGNORED)
-    for row, target in enumerate(targets):
-        before[row, 1 : len(target) + 1] = torch.tensor(target, dtype=torch.long)
-        after[row, : len(target)] = torch.tensor(target, dtype=torch.long)
-        after[row, len(target)] = END
-    return before, after

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
@@ -18,10 +18,10 @@ from htr_lightning.decoder.ctc import Hypothesis
 from htr_lightning.errors import InputError
 from htr_lightning.model.base import Alternative, Recognizer, Transcription, best_of
 from htr_lightning.model.trocr_source import open_source
+from htr_lightning.model.writing import IGNORED, checked, marked
 from htr_lightning.net.pretrained import PretrainedTrOCR
 from htr_lightning.text.codec import Codec, name
 
-IGNORED = -100  # label of padding
 LETTER = "q"  # no mark composes with it
 
 
@@ -62,11 +62,7 @@ class PretrainedTrOCRRecognizer(Recognizer):
         **others: Any,
     ) -> None:
         super().__init__(alphabet, **others)
-        if not isinstance(decoder, Greedy | Beam):
-            raise InputError(
-                f"decoder: a {type(decoder).__name__} is for frames; this model writes, use "
-                "decoder=autoregressive_greedy or decoder=autoregressive_beam"
-            )
+        self.decoder = checked(decoder)  # before anything is fetched
         weights = None
         if architecture is None or tokenizer is None:
             if source is None:
@@ -79,7 +75,7 @@ class PretrainedTrOCRRecognizer(Recognizer):
         self.start, self.end, self.pad = (int(architecture[mark]) for mark in ("start", "end", "pad"))
         self.places = int(architecture["decoder"]["max_position_embeddings"])
         self.parts = {"architecture": architecture, "tokenizer": tokenizer}
-        self.decoder, self.smoothing = decoder, smoothing
+        self.smoothing = smoothing
         self.alternatives = 0  # readings to give of each line, of a decoder that has several
         self._check(architecture)
         given = self.codec.alphabet
@@ -208,16 +204,3 @@ def open_tokenizer(text: str) -> Any:
         return Tokenizer.from_str(text)
     except Exception as error:  # the package raises nothing finer
         raise ValueError(f"the tokenizer: {error}") from None
-
-
-def marked(
-    targets: Sequence[list[int]], start: int, end: int, pad: int, device: torch.device
-) -> tuple[Int[Tensor, "B L"], Int[Tensor, "B L"]]:
-    """What the decoder is fed and what it should answer: each answer is the token that is fed next."""
-    longest = max(map(len, targets)) + 1
-    inputs = torch.full((len(targets), longest), pad, dtype=torch.long)
-    labels = torch.full((len(targets), longest), IGNORED, dtype=torch.long)
-    for row, target in enumerate(targets):
-        inputs[row, : len(target) + 1] = torch.tensor([start, *target])
-        labels[row, : len(target) + 1] = torch.tensor([*target, end])
-    return inputs.to(device), labels.to(device)

@@ -21,7 +21,8 @@ from htr_lightning.decoder.autoregressive import Beam, Greedy
 from htr_lightning.errors import InputError
 from htr_lightning.model import trocr_source
 from htr_lightning.model.base import Recognizer
-from htr_lightning.model.trocr_pretrained import IGNORED, PretrainedTrOCRRecognizer, marked
+from htr_lightning.model.trocr_pretrained import PretrainedTrOCRRecognizer
+from htr_lightning.model.writing import IGNORED, marked
 from htr_lightning.net.pretrained import PretrainedTrOCR
 from htr_lightning.text.normalize import Normalizer
 

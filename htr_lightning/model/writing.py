@@ -1,0 +1,40 @@
+"""What recognizers that write one label after the other share."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from htr_lightning.decoder.autoregressive import Beam, Greedy
+from htr_lightning.errors import InputError
+
+IGNORED = -100  # label of padding: torch's own mark
+
+
+def checked(decoder: Any) -> Greedy | Beam:
+    """The decoder.
+
+    Raises:
+        InputError: it is one for frames.
+    """
+    if not isinstance(decoder, Greedy | Beam):
+        raise InputError(
+            f"decoder: a {type(decoder).__name__} is for frames; this model writes, use "
+            "decoder=autoregressive_greedy or decoder=autoregressive_beam"
+        )
+    return decoder
+
+
+def marked(
+    targets: Sequence[list[int]], start: int, end: int, pad: int, device: torch.device
+) -> tuple[Int[Tensor, "B L"], Int[Tensor, "B L"]]:
+    """What the decoder is fed and what it should answer: each answer is the token that is fed next."""
+    longest = max(map(len, targets)) + 1
+    inputs = torch.full((len(targets), longest), pad, dtype=torch.long)
+    labels = torch.full((len(targets), longest), IGNORED, dtype=torch.long)
+    for row, target in enumerate(targets):
+        inputs[row, : len(target) + 1] = torch.tensor([start, *target])
+        labels[row, : len(target) + 1] = torch.tensor([*target, end])
+    return inputs.to(device), labels.to(device)
