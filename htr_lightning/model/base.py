@@ -12,6 +12,7 @@ from torch import Tensor
 
 from htr_lightning.data.batch import Batch, collate
 from htr_lightning.data.preprocess import Preprocess
+from htr_lightning.decoder.ctc import Hypothesis
 from htr_lightning.errors import InputError
 from htr_lightning.metrics.calibration import Scale
 from htr_lightning.metrics.edits import EditCounts, EditTotals
@@ -46,6 +47,28 @@ def best_of(alternatives: Iterable[Alternative]) -> Transcription:
         different.setdefault(one.text, one)
     found = tuple(different.values())
     return Transcription(found[0].text, found[0].confidence, found)
+
+
+def readings(
+    decoder: Any,
+    given: Sequence[Any],
+    alternatives: int,
+    read: Callable[[Hypothesis], tuple[str, float]],
+    normalizer: Normalizer,
+) -> list[Transcription]:
+    """What a decoder finds in each line, and the other readings that it is asked for, equal texts once.
+
+    Args:
+        decoder: gives a hypothesis a line, and by `n_best` several.
+        given: what it is called with.
+        alternatives: how many; 0 for the best alone.
+        read: gives the text of a hypothesis and its confidence.
+        normalizer: of the texts of alternatives; the best alone is left to `Recognizer.finished`.
+    """
+    if not alternatives:
+        return [Transcription(*read(one)) for one in decoder(*given)]
+    several = [[(*read(one), one.score) for one in some] for some in decoder.n_best(*given, alternatives)]
+    return [best_of(Alternative(normalizer(text), *rest) for text, *rest in some) for some in several]
 
 
 class Prediction(NamedTuple):
@@ -151,7 +174,7 @@ class Recognizer(Learner, ABC):
         if not images:
             return []
         batch, widths = self.stacked(images)
-        with torch.inference_mode(), torch.autocast(self.device.type, enabled=False):
+        with self.exact():
             return self.finished(self.transcribe(batch, widths))
 
     def stacked(self, images: Sequence[UInt8[ndarray, "_ _"]]) -> tuple[Float[Tensor, "B 1 H W"], Int[Tensor, " B"]]:
@@ -189,7 +212,7 @@ class Recognizer(Learner, ABC):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> list[Prediction]:
         output = self._output(batch)
-        with torch.inference_mode(), torch.autocast(self.device.type, enabled=False):
+        with self.exact():
             self.losses.update(*self.summed_loss(output, batch))
         return self._count(self._predictions(output, batch))
 
@@ -211,11 +234,11 @@ class Recognizer(Learner, ABC):
         self._report("test")
 
     def _output(self, batch: Batch) -> Any:
-        with torch.inference_mode(), torch.autocast(batch.images.device.type, enabled=False):
+        with self.exact():
             return self.net(batch.images.float(), batch.widths)
 
     def _predictions(self, output: Any, batch: Batch) -> list[Prediction]:
-        with torch.inference_mode(), torch.autocast(self.device.type, enabled=False):
+        with self.exact():
             read = self.finished(self.decode(output))
         return [
             Prediction(id, reference, one.text, one.confidence, group)

@@ -48,7 +48,7 @@ class Rover:
         for member in self.members:
             batch, widths = member.stacked(images)
             for view in self.views:
-                with torch.inference_mode(), torch.autocast(member.device.type, enabled=False):
+                with member.exact():
                     read = member.finished(member.transcribe(view(batch, widths), widths))
                 for line, one in zip(ballots, read, strict=True):
                     line.append(Ballot(one.text, one.confidence, one.characters))

@@ -2,7 +2,8 @@
 
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -73,6 +74,12 @@ class Learner(LightningModule, ABC):
     def parameter_groups(self) -> Any:
         """What is learned, as the optimizer takes it; the rate of a group is its "share" of the optimizer's."""
         return self.parameters()
+
+    @contextmanager
+    def exact(self) -> Iterator[None]:
+        """Inference in float32, whatever the training precision."""
+        with torch.inference_mode(), torch.autocast(self.device.type, enabled=False):
+            yield
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         loss = self.loss(batch)

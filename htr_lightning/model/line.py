@@ -15,7 +15,7 @@ from torch.nn import functional
 from htr_lightning.decoder.ctc import BLANK, Hypothesis
 from htr_lightning.decoder.language import Language
 from htr_lightning.errors import InputError
-from htr_lightning.model.base import Alternative, Recognizer, Transcription, best_of
+from htr_lightning.model.base import Recognizer, Transcription, readings
 from htr_lightning.text.codec import Codec
 from htr_lightning.text.direction import DIRECTIONS, logical, visual, visual_alphabet
 
@@ -94,14 +94,10 @@ class LineRecognizer(Recognizer):
         self.decoder.automaton = language.automaton(self.codec.alphabet)
 
     def decode(self, output: Any) -> list[Transcription]:
-        given = self.decoding(output)
-        if not self.alternatives:
-            return [Transcription(self.text(h), h.confidence) for h in self.decoder(*given)]
-        several = self.decoder.n_best(*given, self.alternatives)
-        return [
-            best_of(Alternative(self.normalizer(self.text(one)), one.confidence, one.score) for one in some)
-            for some in several
-        ]
+        return readings(self.decoder, self.decoding(output), self.alternatives, self._read, self.normalizer)
+
+    def _read(self, hypothesis: Hypothesis) -> tuple[str, float]:
+        return self.text(hypothesis), hypothesis.confidence
 
     def ctc(
         self, heads: list[Float[Tensor, "B T C"]], frames: Int[Tensor, " B"], ids: list[str], targets: list[list[int]]

@@ -16,7 +16,7 @@ from htr_lightning.data.batch import Batch
 from htr_lightning.decoder.autoregressive import Beam, Greedy
 from htr_lightning.decoder.ctc import Hypothesis
 from htr_lightning.errors import InputError
-from htr_lightning.model.base import Alternative, Recognizer, Transcription, best_of
+from htr_lightning.model.base import Recognizer, Transcription, readings
 from htr_lightning.model.trocr_source import open_source
 from htr_lightning.model.writing import IGNORED, checked, marked
 from htr_lightning.net.pretrained import PretrainedTrOCR
@@ -142,11 +142,7 @@ class PretrainedTrOCRRecognizer(Recognizer):
     def decode(self, output: Float[Tensor, "B S D"]) -> list[Transcription]:
         start = torch.full((len(output),), self.start, device=output.device)
         search = (self.net.step, self.net.begin(output), self.net.reorder, start, self.end)
-        if not self.alternatives:
-            return [Transcription(*self._read(one)) for one in self.decoder(*search)]
-        assert isinstance(self.decoder, Beam)
-        several = self.decoder.n_best(*search, self.alternatives)
-        return [best_of(Alternative(*self._read(one), one.score) for one in some) for some in several]
+        return readings(self.decoder, search, self.alternatives, self._read, self.normalizer)
 
     def set_greedy(self) -> None:
         self.decoder = Greedy(self.decoder.max_length)
