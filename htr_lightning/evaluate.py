@@ -190,10 +190,7 @@ def load(path: str, device: str = "auto", greedy: bool = False, alternatives: in
             recognizer.calibration = Scale()  # fitted on what the other decoder gave
     if alternatives:
         if not isinstance(getattr(recognizer, "decoder", None), PrefixBeam | Beam):
-            raise InputError(
-                f"{path}: has one reading a line; a CTC model gets several by htr tune-decoder, one that writes by "
-                "training with decoder=autoregressive_beam"
-            )
+            raise InputError(f"{path}: has one reading a line; htr tune-decoder writes a checkpoint that has several")
         recognizer.alternatives = alternatives
     try:
         return recognizer.to(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)

@@ -18,6 +18,7 @@ from htr_lightning.train import train
 
 NAME = "checkpoint"  # of the options that come from the checkpoint
 GREEDY = {"_target_": "htr_lightning.decoder.ctc.Greedy"}
+GREEDY_WRITER = {"_target_": "htr_lightning.decoder.autoregressive.Greedy"}
 RECIPES = ("torch.optim", "htr_lightning.optim")  # where an optimizer or scheduler of a checkpoint may come from
 
 
@@ -65,7 +66,12 @@ def offer(path: str) -> None:
         model["source"] = training.get("source")  # by which `checkpoint.build` knows that there are parts
     parts = {part: training.get(part) for part in ("optimizer", "scheduler")}
     if "decoder" in model:
-        model["decoder"], parts["decoder"] = "${decoder}", GREEDY if "language" in content else model["decoder"]
+        model["decoder"], parts["decoder"] = "${decoder}", model["decoder"]
+    if "language" in content:  # its weights were tuned for another model than the one to come
+        longest = card["model"]["decoder"].get("max_length")
+        parts["decoder"] = GREEDY if longest is None else GREEDY_WRITER | {"max_length": longest}
+        print(f"note: {path} reads with a language model, which is left away; give the result one by htr tune-decoder",
+              file=sys.stderr)  # fmt: skip
     store = ConfigStore.instance()
     store.store(NAME, {"model": model, "start": path}, group="model", package="_global_")
     for part in ("optimizer", "scheduler", "decoder"):

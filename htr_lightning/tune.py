@@ -6,12 +6,12 @@ from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
 from hydra.utils import instantiate
 
 from htr_lightning import checkpoint
 from htr_lightning.data.datamodule import LineDataModule
-from htr_lightning.decoder.ctc import Greedy, Hypothesis
+from htr_lightning.decoder.autoregressive import Beam
+from htr_lightning.decoder.ctc import Hypothesis
 from htr_lightning.decoder.language import Language
 from htr_lightning.decoder.lexicon import Lexicon, words_of
 from htr_lightning.decoder.ngram import NGram
@@ -21,6 +21,7 @@ from htr_lightning.evaluate import compose_train
 from htr_lightning.metrics.edits import EditCounts, EditTotals
 from htr_lightning.model.base import Recognizer
 from htr_lightning.model.ctc import CTCRecognizer
+from htr_lightning.model.line import LineRecognizer
 from htr_lightning.text.direction import visual
 
 TRAIN = "train"  # in place of a file: the training texts
@@ -43,21 +44,22 @@ class Tuning(NamedTuple):
     decoder: dict[str, Any]
 
 
-def ctc_recognizer(recognizer: Recognizer, path: str) -> CTCRecognizer:
+def line_recognizer(recognizer: Recognizer, path: str) -> LineRecognizer:
     """The recognizer, if it has a decoder that can be tuned.
 
     Raises:
         InputError: it has none.
     """
-    if not isinstance(recognizer, CTCRecognizer):
+    if not isinstance(recognizer, LineRecognizer):
         raise InputError(
-            f"{path}: is a {type(recognizer).__name__}, which has no frames to search; tune a model such as crnn"
+            f"{path}: is a {type(recognizer).__name__}, whose labels are no characters of lines; tune a model such as "
+            "crnn or trocr"
         )
     return recognizer
 
 
-def beam_settings(overrides: Sequence[str]) -> dict[str, Any]:
-    """The decoder's config with overrides such as decoder.width=64.
+def beam_settings(overrides: Sequence[str], recognizer: LineRecognizer) -> dict[str, Any]:
+    """The config of the beam for a recognizer, with overrides such as decoder.width=64.
 
     Raises:
         InputError: an override chooses the weights, which are searched.
@@ -65,7 +67,10 @@ def beam_settings(overrides: Sequence[str]) -> dict[str, Any]:
     for override in overrides:
         if override.startswith(("decoder.alpha", "decoder.beta")):
             raise InputError(f"{override}: alpha and beta are what is searched; leave it away")
-    return checkpoint.plain(compose_train(["decoder=beam", *overrides]).decoder)
+    if isinstance(recognizer, CTCRecognizer):
+        return checkpoint.plain(compose_train(["decoder=beam", *overrides]).decoder)
+    longest = f"decoder.max_length={recognizer.decoder.max_length}"  # as it was trained
+    return checkpoint.plain(compose_train(["decoder=autoregressive_beam", longest, *overrides]).decoder)
 
 
 def read_lines(path: Path, recognizer: Recognizer) -> list[str]:
@@ -87,7 +92,7 @@ def read_lines(path: Path, recognizer: Recognizer) -> list[str]:
 
 
 def make_language(
-    recognizer: CTCRecognizer, texts: Sequence[str], order: int, arpa: Path | None, lexicon: str | None
+    recognizer: LineRecognizer, texts: Sequence[str], order: int, arpa: Path | None, lexicon: str | None
 ) -> tuple[Language, list[str]]:
     """A language model, and a lexicon where one is wanted, over texts as they stand in images; and notes on both.
 
@@ -123,7 +128,7 @@ def make_language(
 
 
 def tune(
-    recognizer: CTCRecognizer,
+    recognizer: LineRecognizer,
     data: LineDataModule,
     language: Language,
     settings: dict[str, Any],
@@ -138,16 +143,17 @@ def tune(
         settings: of `PrefixBeam`, see `beam_settings`.
         advance: called with a word on what was done, for a progress bar.
     """
-    references, frames = [], []
-    greedy = Stopwatch(Greedy())
-    looking = Stopwatch(instantiate(settings).frames)
+    recognizer.set_greedy()
+    greedy = Stopwatch(recognizer.decoder)
+    looking = Stopwatch(look)
+    references, seen, first = [], [], []
     for batch in data.loader("val"):
         images, widths = batch.images.to(recognizer.device), batch.widths.to(recognizer.device)
-        with torch.inference_mode():
-            logits, lengths = recognizer.net(images, widths)
-            log_probs = logits.log_softmax(2)
+        with recognizer.exact():
+            output = recognizer.net(images, widths)
+            first += greedy(*recognizer.decoding(output))
+            seen.append(looking(instantiate(settings), recognizer, output))
         references += batch.texts
-        frames.append((greedy(log_probs, lengths), looking(log_probs, lengths)))
         advance(f"reading {len(references)}")
     automaton = language.automaton(recognizer.codec.alphabet)
 
@@ -157,10 +163,11 @@ def tune(
         return Measured(name, counts.compute(), len(references) / max(seconds(), 1e-9))
 
     def search(alpha: float, beta: float, name: str = "language model") -> Measured:
-        beam: PrefixBeam = instantiate(settings | {"alpha": alpha, "beta": beta})
+        beam = instantiate(settings | {"alpha": alpha, "beta": beta})
         beam.automaton = automaton if alpha else None
-        searching = Stopwatch(beam.search)
-        best = [one[0] for _, some in frames for one in searching(some, 1)]
+        searching = Stopwatch(find)
+        with recognizer.exact():
+            best = [one for some in seen for one in searching(beam, recognizer, some)]
         return measure(name, best, lambda: searching.seconds + looking.seconds)
 
     tried: dict[tuple[float, float], Measured] = {}
@@ -171,13 +178,25 @@ def tune(
             advance(f"alpha {weights[0]:g}, beta {weights[1]:g}: CER {tried[weights].totals.cer:.2%}")
         return tried[weights].totals.edits, *weights  # of equals the smallest weights
 
-    baselines = [measure("greedy", (one for some, _ in frames for one in some), lambda: greedy.seconds)]
+    baselines = [measure("greedy", first, lambda: greedy.seconds)]
     baselines.append(search(0.0, 0.0, "beam"))
     best = min(COARSE, key=edits)
     for alpha, beta in STEPS:
         while (better := min(_around(best, alpha, beta), key=edits)) != best:
             best = better
     return Tuning([*baselines, tried[best]], settings | {"alpha": best[0], "beta": best[1]})
+
+
+def look(beam: PrefixBeam | Beam, recognizer: LineRecognizer, output: Any) -> Any:
+    """What a beam needs of the network's output, whatever its weights: its likely labels, or, to write, all of it."""
+    return beam.frames(*recognizer.decoding(output)) if isinstance(beam, PrefixBeam) else output
+
+
+def find(beam: PrefixBeam | Beam, recognizer: LineRecognizer, seen: Any) -> list[Hypothesis]:
+    """The best hypothesis of each line of what `look` gave."""
+    if isinstance(beam, PrefixBeam):
+        return [best[0] for best in beam.search(seen, 1)]
+    return beam(*recognizer.decoding(seen))
 
 
 def _around(weights: tuple[float, float], alpha: float, beta: float) -> list[tuple[float, float]]:

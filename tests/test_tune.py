@@ -8,11 +8,16 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import Outcome
+from conftest import SMALL, Outcome, run_train
+from hydra.core.config_store import ConfigStore
 
 from htr_lightning import checkpoint
 from htr_lightning.decoder.prefix_beam import PrefixBeam
 from htr_lightning.errors import InputError
+from htr_lightning.fine_tune import offer
+
+WRITER = ["model=crnn_attention", "decoder.max_length=40", "model.net.encoder.hidden=16", "model.net.decoder.width=16",
+          "model.net.encoder.backbone={stem: 8, channels: [8, 8, 16]}"]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -79,6 +84,45 @@ def test_every_word_read_is_of_the_lexicon(
     assert set(letters.split()) <= words
 
 
+@pytest.fixture(scope="module")
+def writer(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint of a model that writes, which learned next to nothing."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", [])
+        run = run_train(tmp_path_factory.mktemp("writer") / "run", *SMALL[:-3], *WRITER, "trainer.max_epochs=1")
+    return run / "checkpoints" / "best.ckpt"
+
+
+def test_a_model_that_writes_is_tuned_too(writer: Path, tmp_path: Path, htr: Callable[..., Outcome]) -> None:
+    out = tmp_path / "lm.ckpt"
+    given = ["--order", 3, "--lexicon", "train", "--out", out, "decoder.width=3"]
+    outcome = htr("tune-decoder", writer, *given)
+    assert outcome.code == 0, outcome.stderr
+    content = checkpoint.read(out)
+    decoder, rates = content["htr"]["model"]["decoder"], content["htr"]["tuned"]["cer"]
+    assert decoder["_target_"] == "htr_lightning.decoder.autoregressive.Beam"
+    assert (decoder["width"], decoder["max_length"]) == (3, 40)  # that of the checkpoint
+    assert htr("evaluate", out, "--split", "val", "--out", tmp_path).code == 0
+    assert json.loads((tmp_path / "metrics.json").read_text())["cer"] == rates["language model"]
+    assert htr("evaluate", writer, "--split", "val", "--out", tmp_path).code == 0
+    assert json.loads((tmp_path / "metrics.json").read_text())["cer"] == rates["greedy"]
+    htr("evaluate", out, "--out", tmp_path)
+    texts = [json.loads(line)["hypothesis"] for line in (tmp_path / "predictions.jsonl").read_text().splitlines()]
+    assert set("".join(c if c.isalpha() else " " for c in " ".join(texts)).split()) <= set(
+        content["language"]["lexicon"]
+    )
+    assert "".join(texts).strip()
+
+
+def test_fine_tuning_goes_on_without_the_language_and_says_so(
+    tuned: tuple[Path, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    offer(str(tuned[0]))
+    assert "reads with a language model, which is left away" in capsys.readouterr().err
+    decoder = ConfigStore.instance().load("decoder/checkpoint.yaml").node
+    assert decoder["_target_"] == "htr_lightning.decoder.ctc.Greedy"
+
+
 def test_tuning_again_finds_the_same(best: Path, tuned: tuple[Path, str], tmp_path: Path, htr) -> None:
     out = tmp_path / "again.ckpt"
     assert htr("tune-decoder", tuned[0], "--order", 3, "--lexicon", "train", "--out", out, "decoder.width=8").code == 0
@@ -134,13 +178,13 @@ def test_a_classifier_is_refused(tmp_path: Path, best: Path) -> None:
     from htr_lightning.data.preprocess import FixedSize
     from htr_lightning.model.classifier import Classifier
     from htr_lightning.text.normalize import Normalizer
-    from htr_lightning.tune import ctc_recognizer
+    from htr_lightning.tune import line_recognizer
 
     classifier = Classifier(
         "ab", lambda n: torch.nn.Linear(1, n), normalizer=Normalizer(), preprocess=FixedSize(28, 28, 20)
     )
     with pytest.raises(InputError, match=r"x\.ckpt: is a Classifier"):
-        ctc_recognizer(classifier, "x.ckpt")
+        line_recognizer(classifier, "x.ckpt")
 
 
 @pytest.mark.parametrize("language", [3, {}, {"ngram": 1, "lexicon": None}, {"ngram": None, "lexicon": None}])

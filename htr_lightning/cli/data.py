@@ -127,6 +127,8 @@ def pseudo_label(
     empty_folder(out)  # before the work, not after it
     recognizer = load(checkpoint, device)
     known = data_for(recognizer, labelled) if labelled else None
+    for name in SPLITS if known is not None else ():
+        known.lines(name)  # opened before the work, too
     if all(named):
         unlabelled = verb.lines_of_data(data_for(recognizer, lines), list(dict.fromkeys(split or ["train"])))
     else:

@@ -84,7 +84,7 @@ def tune_decoder(
     out: Annotated[Path | None, typer.Option(help="The new checkpoint [default: CHECKPOINT-lm.ckpt]")] = None,
     device: Device = "auto",
 ) -> None:
-    """Give a checkpoint a language model, its weights tuned on the validation lines; see conf/decoder/beam.yaml.
+    """Give a checkpoint a language model, its weights tuned on the validation lines; see conf/decoder/.
 
     Overrides change the data, as for evaluate, or the beam: decoder.width=64.
     """
@@ -95,10 +95,10 @@ def tune_decoder(
     if arpa is not None and text:
         raise InputError("--arpa and --text together: a model is read or estimated; give one of them")
     out = out or Path(checkpoint).with_name(f"{Path(checkpoint).stem}-lm.ckpt")
-    recognizer = tune.ctc_recognizer(load(checkpoint, device), checkpoint)
+    recognizer = tune.line_recognizer(load(checkpoint, device), checkpoint)
     check_writable(out)  # before the work, not after it
     given = overrides or []
-    settings = tune.beam_settings([one for one in given if one.startswith("decoder.")])
+    settings = tune.beam_settings([one for one in given if one.startswith("decoder.")], recognizer)
     data = data_for(recognizer, [one for one in given if not one.startswith("decoder.")])
     needed = text or ([tune.TRAIN] if arpa is None or lexicon == tune.TRAIN else [])
     texts = []

@@ -15,11 +15,13 @@ from numpy import ndarray
 from torch import Tensor
 
 from htr_lightning.decoder.ctc import Hypothesis
-from htr_lightning.decoder.ngram import Automaton
+from htr_lightning.decoder.language import Automaton
 from htr_lightning.errors import InputError
 
 Step = Callable[[Tensor, Any], tuple[Tensor, Any]]
 Reorder = Callable[[Any, Tensor], Any]
+
+CUT = 1e6  # off the score of a line that has to end where the language forbids it: the last resort
 
 
 class Greedy:
@@ -75,8 +77,8 @@ class Beam:
         beta: score of every label, against the liking of short lines.
 
     Attributes:
-        automaton: the language model over the alphabet, whose class 0 is the first token behind the specials; specials
-            besides the end are then forbidden.
+        automaton: the language model, the lexicon or both, over the alphabet, whose class 0 is the first token behind
+            the specials, of which the end is then the last; the others are forbidden.
     """
 
     def __init__(
@@ -115,6 +117,8 @@ class Beam:
             only_end = done | (length == self.max_length)
             gains[only_end] = gains[only_end].where(torch.arange(classes, device=device) == eos, -torch.inf)
             gains[done, eos] = 0  # an ended line stays as it is
+            stuck = gains.isneginf().all(1)
+            gains[stuck, eos] = log_probs[stuck, eos].float() - CUT
             sizes += ~done
             total = score[:, None] + gains
             best = (total / sizes[:, None] ** self.length_norm).view(lines, -1).topk(width).indices
@@ -133,10 +137,10 @@ class Beam:
         return [
             [
                 Hypothesis(row[: row.index(eos)], p, rank)
-                for i, (row, p, rank) in enumerate(zip(*line, strict=True))
-                if i < n and (i == 0 or rank > -torch.inf)  # there may be fewer sequences than the width
+                for i, (row, p, rank, whole) in enumerate(zip(*line, strict=True))
+                if i < n and (i == 0 or whole)  # there may be fewer sequences than the width
             ]
-            for line in zip(texts, probs, ranks, strict=True)
+            for line in zip(texts, probs, ranks, (score > -CUT / 2).view(lines, -1).tolist(), strict=True)
         ]
 
     def _bonus(
@@ -147,13 +151,12 @@ class Beam:
         following = np.tile(contexts[:, None], classes)
         bonus[:, eos] = 0
         if self.automaton:
-            log_probs, after = self.automaton.rows(contexts)
-            specials = classes - log_probs.shape[1]
-            ends = self.automaton.ends(contexts)
-            bonus[:, :specials] = -np.inf
-            bonus[:, specials:] += _weighted(log_probs, self.alpha)
-            bonus[:, eos] = _weighted(ends, self.alpha)
-            following[:, specials:] = after
+            characters = np.arange(classes - eos - 1)
+            log_probs, after = self.automaton.look_up(contexts[None], characters[None])
+            bonus[:, :eos] = -np.inf
+            bonus[:, eos] = _weighted(self.automaton.ends(contexts), self.alpha)
+            bonus[:, eos + 1 :] += _weighted(log_probs[0], self.alpha)
+            following[:, eos + 1 :] = after[0]
         return bonus, following
 
 

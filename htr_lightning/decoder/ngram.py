@@ -214,16 +214,10 @@ class Automaton:
         self._limit = TABLE_BYTES // (8 * len(alphabet) + 4)
         self._forget()
 
-    def rows(self, states: Int[ndarray, " N"]) -> tuple[Float[ndarray, "N C"], Int[ndarray, "N C"]]:
-        """Natural log-probabilities of all classes behind some states, and the states that they lead to."""
-        self._fill(states)
-        rows = self._row[states]
-        return self._log_probs[rows], self._next[rows].astype(np.int64)
-
     def look_up(
         self, states: Int[ndarray, "B K"], classes: Int[ndarray, "B J"]
     ) -> tuple[Float[ndarray, "B K J"], Int[ndarray, "B K J"]]:
-        """Of a few classes only: their natural log-probabilities behind K states each, and the states behind them."""
+        """Natural log-probabilities of J classes behind K states each, and the states behind them."""
         self._fill(states.ravel())
         places = self._row[states][:, :, None], classes[:, None, :]
         return self._log_probs[places], self._next[places].astype(np.int64)

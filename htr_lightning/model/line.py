@@ -104,8 +104,9 @@ class LineRecognizer(Recognizer):
     ) -> Float[Tensor, ""]:
         """CTC loss of all heads in nats per character, over the lines whose text fits their frames; the others are
         counted and named, since their loss would be infinite."""
-        fits = [needed_frames(target) <= count for target, count in zip(targets, frames.tolist(), strict=True)]
-        self._name_infeasible(ids, targets, frames, fits)
+        fits = self.named(
+            ids, frames, [needed_frames(target) for target in targets], "frames", "is left out of the loss"
+        )
         kept = torch.tensor(fits, device=frames.device)
         targets = [target for target, fit in zip(targets, fits, strict=True) if fit]
         total = sum(map(len, targets))  # of the lines that count, as the loss is
@@ -120,15 +121,19 @@ class LineRecognizer(Recognizer):
             torch.distributed.all_gather_object(found, self.infeasible)
         self.log("train/infeasible_lines", float(len(set().union(*found))), sync_dist=True)
 
-    def _name_infeasible(self, ids: list[str], targets: list[list[int]], frames: Tensor, fits: list[bool]) -> None:
-        for id, target, count, fit in zip(ids, targets, frames.tolist(), fits, strict=True):
-            if not fit and id not in self.infeasible:
+    def named(self, ids: list[str], places: Int[Tensor, " B"], needed: list[int], unit: str, fate: str) -> list[bool]:
+        """Of each line whether its image has the places that its text needs; those that have not are named once."""
+        fits = []
+        for id, count, least in zip(ids, places.tolist(), needed, strict=True):
+            fits.append(least <= count)
+            if least > count and id not in self.infeasible:
                 self.infeasible.add(id)
                 warnings.warn(
-                    f"{id}: its text needs {needed_frames(target)} frames but the image gives {count}; the line is "
-                    "left out of the loss: check its crop, or use a net with a finer stride",
+                    f"{id}: its text needs {least} {unit} but the image gives {count}; the line {fate}: check its "
+                    "crop, or use a net with a finer stride",
                     stacklevel=2,
                 )
+        return fits
 
 
 def needed_frames(target: list[int]) -> int:

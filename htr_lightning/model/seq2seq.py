@@ -11,7 +11,6 @@ from torch.nn import functional
 from htr_lightning.data.batch import Batch
 from htr_lightning.decoder.autoregressive import Greedy
 from htr_lightning.decoder.ctc import Hypothesis
-from htr_lightning.decoder.language import Language
 from htr_lightning.errors import InputError
 from htr_lightning.model.line import LineRecognizer
 from htr_lightning.model.writing import IGNORED, checked, marked
@@ -95,6 +94,7 @@ class Seq2SeqRecognizer(LineRecognizer):
             images = images * ~blank.to(images.device)[:, None, None, None]
             targets = [[] if is_blank else target for target, is_blank in zip(targets, blank.tolist(), strict=True)]
         seen = self.net(images, batch.widths)
+        self.named(batch.ids, seen.lengths, [len(target) for target in targets], "places", "will be read short")
         before, after = marked(targets, START, END, START, images.device)
         if self.token_noise > 0:
             drawn = torch.rand(before.shape, device=before.device) < self.token_noise
@@ -123,11 +123,6 @@ class Seq2SeqRecognizer(LineRecognizer):
         start = torch.full_like(output.lengths, START)
         first = Written(state, torch.zeros_like(output.lengths), output.lengths)
         return self._step, first, self._reorder, start, END
-
-    def set_language(self, language: Language) -> None:
-        if language.lexicon is not None:
-            raise InputError("a model that writes takes a language model, but no lexicon; leave the lexicon away")
-        super().set_language(language)
 
     def set_greedy(self) -> None:
         self.decoder = Greedy(self.decoder.max_length)

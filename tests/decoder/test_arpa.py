@@ -69,9 +69,9 @@ def test_a_small_file_means_what_the_format_says(tmp_path: Path) -> None:
         assert model.log_prob(text) / math.log(10) == pytest.approx(log10, abs=1e-6)
         state, total = automaton.start, 0.0
         for character in text:
-            log_probs, following = automaton.rows(np.array([state]))
-            total += float(log_probs[0, " ax".index(character)])
-            state = int(following[0, " ax".index(character)])
+            log_probs, following = automaton.look_up(np.array([[state]]), np.array([[" ax".index(character)]]))
+            total += float(log_probs[0, 0, 0])
+            state = int(following[0, 0, 0])
         assert total + float(automaton.ends(np.array([state]))[0]) == pytest.approx(model.log_prob(text), rel=1e-12)
 
 

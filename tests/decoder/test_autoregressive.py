@@ -10,6 +10,7 @@ from torch import Tensor
 
 from htr_lightning.decoder.autoregressive import Beam, Greedy
 from htr_lightning.decoder.ctc import Hypothesis
+from htr_lightning.decoder.lexicon import Lexicon
 from htr_lightning.decoder.ngram import NGram
 from htr_lightning.errors import InputError
 
@@ -157,9 +158,9 @@ def test_what_a_language_forbids_is_not_read() -> None:
 
         start = 0
 
-        def rows(self, states: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-            row = np.array([0, -np.inf, 0], np.float32)
-            return np.tile(row, (len(states), 1)), np.tile(np.array([0, 0, 1]), (len(states), 1))
+        def look_up(self, states: np.ndarray, classes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+            count = (*states.shape, 1)
+            return np.tile(np.array([0, -np.inf, 0], np.float32)[classes], count), np.tile((classes == 2) * 1, count)
 
         def ends(self, states: np.ndarray) -> np.ndarray:
             return np.where(states == 1, -np.inf, 0).astype(np.float32)
@@ -171,6 +172,36 @@ def test_what_a_language_forbids_is_not_read() -> None:
         for line, found in enumerate(table.read(beam)):
             allowed = [ids for ids in sequences(3) if "b" not in text(ids) and not text(ids).endswith(" ")]
             assert tuple(found.ids) == max(allowed, key=lambda ids: table.log_prob(line, ids))
+
+
+def test_every_word_is_of_the_lexicon() -> None:
+    words = {"ab", "ba", "bb"}
+    beam = Beam(4, 7)
+    beam.automaton = Lexicon(words).automaton(list(ALPHABET))
+    table = Table(6, 0)
+    for line, found in enumerate(table.n_best(beam, 4)):
+        assert len(found) >= 1
+        for hypothesis in found:
+            assert set(text(tuple(hypothesis.ids)).split()) <= words
+            assert hypothesis.score == pytest.approx(table.log_prob(line, tuple(hypothesis.ids)), abs=1e-4)
+
+
+def test_a_line_that_may_not_end_is_cut_at_its_longest() -> None:
+    class Endless:
+        """A language whose lines never end."""
+
+        start = 0
+
+        def look_up(self, states: np.ndarray, classes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+            shape = (*states.shape, classes.shape[1])
+            return np.zeros(shape, np.float32), np.zeros(shape, np.int64)
+
+        def ends(self, states: np.ndarray) -> np.ndarray:
+            return np.full(len(states), -np.inf, np.float32)
+
+    beam = Beam(4, 3)
+    beam.automaton = Endless()
+    assert [len(found.ids) for found in Table(6, 0).read(beam)] == [3] * 6
 
 
 @pytest.mark.parametrize(("width", "max_length"), [(0, 5), (3, 0)])

@@ -4,7 +4,7 @@ import io
 import math
 import random
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -98,6 +98,18 @@ def test_estimated_discounts_are_those_of_the_definition(order: int) -> None:
         assert model.log_prob(text) == pytest.approx(chain(p, text, set(model.symbols)), rel=1e-5)
 
 
+def rows(automaton: ngram.Automaton, states: Sequence[int] | np.ndarray, classes: int) -> tuple[np.ndarray, np.ndarray]:
+    """Log-probabilities of all classes behind some states, and the states behind them."""
+    log_probs, following = automaton.look_up(np.array(states, np.int64)[None], np.arange(classes)[None])
+    return log_probs[0], following[0]
+
+
+def total(automaton: ngram.Automaton, states: np.ndarray, classes: int) -> np.ndarray:
+    """The probability of all that may follow each state, the end among it."""
+    characters = np.exp(rows(automaton, states, classes)[0].astype(float)).sum(1)
+    return characters + np.exp(automaton.ends(states).astype(float))
+
+
 def test_discounts_are_equation_26_or_the_fallback() -> None:
     counts = np.repeat([0, 1, 2, 3, 4, 5, 9], [7, 10, 5, 3, 2, 1, 1])
     assert discounts(counts) == pytest.approx([0, 0.5, 1.1, 3 - 4 / 3])
@@ -114,10 +126,9 @@ def test_probabilities_sum_to_one_in_every_context(texts: list[str], order: int,
     automaton_text = model.automaton(list("ab éx"))
     states = [automaton_text.start]
     for character in text:
-        states.append(int(automaton_text.rows(np.array(states[-1:]))[1][0, "ab éx".index(character)]))
+        states.append(int(rows(automaton_text, states[-1:], 5)[1][0, "ab éx".index(character)]))
     states = np.concatenate([every, states])
-    sums = np.exp(automaton.rows(states)[0].astype(float)).sum(1) + np.exp(automaton.ends(states).astype(float))
-    assert sums == pytest.approx(np.ones(len(sums)), abs=1e-5)
+    assert total(automaton, states, len(model.symbols) + 1) == pytest.approx(np.ones(len(states)), abs=1e-5)
 
 
 @pytest.mark.parametrize("order", range(1, 9))
@@ -129,7 +140,7 @@ def test_the_automaton_is_the_chain_rule(order: int, min_count: int) -> None:
     for text in ["", "x", *markov(10, seed=1), "ax yb", "x" * 12]:
         state, steps = automaton.start, []
         for character in text:
-            log_probs, following = automaton.rows(np.array([state]))
+            log_probs, following = rows(automaton, [state], len(alphabet))
             steps.append(log_probs[0, alphabet.index(character)])
             state = int(following[0, alphabet.index(character)])
         steps.append(automaton.ends(np.array([state]))[0])
@@ -143,7 +154,7 @@ def test_contexts_with_the_same_future_share_a_state() -> None:
     def after(text: str) -> int:
         state = automaton.start
         for character in text:
-            state = int(automaton.rows(np.array([state]))[1][0, "abc".index(character)])
+            state = int(rows(automaton, [state], 3)[1][0, "abc".index(character)])
         return state
 
     assert after("cab") == after("abcab") == after("ccab") == after("bab") != after("b")
@@ -153,15 +164,16 @@ def test_contexts_with_the_same_future_share_a_state() -> None:
 def test_rows_do_not_depend_on_what_was_asked_before(monkeypatch: pytest.MonkeyPatch) -> None:
     model = NGram.estimate(markov(60), 4)
     states = np.random.default_rng(0).permutation(len(model.keys) + 1)
-    together, following = model.automaton(model.symbols).rows(states)
+    count = len(model.symbols)
+    together, following = rows(model.automaton(model.symbols), states, count)
     monkeypatch.setattr(ngram, "TABLE_BYTES", 100 * 8 * len(model.symbols))  # some rows are forgotten
     automaton = model.automaton(model.symbols)
     for part in np.array_split(states, 40):
-        rows = automaton.rows(part)
-        assert (rows[0] == together[: len(part)]).all()
-        assert (rows[1] == following[: len(part)]).all()
+        some, behind = rows(automaton, part, count)
+        assert (some == together[: len(part)]).all()
+        assert (behind == following[: len(part)]).all()
         together, following = together[len(part) :], following[len(part) :]
-    assert automaton.rows(np.zeros(0, np.int64))[0].shape == (0, len(model.symbols))
+    assert rows(automaton, [], count)[0].shape == (0, count)
 
 
 def test_look_up_gives_single_entries_of_rows() -> None:
@@ -171,9 +183,9 @@ def test_look_up_gives_single_entries_of_rows() -> None:
     states, classes = draw.integers(0, len(model.keys), (3, 3)), draw.integers(0, len(model.symbols), (3, 7))
     log_probs, following = automaton.look_up(states, classes)
     for line in range(3):
-        rows = automaton.rows(states[line])
-        assert (log_probs[line] == rows[0][:, classes[line]]).all()
-        assert (following[line] == rows[1][:, classes[line]]).all()
+        all_log_probs, all_following = rows(automaton, states[line], len(model.symbols))
+        assert (log_probs[line] == all_log_probs[:, classes[line]]).all()
+        assert (following[line] == all_following[:, classes[line]]).all()
 
 
 @pytest.mark.parametrize("texts", [[""], ["a"], ["", ""], ["ab"], ["aaaaaaaaaa"], ["a b", ""]])
@@ -218,8 +230,7 @@ def test_pruning_leaves_out_what_is_rare_and_sums_to_one() -> None:
     ]
     automaton = pruned.automaton([*pruned.symbols, "☃"])
     states = np.arange(len(pruned.keys) + 1)
-    sums = np.exp(automaton.rows(states)[0].astype(float)).sum(1) + np.exp(automaton.ends(states).astype(float))
-    assert sums == pytest.approx(np.ones(len(sums)), abs=1e-5)
+    assert total(automaton, states, len(pruned.symbols) + 1) == pytest.approx(np.ones(len(states)), abs=1e-5)
 
 
 @pytest.mark.parametrize(("order", "min_count"), [(1, 1), (4, 1), (6, 2), (8, 1)])

@@ -1,6 +1,7 @@
 """The loss of a recognizer that writes against its definition, and that writing ends."""
 
 import math
+import warnings
 from functools import partial
 from pathlib import Path
 
@@ -113,6 +114,16 @@ def test_noise_changes_what_the_decoder_is_told_but_not_what_it_is_to_say() -> N
     clear, noisy = recognizer(label_smoothing=0.0), recognizer(label_smoothing=0.0, token_noise=1.0)
     assert loss(noisy, batch("", "")) == pytest.approx(loss(clear, batch("", "")), abs=1e-6)
     assert loss(noisy, batch("abab", "ba")) != pytest.approx(loss(clear, batch("abab", "ba")), abs=1e-4)
+
+
+def test_a_line_with_more_characters_than_places_is_named_once() -> None:
+    model, given = recognizer(), batch("ab" * 8, "ab")  # of 15 and 17 places
+    with pytest.warns(UserWarning, match="page/0: its text needs 16 places but the image gives 15.*read short"):
+        loss(model, given)
+    assert model.infeasible == {"page/0"}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        loss(model, given)
 
 
 @pytest.mark.parametrize("writer", [TRANSFORMER, RECURRENT])
