@@ -1,6 +1,7 @@
 """What a run shows while it goes on and when it ends."""
 
 import json
+import math
 import shutil
 import time
 from datetime import timedelta
@@ -77,7 +78,12 @@ class KeepBest(Callback):
 
 
 class ValidateAtEnd(Callback):
-    """A run that ends by its count of steps or epochs is validated like one that ends by the clock."""
+    """A run that ends by its count of steps or epochs is validated like one that ends by the clock; one validated from
+    epoch to epoch is so at the end of each, though epochs differ in their count of batches."""
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.val_check_interval == 1.0 and trainer.check_val_every_n_epoch:
+            trainer.val_check_batch = math.inf  # else the count of the first epoch's batches
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, batch_idx: int

@@ -24,6 +24,7 @@ from htr_lightning.metrics.edits import EditCounts, EditTotals
 from htr_lightning.model.base import Prediction, Recognizer, Transcriber, Transcription
 from htr_lightning.model.ensemble import Rover, vote
 from htr_lightning.model.learner import Learner
+from htr_lightning.model.line import LineRecognizer
 
 
 def conf_dir() -> Path:
@@ -190,7 +191,12 @@ def load(path: str, device: str = "auto", greedy: bool = False, alternatives: in
             recognizer.calibration = Scale()  # fitted on what the other decoder gave
     if alternatives:
         if not isinstance(getattr(recognizer, "decoder", None), PrefixBeam | Beam):
-            raise InputError(f"{path}: has one reading a line; htr tune-decoder writes a checkpoint that has several")
+            remedy = (
+                "leave --greedy away, or give a checkpoint that htr tune-decoder wrote"
+                if isinstance(recognizer, LineRecognizer)
+                else "models of lines have several, with decoder=autoregressive_beam or after htr tune-decoder"
+            )
+            raise InputError(f"{path}: has one reading a line; {remedy}")
         recognizer.alternatives = alternatives
     try:
         return recognizer.to(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)

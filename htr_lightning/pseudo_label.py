@@ -74,7 +74,7 @@ def lines_of_files(sources: Sequence[Source]) -> Unlabelled:
             path = reading.source.path
             guess = Guess(reading.name, path.stem if reading.line else path.parent.name, "", 0.0, FAULT)
             if reading.transcription is not None:
-                text, confidence, *_ = reading.transcription
+                text, confidence, _ = reading.transcription
                 guess = _judged(guess._replace(text=text, confidence=confidence, fate=KEPT))
             found.append(guess._replace(fate=PAGE) if reading.note else guess)
         return found

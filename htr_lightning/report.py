@@ -177,7 +177,7 @@ def predictions(path: str | Path) -> list[Prediction]:
     if not path.is_file():
         raise InputError(f"{path}: no such file; htr evaluate CHECKPOINT writes it")
     found = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(path.read_text(encoding="utf-8").rstrip("\n").split("\n"), start=1):
         try:
             found.append(Prediction(**json.loads(line)))
         except (TypeError, ValueError):

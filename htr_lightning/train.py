@@ -10,6 +10,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig
 
 from htr_lightning import checkpoint
+from htr_lightning.errors import InputError
 from htr_lightning.transfer import transfer
 
 
@@ -32,6 +33,9 @@ def train(config: DictConfig) -> float:
             + (f"; their share falls by {1 - data.replay_fade:.0%} an epoch" if data.replay_fade < 1 else "")
         )
     trainer: Trainer = instantiate(config.trainer)
+    if not trainer.limit_val_batches:
+        raise InputError(f"trainer.limit_val_batches={config.trainer.limit_val_batches}: without validation no "
+                         "checkpoint is the best one; leave it away")  # fmt: skip
     trainer.fit(recognizer, data, ckpt_path=config.resume, weights_only=True)
     best, score = trainer.checkpoint_callback.best_model_path, trainer.checkpoint_callback.best_model_score
     trainer.test(recognizer, data, ckpt_path=best, weights_only=True, verbose=False)

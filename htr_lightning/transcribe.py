@@ -1,26 +1,35 @@
 """From files to text: images, folders of them, and PAGE or ALTO pages with their lines."""
 
+import copy
 import glob
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
+import torch
 from jaxtyping import UInt8
 from numpy import ndarray
 
 from htr_lightning.data.document import Line, Page, expand, find_image, read_page
 from htr_lightning.data.image import SUFFIXES, read_image
 from htr_lightning.data.outline import outline
-from htr_lightning.data.preprocess import FitCore, FitHeight
+from htr_lightning.data.preprocess import FitCore, FitHeight, Preprocess
 from htr_lightning.data.reader.page_xml import cut_line, open_page
 from htr_lightning.data.sampler import LineBatches
 from htr_lightning.data.squash import Squash
 from htr_lightning.errors import InputError
-from htr_lightning.model.base import Transcriber, Transcription
+from htr_lightning.model.base import Recognizer, Transcriber, Transcription
 
 BATCH_LINES, BATCH_COLUMNS = 32, 32768
 PAGE_ROWS = 800  # pixels; a line scanned that high is far wider
 CHUNK = 256  # lines held in memory while they are sorted by width
+
+Numbered = list[tuple[int, UInt8[ndarray, "_ _"]]]  # images and their places in a chunk
+Outcomes = list[tuple[int, Transcription | str]]  # and what was read in them, or why nothing was
 
 
 class Source(NamedTuple):
@@ -93,7 +102,7 @@ def transcribe(
 ) -> Iterator[Reading]:
     """Every line of every source in order, read in batches of like width.
 
-    A line that cannot be read comes with its fault; nothing is left out.
+    A line that cannot be read comes with its fault; nothing is left out. On a CPU every core reads batches of its own.
 
     Args:
         recognizer: in evaluation mode.
@@ -101,15 +110,40 @@ def transcribe(
         advance: called with the count of lines done, for a progress bar.
     """
     chunk: list[tuple[Reading, UInt8[ndarray, "_ _"] | None]] = []
-    for source in sources:
-        for reading, image in open_lines(source):
-            chunk.append((reading, image))
-            if len(chunk) == CHUNK:
-                yield from _read(recognizer, chunk)
-                advance(len(chunk))
-                chunk = []
-    yield from _read(recognizer, chunk)
-    advance(len(chunk))
+    with _side_by_side(recognizer) as read:
+        for source in sources:
+            for reading, image in open_lines(source):
+                chunk.append((reading, image))
+                if len(chunk) == CHUNK:
+                    yield from _read(recognizer.preprocess, read, chunk)
+                    advance(len(chunk))
+                    chunk = []
+        yield from _read(recognizer.preprocess, read, chunk)
+        advance(len(chunk))
+
+
+@contextmanager
+def _side_by_side(recognizer: Transcriber) -> Iterator[Callable[[Iterable[Numbered]], Iterable[Outcomes]]]:
+    """A function that reads batches. The steps of an LSTM are too small to be shared between cores, so each has a copy
+    of the recognizer, whose weights are the same ones: decoders keep what they have looked up."""
+    members: Sequence[Recognizer] = getattr(recognizer, "members", [recognizer])
+    cores = torch.get_num_threads()
+    if cores == 1 or members[0].device.type != "cpu":
+        yield lambda batches: map(partial(_read_batch, recognizer), batches)
+        return
+    weights = {id(weight): weight for member in members for weight in (*member.parameters(), *member.buffers())}
+    own = threading.local()
+
+    def start() -> None:
+        torch.set_num_threads(1)
+        own.recognizer = copy.deepcopy(recognizer, dict(weights))
+
+    try:
+        torch.set_num_threads(1)
+        with ThreadPoolExecutor(cores, initializer=start) as pool:
+            yield lambda batches: pool.map(lambda batch: _read_batch(own.recognizer, batch), batches)
+    finally:
+        torch.set_num_threads(cores)
 
 
 def open_lines(source: Source) -> Iterator[tuple[Reading, UInt8[ndarray, "_ _"] | None]]:
@@ -136,12 +170,17 @@ def open_lines(source: Source) -> Iterator[tuple[Reading, UInt8[ndarray, "_ _"] 
             yield Reading(source, line, None, f"{source.path}#{line.id}: {error}; mend the line"), None
 
 
-def _read(recognizer: Transcriber, chunk: Sequence[tuple[Reading, UInt8[ndarray, "_ _"] | None]]) -> Iterator[Reading]:
+def _read(
+    preprocess: Preprocess,
+    read: Callable[[Iterable[Numbered]], Iterable[Outcomes]],
+    chunk: Sequence[tuple[Reading, UInt8[ndarray, "_ _"] | None]],
+) -> Iterator[Reading]:
     readings = [reading for reading, _ in chunk]
     images = [(number, image) for number, (_, image) in enumerate(chunk) if image is not None]
-    widths = [recognizer.preprocess.width((image.shape[0], image.shape[1])) for _, image in images]
-    for draw in LineBatches(widths, BATCH_LINES, BATCH_COLUMNS):
-        for number, outcome in _read_batch(recognizer, [images[index] for index in draw.indices]):
+    widths = [preprocess.width((image.shape[0], image.shape[1])) for _, image in images]
+    draws = LineBatches(widths, BATCH_LINES, BATCH_COLUMNS)
+    for outcomes in read([images[index] for index in draw.indices] for draw in draws):
+        for number, outcome in outcomes:
             if isinstance(outcome, Transcription):
                 readings[number] = readings[number]._replace(transcription=outcome)
             else:
@@ -150,7 +189,7 @@ def _read(recognizer: Transcriber, chunk: Sequence[tuple[Reading, UInt8[ndarray,
         alone = readings[number].line is None
         if (
             alone
-            and isinstance(recognizer.preprocess, FitHeight | FitCore | Squash)
+            and isinstance(preprocess, FitHeight | FitCore | Squash)
             and image.shape[0] >= max(PAGE_ROWS, image.shape[1] / 2)
         ):
             note = (
@@ -162,9 +201,7 @@ def _read(recognizer: Transcriber, chunk: Sequence[tuple[Reading, UInt8[ndarray,
     yield from readings
 
 
-def _read_batch(
-    recognizer: Transcriber, images: list[tuple[int, UInt8[ndarray, "_ _"]]]
-) -> list[tuple[int, Transcription | str]]:
+def _read_batch(recognizer: Transcriber, images: Numbered) -> Outcomes:
     try:
         read = recognizer.read([image for _, image in images])
         return [(number, transcription) for (number, _), transcription in zip(images, read, strict=True)]

@@ -34,7 +34,7 @@ class Measured(NamedTuple):
 
     name: str
     totals: EditTotals
-    lines_per_second: float  # of the decoder alone, on one core
+    lines_per_second: float  # of processor time of the decoder alone; of one that writes that is its network, too
 
 
 class Tuning(NamedTuple):
@@ -92,7 +92,12 @@ def read_lines(path: Path, recognizer: Recognizer) -> list[str]:
 
 
 def make_language(
-    recognizer: LineRecognizer, texts: Sequence[str], order: int, arpa: Path | None, lexicon: str | None
+    recognizer: LineRecognizer,
+    texts: Sequence[str],
+    order: int,
+    arpa: Path | None,
+    lexicon: str | None,
+    train: Sequence[str] = (),
 ) -> tuple[Language, list[str]]:
     """A language model, and a lexicon where one is wanted, over texts as they stand in images; and notes on both.
 
@@ -101,7 +106,8 @@ def make_language(
         texts: in logical order, to estimate from.
         order: of the model that is estimated.
         arpa: a model to read instead, of texts in visual order.
-        lexicon: a file with a word a line, or "train" for the words of `texts`; None for no lexicon.
+        lexicon: a file with a word a line, or "train" for the words of `train`; None for no lexicon.
+        train: the training texts, where the lexicon is theirs.
 
     Raises:
         InputError: a file cannot be used.
@@ -116,7 +122,7 @@ def make_language(
     if lexicon is None:
         return Language(ngram, None), notes
     if lexicon == TRAIN:
-        words = words_of(seen)
+        words = words_of(visual(text, recognizer.direction) for text in train)
     else:
         words = [visual(word, recognizer.direction) for word in read_lines(Path(lexicon), recognizer)]
     usable = {word for word in words if known.issuperset(word)}
@@ -137,10 +143,10 @@ def tune(
     """Search alpha and beta on the validation lines, by edits: a coarse grid, then ever smaller steps from the best.
 
     Args:
-        recognizer: in evaluation mode, on the device to use.
+        recognizer: in evaluation mode, on the device to use; reads greedily from then on.
         data: see `evaluate.data_for`.
         language: see `make_language`.
-        settings: of `PrefixBeam`, see `beam_settings`.
+        settings: of the beam, see `beam_settings`.
         advance: called with a word on what was done, for a progress bar.
     """
     recognizer.set_greedy()
@@ -182,14 +188,14 @@ def tune(
     baselines.append(search(0.0, 0.0, "beam"))
     best = min(COARSE, key=edits)
     for alpha, beta in STEPS:
-        while (better := min(_around(best, alpha, beta), key=edits)) != best:
+        while edits(better := min(_around(best, alpha, beta), key=edits))[0] < edits(best)[0]:
             best = better
     return Tuning([*baselines, tried[best]], settings | {"alpha": best[0], "beta": best[1]})
 
 
 def look(beam: PrefixBeam | Beam, recognizer: LineRecognizer, output: Any) -> Any:
-    """What a beam needs of the network's output, whatever its weights: its likely labels, or, to write, all of it."""
-    return beam.frames(*recognizer.decoding(output)) if isinstance(beam, PrefixBeam) else output
+    """What a beam needs of the network's output, whatever its weights: its likely labels, or, to write, its memory."""
+    return beam.frames(*recognizer.decoding(output)) if isinstance(beam, PrefixBeam) else output._replace(heads=[])
 
 
 def find(beam: PrefixBeam | Beam, recognizer: LineRecognizer, seen: Any) -> list[Hypothesis]:

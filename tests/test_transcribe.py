@@ -15,10 +15,15 @@ import torch
 from PIL import Image
 
 from htr_lightning import checkpoint
+from htr_lightning import transcribe as module
 from htr_lightning.data.document import read_page
 from htr_lightning.data.image import read_image
 from htr_lightning.data.reader.synthetic import Synthetic
 from htr_lightning.decoder.ctc import Hypothesis
+from htr_lightning.decoder.language import Language
+from htr_lightning.decoder.lexicon import Lexicon
+from htr_lightning.decoder.ngram import NGram
+from htr_lightning.decoder.prefix_beam import PrefixBeam
 from htr_lightning.evaluate import data_for, evaluate
 
 
@@ -55,6 +60,33 @@ def test_a_fresh_process_with_the_checkpoint_alone_reads_what_this_one_reads(bes
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout == here + "\n"
+
+
+@pytest.mark.parametrize("lexicon", [False, True])
+def test_cores_side_by_side_read_what_one_reads(
+    make_recognizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lexicon: bool
+) -> None:
+    recognizer = make_recognizer()
+    if lexicon:
+        recognizer.decoder = PrefixBeam(4, 4, 0.01, 10.0, alpha=0.5)
+        recognizer.set_language(Language(NGram.estimate(["a cab", "an axe"], 2), Lexicon(["a", "an", "cab", "axe"])))
+    for number, image in enumerate(lines(24)):
+        Image.fromarray(image).save(tmp_path / f"{number:02}.png")
+    monkeypatch.setattr(module, "BATCH_LINES", 3)
+    sources, _ = module.find_sources([str(tmp_path)])
+    read = []
+    before = torch.get_num_threads()
+    try:
+        for cores in (1, 4):
+            torch.set_num_threads(cores)
+            read.append(
+                [(r.name, r.transcription and r.transcription.text) for r in module.transcribe(recognizer, sources)]
+            )
+            assert torch.get_num_threads() == cores
+    finally:
+        torch.set_num_threads(before)
+    assert read[0] == read[1]
+    assert len({text for _, text in read[0]}) > 1
 
 
 def test_a_page_and_its_lines_as_images_give_the_same_text_in_every_format(best: Path, htr, tmp_path: Path) -> None:

@@ -100,11 +100,12 @@ def tune_decoder(
     given = overrides or []
     settings = tune.beam_settings([one for one in given if one.startswith("decoder.")], recognizer)
     data = data_for(recognizer, [one for one in given if not one.startswith("decoder.")])
-    needed = text or ([tune.TRAIN] if arpa is None or lexicon == tune.TRAIN else [])
-    texts = []
-    for name in needed:
-        texts += data.lines("train").texts if name == tune.TRAIN else tune.read_lines(Path(name), recognizer)
-    language, notes = tune.make_language(recognizer, texts, order, arpa, lexicon)
+    names = text or ([tune.TRAIN] if arpa is None else [])
+    train = data.lines("train").texts if tune.TRAIN in (*names, lexicon) else []
+    texts: list[str] = []
+    for name in names:
+        texts += train if name == tune.TRAIN else tune.read_lines(Path(name), recognizer)
+    language, notes = tune.make_language(recognizer, texts, order, arpa, lexicon, train)
     print(*notes, sep="\n")
     lines = describe(data, "val")
     with progress_bar("tuning", None) as progress:

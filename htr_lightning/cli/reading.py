@@ -91,7 +91,7 @@ def transcribe(
 
 def _line(reading: "Reading", format: str) -> str:
     assert reading.transcription is not None
-    text, confidence, alternatives, *_ = reading.transcription
+    text, confidence, alternatives = reading.transcription
     if format == "tsv":
         return f"{reading.name}\t{text}\t{confidence:.4f}"
     if format == "jsonl":

@@ -15,13 +15,13 @@ from numpy import ndarray
 from torch import Tensor
 
 from htr_lightning.decoder.ctc import Hypothesis
-from htr_lightning.decoder.language import Automaton
+from htr_lightning.decoder.language import Automaton, whole
 from htr_lightning.errors import InputError
 
 Step = Callable[[Tensor, Any], tuple[Tensor, Any]]
 Reorder = Callable[[Any, Tensor], Any]
 
-CUT = 1e6  # off the score of a line that has to end where the language forbids it: the last resort
+CUT = 1e5  # off the score of a line that has to end where the language forbids it: the last resort
 
 
 class Greedy:
@@ -85,6 +85,9 @@ class Beam:
         self, width: int, max_length: int, length_norm: float = 0.0, alpha: float = 0.0, beta: float = 0.0
     ) -> None:
         _check(width=width, max_length=max_length)
+        for name, value in (("alpha", alpha), ("length_norm", length_norm)):
+            if value < 0:
+                raise InputError(f"decoder.{name}={value}: give at least 0")
         self.width, self.max_length, self.length_norm = width, max_length, length_norm
         self.alpha, self.beta = alpha, beta
         self.automaton: Automaton | None = None
@@ -112,8 +115,11 @@ class Beam:
         for length in range(self.max_length + 1):
             log_probs, state = step(tokens, state)
             classes = log_probs.shape[1]
-            bonus, following = self._bonus(contexts, classes, eos)
-            gains = log_probs.float() + torch.from_numpy(bonus).to(device)
+            gains = log_probs.float() + self.beta
+            gains[:, eos] = log_probs[:, eos].float()
+            if self.automaton:
+                bonus, following = self._bonus(self.automaton, contexts, classes, eos)
+                gains += torch.from_numpy(bonus).to(device)
             only_end = done | (length == self.max_length)
             gains[only_end] = gains[only_end].where(torch.arange(classes, device=device) == eos, -torch.inf)
             gains[done, eos] = 0  # an ended line stays as it is
@@ -125,38 +131,41 @@ class Beam:
             rows, tokens = (best // classes + first).flatten(), (best % classes).flatten()
             log_prob = log_prob[rows] + log_probs[rows, tokens].float().masked_fill(done[rows], 0)
             score, sizes = total[rows, tokens], sizes[rows]
-            contexts = following[rows.cpu().numpy(), tokens.cpu().numpy()]
+            if self.automaton:
+                contexts = following[rows.cpu().numpy(), tokens.cpu().numpy()]
             state = reorder(state, rows)
             ids = torch.cat([ids[rows], tokens[:, None]], 1)
             done = tokens == eos
             if done.all():
                 break
-        ranks = (score / sizes**self.length_norm).view(lines, -1).tolist()
-        probs = log_prob.view(lines, -1).tolist()
-        texts = ids.view(lines, width, -1).tolist()
-        return [
-            [
-                Hypothesis(row[: row.index(eos)], p, rank)
-                for i, (row, p, rank, whole) in enumerate(zip(*line, strict=True))
-                if i < n and (i == 0 or whole)  # there may be fewer sequences than the width
-            ]
-            for line in zip(texts, probs, ranks, (score > -CUT / 2).view(lines, -1).tolist(), strict=True)
-        ]
+        parts = (ids, log_prob, score, sizes**self.length_norm)
+        every = zip(*(part.view(lines, width, *part.shape[1:]).tolist() for part in parts), strict=True)
+        return [self._finished(list(zip(*line, strict=True))[:n], eos) for line in every]
+
+    def _finished(self, sequences: list[tuple[list[int], float, float, float]], eos: int) -> list[Hypothesis]:
+        """Sequences as hypotheses, the best first; one that had to be cut only where there is no other, and then as
+        much of it as may be a line."""
+        found: list[Hypothesis] = []
+        for row, log_prob, score, norm in sequences:
+            ids = row[: row.index(eos)]
+            if score <= -CUT / 2:
+                if found:
+                    break  # there are fewer sequences than the width, or the rest is cut
+                ids, score = whole(ids, self.automaton, eos + 1) if self.automaton else ids, score + CUT
+            found.append(Hypothesis(ids, log_prob, score / norm))
+        return found
 
     def _bonus(
-        self, contexts: Int64[ndarray, " N"], classes: int, eos: int
+        self, automaton: Automaton, contexts: Int64[ndarray, " N"], classes: int, eos: int
     ) -> tuple[Float32[ndarray, "N C"], Int64[ndarray, "N C"]]:
-        """What the language model and the length add to each next token, and the contexts behind it."""
-        bonus = np.full((len(contexts), classes), self.beta, np.float32)
+        """What the language model adds to each next token, and the contexts behind it."""
+        bonus = np.full((len(contexts), classes), -np.inf, np.float32)
         following = np.tile(contexts[:, None], classes)
-        bonus[:, eos] = 0
-        if self.automaton:
-            characters = np.arange(classes - eos - 1)
-            log_probs, after = self.automaton.look_up(contexts[None], characters[None])
-            bonus[:, :eos] = -np.inf
-            bonus[:, eos] = _weighted(self.automaton.ends(contexts), self.alpha)
-            bonus[:, eos + 1 :] += _weighted(log_probs[0], self.alpha)
-            following[:, eos + 1 :] = after[0]
+        characters = np.arange(classes - eos - 1)
+        log_probs, after = automaton.look_up(contexts[None], characters[None])
+        bonus[:, eos] = _weighted(automaton.ends(contexts), self.alpha)
+        bonus[:, eos + 1 :] = _weighted(log_probs[0], self.alpha)
+        following[:, eos + 1 :] = after[0]
         return bonus, following
 
 

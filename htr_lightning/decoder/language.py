@@ -10,6 +10,9 @@ from numpy import ndarray
 from htr_lightning.decoder.lexicon import Lexicon
 from htr_lightning.decoder.ngram import NGram
 
+HALF = 32  # bits of a state of two automata that are the second one's
+LOW = (1 << HALF) - 1
+
 
 @runtime_checkable
 class Automaton(Protocol):
@@ -29,41 +32,40 @@ class Automaton(Protocol):
 
 
 class Both:
-    """Two automata at once: log-probabilities are added, so what one forbids is forbidden."""
+    """Two automata at once: log-probabilities are added, so what one forbids is forbidden. A state is a pair of theirs
+    in one number."""
 
     def __init__(self, first: Automaton, second: Automaton) -> None:
-        self.parts = first, second
-        self._pairs = [(first.start, second.start)]
-        self._states = {self._pairs[0]: 0}
-        self.start = 0
+        self.first, self.second = first, second
+        self.start = first.start << HALF | second.start
 
     def look_up(
         self, states: Int64[ndarray, "B K"], classes: Int64[ndarray, "B J"]
     ) -> tuple[Float32[ndarray, "B K J"], Int64[ndarray, "B K J"]]:
-        """See `Automaton`; states behind what is forbidden are the start."""
-        (first, first_next), (second, second_next) = (
-            part.look_up(side, classes) for part, side in zip(self.parts, self._sides(states), strict=True)
-        )
-        scores, nexts = first + second, np.zeros(first.shape, np.int64)
-        open_ = scores > -np.inf
-        pairs = zip(first_next[open_].tolist(), second_next[open_].tolist(), strict=True)
-        nexts[open_] = [self._state(pair) for pair in pairs]
-        return scores, nexts
+        """See `Automaton`."""
+        scores, nexts = self.first.look_up(states >> HALF, classes)
+        more, others = self.second.look_up(states & LOW, classes)
+        return scores + more, nexts << HALF | others
 
     def ends(self, states: Int64[ndarray, " N"]) -> Float32[ndarray, " N"]:
         """See `Automaton`."""
-        first, second = (part.ends(side) for part, side in zip(self.parts, self._sides(states), strict=True))
-        return first + second
+        return self.first.ends(states >> HALF) + self.second.ends(states & LOW)
 
-    def _sides(self, states: Int64[ndarray, "*N"]) -> list[ndarray]:
-        pairs = np.array([self._pairs[state] for state in states.ravel().tolist()], np.int64).reshape(-1, 2)
-        return [side.reshape(states.shape) for side in pairs.T]
 
-    def _state(self, pair: tuple[int, int]) -> int:
-        if pair not in self._states:
-            self._states[pair] = len(self._pairs)
-            self._pairs.append(pair)
-        return self._states[pair]
+def whole(ids: list[int], automaton: Automaton, first: int) -> list[int]:
+    """As many of the labels as may be a line.
+
+    Args:
+        ids: labels, of which `first` is the automaton's class 0.
+        automaton: what may be a line.
+        first: see above.
+    """
+    state, size = np.full((1, 1), automaton.start), 0
+    for place, label in enumerate(ids, start=1):
+        state = automaton.look_up(state, np.full((1, 1), label - first))[1][:, 0]
+        if automaton.ends(state[0])[0] > -np.inf:
+            size = place
+    return ids[:size]
 
 
 class Language(NamedTuple):

@@ -1,11 +1,14 @@
 """The lexicon: the words that a line may be made of."""
 
 import unicodedata
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
 import numpy as np
-from jaxtyping import Float32, Int64
+from jaxtyping import Float32, Int32, Int64
 from numpy import ndarray
+
+TABLE_BYTES = 128 << 20  # of rows that are kept
 
 
 def is_free(character: str) -> bool:
@@ -55,7 +58,9 @@ class LexiconAutomaton:
                 self._add([numbers[character] for character in word])
         self._sets: list[frozenset[int]] = [frozenset({0})]
         self._states = {self._sets[0]: 0}
-        self._nexts: dict[tuple[int, int], int] = {}  # as far as they were asked for
+        self._rows: dict[int, ndarray] = {}  # of a state, the one behind every class or -1; as far as asked for
+        self._most = TABLE_BYTES // (4 * max(1, len(alphabet)))
+        self._classes = len(alphabet)
         self.start = 0
 
     def _add(self, word: list[int]) -> None:
@@ -71,26 +76,33 @@ class LexiconAutomaton:
         self, states: Int64[ndarray, "B K"], classes: Int64[ndarray, "B J"]
     ) -> tuple[Float32[ndarray, "B K J"], Int64[ndarray, "B K J"]]:
         """0 or -inf for J classes behind K states, and the states behind them; see `language.Automaton`."""
-        shape = (*states.shape, classes.shape[1])
-        steps = zip(states.tolist(), classes.tolist(), strict=True)
-        nexts = [self._next(state, label) for some, labels in steps for state in some for label in labels]
-        found = np.array(nexts, np.int64).reshape(shape)
-        return np.where(found < 0, np.float32(-np.inf), np.float32(0.0)), found.clip(0)
+        different, place = np.unique(states, return_inverse=True)
+        rows = np.stack([self._row(state) for state in different.tolist()])[place.reshape(states.shape)]
+        found = np.take_along_axis(rows, np.broadcast_to(classes[:, None], (*states.shape, classes.shape[1])), 2)
+        return np.where(found < 0, np.float32(-np.inf), np.float32(0.0)), found.clip(0).astype(np.int64)
 
     def ends(self, states: Int64[ndarray, " N"]) -> Float32[ndarray, " N"]:
         """0 where the line may end in a state, -inf inside a word."""
         whole = [bool(self._sets[state] & self._whole) for state in states.tolist()]
         return np.where(whole, np.float32(0.0), np.float32(-np.inf))
 
-    def _next(self, state: int, label: int) -> int:
-        """The state behind a label, -1 where it may not follow."""
-        if (state, label) not in self._nexts:
-            nodes = self._sets[state]
-            after = {child for node in nodes if (child := self._children[node].get(label)) is not None}
-            if label in self.free and nodes & self._whole:
-                after.add(0)
-            self._nexts[state, label] = self._state(frozenset(after)) if after else -1
-        return self._nexts[state, label]
+    def _row(self, state: int) -> Int32[ndarray, " C"]:
+        """The states behind the classes, -1 where one may not follow."""
+        if state not in self._rows:
+            if len(self._rows) >= self._most:
+                self._rows.clear()
+            after: dict[int, set[int]] = defaultdict(set)
+            for node in self._sets[state]:
+                for label, child in self._children[node].items():
+                    after[label].add(child)
+            if self._sets[state] & self._whole:
+                for label in self.free:
+                    after[label].add(0)
+            row = np.full(self._classes, -1, np.int32)
+            for label, nodes in after.items():
+                row[label] = self._state(frozenset(nodes))
+            self._rows[state] = row
+        return self._rows[state]
 
     def _state(self, nodes: frozenset[int]) -> int:
         if nodes not in self._states:

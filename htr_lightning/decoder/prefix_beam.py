@@ -10,7 +10,7 @@ from numpy import ndarray
 from torch import Tensor
 
 from htr_lightning.decoder.ctc import BLANK, Hypothesis
-from htr_lightning.decoder.language import Automaton
+from htr_lightning.decoder.language import Automaton, whole
 from htr_lightning.errors import InputError
 
 
@@ -106,23 +106,13 @@ class PrefixBeam:
         for line, texts in enumerate(_trace(steps, best.copy())):
             some = found[frames.order[line]]
             for k, ids in zip(best[line].tolist(), texts, strict=True):
-                whole = self._whole(ids) if cut_short[line] else ids
-                if scores[line, k] > -math.inf and all(whole != one.ids for one in some):
-                    some.append(Hypothesis(whole, min(0.0, float(ctc[line, k])), float(scores[line, k])))
+                if cut_short[line] and self.automaton:
+                    ids = whole(ids, self.automaton, 1)
+                if scores[line, k] > -math.inf and all(ids != one.ids for one in some):
+                    some.append(Hypothesis(ids, min(0.0, float(ctc[line, k])), float(scores[line, k])))
             if not some:  # log-probabilities that are none
                 some.append(Hypothesis([], -math.inf, -math.inf))
         return found
-
-    def _whole(self, ids: list[int]) -> list[int]:
-        """As much of a prefix as may be a line."""
-        if self.automaton is None:
-            return ids
-        state, size = np.full((1, 1), self.automaton.start), 0
-        for place, label in enumerate(ids, start=1):
-            state = self.automaton.look_up(state, np.full((1, 1), label - 1))[1][:, 0]
-            if self.automaton.ends(state[0])[0] > -math.inf:
-                size = place
-        return ids[:size]
 
     def _start(self, lines: int) -> Beam:
         shape = (lines, self.width)

@@ -11,44 +11,35 @@ NONE = ""  # where a reading has no character
 
 
 class Ballot(NamedTuple):
-    """One reading; its confidence is a probability per character, for each one's own where that is known."""
+    """One reading; its confidence is a probability per character."""
 
     text: str
     confidence: float
-    characters: tuple[float, ...] = ()
-
-    def weight(self, place: int | None) -> float:
-        """The probability of the character at a place, or that there is none."""
-        return self.confidence if place is None or not self.characters else self.characters[place]
 
 
 def rover(ballots: Sequence[Ballot]) -> Ballot:
     """The reading that most of the confidence is for (Fiscus, 1997, "A post-processing system to yield reduced word
     error rates: Recognizer Output Voting Error Reduction (ROVER)"), over characters in place of words.
 
-    In every slot of the alignment each reading gives its character, or none, the probability it has for it; the
-    largest sum wins, and its mean over all readings is its probability. So equal readings are left as they are. The
-    order of the readings does not matter; of equal sums the one with the most confident reading wins.
+    In every slot of the alignment each reading gives its character, or none, its confidence; the largest sum wins, and
+    its mean over all readings is its probability. So equal readings are left as they are. The order of the readings
+    does not matter; of equal sums the one with the most confident reading wins.
 
     Args:
         ballots: at least one.
     """
-    ballots = sorted(ballots, key=lambda ballot: (-ballot.confidence, ballot.text, ballot.characters))
+    ballots = sorted(ballots, key=lambda ballot: (-ballot.confidence, ballot.text))
     slots = align([ballot.text for ballot in ballots])
-    places = [0] * len(ballots)
-    text, log_prob, characters = "", 0.0, []
+    text, log_prob = "", 0.0
     for slot in slots or [(NONE,) * len(ballots)]:
         sums: dict[str, float] = defaultdict(float)
-        for number, (ballot, character) in enumerate(zip(ballots, slot, strict=True)):
-            sums[character] += ballot.weight(places[number] if character else None)
-            places[number] += len(character)
+        for ballot, character in zip(ballots, slot, strict=True):
+            sums[character] += ballot.confidence
         best = max(sums, key=lambda character: sums[character])
         probability = min(1.0, sums[best] / len(ballots))
         log_prob += math.log(probability) if probability else -math.inf
         text += best
-        if best:
-            characters.append(probability)
-    return Ballot(text, math.exp(log_prob / max(1, len(text))), tuple(characters))
+    return Ballot(text, math.exp(log_prob / max(1, len(text))))
 
 
 def align(texts: Sequence[str]) -> list[tuple[str, ...]]:

@@ -36,7 +36,6 @@ class Transcription(NamedTuple):
     text: str
     confidence: float
     alternatives: tuple[Alternative, ...] = ()  # the best first, where they were asked for
-    characters: tuple[float, ...] = ()  # the probability of each of the text's, where it is known
 
 
 def best_of(alternatives: Iterable[Alternative]) -> Transcription:
@@ -105,6 +104,7 @@ class Recognizer(Learner, ABC):
         unknown: training characters outside the alphabet: "error", or "skip" to learn the text without them.
     """
 
+    figures = ("cer", "wer", "line_accuracy", "loss")
     specials: Sequence[str] = ()
 
     def __init__(
@@ -257,12 +257,6 @@ class Recognizer(Learner, ABC):
 
 
 def finished(read: Transcription, normalizer: Normalizer, scale: Scale) -> Transcription:
-    """A transcription with normalised text and calibrated confidences; characters that the normaliser moved have none
-    of their own."""
-    text = normalizer(read.text)
-    return Transcription(
-        text,
-        scale(read.confidence),
-        tuple(one._replace(confidence=scale(one.confidence)) for one in read.alternatives),
-        tuple(scale(one) for one in read.characters) if text == read.text else (),
-    )
+    """A transcription with normalised text and calibrated confidences."""
+    alternatives = tuple(one._replace(confidence=scale(one.confidence)) for one in read.alternatives)
+    return Transcription(normalizer(read.text), scale(read.confidence), alternatives)

@@ -51,12 +51,8 @@ class Rover:
                 with member.exact():
                     read = member.finished(member.transcribe(view(batch, widths), widths))
                 for line, one in zip(ballots, read, strict=True):
-                    line.append(Ballot(one.text, one.confidence, one.characters))
-        voted = [rover(line) for line in ballots]
-        return [
-            finished(Transcription(one.text, one.confidence, (), one.characters), self.normalizer, self.calibration)
-            for one in voted
-        ]
+                    line.append(Ballot(one.text, one.confidence))
+        return [finished(Transcription(*rover(line)), self.normalizer, self.calibration) for line in ballots]
 
 
 def average(members: Sequence[Recognizer], views: int = 1) -> Recognizer:

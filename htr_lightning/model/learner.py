@@ -31,6 +31,7 @@ class Learner(LightningModule, ABC):
     """
 
     net: nn.Module
+    figures: tuple[str, ...] = ("loss",)  # of the validation, by which checkpoints can be chosen
 
     def __init__(
         self,
@@ -80,6 +81,16 @@ class Learner(LightningModule, ABC):
         """Inference in float32, whatever the training precision."""
         with torch.inference_mode(), torch.autocast(self.device.type, enabled=False):
             yield
+
+    def on_fit_start(self) -> None:
+        for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
+            split, _, figure = str(getattr(callback, "monitor", "")).partition("/")
+            if split == "val" and figure not in self.figures:
+                raise InputError(
+                    f"callbacks: {type(callback).__name__} follows val/{figure}, but a {type(self).__name__} has only "
+                    + ", ".join(f"val/{name}" for name in self.figures)
+                    + "; give callbacks.checkpoint.monitor=val/loss, or another callbacks="
+                )
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         loss = self.loss(batch)

@@ -104,9 +104,8 @@ class LineRecognizer(Recognizer):
     ) -> Float[Tensor, ""]:
         """CTC loss of all heads in nats per character, over the lines whose text fits their frames; the others are
         counted and named, since their loss would be infinite."""
-        fits = self.named(
-            ids, frames, [needed_frames(target) for target in targets], "frames", "is left out of the loss"
-        )
+        needed = [needed_frames(target) for target in targets]
+        fits = fitting(ids, frames, needed, self.infeasible, "frames", "line is left out of the loss")
         kept = torch.tensor(fits, device=frames.device)
         targets = [target for target, fit in zip(targets, fits, strict=True) if fit]
         total = sum(map(len, targets))  # of the lines that count, as the loss is
@@ -121,19 +120,30 @@ class LineRecognizer(Recognizer):
             torch.distributed.all_gather_object(found, self.infeasible)
         self.log("train/infeasible_lines", float(len(set().union(*found))), sync_dist=True)
 
-    def named(self, ids: list[str], places: Int[Tensor, " B"], needed: list[int], unit: str, fate: str) -> list[bool]:
-        """Of each line whether its image has the places that its text needs; those that have not are named once."""
-        fits = []
-        for id, count, least in zip(ids, places.tolist(), needed, strict=True):
-            fits.append(least <= count)
-            if least > count and id not in self.infeasible:
-                self.infeasible.add(id)
-                warnings.warn(
-                    f"{id}: its text needs {least} {unit} but the image gives {count}; the line {fate}: check its "
-                    "crop, or use a net with a finer stride",
-                    stacklevel=2,
-                )
-        return fits
+
+def fitting(
+    ids: list[str], places: Int[Tensor, " B"], needed: list[int], seen: set[str], unit: str, fate: str
+) -> list[bool]:
+    """Whether the images have room for their texts, with a warning for each that has not, once.
+
+    Args:
+        ids: of the lines.
+        places: that the network gives for each image.
+        needed: those that each text needs.
+        seen: ids that were named already; grows.
+        unit: what a place is called.
+        fate: what becomes of a line without room.
+    """
+    fits = [least <= count for least, count in zip(needed, places.tolist(), strict=True)]
+    for id, count, least, fit in zip(ids, places.tolist(), needed, fits, strict=True):
+        if not fit and id not in seen:
+            seen.add(id)
+            warnings.warn(
+                f"{id}: its text needs {least} {unit} but the image gives {count}; the {fate}: check its crop, or use "
+                "a net with a finer stride",
+                stacklevel=3,
+            )
+    return fits
 
 
 def needed_frames(target: list[int]) -> int:

@@ -12,7 +12,7 @@ from htr_lightning.data.batch import Batch
 from htr_lightning.decoder.autoregressive import Greedy
 from htr_lightning.decoder.ctc import Hypothesis
 from htr_lightning.errors import InputError
-from htr_lightning.model.line import LineRecognizer
+from htr_lightning.model.line import LineRecognizer, fitting
 from htr_lightning.model.writing import IGNORED, checked, marked
 from htr_lightning.net.encoder_decoder import EncoderDecoder, Seen
 
@@ -70,6 +70,7 @@ class Seq2SeqRecognizer(LineRecognizer):
             )
         self.label_smoothing, self.token_noise, self.blank_paper = label_smoothing, token_noise, blank_paper
         self.ctc_weight = ctc_weight
+        self.short: set[str] = set()  # ids of lines that have fewer places than characters
 
     def target(self, text: str, sample: str) -> list[int]:
         """See `LineRecognizer`.
@@ -94,7 +95,7 @@ class Seq2SeqRecognizer(LineRecognizer):
             images = images * ~blank.to(images.device)[:, None, None, None]
             targets = [[] if is_blank else target for target, is_blank in zip(targets, blank.tolist(), strict=True)]
         seen = self.net(images, batch.widths)
-        self.named(batch.ids, seen.lengths, [len(target) for target in targets], "places", "will be read short")
+        self._name_short(batch.ids, targets, seen.lengths)
         before, after = marked(targets, START, END, START, images.device)
         if self.token_noise > 0:
             drawn = torch.rand(before.shape, device=before.device) < self.token_noise
@@ -111,6 +112,7 @@ class Seq2SeqRecognizer(LineRecognizer):
     def summed_loss(self, output: Seen, batch: Batch) -> tuple[Float[Tensor, ""], int]:
         """The cross-entropy of the decoder without smoothing, and the labels, ends among them."""
         targets = [self.known(text, id) for id, text in zip(batch.ids, batch.texts, strict=True)]
+        self._name_short(batch.ids, targets, output.lengths)
         before, after = marked(targets, START, END, START, output.memory.device)
         logits = self.net.decoder(output.memory, output.lengths, before)
         loss = functional.cross_entropy(
@@ -126,6 +128,10 @@ class Seq2SeqRecognizer(LineRecognizer):
 
     def set_greedy(self) -> None:
         self.decoder = Greedy(self.decoder.max_length)
+
+    def _name_short(self, ids: list[str], targets: list[list[int]], places: Int[Tensor, " B"]) -> None:
+        needed = [len(target) for target in targets]
+        fitting(ids, places, needed, self.short, "places", "end of the line cannot be read")
 
     def _step(self, tokens: Int[Tensor, " B"], written: Written) -> tuple[Float[Tensor, "B C"], Written]:
         logits, state = self.net.decoder.step(tokens, written.state)

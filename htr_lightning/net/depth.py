@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
-BY_CLASS = (nn.Linear, nn.Conv1d, nn.Embedding)  # that may have a row for each class
+HEADS = {"head", "shortcut", "output_projection"}  # what networks call the layers that give logits
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.LayerNorm)
 
 
@@ -40,8 +40,8 @@ def layers(net: nn.Module, classes: int) -> list[Layer]:
             found[-1].modules.append(module)
         else:
             found.append(Layer(name, [module]))
-    heads = [layer for layer in found if _by_class(layer, classes)]
-    others = [layer for layer in found if not _by_class(layer, classes)]
+    heads = [layer for layer in found if _by_class(layer, classes, layer is found[-1])]
+    others = [layer for layer in found if layer not in heads]
     return [*others, Layer("head", [module for layer in heads for module in layer.modules])]
 
 
@@ -54,5 +54,8 @@ def _parts(net: nn.Module, outermost: bool = True) -> Iterator[tuple[str, nn.Mod
             yield name, child
 
 
-def _by_class(layer: Layer, classes: int) -> bool:
-    return all(isinstance(m, BY_CLASS) and m.weight.shape[0] == classes for m in layer.modules)
+def _by_class(layer: Layer, classes: int, last: bool) -> bool:
+    """By place, name or kind as well, since other layers may have as many rows by chance."""
+    is_head = last or not HEADS.isdisjoint(layer.name.split("."))
+    kinds = (nn.Linear, nn.Conv1d, nn.Embedding) if is_head else (nn.Embedding,)
+    return all(isinstance(m, kinds) and m.weight.shape[0] == classes for m in layer.modules)

@@ -186,7 +186,7 @@ def test_every_word_is_of_the_lexicon() -> None:
             assert hypothesis.score == pytest.approx(table.log_prob(line, tuple(hypothesis.ids)), abs=1e-4)
 
 
-def test_a_line_that_may_not_end_is_cut_at_its_longest() -> None:
+def test_a_line_that_may_not_end_has_no_text() -> None:
     class Endless:
         """A language whose lines never end."""
 
@@ -201,7 +201,18 @@ def test_a_line_that_may_not_end_is_cut_at_its_longest() -> None:
 
     beam = Beam(4, 3)
     beam.automaton = Endless()
-    assert [len(found.ids) for found in Table(6, 0).read(beam)] == [3] * 6
+    for line in Table(6, 0).n_best(beam, 4):
+        assert [(found.ids, found.score > -100) for found in line] == [([], True)]
+
+
+def test_a_word_that_has_no_room_is_left_away() -> None:
+    table, words = Table(20, 0), {"ab", "abba", "b"}
+    table.table[..., EOS] -= 60
+    beam = Beam(1, 3)
+    beam.automaton = Lexicon(words).automaton(list(ALPHABET))
+    read = [text(tuple(found.ids)) for found in table.read(beam)]
+    assert all(set(one.split()) <= words for one in read)
+    assert any(len(one) < 3 for one in read)  # there were such words
 
 
 @pytest.mark.parametrize(("width", "max_length"), [(0, 5), (3, 0)])
