@@ -63,6 +63,8 @@ def one_line(error: BaseException) -> str | None:
             return str(link).strip().splitlines()[-1].removeprefix(f"{InputError.__module__}.InputError: ")
     if isinstance(error, HydraException | OmegaConfBaseException):
         return _config_error(error)
+    if isinstance(error, ValueError) and str(error).startswith("Config group override must be"):  # Hydra's own
+        return "null is no option of a group; leave the group away by ~GROUP, as in ~replay or ~scheduler"
     if isinstance(error, PermissionError | FileExistsError | NotADirectoryError) or (
         isinstance(error, OSError) and error.strerror == os.strerror(28)
     ):

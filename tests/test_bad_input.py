@@ -175,6 +175,9 @@ def test_unknown_key_and_unknown_name(run, htr, best: Path) -> None:
     refused(run("+model.net.hiden=3", *SMALL), "hiden")
     refused(run("model=crnm"), "crnm", "crnn", "mlp")
     refused(run("optimizer.lr"), "optimizer.lr")
+    refused(run("scheduler=null", *SMALL), "null", "~scheduler")
+    refused(run("+trainer.limit_val_batches=0", *SMALL), "trainer.limit_val_batches=0", "leave it away")
+    refused(run("model=masked_columns", "callbacks=ema", *SMALL), "ModelCheckpoint follows val/cer", "val/loss")
     refused(htr("evaluate", best, "data=nothing"), "nothing", "synthetic")
     refused(htr("evaluate", best, "data.no_such=1"), "data.no_such")
 

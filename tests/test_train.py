@@ -15,6 +15,7 @@ from conftest import SMALL, run_train
 from htr_lightning import checkpoint
 from htr_lightning.errors import InputError
 from htr_lightning.evaluate import data_for, evaluate
+from htr_lightning.replay import offer_replay
 
 ROOT = Path(__file__).parent.parent
 SUMMARY = {
@@ -120,6 +121,18 @@ def test_what_follows_the_validation_loss_acts_on_it(tmp_path: Path) -> None:
     assert losses == sorted(losses, reverse=True)
     rate = next(name for name in names if name.startswith("lr-"))
     assert [float(row[rate]) for row in figures if row[rate]][-1] == pytest.approx(2e-3 / 2)
+
+
+def test_every_epoch_is_validated_also_where_later_ones_are_shorter(tmp_path: Path) -> None:
+    old = ["replay=synthetic", "replay.reader.lines={train: 96, val: 4, test: 4}", "replay.reader.length=[1, 2]",
+           "data.replay_fade=0.3", "trainer.max_epochs=4"]  # fmt: skip
+    offer_replay(old)  # as train.py does before Hydra reads the command
+    run = run_train(tmp_path / "run", *SMALL, *old)
+    names, *rows = (row.split(",") for row in (run / "metrics.csv").read_text().splitlines())
+    figures = [dict(zip(names, row, strict=True)) for row in rows]
+    assert [row["epoch"] for row in figures if row["val/cer"]] == ["0", "1", "2", "3"]
+    steps = [int(row["step"]) for row in figures if row["val/cer"]]
+    assert steps[1] - steps[0] < steps[0] + 1  # later epochs are shorter
 
 
 def test_a_scheduler_that_follows_epochs_needs_a_validation_in_each(tmp_path: Path) -> None:
