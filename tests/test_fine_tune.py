@@ -370,7 +370,7 @@ def test_the_experiment_composes_and_replays_copiste(monkeypatch: pytest.MonkeyP
     check_keys(config)
     assert config["data"]["reader"]["splits"] == {"train": 16, "val": 10, "test": 40}
     assert config["data"]["replay"]["reader"]["name"] == "copiste"
-    assert config["optimizer"]["lr"] == config["model"]["optimizer"]["lr"] == 1e-3
+    assert config["optimizer"]["lr"] == config["model"]["optimizer"]["lr"] == 3e-3
 
 
 def refused(outcome: Outcome, *words: str) -> None:
