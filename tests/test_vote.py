@@ -36,7 +36,7 @@ def test_several_checkpoints_transcribe_evaluate_and_calibrate(best: Path, other
         assert outcome.code == 0, outcome.stderr
         assert 0 <= json.loads(outcome.stdout.splitlines()[0])["confidence"] <= 1
     for way, some in (("frames", others[:1]), ("rover", others)):
-        outcome = htr("evaluate", best, *some, *DATA, "--out", tmp_path / way)
+        outcome = htr("evaluate", best, *some, *DATA, "--vote", way, "--out", tmp_path / way)
         assert outcome.code == 0, outcome.stderr
         metrics = json.loads((tmp_path / way / "metrics.json").read_text())
         assert metrics["vote"] == {"way": way, "views": 1}

@@ -24,7 +24,9 @@ OnlyGreedy = Annotated[bool, typer.Option("--greedy", help="Leave out beam, lang
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N")]
 Way = Annotated[
     Literal["auto", "frames", "rover"] | None,
-    typer.Option(help="How several checkpoints vote: mean posterior of every frame, or of readings, by rover"),
+    typer.Option(
+        help="How checkpoints vote: readings, by rover [default of several], or by the mean posterior of every frame"
+    ),
 ]
 Views = Annotated[int, typer.Option("--tta", min=1, help="Read every line so many times, a little changed, and vote")]
 Scale = Annotated[str | None, typer.Option(help="SLOPE,BIAS of the confidences, as htr calibrate prints them")]

@@ -117,7 +117,8 @@ def vote(members: Sequence[Recognizer], names: Sequence[str], way: str = "auto",
     Args:
         members: see `Rover`.
         names: of the members, for errors.
-        way: "frames": see `average`; "rover": see `Rover`; "auto": by frames where that can be.
+        way: "frames": see `average`; "rover": see `Rover`; "auto": by frames for the views of one member, single
+            characters and n-best readings, where that can be; else by rover, which read better.
         views: of each line.
 
     Raises:
@@ -125,10 +126,15 @@ def vote(members: Sequence[Recognizer], names: Sequence[str], way: str = "auto",
     """
     if way not in WAYS:
         raise InputError(f"--vote {way}: use {', '.join(WAYS)}")
-    differs = None if way == "rover" else difference(members, names)
-    if way == "frames" and differs:
-        raise InputError(f"{differs}; use --vote rover")
-    return Rover(members, views) if way == "rover" or differs else average(members, views)
+    first = members[0]
+    wants_frames = len(members) == 1 or isinstance(first, Classifier) or getattr(first, "alternatives", 0) > 0
+    if way == "rover" or (way == "auto" and not wants_frames):
+        return Rover(members, views)
+    if differs := difference(members, names):
+        if way == "frames":
+            raise InputError(f"{differs}; use --vote rover")
+        return Rover(members, views)
+    return average(members, views)
 
 
 def _settings(preprocess: Preprocess) -> dict[str, Any]:

@@ -95,6 +95,10 @@ def test_what_cannot_be_averaged_is_named_and_voted_by_rover(members) -> None:
     assert isinstance(vote(members, names(members)), Rover)
     members[1].preprocess = members[0].preprocess
     assert difference(members, names(members)) is None
+    assert isinstance(vote(members, names(members), "frames"), CTCRecognizer)
+    assert isinstance(vote(members, names(members)), Rover)
+    assert isinstance(vote(members[:1], ["0.ckpt"], views=3), CTCRecognizer)  # of one: its views
+    members[0].alternatives = 2  # which rover has not
     assert isinstance(vote(members, names(members)), CTCRecognizer)
     members[2].net.backbone = torch.nn.Identity()
     members[2].net.forward = lambda images, widths: (torch.zeros(len(widths), 3, 9), widths * 0 + 3)
