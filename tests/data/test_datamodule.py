@@ -8,7 +8,7 @@ import torch
 from numpy import ndarray
 
 from htr_lightning.data.datamodule import LineDataModule, fits
-from htr_lightning.data.preprocess import FitHeight
+from htr_lightning.data.preprocess import FitHeight, FixedSize
 from htr_lightning.data.reader.page_xml import PageXml
 from htr_lightning.data.reader.synthetic import Synthetic
 from htr_lightning.data.sample import Sample, Skipped
@@ -34,6 +34,11 @@ def drawn(split: str) -> Synthetic:
 
 def module(reader=drawn, **others) -> LineDataModule:
     return LineDataModule(reader, FitHeight(32, margin=4), Normalizer(), **({"workers": 0, "max_lines": 4} | others))
+
+
+def test_a_frame_of_fixed_size_is_not_widened() -> None:
+    data = LineDataModule(drawn, FixedSize(28, 28, 20), Normalizer(), workers=0, max_lines=4, multiple=32)
+    assert {batch.images.shape[2:] for batch in data.loader("val")} == {(28, 28)}
 
 
 @pytest.mark.parametrize("split", ["train", "val", "test"])
