@@ -152,13 +152,14 @@ def tune(
     recognizer.set_greedy()
     greedy = Stopwatch(recognizer.decoder)
     looking = Stopwatch(look)
+    beam = instantiate(settings)
     references, seen, first = [], [], []
     for batch in data.loader("val"):
         images, widths = batch.images.to(recognizer.device), batch.widths.to(recognizer.device)
         with recognizer.exact():
             output = recognizer.net(images, widths)
             first += greedy(*recognizer.decoding(output))
-            seen.append(looking(instantiate(settings), recognizer, output))
+            seen.append(looking(beam, recognizer, output))
         references += batch.texts
         advance(f"reading {len(references)}")
     automaton = language.automaton(recognizer.codec.alphabet)

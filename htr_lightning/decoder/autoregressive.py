@@ -123,8 +123,9 @@ class Beam:
             only_end = done | (length == self.max_length)
             gains[only_end] = gains[only_end].where(torch.arange(classes, device=device) == eos, -torch.inf)
             gains[done, eos] = 0  # an ended line stays as it is
-            stuck = gains.isneginf().all(1)
-            gains[stuck, eos] = log_probs[stuck, eos].float() - CUT
+            if self.automaton:
+                stuck = gains.isneginf().all(1)
+                gains[stuck, eos] = log_probs[stuck, eos].float() - CUT
             sizes += ~done
             total = score[:, None] + gains
             best = (total / sizes[:, None] ** self.length_norm).view(lines, -1).topk(width).indices

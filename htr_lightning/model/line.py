@@ -134,16 +134,16 @@ def fitting(
         unit: what a place is called.
         fate: what becomes of a line without room.
     """
-    fits = [least <= count for least, count in zip(needed, places.tolist(), strict=True)]
-    for id, count, least, fit in zip(ids, places.tolist(), needed, fits, strict=True):
-        if not fit and id not in seen:
+    counts = places.tolist()  # once: it waits for the GPU
+    for id, count, least in zip(ids, counts, needed, strict=True):
+        if least > count and id not in seen:
             seen.add(id)
             warnings.warn(
                 f"{id}: its text needs {least} {unit} but the image gives {count}; the {fate}: check its crop, or use "
                 "a net with a finer stride",
                 stacklevel=3,
             )
-    return fits
+    return [least <= count for least, count in zip(needed, counts, strict=True)]
 
 
 def needed_frames(target: list[int]) -> int:
