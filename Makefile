@@ -1,5 +1,6 @@
 # make train: from a fresh machine to a trained recognizer. Needs Python 3.11 or later and a package index.
 PYTHON ?= python3
+WORKERS ?= auto
 BIN := .venv/bin
 READY := .venv/.ready
 # Two busy processes on few cores: without this torch's threads spin at barriers and run ten times slower.
@@ -24,8 +25,8 @@ $(READY): requirements.lock pyproject.toml
 train: $(READY) ## train the default: model=crnn data=synthetic, 5 minutes on 2 cores
 	$(BIN)/python train.py $(ARGS)
 
-test: $(READY) ## the fast tests
-	$(BIN)/python -m pytest -m "not slow" $(ARGS)
+test: $(READY) ## the fast tests, a worker a core; for one of them: make test WORKERS=0 ARGS="-k NAME"
+	$(BIN)/python -m pytest -m "not slow" -n $(WORKERS) --dist worksteal $(ARGS)
 
 test-slow: $(READY) ## the slow tests: minutes of training
 	$(BIN)/python -m pytest -m slow $(ARGS)

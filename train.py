@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 
 import hydra
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from htr_lightning import command
@@ -17,6 +18,9 @@ def main(config: DictConfig) -> float:
     """Fit, test the best checkpoint, and return its validation CER for a sweep to compare."""
     if config.resume is not None and config.start is not None:
         raise InputError("start= and resume= together: a resumed run has its own weights; give one of them")
+    chosen = HydraConfig.get().runtime.choices
+    if "decoder" not in config.model and chosen.decoder != "greedy":
+        raise InputError(f"decoder={chosen.decoder}: model={chosen.model} has none; leave it away")
     return train(config)
 
 

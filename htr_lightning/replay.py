@@ -1,6 +1,7 @@
 """Any data as lines that are mixed into the training lines of other data."""
 
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 from hydra import compose, initialize_config_dir
@@ -18,8 +19,12 @@ def offer_replay(overrides: Sequence[str]) -> None:
     Args:
         overrides: for Hydra; where none of them can ask for it nothing is done, since it takes a second.
     """
-    if not any(word.startswith(("replay", "experiments", "+experiments")) for word in overrides):
-        return
+    if any(word.startswith(("replay", "experiments", "+experiments")) for word in overrides):
+        _offer()
+
+
+@cache  # Hydra's store is the process's
+def _offer() -> None:
     store = ConfigStore.instance()
     store.store("data_alone", {"defaults": [{"data": "???"}]})
     with initialize_config_dir(str(conf_dir().resolve()), version_base="1.3"):

@@ -3,6 +3,8 @@
 import os
 
 os.environ["OMP_WAIT_POLICY"] = "PASSIVE"  # read once, when torch is imported
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ["OMP_NUM_THREADS"] = "1"  # a worker a core
 os.environ["WANDB_MODE"] = "offline"
 os.environ["HYDRA_FULL_ERROR"] = "1"  # as the commands do: else Hydra prints an error and exits
 

@@ -178,6 +178,7 @@ def test_unknown_key_and_unknown_name(run, htr, best: Path) -> None:
     refused(run("scheduler=null", *SMALL), "null", "~scheduler")
     refused(run("+trainer.limit_val_batches=0", *SMALL), "trainer.limit_val_batches=0", "leave it away")
     refused(run("model=masked_columns", "callbacks=ema", *SMALL), "ModelCheckpoint follows val/cer", "val/loss")
+    refused(run("model=mlp", "data=mnist", "decoder=beam"), "decoder=beam", "model=mlp", "leave it away")
     refused(htr("evaluate", best, "data=nothing"), "nothing", "synthetic")
     refused(htr("evaluate", best, "data.no_such=1"), "data.no_such")
 

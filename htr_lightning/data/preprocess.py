@@ -214,10 +214,13 @@ class FixedSize(Preprocess):
         speck: a blot of less than this share of the largest one is dust; 0 keeps all, for scripts with small dots.
         polarity: "auto" finds light ink on dark paper, inverts it and takes uneven light off; "dark" takes ink as dark
             and paper as even, which holds even for a character cut so close that little paper is left.
+        upright: shear the character until its rows and columns of ink are uncorrelated (the same paper's "deslanted").
     """
 
-    def __init__(self, height: int, columns: int, box: int, speck: float = 0.05, polarity: str = "auto") -> None:
-        self.height, self.columns, self.box, self.speck = height, columns, box, speck
+    def __init__(
+        self, height: int, columns: int, box: int, speck: float = 0.05, polarity: str = "auto", upright: bool = False
+    ) -> None:
+        self.height, self.columns, self.box, self.speck, self.upright = height, columns, box, speck, upright
         self.polarity = _checked(polarity)
 
     def width(self, size: tuple[int, int]) -> int:
@@ -227,12 +230,20 @@ class FixedSize(Preprocess):
         """Raises ValueError where an image of (height, width) pixels is too small to hold a character."""
         _check_side(size)
 
+    def level(self, image: UInt8[ndarray, "H W"]) -> UInt8[ndarray, "h w"]:
+        """The character upright in its frame where that is asked for, so that augmentation slants it anew."""
+        if not self.upright:
+            return image
+        return (255 - 255 * _deslanted(self._framed(image))).round().astype(np.uint8)
+
     def ink(self, image: UInt8[ndarray, "H W"]) -> Float[Tensor, "1 h w"]:
         """Raises ValueError where the image is too small to hold a character."""
+        return torch.from_numpy(self._framed(image)[None])
+
+    def _framed(self, image: UInt8[ndarray, "H W"]) -> Float[ndarray, "h w"]:
         self.check((image.shape[0], image.shape[1]))
         if image.shape == (self.height, self.columns):
-            image = dark_on_light(image) if self.polarity == "auto" else image
-            return torch.from_numpy(cv2.LUT(image, INK)[None])
+            return cv2.LUT(dark_on_light(image) if self.polarity == "auto" else image, INK)
         image = _limit_side(image, 512)
         paper_off = _unlit(dark_on_light(image)) if self.polarity == "auto" else image.max() - image
         ink = _cut_character(paper_off, self.speck)
@@ -245,8 +256,17 @@ class FixedSize(Preprocess):
         mass = max(float(ink.sum()), 1e-6)
         row, column = float((rows * ink).sum()) / mass, float((columns * ink).sum()) / mass
         shift = np.array([[1, 0, (self.columns - 1) / 2 - column], [0, 1, (self.height - 1) / 2 - row]], np.float32)
-        framed = cv2.warpAffine(ink.astype(np.float32), shift, (self.columns, self.height))
-        return torch.from_numpy(framed)[None]
+        return cv2.warpAffine(ink.astype(np.float32), shift, (self.columns, self.height))
+
+
+def _deslanted(ink: Float[ndarray, "H W"]) -> Float[ndarray, "H W"]:
+    """Sheared around the row of its centre of mass so that the second moment of its rows and columns is 0."""
+    moments = cv2.moments(ink)
+    if moments["mu02"] < 1e-6:  # blank paper, or a single row
+        return ink
+    shear = min(max(moments["mu11"] / moments["mu02"], -1.0), 1.0)  # columns a row; more is no slant, but a line
+    places = np.array([[1, shear, -shear * moments["m01"] / moments["m00"]], [0, 1, 0]], np.float32)
+    return cv2.warpAffine(ink, places, ink.shape[::-1], flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)
 
 
 def stretch(image: UInt8[ndarray, "H W"], counts: Float64[ndarray, "256"] | None = None) -> Float[ndarray, "H W"]:

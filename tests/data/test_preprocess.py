@@ -35,6 +35,14 @@ def centre(ink: Tensor) -> tuple[float, float]:
     return float((rows * ink[0]).sum() / ink.sum()), float((columns * ink[0]).sum() / ink.sum())
 
 
+def slant_of(ink: Tensor) -> float:
+    """Columns a row by which the ink leans, by its second moments."""
+    rows, columns = torch.meshgrid(*(torch.arange(n) for n in ink.shape[1:]), indexing="ij")
+    row, column = centre(ink)
+    lean = (ink[0] * (rows - row) * (columns - column)).sum()
+    return float(lean / (ink[0] * (rows - row) ** 2).sum())
+
+
 @pytest.mark.parametrize("size", [(60, 400), (31, 77), (32, 100), (200, 90), (3, 3), (128, 2000)])
 @pytest.mark.parametrize("margin", [0, 8])
 @pytest.mark.parametrize("squeeze", [1.0, 0.5])
@@ -144,8 +152,28 @@ def test_blank_paper_is_an_empty_frame() -> None:
     assert not FixedSize(28, 28, 20)(np.full((100, 80), 200, np.uint8)).any()
 
 
+@pytest.mark.parametrize("slant", [-0.3, -0.15, 0.15, 0.3])  # more makes the digit wide, and so smaller
+def test_a_digit_set_upright_has_no_slant_whatever_it_had(slant: float) -> None:
+    image = digit(200, 200)
+    slanted = cv2.warpAffine(image, np.array([[1, slant, -slant * 100], [0, 1, 0]]), (200, 200), borderValue=225)
+    plain, upright = FixedSize(28, 28, 20), FixedSize(28, 28, 20, upright=True)
+    assert slant_of(upright(slanted)) == pytest.approx(0, abs=0.02)
+    assert abs(slant_of(plain(slanted)) - slant_of(plain(image))) > abs(slant) / 2
+    framed = upright(plain(slanted)[0].mul(-255).add(255).round().byte().numpy())  # of just the size of the frame
+    assert slant_of(framed) == pytest.approx(0, abs=0.02)
+    difference = [float((fit(slanted) - fit(image)).abs().mean()) for fit in (plain, upright)]
+    assert difference[1] < difference[0] / 2
+
+
+@pytest.mark.parametrize("size", [(28, 28), (100, 80)])
+def test_blank_paper_set_upright_is_an_empty_frame(size: tuple[int, int]) -> None:
+    assert not FixedSize(28, 28, 20, upright=True)(np.full(size, 255, np.uint8)).any()
+
+
 @pytest.mark.parametrize(
-    "preprocess", [FitHeight(16, max_width=10**6), FixedSize(20, 20, 14)], ids=["FitHeight", "FixedSize"]
+    "preprocess",
+    [FitHeight(16, max_width=10**6), FixedSize(20, 20, 14), FixedSize(20, 20, 14, upright=True)],
+    ids=["FitHeight", "FixedSize", "upright"],
 )
 @given(st.tuples(st.integers(3, 40), st.integers(3, 40)), st.integers(0, 999), st.sampled_from([2, 8, 256]))
 def test_any_image_gives_ink_between_zero_and_one(
