@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 from htr_lightning.data.batch import Batch, collate
 from htr_lightning.data.pack import Pack
 from htr_lightning.data.part import part_of_lines
-from htr_lightning.data.preprocess import FitFrame, FixedSize, Preprocess
+from htr_lightning.data.preprocess import Preprocess
 from htr_lightning.data.sample import Joined, Reader, Sample
 from htr_lightning.data.sampler import Draw, LineBatches, replayed
 from htr_lightning.data.split import SPLITS
@@ -39,7 +39,7 @@ class Lines(Dataset[Batch]):
         keep: int = 0,
     ) -> None:
         self.reader, self.preprocess, self.normalizer, self.augment = reader, preprocess, normalizer, augment
-        self.multiple = 1 if isinstance(preprocess, FitFrame | FixedSize) else multiple  # a frame stays as it is
+        self.multiple = 1 if preprocess.framed else multiple
         self.seed = seed
         self._kept: dict[int, Sample] = {}  # with levelled images
         self._room = keep * 1_000_000  # bytes

@@ -23,6 +23,7 @@ class Preprocess(Protocol):
     """Turns one image of any size into ink of the network's height: `ink(level(image))`."""
 
     by_size: bool = True  # whether the width follows from the image's size alone
+    framed: bool = False  # whether every image gets the same width
 
     def __call__(self, image: UInt8[ndarray, "H W"]) -> Float[Tensor, "1 h w"]:
         """Raises ValueError where the image cannot be used, see `check`."""
@@ -179,6 +180,8 @@ class FitFrame(Preprocess):
         polarity: "auto" finds light ink on dark paper and inverts it, "dark" takes ink as dark.
     """
 
+    framed = True
+
     def __init__(self, height: int, columns: int, polarity: str = "auto") -> None:
         self.height, self.columns = height, columns
         self.polarity = _checked(polarity)
@@ -217,6 +220,8 @@ class FixedSize(Preprocess):
         upright: shear the character until its rows and columns of ink are uncorrelated (the same paper's "deslanted").
     """
 
+    framed = True
+
     def __init__(
         self, height: int, columns: int, box: int, speck: float = 0.05, polarity: str = "auto", upright: bool = False
     ) -> None:
@@ -234,13 +239,13 @@ class FixedSize(Preprocess):
         """The character upright in its frame where that is asked for, so that augmentation slants it anew."""
         if not self.upright:
             return image
-        return (255 - 255 * _deslanted(self._framed(image))).round().astype(np.uint8)
+        return (255 - 255 * _deslanted(self._in_frame(image))).round().astype(np.uint8)
 
     def ink(self, image: UInt8[ndarray, "H W"]) -> Float[Tensor, "1 h w"]:
         """Raises ValueError where the image is too small to hold a character."""
-        return torch.from_numpy(self._framed(image)[None])
+        return torch.from_numpy(self._in_frame(image)[None])
 
-    def _framed(self, image: UInt8[ndarray, "H W"]) -> Float[ndarray, "h w"]:
+    def _in_frame(self, image: UInt8[ndarray, "H W"]) -> Float[ndarray, "h w"]:
         self.check((image.shape[0], image.shape[1]))
         if image.shape == (self.height, self.columns):
             return cv2.LUT(dark_on_light(image) if self.polarity == "auto" else image, INK)

@@ -106,9 +106,10 @@ def test_only_training_is_augmented_and_every_epoch_anew() -> None:
         loader.sampler.set_epoch(epoch)
         return {id: b.images[i, ..., : b.widths[i]] for b in loader for i, id in enumerate(b.ids)}
 
-    assert all(torch.equal(a, pixels(plain, "val")[id]) for id, a in pixels(data, "val").items())
-    assert not any(torch.equal(a, pixels(plain, "train")[id]) for id, a in pixels(data, "train").items())
+    val, train = pixels(plain, "val"), pixels(plain, "train")
+    assert all(torch.equal(a, val[id]) for id, a in pixels(data, "val").items())
     first, again, second = pixels(data, "train"), pixels(data, "train"), pixels(data, "train", epoch=1)
+    assert not any(torch.equal(first[id], train[id]) for id in first)
     assert all(torch.equal(first[id], again[id]) for id in first)
     assert not any(torch.equal(first[id], second[id]) for id in first)
 

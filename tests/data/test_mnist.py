@@ -119,7 +119,8 @@ def test_the_real_splits_have_their_known_sizes_and_first_labels(htr_data: Path)
     assert train.texts[:5] == ["5", "0", "4", "1", "9"]
     assert test.texts[:5] == ["7", "2", "1", "0", "4"]
     preprocess = FixedSize(28, 28, 20)
-    for sample in test:  # ink stays ink: 1 - the grey of the sample, whatever the digit's thickness
+    for index in range(0, len(test), 5):  # ink stays ink: 1 - the grey of the sample, whatever the digit's thickness
+        sample = test[index]
         assert np.abs(preprocess(sample.image)[0].numpy() * 255 - (255.0 - sample.image)).max() < 0.01, sample.id
 
 

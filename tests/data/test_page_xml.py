@@ -261,7 +261,7 @@ def test_a_folder_that_cannot_be_read_is_refused_with_the_way_out(tmp_path: Path
 COPISTE = {"xml": "alto/*.xml", "images": "jpg", "name": "copiste", "group": r"(.+?)(?:_\d)?$", "empty": "skip"}
 
 
-def test_copiste_has_its_published_lines_and_no_writer_in_two_splits(htr_data: Path) -> None:
+def test_copiste_has_its_published_lines_none_to_mend_and_no_writer_in_two_splits(htr_data: Path) -> None:
     counts = {"train": (5130, 3), "val": (582, 1), "test": (617, 0)}
     ids: set[str] = set()
     writers: dict[str, str] = {}
@@ -269,6 +269,7 @@ def test_copiste_has_its_published_lines_and_no_writer_in_two_splits(htr_data: P
         reader = PageXml(htr_data / "copiste", splits="package:copiste.tsv", split=split, preload=False, **COPISTE)
         assert len(reader) == lines
         assert len(reader.skipped) == skipped
+        assert not reader.mended
         assert not ids & set(reader.ids)
         ids |= set(reader.ids)
         for writer in set(reader.groups):
@@ -381,10 +382,6 @@ def test_splits_may_be_drawn_by_shares_with_no_group_in_two(tmp_path: Path, writ
     train = {seed: PageXml(tmp_path, splits=shares, split="train", seed=seed).texts for seed in range(4)}
     assert len({tuple(texts) for texts in train.values()}) > 1
     assert PageXml(tmp_path, splits=shares, split="train", seed=3).texts == train[3]
-
-
-def test_copiste_has_no_line_to_mend(htr_data: Path) -> None:
-    assert not PageXml(htr_data / "copiste", preload=False, **COPISTE).mended
 
 
 def test_what_is_skipped_does_not_depend_on_preloading(tmp_path: Path, write_page) -> None:
