@@ -5,6 +5,7 @@ import pickle
 import platform
 import subprocess
 import warnings
+import zipfile
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from hashlib import sha256
@@ -123,6 +124,9 @@ def read(path: str | Path) -> dict[str, Any]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about pickle protocols: what cannot be read is refused below
             content = torch.load(path, map_location="cpu", weights_only=True)
+        with zipfile.ZipFile(path) as archive:  # torch does not look at the checksums that it wrote
+            if (part := archive.testzip()) is not None:
+                raise ValueError(f"the checksum of {part} does not fit")
     except FileNotFoundError:
         raise InputError(f"{path}: no such checkpoint; a run keeps its own in checkpoints/best.ckpt") from None
     except IsADirectoryError:

@@ -5,6 +5,7 @@ import os
 import sys
 import warnings
 from collections.abc import Callable
+from contextlib import redirect_stderr
 from typing import Any, NoReturn
 
 from hydra.errors import HydraException, InstantiationException
@@ -18,12 +19,26 @@ def run(main: Callable[[], Any]) -> None:
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # else Hydra prints errors itself and exits
     quiet()
     try:
-        main()
+        with redirect_stderr(_WithoutHydra(sys.stderr)):
+            main()
     except Exception as error:
         message = one_line(error)
         if message is None:
             raise
         fail(message)
+
+
+class _WithoutHydra:
+    """A stream without the line that Hydra writes about every job that failed, before the error is told."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        return len(text) if text.startswith("Error executing job with overrides: ") else self._stream.write(text)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
 
 
 def quiet() -> None:
@@ -65,7 +80,7 @@ def one_line(error: BaseException) -> str | None:
         return _config_error(error)
     if isinstance(error, ValueError) and str(error).startswith("Config group override must be"):  # Hydra's own
         return "null is no option of a group; leave the group away by ~GROUP, as in ~replay or ~scheduler"
-    if isinstance(error, PermissionError | FileExistsError | NotADirectoryError) or (
+    if isinstance(error, PermissionError | FileExistsError | FileNotFoundError | NotADirectoryError) or (
         isinstance(error, OSError) and error.strerror == os.strerror(28)
     ):
         return f"{error.filename or 'output'}: {error.strerror}; free space or choose another folder"

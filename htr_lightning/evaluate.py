@@ -49,6 +49,9 @@ def data_for(recognizer: Transcriber | Learner, overrides: Sequence[str] = ()) -
     Raises:
         InputError: an override does not fit.
     """
+    for override in overrides:
+        if not override.lstrip("+~").startswith(("data.", "data=")):
+            raise InputError(f"{override}: only the data can be changed here, as by data=copiste or data.root=FOLDER")
     card = recognizer.card
     named = any(override.lstrip("+").startswith("data=") for override in overrides)
     if named:

@@ -62,7 +62,7 @@ def find_sources(names: Iterable[str]) -> tuple[list[Source], list[str]]:
     """The files that names stand for, and a fault for each that stands for none.
 
     A name is a file, a folder (searched to any depth) or a glob. A METS stands for the pages that it lists, and in its
-    folder they alone are read. Images that belong to a page of the same folder are read through their page only.
+    folder they alone are read. Images that belong to one of the pages are read through their page only.
     """
     sources: list[Source] = []
     faults: list[str] = []
@@ -90,11 +90,11 @@ def find_sources(names: Iterable[str]) -> tuple[list[Source], list[str]]:
                 pages.append(Source(page, read_page(page)))
             except InputError as error:
                 faults.append(str(error))
-        owned = set() if path.is_file() else {_image_of(source.page) for source in pages if source.page}
-        images = [Source(p, None) for p in paths if p.suffix.lower() != ".xml" and p not in owned]
+        images = [Source(p, None) for p in paths if p.suffix.lower() != ".xml"]
         together = pages + images
         sources += together if listed != files else sorted(together, key=lambda source: source.path)
-    return list({source.path: source for source in sources}.values()), faults
+    owned = {_image_of(source.page) for source in sources if source.page}
+    return list({source.path: source for source in sources if source.path not in owned}.values()), faults
 
 
 def transcribe(

@@ -42,6 +42,7 @@ def refused(outcome: Outcome, *words: str) -> None:
     errors = [line for line in outcome.stderr.splitlines() if line.startswith("error: ")]
     assert len(errors) == 1, outcome.stderr
     assert "Traceback" not in outcome.stderr + outcome.stdout
+    assert "Error executing job" not in outcome.stderr
     for word in words:
         assert word in errors[0]
 
@@ -179,7 +180,13 @@ def test_unknown_key_and_unknown_name(run, htr, best: Path) -> None:
     refused(run("+trainer.limit_val_batches=0", *SMALL), "trainer.limit_val_batches=0", "leave it away")
     refused(run("model=masked_columns", "callbacks=ema", *SMALL), "ModelCheckpoint follows val/cer", "val/loss")
     refused(run("model=mlp", "data=mnist", "decoder=beam"), "decoder=beam", "model=mlp", "leave it away")
+    refused(run("optimizer.lr=abc", *SMALL), "optimizer", "optimizer.lr")
+    refused(run("optimizer.lr=-1", *SMALL), "Invalid learning rate", "-1")
+    refused(run("data.max_lines=0", *SMALL), "data.max_lines=0", "at least 1")
     refused(htr("evaluate", best, "data=nothing"), "nothing", "synthetic")
+    for verb in ("evaluate", "tune-decoder"):
+        refused(htr(verb, best, "trainer.max_epochs=3"), "trainer.max_epochs=3", "data=copiste")
+        refused(htr(verb, best, "data=synthetic", "decoder=greedy"), "decoder=greedy", "only the data")
     refused(htr("evaluate", best, "data.no_such=1"), "data.no_such")
 
 
@@ -195,8 +202,22 @@ def test_image_of_one_pixel_and_image_of_thirty_thousand_columns(
     assert both.stdout == htr("transcribe", best, line_image).stdout  # the good one is read all the same
 
 
-def test_output_that_cannot_be_written(run, htr, best: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("share", [0.2, 0.5, 0.8])
+def test_a_checkpoint_with_a_byte_changed_is_not_read(htr, best: Path, line_image: Path, tmp_path: Path, share) -> None:
+    content = bytearray(best.read_bytes())
+    content[int(share * len(content))] ^= 1
+    (tmp_path / "bent.ckpt").write_bytes(content)
+    refused(htr("transcribe", tmp_path / "bent.ckpt", line_image), "bent.ckpt", "damaged", "copy it again")
+
+
+def test_a_checkpoint_behind_an_image(htr, best: Path, line_image: Path) -> None:
+    refused(htr("transcribe", best, line_image, best), str(best), "checkpoints first")
+
+
+def test_output_that_cannot_be_written(run, htr, best: Path, line_image: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
+    paged = htr("transcribe", best, line_image, "--format", "page", "--out", tmp_path / "file" / "out")
+    refused(paged, f"{tmp_path}/file", "choose another")
     refused(run(*SMALL, f"hydra.run.dir={tmp_path}/file/run"), f"{tmp_path}/file")
     refused(htr("evaluate", best, "--out", tmp_path / "file" / "out"), f"{tmp_path}/file", "--out")
 

@@ -25,7 +25,7 @@ Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N")]
 Way = Annotated[
     Literal["auto", "frames", "rover"] | None,
     typer.Option(
-        help="How checkpoints vote: readings, by rover [default of several], or by the mean posterior of every frame"
+        help="How checkpoints vote: readings, by rover (default of several), or by the mean posterior of every frame"
     ),
 ]
 Views = Annotated[int, typer.Option("--tta", min=1, help="Read every line so many times, a little changed, and vote")]

@@ -97,7 +97,7 @@ def pseudo_label(
         list[str], typer.Argument(help="Line images, folders, globs, PAGE or ALTO files; or overrides: data=...")
     ],
     out: Annotated[Path, typer.Option(help="Folder to write into; it must be empty or new")],
-    least: Annotated[float | None, typer.Option(min=0, max=1, help="Confidence a line needs [default: 0.9]")] = None,
+    least: Annotated[float | None, typer.Option(min=0, max=1, help="Confidence a line needs (default: 0.9)")] = None,
     share: Annotated[float | None, typer.Option(min=0, max=1, help="Keep the surest of all lines, 0.5: half")] = None,
     labelled: Annotated[
         list[str] | None, typer.Option(help="Override, more than once for several: data to write beside, as it is")
@@ -138,6 +138,9 @@ def pseudo_label(
         unlabelled = verb.lines_of_files(sources)
     with progress_bar("reading", unlabelled.count) as progress:
         found = unlabelled.guesses(recognizer, partial(progress.advance, progress.task_ids[0]))
+    for guess in found:
+        if guess.fate in (verb.FAULT, verb.PAGE):
+            print(f"note: {guess.id}: {guess.fate}; htr transcribe says more", file=sys.stderr)
     guesses = verb.gate(found, least, share)
     about = {"checkpoint": checkpoint, "of": lines, "least": least, "share": share, "labelled": labelled}
     with progress_bar("writing", None) as progress:

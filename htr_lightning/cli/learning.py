@@ -24,7 +24,7 @@ from htr_lightning.errors import InputError
 def calibrate(
     checkpoint: Checkpoint,
     overrides: Overrides = None,
-    out: Annotated[Path | None, typer.Option(help="The new checkpoint [default: CHECKPOINT-calibrated.ckpt]")] = None,
+    out: Annotated[Path | None, typer.Option(help="The new checkpoint (default: CHECKPOINT-calibrated.ckpt)")] = None,
     vote: Way = None,
     tta: Views = 1,
     device: Device = "auto",
@@ -80,8 +80,8 @@ def tune_decoder(
     ] = None,
     arpa: Annotated[Path | None, typer.Option(help="Character n-gram model to read; right-to-left as seen")] = None,
     lexicon: Annotated[str | None, typer.Option(help="Read only words of this file, one a line, or of train")] = None,
-    order: Annotated[int, typer.Option(help="Of the character n-grams that are estimated")] = 6,
-    out: Annotated[Path | None, typer.Option(help="The new checkpoint [default: CHECKPOINT-lm.ckpt]")] = None,
+    order: Annotated[int, typer.Option(min=1, help="Of the character n-grams that are estimated")] = 6,
+    out: Annotated[Path | None, typer.Option(help="The new checkpoint (default: CHECKPOINT-lm.ckpt)")] = None,
     device: Device = "auto",
 ) -> None:
     """Give a checkpoint a language model, its weights tuned on the validation lines; see conf/decoder/.

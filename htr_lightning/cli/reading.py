@@ -16,6 +16,7 @@ from htr_lightning.cli.arguments import (
     Scale,
     Views,
     Way,
+    check_writable,
     progress_bar,
     split_checkpoints,
     typer_app,
@@ -54,6 +55,8 @@ def transcribe(
     checkpoints, names = split_checkpoints(checkpoint, files)
     if not names:
         raise InputError(f"{checkpoints[-1]}: there is nothing to read; name images or pages behind the checkpoints")
+    if late := [name for name in names if name.endswith(".ckpt")]:
+        raise InputError(f"{late[0]}: stands behind a file to read; name checkpoints first")
     recognizer = load_all(checkpoints, device, greedy, n_best, vote, tta, calibration)
     sources, faults = find_sources(names)
     if format == "page" and out is None and len(sources) > 1:
@@ -61,6 +64,8 @@ def transcribe(
     if format != "page" and out is not None:
         raise InputError(f"--out {out}: only --format page writes files; redirect what is printed, or leave --out away")
     targets = page_paths(sources, out) if format == "page" and out is not None else {}
+    for target in targets.values():
+        check_writable(target)  # before the work, not after it
     for source in sources:
         if not source.lines:  # nothing will be read of it, but it is not lost
             print(f"note: {source.path}: a page without lines", file=sys.stderr)
@@ -115,7 +120,7 @@ def _line(reading: "Reading", format: str) -> str:
 def evaluate(
     checkpoint: Checkpoint,
     overrides: Overrides = None,
-    out: Annotated[Path | None, typer.Option(help="Folder of the result [default: beside the checkpoint]")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of the result (default: beside the checkpoint)")] = None,
     split: Annotated[Literal["train", "val", "test"], typer.Option(help="Split to read")] = "test",
     greedy: OnlyGreedy = False,
     vote: Way = None,

@@ -159,6 +159,9 @@ class LineDataModule(LightningDataModule):
         replay_fade: float = 1.0,
     ) -> None:
         super().__init__()
+        for name, value in {"max_lines": max_lines, "max_columns": max_columns, "multiple": multiple}.items():
+            if value < 1:
+                raise InputError(f"data.{name}={value}: give at least 1")
         self.reader, self.preprocess, self.normalizer, self.augment = reader, preprocess, normalizer, augment
         self.max_lines, self.max_columns, self.multiple = max_lines, max_columns, multiple
         self.root, self.repo, self.pack = root, repo, pack

@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Float32, Float64, UInt8
 from numpy import ndarray
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL.TiffImagePlugin import TiffImageFile
 
 from htr_lightning.errors import InputError
 
@@ -20,6 +21,7 @@ MAX_COLOURED = 140_000_000  # take four bytes each, and twice that on the way to
 LEVELS = np.arange(256, dtype=np.float64)  # of grey
 LINE_PIXELS = 50_000_000  # a line of 500 x 100,000
 ORIENTATION = ExifTags.Base.Orientation
+REDUCED = ExifTags.Base.NewSubfileType  # bit 0: a smaller copy
 FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "WEBP", "GIF", "PPM", "JPEG2000")  # others start programs or run long
 HEADER = 16384  # bytes of an image file that mostly say its size
 
@@ -100,6 +102,9 @@ def _opened(
                 raise InputError(
                     f"{path}: {image.size[0]} x {image.size[1]} pixels is no page or line; cut or scale it"
                 )
+            if isinstance(image, TiffImageFile) and (pages := _pages(image)) > 1:
+                raise InputError(f"{path}: has {pages} pages in one file, of which one would be read; split it, as "
+                                 "with tiffsplit")  # fmt: skip
             yield image
     except InputError:
         raise
@@ -112,8 +117,25 @@ def _opened(
         raise InputError(f"{path}: the image is damaged or cut short ({reason}); copy it again") from None
 
 
+def _pages(image: TiffImageFile) -> int:
+    """Images in a TIFF file; reduced copies of another one are none."""
+    if image.n_frames == 1:
+        return 1
+    count = 0
+    for frame in range(image.n_frames):
+        image.seek(frame)
+        count += not image.tag_v2.get(REDUCED, 0) & 1
+    image.seek(0)
+    return count
+
+
 def grey(image: Image.Image) -> UInt8[ndarray, "H W"]:
-    """A Pillow image of any mode as 8-bit grey; 16-bit images keep their most significant bits."""
+    """A Pillow image of any mode as 8-bit grey; 16-bit images keep their most significant bits, and floats are taken
+    as shares of white, or as 8 or 16 bits where they are larger."""
+    if image.mode == "F":
+        floats = np.nan_to_num(np.asarray(image))
+        white = next((white for white in (1, 255) if floats.max(initial=0) <= white), 65535)
+        return (floats * (255 / white)).round().clip(0, 255).astype(np.uint8)
     if image.mode.startswith("I"):
         pixels = np.asarray(image)
         return (pixels >> 8 if pixels.max(initial=0) > 255 else pixels).clip(0, 255).astype(np.uint8)

@@ -104,7 +104,10 @@ class Learner(LightningModule, ABC):
             raise InputError(
                 f"trainer.precision={self.trainer.precision}: weights stay float32; use bf16-mixed or 16-mixed"
             )
-        optimizer = self.optimizer(self.parameter_groups())
+        try:
+            optimizer = self.optimizer(self.parameter_groups())
+        except (TypeError, ValueError) as error:  # a value that is no number, or out of bounds
+            raise InputError(f"optimizer: {error}; check its values, such as optimizer.lr") from None
         for group in optimizer.param_groups:
             group["lr"] *= group.get("share", 1.0)  # before a scheduler takes it for its peak
         if self.scheduler is None:

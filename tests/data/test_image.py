@@ -52,6 +52,25 @@ def test_where_only_the_stored_pixels_have_the_stated_size_exif_is_ignored(tmp_p
     np.testing.assert_array_equal(read_image(path, ROWS.shape), ROWS)
 
 
+@pytest.mark.parametrize("white", [1, 255, 65535])
+def test_floats_are_shares_of_white_or_levels(tmp_path: Path, white: int) -> None:
+    levels = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    Image.fromarray(levels.astype(np.float32) * np.float32(white / 255)).save(tmp_path / "float.tif")
+    np.testing.assert_array_equal(read_image(tmp_path / "float.tif"), levels)
+
+
+def test_a_file_of_several_pages_is_refused_and_one_with_a_small_copy_read(tmp_path: Path) -> None:
+    pages = [Image.fromarray(ROWS), Image.fromarray(ROWS.T.copy())]
+    path = tmp_path / "pages.tif"
+    pages[0].save(path, save_all=True, append_images=pages[1:])
+    with pytest.raises(InputError, match=r"pages.tif: has 2 pages .* split it"):
+        read_image(path)
+    copy = pages[0].resize((2, 2))
+    copy.encoderinfo = {"tiffinfo": {254: 1}}
+    pages[0].save(path, save_all=True, append_images=[copy])
+    np.testing.assert_array_equal(read_image(path), ROWS)
+
+
 @pytest.mark.parametrize("suffix", ["png", "tif"])
 def test_sixteen_bits_keep_their_upper_eight(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"deep.{suffix}"
