@@ -17,6 +17,7 @@ from rich.text import Text
 from htr_lightning.data import audit as lines
 from htr_lightning.data.audit import SPOILING, Audit, Fault
 from htr_lightning.data.datamodule import SPLITS, LineDataModule
+from htr_lightning.data.preprocess import Preprocess
 from htr_lightning.data.sample import Reader
 from htr_lightning.errors import InputError
 from htr_lightning.evaluate import compose_train
@@ -109,12 +110,19 @@ def augmented(subject: Subject, count: int = 8, times: int = 3) -> UInt8[ndarray
     if reader is None or augment is None or not len(reader):
         return None
     places = np.linspace(0, len(reader) - 1, min(count, len(reader))).astype(int).tolist()
-    before = [reader[place].image for place in places]
+    before = [_levelled(subject.data.preprocess, reader[place].image) for place in places]
     after = [
         [augment(image, np.random.default_rng((subject.data.seed, epoch, place))) for epoch in range(times)]
         for image, place in zip(before, places, strict=True)
     ]
     return augmentation_sheet(before, after)
+
+
+def _levelled(preprocess: Preprocess, image: UInt8[ndarray, "H W"]) -> UInt8[ndarray, "h w"]:
+    try:
+        return preprocess.level(image)
+    except ValueError:  # too small or too wide: told as a fault
+        return image
 
 
 def _frames(subject: Subject) -> tuple[Callable[[str], int] | None, Callable[[int], int] | None]:

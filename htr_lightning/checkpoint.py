@@ -121,12 +121,13 @@ def read(path: str | Path) -> dict[str, Any]:
     """
     path = Path(path)
     try:
+        if zipfile.is_zipfile(path):  # torch does not look at the checksums that it wrote
+            with zipfile.ZipFile(path) as archive:
+                if (part := archive.testzip()) is not None:
+                    raise ValueError(f"the checksum of {part} does not fit")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about pickle protocols: what cannot be read is refused below
             content = torch.load(path, map_location="cpu", weights_only=True)
-        with zipfile.ZipFile(path) as archive:  # torch does not look at the checksums that it wrote
-            if (part := archive.testzip()) is not None:
-                raise ValueError(f"the checksum of {part} does not fit")
     except FileNotFoundError:
         raise InputError(f"{path}: no such checkpoint; a run keeps its own in checkpoints/best.ckpt") from None
     except IsADirectoryError:

@@ -80,7 +80,9 @@ def one_line(error: BaseException) -> str | None:
         return _config_error(error)
     if isinstance(error, ValueError) and str(error).startswith("Config group override must be"):  # Hydra's own
         return "null is no option of a group; leave the group away by ~GROUP, as in ~replay or ~scheduler"
-    if isinstance(error, PermissionError | FileExistsError | FileNotFoundError | NotADirectoryError) or (
+    if isinstance(error, FileNotFoundError) and error.filename and error.strerror:
+        return f"{error.filename}: {error.strerror}; check the path"
+    if isinstance(error, PermissionError | FileExistsError | NotADirectoryError) or (
         isinstance(error, OSError) and error.strerror == os.strerror(28)
     ):
         return f"{error.filename or 'output'}: {error.strerror}; free space or choose another folder"

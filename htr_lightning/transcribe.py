@@ -93,8 +93,9 @@ def find_sources(names: Iterable[str]) -> tuple[list[Source], list[str]]:
         images = [Source(p, None) for p in paths if p.suffix.lower() != ".xml"]
         together = pages + images
         sources += together if listed != files else sorted(together, key=lambda source: source.path)
-    owned = {_image_of(source.page) for source in sources if source.page}
-    return list({source.path: source for source in sources if source.path not in owned}.values()), faults
+    owned = {image.resolve() for source in sources if source.page and (image := _image_of(source.page))}
+    found = {source.path: source for source in sources if source.page or source.path.resolve() not in owned}
+    return list(found.values()), faults
 
 
 def transcribe(

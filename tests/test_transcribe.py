@@ -62,6 +62,18 @@ def test_a_fresh_process_with_the_checkpoint_alone_reads_what_this_one_reads(bes
     assert done.stdout == here + "\n"
 
 
+def test_an_image_is_read_through_its_page_however_both_are_named(
+    tmp_path: Path, write_page, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    page = write_page(tmp_path / "pages")
+    Image.new("L", (200, 40), 255).save(tmp_path / "pages" / "line.png")
+    for names in (["pages"], ["pages/page.png", "pages/page.xml", "pages/line.png"], [str(page), "pages/*.png"]):
+        sources, faults = module.find_sources(names)
+        assert sorted(source.path.name for source in sources) == ["line.png", "page.xml"]
+        assert not faults
+
+
 @pytest.mark.parametrize("lexicon", [False, True])
 def test_cores_side_by_side_read_what_one_reads(
     make_recognizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lexicon: bool

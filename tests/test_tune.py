@@ -164,7 +164,7 @@ def test_what_cannot_be_used_is_refused_in_a_line(best: Path, tmp_path: Path, ht
     refused(htr("tune-decoder", best, *out, "--text", empty), "empty.txt", "has no text")
     refused(htr("tune-decoder", best, *out, "--text", binary), "binary.txt", "UTF-8")
     refused(htr("tune-decoder", best, *out, "--lexicon", foreign), "foreign.txt", "no word")
-    refused(htr("tune-decoder", best, *out, "--order", 0), "order=0")
+    refused(htr("tune-decoder", best, *out, "--order", 0), "--order 0")
     refused(htr("tune-decoder", best, *out, "--text", empty, "--arpa", "x"), "--arpa and --text")
     refused(htr("tune-decoder", best, *out, "decoder.alpha=1"), "decoder.alpha=1")
     refused(htr("tune-decoder", best, *out, "decoder.widht=1"), "decoder.widht")

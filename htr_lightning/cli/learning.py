@@ -80,7 +80,7 @@ def tune_decoder(
     ] = None,
     arpa: Annotated[Path | None, typer.Option(help="Character n-gram model to read; right-to-left as seen")] = None,
     lexicon: Annotated[str | None, typer.Option(help="Read only words of this file, one a line, or of train")] = None,
-    order: Annotated[int, typer.Option(min=1, help="Of the character n-grams that are estimated")] = 6,
+    order: Annotated[int, typer.Option(help="Of the character n-grams that are estimated")] = 6,
     out: Annotated[Path | None, typer.Option(help="The new checkpoint (default: CHECKPOINT-lm.ckpt)")] = None,
     device: Device = "auto",
 ) -> None:
@@ -92,6 +92,8 @@ def tune_decoder(
     from htr_lightning.checkpoint import describe
     from htr_lightning.evaluate import data_for, load
 
+    if order < 1:
+        raise InputError(f"--order {order}: an n-gram model has an order of 1 or more; 6 suits characters")
     if arpa is not None and text:
         raise InputError("--arpa and --text together: a model is read or estimated; give one of them")
     out = out or Path(checkpoint).with_name(f"{Path(checkpoint).stem}-lm.ckpt")

@@ -21,7 +21,7 @@ MAX_COLOURED = 140_000_000  # take four bytes each, and twice that on the way to
 LEVELS = np.arange(256, dtype=np.float64)  # of grey
 LINE_PIXELS = 50_000_000  # a line of 500 x 100,000
 ORIENTATION = ExifTags.Base.Orientation
-REDUCED = ExifTags.Base.NewSubfileType  # bit 0: a smaller copy
+KIND, COPY, MASK = ExifTags.Base.NewSubfileType, 1, 4  # of an image in a TIFF file: a reduced copy, a transparency mask
 FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "WEBP", "GIF", "PPM", "JPEG2000")  # others start programs or run long
 HEADER = 16384  # bytes of an image file that mostly say its size
 
@@ -118,15 +118,16 @@ def _opened(
 
 
 def _pages(image: TiffImageFile) -> int:
-    """Images in a TIFF file; reduced copies of another one are none."""
+    """Images in a TIFF file, whose first is then the one that is open; copies and masks of another one are none."""
     if image.n_frames == 1:
         return 1
-    count = 0
+    pages = []
     for frame in range(image.n_frames):
         image.seek(frame)
-        count += not image.tag_v2.get(REDUCED, 0) & 1
-    image.seek(0)
-    return count
+        if not image.tag_v2.get(KIND, 0) & (COPY | MASK):
+            pages.append(frame)
+    image.seek(pages[0] if pages else 0)
+    return len(pages)
 
 
 def grey(image: Image.Image) -> UInt8[ndarray, "H W"]:

@@ -104,8 +104,9 @@ class Learner(LightningModule, ABC):
             raise InputError(
                 f"trainer.precision={self.trainer.precision}: weights stay float32; use bf16-mixed or 16-mixed"
             )
+        groups = self.parameter_groups()
         try:
-            optimizer = self.optimizer(self.parameter_groups())
+            optimizer = self.optimizer(groups)
         except (TypeError, ValueError) as error:  # a value that is no number, or out of bounds
             raise InputError(f"optimizer: {error}; check its values, such as optimizer.lr") from None
         for group in optimizer.param_groups:

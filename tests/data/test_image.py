@@ -65,10 +65,16 @@ def test_a_file_of_several_pages_is_refused_and_one_with_a_small_copy_read(tmp_p
     pages[0].save(path, save_all=True, append_images=pages[1:])
     with pytest.raises(InputError, match=r"pages.tif: has 2 pages .* split it"):
         read_image(path)
-    copy = pages[0].resize((2, 2))
-    copy.encoderinfo = {"tiffinfo": {254: 1}}
-    pages[0].save(path, save_all=True, append_images=[copy])
-    np.testing.assert_array_equal(read_image(path), ROWS)
+    for kind in (1, 4):  # a copy, a mask
+        copy = pages[0].resize((2, 2))
+        copy.encoderinfo = {"tiffinfo": {254: kind}}
+        pages[0].save(path, save_all=True, append_images=[copy])
+        np.testing.assert_array_equal(read_image(path), ROWS)
+        whole = Image.fromarray(ROWS)
+        whole.encoderinfo = {"tiffinfo": {254: 0}}
+        pages[0].resize((2, 2)).save(path, save_all=True, append_images=[whole], tiffinfo={254: kind})
+        np.testing.assert_array_equal(read_image(path), ROWS)
+        assert image_size(path) == ROWS.shape
 
 
 @pytest.mark.parametrize("suffix", ["png", "tif"])
