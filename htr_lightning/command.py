@@ -58,7 +58,14 @@ def quiet() -> None:
 def _worth_saying(record: logging.LogRecord) -> bool:
     message = record.getMessage()
     return not message.startswith(
-        ("\U0001f4a1", "GPU available: False", "TPU available: False", "Restoring states", "Loaded model")
+        (
+            "\U0001f4a1",
+            "GPU available: False",
+            "TPU available: False",
+            "Restoring states",
+            "Loaded model",
+            "`Trainer(val_check_interval=1.0)` was configured",
+        )
     )
 
 

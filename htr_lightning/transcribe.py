@@ -187,7 +187,7 @@ def _read(
             else:
                 readings[number] = readings[number]._replace(fault=f"{readings[number].name}: {outcome}")
     for number, image in images:
-        alone = readings[number].line is None
+        alone = readings[number].line is None and readings[number].fault is None
         if (
             alone
             and isinstance(preprocess, FitHeight | FitCore | Squash)
