@@ -128,13 +128,11 @@ def vote(members: Sequence[Recognizer], names: Sequence[str], way: str = "auto",
         raise InputError(f"--vote {way}: use {', '.join(WAYS)}")
     first = members[0]
     wants_frames = len(members) == 1 or isinstance(first, Classifier) or getattr(first, "alternatives", 0) > 0
-    if way == "rover" or (way == "auto" and not wants_frames):
-        return Rover(members, views)
-    if differs := difference(members, names):
-        if way == "frames":
-            raise InputError(f"{differs}; use --vote rover")
-        return Rover(members, views)
-    return average(members, views)
+    by_rover = way == "rover" or (way == "auto" and not wants_frames)
+    differs = None if by_rover else difference(members, names)
+    if way == "frames" and differs:
+        raise InputError(f"{differs}; use --vote rover")
+    return Rover(members, views) if by_rover or differs else average(members, views)
 
 
 def _settings(preprocess: Preprocess) -> dict[str, Any]:
