@@ -157,6 +157,11 @@ SMALL = [
 ]  # a run of seconds
 
 
+def drawn_lines(split: str, lines: int = 24) -> Synthetic:
+    """Synthetic lines, so many of training."""
+    return Synthetic(split, {"train": lines, "val": 11, "test": 5}, {"train": 4, "val": 2, "test": 2})
+
+
 class Network(NamedTuple):
     """The network of a model's config, with random weights, in evaluation mode, and what it is fed by."""
 

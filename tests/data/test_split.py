@@ -1,12 +1,15 @@
-"""Splits drawn by lot."""
+"""Splits drawn by lot, of groups and of lines."""
 
 from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from htr_lightning.data.split import draw_splits
+from htr_lightning.data.reader.page_xml import PageXml
+from htr_lightning.data.split import draw_lines, draw_splits
 from htr_lightning.errors import InputError
 
 SHARES = {"train": 0.8, "val": 0.1, "test": 0.1}
@@ -61,3 +64,30 @@ def test_a_share_of_nothing_gets_nothing() -> None:
 def test_shares_that_are_none_are_refused(shares: dict[str, float]) -> None:
     with pytest.raises(InputError, match=r"data\.reader\.splits="):
         draw_splits(["a", "b", "c"], shares)
+
+
+def test_lines_are_drawn_so_that_fewer_training_lines_are_some_of_the_more() -> None:
+    ids = [f"p/{number}" for number in range(98)]
+    few, all_left = ({"train": train, "val": 10, "test": 40} for train in (16, None))
+    one, other = draw_lines(ids, few), draw_lines(list(reversed(ids)), all_left)
+    assert {split: list(one.values()).count(split) for split in few} == few
+    assert len(other) == 98
+    assert one.items() <= other.items()
+    assert draw_lines(ids, few, seed=1) != one
+
+
+def test_pages_are_split_by_line_and_what_is_left_over_is_counted(tmp_path: Path, write_page: Callable) -> None:
+    for stem in ("a", "b"):
+        write_page(tmp_path, [f"{stem}{number}" for number in range(6)], stem)
+    parts = {split: PageXml(tmp_path, splits={"train": 3, "val": 2, "test": 4}, split=split) for split in
+             ("train", "val", "test")}  # fmt: skip
+    ids = [id for part in parts.values() for id in part.ids]
+    assert [len(part) for part in parts.values()] == [3, 2, 4]
+    assert len(set(ids)) == 9
+    for part in parts.values():
+        assert [skipped.kind for skipped in part.skipped] == ["line that no split takes"] * 3
+    assert len(PageXml(tmp_path, splits={"train": None, "val": 2, "test": 4}, split="train")) == 6
+    with pytest.raises(InputError, match=r"12 lines, but .* takes 16"):
+        PageXml(tmp_path, splits={"train": 10, "val": 2, "test": 4}, split="train")
+    with pytest.raises(InputError, match="give counts of lines"):
+        PageXml(tmp_path, splits={"train": None, "val": None, "test": 4}, split="train")
