@@ -13,16 +13,17 @@ from htr_lightning.decoder.autoregressive import Greedy
 from htr_lightning.decoder.ctc import Hypothesis
 from htr_lightning.errors import InputError
 from htr_lightning.model.line import LineRecognizer, fitting
-from htr_lightning.model.writing import IGNORED, checked, marked
+from htr_lightning.model.writing import IGNORED, checked, marked, within
 from htr_lightning.net.encoder_decoder import EncoderDecoder, Seen
 
 BLANK, START, END = 0, 1, 2
 
 
 class Written(NamedTuple):
-    """The decoder's state, labels written of each line and the most that it may have."""
+    """The decoder's state, of which line each row is, its labels so far and the most that it may have."""
 
     state: Any
+    lines: Int[Tensor, " B"]
     labels: Int[Tensor, " B"]
     most: Int[Tensor, " B"]
 
@@ -78,13 +79,7 @@ class Seq2SeqRecognizer(LineRecognizer):
         Raises:
             InputError: it has more labels than the decoder gives out.
         """
-        labels = super().target(text, sample)
-        if len(labels) > self.decoder.max_length:
-            raise InputError(
-                f"{sample}: its text has {len(labels)} characters, but a line is ended after "
-                f"decoder.max_length={self.decoder.max_length}; raise it, or cut the line"
-            )
-        return labels
+        return within(super().target(text, sample), self.decoder, sample, "characters")
 
     def loss(self, batch: Batch) -> Float[Tensor, ""]:
         """Cross-entropy in nats per label, the end among them, weighed with the CTC loss in nats per character."""
@@ -123,7 +118,8 @@ class Seq2SeqRecognizer(LineRecognizer):
     def decoding(self, output: Seen) -> tuple[Any, ...]:
         state = self.net.decoder.start(output.memory, output.lengths)
         start = torch.full_like(output.lengths, START)
-        first = Written(state, torch.zeros_like(output.lengths), output.lengths)
+        lines = torch.arange(len(start), device=start.device)
+        first = Written(state, lines, torch.zeros_like(output.lengths), output.lengths)
         return self._step, first, self._reorder, start, END
 
     def set_greedy(self) -> None:
@@ -138,7 +134,10 @@ class Seq2SeqRecognizer(LineRecognizer):
         logits = logits.float()
         logits[:, [BLANK, START]] = -torch.inf
         logits[written.labels >= written.most, END + 1 :] = -torch.inf
-        return logits.log_softmax(1), Written(state, written.labels + 1, written.most)
+        return logits.log_softmax(1), written._replace(state=state, labels=written.labels + 1)
 
     def _reorder(self, written: Written, rows: Int[Tensor, " N"]) -> Written:
-        return Written(self.net.decoder.reorder(written.state, rows), written.labels[rows], written.most[rows])
+        lines = written.lines[rows]
+        moved = not torch.equal(lines, written.lines)  # else every sequence of a beam looks where its line did
+        state = self.net.decoder.reorder(written.state, rows, memory=moved)
+        return Written(state, lines, written.labels[rows], written.most[rows])

@@ -18,7 +18,7 @@ from htr_lightning.decoder.ctc import Hypothesis
 from htr_lightning.errors import InputError
 from htr_lightning.model.base import Recognizer, Transcription, readings
 from htr_lightning.model.trocr_source import open_source
-from htr_lightning.model.writing import IGNORED, checked, marked
+from htr_lightning.model.writing import IGNORED, checked, marked, within
 from htr_lightning.net.pretrained import PretrainedTrOCR
 from htr_lightning.text.codec import Codec, name
 
@@ -103,13 +103,7 @@ class PretrainedTrOCRRecognizer(Recognizer):
                     "model.normalizer.replace or set model.unknown=skip"
                 )
             self.codec.encode(text, sample)
-        tokens = self._tokens(self.codec.known(text))
-        if len(tokens) > self.decoder.max_length:
-            raise InputError(
-                f"{sample}: its text has {len(tokens)} tokens, but a line is ended after "
-                f"decoder.max_length={self.decoder.max_length}; raise it, or cut the line"
-            )
-        return tokens
+        return within(self._tokens(self.codec.known(text)), self.decoder, sample, "tokens")
 
     def check_targets(self, ids: Sequence[str], texts: Sequence[str]) -> Counter[str]:
         """See `Recognizer`; texts that the tokenizer changes are counted, with `unknown="skip"`."""

@@ -27,6 +27,20 @@ def checked(decoder: Any) -> Greedy | Beam:
     return decoder
 
 
+def within(labels: list[int], decoder: Greedy | Beam, sample: str, unit: str) -> list[int]:
+    """The labels of a line, where the decoder gives out as many.
+
+    Raises:
+        InputError: it ends lines before.
+    """
+    if len(labels) > decoder.max_length:
+        raise InputError(
+            f"{sample}: its text has {len(labels)} {unit}, but a line is ended after "
+            f"decoder.max_length={decoder.max_length}; raise it, or cut the line"
+        )
+    return labels
+
+
 def marked(
     targets: Sequence[list[int]], start: int, end: int, pad: int, device: torch.device
 ) -> tuple[Int[Tensor, "B L"], Int[Tensor, "B L"]]:

@@ -27,8 +27,12 @@ class CharacterDecoder(Protocol):
         """The logits behind one token more of every row, and the new state."""
         ...
 
-    def reorder(self, state: Any, rows: Int[Tensor, " N"]) -> Any:
-        """The state whose row i is row `rows[i]` of the given one."""
+    def reorder(self, state: Any, rows: Int[Tensor, " N"], memory: bool = True) -> Any:
+        """The state whose row i is row `rows[i]` of the given one.
+
+        Args:
+            memory: whether it moves too; False for rows that change places among those of one memory.
+        """
         ...
 
 

@@ -72,9 +72,11 @@ class RecurrentDecoder(nn.Module):
         return self.head(torch.cat([state.hidden, state.context], 1)), state
 
     @staticmethod
-    def reorder(state: RecurrentState, rows: Int[Tensor, " N"]) -> RecurrentState:
-        """The state whose row i is row `rows[i]` of the given one."""
-        return RecurrentState(*(part.index_select(0, rows) for part in state))
+    def reorder(state: RecurrentState, rows: Int[Tensor, " N"], memory: bool = True) -> RecurrentState:
+        """See `CharacterDecoder`."""
+        *own, places, keys, mask = state
+        seen = [part.index_select(0, rows) if memory else part for part in (places, keys, mask)]
+        return RecurrentState(*(part.index_select(0, rows) for part in own), *seen)
 
     def _advance(self, embedded: Float[Tensor, "B D"], state: RecurrentState) -> RecurrentState:
         hidden, cell = self.cell(torch.cat([embedded, state.context], 1), (state.hidden, state.cell))

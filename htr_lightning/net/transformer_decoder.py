@@ -123,10 +123,14 @@ class TransformerDecoder(nn.Module):
         return self.head(self.norm(x))[:, 0], DecoderState(caches, state.bias, state.length + 1)
 
     @staticmethod
-    def reorder(state: DecoderState, rows: Int[Tensor, " N"]) -> DecoderState:
-        """The state whose row i is row `rows[i]` of the given one."""
-        blocks = [BlockCache(*(part.index_select(0, rows) for part in cache)) for cache in state.blocks]
-        bias = None if state.bias is None else state.bias.index_select(0, rows)
+    def reorder(state: DecoderState, rows: Int[Tensor, " N"], memory: bool = True) -> DecoderState:
+        """See `CharacterDecoder`."""
+        blocks, bias = [], state.bias
+        for keys, values, *seen in state.blocks:
+            seen = [part.index_select(0, rows) for part in seen] if memory else seen
+            blocks.append(BlockCache(keys.index_select(0, rows), values.index_select(0, rows), *seen))
+        if memory and bias is not None:
+            bias = bias.index_select(0, rows)
         return DecoderState(blocks, bias, state.length)
 
     @property

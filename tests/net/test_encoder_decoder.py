@@ -80,6 +80,18 @@ def test_rows_of_a_state_can_be_repeated_and_dropped(decoder: CharacterDecoder) 
 
 
 @torch.inference_mode()
+def test_rows_of_one_memory_change_places_without_it(decoder: CharacterDecoder) -> None:
+    seen, lengths = memory([9, 4])
+    state = decoder.reorder(decoder.start(seen, lengths), torch.tensor([0, 0, 0, 1, 1, 1]))
+    for _ in range(3):
+        _, state = decoder.step(torch.randint(11, (6,)), state)
+    rows, tokens = torch.tensor([2, 0, 0, 4, 3, 5]), torch.randint(11, (6,))
+    expected, _ = decoder.step(tokens, decoder.reorder(state, rows))
+    found, _ = decoder.step(tokens, decoder.reorder(state, rows, memory=False))
+    assert torch.equal(found, expected)
+
+
+@torch.inference_mode()
 def test_the_order_of_the_memory_matters() -> None:
     decoder = DECODERS[0](11, 14).eval()
     seen, lengths = memory([9])
