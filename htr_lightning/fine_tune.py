@@ -54,6 +54,8 @@ def offer(path: str) -> None:
     """
     content = checkpoint.read(path)
     card: dict[str, Any] = content["htr"]
+    if not isinstance(card.get("model"), dict) or "alphabet" not in card:
+        raise InputError(f"{path}: says no model that could be trained on; give a checkpoint that train.py wrote")
     for target in checkpoint.targets(card.get("model")):
         checkpoint.check_target(target, (), path)
     training = card.get("training") or {}

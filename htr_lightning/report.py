@@ -34,7 +34,7 @@ class Run(NamedTuple):
 
     folder: Path
     seed: int
-    overrides: list[str]
+    overrides: list[str]  # and the checkpoint that it started from
     curves: dict[str, Curve]  # by the name that was logged: train/loss, val/cer, ...
     summary: dict[str, Any]  # of summary.json; nothing while the run goes on
     lacks: list[str]  # files that a finished run has
@@ -100,10 +100,13 @@ def read_run(folder: str | Path) -> Run:
     overrides = _load(folder / ".hydra" / "overrides.yaml", yaml.safe_load)
     if not isinstance(config, dict) or not isinstance(overrides, list):
         raise InputError(f"{folder / '.hydra'}: no config of a run; copy the folder again")
+    given = [str(one) for one in overrides]
+    if config.get("start") is not None and not any(one.lstrip("+").startswith("start=") for one in given):
+        given.append(f"start={config['start']}")  # `htr fine-tune` is given it in another way
     lacks = [name for name in WRITTEN if not (folder / name).is_file()]
     curves = {} if "metrics.csv" in lacks else _load(folder / "metrics.csv", _curves)
     summary = {} if "summary.json" in lacks else _load(folder / "summary.json", json.loads)
-    return Run(folder, config.get("seed", 0), [str(one) for one in overrides], curves, summary, lacks)
+    return Run(folder, config.get("seed", 0), given, curves, summary, lacks)
 
 
 def by_recipe(runs: Sequence[Run]) -> dict[str, list[Run]]:
@@ -177,7 +180,7 @@ def predictions(path: str | Path) -> list[Prediction]:
     if not path.is_file():
         raise InputError(f"{path}: no such file; htr evaluate CHECKPOINT writes it")
     found = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").rstrip("\n").split("\n"), start=1):
+    for number, line in enumerate(_load(path, str).rstrip("\n").split("\n"), start=1):
         try:
             found.append(Prediction(**json.loads(line)))
         except (TypeError, ValueError):

@@ -40,6 +40,20 @@ def test_a_run_of_train_py(run_folder: Path) -> None:
     assert report.find_runs(run_folder.parent) == [run]
 
 
+def test_runs_that_started_from_other_checkpoints_are_no_seeds_of_one_recipe(tmp_path: Path) -> None:
+    folders = [written(tmp_path / f"run{number}", ["data=x"], seed=number) for number in range(3)]
+    for folder, start in zip(folders, ("a.ckpt", "b.ckpt", "a.ckpt"), strict=True):
+        (folder / ".hydra" / "config.yaml").write_text(yaml.safe_dump({"seed": 0, "start": start}))
+    recipes = report.by_recipe(report.find_runs(tmp_path))
+    assert {name: len(runs) for name, runs in recipes.items()} == {"start=a.ckpt": 2, "start=b.ckpt": 1}
+
+
+def test_predictions_that_are_no_text_are_named(tmp_path: Path) -> None:
+    (tmp_path / "predictions.jsonl").write_bytes(b'{"id": "\xe9"}')
+    with pytest.raises(InputError, match=r"predictions\.jsonl: cannot be read"):
+        report.predictions(tmp_path / "predictions.jsonl")
+
+
 def test_an_unfinished_run_says_what_it_lacks(tmp_path: Path) -> None:
     run = report.read_run(written(tmp_path / "run", [], cer={10: 0.5}))
     assert run.lacks == ["summary.json", "checkpoints/best.ckpt"]

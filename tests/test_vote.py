@@ -7,7 +7,9 @@ import pytest
 import torch
 
 from htr_lightning import checkpoint
+from htr_lightning.data.image import read_image
 from htr_lightning.metrics.calibration import calibration_error, character_trials
+from htr_lightning.model.ensemble import Rover
 
 DATA = ["data=synthetic", "data.reader.lines={train: 1, val: 9, test: 7}",
         "data.reader.hands={train: 1, val: 1, test: 2}"]  # fmt: skip
@@ -31,10 +33,14 @@ def others(best: Path, tmp_path: Path) -> list[Path]:
 def test_several_checkpoints_transcribe_evaluate_and_calibrate(best: Path, others, htr, line_image, tmp_path) -> None:
     alone = htr("transcribe", best, line_image, "--format", "tsv").stdout
     assert htr("transcribe", best, best, line_image, "--format", "tsv", "--vote", "rover").stdout == alone
-    for options in ([], ["--vote", "rover"], ["--tta", "2"]):
+    members = [checkpoint.load(path) for path in (best, *others)]
+    for options, views in (([], 1), (["--vote", "rover"], 1), (["--tta", "2"], 2)):
         outcome = htr("transcribe", best, *others, line_image, line_image, *options, "--format", "jsonl")
         assert outcome.code == 0, outcome.stderr
-        assert 0 <= json.loads(outcome.stdout.splitlines()[0])["confidence"] <= 1
+        (expected,) = Rover(members, views).read([read_image(line_image)])
+        for row in map(json.loads, outcome.stdout.splitlines()):
+            assert row["text"] == expected.text
+            assert row["confidence"] == pytest.approx(expected.confidence, abs=1e-4)
     for way, some in (("frames", others[:1]), ("rover", others)):
         outcome = htr("evaluate", best, *some, *DATA, "--vote", way, "--out", tmp_path / way)
         assert outcome.code == 0, outcome.stderr

@@ -131,15 +131,16 @@ def _pages(image: TiffImageFile) -> int:
 
 
 def grey(image: Image.Image) -> UInt8[ndarray, "H W"]:
-    """A Pillow image of any mode as 8-bit grey; 16-bit images keep their most significant bits, and floats are taken
-    as shares of white, or as 8 or 16 bits where they are larger."""
+    """A Pillow image of any mode as 8-bit grey; of more bits the eight highest that are in use are kept, since scanners
+    write 12 bits into 16, and floats are taken as shares of white, or as 8 or 16 bits where they are larger."""
     if image.mode == "F":
         floats = np.nan_to_num(np.asarray(image))
         white = next((white for white in (1, 255) if floats.max(initial=0) <= white), 65535)
         return (floats * (255 / white)).round().clip(0, 255).astype(np.uint8)
     if image.mode.startswith("I"):
         pixels = np.asarray(image)
-        return (pixels >> 8 if pixels.max(initial=0) > 255 else pixels).clip(0, 255).astype(np.uint8)
+        spare = max(0, int(pixels.max(initial=0)).bit_length() - 8)
+        return (pixels >> spare).clip(0, 255).astype(np.uint8)
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)

@@ -136,7 +136,7 @@ class Beam:
                 contexts = following[rows.cpu().numpy(), tokens.cpu().numpy()]
             state = reorder(state, rows)
             ids = torch.cat([ids[rows], tokens[:, None]], 1)
-            done = tokens == eos
+            done = (tokens == eos) | score.isneginf()  # the latter: there are fewer sequences than the width
             if done.all():
                 break
         parts = (ids, log_prob, score, sizes**self.length_norm)
@@ -148,10 +148,10 @@ class Beam:
         much of it as may be a line."""
         found: list[Hypothesis] = []
         for row, log_prob, score, norm in sequences:
+            if score <= -CUT / 2 and found:
+                break  # there are fewer sequences than the width, or the rest is cut
             ids = row[: row.index(eos)]
             if score <= -CUT / 2:
-                if found:
-                    break  # there are fewer sequences than the width, or the rest is cut
                 ids, score = whole(ids, self.automaton, eos + 1) if self.automaton else ids, score + CUT
             found.append(Hypothesis(ids, log_prob, score / norm))
         return found

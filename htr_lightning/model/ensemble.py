@@ -51,7 +51,7 @@ class Rover:
                 with member.exact():
                     read = member.finished(member.transcribe(view(batch, widths), widths))
                 for line, one in zip(ballots, read, strict=True):
-                    line.append(Ballot(one.text, one.confidence))
+                    line.append(Ballot(self.normalizer(one.text), one.confidence))  # characters of one form
         return [finished(Transcription(*rover(line)), self.normalizer, self.calibration) for line in ballots]
 
 
@@ -97,6 +97,8 @@ def difference(members: Sequence[Recognizer], names: Sequence[str]) -> str | Non
             return f"{name}: is a {type(member).__name__}, which has no frames"
         if type(member) is not type(first):
             return f"{name}: is a {type(member).__name__}, {names[0]} a {type(first).__name__}"
+        if member.max_height != first.max_height:
+            return f"{name}: data.reader.max_height is {member.max_height}, that of {names[0]} is {first.max_height}"
         own, others = _settings(member.preprocess), _settings(first.preprocess)
         if key := next((key for key in [*own, *others] if own.get(key) != others.get(key)), None):
             return f"{name}: model.preprocess.{key} is {own.get(key)}, that of {names[0]} is {others.get(key)}"
@@ -122,11 +124,14 @@ def vote(members: Sequence[Recognizer], names: Sequence[str], way: str = "auto",
         views: of each line.
 
     Raises:
-        InputError: there is no such way, or no frames to average.
+        InputError: there is no such way, or no frames to average; or some read characters and others lines.
     """
     if way not in WAYS:
         raise InputError(f"--vote {way}: use {', '.join(WAYS)}")
     first = members[0]
+    character = [isinstance(member, Classifier) for member in members]
+    if any(character) and not all(character):
+        raise InputError(f"{names[character.index(True)]}: reads single characters; it has no vote on lines")
     wants_frames = len(members) == 1 or isinstance(first, Classifier) or getattr(first, "alternatives", 0) > 0
     by_rover = way == "rover" or (way == "auto" and not wants_frames)
     differs = None if by_rover else difference(members, names)

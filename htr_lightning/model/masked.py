@@ -14,7 +14,7 @@ from torch.nn import functional
 from htr_lightning.data.batch import Batch
 from htr_lightning.errors import InputError
 from htr_lightning.model.learner import Learner
-from htr_lightning.net.backbone import strided
+from htr_lightning.net.backbone import column_mask, strided
 from htr_lightning.net.span_mask import SpanMask
 
 MASKED = 0.5  # grey: neither ink nor paper, so that what is masked can be told from what is empty
@@ -75,6 +75,7 @@ class MaskedColumns(Learner):
     ) -> Float[Tensor, "B T C"]:
         """What the network draws into every frame, column by column, where it does not see those that are masked."""
         columns = masked.repeat_interleave(self.stride, dim=1)[:, None, None, : images.shape[-1]]
+        columns = columns & column_mask(widths, images.shape[-1])  # what is behind a line stays empty
         drawn, lengths = self.net(images.masked_fill(columns, MASKED), widths)
         if not torch.equal(lengths, strided(widths, self.stride)):
             raise InputError("model.net: its frames do not all have the same columns; use another backbone")

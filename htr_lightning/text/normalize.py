@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 
 from htr_lightning.errors import InputError
 
+PASSES = 100  # of replacements over a text, more than its characters; and times as long as it was
+
 
 @dataclass(frozen=True)
 class Normalizer:
@@ -13,7 +15,8 @@ class Normalizer:
     Args:
         form: Unicode normalisation form: NFC, NFD, NFKC, NFKD, or "" for none.
         collapse_spaces: runs of white space become one space, none at the ends.
-        replace: strings to replace, such as typographic by straight quotes; composed and decomposed alike.
+        replace: strings to replace, such as typographic by straight quotes; composed and decomposed alike, and until
+            none is left: what was normalised stays as it is.
     """
 
     form: str = "NFC"
@@ -25,13 +28,28 @@ class Normalizer:
             raise InputError(f"normalizer.form={self.form}: use NFC, NFD, NFKC, NFKD or an empty string")
         if "" in self.replace:
             raise InputError("normalizer.replace: '' stands between any two characters; name the text to replace")
+        if grows := next((old for old, new in self.replace.items() if self._formed(old) in self._formed(new)), None):
+            raise InputError(f"normalizer.replace: '{grows}' stands in what replaces it and would be replaced again")
 
     def __call__(self, text: str) -> str:
+        found = self._once(text)
+        if not self.replace:
+            return found
+        for _ in range(len(text) + PASSES):
+            before, found = found, self._once(found)
+            if found == before:
+                return found
+            if len(found) > PASSES * (len(text) + 1):
+                break
+        raise InputError(
+            f"normalizer.replace: never comes to an end on '{text[:20]}'; leave out what brings itself back"
+        )
+
+    def _once(self, text: str) -> str:
         text = self._formed(text)
-        if self.replace:
-            for old, new in self.replace.items():
-                text = text.replace(self._formed(old), new)
-            text = self._formed(text)
+        for old, new in self.replace.items():
+            text = text.replace(self._formed(old), new)
+        text = self._formed(text)
         return " ".join(text.split()) if self.collapse_spaces else text
 
     def _formed(self, text: str) -> str:

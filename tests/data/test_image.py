@@ -78,10 +78,11 @@ def test_a_file_of_several_pages_is_refused_and_one_with_a_small_copy_read(tmp_p
 
 
 @pytest.mark.parametrize("suffix", ["png", "tif"])
-def test_sixteen_bits_keep_their_upper_eight(tmp_path: Path, suffix: str) -> None:
+@pytest.mark.parametrize("bits", [8, 10, 12, 16])
+def test_of_sixteen_bits_the_upper_eight_in_use_are_kept(tmp_path: Path, suffix: str, bits: int) -> None:
     path = tmp_path / f"deep.{suffix}"
     levels = np.arange(256, dtype=np.uint16).reshape(16, 16)
-    Image.fromarray(levels * 257).save(path)
+    Image.fromarray((levels << (bits - 8)) + (levels >> (16 - bits))).save(path)
     np.testing.assert_array_equal(read_image(path), levels)
 
 

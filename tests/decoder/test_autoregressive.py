@@ -174,6 +174,28 @@ def test_what_a_language_forbids_is_not_read() -> None:
             assert tuple(found.ids) == max(allowed, key=lambda ids: table.log_prob(line, ids))
 
 
+def test_a_beam_wider_than_there_are_lines_ends_with_them_and_gives_no_more() -> None:
+    class OneLetter:
+        """A language of two lines: a and b."""
+
+        start = 0
+
+        def look_up(self, states: np.ndarray, classes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+            scores = np.where(states[..., None] == 0, np.array([0, 0, -np.inf])[classes], -np.inf)
+            return scores.astype(np.float32), np.ones(scores.shape, np.int64)
+
+        def ends(self, states: np.ndarray) -> np.ndarray:
+            return np.where(states == 1, 0, -np.inf).astype(np.float32)
+
+    beam = Beam(8, 7)
+    beam.automaton = OneLetter()
+    table = Table(3, 0)
+    for line, found in enumerate(table.n_best(beam, 8)):
+        expected = sorted([(2,), (3,)], key=lambda ids: -table.log_prob(line, ids))
+        assert [tuple(hypothesis.ids) for hypothesis in found] == expected
+    assert table.longest == 2
+
+
 def test_every_word_is_of_the_lexicon() -> None:
     words = {"ab", "ba", "bb"}
     beam = Beam(4, 7)

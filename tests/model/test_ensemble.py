@@ -6,13 +6,20 @@ import numpy as np
 import pytest
 import torch
 
-from htr_lightning.data.preprocess import FitHeight
+from htr_lightning.data.preprocess import FitHeight, FixedSize
 from htr_lightning.data.reader.synthetic import Synthetic
+from htr_lightning.decoder.language import Language
+from htr_lightning.decoder.ngram import NGram
+from htr_lightning.decoder.prefix_beam import PrefixBeam
 from htr_lightning.errors import InputError
 from htr_lightning.metrics.calibration import Scale
+from htr_lightning.model.base import Transcription
+from htr_lightning.model.classifier import Classifier
 from htr_lightning.model.ctc import CTCRecognizer
 from htr_lightning.model.ensemble import Rover, average, difference, vote
+from htr_lightning.net.mlp import MLP
 from htr_lightning.net.view import View
+from htr_lightning.text.normalize import Normalizer
 
 LINES = [Synthetic("test", {"test": 5}, {"test": 3})[number].image for number in range(5)]
 WAYS = pytest.mark.parametrize("way", ["frames", "rover"])
@@ -86,6 +93,47 @@ def test_the_mean_posterior_is_that_of_each_character_by_name(members) -> None:
     torch.testing.assert_close(mean[:, :, 0], sum(o[:, :, 0] for o in own) / 3)
     assert set(voted.codec.alphabet) == set(" abcdeunxyz")
     assert lengths.tolist() == members[0].net(batch, widths)[1].tolist()
+
+
+def test_the_scale_of_a_mean_is_the_mean_of_the_scales(members) -> None:
+    members[1].calibration, members[2].calibration = Scale(2.0, -1.0), Scale(3.0, 0.5)
+    assert average(members).calibration == pytest.approx((2.0, -0.5 / 3))
+
+
+def test_a_mean_reads_with_the_language_of_its_first_member_and_gives_its_alternatives(make_recognizer) -> None:
+    one = make_recognizer()
+    one.decoder = PrefixBeam(8, 8, 0.0, 30.0, alpha=1.0)
+    one.set_language(Language(NGram.estimate(["a bed", "dea ca"], 3), None))
+    one.alternatives = 3
+    voted = average([one, one])
+    assert voted.language is one.language
+    for read, alone in zip(voted.read(LINES), one.read(LINES), strict=True):
+        assert [other.text for other in read.alternatives] == [other.text for other in alone.alternatives]
+        assert [other.score for other in read.alternatives] == pytest.approx(
+            [other.score for other in alone.alternatives], abs=1e-3
+        )
+
+
+def test_classifiers_vote_by_their_mean_and_not_with_readers_of_lines(make_recognizer) -> None:
+    some = [Classifier("ab", lambda classes: MLP(classes, 784, [4]), normalizer=Normalizer(),
+                       preprocess=FixedSize(28, 28, 20)).eval() for _ in range(2)]  # fmt: skip
+    voted = vote(some, names(some))
+    assert isinstance(voted, Classifier)
+    batch, widths = voted.stacked(LINES)
+    with torch.inference_mode():
+        mean = torch.stack([member.net(batch, widths).softmax(-1) for member in some]).mean(0)
+        assert torch.allclose(voted.net(batch, widths).softmax(-1), mean, atol=1e-6)
+    with pytest.raises(InputError, match=r"1\.ckpt: reads single characters; it has no vote on lines"):
+        vote([make_recognizer(), some[0]], names(some))
+
+
+def test_ballots_have_one_form_of_each_character(members) -> None:
+    """An accent of its own beside letters that have theirs would be lined up with a letter."""
+    texts = ["\u00e9", "e\u0301", "e"]
+    for member, text in zip(members, texts, strict=True):
+        member.finished = lambda read, text=text: [Transcription(text, 0.5)]
+        member.transcribe = lambda batch, widths: []
+    assert Rover(members).read(LINES[:1])[0].text == "\u00e9"
 
 
 def test_what_cannot_be_averaged_is_named_and_voted_by_rover(members) -> None:

@@ -88,14 +88,16 @@ def test_the_loss_is_the_mean_squared_error_of_the_masked_pixels() -> None:
 
 
 @pytest.mark.parametrize("net", sorted(NETS))
-def test_a_line_is_validated_by_the_same_mask_and_loss_alone_and_in_a_batch(net: str) -> None:
-    model, both, alone = make(net), batch(60, 101), batch(60)
+@pytest.mark.parametrize("width", [60, 61])
+def test_a_line_is_validated_by_the_same_mask_and_loss_alone_and_in_a_batch(net: str, width: int) -> None:
+    model, both, alone = make(net), batch(width, 101), batch(width)
+    frames = -(-width // model.stride)
     figures = []
     for lines in (both, alone):
         masked = model.fixed_mask(lines.ids, lines.widths, lines.images.shape[-1])
+        masked[0, frames - 1] = True  # of which only a part is in the line
         with torch.inference_mode():
             drawn = model.filled(lines.images, lines.widths, masked)
-        frames = alone.images.shape[-1] // model.stride
         figures.append((masked[0, :frames], *model.summed_loss(drawn[:1], lines.images[:1], masked[:1])))
         assert not masked[0, frames:].any()
     assert torch.equal(figures[0][0], figures[1][0])

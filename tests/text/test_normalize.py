@@ -85,3 +85,19 @@ def test_marks_of_one_letter_have_one_order() -> None:
     """Shadda and fatha are typed either way round, stacked Vietnamese marks composed or not."""
     assert Normalizer()("د\u0651\u064e") == Normalizer()("د\u064e\u0651")
     assert Normalizer()("e\u0323\u0302") == Normalizer()("e\u0302\u0323") == "ệ"
+
+
+@given(texts)
+def test_what_was_replaced_stays_as_it_is(text: str) -> None:
+    normalize = Normalizer("NFC", replace={"..": ".", "ae": "e", "’": "'", "ß": "ss"})
+    assert normalize(normalize(text)) == normalize(text)
+    assert normalize(f"{text}........") == normalize(f"{text}.")
+    assert "ae" not in normalize(f"{text}aae")
+
+
+def test_a_replacement_that_has_no_end_is_refused() -> None:
+    with pytest.raises(InputError, match="'é' stands in what replaces it"):
+        Normalizer(replace={"é": "e\u0301s"})
+    with pytest.raises(InputError, match="never comes to an end on 'aaaa"):
+        Normalizer(replace={"ab": "bbaa"})("a" * 60 + "b")
+    assert Normalizer(replace={"ae": "e"})("a" * 300 + "e") == "e"
