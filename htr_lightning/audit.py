@@ -24,8 +24,10 @@ from htr_lightning.evaluate import compose_train
 from htr_lightning.model.base import Recognizer
 from htr_lightning.model.classifier import Classifier
 from htr_lightning.model.ctc import CTCRecognizer
+from htr_lightning.model.learner import Learner
 from htr_lightning.model.line import needed_frames
 from htr_lightning.picture import augmentation_sheet
+from htr_lightning.replay import offer_replay
 from htr_lightning.text.codec import alphabet_of
 
 NO_SPLIT = "split that cannot be read"
@@ -49,12 +51,14 @@ def open_data(overrides: Sequence[str] = (), augment: str | None = None) -> Subj
     Raises:
         InputError: no split can be read.
     """
+    offer_replay(overrides)  # a recipe may name some
     config = compose_train([*overrides, *([] if augment is None else [f"augment={augment}"])])
     settings, model = (OmegaConf.to_container(part, resolve=True) for part in (config.data, config.model))
     assert isinstance(settings, dict)
     assert isinstance(model, dict)
     strict = {key for key in ("empty", "faulty") if settings["reader"].get(key) == "error"}
     settings["reader"] |= dict.fromkeys(strict, "skip")
+    settings.pop("replay", None)
     if augment is None:
         settings["augment"] = None
     data: LineDataModule = instantiate(settings, _convert_="all")
@@ -66,7 +70,8 @@ def open_data(overrides: Sequence[str] = (), augment: str | None = None) -> Subj
             faults.append(Fault(split, NO_SPLIT, str(error), split))
     if not readers:
         raise InputError(faults[0].detail)
-    title = next((o.partition("=")[2] for o in overrides if o.lstrip("+").startswith("data=")), "synthetic")
+    given = dict(override.lstrip("+").split("=", 1) for override in overrides if "=" in override)
+    title = given.get("data", given.get("experiments", "synthetic"))
     alphabet = None if settings.get("alphabet") is None else data.alphabet
     return Subject(title, data, readers, faults, model, alphabet, strict)
 
@@ -130,7 +135,10 @@ def _frames(subject: Subject) -> tuple[Callable[[str], int] | None, Callable[[in
     normalizer, readers = subject.data.normalizer, subject.readers.values()
     known = alphabet_of(normalizer(text) for reader in readers for text in reader.texts)
     alphabet = sorted({*known, *(subject.alphabet or ())})
-    recognizer: Recognizer = instantiate(subject.model, _convert_="all")(alphabet=alphabet).eval()
+    made = instantiate(subject.model, _convert_="all")
+    if isinstance(made, Learner):
+        return None, None  # it reads nothing
+    recognizer: Recognizer = made(alphabet=alphabet).eval()
     if isinstance(recognizer, Classifier):
         return len, lambda width: 1
     if not isinstance(recognizer, CTCRecognizer):

@@ -48,7 +48,17 @@ def fast_precision(accelerator: str) -> str:
     return "bf16-mixed" if native else "32-true"
 
 
+def scan_height(height: int) -> int:
+    """Rows at which a reader keeps lines for a model of this height: twice as many, for augmentation to blur.
+
+    Args:
+        height: rows that the model sees.
+    """
+    return max(64, 2 * height)
+
+
 OmegaConf.register_new_resolver("fast_precision", fast_precision, replace=True)  # ${fast_precision:ACCELERATOR}
+OmegaConf.register_new_resolver("scan_height", scan_height, replace=True)  # ${scan_height:ROWS}
 
 
 def plain(config: DictConfig) -> dict[str, Any]:

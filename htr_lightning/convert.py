@@ -27,6 +27,7 @@ from htr_lightning.data.sample import Sample
 from htr_lightning.errors import InputError
 from htr_lightning.evaluate import compose_train
 from htr_lightning.page_out import new_page
+from htr_lightning.replay import offer_replay
 from htr_lightning.transcribe import Reading, Source
 
 HUGGING_FACE = {"train": "train", "val": "validation", "test": "test"}
@@ -54,10 +55,12 @@ def open_data(overrides: Sequence[str], full: bool = False) -> tuple[LineDataMod
     Raises:
         InputError: no data is named.
     """
-    if not any(override.lstrip("+").startswith("data=") for override in overrides):
+    if not any(override.lstrip("+").startswith(("data=", "experiments=")) for override in overrides):
         raise InputError("no data is named; give its config, as in data=copiste data.root=FOLDER")
+    offer_replay(overrides)  # a recipe may name some
     settings: Any = OmegaConf.to_container(compose_train(overrides).data, resolve=True)
-    settings.pop("augment", None)
+    for key in ("augment", "replay"):
+        settings.pop(key, None)
     if "preload" in settings["reader"]:
         settings["reader"]["preload"] = False  # every line is read once, so none is kept in memory
     asked = any("data.reader.max_height" in override for override in overrides)

@@ -36,8 +36,9 @@ def conf_dir() -> Path:
 def compose_train(overrides: Sequence[str]) -> DictConfig:
     """The config of train.py with overrides."""
     with initialize_config_dir(str(conf_dir().resolve()), version_base="1.3"):
-        # Only our own groups: the folder one stands in may hold a `data` of anybody's.
-        return compose("train", overrides=["hydra.searchpath=[]", *overrides])
+        # Only our own groups, unless a recipe is named: the folder one stands in may hold a `data` of anybody's.
+        named = any(override.lstrip("+").startswith("experiments=") for override in overrides)
+        return compose("train", overrides=[*([] if named else ["hydra.searchpath=[]"]), *overrides])
 
 
 def data_for(recognizer: Transcriber | Learner, overrides: Sequence[str] = ()) -> LineDataModule:
@@ -68,6 +69,9 @@ def data_for(recognizer: Transcriber | Learner, overrides: Sequence[str] = ()) -
     settings = OmegaConf.to_container(config.data, resolve=True)
     assert isinstance(settings, dict)
     settings.pop("replay", None)  # what training mixed in is no part of a split
+    height = card.get("training", {}).get("data", {}).get("reader", {}).get("max_height")
+    if named and height is not None and not any("max_height=" in override for override in overrides):
+        settings["reader"] |= {"max_height": height} if "max_height" in settings["reader"] else {}  # reduced only once
     if not named:
         settings["reader"].pop("fetch", None)  # what a checkpoint names is not downloaded; give data=NAME or data.root
         for target in checkpoint.targets(settings):

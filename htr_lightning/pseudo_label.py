@@ -15,7 +15,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from htr_lightning.convert import FORMS, Row, file_name, rows_of
+from htr_lightning.convert import FORMS, SCANNED, Row, file_name, rows_of
 from htr_lightning.data.datamodule import LineDataModule
 from htr_lightning.data.sample import Sample
 from htr_lightning.data.split import SPLITS
@@ -47,9 +47,14 @@ class Unlabelled(NamedTuple):
 
 
 def lines_of_data(data: LineDataModule, splits: Sequence[str]) -> Unlabelled:
-    """The lines of some splits; their references are not looked at, and lines without one are no error."""
-    if isinstance(data.reader, partial) and data.reader.keywords.get("empty") == "error":
-        data.reader = partial(data.reader, empty="keep")
+    """The lines of some splits, as they were scanned; their references are not looked at. Lines without one are kept;
+    where training skips them and draws parts or splits from the others, they are left out here as well."""
+    if isinstance(data.reader, partial):
+        empty, taken = (data.reader.keywords.get(key) for key in ("empty", "splits"))
+        named = not isinstance(taken, dict) or all(isinstance(value, str) for value in taken.values())
+        if empty == "error" or (empty == "skip" and data.part is None and named):
+            data.reader = partial(data.reader, empty="keep")
+    as_scanned(data)
     readers = [data.lines(split).reader for split in splits]
 
     def guesses(recognizer: Recognizer, advance: Callable[[int], None]) -> list[Guess]:
@@ -88,6 +93,12 @@ def lines_of_files(sources: Sequence[Source]) -> Unlabelled:
                 yield Sample(guess.id, image, guess.text, guess.group)
 
     return Unlabelled(guesses, images, sum(source.lines for source in sources))
+
+
+def as_scanned(data: LineDataModule) -> None:
+    """Have a reader that reduces high lines leave them as they are: a recognizer reduces them when it reads."""
+    if isinstance(data.reader, partial) and "max_height" in data.reader.keywords:
+        data.reader = partial(data.reader, max_height=SCANNED)
 
 
 def gate(guesses: Sequence[Guess], least: float | None, share: float | None) -> list[Guess]:
@@ -133,7 +144,8 @@ def write(
         How many lines were kept, and left out for each reason.
 
     Raises:
-        InputError: no line is kept, or one of them is labelled; or a file cannot be written.
+        InputError: no line is kept, or one of them has the id of a labelled one, which lines of files never have; or a
+            file cannot be written.
     """
     counts = Counter(guess.fate for guess in guesses)
     if not counts[KEPT]:

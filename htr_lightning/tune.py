@@ -22,6 +22,7 @@ from htr_lightning.metrics.edits import EditCounts, EditTotals
 from htr_lightning.model.base import Recognizer
 from htr_lightning.model.ctc import CTCRecognizer
 from htr_lightning.model.line import LineRecognizer
+from htr_lightning.text.codec import name
 from htr_lightning.text.direction import visual
 
 TRAIN = "train"  # in place of a file: the training texts
@@ -98,6 +99,7 @@ def make_language(
     arpa: Path | None,
     lexicon: str | None,
     train: Sequence[str] = (),
+    space: str = "<space>",
 ) -> tuple[Language, list[str]]:
     """A language model, and a lexicon where one is wanted, over texts as they stand in images; and notes on both.
 
@@ -108,17 +110,19 @@ def make_language(
         arpa: a model to read instead, of texts in visual order.
         lexicon: a file with a word a line, or "train" for the words of `train`; None for no lexicon.
         train: the training texts, where the lexicon is theirs.
+        space: what stands for the space in `arpa`.
 
     Raises:
         InputError: a file cannot be used.
     """
     seen = [visual(text, recognizer.direction) for text in texts]
-    ngram = NGram.estimate(seen, order) if arpa is None else NGram.read_arpa(arpa)
+    ngram = NGram.estimate(seen, order) if arpa is None else NGram.read_arpa(arpa, space)
     source = f"{arpa}" if arpa else f"{len(texts)} lines, {sum(map(len, texts))} characters"
     notes = [f"language model: order {ngram.order}, from {source}"]
     known = set(recognizer.codec.alphabet)
     if foreign := known - set(ngram.symbols):
-        notes.append(f"characters that the language model has not seen: {' '.join(sorted(foreign))}")
+        named = (character if character.strip() else name(character) for character in sorted(foreign))
+        notes.append(f"characters that the language model has not seen: {' '.join(named)}")
     if lexicon is None:
         return Language(ngram, None), notes
     if lexicon == TRAIN:

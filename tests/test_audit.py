@@ -8,7 +8,7 @@ from itertools import permutations
 from pathlib import Path
 
 import pytest
-from conftest import Outcome
+from conftest import CONF, Outcome
 from spoilt import Spoiler
 
 from htr_lightning.data import download
@@ -160,6 +160,20 @@ def test_the_repository_and_the_pack_that_are_named_are_the_ones_audited(
     more = [*SMALL, "data.reader.lines={train: 7, val: 7, test: 7}", f"data.pack={tmp_path}/lines.htr"]
     data = audit(htr, tmp_path, "data=synthetic", *more)[1]
     assert data["splits"]["train"]["lines"] == 150
+
+
+def test_recipes_are_audited_also_with_lines_replayed_and_models_that_read_nothing(
+    htr: Callable[..., Outcome], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(CONF.parent)  # where train.py would find experiments/
+    few = ["data.reader.lines={train: 9, val: 3, test: 3}", SMALL[1]]
+    _, data, page = audit(htr, tmp_path, "experiments=seed_crnn", *few)
+    assert data["splits"]["train"]["lines"] == 9
+    assert "seed_crnn" in page
+    _, data, _ = audit(htr, tmp_path, "experiments=synthetic_pretrain", "data=synthetic", *few)
+    assert data["splits"]["train"]["lines"] == 9
+    _, data, _ = audit(htr, tmp_path, "model=masked_columns", "data=synthetic", *few)
+    assert data["splits"]["train"]["lines"] == 9
 
 
 @pytest.mark.parametrize(

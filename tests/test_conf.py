@@ -97,3 +97,9 @@ def test_the_same_preprocessing_reaches_model_and_data() -> None:
     config = composed("model=crnn", "data=copiste", "model.preprocess.height=48")
     assert config["data"]["preprocess"] == config["model"]["preprocess"]
     assert config["data"]["preprocess"]["height"] == 48
+
+
+@pytest.mark.parametrize("data", ["page_xml", "copiste", "htr_united", "iam"])
+@pytest.mark.parametrize(("model", "rows"), [("crnn", 64), ("vit_ctc_small", 128), ("trocr_pretrained", 768)])
+def test_readers_keep_lines_higher_than_the_model_sees_them(data: str, model: str, rows: int) -> None:
+    assert composed(f"model={model}", f"data={data}")["data"]["reader"]["max_height"] == rows

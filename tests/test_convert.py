@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pyarrow.parquet
 import pytest
-from conftest import SMALL, run_train
+from conftest import CONF, SMALL, run_train
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -18,7 +18,7 @@ from htr_lightning.checkpoint import describe
 from htr_lightning.convert import convert, file_name, open_data
 from htr_lightning.data.datamodule import SPLITS, LineDataModule
 from htr_lightning.data.pack import Pack
-from htr_lightning.data.preprocess import FitHeight
+from htr_lightning.data.preprocess import FitCore, FitHeight
 from htr_lightning.data.reader.page_xml import PageXml
 from htr_lightning.data.sample import Sample, Skipped
 from htr_lightning.errors import InputError
@@ -207,6 +207,20 @@ def test_htr_pack_takes_the_height_from_the_model(htr, pages: list[str], tmp_pat
     assert Pack(tmp_path / "p.htr", "val").sizes == [(24, 157)]
     assert htr("pack", *pages, "model=mlp", "--out", tmp_path / "q.htr").code == 0
     assert Pack(tmp_path / "q.htr", "val").height is None
+
+
+def test_a_pack_made_for_a_recipe_is_read_by_it(
+    htr, pages: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(CONF.parent)  # experiments/ is looked for where train.py would
+    path = tmp_path / "p.htr"
+    outcome = htr("pack", "experiments=copiste_20min", *pages, "--out", path)
+    assert outcome.code == 0, outcome.stderr
+    data, _ = open_data(["experiments=copiste_20min", "data=page_xml", f"data.pack={path}"])
+    assert isinstance(data.preprocess, FitCore)
+    assert len(data.lines("train")) == 2
+    monkeypatch.chdir(tmp_path)
+    assert "experiments" in htr("pack", "experiments=copiste_20min", *pages, "--out", path).stderr
 
 
 def test_htr_pack_says_what_is_wrong(htr, pages: list[str], tmp_path: Path) -> None:

@@ -1,12 +1,21 @@
-"""Which data a checkpoint is measured on."""
+"""Which data a checkpoint is measured on, and that scans are read as those were."""
 
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
+import cv2
 import pytest
+import torch
 
 from htr_lightning import checkpoint
+from htr_lightning.data.image import shrink_to_height
+from htr_lightning.data.reader.page_xml import PageXml
+from htr_lightning.data.reader.synthetic import Synthetic
 from htr_lightning.evaluate import data_for
 from htr_lightning.model.base import Recognizer
+from htr_lightning.model.ctc import CTCRecognizer
+from htr_lightning.transcribe import find_sources, open_lines
 
 
 @pytest.fixture
@@ -36,3 +45,34 @@ def test_what_a_checkpoint_names_is_not_downloaded_but_still_names_the_lines(tra
     assert data_for(trained).repo == "a/b"  # beside a root it is a name
     own["root"] = None
     assert data_for(trained).repo is None
+
+
+def test_scans_are_reduced_to_the_height_that_training_saw(make_recognizer: Callable[..., CTCRecognizer]) -> None:
+    plain, trained = make_recognizer(), make_recognizer()
+    line = Synthetic("test", {"test": 1}, {"test": 1})[0].image
+    scan = cv2.resize(line, None, fx=3, fy=3)
+    reduced, whole = (plain.stacked([image])[0] for image in (shrink_to_height(scan, 64), scan))
+    assert not torch.equal(reduced, whole)
+    for settings, expected in (
+        ({"reader": {"max_height": 64}}, reduced),
+        ({"reader": {"max_height": 64, "source": "segments"}}, whole),  # IAM's images of lines are taken as they are
+        ({"reader": {}}, whole),
+    ):
+        trained.card = {"training": {"data": settings}}
+        assert torch.equal(trained.stacked([scan])[0], expected)
+
+
+def test_lines_of_a_page_are_seen_as_its_reader_gave_them(
+    make_recognizer: Callable[..., CTCRecognizer], htr_data: Path, tmp_path: Path
+) -> None:
+    for name in ("alto/wikitexte_0007.xml", "jpg/wikitexte_0007.jpg"):
+        shutil.copy(htr_data / "copiste" / name, tmp_path)
+    reader = PageXml(tmp_path, turn="read", max_height=64)
+    recognizer = make_recognizer()
+    recognizer.card = {"training": {"data": {"reader": {"max_height": 64}}}}
+    ((source,), _) = find_sources([str(tmp_path)])
+    lines = list(open_lines(source))
+    assert len(lines) == len(reader) > 5
+    assert sum(image.shape[0] > 64 for _, image in lines) > 5
+    for (_, scan), sample in zip(lines, reader, strict=True):
+        assert torch.equal(recognizer.stacked([scan])[0], recognizer.stacked([sample.image])[0])

@@ -16,6 +16,7 @@ from htr_lightning.data.reader.folder import Folder
 from htr_lightning.data.reader.listing import Pairs
 from htr_lightning.evaluate import data_for, evaluate
 from htr_lightning.pseudo_label import EMPTY, FAULT, KEPT, PAGE, UNSURE, Guess, gate
+from htr_lightning.transcribe import find_sources, open_lines
 
 GUESSES = [Guess("a", "g", "x", 0.9), Guess("b", "g", "y", 0.5), Guess("c", "g", "", 1.0, EMPTY),
            Guess("d", "g", "z", 0.9), Guess("e", "g", "", 0.0, FAULT)]  # fmt: skip
@@ -47,7 +48,7 @@ def test_the_gate(least: float | None, share: float | None, expected: list[str])
 
 def rows(folder: Path, table: str) -> list[dict[str, str]]:
     with open(folder / table, encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
+        return list(csv.DictReader(file, delimiter="\t"))
 
 
 def read_back(folder: Path, split: str = "train") -> Folder:
@@ -101,14 +102,23 @@ def test_files_without_any_text_are_read_and_what_cannot_be_read_is_counted(
     assert {fates["line.png"], fates["page.xml#l0"]} <= {KEPT, EMPTY}
     assert KEPT in fates.values()
     assert "1 a page rather than a line" in outcome.stdout
-    assert all(sample.text.strip() for sample in read_back(out))
+    texts = {row["id"]: row["text"] for row in rows(out, "guesses.tsv")}
+    names = {row["name"]: row["id"] for row in rows(out, "names.tsv")}
+    images = {reading.name: image for source in find_sources([str(folder)])[0] for reading, image in open_lines(source)}
+    assert len(read_back(out)) == list(fates.values()).count(KEPT)
+    for sample in read_back(out):
+        id = names[sample.id.rpartition("/")[2]]
+        assert sample.text == texts[id] != ""
+        assert np.array_equal(sample.image, images[id])
 
 
+@pytest.mark.parametrize("empty", ["error", "skip"])
 def test_lines_without_text_of_a_page_reader_are_no_error(
-    htr: Callable[..., Outcome], best: Path, tmp_path: Path, write_page: Callable[..., Path]
+    htr: Callable[..., Outcome], best: Path, tmp_path: Path, write_page: Callable[..., Path], empty: str
 ) -> None:
     write_page(tmp_path / "pages", ["", "", ""])
     given = ["data=page_xml", f"data.root={tmp_path / 'pages'}", "data.reader.splits=null"]
+    given.append(f"data.reader.empty={empty}")
     outcome = htr("pseudo-label", best, *given, "--least", 0, "--out", tmp_path / "out")
     assert outcome.code == 0, outcome.stderr
     assert outcome.stdout.startswith("3 unlabelled lines: ")

@@ -121,11 +121,11 @@ def data(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[str], tupl
     return fill
 
 
-def _folder(root: Path) -> None:
-    (root / "lines").mkdir()
+def _folder(root: Path, name: str = "lines") -> None:
+    (root / name).mkdir(parents=True)
     for number in range(6):
-        _page(root / "lines", f"line{number}").unlink()
-        (root / "lines" / f"line{number}.gt.txt").write_text("mimi")
+        _page(root / name, f"line{number}").unlink()
+        (root / name / f"line{number}.gt.txt").write_text("mimi")
 
 
 def _hub(root: Path) -> None:
@@ -201,6 +201,8 @@ def test_htr(
     shutil.copy(line_image, tmp_path / "pages" / "line.png")
     _page(tmp_path, "page")
     _page(tmp_path / "pages", "page")
+    if "replay.root=guessed/" in words:
+        _folder(tmp_path / "guessed", "train")
     if "a.ckpt" in words:
         best = request.getfixturevalue("best")
         for name in ("a.ckpt", "b.ckpt"):

@@ -82,6 +82,7 @@ def test_every_word_read_is_of_the_lexicon(
     texts = [json.loads(line)["hypothesis"] for line in (tmp_path / "predictions.jsonl").read_text().splitlines()]
     letters = "".join(c if c.isalpha() else " " for c in " ".join(texts))
     assert set(letters.split()) <= words
+    assert letters.split()
 
 
 @pytest.fixture(scope="module")
@@ -139,9 +140,11 @@ def test_a_model_of_a_file_and_of_an_arpa_file_is_used(best: Path, tmp_path: Pat
     out = tmp_path / "a.ckpt"
     outcome = htr("tune-decoder", best, "--text", text, "--order", 2, "--out", out)
     assert "order 2, from 2 lines, 15 characters" in outcome.stdout, outcome.stderr
-    NGram.estimate(["the cat", "sat down"], 2).write_arpa(tmp_path / "x.arpa")
+    NGram.estimate(["the cat", "sat down"], 2).write_arpa(tmp_path / "x.arpa", "|")
     other = tmp_path / "b.ckpt"
-    assert htr("tune-decoder", best, "--arpa", tmp_path / "x.arpa", "--out", other).code == 0
+    outcome = htr("tune-decoder", best, "--arpa", tmp_path / "x.arpa", "--space", "|", "--out", other)
+    assert outcome.code == 0, outcome.stderr
+    assert checkpoint.load(other).language.ngram.symbols == checkpoint.load(out).language.ngram.symbols
     a, b = (checkpoint.load(path).decoder for path in (out, other))
     assert isinstance(a, PrefixBeam)
     assert (a.alpha, a.beta) == (b.alpha, b.beta)

@@ -127,15 +127,22 @@ def pseudo_label(
     empty_folder(out)  # before the work, not after it
     recognizer = load(checkpoint, device)
     known = data_for(recognizer, labelled) if labelled else None
-    for name in SPLITS if known is not None else ():
-        known.lines(name)  # opened before the work, too
+    if known is not None:
+        verb.as_scanned(known)
+        for name in SPLITS:
+            known.lines(name)  # opened before the work, too
+    skipped = ""
     if all(named):
-        unlabelled = verb.lines_of_data(data_for(recognizer, lines), list(dict.fromkeys(split or ["train"])))
+        data, names = data_for(recognizer, lines), list(dict.fromkeys(split or ["train"]))
+        unlabelled = verb.lines_of_data(data, names)
+        skipped = "".join(_tell(data.lines(name).reader) for name in names)
     else:
         sources, faults = find_sources(lines)
         if faults:
             raise InputError(faults[0])
         unlabelled = verb.lines_of_files(sources)
+        if known is not None:
+            print("note: files are not compared with the labelled lines; name none of their pages", file=sys.stderr)
     with progress_bar("reading", unlabelled.count) as progress:
         found = unlabelled.guesses(recognizer, partial(progress.advance, progress.task_ids[0]))
     for guess in found:
@@ -146,7 +153,7 @@ def pseudo_label(
     with progress_bar("writing", None) as progress:
         counts = verb.write(unlabelled, guesses, to, out, about, known, partial(progress.advance, progress.task_ids[0]))
     told = ", ".join(f"{count} {fate}" for fate, count in sorted(counts.items(), key=lambda item: item[0] != verb.KEPT))
-    print(f"{len(guesses)} unlabelled lines: {told} -> {out}")
+    print(f"{len(guesses)} unlabelled lines: {told}{skipped} -> {out}")
     if known is not None:
         print("beside them, labelled: " + ", ".join(f"{len(known.lines(name))} {name}" for name in SPLITS))
 

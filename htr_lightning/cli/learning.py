@@ -79,6 +79,7 @@ def tune_decoder(
         typer.Option(help="File with a line of text a line, more than once for several; train: the training texts"),
     ] = None,
     arpa: Annotated[Path | None, typer.Option(help="Character n-gram model to read; right-to-left as seen")] = None,
+    space: Annotated[str, typer.Option(help="What stands for the space in the file of --arpa")] = "<space>",
     lexicon: Annotated[str | None, typer.Option(help="Read only words of this file, one a line, or of train")] = None,
     order: Annotated[int, typer.Option(help="Of the character n-grams that are estimated")] = 6,
     out: Annotated[Path | None, typer.Option(help="The new checkpoint (default: CHECKPOINT-lm.ckpt)")] = None,
@@ -107,7 +108,7 @@ def tune_decoder(
     texts: list[str] = []
     for name in names:
         texts += train if name == tune.TRAIN else tune.read_lines(Path(name), recognizer)
-    language, notes = tune.make_language(recognizer, texts, order, arpa, lexicon, train)
+    language, notes = tune.make_language(recognizer, texts, order, arpa, lexicon, train, space)
     print(*notes, sep="\n")
     lines = describe(data, "val")
     with progress_bar("tuning", None) as progress:

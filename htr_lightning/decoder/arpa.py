@@ -152,7 +152,7 @@ class _Section:
 
     def _name(self, number: int, symbol: str, names: dict[str, int]) -> None:
         if len(symbol) > 1 and symbol not in SPECIALS and symbol != self.space:
-            reason = f"is no single character, nor {self.space}, by which the space goes (see the argument space)"
+            reason = f"is no single character, nor {self.space}, by which the space goes; give what does by --space"
             fail(self.path, number, f"'{symbol[:40]}' {reason}")
         if symbol in names:
             fail(self.path, number, f"'{symbol}' stands here for the second time")

@@ -11,7 +11,8 @@ from numpy import ndarray
 from torch import Tensor
 
 from htr_lightning.data.batch import Batch, collate
-from htr_lightning.data.preprocess import Preprocess
+from htr_lightning.data.image import shrink_to_height
+from htr_lightning.data.preprocess import MIN_SIDE, Preprocess
 from htr_lightning.decoder.ctc import Hypothesis
 from htr_lightning.errors import InputError
 from htr_lightning.metrics.calibration import Scale
@@ -95,7 +96,8 @@ class Recognizer(Learner, ABC):
     """A network with its codec, normaliser and preprocessing; subclasses give the loss and the reading.
 
     Reading is always done in float32, whatever the training precision, and a line's text does not depend on the batch
-    it is in: validation, test, `htr evaluate` and `htr transcribe` give the same text.
+    it is in: validation, test, `htr evaluate` and `htr transcribe` give the same text, the last two of scans, too, that
+    were reduced beforehand in training.
 
     Args:
         alphabet: the characters it can read.
@@ -183,9 +185,21 @@ class Recognizer(Learner, ABC):
         Raises:
             ValueError: an image is too small or too wide to be a line.
         """
-        ink = [self.preprocess(image) for image in images]
+        ink = [self.preprocess(self._as_learned(image)) for image in images]
         batch = collate([""] * len(ink), ink, [""] * len(ink), [""] * len(ink))
         return batch.images.to(self.device), batch.widths.to(self.device)
+
+    @property
+    def max_height(self) -> int | None:
+        """Rows to which the reader that it learned from reduced higher lines, where it did; see `PageXml`."""
+        reader = self.card.get("training", {}).get("data", {}).get("reader", {})
+        return reader.get("max_height") if reader.get("source", "forms") == "forms" else None  # else IAM's own images
+
+    def _as_learned(self, image: UInt8[ndarray, "H W"]) -> UInt8[ndarray, "h w"]:
+        if self.max_height is None:
+            return image
+        reduced = shrink_to_height(image, self.max_height)
+        return reduced if reduced.shape[1] >= MIN_SIDE else image
 
     def finished(self, read: Sequence[Transcription]) -> list[Transcription]:
         """What was decoded, with normalised texts and calibrated confidences."""
