@@ -25,6 +25,7 @@ from htr_lightning.model.base import Prediction, Recognizer, Transcriber, Transc
 from htr_lightning.model.ensemble import Rover, vote
 from htr_lightning.model.learner import Learner
 from htr_lightning.model.line import LineRecognizer
+from htr_lightning.transcribe import BATCH_COLUMNS, BATCH_LINES
 
 
 def conf_dir() -> Path:
@@ -79,6 +80,9 @@ def data_for(recognizer: Transcriber | Learner, overrides: Sequence[str] = ()) -
     settings |= {key: card["model"][key] for key in ("preprocess", "normalizer")} | {"alphabet": card["alphabet"]}
     settings.pop("augment", None)
     settings["keep"] = 0  # every line is read once
+    for key, many in (("max_lines", BATCH_LINES), ("max_columns", BATCH_COLUMNS)):
+        if not any(f"data.{key}=" in override for override in overrides):
+            settings[key] = many  # as transcribing does: no gradients are kept
     for target in checkpoint.targets(card["model"]):
         checkpoint.check_target(target, (), "the checkpoint's config")
     data: LineDataModule = instantiate(settings, _convert_="all")

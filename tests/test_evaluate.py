@@ -76,3 +76,15 @@ def test_lines_of_a_page_are_seen_as_its_reader_gave_them(
     assert sum(image.shape[0] > 64 for _, image in lines) > 5
     for (_, scan), sample in zip(lines, reader, strict=True):
         assert torch.equal(recognizer.stacked([scan])[0], recognizer.stacked([sample.image])[0])
+
+
+def test_other_pages_are_reduced_as_those_that_were_learned(trained: Recognizer) -> None:
+    trained.card["training"]["data"]["reader"]["max_height"] = 48
+    for more, rows in (([], 48), (["data.reader.max_height=70"], 70)):
+        assert data_for(trained, ["data=page_xml", "data.root=x", *more]).reader.keywords["max_height"] == rows
+
+
+def test_lines_are_read_in_batches_that_training_need_not_afford(trained: Recognizer) -> None:
+    assert trained.card["training"]["data"]["max_lines"] == 8
+    for more, lines in (([], 32), (["data=copiste"], 32), (["data.max_lines=5"], 5)):
+        assert data_for(trained, more).max_lines == lines

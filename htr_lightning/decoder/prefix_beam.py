@@ -91,10 +91,11 @@ class PrefixBeam:
         """See `n_best`."""
         beam = self._start(len(frames.counts))
         done, steps = [], []
-        for step in range(frames.gap.shape[1]):
+        looked_at = (frames.scores > -math.inf).sum(2).max(0, initial=1).tolist()  # labels, the likeliest first
+        for step, labels in enumerate(looked_at):
             lines = int((frames.counts > step).sum())
             done.append(Beam(*(part[lines:] for part in beam)))
-            beam, sources, gained = self._step(Beam(*(part[:lines] for part in beam)), frames, step)
+            beam, sources, gained = self._step(Beam(*(part[:lines] for part in beam)), frames, step, labels)
             steps.append((sources, gained))
         beam = Beam(*(np.concatenate(parts) for parts in zip(beam, *reversed(done), strict=True)))
         ctc = np.logaddexp(beam.blank, beam.label) + frames.tail[:, None]
@@ -123,10 +124,11 @@ class PrefixBeam:
         state = np.full(shape, self._first)
         return Beam(blank, label, np.zeros(shape), np.full(shape, BLANK), state, key, parent)
 
-    def _step(self, beam: Beam, frames: Frames, step: int) -> tuple[Beam, ndarray, ndarray]:
-        """The beam behind one more frame; of each prefix, which one it came from and the label it gained, or 0."""
+    def _step(self, beam: Beam, frames: Frames, step: int, count: int) -> tuple[Beam, ndarray, ndarray]:
+        """The beam behind one more frame, of which so many labels are looked at; of each prefix, which one it came from
+        and the label it gained, or 0."""
         lines, width = beam.blank.shape
-        labels, probs = frames.labels[:lines, step], frames.scores[:lines, step]
+        labels, probs = frames.labels[:lines, step, :count], frames.scores[:lines, step, :count]
         total = np.logaddexp(beam.blank, beam.label) + frames.gap[:lines, step, None]
         gap = frames.has_gap[:lines, step, None]
         blank, label = np.where(gap, total, beam.blank), np.where(gap, -math.inf, beam.label)
@@ -144,11 +146,11 @@ class PrefixBeam:
         stayed = total + frames.blank[:lines, step, None]
         scores = np.concatenate([np.logaddexp(stayed, kept) + beam.bonus, (grown + bonus).reshape(lines, -1)], axis=1)
         top = np.argpartition(-scores, width - 1, axis=1)[:, :width]
-        score = np.take_along_axis(scores, top, 1)
+        row = np.arange(lines)[:, None]
+        score = scores[row, top]
         alive = (score > score.max(1, keepdims=True) - self.cut) & (score > -math.inf)
         is_new = top >= width
         source, place = np.where(is_new, (top - width) // labels.shape[1], top), (top - width) % labels.shape[1]
-        row = np.arange(lines)[:, None]
         gained = np.where(is_new, labels[row, place], BLANK)
         key = beam.key[row, source]
         moved = Beam(
