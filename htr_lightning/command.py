@@ -51,6 +51,7 @@ def quiet() -> None:
         ".*is smaller than the logging interval.*",
         ".*does not have many workers.*",  # measured: one worker feeds two cores
         ".*Trying to infer the `batch_size`.*",
+        "Corrupt EXIF data.*",  # such files are told in one line, or read
     ):
         warnings.filterwarnings("ignore", message=message)
 
@@ -108,7 +109,8 @@ def _config_error(error: BaseException) -> str:
     if key := next((line.removeprefix("full_key: ") for line in lines if line.startswith("full_key: ")), None):
         message = f"{key}: {message}" if key not in message else message
     if "Could not override" in message or "not in struct" in str(error):
-        return f"{message.rstrip('.')}: there is no such key; `python train.py --cfg job` prints all keys"
+        hint = "`python train.py --cfg job` prints all keys, and a + before a key adds one"
+        return f"{message.rstrip('.')}: there is no such key, or none below it; {hint}"
     if message.startswith("LexerNoViableAlt"):
         return f"{message.partition(': ')[2]}: quote the value, as in 'data.root=\"FOLDER\"'"
     if "parsing override" in message:

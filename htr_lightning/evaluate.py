@@ -203,7 +203,7 @@ def load(path: str, device: str = "auto", greedy: bool = False, alternatives: in
     if alternatives:
         if not isinstance(getattr(recognizer, "decoder", None), PrefixBeam | Beam):
             remedy = (
-                "leave --greedy away, or give a checkpoint that htr tune-decoder wrote"
+                ("leave --greedy away, or " if greedy else "") + "give a checkpoint that htr tune-decoder wrote"
                 if isinstance(recognizer, LineRecognizer)
                 else "models of lines have several, with decoder=autoregressive_beam or after htr tune-decoder"
             )

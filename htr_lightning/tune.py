@@ -99,7 +99,7 @@ def make_language(
     arpa: Path | None,
     lexicon: str | None,
     train: Sequence[str] = (),
-    space: str = "<space>",
+    space: str | None = None,
 ) -> tuple[Language, list[str]]:
     """A language model, and a lexicon where one is wanted, over texts as they stand in images; and notes on both.
 
@@ -110,13 +110,15 @@ def make_language(
         arpa: a model to read instead, of texts in visual order.
         lexicon: a file with a word a line, or "train" for the words of `train`; None for no lexicon.
         train: the training texts, where the lexicon is theirs.
-        space: what stands for the space in `arpa`.
+        space: what stands for the space in `arpa`; None: <space>, where it has one.
 
     Raises:
         InputError: a file cannot be used.
     """
     seen = [visual(text, recognizer.direction) for text in texts]
-    ngram = NGram.estimate(seen, order) if arpa is None else NGram.read_arpa(arpa, space)
+    ngram = NGram.estimate(seen, order) if arpa is None else NGram.read_arpa(arpa, space or "<space>")
+    if space is not None and " " not in ngram.symbols:
+        raise InputError(f"{arpa}: has no '{space}'; give what stands for the space in it by --space")
     source = f"{arpa}" if arpa else f"{len(texts)} lines, {sum(map(len, texts))} characters"
     notes = [f"language model: order {ngram.order}, from {source}"]
     known = set(recognizer.codec.alphabet)

@@ -89,7 +89,7 @@ def test_files_without_any_text_are_read_and_what_cannot_be_read_is_counted(
     htr: Callable[..., Outcome], best: Path, tmp_path: Path, line_image: Path, write_page: Callable[..., Path]
 ) -> None:
     folder = tmp_path / "scans"
-    write_page(folder, ["", ""])  # two lines, no text
+    write_page(folder, ["", "\u6f22"])  # of two lines one has a text, in letters that are not read
     line_image.rename(folder / "line.png")
     (folder / "broken.png").write_bytes(b"no image")
     cv2.imwrite(str(folder / "sheet.png"), np.full((1200, 900), 255, np.uint8))
@@ -102,6 +102,7 @@ def test_files_without_any_text_are_read_and_what_cannot_be_read_is_counted(
     assert {fates["line.png"], fates["page.xml#l0"]} <= {KEPT, EMPTY}
     assert KEPT in fates.values()
     assert "1 a page rather than a line" in outcome.stdout
+    assert "note: 1 of the lines have a text, which is not looked at" in outcome.stderr
     texts = {row["id"]: row["text"] for row in rows(out, "guesses.tsv")}
     names = {row["name"]: row["id"] for row in rows(out, "names.tsv")}
     images = {reading.name: image for source in find_sources([str(folder)])[0] for reading, image in open_lines(source)}

@@ -12,6 +12,7 @@ from conftest import SMALL, Outcome, run_train
 from hydra.core.config_store import ConfigStore
 
 from htr_lightning import checkpoint
+from htr_lightning.decoder.ngram import NGram
 from htr_lightning.decoder.prefix_beam import PrefixBeam
 from htr_lightning.errors import InputError
 from htr_lightning.fine_tune import offer
@@ -133,8 +134,6 @@ def test_tuning_again_finds_the_same(best: Path, tuned: tuple[Path, str], tmp_pa
 
 
 def test_a_model_of_a_file_and_of_an_arpa_file_is_used(best: Path, tmp_path: Path, htr) -> None:
-    from htr_lightning.decoder.ngram import NGram
-
     text = tmp_path / "text.txt"
     text.write_text("the cat\n\n  sat  down \n", encoding="utf-8")
     out = tmp_path / "a.ckpt"
@@ -168,6 +167,9 @@ def test_what_cannot_be_used_is_refused_in_a_line(best: Path, tmp_path: Path, ht
     refused(htr("tune-decoder", best, *out, "--text", binary), "binary.txt", "UTF-8")
     refused(htr("tune-decoder", best, *out, "--lexicon", foreign), "foreign.txt", "no word")
     refused(htr("tune-decoder", best, *out, "--order", 0), "--order 0")
+    refused(htr("tune-decoder", best, *out, "--space", "_"), "--space _", "--arpa")
+    NGram.estimate(["ab"], 2).write_arpa(tmp_path / "x.arpa")
+    refused(htr("tune-decoder", best, *out, "--arpa", tmp_path / "x.arpa", "--space", "_"), "x.arpa: has no '_'")
     refused(htr("tune-decoder", best, *out, "--text", empty, "--arpa", "x"), "--arpa and --text")
     refused(htr("tune-decoder", best, *out, "decoder.alpha=1"), "decoder.alpha=1")
     refused(htr("tune-decoder", best, *out, "decoder.widht=1"), "decoder.widht")

@@ -141,6 +141,8 @@ def pseudo_label(
         if faults:
             raise InputError(faults[0])
         unlabelled = verb.lines_of_files(sources)
+        if texts := sum(bool(line.text.strip()) for source in sources if source.page for line in source.page.lines):
+            print(f"note: {texts} of the lines have a text, which is not looked at", file=sys.stderr)
         if known is not None:
             print("note: files are not compared with the labelled lines; name none of their pages", file=sys.stderr)
     with progress_bar("reading", unlabelled.count) as progress:

@@ -79,7 +79,9 @@ def tune_decoder(
         typer.Option(help="File with a line of text a line, more than once for several; train: the training texts"),
     ] = None,
     arpa: Annotated[Path | None, typer.Option(help="Character n-gram model to read; right-to-left as seen")] = None,
-    space: Annotated[str, typer.Option(help="What stands for the space in the file of --arpa")] = "<space>",
+    space: Annotated[
+        str | None, typer.Option(help="What stands for the space in the file of --arpa (default: <space>)")
+    ] = None,
     lexicon: Annotated[str | None, typer.Option(help="Read only words of this file, one a line, or of train")] = None,
     order: Annotated[int, typer.Option(help="Of the character n-grams that are estimated")] = 6,
     out: Annotated[Path | None, typer.Option(help="The new checkpoint (default: CHECKPOINT-lm.ckpt)")] = None,
@@ -97,6 +99,8 @@ def tune_decoder(
         raise InputError(f"--order {order}: an n-gram model has an order of 1 or more; 6 suits characters")
     if arpa is not None and text:
         raise InputError("--arpa and --text together: a model is read or estimated; give one of them")
+    if space is not None and arpa is None:
+        raise InputError(f"--space {space}: is for the file of --arpa; name that as well, or leave it away")
     out = out or Path(checkpoint).with_name(f"{Path(checkpoint).stem}-lm.ckpt")
     recognizer = tune.line_recognizer(load(checkpoint, device), checkpoint)
     check_writable(out)  # before the work, not after it
