@@ -21,7 +21,7 @@ from htr_lightning.decoder.prefix_beam import PrefixBeam
 from htr_lightning.errors import InputError
 from htr_lightning.metrics.calibration import Scale, calibration_error, character_trials, checked_scale, line_trial
 from htr_lightning.metrics.edits import EditCounts, EditTotals
-from htr_lightning.model.base import Prediction, Recognizer, Transcriber, Transcription
+from htr_lightning.model.base import Prediction, Recognizer, Transcriber, Transcription, learned_height
 from htr_lightning.model.ensemble import Rover, vote
 from htr_lightning.model.learner import Learner
 from htr_lightning.model.line import LineRecognizer
@@ -70,9 +70,9 @@ def data_for(recognizer: Transcriber | Learner, overrides: Sequence[str] = ()) -
     settings = OmegaConf.to_container(config.data, resolve=True)
     assert isinstance(settings, dict)
     settings.pop("replay", None)  # what training mixed in is no part of a split
-    height = card.get("training", {}).get("data", {}).get("reader", {}).get("max_height")
-    if named and height is not None and not any("max_height=" in override for override in overrides):
-        settings["reader"] |= {"max_height": height} if "max_height" in settings["reader"] else {}  # reduced only once
+    height = learned_height(card) if named and not any("max_height=" in override for override in overrides) else None
+    if height is not None and "max_height" in settings["reader"]:
+        settings["reader"]["max_height"] = height  # reduced only once
     if not named:
         settings["reader"].pop("fetch", None)  # what a checkpoint names is not downloaded; give data=NAME or data.root
         for target in checkpoint.targets(settings):

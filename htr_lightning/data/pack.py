@@ -27,8 +27,8 @@ import numpy as np
 from jaxtyping import Int64, UInt8
 from numpy import ndarray
 
-from htr_lightning.data.image import MAX_SIDE, shrink_to_height
-from htr_lightning.data.preprocess import MIN_SIDE, FitHeight, Preprocess
+from htr_lightning.data.image import MAX_SIDE
+from htr_lightning.data.preprocess import FitHeight, Preprocess, reduced
 from htr_lightning.data.sample import Reader, Sample, Skipped
 from htr_lightning.errors import InputError
 
@@ -266,8 +266,7 @@ def _reduce(sample: Sample, height: int | None) -> UInt8[ndarray, "_ _"]:
     rows, columns = sample.image.shape
     if not 0 < min(rows, columns) <= max(rows, columns) <= MAX_SIDE:
         raise InputError(f"{sample.id}: {columns} x {rows} pixels are no line; mend it or take it out of the data")
-    small = sample.image if height is None else shrink_to_height(sample.image, height)
-    return small if small.shape[1] >= MIN_SIDE else sample.image
+    return reduced(sample.image, height)
 
 
 def _area(line: list) -> int:

@@ -10,12 +10,18 @@ from numpy import ndarray
 from torch import Tensor
 
 from htr_lightning.data.hand import measure
-from htr_lightning.data.image import LEVELS, dark_on_light, histogram, light_on_dark
+from htr_lightning.data.image import LEVELS, dark_on_light, histogram, light_on_dark, shrink_to_height
 from htr_lightning.errors import InputError
 
 MIN_SIDE = 3  # pixels; nothing smaller holds a character
 INK = (255 - np.arange(256)).astype(np.float32) / 255  # of a grey level
 MIN_CONTRAST = 32  # grey levels between paper and ink; less is noise and is not stretched
+
+
+def reduced(image: UInt8[ndarray, "H W"], height: int | None) -> UInt8[ndarray, "h w"]:
+    """The image at most so many rows high, None: as it is; one that would become too narrow to be read stays, too."""
+    small = image if height is None else shrink_to_height(image, height)
+    return small if small.shape[1] >= MIN_SIDE else image
 
 
 @runtime_checkable

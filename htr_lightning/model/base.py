@@ -11,8 +11,7 @@ from numpy import ndarray
 from torch import Tensor
 
 from htr_lightning.data.batch import Batch, collate
-from htr_lightning.data.image import shrink_to_height
-from htr_lightning.data.preprocess import MIN_SIDE, Preprocess
+from htr_lightning.data.preprocess import Preprocess, reduced
 from htr_lightning.decoder.ctc import Hypothesis
 from htr_lightning.errors import InputError
 from htr_lightning.metrics.calibration import Scale
@@ -69,6 +68,12 @@ def readings(
         return [Transcription(*read(one)) for one in decoder(*given)]
     several = [[(*read(one), one.score) for one in some] for some in decoder.n_best(*given, alternatives)]
     return [best_of(Alternative(normalizer(text), *rest) for text, *rest in some) for some in several]
+
+
+def learned_height(card: dict[str, Any]) -> int | None:
+    """Rows to which the reader of a checkpoint's training reduced higher lines, where it did; see `PageXml`."""
+    reader = card.get("training", {}).get("data", {}).get("reader", {})
+    return reader.get("max_height") if reader.get("source", "forms") == "forms" else None  # else IAM's own images
 
 
 class Prediction(NamedTuple):
@@ -185,21 +190,9 @@ class Recognizer(Learner, ABC):
         Raises:
             ValueError: an image is too small or too wide to be a line.
         """
-        ink = [self.preprocess(self._as_learned(image)) for image in images]
+        ink = [self.preprocess(reduced(image, learned_height(self.card))) for image in images]
         batch = collate([""] * len(ink), ink, [""] * len(ink), [""] * len(ink))
         return batch.images.to(self.device), batch.widths.to(self.device)
-
-    @property
-    def max_height(self) -> int | None:
-        """Rows to which the reader that it learned from reduced higher lines, where it did; see `PageXml`."""
-        reader = self.card.get("training", {}).get("data", {}).get("reader", {})
-        return reader.get("max_height") if reader.get("source", "forms") == "forms" else None  # else IAM's own images
-
-    def _as_learned(self, image: UInt8[ndarray, "H W"]) -> UInt8[ndarray, "h w"]:
-        if self.max_height is None:
-            return image
-        reduced = shrink_to_height(image, self.max_height)
-        return reduced if reduced.shape[1] >= MIN_SIDE else image
 
     def finished(self, read: Sequence[Transcription]) -> list[Transcription]:
         """What was decoded, with normalised texts and calibrated confidences."""

@@ -14,7 +14,7 @@ from htr_lightning.data.preprocess import Preprocess
 from htr_lightning.decoder.rover import Ballot, rover
 from htr_lightning.errors import InputError
 from htr_lightning.metrics.calibration import Scale
-from htr_lightning.model.base import Recognizer, Transcriber, Transcription, finished
+from htr_lightning.model.base import Recognizer, Transcriber, Transcription, finished, learned_height
 from htr_lightning.model.classifier import Classifier
 from htr_lightning.model.ctc import CTCRecognizer
 from htr_lightning.net.average import Average
@@ -97,8 +97,9 @@ def difference(members: Sequence[Recognizer], names: Sequence[str]) -> str | Non
             return f"{name}: is a {type(member).__name__}, which has no frames"
         if type(member) is not type(first):
             return f"{name}: is a {type(member).__name__}, {names[0]} a {type(first).__name__}"
-        if member.max_height != first.max_height:
-            return f"{name}: data.reader.max_height is {member.max_height}, that of {names[0]} is {first.max_height}"
+        rows, wanted = learned_height(member.card), learned_height(first.card)
+        if rows != wanted:
+            return f"{name}: data.reader.max_height is {rows}, that of {names[0]} is {wanted}"
         own, others = _settings(member.preprocess), _settings(first.preprocess)
         if key := next((key for key in [*own, *others] if own.get(key) != others.get(key)), None):
             return f"{name}: model.preprocess.{key} is {own.get(key)}, that of {names[0]} is {others.get(key)}"
