@@ -122,6 +122,21 @@ class Learner(LightningModule, ABC):
             )
         return {"optimizer": optimizer, "lr_scheduler": described}
 
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Lightning refuses to clip for a fused optimizer, whose gradients are still scaled where half precision scales
+        them: so is the bound here."""
+        if not gradient_clip_val or not getattr(optimizer, "_step_supports_amp_scaling", False):
+            return super().configure_gradient_clipping(optimizer, gradient_clip_val, gradient_clip_algorithm)
+        scaler = getattr(self.trainer.precision_plugin, "scaler", None)
+        bound = gradient_clip_val * (scaler.get_scale() if scaler else 1.0)
+        clip = nn.utils.clip_grad_value_ if gradient_clip_algorithm == "value" else nn.utils.clip_grad_norm_
+        clip([weight for group in optimizer.param_groups for weight in group["params"]], bound)
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["htr"] = {**self.card, "metrics": self.metrics}
         if self.parts:

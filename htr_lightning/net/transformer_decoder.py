@@ -6,9 +6,8 @@ from typing import NamedTuple, cast
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from torch.nn import functional
 
-from htr_lightning.net.attention import CrossAttention, SelfAttention
+from htr_lightning.net.attention import CrossAttention, SelfAttention, attend
 
 
 def sinusoids(places: Int[Tensor, " T"], width: int) -> Float[Tensor, "T D"]:
@@ -44,7 +43,7 @@ class DecoderBlock(nn.Module):
         """One token more, whose predecessors' keys and values stand in the cache."""
         query, key, value = self.own.project(self.norms[0](x))
         keys, values = torch.cat([cache.keys, key], 2), torch.cat([cache.values, value], 2)
-        x = x + self.own.merge(functional.scaled_dot_product_attention(query, keys, values))
+        x = x + self.own.merge(attend(query, keys, values))
         x = x + self.cross(self.norms[1](x), cache.memory_keys, cache.memory_values, bias)
         return x + self.mlp(self.norms[2](x)), cache._replace(keys=keys, values=values)
 
