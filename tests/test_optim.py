@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -20,6 +21,7 @@ from htr_lightning.data.batch import Batch
 from htr_lightning.errors import InputError
 from htr_lightning.evaluate import data_for, evaluate
 from htr_lightning.model.base import Recognizer
+from htr_lightning.model.learner import Learner
 from htr_lightning.optim import EMA, SAM, OneCycle
 
 
@@ -97,6 +99,42 @@ def test_a_schedule_moves_the_learning_rate_of_sams_base() -> None:
     expected = OneCycle(SGD(module.parameters(), lr=0.1), lambda: 0).factor(11 / 20) * 0.1
     assert base.param_groups[0]["lr"] == pytest.approx(expected)
     assert trainer.global_step == 11
+
+
+class Clipped(Regression):
+    """With the clipping of every learner, and the gradients that come of it."""
+
+    configure_gradient_clipping = Learner.configure_gradient_clipping
+
+    def on_before_zero_grad(self, optimizer: torch.optim.Optimizer) -> None:
+        self.norm = nn.utils.get_total_norm([p.grad for p in self.parameters() if p.grad is not None])
+
+
+@pytest.mark.parametrize("algorithm", ["norm", "value"])
+def test_a_fused_step_clips_and_learns_as_a_plain_one(algorithm: str) -> None:
+    """Lightning itself refuses to clip for it in mixed precision."""
+    fused, plain, free = (Clipped(partial(AdamW, lr=0.1, fused=kind)) for kind in (True, False, True))
+    for module, bound in ((fused, 0.02), (plain, 0.02), (free, 0.0)):
+        fit(module, 5, gradient_clip_val=bound, gradient_clip_algorithm=algorithm, precision="bf16-mixed")
+    for one, other in zip(fused.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-5)
+    assert fused.norm < free.norm / 3
+    if algorithm == "norm":
+        assert fused.norm == pytest.approx(0.02, rel=1e-4)
+
+
+@pytest.mark.parametrize(("algorithm", "expected"), [("norm", 4.0), ("value", 4.0)])
+def test_the_bound_of_gradients_that_are_still_scaled_is_scaled_too(algorithm: str, expected: float) -> None:
+    module = Clipped(partial(AdamW, lr=0.1, fused=True))
+    optimizer = AdamW(module.net[2].parameters(), lr=0.1, fused=True)
+    for weight in module.net[2].parameters():
+        weight.grad = torch.full_like(weight, 30.0)
+    scaler = SimpleNamespace(get_scale=lambda: 8.0)
+    module._trainer = SimpleNamespace(precision_plugin=SimpleNamespace(scaler=scaler))
+    module.configure_gradient_clipping(optimizer, 0.5, algorithm)
+    gradients = torch.cat([weight.grad.flatten() for weight in module.net[2].parameters()])
+    found = gradients.norm() if algorithm == "norm" else gradients.max()
+    assert float(found) == pytest.approx(expected, rel=1e-4)
 
 
 def test_sam_clips_the_gradient_that_it_steps_by() -> None:

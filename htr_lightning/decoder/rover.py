@@ -11,22 +11,25 @@ NONE = ""  # where a reading has no character
 
 
 class Ballot(NamedTuple):
-    """One reading; its confidence is a probability per character."""
+    """One reading; its confidence is a probability per character, or its share of it among a voter's."""
 
     text: str
     confidence: float
 
 
-def rover(ballots: Sequence[Ballot]) -> Ballot:
+def rover(ballots: Sequence[Ballot], voters: int | None = None) -> Ballot:
     """The reading that most of the confidence is for (Fiscus, 1997, "A post-processing system to yield reduced word
     error rates: Recognizer Output Voting Error Reduction (ROVER)"), over characters in place of words.
 
     In every slot of the alignment each reading gives its character, or none, its confidence; the largest sum wins, and
-    its mean over all readings is its probability. So equal readings are left as they are. The order of the readings
-    does not matter; of equal sums the one with the most confident reading wins.
+    its mean over all voters is its probability. So equal readings are left as they are. The order of the readings
+    does not matter; of equal sums the one with the most confident reading wins. Where voters give several readings by
+    their posteriors, this is confusion network combination (Evermann and Woodland, 2000, "Posterior probability
+    decoding, confidence estimation and system combination").
 
     Args:
         ballots: at least one.
+        voters: whose readings they are; None: each has one.
     """
     ballots = sorted(ballots, key=lambda ballot: (-ballot.confidence, ballot.text))
     slots = align([ballot.text for ballot in ballots])
@@ -36,7 +39,7 @@ def rover(ballots: Sequence[Ballot]) -> Ballot:
         for ballot, character in zip(ballots, slot, strict=True):
             sums[character] += ballot.confidence
         best = max(sums, key=lambda character: sums[character])
-        probability = min(1.0, sums[best] / len(ballots))
+        probability = min(1.0, sums[best] / (voters or len(ballots)))
         log_prob += math.log(probability) if probability else -math.inf
         text += best
     return Ballot(text, math.exp(log_prob / max(1, len(text))))

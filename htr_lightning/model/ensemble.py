@@ -11,6 +11,8 @@ from jaxtyping import UInt8
 from numpy import ndarray
 
 from htr_lightning.data.preprocess import Preprocess
+from htr_lightning.decoder.ctc import Greedy
+from htr_lightning.decoder.prefix_beam import PrefixBeam
 from htr_lightning.decoder.rover import Ballot, rover
 from htr_lightning.errors import InputError
 from htr_lightning.metrics.calibration import Scale
@@ -21,11 +23,16 @@ from htr_lightning.net.average import Average
 from htr_lightning.net.view import View
 
 WAYS = ("auto", "frames", "rover")
+READINGS = 8  # of a line by each voter
 PROBE = (40, 97, 202, 403)  # columns of blank lines on which frames are counted
 
 
 class Rover:
     """Recognizers of any kind that read every view of a line; their readings are voted by `decoder.rover`.
+
+    A member has as much of a vote as it is confident. Where its decoder gives several readings it divides the vote
+    among them by their posteriors, so that the others decide where it is unsure; CTC models that read greedily are
+    given a beam for it.
 
     Args:
         members: in evaluation mode, on one device; the first one's normaliser and card are those of the vote.
@@ -33,7 +40,12 @@ class Rover:
     """
 
     def __init__(self, members: Sequence[Recognizer], views: int = 1) -> None:
-        self.members = list(members)
+        self.members = [copy.copy(member) for member in members]
+        for member in self.members:
+            if isinstance(member, CTCRecognizer) and isinstance(member.decoder, Greedy):
+                member.decoder = PrefixBeam(READINGS, labels=8, threshold=1e-3, cut=10.0)
+            if hasattr(getattr(member, "decoder", None), "n_best"):
+                member.alternatives = READINGS
         self.views = [View(number) for number in range(views)]
         self.card: dict[str, Any] = members[0].card
         self.preprocess: Preprocess = members[0].preprocess
@@ -51,8 +63,21 @@ class Rover:
                 with member.exact():
                     read = member.finished(member.transcribe(view(batch, widths), widths))
                 for line, one in zip(ballots, read, strict=True):
-                    line.append(Ballot(self.normalizer(one.text), one.confidence))  # characters of one form
-        return [finished(Transcription(*rover(line)), self.normalizer, self.calibration) for line in ballots]
+                    line += [Ballot(self.normalizer(text), share) for text, share in shares(one)]  # of one Unicode form
+        voters = len(self.members) * len(self.views)
+        return [finished(Transcription(*rover(line, voters)), self.normalizer, self.calibration) for line in ballots]
+
+
+def shares(read: Transcription) -> list[tuple[str, float]]:
+    """The readings of a line and how much of a vote each has: its posterior among them, times the best's confidence."""
+    best = read.alternatives[0].score if read.alternatives else -math.inf
+    if best == -math.inf:
+        return [(read.text, read.confidence)]
+    weights = [math.exp(one.score - best) for one in read.alternatives]
+    return [
+        (one.text, read.confidence * weight / math.fsum(weights))
+        for one, weight in zip(read.alternatives, weights, strict=True)
+    ]
 
 
 def average(members: Sequence[Recognizer], views: int = 1) -> Recognizer:

@@ -131,7 +131,7 @@ class Learner(LightningModule, ABC):
         """Lightning refuses to clip for a fused optimizer, whose gradients are still scaled where half precision scales
         them: so is the bound here."""
         if not gradient_clip_val or not getattr(optimizer, "_step_supports_amp_scaling", False):
-            return super().configure_gradient_clipping(optimizer, gradient_clip_val, gradient_clip_algorithm)
+            return self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
         scaler = getattr(self.trainer.precision_plugin, "scaler", None)
         bound = gradient_clip_val * (scaler.get_scale() if scaler else 1.0)
         clip = nn.utils.clip_grad_value_ if gradient_clip_algorithm == "value" else nn.utils.clip_grad_norm_

@@ -101,6 +101,14 @@ def test_the_confidence_by_hand() -> None:
     assert voted.confidence == pytest.approx((0.75 * 0.75 * 0.45) ** 0.5)
 
 
+def test_shares_of_the_votes_by_hand() -> None:
+    """Two voters: b has 0.6 + 0.45 of two votes and a 0.4 + 0.55, though each of two readings says a."""
+    some = [Ballot("xb", 0.6), Ballot("xa", 0.4), Ballot("xa", 0.55), Ballot("xb", 0.45)]
+    voted = rover(some, voters=2)
+    assert voted.text == "xb"
+    assert voted.confidence == pytest.approx((1.0 * 0.525) ** 0.5)
+
+
 @given(texts, st.floats(0.01, 1), st.integers(1, 4))
 def test_equal_readings_are_left_as_they_are(text: str, confidence: float, count: int) -> None:
     voted = rover([Ballot(text, confidence)] * count)

@@ -1,5 +1,6 @@
 """What a vote of recognizers must keep, whichever way it is taken."""
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -13,10 +14,10 @@ from htr_lightning.decoder.ngram import NGram
 from htr_lightning.decoder.prefix_beam import PrefixBeam
 from htr_lightning.errors import InputError
 from htr_lightning.metrics.calibration import Scale
-from htr_lightning.model.base import Transcription
+from htr_lightning.model.base import Alternative, Transcription, best_of
 from htr_lightning.model.classifier import Classifier
 from htr_lightning.model.ctc import CTCRecognizer
-from htr_lightning.model.ensemble import Rover, average, difference, vote
+from htr_lightning.model.ensemble import Rover, average, difference, shares, vote
 from htr_lightning.net.mlp import MLP
 from htr_lightning.net.view import View
 from htr_lightning.text.normalize import Normalizer
@@ -47,14 +48,41 @@ def names(some: list) -> list[str]:
     return [f"{number}.ckpt" for number in range(len(some))]
 
 
-@WAYS
 @pytest.mark.parametrize("count", [2, 3])
-def test_equal_members_read_as_one_of_them(make_recognizer, way: str, count: int) -> None:
+def test_equal_members_read_as_one_of_them(make_recognizer, count: int) -> None:
     one = make_recognizer()
     one.calibration = Scale(1.5, -0.5)
-    alone, voted = one.read(LINES), vote([one] * count, names([one] * count), way).read(LINES)
+    alone, voted = one.read(LINES), vote([one] * count, names([one] * count), "frames").read(LINES)
     assert [read.text for read in voted] == [read.text for read in alone]
     assert [read.confidence for read in voted] == pytest.approx([read.confidence for read in alone], abs=1e-4)
+
+
+def test_a_rover_of_members_twice_is_that_of_each_once(members) -> None:
+    once, twice = (Rover(some).read(LINES) for some in (members, members * 2))
+    assert [read.text for read in once] == [read.text for read in twice]
+    assert [read.confidence for read in once] == pytest.approx([read.confidence for read in twice])
+    assert not any(member.alternatives for member in members)  # they are left as they were
+
+
+@pytest.mark.parametrize("sure", [0.3, 0.7])
+def test_a_member_divides_its_vote_by_posteriors(members, sure: float) -> None:
+    """Two of three are as sure of an a as of a b; the third decides, by how sure it is."""
+    posteriors = [{"a": 0.5, "b": 0.5}, {"b": 0.5, "a": 0.5}, {"a": sure, "b": 1 - sure}]
+    for member, given in zip(members, posteriors, strict=True):
+        several = [Alternative(text, 0.8, math.log(share) - 7) for text, share in given.items()]
+        several.sort(key=lambda one: -one.score)
+        member.finished = lambda read, several=several: [best_of(several)]
+        member.transcribe = lambda batch, widths: []
+    (voted,) = Rover(members).read(LINES[:1])
+    assert voted.text == ("a" if sure > 0.5 else "b")
+    assert voted.confidence == pytest.approx(0.8 * (1 + max(sure, 1 - sure)) / 3)
+
+
+def test_a_reading_alone_has_as_much_of_a_vote_as_it_is_sure() -> None:
+    assert shares(Transcription("a", 0.3)) == [("a", 0.3)]
+    several = [Alternative("a", 0.6, -1.0), Alternative("b", 0.5, -1.0 - math.log(3))]
+    assert shares(best_of(several)) == [("a", pytest.approx(0.45)), ("b", pytest.approx(0.15))]
+    assert shares(best_of([Alternative("", 0.0, -math.inf)])) == [("", 0.0)]
 
 
 @WAYS
