@@ -110,12 +110,20 @@ def read_run(folder: str | Path) -> Run:
 
 
 def by_recipe(runs: Sequence[Run]) -> dict[str, list[Run]]:
-    """Runs that differ in their seed alone, together; named by the overrides that other recipes do not have."""
+    """Runs that differ in their seed alone, together; named by the overrides that other recipes do not have, less those
+    that tell only where data lie, as long as names differ without them."""
     recipes: dict[tuple[str, ...], list[Run]] = {}
     for run in runs:
         recipes.setdefault(run.recipe, []).append(run)
     common = set.intersection(*map(set, recipes)) if recipes else set()
-    named = {recipe: " ".join(one for one in recipe if one not in common) for recipe in recipes}
+    told = {recipe: [one for one in recipe if one not in common] for recipe in recipes}
+    short = {
+        recipe: [one for one in some if not one.partition("=")[0].endswith(".root")] for recipe, some in told.items()
+    }
+    named = {
+        recipe: " ".join(short[recipe] if list(short.values()).count(short[recipe]) == 1 else told[recipe])
+        for recipe in recipes
+    }
     only = " ".join(sorted(common)) if len(recipes) == 1 else ""
     return {named[recipe] or only or "default": members for recipe, members in recipes.items()}
 

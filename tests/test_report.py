@@ -98,6 +98,16 @@ def test_runs_that_differ_in_their_seed_are_one_recipe(tmp_path: Path) -> None:
     assert list(report.by_recipe(report.find_runs(tmp_path / "more"))) == ["default"]
 
 
+def test_recipes_are_not_named_by_where_data_lie_unless_nothing_else_tells_them_apart(tmp_path: Path) -> None:
+    written(tmp_path / "0", ["data=x", "data.root=/a"])
+    written(tmp_path / "1", ["data=y", "data.root=/b", "replay.root=/c"])
+    assert list(report.by_recipe(report.find_runs(tmp_path))) == ["data=x", "data=y"]
+    written(tmp_path / "2", ["data=y", "data.root=/d"])
+    assert set(report.by_recipe(report.find_runs(tmp_path))) == {
+        "data=x", "data.root=/b data=y replay.root=/c", "data.root=/d data=y",
+    }  # fmt: skip
+
+
 def test_a_band_is_mean_and_sd_where_all_runs_have_the_figure(tmp_path: Path) -> None:
     written(tmp_path / "a", [], 0, {10: 0.8, 20: 0.5, 30: 0.4})
     written(tmp_path / "b", [], 1, {10: 0.6, 20: 0.3})

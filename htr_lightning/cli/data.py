@@ -97,8 +97,10 @@ def pseudo_label(
         list[str], typer.Argument(help="Line images, folders, globs, PAGE or ALTO files; or overrides: data=...")
     ],
     out: Annotated[Path, typer.Option(help="Folder to write into; it must be empty or new")],
-    least: Annotated[float | None, typer.Option(min=0, max=1, help="Confidence a line needs (default: 0.9)")] = None,
-    share: Annotated[float | None, typer.Option(min=0, max=1, help="Keep the surest of all lines, 0.5: half")] = None,
+    least: Annotated[float | None, typer.Option(min=0, max=1, help="Confidence a line needs")] = None,
+    share: Annotated[
+        float | None, typer.Option(min=0, max=1, help="Share of all lines to keep, the surest (default: 0.5)")
+    ] = None,
     labelled: Annotated[
         list[str] | None, typer.Option(help="Override, more than once for several: data to write beside, as it is")
     ] = None,
@@ -123,7 +125,7 @@ def pseudo_label(
     if split and not all(named):
         raise InputError(f"--split {split[0]}: files have no splits; leave it away, or name the data by data=...")
     if least is None and share is None:
-        least = 0.9
+        share = 0.5  # no confidence suits every checkpoint: of one with 21 % CER 17 of 4,630 lines reached 0.9
     empty_folder(out)  # before the work, not after it
     recognizer = load(checkpoint, device)
     known = data_for(recognizer, labelled) if labelled else None
