@@ -25,14 +25,13 @@ from htr_lightning.data.datamodule import LineDataModule
 from htr_lightning.data.document import Line, Page
 from htr_lightning.data.sample import Sample
 from htr_lightning.errors import InputError
-from htr_lightning.evaluate import compose_train
+from htr_lightning.evaluate import SCANNED, compose_train
 from htr_lightning.page_out import new_page
 from htr_lightning.replay import offer_replay
 from htr_lightning.transcribe import Reading, Source
 
 HUGGING_FACE = {"train": "train", "val": "validation", "test": "test"}
 NOT_IN_XML = re.compile("[^\t\n\r -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
-SCANNED = 100_000  # rows that no line has
 NAME_LENGTH = 60  # characters of a file name: 180 bytes in Chinese, of the 255 that file systems take
 GROUP = 256  # lines of a row group: what a reader of parquet decodes at once
 

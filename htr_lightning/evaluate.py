@@ -16,8 +16,6 @@ from htr_lightning.data.datamodule import LineDataModule
 from htr_lightning.data.pack import Pack
 from htr_lightning.data.sample import Sample
 from htr_lightning.data.sampler import LineBatches
-from htr_lightning.decoder.autoregressive import Beam
-from htr_lightning.decoder.prefix_beam import PrefixBeam
 from htr_lightning.errors import InputError
 from htr_lightning.metrics.calibration import Scale, calibration_error, character_trials, checked_scale, line_trial
 from htr_lightning.metrics.edits import EditCounts, EditTotals
@@ -26,6 +24,8 @@ from htr_lightning.model.ensemble import Rover, vote
 from htr_lightning.model.learner import Learner
 from htr_lightning.model.line import LineRecognizer
 from htr_lightning.transcribe import BATCH_COLUMNS, BATCH_LINES
+
+SCANNED = 100_000  # rows that no line has
 
 
 def conf_dir() -> Path:
@@ -70,9 +70,12 @@ def data_for(recognizer: Transcriber | Learner, overrides: Sequence[str] = ()) -
     settings = OmegaConf.to_container(config.data, resolve=True)
     assert isinstance(settings, dict)
     settings.pop("replay", None)  # what training mixed in is no part of a split
-    height = learned_height(card) if named and not any("max_height=" in override for override in overrides) else None
-    if height is not None and "max_height" in settings["reader"]:
-        settings["reader"]["max_height"] = height  # reduced only once
+    if "max_height" in settings["reader"] and not any("max_height=" in override for override in overrides):
+        members = recognizer.members if isinstance(recognizer, Rover) else [recognizer]
+        heights = {learned_height(member.card) for member in members}
+        height = heights.pop() if len(heights) == 1 else SCANNED  # else each member reduces for itself
+        if height is not None:
+            settings["reader"]["max_height"] = height  # reduced only once
     if not named:
         settings["reader"].pop("fetch", None)  # what a checkpoint names is not downloaded; give data=NAME or data.root
         for target in checkpoint.targets(settings):
@@ -201,7 +204,7 @@ def load(path: str, device: str = "auto", greedy: bool = False, alternatives: in
         if type(getattr(recognizer, "decoder", None)) is not type(before):
             recognizer.calibration = Scale()  # fitted on what the other decoder gave
     if alternatives:
-        if not isinstance(getattr(recognizer, "decoder", None), PrefixBeam | Beam):
+        if not hasattr(getattr(recognizer, "decoder", None), "n_best"):
             remedy = (
                 ("leave --greedy away, or " if greedy else "") + "give a checkpoint that htr tune-decoder wrote"
                 if isinstance(recognizer, LineRecognizer)
@@ -243,7 +246,7 @@ def load_all(
     members = [load(path, device, greedy, 0 if number else alternatives) for number, path in enumerate(paths)]
     recognizer: Transcriber = members[0]
     if len(members) > 1 or views > 1:
-        recognizer = vote(members, paths, way or "auto", views)
+        recognizer = vote(members, paths, way or "auto", views, several=not greedy)
     if alternatives and isinstance(recognizer, Rover):
         raise InputError("--n-best: a vote by rover has one reading a line; leave it away, or vote with --vote frames")
     if scale is not None:

@@ -8,6 +8,7 @@ arXiv:2206.03149).
 
 import csv
 import json
+import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
@@ -15,12 +16,12 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from htr_lightning.convert import FORMS, SCANNED, Row, file_name, rows_of
+from htr_lightning.convert import FORMS, Row, file_name, rows_of
 from htr_lightning.data.datamodule import LineDataModule
 from htr_lightning.data.sample import Sample
 from htr_lightning.data.split import SPLITS
 from htr_lightning.errors import InputError
-from htr_lightning.evaluate import evaluate
+from htr_lightning.evaluate import SCANNED, evaluate
 from htr_lightning.model.base import Recognizer
 from htr_lightning.transcribe import Source, open_lines, transcribe
 
@@ -112,7 +113,7 @@ def gate(guesses: Sequence[Guess], least: float | None, share: float | None) -> 
     asked = [index for index, guess in enumerate(guesses) if guess.fate == KEPT and guess.confidence >= (least or 0.0)]
     if share is not None:
         asked.sort(key=lambda index: (-guesses[index].confidence, guesses[index].id))
-        asked = asked[: round(share * len(guesses))]
+        asked = asked[: math.ceil(share * len(guesses))]
     kept = set(asked)
     return [
         guess if index in kept or guess.fate != KEPT else guess._replace(fate=UNSURE)
@@ -151,7 +152,7 @@ def write(
     if not counts[KEPT]:
         told = ", ".join(f"{count} {fate}" for fate, count in counts.items())
         surest = max((guess.confidence for guess in guesses), default=0.0)
-        raise InputError(f"no line is kept ({told}; the surest has {surest:.3f}); lower --least, or give --share")
+        raise InputError(f"no line is kept ({told}; the surest has {surest:.3f}); lower --least, or raise --share")
     taken: Counter[str] = Counter()
     beside: Iterable[Row] = ()
     if labelled is not None:

@@ -16,12 +16,14 @@ from htr_lightning.decoder.language import Language
 from htr_lightning.decoder.lexicon import Lexicon, words_of
 from htr_lightning.decoder.ngram import NGram
 from htr_lightning.decoder.prefix_beam import PrefixBeam
+from htr_lightning.decoder.rescoring import Rescoring
 from htr_lightning.errors import InputError
 from htr_lightning.evaluate import compose_train
 from htr_lightning.metrics.edits import EditCounts, EditTotals
 from htr_lightning.model.base import Recognizer
 from htr_lightning.model.ctc import CTCRecognizer
 from htr_lightning.model.line import LineRecognizer
+from htr_lightning.model.seq2seq import Seq2SeqRecognizer
 from htr_lightning.text.codec import name
 from htr_lightning.text.direction import visual
 
@@ -71,7 +73,9 @@ def beam_settings(overrides: Sequence[str], recognizer: LineRecognizer) -> dict[
     if isinstance(recognizer, CTCRecognizer):
         return checkpoint.plain(compose_train(["decoder=beam", *overrides]).decoder)
     longest = f"decoder.max_length={recognizer.decoder.max_length}"  # as it was trained
-    return checkpoint.plain(compose_train(["decoder=autoregressive_beam", longest, *overrides]).decoder)
+    has_heads = isinstance(recognizer, Seq2SeqRecognizer) and recognizer.ctc_weight > 0
+    kind = "rescoring" if has_heads else "autoregressive_beam"
+    return checkpoint.plain(compose_train([f"decoder={kind}", longest, *overrides]).decoder)
 
 
 def read_lines(path: Path, recognizer: Recognizer) -> list[str]:
@@ -200,13 +204,19 @@ def tune(
     return Tuning([*baselines, tried[best]], settings | {"alpha": best[0], "beta": best[1]})
 
 
-def look(beam: PrefixBeam | Beam, recognizer: LineRecognizer, output: Any) -> Any:
+def look(beam: PrefixBeam | Beam | Rescoring, recognizer: LineRecognizer, output: Any) -> Any:
     """What a beam needs of the network's output, whatever its weights: its likely labels, or, to write, its memory."""
+    if isinstance(beam, Rescoring):
+        assert isinstance(recognizer, Seq2SeqRecognizer)
+        log_probs, lengths, *judge = recognizer.judging(output)
+        return beam.beam.frames(log_probs, lengths), *judge
     return beam.frames(*recognizer.decoding(output)) if isinstance(beam, PrefixBeam) else output._replace(heads=[])
 
 
-def find(beam: PrefixBeam | Beam, recognizer: LineRecognizer, seen: Any) -> list[Hypothesis]:
+def find(beam: PrefixBeam | Beam | Rescoring, recognizer: LineRecognizer, seen: Any) -> list[Hypothesis]:
     """The best hypothesis of each line of what `look` gave."""
+    if isinstance(beam, Rescoring):
+        return [best[0] for best in beam.search(*seen, 1)]
     if isinstance(beam, PrefixBeam):
         return [best[0] for best in beam.search(seen, 1)]
     return beam(*recognizer.decoding(seen))

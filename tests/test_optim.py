@@ -12,6 +12,7 @@ import pytest
 import torch
 from conftest import SMALL, run_train
 from lightning import Callback, LightningModule, Trainer
+from lightning.pytorch.plugins import MixedPrecision
 from torch import Tensor, nn
 from torch.optim import SGD, AdamW
 from torch.utils.data import DataLoader
@@ -123,18 +124,29 @@ def test_a_fused_step_clips_and_learns_as_a_plain_one(algorithm: str) -> None:
         assert fused.norm == pytest.approx(0.02, rel=1e-4)
 
 
-@pytest.mark.parametrize(("algorithm", "expected"), [("norm", 4.0), ("value", 4.0)])
-def test_the_bound_of_gradients_that_are_still_scaled_is_scaled_too(algorithm: str, expected: float) -> None:
+def test_the_bound_of_gradients_that_are_still_scaled_is_scaled_too() -> None:
     module = Clipped(partial(AdamW, lr=0.1, fused=True))
     optimizer = AdamW(module.net[2].parameters(), lr=0.1, fused=True)
     for weight in module.net[2].parameters():
         weight.grad = torch.full_like(weight, 30.0)
-    scaler = SimpleNamespace(get_scale=lambda: 8.0)
-    module._trainer = SimpleNamespace(precision_plugin=SimpleNamespace(scaler=scaler))
-    module.configure_gradient_clipping(optimizer, 0.5, algorithm)
+    scaler = torch.amp.GradScaler("cpu", init_scale=8.0)
+    scaler.scale(torch.zeros(1))
+    module._trainer = SimpleNamespace(precision_plugin=MixedPrecision("16-mixed", "cpu", scaler))
+    module.configure_gradient_clipping(optimizer, 0.5, "norm")
     gradients = torch.cat([weight.grad.flatten() for weight in module.net[2].parameters()])
-    found = gradients.norm() if algorithm == "norm" else gradients.max()
-    assert float(found) == pytest.approx(expected, rel=1e-4)
+    assert float(gradients.norm()) == pytest.approx(0.5 * 8, rel=1e-4)
+    with pytest.raises(InputError, match=r"optimizer\.fused=false"):
+        module.configure_gradient_clipping(optimizer, 0.5, "value")
+
+
+def test_a_run_that_began_with_a_plain_step_goes_on_with_it() -> None:
+    """A scaler would hand its scale to a step that takes none."""
+    module = Clipped(partial(AdamW, lr=0.1, fused=True))
+    optimizer = AdamW(module.parameters(), lr=0.1, fused=True)
+    optimizer.load_state_dict(AdamW(module.parameters(), lr=0.1).state_dict())
+    module.optimizers = lambda use_pl_optimizer: optimizer
+    Learner.on_train_start(module)
+    assert not optimizer._step_supports_amp_scaling
 
 
 def test_sam_clips_the_gradient_that_it_steps_by() -> None:

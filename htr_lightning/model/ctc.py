@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from htr_lightning.data.batch import Batch
 from htr_lightning.decoder import autoregressive
 from htr_lightning.decoder.ctc import Greedy, Hypothesis
+from htr_lightning.decoder.rescoring import Rescoring
 from htr_lightning.errors import InputError
 from htr_lightning.model.line import LineRecognizer, ctc_loss, needed_frames
 
@@ -33,8 +34,10 @@ class CTCRecognizer(LineRecognizer):
         self, alphabet: Iterable[str], net: Callable[[int], nn.Module], decoder: Decoder, **others: Any
     ) -> None:
         super().__init__(alphabet, decoder, **others)
-        if isinstance(decoder, autoregressive.Greedy | autoregressive.Beam):
-            raise InputError("decoder: an autoregressive one is for models that write; use decoder=greedy or beam")
+        if isinstance(decoder, autoregressive.Greedy | autoregressive.Beam | Rescoring):
+            raise InputError(
+                "decoder: an autoregressive or rescoring one is for models that write; use decoder=greedy or beam"
+            )
         self.net = net(len(self.codec))
 
     def loss(self, batch: Batch) -> Float[Tensor, ""]:

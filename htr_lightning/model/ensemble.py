@@ -24,6 +24,7 @@ from htr_lightning.net.view import View
 
 WAYS = ("auto", "frames", "rover")
 READINGS = 8  # of a line by each voter
+LEAST = 0.01  # of its vote that a reading is worth lining up for
 PROBE = (40, 97, 202, 403)  # columns of blank lines on which frames are counted
 
 
@@ -37,15 +38,11 @@ class Rover:
     Args:
         members: in evaluation mode, on one device; the first one's normaliser and card are those of the vote.
         views: of each line, see `net.view`.
+        several: whether members give more than one reading of a line.
     """
 
-    def __init__(self, members: Sequence[Recognizer], views: int = 1) -> None:
-        self.members = [copy.copy(member) for member in members]
-        for member in self.members:
-            if isinstance(member, CTCRecognizer) and isinstance(member.decoder, Greedy):
-                member.decoder = PrefixBeam(READINGS, labels=8, threshold=1e-3, cut=10.0)
-            if hasattr(getattr(member, "decoder", None), "n_best"):
-                member.alternatives = READINGS
+    def __init__(self, members: Sequence[Recognizer], views: int = 1, several: bool = True) -> None:
+        self.members = [_with_readings(member) if several else member for member in members]
         self.views = [View(number) for number in range(views)]
         self.card: dict[str, Any] = members[0].card
         self.preprocess: Preprocess = members[0].preprocess
@@ -68,15 +65,29 @@ class Rover:
         return [finished(Transcription(*rover(line, voters)), self.normalizer, self.calibration) for line in ballots]
 
 
+def _with_readings(member: Recognizer) -> Recognizer:
+    """The same member giving several readings, where its decoder's scores tell how likely each is."""
+    member = copy.copy(member)
+    if isinstance(member, CTCRecognizer) and isinstance(member.decoder, Greedy):
+        member.decoder = PrefixBeam(READINGS, labels=8, threshold=1e-3, cut=10.0)
+        member.calibration = Scale()  # fitted on what the other decoder gave
+    decoder = getattr(member, "decoder", None)
+    if hasattr(decoder, "n_best") and not getattr(decoder, "length_norm", 0):
+        member.alternatives = READINGS
+    return member
+
+
 def shares(read: Transcription) -> list[tuple[str, float]]:
     """The readings of a line and how much of a vote each has: its posterior among them, times the best's confidence."""
     best = read.alternatives[0].score if read.alternatives else -math.inf
     if best == -math.inf:
         return [(read.text, read.confidence)]
     weights = [math.exp(one.score - best) for one in read.alternatives]
+    whole = math.fsum(weights)
     return [
-        (one.text, read.confidence * weight / math.fsum(weights))
+        (one.text, read.confidence * weight / whole)
         for one, weight in zip(read.alternatives, weights, strict=True)
+        if weight > LEAST * whole
     ]
 
 
@@ -139,7 +150,9 @@ def difference(members: Sequence[Recognizer], names: Sequence[str]) -> str | Non
     return None
 
 
-def vote(members: Sequence[Recognizer], names: Sequence[str], way: str = "auto", views: int = 1) -> Transcriber:
+def vote(
+    members: Sequence[Recognizer], names: Sequence[str], way: str = "auto", views: int = 1, several: bool = True
+) -> Transcriber:
     """Members that read as one.
 
     Args:
@@ -148,6 +161,7 @@ def vote(members: Sequence[Recognizer], names: Sequence[str], way: str = "auto",
         way: "frames": see `average`; "rover": see `Rover`; "auto": by frames for the views of one member, single
             characters and n-best readings, where that can be; else by rover, which read better.
         views: of each line.
+        several: see `Rover`.
 
     Raises:
         InputError: there is no such way, or no frames to average; or some read characters and others lines.
@@ -163,7 +177,7 @@ def vote(members: Sequence[Recognizer], names: Sequence[str], way: str = "auto",
     differs = None if by_rover else difference(members, names)
     if way == "frames" and differs:
         raise InputError(f"{differs}; use --vote rover")
-    return Rover(members, views) if by_rover or differs else average(members, views)
+    return Rover(members, views, several) if by_rover or differs else average(members, views)
 
 
 def _settings(preprocess: Preprocess) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from lightning import LightningModule
+from lightning.pytorch.plugins import MixedPrecision
 from torch import Tensor, nn
 
 from htr_lightning.data.batch import Batch
@@ -107,7 +108,7 @@ class Learner(LightningModule, ABC):
         groups = self.parameter_groups()
         try:
             optimizer = self.optimizer(groups)
-        except (TypeError, ValueError) as error:  # a value that is no number, or out of bounds
+        except (TypeError, ValueError, RuntimeError) as error:  # a value that is no number, or that fits no other
             raise InputError(f"optimizer: {error}; check its values, such as optimizer.lr") from None
         for group in optimizer.param_groups:
             group["lr"] *= group.get("share", 1.0)  # before a scheduler takes it for its peak
@@ -128,14 +129,24 @@ class Learner(LightningModule, ABC):
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """Lightning refuses to clip for a fused optimizer, whose gradients are still scaled where half precision scales
-        them: so is the bound here."""
-        if not gradient_clip_val or not getattr(optimizer, "_step_supports_amp_scaling", False):
+        """In mixed precision Lightning refuses to clip for a fused optimizer, whose gradients are still scaled where
+        half precision scales them: so is the bound here."""
+        plugin = self.trainer.precision_plugin
+        fused = getattr(optimizer, "_step_supports_amp_scaling", False)
+        if not (gradient_clip_val and fused and isinstance(plugin, MixedPrecision)):
             return self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
-        scaler = getattr(self.trainer.precision_plugin, "scaler", None)
-        bound = gradient_clip_val * (scaler.get_scale() if scaler else 1.0)
+        if plugin.scaler and gradient_clip_algorithm == "value":  # which would hide an overflow from the scaler
+            raise InputError("trainer.gradient_clip_algorithm=value: in 16-mixed it takes optimizer.fused=false")
+        bound = gradient_clip_val * (plugin.scaler.get_scale() if plugin.scaler else 1.0)
         clip = nn.utils.clip_grad_value_ if gradient_clip_algorithm == "value" else nn.utils.clip_grad_norm_
         clip([weight for group in optimizer.param_groups for weight in group["params"]], bound)
+
+    def on_train_start(self) -> None:
+        optimizer = self.optimizers(use_pl_optimizer=False)
+        if hasattr(
+            optimizer, "_step_supports_amp_scaling"
+        ):  # of a resumed run that began with a plain step, it is plain
+            optimizer._step_supports_amp_scaling = all(group.get("fused") for group in optimizer.param_groups)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["htr"] = {**self.card, "metrics": self.metrics}

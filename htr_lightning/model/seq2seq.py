@@ -1,6 +1,7 @@
 """Recognition of lines by a decoder that writes one character after the other."""
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -11,6 +12,7 @@ from torch.nn import functional
 from htr_lightning.data.batch import Batch
 from htr_lightning.decoder.autoregressive import Greedy
 from htr_lightning.decoder.ctc import Hypothesis
+from htr_lightning.decoder.rescoring import Judge, Rescoring
 from htr_lightning.errors import InputError
 from htr_lightning.model.line import LineRecognizer, fitting
 from htr_lightning.model.writing import IGNORED, checked, marked, within
@@ -38,7 +40,8 @@ class Seq2SeqRecognizer(LineRecognizer):
     Args:
         alphabet: the characters it can read.
         net: called with the count of classes.
-        decoder: maps a step function and its first state to one hypothesis a line, see `decoder.autoregressive`.
+        decoder: maps a step function and its first state to one hypothesis a line, see `decoder.autoregressive`; or,
+            with CTC heads, a `decoder.rescoring.Rescoring`.
         label_smoothing: share of the probability that is spread over all labels (Szegedy et al., 2016,
             arXiv:1512.00567).
         token_noise: share of the characters written so far that are exchanged for random ones in training: the image
@@ -62,7 +65,7 @@ class Seq2SeqRecognizer(LineRecognizer):
         ctc_weight: float = 0.0,
         **others: Any,
     ) -> None:
-        super().__init__(alphabet, checked(decoder), **others)
+        super().__init__(alphabet, checked(decoder, ctc_weight > 0), **others)
         self.net = net(len(self.codec))
         if self.net.ctc != (ctc_weight > 0) or not 0 <= ctc_weight < 1:
             raise InputError(
@@ -116,11 +119,19 @@ class Seq2SeqRecognizer(LineRecognizer):
         return loss, sum(len(target) + 1 for target in targets)
 
     def decoding(self, output: Seen) -> tuple[Any, ...]:
+        if isinstance(self.decoder, Rescoring):
+            return self.judging(output)
         state = self.net.decoder.start(output.memory, output.lengths)
         start = torch.full_like(output.lengths, START)
         lines = torch.arange(len(start), device=start.device)
         first = Written(state, lines, torch.zeros_like(output.lengths), output.lengths)
         return self._step, first, self._reorder, start, END
+
+    def judging(self, output: Seen) -> tuple[Float[Tensor, "B T C"], Int[Tensor, " B"], Judge, int]:
+        """What a `Rescoring` is called with, of a network with CTC heads."""
+        labels = [BLANK, *range(END + 1, len(self.codec))]
+        log_probs = output.heads[0][:, :, labels].float().log_softmax(2)
+        return log_probs, output.frames, partial(self._judge, output._replace(heads=[])), END + 1
 
     def set_greedy(self) -> None:
         self.decoder = Greedy(self.decoder.max_length)
@@ -128,6 +139,17 @@ class Seq2SeqRecognizer(LineRecognizer):
     def _name_short(self, ids: list[str], targets: list[list[int]], places: Int[Tensor, " B"]) -> None:
         needed = [len(target) for target in targets]
         fitting(ids, places, needed, self.short, "places", "end of the line cannot be read")
+
+    def _judge(self, output: Seen, readings: list[list[list[int]]]) -> list[list[float]]:
+        """The log-probability that the decoder gives each of some texts of every line, its end included, in nats."""
+        device = output.memory.device
+        lines = torch.tensor([line for line, some in enumerate(readings) for _ in some], device=device)
+        before, after = marked([ids for some in readings for ids in some], START, END, START, device)
+        logits = self.net.decoder(output.memory[lines], output.lengths[lines], before).float()
+        logits[:, :, [BLANK, START]] = -torch.inf
+        losses = functional.cross_entropy(logits.transpose(1, 2), after, ignore_index=IGNORED, reduction="none")
+        judged = iter((-losses.sum(1)).tolist())
+        return [[next(judged) for _ in some] for some in readings]
 
     def _step(self, tokens: Int[Tensor, " B"], written: Written) -> tuple[Float[Tensor, "B C"], Written]:
         logits, state = self.net.decoder.step(tokens, written.state)

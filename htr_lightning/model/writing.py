@@ -8,18 +8,27 @@ from jaxtyping import Int
 from torch import Tensor
 
 from htr_lightning.decoder.autoregressive import Beam, Greedy
+from htr_lightning.decoder.rescoring import Rescoring
 from htr_lightning.errors import InputError
 
 IGNORED = -100  # label of padding: torch's own mark
 
 
-def checked(decoder: Any) -> Greedy | Beam:
+def checked(decoder: Any, heads: bool = False) -> Greedy | Beam | Rescoring:
     """The decoder.
+
+    Args:
+        heads: whether there are CTC heads.
 
     Raises:
         InputError: it is one for frames.
     """
-    if not isinstance(decoder, Greedy | Beam):
+    if isinstance(decoder, Rescoring) and not heads:
+        raise InputError(
+            "decoder=rescoring: this model has no CTC heads; use model=hybrid, or model.net.ctc=true with "
+            "model.ctc_weight=0.3"
+        )
+    if not isinstance(decoder, Greedy | Beam | Rescoring):
         raise InputError(
             f"decoder: a {type(decoder).__name__} is for frames; this model writes, use "
             "decoder=autoregressive_greedy or decoder=autoregressive_beam"
@@ -27,7 +36,7 @@ def checked(decoder: Any) -> Greedy | Beam:
     return decoder
 
 
-def within(labels: list[int], decoder: Greedy | Beam, sample: str, unit: str) -> list[int]:
+def within(labels: list[int], decoder: Greedy | Beam | Rescoring, sample: str, unit: str) -> list[int]:
     """The labels of a line, where the decoder gives out as many.
 
     Raises:

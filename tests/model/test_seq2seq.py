@@ -14,6 +14,7 @@ from omegaconf import OmegaConf
 from htr_lightning.data.batch import Batch, collate
 from htr_lightning.data.preprocess import FitHeight
 from htr_lightning.decoder.autoregressive import Beam, Greedy
+from htr_lightning.decoder.rescoring import Rescoring
 from htr_lightning.errors import InputError
 from htr_lightning.model.line import ctc_loss
 from htr_lightning.model.seq2seq import END, START, Seq2SeqRecognizer
@@ -173,6 +174,42 @@ def test_a_beam_of_one_is_greedy_and_a_wide_one_gives_alternatives() -> None:
             assert scores == sorted(scores, reverse=True)
 
 
+@pytest.mark.parametrize("writer", [TRANSFORMER, RECURRENT])
+def test_a_text_is_judged_as_it_is_written(writer) -> None:
+    """What greedy decoding wrote step by step has the probability that it gave itself then."""
+    model, given = recognizer(Greedy(50), writer, ctc=True, ctc_weight=0.3), batch(*[""] * 4)
+    with torch.inference_mode():
+        model.net.decoder.head.bias[END] += 0.7  # else no line ends before its last place
+        output = model.net(given.images, given.widths)
+        written = model.decoder(*model.decoding(output))
+        kept = [one for one, most in zip(written, output.lengths.tolist(), strict=True) if len(one.ids) < most]
+        *_, judge, first = model.judging(output)
+        judged = judge([[one.ids, [first]] for one in written])
+    assert kept  # others were cut off at their last place, where nothing but the end may stand
+    for one, (own, _) in zip(written, judged, strict=True):
+        if one in kept:
+            assert own == pytest.approx(one.log_prob, abs=1e-4)
+    alone = torch.stack([rows[0].log_softmax(0)[first] for rows in log_probs(model, given)])
+    assert judge([[[first]]] * 4)[0][0] < float(alone[0])  # the end behind it counts, too
+
+
+def test_two_passes_read_a_line_the_same_alone_and_in_a_batch() -> None:
+    decoder = Rescoring(8, 5, 0.0, 50.0, readings=4, ctc_share=0.5, max_length=50)
+    model, given = recognizer(decoder, ctc=True, ctc_weight=0.3).double(), batch(*[""] * 5)
+    with torch.inference_mode():
+        together = model.transcribe(given.images.double(), given.widths)
+        for row, read in enumerate(together):
+            width = given.widths[row : row + 1]
+            (alone,) = model.transcribe(given.images[row : row + 1, :, :, : int(width)].double(), width)
+            assert (alone.text, alone.confidence) == (read.text, pytest.approx(read.confidence, abs=1e-6))
+    assert len({read.text for read in together}) > 1
+    model.alternatives = 3
+    with torch.inference_mode():
+        several = model.transcribe(given.images.double(), given.widths)
+    assert [read.text for read in several] == [model.normalizer(read.text) for read in together]
+    assert max(len(read.alternatives) for read in several) > 1
+
+
 @pytest.mark.parametrize(("ctc", "weight"), [(False, 0.3), (True, 0.0), (True, 1.0)])
 def test_the_weight_and_the_heads_of_ctc_belong_together(ctc: bool, weight: float) -> None:
     with pytest.raises(InputError, match=r"model\.ctc_weight"):
@@ -211,12 +248,15 @@ def test_a_long_text_makes_room_for_its_places_and_changes_nothing_before() -> N
     assert not [name for name, _ in model.named_buffers() if "places" in name]
 
 
-@pytest.mark.parametrize("model", ["trocr decoder=beam", "crnn decoder=autoregressive_greedy"])
+@pytest.mark.parametrize(
+    "model",
+    ["trocr decoder=beam", "crnn decoder=autoregressive_greedy", "crnn decoder=rescoring", "trocr decoder=rescoring"],
+)
 def test_a_decoder_of_the_other_family_is_refused(model: str) -> None:
     name, decoder = model.split()
     with initialize_config_dir(str(Path(__file__).parents[2] / "conf"), version_base="1.3"):
         config = compose("train", overrides=["run_dir=x", "name=x", f"model={name}", decoder])
-    with pytest.raises(InputError, match="decoder: a"):
+    with pytest.raises(InputError, match=r"decoder(: a|=rescoring: this model has no CTC heads)"):
         instantiate(OmegaConf.to_container(config, resolve=True)["model"], _convert_="all")(alphabet=["a"])
 
 
