@@ -12,9 +12,10 @@ from htr_lightning import checkpoint
 from htr_lightning.data.image import shrink_to_height
 from htr_lightning.data.reader.page_xml import PageXml
 from htr_lightning.data.reader.synthetic import Synthetic
-from htr_lightning.evaluate import data_for
+from htr_lightning.evaluate import SCANNED, data_for
 from htr_lightning.model.base import Recognizer
 from htr_lightning.model.ctc import CTCRecognizer
+from htr_lightning.model.ensemble import Rover
 from htr_lightning.transcribe import find_sources, open_lines
 
 
@@ -45,6 +46,17 @@ def test_what_a_checkpoint_names_is_not_downloaded_but_still_names_the_lines(tra
     assert data_for(trained).repo == "a/b"  # beside a root it is a name
     own["root"] = None
     assert data_for(trained).repo is None
+
+
+def test_voters_of_different_heights_read_scans_and_those_of_one_what_training_saw(best: Path, tmp_path: Path) -> None:
+    def heights(rows: list[int]) -> int:
+        members = [checkpoint.load(best) for _ in rows]
+        for member, height in zip(members, rows, strict=True):
+            member.card["training"]["data"]["reader"]["max_height"] = height
+        return data_for(Rover(members), ["data=page_xml", f"data.root={tmp_path}"]).reader.keywords["max_height"]
+
+    assert heights([64, 64]) == 64
+    assert heights([64, 128]) == heights([128, 64]) == SCANNED
 
 
 def test_scans_are_reduced_to_the_height_that_training_saw(make_recognizer: Callable[..., CTCRecognizer]) -> None:

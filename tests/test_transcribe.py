@@ -25,6 +25,7 @@ from htr_lightning.decoder.lexicon import Lexicon
 from htr_lightning.decoder.ngram import NGram
 from htr_lightning.decoder.prefix_beam import PrefixBeam
 from htr_lightning.evaluate import data_for, evaluate
+from htr_lightning.model.ensemble import Rover
 
 
 def lines(count: int = 9) -> list[np.ndarray]:
@@ -74,12 +75,14 @@ def test_an_image_is_read_through_its_page_however_both_are_named(
         assert not faults
 
 
-@pytest.mark.parametrize("lexicon", [False, True])
+@pytest.mark.parametrize("kind", ["greedy", "lexicon", "rover"])
 def test_cores_side_by_side_read_what_one_reads(
-    make_recognizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lexicon: bool
+    make_recognizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
     recognizer = make_recognizer()
-    if lexicon:
+    if kind == "rover":
+        recognizer = Rover([recognizer, make_recognizer(gain=7), make_recognizer("dcbaxyz ")])
+    if kind == "lexicon":
         recognizer.decoder = PrefixBeam(4, 4, 0.01, 10.0, alpha=0.5)
         recognizer.set_language(Language(NGram.estimate(["a cab", "an axe"], 2), Lexicon(["a", "an", "cab", "axe"])))
     for number, image in enumerate(lines(24)):

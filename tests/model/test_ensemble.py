@@ -9,6 +9,8 @@ import torch
 
 from htr_lightning.data.preprocess import FitHeight, FixedSize
 from htr_lightning.data.reader.synthetic import Synthetic
+from htr_lightning.decoder.autoregressive import Beam
+from htr_lightning.decoder.ctc import Greedy
 from htr_lightning.decoder.language import Language
 from htr_lightning.decoder.ngram import NGram
 from htr_lightning.decoder.prefix_beam import PrefixBeam
@@ -62,6 +64,22 @@ def test_a_rover_of_members_twice_is_that_of_each_once(members) -> None:
     assert [read.text for read in once] == [read.text for read in twice]
     assert [read.confidence for read in once] == pytest.approx([read.confidence for read in twice])
     assert not any(member.alternatives for member in members)  # they are left as they were
+
+
+def test_a_scale_fitted_on_greedy_confidences_is_not_taken_for_those_of_a_beam(members) -> None:
+    plain = Rover(members).read(LINES)
+    for member in members:
+        member.calibration = Scale(3.0, 2.0)
+    assert Rover(members).read(LINES) == plain
+    assert Rover(members, several=False).read(LINES) != plain
+    assert {type(member.decoder) for member in Rover(members, several=False).members} == {Greedy}
+    members[0].decoder = PrefixBeam(8, 8, 1e-3, 10.0)  # what it was fitted on stays
+    assert Rover(members).members[0].calibration == Scale(3.0, 2.0)
+
+
+def test_scores_that_are_divided_by_the_length_are_no_posteriors(members) -> None:
+    members[0].decoder, members[1].decoder = Beam(4, 9, length_norm=1.0), Beam(4, 9)
+    assert [member.alternatives > 0 for member in Rover(members).members] == [False, True, True]
 
 
 @pytest.mark.parametrize("sure", [0.3, 0.7])
