@@ -26,6 +26,7 @@ from htr_lightning.model.base import Recognizer, Transcriber, Transcription
 
 BATCH_LINES, BATCH_COLUMNS = 32, 32768
 PAGE_ROWS = 800  # pixels; a line scanned that high is far wider
+UNREAD = (".pdf", ".djvu", ".heic")  # what scans come as, too: named as what cannot be read, not passed over
 CHUNK = 256  # lines held in memory while they are sorted by width
 
 Numbered = list[tuple[int, UInt8[ndarray, "_ _"]]]  # images and their places in a chunk
@@ -69,7 +70,7 @@ def find_sources(names: Iterable[str]) -> tuple[list[Source], list[str]]:
     for name in names:
         path = Path(name)
         if path.is_dir():
-            paths = [p for p in sorted(path.rglob("*")) if p.suffix.lower() in (".xml", *SUFFIXES)]
+            paths = [p for p in sorted(path.rglob("*")) if p.suffix.lower() in (".xml", *SUFFIXES, *UNREAD)]
             if not paths:
                 faults.append(f"{name}: no image and no XML file in this folder; check the path")
         elif path.exists():

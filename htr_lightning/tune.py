@@ -196,7 +196,7 @@ def tune(
         return tried[weights].totals.edits, *weights  # of equals the smallest weights
 
     baselines = [measure("greedy", first, lambda: greedy.seconds)]
-    baselines.append(search(0.0, 0.0, "beam"))
+    baselines.append(search(0.0, 0.0, "two passes" if isinstance(beam, Rescoring) else "beam"))
     best = min(COARSE, key=edits)
     for alpha, beta in STEPS:
         while edits(better := min(_around(best, alpha, beta), key=edits))[0] < edits(best)[0]:

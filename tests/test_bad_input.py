@@ -233,3 +233,27 @@ def test_a_classifier_refuses_lines(run) -> None:
 
 def test_resuming_from_what_is_no_checkpoint(run, tmp_path: Path) -> None:
     refused(run(*SMALL, f"resume={tmp_path}/none.ckpt"), "none.ckpt")
+
+
+def test_a_fused_step_is_wanted_or_not(run) -> None:
+    overrides = ["data=synthetic", "data.workers=0", "optimizer.fused=maybe", "trainer.max_steps=1"]
+    refused(run(*overrides), "optimizer.fused=maybe", "true or false")
+
+
+def test_replayed_lines_that_are_missing_are_told_by_their_own_key(htr, best: Path, tmp_path: Path) -> None:
+    given = ["fine-tune", best, "data=synthetic", "replay=folder", f"hydra.run.dir={tmp_path}/run"]
+    refused(htr(*given), "replay.root is not set", "replay.root=FOLDER")
+    refused(htr(*given, "replay.root=nowhere"), "nowhere: no such folder", "set replay.root")
+
+
+def test_a_part_of_the_training_lines_is_no_part_of_others(htr, best: Path) -> None:
+    for command_ in ("evaluate", "calibrate"):
+        refused(htr(command_, best, "data.part=[0,2]"), "data.part=[0,2]", "leave it away")
+
+
+def test_scans_of_another_kind_in_a_folder_are_named(htr, best: Path, tmp_path: Path) -> None:
+    Image.fromarray(np.full((40, 300), 240, np.uint8)).save(tmp_path / "a.png")
+    (tmp_path / "b.pdf").write_bytes(b"%PDF-1.4\n")
+    outcome = htr("transcribe", best, tmp_path)
+    refused(outcome, "b.pdf")
+    assert outcome.stdout.count("\n") == 1  # the other is read all the same

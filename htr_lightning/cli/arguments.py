@@ -39,6 +39,13 @@ def split_checkpoints(first: str, arguments: list[str]) -> tuple[list[str], list
     return checkpoints, arguments[len(checkpoints) - 1 :]
 
 
+def check_whole(overrides: list[str], split: str) -> None:
+    """Raises InputError where a part of the training lines is asked for and another split is read."""
+    for override in overrides:
+        if split != "train" and override.lstrip("+").startswith("data.part="):
+            raise InputError(f"{override}: is of the training lines, and {split} is read whole; leave it away")
+
+
 def check_writable(path: Path) -> None:
     """Raises InputError where a file cannot be written."""
     try:

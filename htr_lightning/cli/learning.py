@@ -12,6 +12,7 @@ from htr_lightning.cli.arguments import (
     Overrides,
     Views,
     Way,
+    check_whole,
     check_writable,
     progress_bar,
     split_checkpoints,
@@ -39,6 +40,7 @@ def calibrate(
     from htr_lightning.evaluate import evaluate as measure
 
     checkpoints, given = split_checkpoints(checkpoint, overrides or [])
+    check_whole(given, "val")
     votes = len(checkpoints) > 1 or tta > 1
     if votes and out is not None:
         raise InputError(f"--out {out}: a vote is no checkpoint; its scale is printed, leave --out away")

@@ -16,6 +16,7 @@ from htr_lightning.cli.arguments import (
     Scale,
     Views,
     Way,
+    check_whole,
     check_writable,
     progress_bar,
     split_checkpoints,
@@ -137,6 +138,7 @@ def evaluate(
     from htr_lightning.model.ensemble import Rover
 
     checkpoints, given = split_checkpoints(checkpoint, overrides or [])
+    check_whole(given, split)
     recognizer = load_all(checkpoints, device, greedy, 0, vote, tta, calibration)
     data = data_for(recognizer, given)
     lines = describe(data, split)

@@ -1,5 +1,6 @@
 """Any reader as training, validation and test batches."""
 
+import re
 from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
 from typing import Any, cast
@@ -212,7 +213,13 @@ class LineDataModule(LightningDataModule):
     @property
     def sources(self) -> list[Lines]:
         """What training draws from: the training split, and old lines where there are some."""
-        return [self.lines("train"), *([] if self.replay is None else [self.replay.lines("train")])]
+        own = self.lines("train")
+        if self.replay is None:
+            return [own]
+        try:
+            return [own, self.replay.lines("train")]
+        except InputError as error:  # a remedy that names a key means that of the replayed data
+            raise InputError(re.sub(r"\bdata(?=\.(root|repo|pack|reader)\b)", "replay", str(error))) from None
 
     @property
     def replayed(self) -> int:

@@ -32,7 +32,7 @@ class Greedy:
     """
 
     def __init__(self, max_length: int) -> None:
-        _check(max_length=max_length)
+        check_counts(max_length=max_length)
         self.max_length = max_length
 
     def __call__(
@@ -84,7 +84,7 @@ class Beam:
     def __init__(
         self, width: int, max_length: int, length_norm: float = 0.0, alpha: float = 0.0, beta: float = 0.0
     ) -> None:
-        _check(width=width, max_length=max_length)
+        check_counts(width=width, max_length=max_length)
         for name, value in (("alpha", alpha), ("length_norm", length_norm)):
             if value < 0:
                 raise InputError(f"decoder.{name}={value}: give at least 0")
@@ -175,7 +175,10 @@ def _weighted(log_probs: Float[ndarray, "..."], alpha: float) -> Float[ndarray, 
     return np.multiply(log_probs, alpha, out=log_probs.copy(), where=log_probs > -np.inf)
 
 
-def _check(**settings: int) -> None:
+def check_counts(**settings: int) -> None:
+    """Refuse settings of a decoder that are no whole numbers above 0; they are named."""
     for name, value in settings.items():
         if value < 1:
             raise InputError(f"decoder.{name}={value}: give at least 1")
+        if value != int(value):
+            raise InputError(f"decoder.{name}={value}: give a whole number")

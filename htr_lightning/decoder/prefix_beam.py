@@ -66,6 +66,8 @@ class PrefixBeam:
         for name, value, least in (("width", width, 1), ("labels", labels, 1), ("alpha", alpha, 0)):
             if value < least:
                 raise InputError(f"decoder.{name}={value}: give at least {least}")
+            if least and value != int(value):
+                raise InputError(f"decoder.{name}={value}: give a whole number")
         if not 0 <= threshold < 1 or not cut > 0:
             raise InputError(f"decoder: threshold={threshold}, cut={cut}: the threshold is in [0, 1), the cut above 0")
         self.width, self.labels, self.threshold, self.cut = width, labels, threshold, cut

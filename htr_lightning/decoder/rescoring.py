@@ -6,6 +6,7 @@ from collections.abc import Callable
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from htr_lightning.decoder.autoregressive import check_counts
 from htr_lightning.decoder.ctc import Hypothesis
 from htr_lightning.decoder.language import Automaton
 from htr_lightning.decoder.prefix_beam import Frames, PrefixBeam
@@ -44,9 +45,7 @@ class Rescoring:
     ) -> None:
         if not 0 <= ctc_share <= 1:
             raise InputError(f"decoder.ctc_share={ctc_share}: give 0 to 1")
-        for name, value in (("readings", readings), ("max_length", max_length)):
-            if value < 1:
-                raise InputError(f"decoder.{name}={value}: give at least 1")
+        check_counts(readings=readings, max_length=max_length)
         self.beam = PrefixBeam(width, labels, threshold, cut, alpha, beta)
         self.readings, self.ctc_share, self.max_length = readings, ctc_share, max_length
 

@@ -110,6 +110,8 @@ class Learner(LightningModule, ABC):
             optimizer = self.optimizer(groups)
         except (TypeError, ValueError, RuntimeError) as error:  # a value that is no number, or that fits no other
             raise InputError(f"optimizer: {error}; check its values, such as optimizer.lr") from None
+        if not isinstance(fused := optimizer.param_groups[0].get("fused"), bool | None):
+            raise InputError(f"optimizer.fused={fused}: give true or false")
         for group in optimizer.param_groups:
             group["lr"] *= group.get("share", 1.0)  # before a scheduler takes it for its peak
         if self.scheduler is None:
