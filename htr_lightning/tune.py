@@ -210,16 +210,14 @@ def look(beam: PrefixBeam | Beam | Rescoring, recognizer: LineRecognizer, output
         assert isinstance(recognizer, Seq2SeqRecognizer)
         log_probs, lengths, *judge = recognizer.judging(output)
         return beam.beam.frames(log_probs, lengths), *judge
-    return beam.frames(*recognizer.decoding(output)) if isinstance(beam, PrefixBeam) else output._replace(heads=[])
+    return (beam.frames(*recognizer.decoding(output)),) if isinstance(beam, PrefixBeam) else output._replace(heads=[])
 
 
 def find(beam: PrefixBeam | Beam | Rescoring, recognizer: LineRecognizer, seen: Any) -> list[Hypothesis]:
     """The best hypothesis of each line of what `look` gave."""
-    if isinstance(beam, Rescoring):
-        return [best[0] for best in beam.search(*seen, 1)]
-    if isinstance(beam, PrefixBeam):
-        return [best[0] for best in beam.search(seen, 1)]
-    return beam(*recognizer.decoding(seen))
+    if isinstance(beam, Beam):
+        return beam(*recognizer.decoding(seen))
+    return [best[0] for best in beam.search(*seen, 1)]
 
 
 def _around(weights: tuple[float, float], alpha: float, beta: float) -> list[tuple[float, float]]:

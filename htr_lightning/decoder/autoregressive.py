@@ -14,7 +14,7 @@ from jaxtyping import Float, Float32, Int, Int64
 from numpy import ndarray
 from torch import Tensor
 
-from htr_lightning.decoder.ctc import Hypothesis
+from htr_lightning.decoder.ctc import Hypothesis, check_counts
 from htr_lightning.decoder.language import Automaton, whole
 from htr_lightning.errors import InputError
 
@@ -173,12 +173,3 @@ class Beam:
 def _weighted(log_probs: Float[ndarray, "..."], alpha: float) -> Float[ndarray, "..."]:
     """What is forbidden stays so, even where the language model has no weight."""
     return np.multiply(log_probs, alpha, out=log_probs.copy(), where=log_probs > -np.inf)
-
-
-def check_counts(**settings: int) -> None:
-    """Refuse settings of a decoder that are no whole numbers above 0; they are named."""
-    for name, value in settings.items():
-        if value < 1:
-            raise InputError(f"decoder.{name}={value}: give at least 1")
-        if value != int(value):
-            raise InputError(f"decoder.{name}={value}: give a whole number")

@@ -7,6 +7,8 @@ from typing import NamedTuple
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from htr_lightning.errors import InputError
+
 BLANK = 0
 
 
@@ -21,6 +23,15 @@ class Hypothesis(NamedTuple):
     def confidence(self) -> float:
         """Probability per label, in [0, 1]; that of reading nothing where there is no label."""
         return math.exp(self.log_prob / max(1, len(self.ids)))
+
+
+def check_counts(**settings: int) -> None:
+    """Refuse settings of a decoder that are no whole numbers above 0; they are named."""
+    for name, value in settings.items():
+        if value < 1:
+            raise InputError(f"decoder.{name}={value}: give at least 1")
+        if value != int(value):
+            raise InputError(f"decoder.{name}={value}: give a whole number")
 
 
 def collapse(path: Sequence[int]) -> list[int]:

@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float, Float64, Int, Int64, UInt64
 from numpy import ndarray
 from torch import Tensor
 
-from htr_lightning.decoder.ctc import BLANK, Hypothesis
+from htr_lightning.decoder.ctc import BLANK, Hypothesis, check_counts
 from htr_lightning.decoder.language import Automaton, whole
 from htr_lightning.errors import InputError
 
@@ -63,11 +63,9 @@ class PrefixBeam:
     def __init__(
         self, width: int, labels: int, threshold: float, cut: float, alpha: float = 0.0, beta: float = 0.0
     ) -> None:
-        for name, value, least in (("width", width, 1), ("labels", labels, 1), ("alpha", alpha, 0)):
-            if value < least:
-                raise InputError(f"decoder.{name}={value}: give at least {least}")
-            if least and value != int(value):
-                raise InputError(f"decoder.{name}={value}: give a whole number")
+        check_counts(width=width, labels=labels)
+        if alpha < 0:
+            raise InputError(f"decoder.alpha={alpha}: give at least 0")
         if not 0 <= threshold < 1 or not cut > 0:
             raise InputError(f"decoder: threshold={threshold}, cut={cut}: the threshold is in [0, 1), the cut above 0")
         self.width, self.labels, self.threshold, self.cut = width, labels, threshold, cut

@@ -6,8 +6,7 @@ from collections.abc import Callable
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from htr_lightning.decoder.autoregressive import check_counts
-from htr_lightning.decoder.ctc import Hypothesis
+from htr_lightning.decoder.ctc import Hypothesis, check_counts
 from htr_lightning.decoder.language import Automaton
 from htr_lightning.decoder.prefix_beam import Frames, PrefixBeam
 from htr_lightning.errors import InputError
