@@ -206,18 +206,19 @@ def tune(
 
 def look(beam: PrefixBeam | Beam | Rescoring, recognizer: LineRecognizer, output: Any) -> Any:
     """What a beam needs of the network's output, whatever its weights: its likely labels, or, to write, its memory."""
-    if isinstance(beam, Rescoring):
-        assert isinstance(recognizer, Seq2SeqRecognizer)
-        log_probs, lengths, *judge = recognizer.judging(output)
-        return beam.beam.frames(log_probs, lengths), *judge
-    return (beam.frames(*recognizer.decoding(output)),) if isinstance(beam, PrefixBeam) else output._replace(heads=[])
+    if isinstance(beam, Beam):
+        return output._replace(heads=[])
+    if isinstance(beam, PrefixBeam):
+        return beam.look(*recognizer.decoding(output))
+    assert isinstance(recognizer, Seq2SeqRecognizer)
+    return beam.look(recognizer.passes(output))
 
 
 def find(beam: PrefixBeam | Beam | Rescoring, recognizer: LineRecognizer, seen: Any) -> list[Hypothesis]:
     """The best hypothesis of each line of what `look` gave."""
     if isinstance(beam, Beam):
         return beam(*recognizer.decoding(seen))
-    return [best[0] for best in beam.search(*seen, 1)]
+    return [best[0] for best in beam.search(seen, 1)]
 
 
 def _around(weights: tuple[float, float], alpha: float, beta: float) -> list[tuple[float, float]]:

@@ -4,8 +4,10 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.nn import functional
 
 from htr_lightning.errors import InputError
 
@@ -37,6 +39,17 @@ def check_counts(**settings: int) -> None:
 def collapse(path: Sequence[int]) -> list[int]:
     """The labels of a frame path: repeats merged, then blanks removed (the map B of Graves et al., 2006)."""
     return [label for i, label in enumerate(path) if label != BLANK and (i == 0 or label != path[i - 1])]
+
+
+def log_likelihoods(
+    log_probs: Float[Tensor, "B T C"], lengths: Int[Tensor, " B"], labels: Sequence[Sequence[int]]
+) -> Float[Tensor, " B"]:
+    """log p_ctc of the labels of each line in nats, over all paths (Graves et al., 2006, equation 3); minus infinity
+    where they need more frames than there are."""
+    flat = torch.tensor([label for line in labels for label in line], dtype=torch.long, device=log_probs.device)
+    sizes = torch.tensor([len(line) for line in labels], device=log_probs.device)
+    losses = functional.ctc_loss(log_probs.transpose(0, 1), flat, lengths, sizes, blank=BLANK, reduction="none")
+    return -losses
 
 
 class Greedy:

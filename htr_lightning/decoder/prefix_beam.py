@@ -1,6 +1,7 @@
 """Prefix beam search of connectionist temporal classification, many lines at once."""
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -80,9 +81,9 @@ class PrefixBeam:
 
         A hypothesis has in `log_prob` log p_ctc alone, so that its confidence is a probability, and in `score` all.
         """
-        return self.search(self.frames(log_probs, lengths), n)
+        return self.search(self.look(log_probs, lengths), n)
 
-    def frames(self, log_probs: Float[Tensor, "B T C"], lengths: Int[Tensor, " B"]) -> Frames:
+    def look(self, log_probs: Float[Tensor, "B T C"], lengths: Int[Tensor, " B"]) -> Frames:
         """What a search looks at, the same for any language model and weights."""
         threshold = math.log(self.threshold) if self.threshold else -math.inf
         return likely_frames(log_probs, lengths, self.labels, threshold)
@@ -114,6 +115,16 @@ class PrefixBeam:
             if not some:  # log-probabilities that are none
                 some.append(Hypothesis([], -math.inf, -math.inf))
         return found
+
+    def bonus(self, labels: Sequence[int]) -> float:
+        """What the language model and `beta` add to the score of a line; minus infinity for one that is forbidden."""
+        if self.automaton is None:
+            return self.beta * len(labels)
+        state, known = np.full((1, 1), self.automaton.start), 0.0
+        for label in labels:
+            scores, states = self.automaton.look_up(state, np.full((1, 1), label - 1))
+            known, state = known + float(scores[0, 0, 0]), states[:, 0]
+        return self._weight * (known + float(self.automaton.ends(state[0])[0])) + self.beta * len(labels)
 
     def _start(self, lines: int) -> Beam:
         shape = (lines, self.width)

@@ -10,9 +10,8 @@ from typing import Any
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from torch.nn import functional
 
-from htr_lightning.decoder.ctc import BLANK, Hypothesis
+from htr_lightning.decoder.ctc import Hypothesis, log_likelihoods
 from htr_lightning.decoder.language import Language
 from htr_lightning.errors import InputError
 from htr_lightning.model.base import Recognizer, Transcription, readings
@@ -155,7 +154,4 @@ def ctc_loss(logits: Float[Tensor, "B T C"], lengths: Int[Tensor, " B"], targets
     """The summed negative log-likelihood in nats, in float32: half precision overflows over long lines."""
     if not targets:
         return logits.sum() * 0.0
-    flat = torch.tensor([id for target in targets for id in target], dtype=torch.long, device=logits.device)
-    sizes = torch.tensor([len(target) for target in targets], device=logits.device)
-    log_probs = logits.float().log_softmax(2).transpose(0, 1)
-    return functional.ctc_loss(log_probs, flat, lengths, sizes, blank=BLANK, reduction="sum")
+    return -log_likelihoods(logits.float().log_softmax(2), lengths, targets).sum()

@@ -12,7 +12,7 @@ from torch.nn import functional
 from htr_lightning.data.batch import Batch
 from htr_lightning.decoder.autoregressive import Greedy
 from htr_lightning.decoder.ctc import Hypothesis
-from htr_lightning.decoder.rescoring import Judge, Rescoring
+from htr_lightning.decoder.rescoring import Passes, Rescoring
 from htr_lightning.errors import InputError
 from htr_lightning.model.line import LineRecognizer, fitting
 from htr_lightning.model.writing import IGNORED, checked, marked, within
@@ -119,22 +119,26 @@ class Seq2SeqRecognizer(LineRecognizer):
         return loss, sum(len(target) + 1 for target in targets)
 
     def decoding(self, output: Seen) -> tuple[Any, ...]:
-        if isinstance(self.decoder, Rescoring):
-            return self.judging(output)
+        return (self.passes(output),) if isinstance(self.decoder, Rescoring) else self._writing(output)
+
+    def passes(self, output: Seen) -> Passes:
+        """What a `Rescoring` is called with, of a network with CTC heads."""
+        labels = [BLANK, *range(END + 1, len(self.codec))]
+        log_probs = output.heads[0][:, :, labels].float().log_softmax(2)
+        written = Greedy(self.decoder.max_length)(*self._writing(output))
+        judge = partial(self._judge, output._replace(heads=[]))
+        return Passes(log_probs, output.frames, [one.ids for one in written], judge, END + 1)
+
+    def set_greedy(self) -> None:
+        self.decoder = Greedy(self.decoder.max_length)
+
+    def _writing(self, output: Seen) -> tuple[Any, ...]:
+        """What a decoder that writes is called with."""
         state = self.net.decoder.start(output.memory, output.lengths)
         start = torch.full_like(output.lengths, START)
         lines = torch.arange(len(start), device=start.device)
         first = Written(state, lines, torch.zeros_like(output.lengths), output.lengths)
         return self._step, first, self._reorder, start, END
-
-    def judging(self, output: Seen) -> tuple[Float[Tensor, "B T C"], Int[Tensor, " B"], Judge, int]:
-        """What a `Rescoring` is called with, of a network with CTC heads."""
-        labels = [BLANK, *range(END + 1, len(self.codec))]
-        log_probs = output.heads[0][:, :, labels].float().log_softmax(2)
-        return log_probs, output.frames, partial(self._judge, output._replace(heads=[])), END + 1
-
-    def set_greedy(self) -> None:
-        self.decoder = Greedy(self.decoder.max_length)
 
     def _name_short(self, ids: list[str], targets: list[list[int]], places: Int[Tensor, " B"]) -> None:
         needed = [len(target) for target in targets]

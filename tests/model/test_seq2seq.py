@@ -183,7 +183,8 @@ def test_a_text_is_judged_as_it_is_written(writer) -> None:
         output = model.net(given.images, given.widths)
         written = model.decoder(*model.decoding(output))
         kept = [one for one, most in zip(written, output.lengths.tolist(), strict=True) if len(one.ids) < most]
-        *_, judge, first = model.judging(output)
+        *_, own, judge, first = model.passes(output)
+        assert own == [one.ids for one in written]
         judged = judge([[one.ids, [first]] for one in written])
     assert kept  # others were cut off at their last place, where nothing but the end may stand
     for one, (own, _) in zip(written, judged, strict=True):
