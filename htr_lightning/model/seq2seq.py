@@ -35,7 +35,7 @@ class Seq2SeqRecognizer(LineRecognizer):
     forcing; with `ctc_weight` jointly with CTC (Watanabe et al., 2017, "Hybrid CTC/attention architecture for
     end-to-end speech recognition", equation 13).
 
-    No line is given more labels than the encoder has places for it, so that writing always ends.
+    No line is given more labels than its columns would have frames for CTC, so that writing always ends.
 
     Args:
         alphabet: the characters it can read.
@@ -74,7 +74,7 @@ class Seq2SeqRecognizer(LineRecognizer):
             )
         self.label_smoothing, self.token_noise, self.blank_paper = label_smoothing, token_noise, blank_paper
         self.ctc_weight = ctc_weight
-        self.short: set[str] = set()  # ids of lines that have fewer places than characters
+        self.short: set[str] = set()  # ids of lines that have fewer frames than characters
 
     def target(self, text: str, sample: str) -> list[int]:
         """See `LineRecognizer`.
@@ -93,7 +93,7 @@ class Seq2SeqRecognizer(LineRecognizer):
             images = images * ~blank.to(images.device)[:, None, None, None]
             targets = [[] if is_blank else target for target, is_blank in zip(targets, blank.tolist(), strict=True)]
         seen = self.net(images, batch.widths)
-        self._name_short(batch.ids, targets, seen.lengths)
+        self._name_short(batch.ids, targets, seen.frames)
         before, after = marked(targets, START, END, START, images.device)
         if self.token_noise > 0:
             drawn = torch.rand(before.shape, device=before.device) < self.token_noise
@@ -110,7 +110,7 @@ class Seq2SeqRecognizer(LineRecognizer):
     def summed_loss(self, output: Seen, batch: Batch) -> tuple[Float[Tensor, ""], int]:
         """The cross-entropy of the decoder without smoothing, and the labels, ends among them."""
         targets = [self.known(text, id) for id, text in zip(batch.ids, batch.texts, strict=True)]
-        self._name_short(batch.ids, targets, output.lengths)
+        self._name_short(batch.ids, targets, output.frames)
         before, after = marked(targets, START, END, START, output.memory.device)
         logits = self.net.decoder(output.memory, output.lengths, before)
         loss = functional.cross_entropy(
@@ -137,12 +137,12 @@ class Seq2SeqRecognizer(LineRecognizer):
         state = self.net.decoder.start(output.memory, output.lengths)
         start = torch.full_like(output.lengths, START)
         lines = torch.arange(len(start), device=start.device)
-        first = Written(state, lines, torch.zeros_like(output.lengths), output.lengths)
+        first = Written(state, lines, torch.zeros_like(output.lengths), output.frames)
         return self._step, first, self._reorder, start, END
 
-    def _name_short(self, ids: list[str], targets: list[list[int]], places: Int[Tensor, " B"]) -> None:
+    def _name_short(self, ids: list[str], targets: list[list[int]], frames: Int[Tensor, " B"]) -> None:
         needed = [len(target) for target in targets]
-        fitting(ids, places, needed, self.short, "places", "end of the line cannot be read")
+        fitting(ids, frames, needed, self.short, "frames", "end of the line cannot be read")
 
     def _judge(self, output: Seen, readings: list[list[list[int]]]) -> list[list[float]]:
         """The log-probability that the decoder gives each of some texts of every line, its end included, in nats."""

@@ -23,6 +23,7 @@ from htr_lightning.net.crnn import CRNN
 from htr_lightning.net.encoder_decoder import EncoderDecoder
 from htr_lightning.net.recurrent_decoder import RecurrentDecoder
 from htr_lightning.net.transformer_decoder import TransformerDecoder
+from htr_lightning.net.vit import ViT
 from htr_lightning.text.normalize import Normalizer
 
 TRANSFORMER = partial(TransformerDecoder, width=24, depth=2, heads=3, dropout=0.0)
@@ -117,9 +118,9 @@ def test_noise_changes_what_the_decoder_is_told_but_not_what_it_is_to_say() -> N
     assert loss(noisy, batch("abab", "ba")) != pytest.approx(loss(clear, batch("abab", "ba")), abs=1e-4)
 
 
-def test_a_line_with_more_characters_than_places_is_named_once() -> None:
-    model, given = recognizer(), batch("ab" * 8, "ab")  # of 15 and 17 places
-    with pytest.warns(UserWarning, match="page/0: its text needs 16 places but the image gives 15; the end of"):
+def test_a_line_with_more_characters_than_frames_is_named_once() -> None:
+    model, given = recognizer(), batch("ab" * 8, "ab")  # of 15 and 17 frames
+    with pytest.warns(UserWarning, match="page/0: its text needs 16 frames but the image gives 15; the end of"):
         loss(model, given)
     assert model.short == {"page/0"}
     assert not model.infeasible  # it is in the loss
@@ -131,7 +132,7 @@ def test_a_line_with_more_characters_than_places_is_named_once() -> None:
 @pytest.mark.parametrize("writer", [TRANSFORMER, RECURRENT])
 @pytest.mark.parametrize("width", [8, 60, 750])
 def test_writing_ends_on_any_paper(writer, width: int) -> None:
-    """Even where the network never says the end: there are no more labels than places."""
+    """Even where the network never says the end: there are no more labels than frames."""
     model = recognizer(Greedy(10_000), writer)
     with torch.no_grad():
         model.net.decoder.head.bias[END] = -1e4
@@ -141,6 +142,20 @@ def test_writing_ends_on_any_paper(writer, width: int) -> None:
         model.net.decoder.head.bias[END] = 1e4
         (nothing,) = model.transcribe(torch.zeros(1, 1, 16, width), torch.tensor([width]))
     assert nothing.text == ""
+
+
+def test_a_token_of_two_columns_may_be_two_characters() -> None:
+    """A vision transformer looks at narrow writing through as many tokens as there are pairs of columns."""
+    model = recognizer(Greedy(10_000))
+    vit = partial(ViT, width=24, depth=1, heads=3, patch=2)
+    model.net.encoder = vit(len(model.codec), ResidualBackbone([8, 12], [1, 1], [[2, 2], [2, 1]], 8))
+    model.net.decoder = TRANSFORMER(len(model.codec), 24)
+    model.eval()
+    with torch.no_grad():
+        model.net.decoder.head.bias[END] = -1e4
+        (read,) = model.transcribe(torch.zeros(1, 1, 16, 100), torch.tensor([100]))
+        seen = model.net(torch.zeros(1, 1, 16, 100), torch.tensor([100]))
+    assert (len(read.text), seen.frames.tolist(), seen.lengths.tolist()) == (25, [25], [13])
 
 
 @pytest.mark.parametrize("writer", [TRANSFORMER, RECURRENT])
@@ -182,7 +197,7 @@ def test_a_text_is_judged_as_it_is_written(writer) -> None:
         model.net.decoder.head.bias[END] += 0.7  # else no line ends before its last place
         output = model.net(given.images, given.widths)
         written = model.decoder(*model.decoding(output))
-        kept = [one for one, most in zip(written, output.lengths.tolist(), strict=True) if len(one.ids) < most]
+        kept = [one for one, most in zip(written, output.frames.tolist(), strict=True) if len(one.ids) < most]
         *_, own, judge, first = model.passes(output)
         assert own == [one.ids for one in written]
         judged = judge([[one.ids, [first]] for one in written])
