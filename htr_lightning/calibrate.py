@@ -1,13 +1,18 @@
-"""The scale of a recognizer's confidences, fitted on lines that were read."""
+"""The scale of a recognizer's confidences and the weights of a vote, fitted on lines that were read."""
 
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from htr_lightning import checkpoint
-from htr_lightning.evaluate import calibration
+from htr_lightning.decoder.rover import Ballot, align, count, in_order
+from htr_lightning.evaluate import Line, calibration
 from htr_lightning.metrics.calibration import Scale, character_trials, fit_scale
+from htr_lightning.metrics.edits import EditCounts, EditTotals
 from htr_lightning.model.base import Prediction
+from htr_lightning.model.ensemble import Rover
+
+FACTORS = (4.0, 2.0, 1.4, 1.2)  # by which a weight is changed, as long as that makes fewer edits
 
 
 class Calibrated(NamedTuple):
@@ -16,6 +21,56 @@ class Calibrated(NamedTuple):
     scale: Scale
     before: dict[str, float]
     after: dict[str, float]
+
+
+class Weighed(NamedTuple):
+    """Weights of the members of a vote, the largest 1; the edits with equal weights and with these, and what is read
+    then."""
+
+    weights: list[float]
+    before: EditTotals
+    after: EditTotals
+    predictions: list[Prediction]
+
+
+def weigh(voted: Rover, read: Sequence[tuple[Line, Sequence[Ballot]]]) -> Weighed:
+    """The weights of a vote's members with the fewest edits.
+
+    From equal ones on, one weight after the other is raised or lowered, by ever smaller factors, as long as there are
+    fewer edits.
+
+    Args:
+        voted: gets the weights.
+        read: lines, and what its members read in them.
+    """
+    ordered = [in_order(ballots) for _, ballots in read]
+    aligned = [(ballots, align([ballot.text for ballot in ballots])) for ballots in ordered]
+
+    def predictions(weights: Sequence[float]) -> list[Prediction]:
+        won = [voted.elected(count(ballots, slots, weights)) for ballots, slots in aligned]
+        return [
+            Prediction(line.id, line.reference, one.text, one.confidence, line.group)
+            for (line, _), one in zip(read, won, strict=True)
+        ]
+
+    def totals(weights: Sequence[float]) -> EditTotals:
+        counts = EditCounts()
+        counts.update(*zip(*((one.reference, one.hypothesis) for one in predictions(weights)), strict=True))
+        return counts.compute()
+
+    best = [1.0] * len(voted.members)
+    before = found = totals(best)
+    for factor in FACTORS:
+        moved = True
+        while moved:
+            changes = [(member, change) for member in range(len(best)) for change in (factor, 1 / factor)]
+            trials = [[w * change if i == member else w for i, w in enumerate(best)] for member, change in changes]
+            made = [totals(trial) for trial in trials]
+            least = min(range(len(made)), key=lambda number: made[number].edits)
+            if moved := made[least].edits < found.edits:
+                best, found = trials[least], made[least]
+    voted.weights = [round(weight / max(best), 2) for weight in best]
+    return Weighed(voted.weights, before, totals(voted.weights), predictions(voted.weights))
 
 
 def calibrate(predictions: Sequence[Prediction]) -> Calibrated:

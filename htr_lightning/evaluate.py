@@ -1,14 +1,17 @@
 """A checkpoint measured on a split: every line's prediction, and the counts."""
 
 import json
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.utils import instantiate
+from jaxtyping import UInt8
+from numpy import ndarray
 from omegaconf import DictConfig, OmegaConf
 
 from htr_lightning import checkpoint
@@ -19,12 +22,13 @@ from htr_lightning.data.sampler import LineBatches
 from htr_lightning.errors import InputError
 from htr_lightning.metrics.calibration import Scale, calibration_error, character_trials, checked_scale, line_trial
 from htr_lightning.metrics.edits import EditCounts, EditTotals
-from htr_lightning.model.base import Prediction, Recognizer, Transcriber, Transcription, learned_height
+from htr_lightning.model.base import Prediction, Recognizer, Transcriber, learned_height
 from htr_lightning.model.ensemble import Rover, vote
 from htr_lightning.model.learner import Learner
 from htr_lightning.model.line import LineRecognizer
 from htr_lightning.transcribe import BATCH_COLUMNS, BATCH_LINES
 
+T = TypeVar("T")
 SCANNED = 100_000  # rows that no line has
 
 
@@ -120,28 +124,50 @@ def evaluate(
     Raises:
         InputError: a line cannot be read; it is named.
     """
+    predictions = [
+        Prediction(line.id, line.reference, one.text, one.confidence, line.group)
+        for line, one in read_split(recognizer, recognizer.read, data, split, advance)
+    ]
     counts = EditCounts()
+    counts.update([one.reference for one in predictions], [one.hypothesis for one in predictions])
+    return predictions, counts.compute()
+
+
+class Line(NamedTuple):
+    """A line of a split that was read."""
+
+    id: str
+    reference: str
+    group: str
+
+
+def read_split(
+    recognizer: Transcriber,
+    read: Callable[[Sequence[UInt8[ndarray, "_ _"]]], Sequence[T]],
+    data: LineDataModule,
+    split: str,
+    advance: Callable[[int], None],
+) -> list[tuple[Line, T]]:
+    """What a function of raw images, of a recognizer, gives for every line of a split, in order; see `evaluate`."""
     lines = data.lines(split)
     if data.pack is not None and isinstance(recognizer, Rover):
         for member in recognizer.members:  # one may want higher lines than the first
             Pack(data.pack, split, member.preprocess)
-    predictions: dict[int, Prediction] = {}
+    found: dict[int, tuple[Line, T]] = {}
     for draw in LineBatches(lines.widths, data.max_lines, data.max_columns):
         samples = [lines.reader[index] for index in draw.indices]
-        for index, sample, one in zip(draw.indices, samples, _read(recognizer, samples), strict=True):
-            found = Prediction(sample.id, lines.texts[index], one.text, one.confidence, sample.group)
-            counts.update([found.reference], [found.hypothesis])
-            predictions[index] = found
+        for index, sample, one in zip(draw.indices, samples, _read(read, samples), strict=True):
+            found[index] = Line(sample.id, lines.texts[index], sample.group), one
         advance(len(samples))
-    return [predictions[index] for index in range(len(lines))], counts.compute()
+    return [found[index] for index in range(len(lines))]
 
 
-def _read(recognizer: Transcriber, samples: Sequence[Sample]) -> list[Transcription]:
+def _read(read: Callable[[Sequence[UInt8[ndarray, "_ _"]]], Sequence[T]], samples: Sequence[Sample]) -> Sequence[T]:
     try:
-        return recognizer.read([sample.image for sample in samples])
+        return read([sample.image for sample in samples])
     except ValueError as error:
         if len(samples) > 1:
-            return [one for sample in samples for one in _read(recognizer, [sample])]
+            return [one for sample in samples for one in _read(read, [sample])]
         raise InputError(f"{samples[0].id}: {error}") from None
 
 
@@ -228,6 +254,7 @@ def load_all(
     way: str | None = None,
     views: int = 1,
     scale: str | None = None,
+    weights: str | None = None,
 ) -> Transcriber:
     """A checkpoint's recognizer, or several that vote.
 
@@ -237,16 +264,18 @@ def load_all(
         way: see `model.ensemble.vote`; None for "auto".
         views: of each line, see `net.view`.
         scale: SLOPE,BIAS of the confidences, in place of the checkpoint's own.
+        weights: of the checkpoints in a vote, joined by commas; None: they weigh the same.
 
     Raises:
         InputError: see `load` and `model.ensemble.vote`; or there is nothing to vote.
     """
     if way is not None and len(paths) == views == 1:
         raise InputError(f"--vote {way}: {paths[0]} is the only checkpoint; name two or more, or read it with --tta 5")
+    weighed = None if weights is None else _weights(weights, len(paths))
     members = [load(path, device, greedy, 0 if number else alternatives) for number, path in enumerate(paths)]
     recognizer: Transcriber = members[0]
     if len(members) > 1 or views > 1:
-        recognizer = vote(members, paths, way or "auto", views, several=not greedy)
+        recognizer = vote(members, paths, way or "auto", views, several=not greedy, weights=weighed)
     if alternatives and isinstance(recognizer, Rover):
         raise InputError("--n-best: a vote by rover has one reading a line; leave it away, or vote with --vote frames")
     if scale is not None:
@@ -255,3 +284,16 @@ def load_all(
         except ValueError:
             raise InputError(f"--calibration {scale}: give SLOPE,BIAS, as htr calibrate prints them") from None
     return recognizer
+
+
+def _weights(text: str, count: int) -> list[float]:
+    try:
+        weights = list(map(float, text.split(",")))
+    except ValueError:
+        weights = []
+    if len(weights) != count or count == 1 or not all(0 <= one < math.inf for one in weights) or not any(weights):
+        raise InputError(
+            f"--weights {text}: give a number for each of the checkpoints that vote ({count} here), none below 0 and "
+            "one above it, as htr calibrate prints them"
+        )
+    return weights

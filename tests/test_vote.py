@@ -6,8 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from htr_lightning import checkpoint
+from htr_lightning import calibrate, checkpoint
 from htr_lightning.data.image import read_image
+from htr_lightning.decoder.rover import Ballot
+from htr_lightning.evaluate import Line
 from htr_lightning.metrics.calibration import calibration_error, character_trials
 from htr_lightning.model.ensemble import Rover
 
@@ -46,16 +48,44 @@ def test_several_checkpoints_transcribe_evaluate_and_calibrate(best: Path, other
         outcome = htr("evaluate", best, *some, *DATA, "--vote", way, "--out", tmp_path / way)
         assert outcome.code == 0, outcome.stderr
         metrics = json.loads((tmp_path / way / "metrics.json").read_text())
-        assert metrics["vote"] == {"way": way, "views": 1}
+        assert metrics["vote"] == {"way": way, "views": 1} | ({"weights": [1, 1, 1]} if way == "rover" else {})
         assert metrics["lines"] == 7
         rows = [json.loads(row) for row in (tmp_path / way / "predictions.jsonl").read_text().splitlines()]
         assert [row["id"] for row in rows] == [f"synthetic/test/{n}" for n in range(7)]
         trials = [character_trials(row["reference"], row["hypothesis"], row["confidence"]) for row in rows]
         assert metrics["ece"] == pytest.approx(calibration_error(trials))
-    outcome = htr("calibrate", best, others[0], *DATA)
-    assert outcome.code == 0, outcome.stderr
-    option, values = outcome.stdout.splitlines()[-1].split()
-    assert htr("transcribe", best, others[0], line_image, option, values).code == 0
+
+
+def test_a_vote_reads_as_calibrate_found_with_the_options_that_it_printed(best: Path, others, htr, tmp_path) -> None:
+    for given in ([], ["--weights", "1,0.5,0"]):
+        outcome = htr("calibrate", best, *others, *DATA, *given)
+        assert outcome.code == 0, outcome.stderr
+        options = outcome.stdout.splitlines()[-1].split()
+        assert options[::2] == ["--weights", "--calibration"]
+        assert options[:2] == given or not given
+        outcome = htr("evaluate", best, *others, *DATA, *options, "--split", "val", "--out", tmp_path / "val")
+        assert outcome.code == 0, outcome.stderr
+        metrics = json.loads((tmp_path / "val" / "metrics.json").read_text())
+        assert ",".join(f"{weight:g}" for weight in metrics["vote"]["weights"]) == options[1]
+    outcome = htr("calibrate", best, others[0], *DATA, "--vote", "frames")
+    assert outcome.stdout.splitlines()[-1].startswith("--calibration ")  # frames have no weights
+
+
+def test_the_member_that_reads_well_is_given_the_weight(best: Path) -> None:
+    """One that is never wrong beside two that are never right and agree; and nothing is moved without need."""
+    voted = Rover([checkpoint.load(best)] * 3)
+    texts = ["abc", "bca", "cab"]
+    read = [
+        (Line(text, text, ""), [Ballot(text, 0.6, 0), Ballot("x" + text, 0.8, 1), Ballot("x" + text, 0.8, 2)])
+        for text in texts
+    ]
+    found = calibrate.weigh(voted, read)
+    assert (found.before.edits, found.after.edits) == (3, 0)
+    assert found.weights == voted.weights
+    assert max(found.weights) == found.weights[0] == 1
+    assert [one.hypothesis for one in found.predictions] == texts
+    read = [(line, [some[0]._replace(voter=voter) for voter in range(3)]) for line, some in read]
+    assert calibrate.weigh(voted, read).weights == [1, 1, 1]
 
 
 def test_calibrate_writes_a_copy_that_reads_the_same_text(best: Path, htr, line_image: Path, tmp_path: Path) -> None:
@@ -85,6 +115,10 @@ def test_what_cannot_vote_is_told_in_one_line(best: Path, others, htr, line_imag
     assert "nothing to read" in refused("transcribe", best, *others)
     assert "SLOPE,BIAS" in refused("transcribe", best, line_image, "--calibration", "0,1")
     assert "--out" in refused("calibrate", best, others[0], "--out", tmp_path / "x.ckpt")
+    for weights in ("1,1,1", "1", "1,-1", "0,0", "1,a", "1,nan"):
+        assert f"--weights {weights}: " in refused("evaluate", best, others[0], "--weights", weights)
+    assert "--weights 1: " in refused("evaluate", best, "--weights", "1")
+    assert "rover" in refused("evaluate", best, others[0], "--weights", "1,1", "--vote", "frames")
     content = torch.load(best, weights_only=True)
     content["htr"]["calibration"] = [0.0, 0.0]
     torch.save(content, tmp_path / "zero.ckpt")

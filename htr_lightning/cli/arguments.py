@@ -30,6 +30,7 @@ Way = Annotated[
 ]
 Views = Annotated[int, typer.Option("--tta", min=1, help="Read every line so many times, a little changed, and vote")]
 Scale = Annotated[str | None, typer.Option(help="SLOPE,BIAS of the confidences, as htr calibrate prints them")]
+Weights = Annotated[str | None, typer.Option(help="Of the checkpoints in a vote, as htr calibrate prints them: 0.5,1")]
 
 
 def split_checkpoints(first: str, arguments: list[str]) -> tuple[list[str], list[str]]:

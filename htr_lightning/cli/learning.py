@@ -12,6 +12,7 @@ from htr_lightning.cli.arguments import (
     Overrides,
     Views,
     Way,
+    Weights,
     check_whole,
     check_writable,
     progress_bar,
@@ -27,17 +28,20 @@ def calibrate(
     overrides: Overrides = None,
     out: Annotated[Path | None, typer.Option(help="The new checkpoint (default: CHECKPOINT-calibrated.ckpt)")] = None,
     vote: Way = None,
+    weights: Weights = None,
     tta: Views = 1,
     device: Device = "auto",
 ) -> None:
     """Make confidences probabilities, on a scale fitted on the validation lines; texts stay as they are.
 
-    That of one checkpoint is written into a copy of it, that of a vote is printed, for --calibration.
+    That of one checkpoint is written into a copy of it. Of a vote it is printed, for --calibration, and before it the
+    weights with which it reads best, for --weights.
     """
     from htr_lightning import calibrate as verb
     from htr_lightning.checkpoint import describe
-    from htr_lightning.evaluate import data_for, load_all
+    from htr_lightning.evaluate import data_for, load_all, read_split
     from htr_lightning.evaluate import evaluate as measure
+    from htr_lightning.model.ensemble import Rover
 
     checkpoints, given = split_checkpoints(checkpoint, overrides or [])
     check_whole(given, "val")
@@ -45,20 +49,30 @@ def calibrate(
     if votes and out is not None:
         raise InputError(f"--out {out}: a vote is no checkpoint; its scale is printed, leave --out away")
     out = out or Path(checkpoint).with_name(f"{Path(checkpoint).stem}-calibrated.ckpt")
-    recognizer = load_all(checkpoints, device, False, 0, vote, tta, "1,0")
+    recognizer = load_all(checkpoints, device, False, 0, vote, tta, "1,0", weights)
     if not votes:
         check_writable(out)  # before the work, not after it
     data = data_for(recognizer, given)
     lines = describe(data, "val")
     with progress_bar("reading", lines["lines"]) as progress:
-        predictions, _ = measure(recognizer, data, "val", lambda count: progress.advance(progress.task_ids[0], count))
+
+        def advance(count: int) -> None:
+            progress.advance(progress.task_ids[0], count)
+
+        if isinstance(recognizer, Rover) and len(checkpoints) > 1 and weights is None:
+            weighed = verb.weigh(recognizer, read_split(recognizer, recognizer.ballots, data, "val", advance))
+            predictions, weights = weighed.predictions, ",".join(f"{weight:g}" for weight in weighed.weights)
+            print(f"{lines['lines']} validation lines: weights {weights}, "
+                  f"CER {weighed.before.cer:.2%} -> {weighed.after.cer:.2%}")  # fmt: skip
+        else:
+            predictions, _ = measure(recognizer, data, "val", advance)
     found = verb.calibrate(predictions)
     scale = f"{found.scale.slope:.3f},{found.scale.bias:.3f}"
     print(f"{lines['lines']} validation lines: calibration {scale}, "
           f"ECE of characters {found.before['ece']:.2%} -> {found.after['ece']:.2%}, "
           f"of lines {found.before['line_ece']:.2%} -> {found.after['line_ece']:.2%}")  # fmt: skip
     if votes:
-        print(f"--calibration {scale}")
+        print(*(["--weights", weights] if weights else []), "--calibration", scale)
     else:
         verb.write(checkpoint, out, found, lines)
         print(out)

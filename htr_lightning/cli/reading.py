@@ -16,6 +16,7 @@ from htr_lightning.cli.arguments import (
     Scale,
     Views,
     Way,
+    Weights,
     check_whole,
     check_writable,
     progress_bar,
@@ -41,6 +42,7 @@ def transcribe(
     greedy: OnlyGreedy = False,
     n_best: Annotated[int, typer.Option(min=0, help="Readings of each line, for --format jsonl")] = 0,
     vote: Way = None,
+    weights: Weights = None,
     tta: Views = 1,
     calibration: Scale = None,
     device: Device = "auto",
@@ -58,7 +60,7 @@ def transcribe(
         raise InputError(f"{checkpoints[-1]}: there is nothing to read; name images or pages behind the checkpoints")
     if late := [name for name in names if name.endswith(".ckpt")]:
         raise InputError(f"{late[0]}: stands behind a file to read; name checkpoints first")
-    recognizer = load_all(checkpoints, device, greedy, n_best, vote, tta, calibration)
+    recognizer = load_all(checkpoints, device, greedy, n_best, vote, tta, calibration, weights)
     sources, faults = find_sources(names)
     if format == "page" and out is None and len(sources) > 1:
         raise InputError(f"--format page with {len(sources)} files: name a folder for them with --out")
@@ -125,6 +127,7 @@ def evaluate(
     split: Annotated[Literal["train", "val", "test"], typer.Option(help="Split to read")] = "test",
     greedy: OnlyGreedy = False,
     vote: Way = None,
+    weights: Weights = None,
     tta: Views = 1,
     calibration: Scale = None,
     device: Device = "auto",
@@ -139,7 +142,7 @@ def evaluate(
 
     checkpoints, given = split_checkpoints(checkpoint, overrides or [])
     check_whole(given, split)
-    recognizer = load_all(checkpoints, device, greedy, 0, vote, tta, calibration)
+    recognizer = load_all(checkpoints, device, greedy, 0, vote, tta, calibration, weights)
     data = data_for(recognizer, given)
     lines = describe(data, split)
     votes = len(checkpoints) > 1 or tta > 1
@@ -157,7 +160,9 @@ def evaluate(
         "definition": recognizer.card["metric"] | DEFINITION,
     }
     if votes:
-        about["vote"] = {"way": "rover" if isinstance(recognizer, Rover) else "frames", "views": tta}
+        is_rover = isinstance(recognizer, Rover)
+        about["vote"] = {"way": "rover", "weights": recognizer.weights} if is_rover else {"way": "frames"}
+        about["vote"]["views"] = tta
     write(folder, predictions, totals, about)
     print(f"CER {totals.cer:.2%}  WER {totals.wer:.2%}  {totals.edits} edits / {totals.characters} characters "
           f"in {totals.lines} lines  ECE {errors(predictions)['ece']:.2%} -> {folder}")  # fmt: skip

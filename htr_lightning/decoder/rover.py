@@ -11,35 +11,53 @@ NONE = ""  # where a reading has no character
 
 
 class Ballot(NamedTuple):
-    """One reading; its confidence is a probability per character, or its share of it among a voter's."""
+    """One reading; its confidence is a probability per character, or its share of it among its voter's."""
 
     text: str
     confidence: float
+    voter: int = 0
 
 
-def rover(ballots: Sequence[Ballot], voters: int | None = None) -> Ballot:
+def rover(ballots: Sequence[Ballot], weights: Sequence[float] | None = None) -> Ballot:
     """The reading that most of the confidence is for (Fiscus, 1997, "A post-processing system to yield reduced word
     error rates: Recognizer Output Voting Error Reduction (ROVER)"), over characters in place of words.
 
-    In every slot of the alignment each reading gives its character, or none, its confidence; the largest sum wins, and
-    its mean over all voters is its probability. So equal readings are left as they are. The order of the readings
-    does not matter; of equal sums the one with the most confident reading wins. Where voters give several readings by
-    their posteriors, this is confusion network combination (Evermann and Woodland, 2000, "Posterior probability
-    decoding, confidence estimation and system combination").
+    In every slot of the alignment each reading gives its character, or none, its confidence times its voter's weight;
+    the largest sum wins, and its weighted mean over all voters is its probability. So equal readings are left as they
+    are. The order of the readings does not matter; of equal sums the one with the most confident reading wins. Where
+    voters give several readings by their posteriors, this is confusion network combination (Evermann and Woodland,
+    2000, "Posterior probability decoding, confidence estimation and system combination").
 
     Args:
         ballots: at least one.
-        voters: whose readings they are; None: each has one.
+        weights: of the voters; None: each reading is a voter of its own, who weighs 1.
     """
-    ballots = sorted(ballots, key=lambda ballot: (-ballot.confidence, ballot.text))
-    slots = align([ballot.text for ballot in ballots])
+    ballots = in_order(ballots)
+    return count(ballots, align([ballot.text for ballot in ballots]), weights)
+
+
+def in_order(ballots: Sequence[Ballot]) -> list[Ballot]:
+    """The ballots as they are lined up: the surest first, whatever its voter weighs."""
+    return sorted(ballots, key=lambda ballot: (-ballot.confidence, ballot.text))
+
+
+def count(ballots: Sequence[Ballot], slots: Sequence[tuple[str, ...]], weights: Sequence[float] | None) -> Ballot:
+    """The reading that wins.
+
+    Args:
+        ballots: see `in_order`.
+        slots: their alignment, see `align`.
+        weights: see `rover`.
+    """
+    votes = [ballot.confidence * (1.0 if weights is None else weights[ballot.voter]) for ballot in ballots]
+    whole = len(ballots) if weights is None else math.fsum(weights)
     text, log_prob = "", 0.0
     for slot in slots or [(NONE,) * len(ballots)]:
         sums: dict[str, float] = defaultdict(float)
-        for ballot, character in zip(ballots, slot, strict=True):
-            sums[character] += ballot.confidence
+        for vote, character in zip(votes, slot, strict=True):
+            sums[character] += vote
         best = max(sums, key=lambda character: sums[character])
-        probability = min(1.0, sums[best] / (voters or len(ballots)))
+        probability = min(1.0, sums[best] / whole)
         log_prob += math.log(probability) if probability else -math.inf
         text += best
     return Ballot(text, math.exp(log_prob / max(1, len(text))))

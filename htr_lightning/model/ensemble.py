@@ -31,19 +31,27 @@ PROBE = (40, 97, 202, 403)  # columns of blank lines on which frames are counted
 class Rover:
     """Recognizers of any kind that read every view of a line; their readings are voted by `decoder.rover`.
 
-    A member has as much of a vote as it is confident. Where its decoder gives several readings it divides the vote
-    among them by their posteriors, so that the others decide where it is unsure; CTC models that read greedily are
-    given a beam for it.
+    A member has as much of a vote as it is confident, times its weight. Where its decoder gives several readings it
+    divides the vote among them by their posteriors, so that the others decide where it is unsure; CTC models that read
+    greedily are given a beam for it.
 
     Args:
         members: in evaluation mode, on one device; the first one's normaliser and card are those of the vote.
         views: of each line, see `net.view`.
         several: whether members give more than one reading of a line.
+        weights: of the members; None: they weigh the same.
     """
 
-    def __init__(self, members: Sequence[Recognizer], views: int = 1, several: bool = True) -> None:
+    def __init__(
+        self,
+        members: Sequence[Recognizer],
+        views: int = 1,
+        several: bool = True,
+        weights: Sequence[float] | None = None,
+    ) -> None:
         self.members = [_with_readings(member) if several else member for member in members]
         self.views = [View(number) for number in range(views)]
+        self.weights = [1.0] * len(members) if weights is None else list(weights)
         self.card: dict[str, Any] = members[0].card
         self.preprocess: Preprocess = members[0].preprocess
         self.normalizer = members[0].normalizer
@@ -51,18 +59,24 @@ class Rover:
 
     def read(self, images: Sequence[UInt8[ndarray, "_ _"]]) -> list[Transcription]:
         """The text of raw images; see `Recognizer.read`."""
-        if not images:
-            return []
-        ballots: list[list[Ballot]] = [[] for _ in images]
-        for member in self.members:
+        return [self.elected(rover(line, self.weights)) for line in self.ballots(images)]
+
+    def ballots(self, images: Sequence[UInt8[ndarray, "_ _"]]) -> list[list[Ballot]]:
+        """What every member reads in each view of each line."""
+        lines: list[list[Ballot]] = [[] for _ in images]
+        for number, member in enumerate(self.members if images else []):
             batch, widths = member.stacked(images)
             for view in self.views:
                 with member.exact():
                     read = member.finished(member.transcribe(view(batch, widths), widths))
-                for line, one in zip(ballots, read, strict=True):
-                    line += [Ballot(self.normalizer(text), share) for text, share in shares(one)]  # of one Unicode form
-        voters = len(self.members) * len(self.views)
-        return [finished(Transcription(*rover(line, voters)), self.normalizer, self.calibration) for line in ballots]
+                for line, one in zip(lines, read, strict=True):
+                    for text, share in shares(one):  # texts of one Unicode form
+                        line.append(Ballot(self.normalizer(text), share / len(self.views), number))
+        return lines
+
+    def elected(self, won: Ballot) -> Transcription:
+        """The reading that won, with normalised text and calibrated confidence."""
+        return finished(Transcription(won.text, won.confidence), self.normalizer, self.calibration)
 
 
 def _with_readings(member: Recognizer) -> Recognizer:
@@ -151,7 +165,12 @@ def difference(members: Sequence[Recognizer], names: Sequence[str]) -> str | Non
 
 
 def vote(
-    members: Sequence[Recognizer], names: Sequence[str], way: str = "auto", views: int = 1, several: bool = True
+    members: Sequence[Recognizer],
+    names: Sequence[str],
+    way: str = "auto",
+    views: int = 1,
+    several: bool = True,
+    weights: Sequence[float] | None = None,
 ) -> Transcriber:
     """Members that read as one.
 
@@ -161,10 +180,11 @@ def vote(
         way: "frames": see `average`; "rover": see `Rover`; "auto": by frames for the views of one member, single
             characters and n-best readings, where that can be; else by rover, which read better.
         views: of each line.
-        several: see `Rover`.
+        several, weights: see `Rover`.
 
     Raises:
-        InputError: there is no such way, or no frames to average; or some read characters and others lines.
+        InputError: there is no such way, or no frames to average; or some read characters and others lines; or there
+            are weights and it is no vote by rover.
     """
     if way not in WAYS:
         raise InputError(f"--vote {way}: use {', '.join(WAYS)}")
@@ -177,7 +197,11 @@ def vote(
     differs = None if by_rover else difference(members, names)
     if way == "frames" and differs:
         raise InputError(f"{differs}; use --vote rover")
-    return Rover(members, views, several) if by_rover or differs else average(members, views)
+    if by_rover or differs:
+        return Rover(members, views, several, weights)
+    if weights is not None:
+        raise InputError("--weights: are those of a vote by rover; add --vote rover, or leave them away")
+    return average(members, views)
 
 
 def _settings(preprocess: Preprocess) -> dict[str, Any]:

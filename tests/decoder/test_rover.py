@@ -103,10 +103,28 @@ def test_the_confidence_by_hand() -> None:
 
 def test_shares_of_the_votes_by_hand() -> None:
     """Two voters: b has 0.6 + 0.45 of two votes and a 0.4 + 0.55, though each of two readings says a."""
-    some = [Ballot("xb", 0.6), Ballot("xa", 0.4), Ballot("xa", 0.55), Ballot("xb", 0.45)]
-    voted = rover(some, voters=2)
+    some = [Ballot("xb", 0.6, 0), Ballot("xa", 0.4, 0), Ballot("xa", 0.55, 1), Ballot("xb", 0.45, 1)]
+    voted = rover(some, [1.0, 1.0])
     assert voted.text == "xb"
     assert voted.confidence == pytest.approx((1.0 * 0.525) ** 0.5)
+    voted = rover(some, [1.0, 3.0])  # a has 0.4 + 1.65 of four votes
+    assert voted.text == "xa"
+    assert voted.confidence == pytest.approx((1.0 * 0.5125) ** 0.5)
+
+
+@given(ballots, st.data())
+def test_a_voter_without_weight_has_no_say(some: list[Ballot], data: st.DataObject) -> None:
+    some = [ballot._replace(voter=number) for number, ballot in enumerate(some)]
+    chosen = data.draw(st.integers(0, len(some) - 1))
+    weights = [0.3 if number == chosen else 0.0 for number in range(len(some))]
+    assert rover(some, weights).text == some[chosen].text
+
+
+@given(ballots, st.floats(0.1, 9))
+def test_the_same_weight_for_all_is_none(some: list[Ballot], weight: float) -> None:
+    plain = rover(some)
+    voted = rover([ballot._replace(voter=number) for number, ballot in enumerate(some)], [weight] * len(some))
+    assert voted.confidence == pytest.approx(plain.confidence)
 
 
 @given(texts, st.floats(0.01, 1), st.integers(1, 4))
