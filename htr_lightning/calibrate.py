@@ -6,9 +6,9 @@ from typing import Any, NamedTuple
 
 from htr_lightning import checkpoint
 from htr_lightning.decoder.rover import Ballot, align, count, in_order
-from htr_lightning.evaluate import Line, calibration
+from htr_lightning.evaluate import Line, calibration, measured
 from htr_lightning.metrics.calibration import Scale, character_trials, fit_scale
-from htr_lightning.metrics.edits import EditCounts, EditTotals
+from htr_lightning.metrics.edits import EditTotals
 from htr_lightning.model.base import Prediction
 from htr_lightning.model.ensemble import Rover
 
@@ -36,8 +36,8 @@ class Weighed(NamedTuple):
 def weigh(voted: Rover, read: Sequence[tuple[Line, Sequence[Ballot]]]) -> Weighed:
     """The weights of a vote's members with the fewest edits.
 
-    From equal ones on, one weight after the other is raised or lowered, by ever smaller factors, as long as there are
-    fewer edits.
+    From equal ones on, that weight is raised or lowered which takes most edits away, by ever smaller factors, as long
+    as one does.
 
     Args:
         voted: gets the weights.
@@ -46,31 +46,24 @@ def weigh(voted: Rover, read: Sequence[tuple[Line, Sequence[Ballot]]]) -> Weighe
     ordered = [in_order(ballots) for _, ballots in read]
     aligned = [(ballots, align([ballot.text for ballot in ballots])) for ballots in ordered]
 
-    def predictions(weights: Sequence[float]) -> list[Prediction]:
-        won = [voted.elected(count(ballots, slots, weights)) for ballots, slots in aligned]
-        return [
-            Prediction(line.id, line.reference, one.text, one.confidence, line.group)
-            for (line, _), one in zip(read, won, strict=True)
-        ]
-
-    def totals(weights: Sequence[float]) -> EditTotals:
-        counts = EditCounts()
-        counts.update(*zip(*((one.reference, one.hypothesis) for one in predictions(weights)), strict=True))
-        return counts.compute()
+    def voting(weights: Sequence[float]) -> tuple[list[Prediction], EditTotals]:
+        won = (voted.elected(count(ballots, slots, weights)) for ballots, slots in aligned)
+        return measured([(line, one) for (line, _), one in zip(read, won, strict=True)])
 
     best = [1.0] * len(voted.members)
-    before = found = totals(best)
+    _, before = _, found = voting(best)
     for factor in FACTORS:
         moved = True
         while moved:
             changes = [(member, change) for member in range(len(best)) for change in (factor, 1 / factor)]
             trials = [[w * change if i == member else w for i, w in enumerate(best)] for member, change in changes]
-            made = [totals(trial) for trial in trials]
+            made = [voting(trial)[1] for trial in trials]
             least = min(range(len(made)), key=lambda number: made[number].edits)
             if moved := made[least].edits < found.edits:
                 best, found = trials[least], made[least]
     voted.weights = [round(weight / max(best), 2) for weight in best]
-    return Weighed(voted.weights, before, totals(voted.weights), predictions(voted.weights))
+    predictions, after = voting(voted.weights)
+    return Weighed(voted.weights, before, after, predictions)
 
 
 def calibrate(predictions: Sequence[Prediction]) -> Calibrated:

@@ -22,7 +22,7 @@ from htr_lightning.data.sampler import LineBatches
 from htr_lightning.errors import InputError
 from htr_lightning.metrics.calibration import Scale, calibration_error, character_trials, checked_scale, line_trial
 from htr_lightning.metrics.edits import EditCounts, EditTotals
-from htr_lightning.model.base import Prediction, Recognizer, Transcriber, learned_height
+from htr_lightning.model.base import Prediction, Recognizer, Transcriber, Transcription, learned_height
 from htr_lightning.model.ensemble import Rover, vote
 from htr_lightning.model.learner import Learner
 from htr_lightning.model.line import LineRecognizer
@@ -124,13 +124,7 @@ def evaluate(
     Raises:
         InputError: a line cannot be read; it is named.
     """
-    predictions = [
-        Prediction(line.id, line.reference, one.text, one.confidence, line.group)
-        for line, one in read_split(recognizer, recognizer.read, data, split, advance)
-    ]
-    counts = EditCounts()
-    counts.update([one.reference for one in predictions], [one.hypothesis for one in predictions])
-    return predictions, counts.compute()
+    return measured(read_split(recognizer, recognizer.read, data, split, advance))
 
 
 class Line(NamedTuple):
@@ -139,6 +133,14 @@ class Line(NamedTuple):
     id: str
     reference: str
     group: str
+
+
+def measured(read: Sequence[tuple[Line, Transcription]]) -> tuple[list[Prediction], EditTotals]:
+    """What was read beside what stands there, and the counts."""
+    predictions = [Prediction(line.id, line.reference, one.text, one.confidence, line.group) for line, one in read]
+    counts = EditCounts()
+    counts.update([one.reference for one in predictions], [one.hypothesis for one in predictions])
+    return predictions, counts.compute()
 
 
 def read_split(
@@ -271,11 +273,13 @@ def load_all(
     """
     if way is not None and len(paths) == views == 1:
         raise InputError(f"--vote {way}: {paths[0]} is the only checkpoint; name two or more, or read it with --tta 5")
-    weighed = None if weights is None else _weights(weights, len(paths))
+    weighed = None if weights is None else _weights(weights, paths)
     members = [load(path, device, greedy, 0 if number else alternatives) for number, path in enumerate(paths)]
     recognizer: Transcriber = members[0]
     if len(members) > 1 or views > 1:
         recognizer = vote(members, paths, way or "auto", views, several=not greedy, weights=weighed)
+        if weights is not None and not isinstance(recognizer, Rover):
+            raise InputError(f"--weights {weights}: checkpoints that vote by frames weigh the same; leave it away")
     if alternatives and isinstance(recognizer, Rover):
         raise InputError("--n-best: a vote by rover has one reading a line; leave it away, or vote with --vote frames")
     if scale is not None:
@@ -286,14 +290,16 @@ def load_all(
     return recognizer
 
 
-def _weights(text: str, count: int) -> list[float]:
+def _weights(text: str, paths: Sequence[str]) -> list[float]:
+    if len(paths) == 1:
+        raise InputError(f"--weights {text}: {paths[0]} is the only checkpoint; leave it away, or name several")
     try:
         weights = list(map(float, text.split(",")))
     except ValueError:
         weights = []
-    if len(weights) != count or count == 1 or not all(0 <= one < math.inf for one in weights) or not any(weights):
+    if len(weights) != len(paths) or not all(0 <= one < math.inf for one in weights) or not any(weights):
         raise InputError(
-            f"--weights {text}: give a number for each of the checkpoints that vote ({count} here), none below 0 and "
-            "one above it, as htr calibrate prints them"
+            f"--weights {text}: give a number for each of the {len(paths)} checkpoints, none below 0 and one above it, "
+            "as htr calibrate prints them"
         )
     return weights

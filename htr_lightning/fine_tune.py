@@ -19,6 +19,7 @@ from htr_lightning.train import train
 NAME = "checkpoint"  # of the options that come from the checkpoint
 GREEDY = {"_target_": "htr_lightning.decoder.ctc.Greedy"}
 GREEDY_WRITER = {"_target_": "htr_lightning.decoder.autoregressive.Greedy"}
+TWO_PASSES = "htr_lightning.decoder.rescoring.Rescoring"
 RECIPES = ("torch.optim", "htr_lightning.optim")  # where an optimizer or scheduler of a checkpoint may come from
 
 
@@ -70,14 +71,21 @@ def offer(path: str) -> None:
     if "decoder" in model:
         model["decoder"], parts["decoder"] = "${decoder}", model["decoder"]
     if "language" in content:  # its weights were tuned for another model than the one to come
-        longest = card["model"]["decoder"].get("max_length")
-        parts["decoder"] = GREEDY if longest is None else GREEDY_WRITER | {"max_length": longest}
+        parts["decoder"] = _without_language(card["model"]["decoder"])
         print(f"note: {path} reads with a language model, which is left away; give the result one by htr tune-decoder",
               file=sys.stderr)  # fmt: skip
     store = ConfigStore.instance()
     store.store(NAME, {"model": model, "start": path}, group="model", package="_global_")
     for part in ("optimizer", "scheduler", "decoder"):
         store.store(NAME, parts.get(part) or {}, group=part, package=part)
+
+
+def _without_language(decoder: dict[str, Any]) -> dict[str, Any]:
+    """What a tuned decoder is where there is no language model."""
+    if decoder["_target_"] == TWO_PASSES:
+        return decoder | {"alpha": 0.0, "beta": 0.0}
+    longest = decoder.get("max_length")
+    return GREEDY if longest is None else GREEDY_WRITER | {"max_length": longest}
 
 
 def _check_recipe(target: Any, path: str) -> None:

@@ -211,7 +211,7 @@ def look(beam: PrefixBeam | Beam | Rescoring, recognizer: LineRecognizer, output
     if isinstance(beam, PrefixBeam):
         return beam.look(*recognizer.decoding(output))
     assert isinstance(recognizer, Seq2SeqRecognizer)
-    return beam.look(recognizer.passes(output))
+    return beam.look(recognizer.passes(output, beam.max_length))
 
 
 def find(beam: PrefixBeam | Beam | Rescoring, recognizer: LineRecognizer, seen: Any) -> list[Hypothesis]:

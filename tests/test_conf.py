@@ -93,6 +93,21 @@ def test_every_experiment_composes(path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert config["trainer"]["max_time"] or config["trainer"]["max_epochs"] > 0 or config["trainer"]["max_steps"] > 0
 
 
+@pytest.mark.parametrize(
+    ("overrides", "decoder"),
+    [
+        (["model=hybrid"], "rescoring.Rescoring"),
+        (["model=hybrid", "decoder=autoregressive_greedy"], "autoregressive.Greedy"),
+        (["model=trocr"], "autoregressive.Greedy"),
+        (["experiments=copiste_crnn_attention"], "rescoring.Rescoring"),
+    ],
+)
+def test_models_that_write_are_read_by_all_that_they_have(overrides: list[str], decoder: str, monkeypatch) -> None:
+    monkeypatch.chdir(CONF.parent)  # experiments are found beside train.py
+    offer_replay(overrides)
+    assert composed(*overrides)["model"]["decoder"]["_target_"] == f"htr_lightning.decoder.{decoder}"
+
+
 def test_the_same_preprocessing_reaches_model_and_data() -> None:
     config = composed("model=crnn", "data=copiste", "model.preprocess.height=48")
     assert config["data"]["preprocess"] == config["model"]["preprocess"]

@@ -86,6 +86,9 @@ def test_every_word_read_is_of_the_lexicon(
     assert letters.split()
 
 
+GREEDY = "htr_lightning.decoder.autoregressive.Greedy"
+
+
 @pytest.fixture(scope="module", params=["autoregressive.Beam", "rescoring.Rescoring"])
 def writer(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """A checkpoint of a model that writes, which learned next to nothing, and the decoder that it can be tuned with."""
@@ -115,6 +118,10 @@ def test_a_model_that_writes_is_tuned_too(writer: tuple[Path, str], tmp_path: Pa
     assert set("".join(c if c.isalpha() else " " for c in " ".join(texts)).split()) <= set(
         content["language"]["lexicon"]
     )
+    offer(str(out))  # to be fine-tuned: two passes stay what they are without a language model
+    offered = ConfigStore.instance().load("decoder/checkpoint.yaml").node
+    plain = {"alpha": 0.0, "beta": 0.0} if kind.startswith("rescoring") else None
+    assert offered == (decoder | plain if plain else {"_target_": GREEDY, "max_length": 40})
     assert "".join(texts).strip() or kind.startswith("rescoring")  # CTC learns blanks first
 
 

@@ -11,6 +11,7 @@ from htr_lightning.data.image import read_image
 from htr_lightning.decoder.rover import Ballot
 from htr_lightning.evaluate import Line
 from htr_lightning.metrics.calibration import calibration_error, character_trials
+from htr_lightning.model.base import Transcription
 from htr_lightning.model.ensemble import Rover
 
 DATA = ["data=synthetic", "data.reader.lines={train: 1, val: 9, test: 7}",
@@ -60,15 +61,27 @@ def test_a_vote_reads_as_calibrate_found_with_the_options_that_it_printed(best: 
     for given in ([], ["--weights", "1,0.5,0"]):
         outcome = htr("calibrate", best, *others, *DATA, *given)
         assert outcome.code == 0, outcome.stderr
-        options = outcome.stdout.splitlines()[-1].split()
+        first, *_, last = outcome.stdout.splitlines()
+        options = last.split()
         assert options[::2] == ["--weights", "--calibration"]
         assert options[:2] == given or not given
         outcome = htr("evaluate", best, *others, *DATA, *options, "--split", "val", "--out", tmp_path / "val")
         assert outcome.code == 0, outcome.stderr
         metrics = json.loads((tmp_path / "val" / "metrics.json").read_text())
         assert ",".join(f"{weight:g}" for weight in metrics["vote"]["weights"]) == options[1]
+        if not given:
+            assert first.endswith(f"{metrics['cer']:.2%}")
     outcome = htr("calibrate", best, others[0], *DATA, "--vote", "frames")
     assert outcome.stdout.splitlines()[-1].startswith("--calibration ")  # frames have no weights
+
+
+def test_a_vote_weighs_its_members(best: Path, line_image: Path) -> None:
+    members = [checkpoint.load(best) for _ in range(2)]
+    for member, text in zip(members, ("a", "b"), strict=True):
+        member.finished = lambda read, text=text: [Transcription(text, 0.8)]
+    for weights, text in (([1.0, 0.5], "a"), ([0.5, 1.0], "b")):
+        (read,) = Rover(members, 2, weights=weights).read([read_image(line_image)])
+        assert (read.text, read.confidence) == (text, pytest.approx(0.8 / 1.5))
 
 
 def test_the_member_that_reads_well_is_given_the_weight(best: Path) -> None:
@@ -117,8 +130,8 @@ def test_what_cannot_vote_is_told_in_one_line(best: Path, others, htr, line_imag
     assert "--out" in refused("calibrate", best, others[0], "--out", tmp_path / "x.ckpt")
     for weights in ("1,1,1", "1", "1,-1", "0,0", "1,a", "1,nan"):
         assert f"--weights {weights}: " in refused("evaluate", best, others[0], "--weights", weights)
-    assert "--weights 1: " in refused("evaluate", best, "--weights", "1")
-    assert "rover" in refused("evaluate", best, others[0], "--weights", "1,1", "--vote", "frames")
+    assert "only checkpoint" in refused("evaluate", best, "--weights", "1")
+    assert "--weights 1,2: " in refused("evaluate", best, others[0], "--weights", "1,2", "--vote", "frames")
     content = torch.load(best, weights_only=True)
     content["htr"]["calibration"] = [0.0, 0.0]
     torch.save(content, tmp_path / "zero.ckpt")

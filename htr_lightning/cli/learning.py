@@ -142,5 +142,7 @@ def tune_decoder(
         change = f"{totals.edits / max(1, first.edits) - 1:+.1%}" if totals is not first else ""
         print(f"{name:16}{totals.cer:8.2%}{change:>9}{speed:14,.0f}")
     print(f"alpha {found.decoder['alpha']:g}, beta {found.decoder['beta']:g} -> {out}")
-    if found.measured[-1].totals.edits >= first.edits:
-        print(f"note: it reads no better than greedy; go on with {checkpoint}", file=sys.stderr)
+    *others, tuned = found.measured
+    least = min(others, key=lambda one: one.totals.edits)
+    if tuned.totals.edits >= least.totals.edits:
+        print(f"note: it reads no better than {least.name} without it; go on with {checkpoint}", file=sys.stderr)

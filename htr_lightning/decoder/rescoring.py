@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable
 from typing import NamedTuple
 
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -29,9 +30,7 @@ class Look(NamedTuple):
     """What a search looks at, the same for any language model and weights."""
 
     frames: Frames
-    own: list[Hypothesis]  # what the decoder writes, with log p_ctc; labels are those of the frames
-    judge: Judge
-    first: int
+    passes: Passes
 
 
 class Rescoring:
@@ -82,36 +81,42 @@ class Rescoring:
         return [best[0] for best in self.n_best(passes, 1)]
 
     def n_best(self, passes: Passes, n: int) -> list[list[Hypothesis]]:
-        """Up to `n` readings of each line, the best first; their `log_prob` leaves the language model out."""
+        """Up to `n` readings of each line, at most `readings` and the decoder's own, the best first; their `log_prob`
+        leaves the language model out."""
         return self.search(self.look(passes), n)
 
     def look(self, passes: Passes) -> Look:
         """See `PrefixBeam.look`."""
-        log_probs, lengths, written, judge, first = passes
-        labels = [[id - first + 1 for id in ids] for ids in written]
-        likely = log_likelihoods(log_probs, lengths, labels).tolist()
-        own = [Hypothesis(ids, log_prob, log_prob) for ids, log_prob in zip(labels, likely, strict=True)]
-        return Look(self.beam.look(log_probs, lengths), own, judge, first)
+        return Look(self.beam.look(passes.log_probs, passes.lengths), passes)
 
     def search(self, look: Look, n: int) -> list[list[Hypothesis]]:
         """See `n_best`."""
+        passes = look.passes
         proposed = [
-            [one._replace(ids=[label + look.first - 1 for label in one.ids]) for one in self._with_own(some, own)]
-            for some, own in zip(self.beam.search(look.frames, self.readings), look.own, strict=True)
+            self._with_own(some, [id - passes.first + 1 for id in own])
+            for some, own in zip(self.beam.search(look.frames, self.readings), passes.written, strict=True)
         ]
-        written = look.judge([[one.ids for one in some] for some in proposed])
-        return [
-            sorted(map(self._judged, some, judged), key=lambda one: -one.score)[:n]
-            for some, judged in zip(proposed, written, strict=True)
-        ]
+        counts = torch.tensor([len(some) for some in proposed], device=passes.lengths.device)
+        log_probs, lengths = (part.repeat_interleave(counts, 0) for part in (passes.log_probs, passes.lengths))
+        likely = log_likelihoods(log_probs, lengths, [one.ids for some in proposed for one in some])
+        heard = iter(likely.masked_fill(likely.isnan(), -math.inf).tolist())  # a network may give no numbers
+        written = passes.judge([[[id + passes.first - 1 for id in one.ids] for one in some] for some in proposed])
+        found = []
+        for some, judged in zip(proposed, written, strict=True):
+            both = [self._judged(one, next(heard), its, passes.first) for one, its in zip(some, judged, strict=True)]
+            both.sort(key=lambda one: -one.score)
+            found.append([one for one in both if one.score > -math.inf][:n] or both[:1])
+        return found
 
-    def _with_own(self, some: list[Hypothesis], own: Hypothesis) -> list[Hypothesis]:
-        """The readings of the beam, and the decoder's where it is another one that may be."""
-        own = own._replace(score=own.log_prob + self.beam.bonus(own.ids))
-        return [*some, own] if own.score > -math.inf and all(own.ids != one.ids for one in some) else some
+    def _with_own(self, some: list[Hypothesis], own: list[int]) -> list[Hypothesis]:
+        """The readings of the beam, and the decoder's where it is another one that may be; with what the language model
+        adds as their score."""
+        beam = [one._replace(score=one.score - one.log_prob if one.score > -math.inf else 0.0) for one in some]
+        bonus = self.beam.bonus(own)
+        new = bonus > -math.inf and all(own != one.ids for one in some)
+        return [*beam, Hypothesis(own, 0.0, bonus)] if new else beam
 
-    def _judged(self, reading: Hypothesis, written: float) -> Hypothesis:
-        if self.ctc_share == 1 or reading.log_prob == -math.inf:
-            return reading
-        both = self.ctc_share * reading.log_prob + (1 - self.ctc_share) * written
-        return Hypothesis(reading.ids, both, both + reading.score - reading.log_prob)
+    def _judged(self, one: Hypothesis, heard: float, written: float, first: int) -> Hypothesis:
+        """A reading with both scores; of one that CTC has no path for, none."""
+        both = self.ctc_share * heard + (1 - self.ctc_share) * written if min(heard, written) > -math.inf else -math.inf
+        return Hypothesis([id + first - 1 for id in one.ids], min(0.0, both), both + one.score)

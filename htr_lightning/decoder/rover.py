@@ -11,14 +11,21 @@ NONE = ""  # where a reading has no character
 
 
 class Ballot(NamedTuple):
-    """One reading; its confidence is a probability per character, or its share of it among its voter's."""
+    """One reading; its confidence is a probability per character, or its share of that among those of its voter."""
 
     text: str
     confidence: float
-    voter: int = 0
+    voter: int  # its place among the weights
 
 
-def rover(ballots: Sequence[Ballot], weights: Sequence[float] | None = None) -> Ballot:
+class Elected(NamedTuple):
+    """The reading that won, and its probability per character."""
+
+    text: str
+    confidence: float
+
+
+def rover(ballots: Sequence[Ballot], weights: Sequence[float]) -> Elected:
     """The reading that most of the confidence is for (Fiscus, 1997, "A post-processing system to yield reduced word
     error rates: Recognizer Output Voting Error Reduction (ROVER)"), over characters in place of words.
 
@@ -30,7 +37,7 @@ def rover(ballots: Sequence[Ballot], weights: Sequence[float] | None = None) -> 
 
     Args:
         ballots: at least one.
-        weights: of the voters; None: each reading is a voter of its own, who weighs 1.
+        weights: of the voters.
     """
     ballots = in_order(ballots)
     return count(ballots, align([ballot.text for ballot in ballots]), weights)
@@ -41,7 +48,7 @@ def in_order(ballots: Sequence[Ballot]) -> list[Ballot]:
     return sorted(ballots, key=lambda ballot: (-ballot.confidence, ballot.text))
 
 
-def count(ballots: Sequence[Ballot], slots: Sequence[tuple[str, ...]], weights: Sequence[float] | None) -> Ballot:
+def count(ballots: Sequence[Ballot], slots: Sequence[tuple[str, ...]], weights: Sequence[float]) -> Elected:
     """The reading that wins.
 
     Args:
@@ -49,8 +56,7 @@ def count(ballots: Sequence[Ballot], slots: Sequence[tuple[str, ...]], weights: 
         slots: their alignment, see `align`.
         weights: see `rover`.
     """
-    votes = [ballot.confidence * (1.0 if weights is None else weights[ballot.voter]) for ballot in ballots]
-    whole = len(ballots) if weights is None else math.fsum(weights)
+    votes, whole = [ballot.confidence * weights[ballot.voter] for ballot in ballots], math.fsum(weights)
     text, log_prob = "", 0.0
     for slot in slots or [(NONE,) * len(ballots)]:
         sums: dict[str, float] = defaultdict(float)
@@ -60,7 +66,7 @@ def count(ballots: Sequence[Ballot], slots: Sequence[tuple[str, ...]], weights: 
         probability = min(1.0, sums[best] / whole)
         log_prob += math.log(probability) if probability else -math.inf
         text += best
-    return Ballot(text, math.exp(log_prob / max(1, len(text))))
+    return Elected(text, math.exp(log_prob / max(1, len(text))))
 
 
 def align(texts: Sequence[str]) -> list[tuple[str, ...]]:

@@ -13,7 +13,7 @@ from numpy import ndarray
 from htr_lightning.data.preprocess import Preprocess
 from htr_lightning.decoder.ctc import Greedy
 from htr_lightning.decoder.prefix_beam import PrefixBeam
-from htr_lightning.decoder.rover import Ballot, rover
+from htr_lightning.decoder.rover import Ballot, Elected, rover
 from htr_lightning.errors import InputError
 from htr_lightning.metrics.calibration import Scale
 from htr_lightning.model.base import Recognizer, Transcriber, Transcription, finished, learned_height
@@ -74,9 +74,9 @@ class Rover:
                         line.append(Ballot(self.normalizer(text), share / len(self.views), number))
         return lines
 
-    def elected(self, won: Ballot) -> Transcription:
+    def elected(self, won: Elected) -> Transcription:
         """The reading that won, with normalised text and calibrated confidence."""
-        return finished(Transcription(won.text, won.confidence), self.normalizer, self.calibration)
+        return finished(Transcription(*won), self.normalizer, self.calibration)
 
 
 def _with_readings(member: Recognizer) -> Recognizer:
@@ -183,8 +183,7 @@ def vote(
         several, weights: see `Rover`.
 
     Raises:
-        InputError: there is no such way, or no frames to average; or some read characters and others lines; or there
-            are weights and it is no vote by rover.
+        InputError: there is no such way, or no frames to average; or some read characters and others lines.
     """
     if way not in WAYS:
         raise InputError(f"--vote {way}: use {', '.join(WAYS)}")
@@ -197,11 +196,7 @@ def vote(
     differs = None if by_rover else difference(members, names)
     if way == "frames" and differs:
         raise InputError(f"{differs}; use --vote rover")
-    if by_rover or differs:
-        return Rover(members, views, several, weights)
-    if weights is not None:
-        raise InputError("--weights: are those of a vote by rover; add --vote rover, or leave them away")
-    return average(members, views)
+    return Rover(members, views, several, weights) if by_rover or differs else average(members, views)
 
 
 def _settings(preprocess: Preprocess) -> dict[str, Any]:

@@ -93,7 +93,8 @@ class Seq2SeqRecognizer(LineRecognizer):
             images = images * ~blank.to(images.device)[:, None, None, None]
             targets = [[] if is_blank else target for target, is_blank in zip(targets, blank.tolist(), strict=True)]
         seen = self.net(images, batch.widths)
-        self._name_short(batch.ids, targets, seen.frames)
+        if not self.ctc_weight:  # else the CTC loss names them
+            self._name_short(batch.ids, targets, seen.frames)
         before, after = marked(targets, START, END, START, images.device)
         if self.token_noise > 0:
             drawn = torch.rand(before.shape, device=before.device) < self.token_noise
@@ -119,15 +120,21 @@ class Seq2SeqRecognizer(LineRecognizer):
         return loss, sum(len(target) + 1 for target in targets)
 
     def decoding(self, output: Seen) -> tuple[Any, ...]:
-        return (self.passes(output),) if isinstance(self.decoder, Rescoring) else self._writing(output)
+        if isinstance(self.decoder, Rescoring):
+            return (self.passes(output, self.decoder.max_length),)
+        return self._writing(output)
 
-    def passes(self, output: Seen) -> Passes:
-        """What a `Rescoring` is called with, of a network with CTC heads."""
+    def passes(self, output: Seen, max_length: int) -> Passes:
+        """What a `Rescoring` is called with, of a network with CTC heads.
+
+        Args:
+            max_length: labels after which what the decoder writes is ended.
+        """
         labels = [BLANK, *range(END + 1, len(self.codec))]
         log_probs = output.heads[0][:, :, labels].float().log_softmax(2)
-        written = Greedy(self.decoder.max_length)(*self._writing(output))
+        written = [[id for id in one.ids if id > END] for one in Greedy(max_length)(*self._writing(output))]
         judge = partial(self._judge, output._replace(heads=[]))
-        return Passes(log_probs, output.frames, [one.ids for one in written], judge, END + 1)
+        return Passes(log_probs, output.frames, written, judge, END + 1)
 
     def set_greedy(self) -> None:
         self.decoder = Greedy(self.decoder.max_length)

@@ -37,7 +37,8 @@ class CharacterDecoder(Protocol):
 
 
 class Seen(NamedTuple):
-    """What the encoder gives: the memory, and for training the logits of its CTC heads where it has any."""
+    """What the encoder gives: the memory and every line's places in it, the logits of its CTC heads where it has any,
+    and every line's frames, of which a place may have several."""
 
     memory: Float[Tensor, "B S M"]
     lengths: Int[Tensor, " B"]

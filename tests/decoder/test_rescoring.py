@@ -48,6 +48,7 @@ def test_the_best_readings_are_those_of_both_scores(share: float, alpha: float, 
         for ids, ctc in sums(line[:length]).items():
             both = share * ctc + (1 - share) * written(tuple(id + FIRST - 1 for id in ids))
             scored.append((both + alpha * model.log_prob(ids) + 0.2 * len(ids), both, [id + FIRST - 1 for id in ids]))
+        assert len(some) == min(4, len(scored))
         for (score, both, ids), one in zip(sorted(scored, reverse=True), some, strict=False):
             assert one.ids == ids
             assert (one.score, one.log_prob) == (pytest.approx(score, abs=1e-4), pytest.approx(both, abs=1e-4))
@@ -81,9 +82,20 @@ def test_what_the_decoder_writes_against_the_lexicon_is_no_reading() -> None:
 
 def test_ctc_alone_is_the_beam() -> None:
     log_probs, lengths = lines(2, 6, 4, seed=2), [6, 4]
-    plain = PrefixBeam(**EXACT).n_best(log_probs, torch.tensor(lengths), 3)
     given = passes(log_probs, lengths)._replace(first=1, written=[[], []])
-    assert rescoring(1.0).n_best(given, 3) == plain
+    plain = PrefixBeam(**EXACT).n_best(log_probs, torch.tensor(lengths), 3)
+    for found, expected in zip(rescoring(1.0).n_best(given, 3), plain, strict=True):
+        assert [one.ids for one in found] == [one.ids for one in expected]
+        assert [one.score for one in found] == pytest.approx([one.score for one in expected], abs=1e-4)
+
+
+def test_what_a_beam_prunes_does_not_count_less_than_what_it_missed() -> None:
+    """A beam of one sums the paths that it kept; the reading that it proposes has the probability of all."""
+    log_probs = lines(1, 6, 3, seed=5, scale=0.3)
+    (pruned,) = PrefixBeam(**EXACT | {"width": 1})(log_probs, torch.tensor([6]))
+    (found,) = rescoring(1.0, width=1, readings=1).n_best(passes(log_probs, [6], [tuple(pruned.ids)]), 9)[0]
+    assert found.log_prob == pytest.approx(sums(log_probs[0])[tuple(pruned.ids)], abs=1e-4)
+    assert found.log_prob > pruned.log_prob + 0.1
 
 
 def test_a_line_that_says_nothing_for_sure_is_no_error() -> None:

@@ -124,6 +124,10 @@ def test_a_line_with_more_characters_than_frames_is_named_once() -> None:
         loss(model, given)
     assert model.short == {"page/0"}
     assert not model.infeasible  # it is in the loss
+    joint = recognizer(ctc=True, ctc_weight=0.3)
+    with pytest.warns(UserWarning, match="page/0: its text needs 16 frames but the image gives 15") as told:
+        loss(joint, given)
+    assert len(told) == 1  # with CTC once, too: it needs as many frames and more
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         loss(model, given)
@@ -198,7 +202,7 @@ def test_a_text_is_judged_as_it_is_written(writer) -> None:
         output = model.net(given.images, given.widths)
         written = model.decoder(*model.decoding(output))
         kept = [one for one, most in zip(written, output.frames.tolist(), strict=True) if len(one.ids) < most]
-        *_, own, judge, first = model.passes(output)
+        *_, own, judge, first = model.passes(output, 50)
         assert own == [one.ids for one in written]
         judged = judge([[one.ids, [first]] for one in written])
     assert kept  # others were cut off at their last place, where nothing but the end may stand
@@ -207,6 +211,13 @@ def test_a_text_is_judged_as_it_is_written(writer) -> None:
             assert own == pytest.approx(one.log_prob, abs=1e-4)
     alone = torch.stack([rows[0].log_softmax(0)[first] for rows in log_probs(model, given)])
     assert judge([[[first]]] * 4)[0][0] < float(alone[0])  # the end behind it counts, too
+
+
+def test_what_a_writer_proposes_is_as_long_as_its_decoder_allows() -> None:
+    model, given = recognizer(Greedy(50), ctc=True, ctc_weight=0.3), batch(*[""] * 4)
+    with torch.inference_mode():
+        model.net.decoder.head.bias[END] -= 1e4
+        assert set(map(len, model.passes(model.net(given.images, given.widths), 3).written)) == {3}
 
 
 def test_two_passes_read_a_line_the_same_alone_and_in_a_batch() -> None:
@@ -224,6 +235,16 @@ def test_two_passes_read_a_line_the_same_alone_and_in_a_batch() -> None:
         several = model.transcribe(given.images.double(), given.widths)
     assert [read.text for read in several] == [model.normalizer(read.text) for read in together]
     assert max(len(read.alternatives) for read in several) > 1
+
+
+def test_two_passes_of_a_network_that_gives_no_numbers_read_nothing() -> None:
+    decoder = Rescoring(8, 5, 0.0, 50.0, readings=4, ctc_share=0.5, max_length=50)
+    model, given = recognizer(decoder, ctc=True, ctc_weight=0.3), batch("ab", "b")
+    with torch.no_grad():
+        for weight in model.net.parameters():
+            weight.fill_(math.nan)
+        read = model.transcribe(given.images, given.widths)
+    assert [(one.text, one.confidence) for one in read] == [("", 0.0)] * 2
 
 
 @pytest.mark.parametrize(("ctc", "weight"), [(False, 0.3), (True, 0.0), (True, 1.0)])
