@@ -23,7 +23,7 @@ from htr_lightning.errors import InputError
 from htr_lightning.metrics.calibration import Scale, calibration_error, character_trials, checked_scale, line_trial
 from htr_lightning.metrics.edits import EditCounts, EditTotals
 from htr_lightning.model.base import Prediction, Recognizer, Transcriber, Transcription, learned_height
-from htr_lightning.model.ensemble import Rover, vote
+from htr_lightning.model.ensemble import Rover, difference, vote
 from htr_lightning.model.learner import Learner
 from htr_lightning.model.line import LineRecognizer
 from htr_lightning.transcribe import BATCH_COLUMNS, BATCH_LINES
@@ -234,11 +234,13 @@ def load(path: str, device: str = "auto", greedy: bool = False, alternatives: in
     if alternatives:
         if not hasattr(getattr(recognizer, "decoder", None), "n_best"):
             remedy = (
-                ("leave --greedy away, or " if greedy else "") + "give a checkpoint that htr tune-decoder wrote"
+                "give a checkpoint that htr tune-decoder wrote"
                 if isinstance(recognizer, LineRecognizer)
                 else "models of lines have several, with decoder=autoregressive_beam or after htr tune-decoder"
             )
-            raise InputError(f"{path}: has one reading a line; {remedy}")
+            if greedy and hasattr(before, "n_best"):
+                remedy = "leave --greedy away"
+            raise InputError(f"--n-best {alternatives}: {path} has one reading a line; {remedy}")
         recognizer.alternatives = alternatives
     try:
         return recognizer.to(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
@@ -281,7 +283,8 @@ def load_all(
         if weights is not None and not isinstance(recognizer, Rover):
             raise InputError(f"--weights {weights}: checkpoints that vote by frames weigh the same; leave it away")
     if alternatives and isinstance(recognizer, Rover):
-        raise InputError("--n-best: a vote by rover has one reading a line; leave it away, or vote with --vote frames")
+        other = "" if difference(members, paths) else ", or vote with --vote frames"
+        raise InputError(f"--n-best {alternatives}: a vote by rover has one reading a line; leave it away{other}")
     if scale is not None:
         try:
             recognizer.calibration = checked_scale(scale.split(","))

@@ -131,6 +131,13 @@ def test_what_cannot_vote_is_told_in_one_line(best: Path, others, htr, line_imag
     for weights in ("1,1,1", "1", "1,-1", "0,0", "1,a", "1,nan"):
         assert f"--weights {weights}: " in refused("evaluate", best, others[0], "--weights", weights)
     assert "only checkpoint" in refused("evaluate", best, "--weights", "1")
+    several = (line_image, "--format", "jsonl", "--n-best", 4)
+    assert "--n-best 4: " in refused("transcribe", best, others[0], *several)
+    tuned = tmp_path / "lm.ckpt"
+    assert htr("tune-decoder", best, *DATA, "--out", tuned).code == 0
+    assert refused("transcribe", tuned, *several, "--greedy").endswith("; leave --greedy away\n")
+    assert "leave it away\n" in refused("transcribe", tuned, others[1], *several)  # another height: no frames in common
+    assert "frames" in refused("transcribe", tuned, others[0], *several, "--vote", "rover")
     assert "--weights 1,2: " in refused("evaluate", best, others[0], "--weights", "1,2", "--vote", "frames")
     content = torch.load(best, weights_only=True)
     content["htr"]["calibration"] = [0.0, 0.0]

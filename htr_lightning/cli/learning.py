@@ -63,7 +63,7 @@ def calibrate(
             weighed = verb.weigh(recognizer, read_split(recognizer, recognizer.ballots, data, "val", advance))
             predictions, weights = weighed.predictions, ",".join(f"{weight:g}" for weight in weighed.weights)
             print(f"{lines['lines']} validation lines: weights {weights}, "
-                  f"CER {weighed.before.cer:.2%} -> {weighed.after.cer:.2%}")  # fmt: skip
+                  f"CER {weighed.before.cer:.2%} with equal ones -> {weighed.after.cer:.2%}")  # fmt: skip
         else:
             predictions, _ = measure(recognizer, data, "val", advance)
     found = verb.calibrate(predictions)

@@ -36,7 +36,7 @@ class CTCRecognizer(LineRecognizer):
         super().__init__(alphabet, decoder, **others)
         if isinstance(decoder, autoregressive.Greedy | autoregressive.Beam | Rescoring):
             raise InputError(
-                "decoder: an autoregressive or rescoring one is for models that write; use decoder=greedy or beam"
+                f"decoder: a {type(decoder).__name__} is for models that write; use decoder=greedy or decoder=beam"
             )
         self.net = net(len(self.codec))
 
