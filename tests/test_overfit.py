@@ -24,6 +24,7 @@ STEPS = {"crnn_mobilenet": 900, "trocr": 900, "hybrid": 900, "crnn_attention": 6
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)  # five minutes of a quiet core for those that write
 @pytest.mark.parametrize("model", MODELS)
 def test_every_model_learns_eight_lines_by_heart(model: str, tmp_path: Path) -> None:
     of = network(model)
