@@ -112,9 +112,10 @@ class Rescoring:
         """The readings of the beam, and the decoder's where it is another one that may be; with what the language model
         adds as their score."""
         beam = [one._replace(score=one.score - one.log_prob if one.score > -math.inf else 0.0) for one in some]
+        if any(own == one.ids for one in some):  # mostly: then there is no language to ask
+            return beam
         bonus = self.beam.bonus(own)
-        new = bonus > -math.inf and all(own != one.ids for one in some)
-        return [*beam, Hypothesis(own, 0.0, bonus)] if new else beam
+        return [*beam, Hypothesis(own, 0.0, bonus)] if bonus > -math.inf else beam
 
     def _judged(self, one: Hypothesis, heard: float, written: float, first: int) -> Hypothesis:
         """A reading with both scores; of one that CTC has no path for, none."""
