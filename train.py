@@ -10,7 +10,7 @@ from omegaconf import DictConfig
 from htr_lightning import command
 from htr_lightning.errors import InputError
 from htr_lightning.replay import offer_replay
-from htr_lightning.train import train
+from htr_lightning.training.run import train
 
 
 @hydra.main(version_base="1.3", config_path=str(Path(__file__).resolve().parent / "conf"), config_name="train")

@@ -22,13 +22,13 @@ from numpy import ndarray
 from omegaconf import OmegaConf
 
 from htr_lightning.data.datamodule import LineDataModule
-from htr_lightning.data.document import Line, Page
+from htr_lightning.data.page.document import Line, Page
+from htr_lightning.data.page.page_out import new_page
 from htr_lightning.data.sample import Sample
 from htr_lightning.errors import InputError
-from htr_lightning.evaluate import SCANNED, compose_train
-from htr_lightning.page_out import new_page
+from htr_lightning.evidence.evaluate import SCANNED, compose_train
+from htr_lightning.reading.transcribe import Reading, Source
 from htr_lightning.replay import offer_replay
-from htr_lightning.transcribe import Reading, Source
 
 HUGGING_FACE = {"train": "train", "val": "validation", "test": "test"}
 NOT_IN_XML = re.compile("[^\t\n\r -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")

@@ -16,9 +16,9 @@ from htr_lightning import checkpoint
 from htr_lightning.data.preprocess import FitHeight
 from htr_lightning.data.reader.synthetic import Synthetic
 from htr_lightning.errors import InputError
-from htr_lightning.evaluate import data_for
+from htr_lightning.evidence.evaluate import data_for
 from htr_lightning.model.masked import MaskedColumns
-from htr_lightning.transfer import transfer
+from htr_lightning.training.transfer import transfer
 
 FEW = [one for one in SMALL if "data.reader" not in one]
 

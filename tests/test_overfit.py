@@ -6,7 +6,7 @@ import pytest
 from conftest import MODELS, network, run_train
 
 from htr_lightning import checkpoint
-from htr_lightning.evaluate import data_for, evaluate
+from htr_lightning.evidence.evaluate import data_for, evaluate
 
 LINES = ["data=synthetic"]
 WORDS = ["data=synthetic", "data.reader.length=[1, 1]"]  # a line is too wide for the frame

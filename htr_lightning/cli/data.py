@@ -113,11 +113,11 @@ def pseudo_label(
     Overrides without data=NAME change the data of the checkpoint's run: data.part=[500,null] are the lines that it has
     not learned where it has learned data.part=[0,500]. References are not looked at. data=folder reads the result.
     """
-    from htr_lightning import pseudo_label as verb
+    from htr_lightning.adapt import pseudo_label as verb
     from htr_lightning.convert import empty_folder
     from htr_lightning.data.split import SPLITS
-    from htr_lightning.evaluate import data_for, load
-    from htr_lightning.transcribe import find_sources
+    from htr_lightning.evidence.evaluate import data_for, load
+    from htr_lightning.reading.transcribe import find_sources
 
     named = [re.match(r"\+*data(\.\w+)*=", line) is not None for line in lines]
     if any(named) and not all(named):
@@ -176,8 +176,8 @@ def audit(
     augment: Annotated[str | None, typer.Option(help="Show what augment=NAME does to training lines")] = None,
 ) -> None:
     """Find what is wrong with a dataset before a model is trained on it; exit code 1 where it would spoil a result."""
-    from htr_lightning import audit as verb
-    from htr_lightning.audit_html import page
+    from htr_lightning.audit import run as verb
+    from htr_lightning.audit.page import page
 
     for path in (html, json_file):
         if path is not None:

@@ -37,11 +37,11 @@ def calibrate(
     That of one checkpoint is written into a copy of it. Of a vote it is printed, for --calibration, and before it the
     weights with which it reads best, for --weights.
     """
-    from htr_lightning import calibrate as verb
+    from htr_lightning.adapt import calibrate as verb
     from htr_lightning.checkpoint import describe
-    from htr_lightning.evaluate import data_for, load_all, read_split
-    from htr_lightning.evaluate import evaluate as measure
-    from htr_lightning.model.ensemble import Rover
+    from htr_lightning.evidence.evaluate import data_for, load_all, read_split
+    from htr_lightning.evidence.evaluate import evaluate as measure
+    from htr_lightning.reading.voting import Rover
 
     checkpoints, given = split_checkpoints(checkpoint, overrides or [])
     check_whole(given, "val")
@@ -81,7 +81,7 @@ def calibrate(
 @typer_app.command("fine-tune", context_settings={"ignore_unknown_options": True})
 def fine_tune(checkpoint: Checkpoint, overrides: Overrides = None) -> None:
     """Train a checkpoint on with other data: data=page_xml data.root=... replay=copiste; see conf/fine_tune.yaml."""
-    from htr_lightning.fine_tune import fine_tune as run
+    from htr_lightning.training.fine_tune import fine_tune as run
 
     run(checkpoint, overrides or [])
 
@@ -107,9 +107,9 @@ def tune_decoder(
 
     Overrides change the data, as for evaluate, or the beam: decoder.width=64.
     """
-    from htr_lightning import tune
+    from htr_lightning.adapt import tune_decoder as tune
     from htr_lightning.checkpoint import describe
-    from htr_lightning.evaluate import data_for, load
+    from htr_lightning.evidence.evaluate import data_for, load
 
     if order < 1:
         raise InputError(f"--order {order}: an n-gram model has an order of 1 or more; 6 suits characters")

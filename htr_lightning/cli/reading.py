@@ -26,7 +26,7 @@ from htr_lightning.cli.arguments import (
 from htr_lightning.errors import InputError
 
 if TYPE_CHECKING:
-    from htr_lightning.transcribe import Reading
+    from htr_lightning.reading.transcribe import Reading
 
 
 @typer_app.command()
@@ -48,10 +48,10 @@ def transcribe(
     device: Device = "auto",
 ) -> None:
     """Print the text of images and pages, a line a line."""
-    from htr_lightning.evaluate import load_all
-    from htr_lightning.page_out import page_paths, to_page_xml, write_page
-    from htr_lightning.transcribe import find_sources
-    from htr_lightning.transcribe import transcribe as read
+    from htr_lightning.data.page.page_out import page_paths, to_page_xml, write_page
+    from htr_lightning.evidence.evaluate import load_all
+    from htr_lightning.reading.transcribe import find_sources
+    from htr_lightning.reading.transcribe import transcribe as read
 
     if n_best and format != "jsonl":
         raise InputError(f"--n-best {n_best}: only --format jsonl has room for several readings; add it")
@@ -134,11 +134,11 @@ def evaluate(
 ) -> None:
     """Measure a checkpoint, or several that vote, on a split: predictions.jsonl and metrics.json."""
     from htr_lightning.checkpoint import describe
-    from htr_lightning.evaluate import calibration as errors
-    from htr_lightning.evaluate import data_for, load_all, make_folder, write
-    from htr_lightning.evaluate import evaluate as measure
+    from htr_lightning.evidence.evaluate import calibration as errors
+    from htr_lightning.evidence.evaluate import data_for, load_all, make_folder, write
+    from htr_lightning.evidence.evaluate import evaluate as measure
     from htr_lightning.metrics.calibration import DEFINITION
-    from htr_lightning.model.ensemble import Rover
+    from htr_lightning.reading.voting import Rover
 
     checkpoints, given = split_checkpoints(checkpoint, overrides or [])
     check_whole(given, split)

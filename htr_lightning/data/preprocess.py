@@ -9,7 +9,7 @@ from jaxtyping import Float, Float64, UInt8
 from numpy import ndarray
 from torch import Tensor
 
-from htr_lightning.data.hand import measure
+from htr_lightning.data.handwriting import measure
 from htr_lightning.data.image import LEVELS, dark_on_light, histogram, light_on_dark, shrink_to_height
 from htr_lightning.errors import InputError
 
@@ -97,7 +97,7 @@ class FitHeight(Preprocess):
 
 class FitCore(Preprocess):
     """Scale so that the core of the writing, the band of its small letters, has one height and place; letters are set
-    upright and their width made even. See `htr_lightning.data.hand`.
+    upright and their width made even. See `htr_lightning.data.handwriting`.
 
     Ink is as in `FitHeight`. A stroke that reaches farther from the core than the frame is cut off.
 

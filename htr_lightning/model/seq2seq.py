@@ -14,8 +14,8 @@ from htr_lightning.decoder.autoregressive import Greedy
 from htr_lightning.decoder.ctc import Hypothesis
 from htr_lightning.decoder.rescoring import Passes, Rescoring
 from htr_lightning.errors import InputError
+from htr_lightning.model.autoregressive import IGNORED, checked, marked, within
 from htr_lightning.model.line import LineRecognizer, fitting
-from htr_lightning.model.writing import IGNORED, checked, marked, within
 from htr_lightning.net.encoder_decoder import EncoderDecoder, Seen
 
 BLANK, START, END = 0, 1, 2

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-from htr_lightning.data.document import read_page
+from htr_lightning.data.page.document import read_page
 from htr_lightning.data.reader.page_xml import PageXml, cut_line, open_page
 from htr_lightning.data.sample import Reader
 from htr_lightning.data.split import read_splits

@@ -8,8 +8,8 @@ from typing import NamedTuple
 import pytest
 from PIL import Image
 
-from htr_lightning.data.document import read_page
-from htr_lightning.data.outline import reading_angle
+from htr_lightning.data.page.document import read_page
+from htr_lightning.data.page.outline import reading_angle
 from htr_lightning.data.reader.page_xml import PageXml
 from htr_lightning.errors import InputError
 

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 from omegaconf import OmegaConf
 
-from htr_lightning.data.reader.glyph import CURSIVE, PRINTED, glyph
-from htr_lightning.data.reader.hand import Hand, _join
 from htr_lightning.data.reader.page_xml import PageXml
-from htr_lightning.data.reader.paper import with_neighbours
-from htr_lightning.data.reader.source import Spelling, read_words
 from htr_lightning.data.reader.synthetic import Synthetic
 from htr_lightning.data.sample import Reader
+from htr_lightning.data.synthetic.glyphs import CURSIVE, PRINTED, glyph
+from htr_lightning.data.synthetic.paper import with_neighbours
+from htr_lightning.data.synthetic.texts import Spelling, read_words
+from htr_lightning.data.synthetic.writer import Hand, _join
 from htr_lightning.errors import InputError
 
 CONF = Path(__file__).parent.parent.parent / "conf" / "data"

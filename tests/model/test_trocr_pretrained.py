@@ -14,15 +14,16 @@ import pytest
 import torch
 from conftest import run_train
 
-from htr_lightning import checkpoint, evaluate
+from htr_lightning import checkpoint
 from htr_lightning.data.batch import Batch, collate
 from htr_lightning.data.squash import Squash
 from htr_lightning.decoder.autoregressive import Beam, Greedy
 from htr_lightning.errors import InputError
+from htr_lightning.evidence import evaluate
 from htr_lightning.model import trocr_source
+from htr_lightning.model.autoregressive import IGNORED, marked
 from htr_lightning.model.base import Recognizer
 from htr_lightning.model.trocr_pretrained import PretrainedTrOCRRecognizer
-from htr_lightning.model.writing import IGNORED, marked
 from htr_lightning.net.pretrained import PretrainedTrOCR
 from htr_lightning.text.normalize import Normalizer
 

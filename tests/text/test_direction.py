@@ -10,7 +10,7 @@ from bidi.mirror import MIRRORED
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from htr_lightning.data.document import read_page
+from htr_lightning.data.page.document import read_page
 from htr_lightning.text.direction import logical, mirrored, visual, visual_alphabet
 from htr_lightning.text.normalize import Normalizer
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from htr_lightning.data.xml import child, local, parse
+from htr_lightning.data.page.xml import child, local, parse
 from htr_lightning.errors import InputError
 
 Box = tuple[int, int, int, int]

@@ -12,10 +12,10 @@ from numpy import ndarray
 from rich.progress import track
 
 from htr_lightning.data import archive
-from htr_lightning.data.document import Line, Page, baseline_angle, expand, find_image, read_page
 from htr_lightning.data.fault import EMPTY as NO_TEXT
 from htr_lightning.data.image import crop_line, read_image, read_size, shrink_to_height
-from htr_lightning.data.outline import outline, reading_angle
+from htr_lightning.data.page.document import Line, Page, baseline_angle, expand, find_image, read_page
+from htr_lightning.data.page.outline import outline, reading_angle
 from htr_lightning.data.sample import Sample, Skipped
 from htr_lightning.data.split import by_line, draw_lines, draw_splits, group_of, group_pattern, read_splits
 from htr_lightning.errors import InputError

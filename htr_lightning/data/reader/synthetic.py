@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
-from htr_lightning.data.reader.font_hand import FontHand, covers
-from htr_lightning.data.reader.glyph import can_write
-from htr_lightning.data.reader.hand import Hand
-from htr_lightning.data.reader.paper import with_neighbours, write_on_paper
-from htr_lightning.data.reader.source import (
+from htr_lightning.data.sample import Sample, Skipped
+from htr_lightning.data.synthetic.fonts import FontHand, covers
+from htr_lightning.data.synthetic.glyphs import can_write
+from htr_lightning.data.synthetic.paper import with_neighbours, write_on_paper
+from htr_lightning.data.synthetic.texts import (
     SIGNS,
     RunningText,
     Source,
@@ -22,7 +22,7 @@ from htr_lightning.data.reader.source import (
     read_text,
     read_words,
 )
-from htr_lightning.data.sample import Sample, Skipped
+from htr_lightning.data.synthetic.writer import Hand
 from htr_lightning.errors import InputError
 from htr_lightning.text.codec import name
 

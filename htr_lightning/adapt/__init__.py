@@ -1,0 +1,1 @@
+"""A better recognizer from a trained one."""

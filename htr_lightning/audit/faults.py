@@ -1,0 +1,355 @@
+"""What is wrong with a dataset, line by line, before a GPU hour is spent on it."""
+
+import unicodedata
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import combinations
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from htr_lightning.audit.fit import Shapes, by_size, encode, lengths_of, of_few, swaps
+from htr_lightning.audit.measure import Measures, measure, unit, uprightness
+from htr_lightning.data.preprocess import MIN_CONTRAST, Preprocess
+from htr_lightning.data.sample import Reader, Skipped
+from htr_lightning.errors import InputError
+from htr_lightning.text.codec import alphabet_of, name
+from htr_lightning.text.normalize import Normalizer
+
+# What would stop training, or make its figures wrong.
+UNREADABLE, SIZE, FRAMES = "unreadable line", "unusable size", "text too long for its frames"
+OUTSIDE, TWICE = "character outside the alphabet", "id in two splits"
+LEAK, WRITER = "same image in two splits", "writer in two splits"
+SPOILING = (UNREADABLE, SIZE, FRAMES, OUTSIDE, TWICE, LEAK, WRITER)
+# What is worth a look.
+EMPTY, SIGN, UNSEEN = "line without text", "character that is no text", "character that training never shows"
+BLANK, SMALL, POLARITY = "blank image", "tiny image", "light ink on dark paper"
+UPRIGHT, TURNED, CUT = "line stands upright", "line is upside down", "letters cut off"
+MISFIT, SWAPPED = "text does not fit its image", "text of another line"
+
+ENOUGH = 100  # lines that tell what is usual in a set
+FEW = 0.05  # share of lines; what is so with more is the way of the set
+A_WORD = 4  # characters; less is too little to tell which way up it is, or to find it again
+
+
+class Fault(NamedTuple):
+    """Something wrong with a line, a writer or a split."""
+
+    id: str
+    kind: str
+    detail: str
+    split: str
+    beside: tuple[str, int] | None = None  # split and place of a line to compare it with
+
+
+class Line(NamedTuple):
+    """A line as it was read, without its pixels."""
+
+    split: str
+    place: int  # in its reader
+    id: str
+    text: str  # normalised
+    group: str
+    measures: Measures
+
+
+class Audit(NamedTuple):
+    """What was found."""
+
+    splits: dict[str, dict[str, Any]]
+    alphabet: list[str]
+    unseen: dict[str, dict[str, int]]  # characters that training never shows, and the lines of each split they are in
+    faults: list[Fault]
+    skipped: list[Skipped]
+    notes: list[str]
+    lines: list[Line]
+
+
+def audit(
+    readers: Mapping[str, Reader],
+    normalizer: Normalizer,
+    preprocess: Preprocess,
+    alphabet: Sequence[str] | None = None,
+    needed: Callable[[str], int] | None = None,
+    frames: Callable[[int], int] | None = None,
+    advance: Callable[[int], None] = lambda lines: None,
+) -> Audit:
+    """Everything wrong with a dataset that its lines tell.
+
+    Args:
+        readers: by split, in the order training, validation, test.
+        normalizer: the model's.
+        preprocess: the model's.
+        alphabet: the characters to learn; None: those of the training texts.
+        needed: frames that a normalised text needs at least; None where the model has no frames.
+        frames: frames that the network gives for an image of so many columns after preprocessing.
+        advance: called with the count of lines done, for a progress bar.
+    """
+    lines: list[Line] = []
+    faults: list[Fault] = []
+    for split, reader in readers.items():
+        for index, (id, text, group) in enumerate(zip(reader.ids, reader.texts, reader.groups, strict=True)):
+            try:
+                image = reader[index].image
+                lines.append(Line(split, index, id, normalizer(text), group, measure(image)))
+            except InputError as error:
+                faults.append(Fault(id, UNREADABLE, str(error), split))
+            advance(1)
+    texts = {split: [normalizer(text) for text in reader.texts] for split, reader in readers.items()}
+    trained = alphabet_of(texts.get("train", [])) if alphabet is None else list(alphabet)
+    skipped = [skipped for reader in readers.values() for skipped in reader.skipped]
+    notes: list[str] = []
+    for split, reader in readers.items():
+        faults += [Fault(left.id, left.kind, left.detail, split) for left in reader.skipped]
+        mended = getattr(reader, "mended", {})
+        if len(mended) > FEW * len(reader):
+            notes.append(f"{len(mended)} of {len(reader)} lines of {split} have a polygon made from the baseline")
+        else:
+            faults += [Fault(id, how, "", split) for id, how in mended.items()]
+    faults += identity_faults(readers)
+    faults += text_faults(lines, trained)
+    faults += image_faults(lines, preprocess)
+    if needed is not None and frames is not None:
+        faults += frame_faults(lines, preprocess, needed, frames)
+    faults += leaks(lines)
+    known = {(fault.id, fault.split) for fault in faults if fault.kind in (BLANK, UPRIGHT, SIZE)}
+    usual = [line for line in lines if line.text and line.measures.ink > 0 and (line.id, line.split) not in known]
+    if len(usual) < ENOUGH:
+        notes.append(f"{len(usual)} lines are too few to tell what is usual; unusual ones were not looked for")
+    else:
+        faults += turned(usual)
+        faults += misfits(usual)
+    notes += _notes(readers, texts)
+    return Audit(
+        splits={split: statistics(split, reader, texts, lines) for split, reader in readers.items()},
+        alphabet=trained,
+        unseen=_unseen(texts, set(trained)),
+        faults=_in_order(faults, readers),
+        skipped=skipped,
+        notes=notes,
+        lines=lines,
+    )
+
+
+def identity_faults(readers: Mapping[str, Reader]) -> Iterator[Fault]:
+    """Ids and writers that stand in more than one split; a set of one writer is of one writer."""
+    for kind, of in (("ids", TWICE), ("groups", WRITER)):
+        counts = {split: Counter(getattr(reader, kind)) for split, reader in readers.items()}
+        if kind == "groups" and len(set().union(*counts.values())) == 1:
+            continue
+        firsts = {split: dict(zip(reversed(getattr(reader, kind)), reversed(reader.ids), strict=True))
+                  for split, reader in readers.items()}  # fmt: skip
+        ids = {split: set(its.values()) for split, its in firsts.items()}
+        for one in sorted(set().union(*(set(a) & set(b) for a, b in combinations(counts.values(), 2)))):
+            where = [split for split, its in counts.items() if one in its]
+            if kind == "groups" and all(one in ids[split] for split in where):
+                continue  # groups that are ids say nothing of writers, and ids were told
+            told = (f"{counts[split][one]} lines of {split} (first {firsts[split][one]})" for split in where)
+            yield Fault(one, of, ", ".join(told), where[-1])
+
+
+def text_faults(lines: Sequence[Line], alphabet: Sequence[str]) -> Iterator[Fault]:
+    """Lines without text, with signs that are no text, and with characters that are not learned."""
+    learned = set(alphabet)
+    for line in lines:
+        if not line.text.strip():
+            yield Fault(line.id, EMPTY, "", line.split)
+        if signs := sorted({c for c in line.text if c == "\ufffd" or unicodedata.category(c) in ("Cc", "Cs", "Cn")}):
+            yield Fault(line.id, SIGN, f"{', '.join(map(name, signs))} in '{line.text}'", line.split)
+        if unknown := sorted(set(line.text) - learned):
+            kind = OUTSIDE if line.split == "train" else UNSEEN
+            yield Fault(line.id, kind, f"{', '.join(map(name, unknown))} in '{line.text}'", line.split)
+
+
+def image_faults(lines: Sequence[Line], preprocess: Preprocess) -> Iterator[Fault]:
+    """Images that are blank, tiny, inverted or upright among lines that are not, or cut through their letters."""
+    height = float(np.median([line.measures.size[0] for line in lines])) if lines else 0.0
+    long = [line.measures.size for line in lines if len(line.text) > A_WORD]
+    lying = not long or np.mean([width > height for height, width in long]) > 0.5
+    dark = not lines or np.mean([line.measures.dark for line in lines]) > 0.5
+    most = {edge: _usual_edge([line.measures.edges[edge] for line in lines]) for edge in (0, 2)}
+    for line in lines:
+        its = line.measures
+        size = f"{its.size[1]} x {its.size[0]} pixels"
+        try:
+            preprocess.check(its.size)
+        except ValueError as error:
+            yield Fault(line.id, SIZE, str(error), line.split)
+            continue
+        if its.contrast < MIN_CONTRAST / 2 or its.ink < 0.002:
+            yield Fault(line.id, BLANK, f"{its.contrast} grey levels, {its.ink:.2%} ink", line.split)
+            continue
+        if its.size[0] < 0.3 * height:
+            yield Fault(line.id, SMALL, f"{size}, others are {height:.0f} high", line.split)
+        if its.dark != dark:
+            yield Fault(line.id, POLARITY, "most lines are the other way round", line.split)
+        if lying and its.size[0] > its.size[1] and len(line.text) > A_WORD:
+            yield Fault(line.id, UPRIGHT, f"{size} for {len(line.text)} characters", line.split)
+        for edge, side in ((0, "above"), (2, "below")):
+            if len(lines) >= ENOUGH and its.edges[edge] > most[edge] and len(line.text) >= A_WORD:
+                yield Fault(line.id, CUT, f"{side}: {its.edges[edge]:.0%} of the edge is ink", line.split)
+
+
+def _usual_edge(shares: Sequence[float]) -> float:
+    """The largest share of ink along an edge that is usual: far out in the set, and more than tails alone make."""
+    return max(0.1, float(np.median(shares)) + 8 * float(np.subtract(*np.percentile(shares, (75, 50)))))
+
+
+def frame_faults(
+    lines: Sequence[Line], preprocess: Preprocess, needed: Callable[[str], int], frames: Callable[[int], int]
+) -> Iterator[Fault]:
+    """Lines whose text needs more frames than the network gives: they are left out of the loss."""
+    for line in lines:
+        try:
+            preprocess.check(line.measures.size)
+        except ValueError:
+            continue
+        need, has = needed(line.text), frames(preprocess.width(line.measures.size))
+        if need > has:
+            yield Fault(line.id, FRAMES, f"{len(line.text)} characters need {need} frames, it has {has}", line.split)
+
+
+def leaks(lines: Sequence[Line], alike: float = 0.8, same: float = 0.9) -> Iterator[Fault]:
+    """Lines of a later split that are in an earlier one, to the pixel or scanned, cut or compressed anew.
+
+    Images are compared by their fingerprints, with lines of like length only. Two hands that copy the same text do not
+    come near `alike`. Images that agree to `same` though their texts differ are one image too, unless there are many
+    of them: then the lines are printed, and only one letter may differ.
+    """
+    splits = list(dict.fromkeys(line.split for line in lines))
+    for place, split in enumerate(splits):
+        later = [line for line in lines if line.split == split]
+        earlier = [line for line in lines if line.split in splits[:place]]
+        pixels = {line.measures.digest: line for line in reversed(earlier) if line.measures.ink > 0}
+        twins = {line.place: pixels[line.measures.digest] for line in later if line.measures.digest in pixels}
+        found = [(line, twin, likeness) for line, twin, likeness in _alike(later, earlier) if likeness >= alike]
+        renamed = [(line, twin) for line, twin, likeness in found if likeness >= same and line.text != twin.text]
+        twins = {line.place: twin for line, twin, _ in found if line.text == twin.text} | twins
+        if len(renamed) <= max(1, 0.01 * len(later)):
+            twins = {line.place: twin for line, twin in renamed} | twins
+        for line in later:
+            if twin := twins.get(line.place):
+                text = "same text" if twin.text == line.text else f"there '{twin.text}'"
+                yield Fault(line.id, LEAK, f"{twin.id} of {twin.split}, {text}", split, (twin.split, twin.place))
+
+
+def _alike(later: Sequence[Line], earlier: Sequence[Line]) -> Iterator[tuple[Line, Line, float]]:
+    """For every line of words the earlier line whose fingerprint is most like it."""
+    later, earlier = (
+        [line for line in some if len(line.text) > A_WORD and line.measures.ink > 0] for some in (later, earlier)
+    )
+    if not later or not earlier:
+        return
+    later, earlier = (sorted(some, key=lambda line: line.measures.extent) for some in (later, earlier))
+    extents = np.array([line.measures.extent for line in earlier])
+    prints = np.stack([line.measures.fingerprint for line in earlier])
+    for start in range(0, len(later), 256):
+        some = later[start : start + 256]
+        first = int(np.searchsorted(extents, some[0].measures.extent / 1.15))
+        last = int(np.searchsorted(extents, some[-1].measures.extent * 1.15, side="right"))
+        if first == last:
+            continue
+        likeness = unit(np.stack([line.measures.fingerprint for line in some])) @ unit(prints[first:last]).T
+        for line, row in zip(some, likeness, strict=True):
+            best = int(row.argmax())
+            yield line, earlier[first + best], float(row[best])
+
+
+def turned(lines: Sequence[Line], sure: float = -0.3, far: float = 3.5) -> Iterator[Fault]:
+    """Lines that look as the other lines do when they are turned by 180 degrees.
+
+    A ridge regression learns from the set itself what tells a line from the same line turned: the difference of their
+    shapes is to give 1. A line's own part in it is taken out (leave-one-out, in closed form), so a line that gives
+    about -1 is one that stands on its head. Short lines scatter more and have to be further out.
+    """
+    lines = [line for line in lines if len(line.text) > A_WORD]
+    if len(lines) < ENOUGH:
+        return
+    scores = uprightness(np.stack([line.measures.shape for line in lines]))
+    unusual = by_size(scores, np.array([len(line.text) for line in lines]))
+    for place in np.flatnonzero((scores < sure) & (unusual < -far)):
+        detail = f"{scores[place]:.1f}, where 1 is upright and -1 upside down"
+        yield Fault(lines[place].id, TURNED, detail, lines[place].split)
+
+
+def misfits(lines: Sequence[Line], far: float = 5.0) -> Iterator[Fault]:
+    """Lines whose text is much too long or short for the ink, and lines that the text of another fits better.
+
+    How long a line should be is told twice by its text: by the room that its characters take, and by the strokes that
+    they are written with. Where both say the same, the text is another one; where the room is too large for the
+    strokes, the image shows only a part of the height.
+    """
+    codes = encode([line.text for line in lines])
+    groups = [line.group for line in lines]
+    widths, *room = lengths_of(codes, np.array([line.measures.extent for line in lines]), groups)
+    _, *strokes = lengths_of(codes, np.array([line.measures.strokes for line in lines]), groups)
+    sizes = np.array([len(line.text) for line in lines])
+    excess, flat = (room[0] + strokes[0]) / 2, room[0] - strokes[0]
+    of_all = by_size((room[1] + strokes[1]) / 2, sizes), by_size(room[1] - strokes[1], sizes)
+    few = of_few(groups)  # compared with lines whose writers are as little known
+    unusual, cut = (np.where(few, all_, by_size(own, sizes)) for all_, own in zip(of_all, (excess, flat), strict=True))
+    for place, line in enumerate(lines):
+        about = round(sizes[place] * np.exp(excess[place]))
+        if abs(unusual[place]) > far and abs(excess[place]) > np.log(1.3) and abs(about - sizes[place]) >= A_WORD:
+            yield Fault(line.id, MISFIT, f"{sizes[place]} characters, the ink is of about {about}", line.split)
+        if cut[place] > far and flat[place] > np.log(1.3):
+            detail = f"{np.exp(flat[place]):.1f} times as wide as its strokes are usually"
+            yield Fault(line.id, CUT, detail, line.split)
+    shapes = Shapes(codes, widths, np.stack([line.measures.profile for line in lines]))
+    for place, other in swaps(shapes, sizes):
+        line, its = lines[place], lines[other]
+        detail = f"that of {its.id} fits better: '{its.text}'"
+        yield Fault(line.id, SWAPPED, detail, line.split, (its.split, its.place))
+
+
+def statistics(split: str, reader: Reader, texts: Mapping[str, Sequence[str]], lines: Sequence[Line]) -> dict[str, Any]:
+    """Counts of a split, quantiles of its images, and how many of its texts training has too."""
+    its = [line.measures for line in lines if line.split == split]
+    quantiles = {}
+    for title, values in (
+        ("height", [m.size[0] for m in its]),
+        ("width", [m.size[1] for m in its]),
+        ("ink", [m.ink for m in its]),
+        ("contrast", [m.contrast for m in its]),
+        ("characters_per_line", [len(text) for text in texts[split]]),
+    ):
+        shares = (0, 0.05, 0.5, 0.95, 1)
+        quantiles[title] = [round(float(q), 4) for q in np.quantile(values, shares)] if values else []
+    trained = set(texts.get("train", ())) if split != "train" else set()
+    also = [text for text in texts[split] if text in trained]
+    return {
+        "lines": len(reader),
+        "characters": sum(map(len, texts[split])),
+        "groups": len(set(reader.groups)),
+        "skipped": len(reader.skipped),
+        "texts_also_in_train": {"lines": len(also), "characters": sum(map(len, also))},
+        "quantiles": quantiles,
+    }
+
+
+def _unseen(texts: Mapping[str, Sequence[str]], alphabet: set[str]) -> dict[str, dict[str, int]]:
+    found: dict[str, dict[str, int]] = {}
+    for split, its in texts.items():
+        for character, count in sorted(Counter(c for text in its for c in set(text) - alphabet).items()):
+            found.setdefault(character, {})[split] = count
+    return found
+
+
+def _notes(readers: Mapping[str, Reader], texts: Mapping[str, Sequence[str]]) -> Iterator[str]:
+    trained = set(texts.get("train", ()))
+    for split, its in texts.items():
+        also = sum(len(text) for text in its if text in trained)
+        if split != "train" and also:
+            share = also / max(1, sum(map(len, its)))
+            yield f"{share:.1%} of the characters of {split} are in lines whose text training has too"
+    if len({group for reader in readers.values() for group in reader.groups}) == 1:
+        yield "all lines are of one writer or document; whether a model reads another one, this set cannot tell"
+
+
+def _in_order(faults: Sequence[Fault], readers: Mapping[str, Reader]) -> list[Fault]:
+    kinds = {kind: -count for kind, count in Counter(fault.kind for fault in faults).items()}
+    splits = list(readers)
+    return sorted(
+        dict.fromkeys(faults),
+        key=lambda f: (f.kind not in SPOILING, kinds[f.kind], f.kind, splits.index(f.split), f.id),
+    )

@@ -1,0 +1,158 @@
+"""The page of an audit: tables, and sheets of lines where image and text are compared by eye."""
+
+from base64 import b64encode
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from html import escape
+
+import cv2
+import numpy as np
+from jaxtyping import UInt8
+from numpy import ndarray
+
+from htr_lightning.audit.faults import Audit, Fault
+from htr_lightning.data.sample import Sample
+from htr_lightning.errors import InputError
+from htr_lightning.text.codec import name
+
+HEIGHT, WIDTH = 48, 900  # pixels of a thumbnail at most
+FAULTS, SAMPLE = 40, 40  # lines shown of every kind of fault, and of every split
+
+STYLE = """
+body { font: 15px/1.45 system-ui, sans-serif; margin: 2em auto; max-width: 76em; padding: 0 1em; color: #222; }
+h1 { font-size: 1.5em; } h2 { font-size: 1.15em; margin: 2em 0 .5em; border-bottom: 1px solid #ddd; }
+table { border-collapse: collapse; margin: .5em 0; } th, td { padding: .2em .9em .2em 0; text-align: right; }
+th:first-child, td:first-child { text-align: left; } thead { color: #666; }
+.spoils { color: #b3261e; font-weight: 600; } .small { color: #666; font-size: 13px; overflow-wrap: anywhere; }
+.sheet { display: grid; grid-template-columns: repeat(auto-fill, minmax(30em, 1fr)); gap: .8em 1.2em; }
+.line { border-left: 3px solid #ddd; padding-left: .6em; min-width: 0; }
+.text { font-size: 16px; white-space: pre-wrap; }
+.line img, figure img { max-width: 100%; display: block; background: #eee; } .none { color: #999; }
+"""
+
+
+def page(
+    title: str,
+    found: Audit,
+    spoiling: Sequence[str],
+    readers: Mapping[str, Sequence[Sample]],
+    augmented: tuple[str, UInt8[ndarray, "H W"]] | None = None,
+) -> str:
+    """One HTML file that needs nothing beside it; faults first, at most `FAULTS` lines of each kind.
+
+    Args:
+        title: of the data.
+        found: the audit.
+        spoiling: kinds of fault that would spoil a result.
+        readers: for the images.
+        augmented: name and sheet of an augmentation.
+    """
+    lines = {(line.split, line.id): line.place for line in found.lines}
+    kinds = Counter(fault.kind for fault in found.faults)
+    parts = [
+        f"<h1>Audit of {escape(title)}</h1>",
+        f"<p>{_verdict(kinds, spoiling)}</p>",
+        *(f"<p>{escape(note)}.</p>" for note in found.notes),
+        _splits(found),
+        _unseen(found),
+    ]
+    if kinds:
+        rows = ((f'<a href="#{_anchor(kind)}">{escape(kind)}</a>', count, "yes" if kind in spoiling else "")
+                for kind, count in kinds.items())  # fmt: skip
+        parts += ["<h2>Faults</h2>", _table(("kind", "count", "would spoil a result"), rows)]
+    for kind, count in kinds.items():
+        some = [fault for fault in found.faults if fault.kind == kind][:FAULTS]
+        more = f"<p class=small>{count - len(some)} more: see the file of --json.</p>" if count > len(some) else ""
+        style = " class=spoils" if kind in spoiling else ""
+        cards = (_fault(fault, lines.get((fault.split, fault.id)), readers) for fault in some)
+        parts.append(f"<h2 id={_anchor(kind)}{style}>{escape(kind)} ({count})</h2>{_sheet(cards)}{more}")
+    for split, reader in readers.items():
+        places = np.linspace(0, len(reader) - 1, min(SAMPLE, len(reader))).astype(int).tolist()
+        parts.append(f"<h2>Lines of {split}</h2>{_sheet(_line(reader, place) for place in places)}")
+    if augmented:
+        parts.append(
+            f"<h2>augment={escape(augmented[0])}: before and after</h2><figure>{_image(augmented[1], None)}</figure>"
+        )
+    head = f'<meta charset="utf-8"><title>Audit of {escape(title)}</title><style>{STYLE}</style>'
+    return f"<!doctype html><html lang=en><head>{head}</head><body>{''.join(parts)}</body></html>\n"
+
+
+def _verdict(kinds: Mapping[str, int], spoiling: Sequence[str]) -> str:
+    if spoiling:
+        return f"<span class=spoils>Would spoil a result: {escape(', '.join(spoiling))}.</span>"
+    return "Nothing that would spoil a result" + ("; some lines are worth a look." if kinds else ".")
+
+
+def _splits(found: Audit) -> str:
+    counts = ("lines", "characters", "groups", "skipped")
+    rows = ((split, *(its[key] for key in counts), its["texts_also_in_train"]["lines"] if split != "train" else "")
+            for split, its in found.splits.items())  # fmt: skip
+    quantiles = (
+        (f"{split}: {title.replace('_', ' ')}", *(f"{value:g}" for value in values))
+        for split, its in found.splits.items()
+        for title, values in its["quantiles"].items()
+        if values
+    )
+    return (
+        "<h2>Splits</h2>"
+        + _table(("split", *counts, "lines whose text train has"), rows)
+        + _table(("", "least", "5 %", "median", "95 %", "most"), quantiles)
+    )
+
+
+def _unseen(found: Audit) -> str:
+    alphabet = "".join(character for character in found.alphabet if character.isprintable())
+    text = f"<h2>Alphabet</h2><p>{len(found.alphabet)} characters: <bdi>{escape(alphabet)}</bdi></p>"
+    if not found.unseen:
+        return text
+    rows = ((escape(name(character)), ", ".join(f"{count} lines of {split}" for split, count in its.items()))
+            for character, its in found.unseen.items())  # fmt: skip
+    return text + _table(("never shown in training", "in"), rows)
+
+
+def _table(head: Iterable[object], rows: Iterable[Iterable[object]]) -> str:
+    def row(cells: Iterable[object], tag: str) -> str:
+        texts = (f"{cell:,}" if isinstance(cell, int) else str(cell) for cell in cells)
+        return "<tr>" + "".join(f"<{tag}>{text}</{tag}>" for text in texts) + "</tr>"
+
+    return f"<table><thead>{row(head, 'th')}</thead>{''.join(row(cells, 'td') for cells in rows)}</table>"
+
+
+def _sheet(cards: Iterable[str]) -> str:
+    return f"<div class=sheet>{''.join(cards)}</div>"
+
+
+def _fault(fault: Fault, place: int | None, readers: Mapping[str, Sequence[Sample]]) -> str:
+    note = f"<div class=small>{escape(fault.detail)}</div>"
+    if fault.beside is not None:
+        split, other = fault.beside
+        note += _line(readers[split], other)
+    if place is None:
+        return f"<div class=line><div class=small>{escape(fault.id)}</div>{note}</div>"
+    return _line(readers[fault.split], place, note)
+
+
+def _line(reader: Sequence[Sample], place: int, note: str = "") -> str:
+    try:
+        sample = reader[place]
+    except InputError as error:
+        return f"<div class=line><div class=small>{escape(str(error))}</div>{note}</div>"
+    text = escape(sample.text) if sample.text.strip() else "<span class=none>(no text)</span>"
+    return (
+        f"<div class=line>{_image(sample.image)}<div class=text dir=auto>{text}</div>"
+        f"<div class=small>{escape(sample.id)}</div>{note}</div>"
+    )
+
+
+def _image(image: UInt8[ndarray, "H W"], height: int | None = HEIGHT) -> str:
+    if not image.size:
+        return ""
+    if height is not None and (scale := min(height / image.shape[0], WIDTH / image.shape[1])) < 1:
+        size = (max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale)))
+        image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+    _, data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, 70])
+    return f'<img alt="" loading=lazy src="data:image/jpeg;base64,{b64encode(data).decode()}">'
+
+
+def _anchor(kind: str) -> str:
+    return escape(kind.replace(" ", "-"), quote=True)

@@ -1,0 +1,164 @@
+"""A data config audited: its readers asked for all their faults, its model for its frames."""
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from functools import cache
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from hydra.utils import instantiate
+from jaxtyping import UInt8
+from numpy import ndarray
+from omegaconf import OmegaConf
+from rich.table import Table
+from rich.text import Text
+
+from htr_lightning.audit import faults as lines
+from htr_lightning.audit.faults import SPOILING, Audit, Fault
+from htr_lightning.data.datamodule import SPLITS, LineDataModule
+from htr_lightning.data.preprocess import Preprocess
+from htr_lightning.data.sample import Reader
+from htr_lightning.errors import InputError
+from htr_lightning.evidence.evaluate import compose_train
+from htr_lightning.model.base import Recognizer
+from htr_lightning.model.classifier import Classifier
+from htr_lightning.model.ctc import CTCRecognizer
+from htr_lightning.model.learner import Learner
+from htr_lightning.model.line import needed_frames
+from htr_lightning.picture import augmentation_sheet
+from htr_lightning.replay import offer_replay
+from htr_lightning.text.codec import alphabet_of
+
+NO_SPLIT = "split that cannot be read"
+
+
+class Subject(NamedTuple):
+    """What is audited: the data of a config, as the model of that config will see it."""
+
+    title: str
+    data: LineDataModule
+    readers: dict[str, Reader]
+    faults: list[Fault]  # of splits that cannot be read
+    model: dict[str, Any]  # its config
+    alphabet: list[str] | None  # to learn; None: the characters of the training texts
+    strict: set[str]  # options by which the reader, as configured, refuses what is skipped here
+
+
+def open_data(overrides: Sequence[str] = (), augment: str | None = None) -> Subject:
+    """The readers of a composed config, with every option that says "error" at "skip": all faults, not the first.
+
+    Raises:
+        InputError: no split can be read.
+    """
+    offer_replay(overrides)  # a recipe may name some
+    config = compose_train([*overrides, *([] if augment is None else [f"augment={augment}"])])
+    settings, model = (OmegaConf.to_container(part, resolve=True) for part in (config.data, config.model))
+    assert isinstance(settings, dict)
+    assert isinstance(model, dict)
+    strict = {key for key in ("empty", "faulty") if settings["reader"].get(key) == "error"}
+    settings["reader"] |= dict.fromkeys(strict, "skip")
+    settings.pop("replay", None)
+    if augment is None:
+        settings["augment"] = None
+    data: LineDataModule = instantiate(settings, _convert_="all")
+    readers, faults = {}, []
+    for split in SPLITS:
+        try:
+            readers[split] = data.open(split)
+        except InputError as error:
+            faults.append(Fault(split, NO_SPLIT, str(error), split))
+    if not readers:
+        raise InputError(faults[0].detail)
+    given = dict(override.lstrip("+").split("=", 1) for override in overrides if "=" in override)
+    title = given.get("data", given.get("experiments", "synthetic"))
+    alphabet = None if settings.get("alphabet") is None else data.alphabet
+    return Subject(title, data, readers, faults, model, alphabet, strict)
+
+
+def audit(subject: Subject, advance: Callable[[int], None] = lambda lines: None) -> Audit:
+    """Everything wrong with the data; see `data.audit`."""
+    data, readers = subject.data, subject.readers
+    needed, frames = _frames(subject)
+    found = lines.audit(readers, data.normalizer, data.preprocess, subject.alphabet, needed, frames, advance)
+    return found._replace(faults=subject.faults + found.faults)
+
+
+def spoiling(subject: Subject, found: Audit) -> list[str]:
+    """The kinds of fault at which training would stop, or which would make its figures wrong.
+
+    What the config itself skips is not among them; what only this audit skipped is.
+    """
+    kinds = {*SPOILING, NO_SPLIT}
+    for left in found.skipped:
+        if left.by in subject.strict:
+            kinds.add(left.kind)
+    return sorted(kinds & {fault.kind for fault in found.faults})
+
+
+def record(found: Audit, spoils: Sequence[str]) -> dict[str, Any]:
+    """The audit as plain data, for `--json`."""
+    return {
+        "splits": found.splits,
+        "alphabet": found.alphabet,
+        "unseen": found.unseen,
+        "faults": [{"id": f.id, "kind": f.kind, "detail": f.detail} for f in found.faults],
+        "skipped": [{"id": s.id, "kind": s.kind, "detail": s.detail} for s in found.skipped],
+        "spoiling": list(spoils),
+        "notes": found.notes,
+    }
+
+
+def augmented(subject: Subject, count: int = 8, times: int = 3) -> UInt8[ndarray, "H W"] | None:
+    """A sheet of training lines before and after augmentation; None for a set without training lines."""
+    reader, augment = subject.readers.get("train"), subject.data.augment
+    if reader is None or augment is None or not len(reader):
+        return None
+    places = np.linspace(0, len(reader) - 1, min(count, len(reader))).astype(int).tolist()
+    before = [_levelled(subject.data.preprocess, reader[place].image) for place in places]
+    after = [
+        [augment(image, np.random.default_rng((subject.data.seed, epoch, place))) for epoch in range(times)]
+        for image, place in zip(before, places, strict=True)
+    ]
+    return augmentation_sheet(before, after)
+
+
+def _levelled(preprocess: Preprocess, image: UInt8[ndarray, "H W"]) -> UInt8[ndarray, "h w"]:
+    try:
+        return preprocess.level(image)
+    except ValueError:  # too small or too wide: told as a fault
+        return image
+
+
+def _frames(subject: Subject) -> tuple[Callable[[str], int] | None, Callable[[int], int] | None]:
+    """Frames that a text needs, and that the network gives for a width; None for a model without frames."""
+    normalizer, readers = subject.data.normalizer, subject.readers.values()
+    known = alphabet_of(normalizer(text) for reader in readers for text in reader.texts)
+    alphabet = sorted({*known, *(subject.alphabet or ())})
+    made = instantiate(subject.model, _convert_="all")
+    if isinstance(made, Learner):
+        return None, None  # it reads nothing
+    recognizer: Recognizer = made(alphabet=alphabet).eval()
+    if isinstance(recognizer, Classifier):
+        return len, lambda width: 1
+    if not isinstance(recognizer, CTCRecognizer):
+        return None, None
+
+    @cache
+    def frames(width: int) -> int:
+        ink = torch.zeros(1, 1, subject.model["preprocess"]["height"], width)
+        with torch.inference_mode():
+            return int(recognizer.net(ink, torch.tensor([width]))[1])
+
+    return lambda text: needed_frames(recognizer.target(text, "text")), frames
+
+
+def tables(found: Audit, spoils: Sequence[str]) -> list[Table]:
+    """What a terminal shows: the splits, and the faults by kind."""
+    splits = Table("split", "lines", "characters", "groups", "skipped", box=None)
+    for split, its in found.splits.items():
+        splits.add_row(split, *(f"{its[key]:,}" for key in ("lines", "characters", "groups", "skipped")))
+    kinds = Table("fault", "count", "", box=None)
+    for kind, count in Counter(fault.kind for fault in found.faults).items():
+        kinds.add_row(Text(kind), f"{count:,}", "would spoil a result" if kind in spoils else "")
+    return [splits, kinds] if found.faults else [splits]

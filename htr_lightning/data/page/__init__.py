@@ -1,0 +1,1 @@
+"""PAGE, ALTO and METS files."""

@@ -1,0 +1,87 @@
+"""METS (https://www.loc.gov/standards/mets): the list of pages that an export comes with."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import unquote
+from xml.etree.ElementTree import Element
+
+from htr_lightning.data.page.xml import integer, local, parse, short
+from htr_lightning.errors import InputError
+
+
+def is_mets(path: Path) -> bool:
+    """Whether a file is METS: one that is called so (mets.xml, METS.xml, 0815_mets.xml) and has its root."""
+    return path.stem.lower().endswith("mets") and local(parse(path)) == "mets"
+
+
+def read(path: Path) -> list[Path]:
+    """The PAGE or ALTO files that a METS lists, one a page, in the order of its physical structure.
+
+    Where a page is there as PAGE and as ALTO, PAGE is taken, which can say more.
+
+    Raises:
+        InputError: it lists no such file, one that is not there or lies elsewhere, or two PAGE files for a page.
+    """
+    root = parse(path)
+    places = dict(_files(root))
+    groups = [[places[name] for name in names if name in places] for names in _structure(root)]
+    pages = []
+    for group in groups if any(groups) else [[place] for place in places.values()]:
+        files = [_inside(path, place) for place in dict.fromkeys(group)]
+        if files:
+            pages.append(_best(path, files))
+    if not pages:
+        raise InputError(f"{path}: lists no XML file; export the pages as PAGE or ALTO along with it")
+    return list(dict.fromkeys(pages))
+
+
+def _files(root: Element) -> Iterator[tuple[str, str]]:
+    """Id and place of every XML file."""
+    for file in (e for e in root.iter() if local(e) == "file"):
+        for location in (e for e in file if local(e) == "FLocat"):
+            place = next((value for key, value in location.attrib.items() if key.rpartition("}")[2] == "href"), "")
+            if place.lower().endswith(".xml"):
+                yield file.get("ID", place), place
+
+
+def _structure(root: Element) -> list[list[str]]:
+    """Ids of the files of each page; of the physical structure where there are several."""
+    maps = [e for e in root.iter() if local(e) == "structMap"]
+    maps.sort(key=lambda e: e.get("TYPE", "").lower() != "physical")
+    for structure in maps:
+        pages = [e for e in structure.iter() if local(e) == "div" and any(local(c) == "fptr" for c in e)]
+        if len(pages) > 1 and all("ORDER" in page.attrib for page in pages):
+            pages.sort(key=lambda page: integer(page.get("ORDER"), 0))
+        if pages:
+            return [[e.get("FILEID", "") for c in p if local(c) == "fptr" for e in c.iter()] for p in pages]
+    return []
+
+
+def _inside(path: Path, place: str) -> Path:
+    if "://" in place and not place.startswith("file://"):
+        raise InputError(f"{path}: lists {short(place)}, which is not local; export the pages along with it")
+    file = path.parent / unquote(place.removeprefix("file://")).replace("\\", "/")
+    try:
+        inside = file.resolve().is_relative_to(path.parent.resolve())
+        found = inside and file.is_file()
+    except (OSError, ValueError):  # a name that no file can have
+        inside, found = True, False
+    if not inside:
+        raise InputError(f"{path}: lists {short(place)}, which lies outside its folder; move it there")
+    if not found:
+        raise InputError(f"{path}: lists {short(place)}, which is not there; complete the export")
+    return file
+
+
+def _best(path: Path, files: list[Path]) -> Path:
+    if len(files) == 1:
+        return files[0]
+    kinds = {file: local(parse(file)) for file in files}
+    for kind in ("PcGts", "alto"):
+        found = [file for file in files if kinds[file] == kind]
+        if len(found) > 1:
+            names = " and ".join(file.relative_to(path.parent).as_posix() for file in found[:2])
+            raise InputError(f"{path}: lists {names} for one page; choose with data.reader.xml=FOLDER/*.xml")
+        if found:
+            return found[0]
+    raise InputError(f"{path}: lists {files[0].name} for a page, which is neither PAGE nor ALTO; export it again")

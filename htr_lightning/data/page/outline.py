@@ -1,0 +1,209 @@
+"""Where a line stands on its page: its polygon, or one made from its baseline, and the direction it is read in."""
+
+import math
+import unicodedata
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy import ndarray
+
+from htr_lightning.data.image import page_box
+from htr_lightning.data.page.page import Line, Page, Points, baseline_angle
+
+ABOVE, BELOW = 0.7, 0.3  # of the line distance, from the baseline; a baseline of upright columns runs in the middle
+SLIVER = 0.2  # of the line distance; no line is that thin
+PAIRS = 1_000_000  # of lines that are compared; of a page with more than 1,000 not every line is asked
+FITS = 0.95  # share of the points that must lie on the page
+TALL = 1.5  # height over width of a column; what PaddleOCR turns, too
+
+
+class Outline(NamedTuple):
+    """A line with the polygon to cut out."""
+
+    line: Line
+    mended: str = ""  # how its polygon or baseline differs from the file's
+    fault: str = ""  # why it cannot be cut out
+
+
+def outline(page: Page) -> list[Outline]:
+    """The lines of a page with polygons that hold them.
+
+    A polygon is made where there is none, or only a sliver thinner than a fifth of the line distance: the baseline
+    moved up by 0.7 and down by 0.3 of that distance (see `line_distance`). Where most baselines of a page lie apart
+    from their polygons, one of the two is drawn in another scale, and the one that fits on the page is taken. Where
+    most baselines that run from right to left have slivers, they were drawn the wrong way round and their polygons
+    sought on the wrong side; else such lines are upside down.
+    """
+    distance = line_distance(page.lines)
+    both = [line for line in page.lines if _length(line.baseline) and len(line.polygon) > 2]
+    apart = {id(line) for line in both if _apart(line, distance)}
+    if 2 * len(apart) > len(both):
+        apart = {id(line) for line in both}  # near the origin two scales look alike
+    fit = (_fits([x.polygon for x in both], page), _fits([x.baseline for x in both], page)) if apart else None
+    back = [line for line in both if abs(reading_angle(line)) > 135]
+    slivers = [line for line in back if _is_sliver(line, distance)]
+    wrong = {id(line) for line in back if 2 * len(slivers) > len(back)}
+    return [
+        _outline(line, page, distance, fit if id(line) in apart else None, id(line) in wrong) for line in page.lines
+    ]
+
+
+def line_distance(lines: Sequence[Line]) -> float:
+    """Pixels from a baseline to the next, 0 where a page tells neither this nor how thick its lines are.
+
+    The median over its lines of the distance to the nearest parallel baseline beside it, at most a third of the
+    median length, since a page may have few lines; of a page without neighbours, the median thickness of polygons.
+    """
+    ends = np.array([[*line.baseline[0], *line.baseline[-1]] for line in lines if _length(line.baseline)])
+    gaps = _gaps(ends.reshape(-1, 4))
+    if gaps:
+        lengths = np.hypot(ends[:, 2] - ends[:, 0], ends[:, 3] - ends[:, 1])
+        return float(min(np.median(gaps), np.median(lengths) / 3))
+    thick = [_thickness(line) for line in lines if len(line.polygon) > 2]
+    return float(np.median(thick)) if thick else 0.0
+
+
+def reading_angle(line: Line) -> float:
+    """Degrees downhill of the direction in which a line is read, -180 to 180.
+
+    It is that of the baseline, and the writing has its upper side to the left of it. Except: a column of Chinese,
+    Japanese or Korean is read downwards however its baseline was drawn, also where there is none but a tall box; and
+    a level baseline of a right-to-left script that was drawn in the order of reading is no line upside down.
+    """
+    angle = baseline_angle(line.baseline)
+    if not _length(line.baseline):
+        return 90.0 if _is_tall(line.polygon) and _is_wide(line.text) else 0.0
+    if 45 <= abs(angle) <= 135:
+        if _is_wide(line.text):
+            return angle + 180 if angle < 0 else angle
+        if len(line.polygon) > 2 and _area(line.polygon) > _length(line.baseline) ** 2:
+            return 0.0  # a baseline shorter than the line is thick: a slip of the pen
+    elif abs(angle) > 135 and _is_right_to_left(line.text):
+        return angle - math.copysign(180, angle)
+    return angle
+
+
+def _outline(line: Line, page: Page, distance: float, apart: tuple[bool, bool] | None, wrong: bool) -> Outline:
+    """A line with its outline.
+
+    Args:
+        line: as the file has it.
+        page: its page.
+        distance: see `line_distance`.
+        apart: where its polygon and its baseline lie apart, whether the page's polygons and baselines fit on it.
+        wrong: its baseline was drawn the wrong way round.
+    """
+    mended = ""
+    if wrong:
+        line, mended = _surrounded(line._replace(baseline=line.baseline[::-1]), distance), "baseline turned round"
+    elif apart == (True, False):
+        line, mended = line._replace(baseline=[]), "baseline in another scale than the page, not used"
+    elif apart == (False, True):
+        line, mended = _surrounded(line, distance), "polygon in another scale than the page, made from the baseline"
+    elif apart is not None:
+        return Outline(line, fault="polygon and baseline lie apart")
+    elif _length(line.baseline) and len(line.polygon) < 3:
+        line, mended = _surrounded(line, distance), "polygon made from the baseline"
+    elif _is_sliver(line, distance):
+        line, mended = _surrounded(line, distance), "sliver made into a polygon by the baseline"
+    if not line.polygon:
+        return Outline(line, mended, "line without polygon or box")
+    if len(line.polygon) < 3:
+        return Outline(line, mended, f"polygon of {len(line.polygon)} points")
+    if page.height and page.width:
+        left, top, right, bottom = page_box(line.polygon, (page.height, page.width))
+        if right <= left or bottom <= top:
+            return Outline(line, mended, "polygon off the page")
+    return Outline(line, mended)
+
+
+def _surrounded(line: Line, distance: float) -> Line:
+    """The line with a polygon made from its baseline."""
+    distance = distance or _length(line.baseline) / 10  # alone on its page
+    angle = math.radians(reading_angle(line._replace(polygon=[])))
+    above, below = (0.5, 0.5) if _is_wide(line.text) and abs(math.sin(angle)) > 0.7 else (ABOVE, BELOW)
+    x, y = math.sin(angle) * distance, -math.cos(angle) * distance  # upwards, as the writing stands
+    upper = [(px + above * x, py + above * y) for px, py in line.baseline]
+    lower = [(px - below * x, py - below * y) for px, py in reversed(line.baseline)]
+    return line._replace(polygon=upper + lower)
+
+
+def _gaps(ends: ndarray) -> list[float]:
+    """The distance of each baseline, x0 y0 x1 y1, to the nearest parallel one beside it."""
+    step = ends[:, 2:] - ends[:, :2]
+    length = np.hypot(*step.T)
+    along, middle = step / length[:, None], (ends[:, :2] + ends[:, 2:]) / 2
+    some = np.arange(0, len(ends), len(ends) ** 2 // PAIRS + 1)
+    offset = middle[None] - middle[some, None]
+    (x, y), (dx, dy) = along[some].T[:, :, None], np.moveaxis(offset, 2, 0)
+    beside = np.abs(dx * x + dy * y) < (length + length[some, None]) / 2
+    parallel = np.abs(along[some] @ along.T) > math.cos(math.radians(20))
+    across = np.abs(dy * x - dx * y)
+    near = np.where(beside & parallel & (across > 4), across, np.inf)  # closer are two pieces of one line
+    nearest = near.min(axis=1, initial=np.inf)
+    return [float(gap) for gap in nearest[np.isfinite(nearest)]]
+
+
+def _apart(line: Line, distance: float) -> bool:
+    """Whether less than half of the baseline runs within the polygon's box or near it."""
+    left, top, right, bottom = _box(line.polygon)
+    margin = max(0.5 * min(right - left, bottom - top), 0.5 * distance, 5)
+    (x0, y0), (x1, y1) = line.baseline[0], line.baseline[-1]
+    places = [(x0 + (x1 - x0) * t / 8, y0 + (y1 - y0) * t / 8) for t in range(9)]
+    inside = [left - margin <= x <= right + margin and top - margin <= y <= bottom + margin for x, y in places]
+    return sum(inside) < 5
+
+
+def _fits(outlines: list[Points], page: Page) -> bool:
+    """Whether the points lie on the page; they do where the page does not state its size."""
+    places = np.array([point for points in outlines for point in points]).reshape(-1, 2)
+    size = np.array([page.width or np.inf, page.height or np.inf])
+    return not len(places) or bool(((places > -0.01 * size) & (places < 1.01 * size)).all(1).mean() >= FITS)
+
+
+def _thickness(line: Line) -> float:
+    """Area of the polygon over its length."""
+    left, top, right, bottom = _box(line.polygon)
+    diagonal = math.hypot(right - left, bottom - top)
+    length = min(_length(line.baseline) or diagonal, diagonal)
+    return _area(line.polygon) / length if length else 0.0
+
+
+def _is_sliver(line: Line, distance: float) -> bool:
+    """Whether a line has a baseline and a polygon too thin to hold it."""
+    return _length(line.baseline) > 0 and len(line.polygon) > 2 and _thickness(line) < SLIVER * distance
+
+
+def _box(points: Points) -> tuple[float, float, float, float]:
+    xs, ys = zip(*points, strict=True)
+    return min(xs), min(ys), max(xs), max(ys)
+
+
+def _area(polygon: Points) -> float:
+    x, y = np.array(polygon).T
+    return float(abs(x @ np.roll(y, 1) - y @ np.roll(x, 1)) / 2)
+
+
+def _length(baseline: Points) -> float:
+    """Pixels from the first to the last point, 0 for less than one: that is a point."""
+    length = math.dist(baseline[0], baseline[-1]) if len(baseline) > 1 else 0.0
+    return length if length >= 1 else 0.0
+
+
+def _is_tall(polygon: Points) -> bool:
+    if len(polygon) < 3:
+        return False
+    left, top, right, bottom = _box(polygon)
+    return bottom - top > TALL * (right - left)
+
+
+def _is_wide(text: str) -> bool:
+    """Whether most characters are as wide as high: Chinese, Japanese, Korean."""
+    letters = [c for c in text if not c.isspace()]
+    return 2 * sum(unicodedata.east_asian_width(c) in "WF" for c in letters) > len(letters)
+
+
+def _is_right_to_left(text: str) -> bool:
+    classes = [unicodedata.bidirectional(c) for c in text]
+    return sum(c in ("R", "AL") for c in classes) > classes.count("L")

@@ -1,0 +1,294 @@
+"""Hands that write: single-stroke letters in a writer's own forms, joined as the writer joins them."""
+
+from collections.abc import Collection
+from itertools import accumulate
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+from jaxtyping import Float, UInt8
+from numpy import ndarray
+
+from htr_lightning.data.synthetic.glyphs import BASELINE, CAP_TOP, CURSIVE, PRINTED, Glyph, glyph, smooth, x_height
+
+SUPERSAMPLING = 2
+SHIFT = 3  # fractional bits of drawn coordinates
+CAPITAL = BASELINE - CAP_TOP  # height of capitals in font units
+
+_T = np.linspace(0, 1, 8, dtype=np.float32)
+HERMITE = np.stack([2 * _T**3 - 3 * _T**2 + 1, _T**3 - 2 * _T**2 + _T, _T**3 - _T**2, 3 * _T**2 - 2 * _T**3], 1)
+
+
+class Form(NamedTuple):
+    """A letter as a writer makes it: all its strokes one after the other, baseline at y = 0, left edge at x = 0."""
+
+    points: Float[ndarray, "N 2"]
+    lengths: list[int]  # points of each stroke
+    advance: float
+    entry: int = -1  # the point where a join from the letter before arrives; -1: none does
+    exit: int = -1  # the point where a join to the letter after leaves
+
+
+class Letter(NamedTuple):
+    """The forms in which a writer makes a letter, and when which."""
+
+    forms: list[Form]
+    share: float  # of the first form, where there are two
+    last: bool  # the second form stands at the end of words, whatever the share
+
+
+class Hand:
+    """A writer: alphabets and the habits that bend them. The same seed is the same writer.
+
+    Args:
+        seed: of the writer.
+    """
+
+    def __init__(self, seed: tuple[int, ...]) -> None:
+        rng = np.random.default_rng(seed)
+        self.seed = seed
+        style = rng.choice(3, p=[0.45, 0.35, 0.2])  # printed, mixed, cursive
+        self.joined = bool(style)
+        family, other = (PRINTED, CURSIVE) if style == 0 or (style == 1 and rng.random() < 0.6) else (CURSIVE, PRINTED)
+        self.font = family[rng.integers(2)]
+        self.other = other[rng.integers(2)]
+        self.mix = (rng.choice([0.0, 0.15]), rng.uniform(0.2, 0.6), rng.choice([0.0, 0.2]))[style]
+        self.capitals = PRINTED[rng.integers(2)] if rng.random() < (0.9, 0.8, 0.4)[style] else CURSIVE[rng.integers(2)]
+        self.variety = rng.uniform(0.0, 0.5)  # share of the letters that have two forms
+        self.ligature = (rng.choice([0.0, 0.25, 0.6]), rng.uniform(0.4, 0.95), rng.uniform(0.85, 1.0))[style]
+        self.slant = rng.normal(0.1, 0.2) if self.font in PRINTED else rng.normal(-0.05, 0.18)  # these lean
+        self.width = float(np.exp(rng.normal(0.08, 0.2)))
+        self.x_height = CAPITAL * rng.uniform(0.4, 0.65) / x_height(self.font)  # factor on small letters
+        self.ascender, self.descender = rng.uniform(0.8, 1.3), rng.uniform(0.6, 1.3)
+        self.spacing = rng.normal(0.0, 0.9) if not self.joined else rng.normal(-0.4, 0.4)  # units between letters
+        self.word_space = rng.uniform(7, 22)
+        self.bend = rng.uniform(0.4, 1.6)  # units by which a letter's own form departs from the font's
+        self.jitter = rng.uniform(0.5, 1.8)  # how much two of the same letter differ
+        self.taper = rng.choice([0.0, rng.uniform(0.05, 0.3)])  # by how much letters shrink towards the end of a word
+        self.bounce = rng.uniform(0.1, 0.9)  # units by which words leave the baseline
+        self.wander = rng.uniform(0.3, 2.0)  # units of baseline wander
+        self.drift = rng.normal(0.0, 0.008)
+        self.tremor = rng.uniform(0.05, 0.3)
+        self.pen = float(np.exp(rng.uniform(-0.4, 0.65)))  # pixels at an x-height of about 18
+        self.nib = rng.uniform(0, np.pi)
+        self.contrast = rng.choice([0.0, 0.35, 0.8], p=[0.6, 0.3, 0.1])
+        self.pencil = rng.random() < 0.2
+        self.dot = rng.normal(0, 1, 2) * (1.2, 1.0) + (0.8, -0.8)  # where dots and accents land
+        self.dash = rng.random() < 0.3  # dots are dashes
+        self.bar = float(np.exp(rng.normal(0.1, 0.3)))  # length of the bars of t and f
+        self.open = rng.uniform(0.05, 0.18) if rng.random() < 0.3 else 0.0  # share of a round stroke left unclosed
+        self._letters: dict[str, Letter] = {}
+
+    def letter(self, character: str) -> Letter:
+        """A character in this writer's forms."""
+        if character not in self._letters:
+            rng = np.random.default_rng((*self.seed, 1, ord(character)))
+            count = 1 + int(rng.random() < self.variety)
+            forms = [self._form(character, self._source(character, number, rng), rng) for number in range(count)]
+            self._letters[character] = Letter(forms, rng.uniform(0.2, 0.8), bool(rng.random() < 0.3))
+        return self._letters[character]
+
+    def _source(self, character: str, number: int, rng: np.random.Generator) -> str:
+        if not character.islower():
+            return self.capitals if number == 0 else (CURSIVE + PRINTED)[rng.integers(4)]
+        if number == 0:
+            return self.other if rng.random() < self.mix else self.font
+        return (self.font, self.other, *PRINTED)[rng.integers(4)]
+
+    def _form(self, character: str, font: str, rng: np.random.Generator) -> Form:
+        source = glyph(font, character)
+        strokes = _habits(character, source, self, rng)
+        turn, shear = rng.normal(0, 0.03), rng.normal(0, 0.07)
+        sx, sy = np.exp(rng.normal(0, 0.08)), np.exp(rng.normal(0, 0.05))
+        if character.islower():  # letters of another alphabet are brought to the size of this one
+            size = self.x_height * x_height(self.font) / x_height(font)
+            sx, sy = sx * size, sy * size
+        points = np.concatenate(strokes) - np.array((source.advance / 2, BASELINE), np.float32)
+        points = points @ np.array([[sx, turn], [-turn, sy]], dtype=np.float32)
+        points[:, 0] -= shear * points[:, 1]
+        waves, phases = rng.normal(0, 1, (2, 3)), rng.uniform(0, 2 * np.pi, (2, 3))
+        angles = np.stack([points[:, 1] / 5, points[:, 0] / 5, points.sum(1) / 7], 1)
+        for axis in range(2):
+            points[:, axis] += self.bend * 0.4 * (np.sin(angles + phases[axis]) @ waves[axis])
+        small = self.x_height * x_height(self.font)
+        if character.islower():
+            above, below = points[:, 1] < -small, points[:, 1] > 0
+            points[above, 1] = -small + (points[above, 1] + small) * self.ascender
+            points[below, 1] *= self.descender
+        points[:, 0] += source.advance * sx / 2
+        entry, exit_ = _ends(strokes[: len(strokes) - source.marks]) if character.islower() else (-1, -1)
+        form = Form(points.astype(np.float32), [len(stroke) for stroke in strokes], float(source.advance * sx))
+        return form._replace(entry=entry, exit=exit_)
+
+    def strokes(self, text: str, rng: np.random.Generator, struck: Collection[int] = ()) -> list[Float[ndarray, "_ 2"]]:
+        """A line of text as strokes in font units, the baseline at y = 0.
+
+        Args:
+            text: words with one space between them.
+            rng: dice of this line.
+            struck: numbers of the words that are struck out.
+        """
+        return _cut(*self._written(text, rng, struck))
+
+    def _written(
+        self, text: str, rng: np.random.Generator, struck: Collection[int]
+    ) -> tuple[Float[ndarray, "N 2"], list[int]]:
+        """All strokes of a line one after the other, and how many points each has."""
+        pieces: list[ndarray] = []
+        lengths: list[int] = []
+        x = 0.0
+        for number, word in enumerate(text.split(" ")):
+            start, lift, tilt = x, self.bounce * rng.normal(), 0.012 * rng.normal()
+            noise = rng.normal(0, 1, (len(word), 5)) * self.jitter
+            dice = rng.random((len(word), 2))
+            pen: tuple[ndarray, ndarray] | None = None  # where the last letter ended and the direction of its end
+            for place, character in enumerate(word):
+                forms, share, last = self.letter(character)
+                second = len(forms) > 1 and (place == len(word) - 1 if last else dice[place, 0] > share)
+                form = forms[1 if second else 0]
+                size = 1 - self.taper * place / max(6, len(word))
+                a, b, c, d, e = noise[place].tolist()
+                sx, sy, turn = (1 + 0.05 * a) * size * self.width, (1 + 0.05 * b) * size, 0.03 * c
+                points = form.points @ np.array([[sx, turn], [-turn, sy]], dtype=np.float32)
+                points += np.array((x, lift + 0.5 * d + tilt * (x - start)), np.float32)
+                if pen is not None and form.entry >= 0 and dice[place, 1] < self.ligature:
+                    join = _join(*pen, points[form.entry], points[form.entry + 1] - points[form.entry])
+                    if join is not None:
+                        pieces.append(join)
+                        lengths.append(len(join))
+                pen = None
+                if form.exit > 0:
+                    pen = points[form.exit], points[form.exit] - points[form.exit - 1]
+                pieces.append(points)
+                lengths += form.lengths
+                x += form.advance * sx + self.spacing + 0.4 * e
+            if number in struck and word:
+                for line in _scribble(start, x, lift - 0.3 * CAPITAL, rng):
+                    pieces.append(line)
+                    lengths.append(len(line))
+            x += self.word_space * self.width * float(np.exp(rng.normal(0, 0.2)))
+        points = np.concatenate(pieces) if pieces else np.zeros((0, 2), np.float32)
+        return self._bent(points.astype(np.float32), x, rng), lengths
+
+    def _bent(self, points: Float[ndarray, "N 2"], length: float, rng: np.random.Generator) -> Float[ndarray, "N 2"]:
+        """Slanted, along a baseline that wanders, with the tremor of the pen."""
+        x = points[:, 0].copy()
+        knots = np.arange(-20, length + 40, 2.5)
+        tremor = rng.normal(0, self.tremor, (2, len(knots)))
+        waves = rng.normal(0, self.wander, 2)
+        phases = rng.uniform(0, 2 * np.pi, 2)
+        points[:, 1] += waves[0] * np.sin(x / 60 + phases[0]) + waves[1] * 0.5 * np.sin(x / 23 + phases[1])
+        points[:, 0] -= self.slant * points[:, 1]
+        points[:, 0] += np.interp(x, knots, tremor[0])
+        points[:, 1] += np.interp(x, knots, tremor[1]) + (self.drift + rng.normal(0, 0.003)) * x
+        return points
+
+    def mask(
+        self, text: str, rng: np.random.Generator, height: int, struck: Collection[int] = ()
+    ) -> tuple[UInt8[ndarray, "H W"], float]:
+        """A line as ink coverage in [0, 255], filling most of `height` pixels, and the row of its baseline.
+
+        Raises:
+            ValueError: the hand's font lacks a character.
+        """
+        points, lengths = self._written(text, rng, struck)
+        if not len(points):
+            return np.zeros((height, 2 * height), np.uint8), height * 0.7
+        low, high = points.min(0), points.max(0)
+        top, bottom = min(low[1], rng.uniform(-28, -18)), max(high[1], rng.uniform(3, 12))
+        margin = rng.uniform(0.02, 0.1, 4) * height
+        scale = (height - margin[0] - margin[1]) / (bottom - top)  # pixels a unit
+        width = int((high[0] - low[0]) * scale + 2 * (margin[2] + margin[3])) + 4
+        offset = np.array([2 * margin[2] + 2 - low[0] * scale, margin[0] - top * scale])
+        mask = np.zeros((height * SUPERSAMPLING, width * SUPERSAMPLING), dtype=np.uint8)
+        pixels = np.round((points * scale + offset) * (SUPERSAMPLING << SHIFT)).astype(np.int32)
+        thickness = max(1.6, self.pen * scale / 1.3 * SUPERSAMPLING * float(np.exp(rng.normal(0, 0.08))))
+        _ink(mask, _cut(pixels, lengths), thickness, self)
+        return cv2.resize(mask, (width, height), interpolation=cv2.INTER_AREA), float(offset[1])
+
+
+def _cut(points: ndarray, lengths: list[int]) -> list[ndarray]:
+    """Points one after the other as strokes of these lengths."""
+    ends = list(accumulate(lengths))
+    return [points[end - length : end] for end, length in zip(ends, lengths, strict=True)]
+
+
+def _habits(character: str, source: Glyph, hand: Hand, rng: np.random.Generator) -> list[Float[ndarray, "_ 2"]]:
+    """The strokes of a glyph with a writer's bars, dots, accents and unclosed rounds."""
+    body = len(source.strokes) - source.marks
+    strokes = []
+    for number, stroke in enumerate(source.strokes):
+        size = stroke.max(0) - stroke.min(0)
+        middle = (stroke.max(0) + stroke.min(0)) / 2
+        if number >= body:
+            shift = hand.dot + rng.normal(0, 0.4, 2)
+            if size.max() < 2.5 and hand.dash:
+                stroke = middle + smooth(np.array([(-1.3, 0.5), (1.4, -0.5)], dtype=np.float32))
+            elif size.max() >= 2.5:
+                stroke = middle + (stroke - middle) * np.exp(rng.normal(0, 0.15, 2))
+            stroke = stroke + shift * (1, min(1.0, 6 / max(1.0, float(BASELINE - middle[1]))))
+        elif character in "tf" and size[0] > 2 * size[1]:
+            stroke = middle + (stroke - middle) * (hand.bar * np.exp(rng.normal(0, 0.1)), 1)
+            stroke = stroke + rng.normal(0, 0.7, 2)
+        elif hand.open and size.min() > 5 and np.hypot(*(stroke[0] - stroke[-1])) < 1.5:
+            stroke = stroke[: max(4, int(len(stroke) * (1 - hand.open)))]
+        strokes.append(stroke.astype(np.float32))
+    if character in "7zZ" and hand.bar > 1.2:
+        middle = np.concatenate(strokes).mean(0)
+        strokes.append(smooth(np.array([middle + (-4, 1), middle + (4, 0)], dtype=np.float32)))
+    return strokes
+
+
+def _ends(strokes: list[Float[ndarray, "_ 2"]]) -> tuple[int, int]:
+    """The points of the strokes' concatenation where the pen comes in and goes out: leftmost start, rightmost end."""
+    if not strokes:
+        return -1, -1
+    starts = np.cumsum([0, *(len(stroke) for stroke in strokes)])
+    first = min(range(len(strokes)), key=lambda i: float(strokes[i][0, 0]))
+    bars = [np.ptp(stroke[:, 0]) > 3 * np.ptp(stroke[:, 1]) for stroke in strokes]
+    last = max(range(len(strokes)), key=lambda i: (not bars[i], float(strokes[i][-1, 0] + 0.3 * strokes[i][-1, 1])))
+    return int(starts[first]), int(starts[last + 1] - 1)
+
+
+def _join(
+    start: Float[ndarray, "2"], leaving: Float[ndarray, "2"], end: Float[ndarray, "2"], arriving: Float[ndarray, "2"]
+) -> Float[ndarray, "8 2"] | None:
+    """A curve from the end of one letter to the beginning of the next (cubic Hermite), or None where the pen lifts."""
+    (dx, dy), (lx, ly), (ax, ay) = (end - start).tolist(), leaving.tolist(), arriving.tolist()
+    if not -2.5 < dx < 11 or abs(dy) > 16 or start[1] > 4 or dx * dx + dy * dy < 0.5:
+        return None
+    if lx < 0:
+        lx, ly = 0.9, 0.4  # the pen turns back at the end of a round letter
+    if ax <= 0:
+        ax, ay = 1.0, -0.3  # it arrives rightwards and turns there
+    far = (dx * dx + dy * dy) ** 0.5
+    leave, arrive = far / (lx * lx + ly * ly + 1e-9) ** 0.5, far / (ax * ax + ay * ay + 1e-9) ** 0.5
+    knots = np.array([start, (lx * leave, ly * leave), (ax * arrive, ay * arrive), end], dtype=np.float32)
+    return HERMITE @ knots
+
+
+def _scribble(left: float, right: float, middle: float, rng: np.random.Generator) -> list[Float[ndarray, "_ 2"]]:
+    """One to three lines through a word, or a zigzag over it."""
+    if rng.random() < 0.3:
+        x = np.arange(left, right, rng.uniform(2, 4))
+        y = middle + np.where(np.arange(len(x)) % 2, 1, -1) * rng.uniform(3, 6, len(x))
+        return [smooth(np.stack([x, y], 1).astype(np.float32))] if len(x) > 2 else []
+    lines = []
+    for _ in range(int(rng.integers(1, 4))):
+        x = np.linspace(left - rng.uniform(-2, 3), right + rng.uniform(-2, 3), 6)
+        y = middle + rng.normal(0, 3) + np.cumsum(rng.normal(0, 0.7, 6))
+        lines.append(smooth(np.stack([x, y], 1).astype(np.float32)))
+    return lines
+
+
+def _ink(mask: UInt8[ndarray, "H W"], fixed: list[ndarray], thickness: float, hand: Hand) -> None:
+    if not hand.contrast:
+        cv2.polylines(mask, fixed, False, 255, max(1, round(thickness)), cv2.LINE_AA, SHIFT)
+        return
+    segments = np.concatenate([np.stack([stroke[:-1], stroke[1:]], 1) for stroke in fixed])
+    along = segments[:, 1] - segments[:, 0]
+    across = np.abs(np.sin(np.arctan2(along[:, 1], along[:, 0]) - hand.nib))
+    level = np.minimum((across * 3).astype(int), 2)  # three widths of the nib
+    for number in range(3):
+        width = max(1, round(thickness * (1 + hand.contrast * (number - 1) / 2)))
+        cv2.polylines(mask, list(segments[level == number]), False, 255, width, cv2.LINE_AA, SHIFT)

@@ -1,0 +1,1 @@
+"""What a recognizer reads right and wrong, and runs compared."""

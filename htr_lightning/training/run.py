@@ -1,0 +1,42 @@
+"""A run: data, recognizer and trainer of a config, fit and tested."""
+
+import os
+
+import cv2
+import torch
+from hydra.utils import instantiate
+from lightning import Trainer, seed_everything
+from lightning.pytorch.utilities import rank_zero_only
+from omegaconf import DictConfig
+
+from htr_lightning import checkpoint
+from htr_lightning.errors import InputError
+from htr_lightning.training.transfer import transfer
+
+
+def train(config: DictConfig) -> float:
+    """Fit, test the best checkpoint, and return its validation CER for a sweep to compare."""
+    os.environ.setdefault("OMP_NUM_THREADS", str(config.threads))  # for further ranks; Lightning respects it too
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "16384")  # every width has its own kernels; 1024 is few
+    torch.set_num_threads(config.threads)
+    cv2.setNumThreads(config.threads)
+    seed_everything(config.seed, workers=True, verbose=False)
+    cards = {path: checkpoint.read(path)["htr"] for path in (config.resume, config.start) if path is not None}
+    known = cards[config.start]["alphabet"] if config.start is not None and config.keep_alphabet else ()
+    data, recognizer = checkpoint.build(config, known)
+    if config.start is not None and config.resume is None:
+        rank_zero_only(print)(f"started from {config.start}: {transfer(recognizer, config.start)}")
+    if data.replayed:
+        new = len(data.lines("train"))
+        rank_zero_only(print)(
+            f"an epoch is {new} lines of the data and {data.replayed} replayed ones, drawn from {len(data.sources[1])}"
+            + (f"; their share falls by {1 - data.replay_fade:.0%} an epoch" if data.replay_fade < 1 else "")
+        )
+    trainer: Trainer = instantiate(config.trainer)
+    if not trainer.limit_val_batches:
+        raise InputError(f"trainer.limit_val_batches={config.trainer.limit_val_batches}: without validation no "
+                         "checkpoint is the best one; leave it away")  # fmt: skip
+    trainer.fit(recognizer, data, ckpt_path=config.resume, weights_only=True)
+    best, score = trainer.checkpoint_callback.best_model_path, trainer.checkpoint_callback.best_model_score
+    trainer.test(recognizer, data, ckpt_path=best, weights_only=True, verbose=False)
+    return float(score)

@@ -1,0 +1,236 @@
+"""Every fault that is planted among good lines is named with its kind, and good lines are left in peace."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from htr_lightning.audit import faults as kinds
+from htr_lightning.audit.faults import Audit, Line, audit, turned
+from htr_lightning.audit.measure import measure
+from htr_lightning.data.preprocess import FitHeight
+from htr_lightning.data.reader.page_xml import PageXml
+from htr_lightning.data.reader.synthetic import Synthetic
+from htr_lightning.data.sample import Reader, Sample, Skipped
+from htr_lightning.errors import InputError
+from htr_lightning.text.normalize import Normalizer
+
+LINES = {"train": 400, "val": 16, "test": 16}
+HANDS = {"train": 40, "val": 2, "test": 2}
+DRAWN = {split: list(Synthetic(split, LINES, HANDS, length=(3, 5), neighbours=0.0)) for split in LINES}
+
+
+class Samples(Sequence[Sample]):
+    """A reader of given samples; one in place of an image stands for a file that cannot be read."""
+
+    def __init__(self, samples: Sequence[Sample], skipped: Sequence[Skipped] = ()) -> None:
+        self.samples, self.skipped = list(samples), list(skipped)
+        self.ids = [sample.id for sample in samples]
+        self.texts = [sample.text for sample in samples]
+        self.groups = [sample.group for sample in samples]
+        self.sizes = [sample.image.shape for sample in samples]
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, index: int) -> Sample:  # type: ignore[override]
+        if self.samples[index].image.size == 1:
+            raise InputError(f"{self.ids[index]}: the image is damaged")
+        return self.samples[index]
+
+
+def audited(spoilt: dict[str, dict[int, dict]] | None = None, **options) -> Audit:
+    """The drawn lines with some fields of some lines changed."""
+    readers: dict[str, Reader] = {}
+    for split, samples in DRAWN.items():
+        changes = (spoilt or {}).get(split, {})
+        readers[split] = Samples([s._replace(**changes.get(place, {})) for place, s in enumerate(samples)])
+    return audit(readers, Normalizer(), FitHeight(32, 8), **options)
+
+
+def named(found: Audit, id: str) -> set[str]:
+    return {fault.kind for fault in found.faults if fault.id == id}
+
+
+CLEAN = audited()
+
+
+def test_a_clean_set_has_hardly_a_fault_and_its_counts_are_right() -> None:
+    assert isinstance(Samples(DRAWN["val"]), Reader)
+    assert len({fault.id for fault in CLEAN.faults if fault.kind != kinds.UNSEEN}) <= 0.01 * sum(LINES.values())
+    assert not {fault.kind for fault in CLEAN.faults} & set(kinds.SPOILING)
+    for split, samples in DRAWN.items():
+        its = CLEAN.splits[split]
+        assert its["lines"] == len(samples)
+        assert its["characters"] == sum(len(sample.text) for sample in samples)
+        assert its["groups"] == len({sample.group for sample in samples})
+    assert CLEAN.alphabet == sorted(set("".join(sample.text for sample in DRAWN["train"])))
+
+
+def blank(image: np.ndarray) -> np.ndarray:
+    return np.random.default_rng(0).normal(220, 2, image.shape).clip(0, 255).astype(np.uint8)
+
+
+IMAGES = {
+    kinds.BLANK: blank,
+    kinds.POLARITY: lambda image: 255 - image,
+    kinds.UPRIGHT: lambda image: np.ascontiguousarray(np.rot90(image)),
+    kinds.CUT: lambda image: np.ascontiguousarray(image[int(image.shape[0] * 0.55) :]),
+    kinds.SMALL: lambda image: cv2.resize(image, (image.shape[1] // 6, image.shape[0] // 6)),
+    kinds.SIZE: lambda image: image[:2],
+    kinds.UNREADABLE: lambda image: image[:1, :1],
+}
+
+
+TEXTS = {
+    kinds.MISFIT: lambda text: text * 3,
+    kinds.EMPTY: lambda text: " ",
+    kinds.SIGN: lambda text: text + "\ufffd",
+    kinds.OUTSIDE: lambda text: text + "ǂ",
+}
+
+
+PLACES = {kind: 9 * place + 4 for place, kind in enumerate([*IMAGES, *TEXTS])}  # in training
+
+
+@pytest.fixture(scope="module")
+def spoilt() -> Audit:
+    """A fault of every kind, each in a line of its own."""
+    images = {PLACES[kind]: {"image": IMAGES[kind](DRAWN["train"][PLACES[kind]].image)} for kind in IMAGES}
+    texts = {PLACES[kind]: {"text": TEXTS[kind](DRAWN["train"][PLACES[kind]].text)} for kind in TEXTS}
+    return audited({"train": images | texts}, alphabet=CLEAN.alphabet)
+
+
+@pytest.mark.parametrize("kind", [*IMAGES, *TEXTS])
+def test_a_bad_image_or_text_is_named(kind: str, spoilt: Audit) -> None:
+    assert kind in named(spoilt, DRAWN["train"][PLACES[kind]].id)
+
+
+def test_lines_beside_bad_ones_are_left_in_peace(spoilt: Audit) -> None:
+    bad = {DRAWN["train"][place].id for place in PLACES.values()} | {fault.id for fault in CLEAN.faults}
+    assert len({fault.id for fault in spoilt.faults} - bad) <= 0.01 * sum(LINES.values())
+
+
+@pytest.mark.slow
+def test_lines_that_stand_on_their_heads_are_named_and_hardly_another(htr_data: Path) -> None:
+    """What is upright is learned from the set: thousands of lines teach it, a few hundred do not."""
+    reader = PageXml(htr_data / "copiste", xml="alto/*.xml", images="jpg", empty="skip", max_height=64)
+    on_head = set(range(20, len(reader), 60))
+    lines = []
+    for place, sample in enumerate(reader):
+        image = np.ascontiguousarray(sample.image[::-1, ::-1]) if place in on_head else sample.image
+        lines.append(Line("train", place, sample.id, sample.text, sample.group, measure(image)))
+    found = {reader.ids.index(fault.id) for fault in turned(lines)}
+    assert len(found & on_head) >= 0.8 * len(on_head)
+    assert len(found - on_head) <= 0.001 * len(reader)
+
+
+def test_characters_that_are_not_learned_are_told_by_split() -> None:
+    sample = DRAWN["train"][3]
+    found = audited(alphabet=sorted(set(CLEAN.alphabet) - {"e"}))
+    assert ("e" in sample.text) == (kinds.OUTSIDE in named(found, sample.id))
+    other = next(sample for sample in DRAWN["test"] if "e" in sample.text)
+    assert kinds.UNSEEN in named(found, other.id)
+    assert set(found.unseen) == {"e"} | set(CLEAN.unseen)
+    assert found.unseen["e"]["test"] == sum("e" in sample.text for sample in DRAWN["test"])
+
+
+def test_swapped_texts_of_unlike_length_are_named() -> None:
+    lines = sorted(range(LINES["train"]), key=lambda place: len(DRAWN["train"][place].text))
+    short, long = lines[5], lines[-5]
+    texts = DRAWN["train"][short].text, DRAWN["train"][long].text
+    found = audited({"train": {short: {"text": texts[1]}, long: {"text": texts[0]}}})
+    for place in (short, long):
+        assert named(found, DRAWN["train"][place].id) & {kinds.MISFIT, kinds.SWAPPED}
+
+
+def test_a_training_line_in_test_is_a_leak_to_the_pixel_and_compressed_anew() -> None:
+    first, second = DRAWN["train"][10], DRAWN["train"][20]
+    _, data = cv2.imencode(".jpg", second.image, [cv2.IMWRITE_JPEG_QUALITY, 30])
+    again = cv2.imdecode(data, cv2.IMREAD_GRAYSCALE)[1:, 2:]
+    found = audited({"test": {4: {"image": first.image, "text": first.text}, 5: {"image": again, "text": second.text}}})
+    for place, original in ((4, first), (5, second)):
+        (fault,) = [f for f in found.faults if f.kind == kinds.LEAK and f.id == DRAWN["test"][place].id]
+        assert original.id in fault.detail
+        assert fault.beside == ("train", DRAWN["train"].index(original))
+
+
+def test_the_same_text_by_another_hand_is_counted_and_no_leak() -> None:
+    sample = DRAWN["train"][10]
+    found = audited({"test": {4: {"text": sample.text}}})
+    assert kinds.LEAK not in named(found, DRAWN["test"][4].id)
+    assert found.splits["test"]["texts_also_in_train"]["lines"] == (
+        CLEAN.splits["test"]["texts_also_in_train"]["lines"] + 1
+    )
+
+
+def test_writers_and_ids_in_two_splits_are_named() -> None:
+    sample = DRAWN["train"][0]
+    found = audited({"test": {3: {"group": sample.group}}, "val": {1: {"id": sample.id}}})
+    assert kinds.WRITER in named(found, sample.group)
+    assert kinds.TWICE in named(found, sample.id)
+
+
+def test_a_set_of_one_writer_is_told_so_and_not_refused() -> None:
+    found = audited({split: {place: {"group": "anna"} for place in range(count)} for split, count in LINES.items()})
+    assert not [fault for fault in found.faults if fault.kind == kinds.WRITER]
+    assert any("one writer" in note for note in found.notes)
+
+
+def test_frames_are_asked_at_the_width_that_the_network_sees() -> None:
+    asked = []
+
+    def frames(width: int) -> int:
+        asked.append(width)
+        return width // 8
+
+    found = audited(needed=len, frames=frames)
+    widths = [FitHeight(32, 8).width(s.image.shape) for samples in DRAWN.values() for s in samples]
+    assert asked == widths
+    short = {
+        s.id for samples in DRAWN.values() for s in samples if len(s.text) > FitHeight(32, 8).width(s.image.shape) // 8
+    }
+    assert {fault.id for fault in found.faults if fault.kind == kinds.FRAMES} == short
+
+
+def test_what_the_reader_skipped_is_named() -> None:
+    left = Skipped("x/1", "polygon of 2 points", "1,1 2,2")
+    found = audit({"train": Samples(DRAWN["train"], [left])}, Normalizer(), FitHeight(32, 8))
+    assert found.skipped == [left]
+    assert named(found, "x/1") == {"polygon of 2 points"}
+
+
+def test_what_would_spoil_a_result_comes_first() -> None:
+    sample = DRAWN["train"][0]
+    found = audited({"test": {3: {"group": sample.group, "text": "ǂ"}}})
+    spoils = [fault.kind in kinds.SPOILING for fault in found.faults]
+    assert spoils == sorted(spoils, reverse=True)
+
+
+def test_a_few_lines_are_audited_without_what_needs_many() -> None:
+    found = audit({"train": Samples(DRAWN["train"][:3])}, Normalizer(), FitHeight(32, 8))
+    assert not found.faults
+    assert any("too few" in note for note in found.notes)
+
+
+def test_digits_of_which_many_look_alike_are_no_leak() -> None:
+    rng = np.random.default_rng(0)
+
+    def digit(number: int) -> Sample:
+        image = np.full((28, 28), 255, np.uint8)
+        cv2.line(image, (14, 4), (14 + int(rng.integers(3)), 24), 0, 2)
+        return Sample(str(number), image, "1", str(number))
+
+    samples = [digit(number) for number in range(300)]
+    images = {s.image.tobytes() for s in samples[:200]}
+    found = audit({"train": Samples(samples[:200]), "test": Samples(samples[200:])}, Normalizer(), FitHeight(28))
+    leaks = {fault.id for fault in found.faults if fault.kind == kinds.LEAK}
+    assert leaks == {s.id for s in samples[200:] if s.image.tobytes() in images}
+
+
+def test_a_set_of_mostly_blank_lines_is_audited() -> None:
+    samples = [s._replace(image=np.full((40, 200), 230, np.uint8)) for s in DRAWN["train"]]
+    found = audit({"train": Samples(samples)}, Normalizer(), FitHeight(32, 8))
+    assert sum(fault.kind == kinds.BLANK for fault in found.faults) == len(samples)

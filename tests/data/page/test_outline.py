@@ -1,0 +1,203 @@
+"""Polygons made from baselines, and the direction in which a line is read."""
+
+import math
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from htr_lightning.data.page.outline import ABOVE, BELOW, line_distance, outline, reading_angle
+from htr_lightning.data.page.page import Line, Page, Points
+
+
+def line(text: str = "abc", polygon: Points = (), baseline: Points = ()) -> Line:
+    corners, base = ([(float(x), float(y)) for x, y in points] for points in (polygon, baseline))
+    return Line("l", text, corners, base, "r")
+
+
+def box(left: float, top: float, right: float, bottom: float) -> Points:
+    return [(left, top), (right, top), (right, bottom), (left, bottom)]
+
+
+def page(*lines: Line, width: int = 1000, height: int = 1000) -> Page:
+    return Page(Path("p.xml"), "p.png", width, height, list(lines))
+
+
+def turned(points: Points, degrees: float, about: tuple[float, float] = (500, 500)) -> Points:
+    """Turned clockwise as the page is seen: y runs down."""
+    c, s, (mx, my) = math.cos(math.radians(degrees)), math.sin(math.radians(degrees)), about
+    return [(mx + c * (x - mx) - s * (y - my), my + s * (x - mx) + c * (y - my)) for x, y in points]
+
+
+ROWS = [100, 150, 200, 260]  # distances 50, 50, 60: the nearest of each is 50, 50, 50, 60
+
+
+def test_a_baseline_alone_gets_the_polygon_of_the_documented_rule() -> None:
+    found = outline(page(*(line(baseline=[(100, y), (500, y)]) for y in ROWS)))
+    for y, (made, mended, fault) in zip(ROWS, found, strict=True):
+        top, bottom = y - ABOVE * 50, y + BELOW * 50
+        assert made.polygon == [(100, top), (500, top), (500, bottom), (100, bottom)]
+        assert mended == "polygon made from the baseline"
+        assert not fault
+
+
+def test_a_bent_baseline_gives_a_bent_polygon() -> None:
+    bent = [(100, 100), (300, 120), (500, 100)]
+    made = outline(page(line(baseline=bent), line(baseline=[(100, 150), (500, 150)])))[0].line
+    assert made.polygon == [(x, y - ABOVE * 50) for x, y in bent] + [(x, y + BELOW * 50) for x, y in reversed(bent)]
+
+
+@given(st.floats(-44, 44), st.floats(0.3, 3))
+def test_polygons_turn_and_grow_with_the_page(degrees: float, scale: float) -> None:
+    def moved(points: Points) -> Points:
+        return [(scale * x, scale * y) for x, y in turned(points, degrees)]
+
+    plain = [line(baseline=[(300, y), (700, y)]) for y in (400, 450, 500)]
+    there = [each._replace(baseline=moved(each.baseline)) for each in plain]
+    size = {"width": 0, "height": 0}
+    for ours, theirs in zip(outline(page(*there, **size)), outline(page(*plain, **size)), strict=True):
+        for our, their in zip(ours.line.polygon, moved(theirs.line.polygon), strict=True):
+            assert our == pytest.approx(their, abs=1e-6)
+
+
+def test_the_line_distance_is_that_of_parallel_neighbours_not_of_other_columns() -> None:
+    left = [line(baseline=[(0, y), (300, y)]) for y in (100, 160, 220)]
+    right = [line(baseline=[(400, y + 20), (700, y + 20)]) for y in (100, 160, 220)]
+    pieces = [line(baseline=[(301, 101), (390, 101)])]  # goes on with the first line
+    margin = [line(baseline=[(350, 100), (350, 300)])]
+    assert line_distance([*left, *right, *pieces, *margin]) == 60
+
+
+def test_the_line_distance_falls_back_on_polygons_and_then_on_nothing() -> None:
+    assert line_distance([line(polygon=box(0, 0, 400, 40)), line(polygon=box(0, 60, 400, 80))]) == pytest.approx(
+        (400 * 40 / math.hypot(400, 40) + 400 * 20 / math.hypot(400, 20)) / 2
+    )
+    assert line_distance([line()]) == 0
+    alone = outline(page(line(baseline=[(100, 500), (500, 500)])))[0].line
+    assert alone.polygon == box(100, 500 - 28, 500, 500 + 12)  # a tenth of the length
+
+
+def test_a_sliver_is_widened_and_a_narrow_line_kept() -> None:
+    rest = [line(polygon=box(100, y - 35, 500, y + 15), baseline=[(100, y), (500, y)]) for y in ROWS]
+    narrow = box(100, 290, 500, 301)  # 11 of 50: more than a fifth
+    thin = box(100, 298, 500, 302)
+    kept = outline(page(*rest, line(polygon=narrow, baseline=[(100, 310), (500, 310)])))
+    assert [each.mended for each in kept] == [""] * 5
+    assert kept[-1].line.polygon == narrow
+    widened = outline(page(*rest, line(polygon=thin, baseline=[(100, 310), (500, 310)])))[-1]
+    assert widened.mended == "sliver made into a polygon by the baseline"
+    assert widened.line.polygon == box(100, 310 - 35, 500, 310 + 15)
+
+
+def scaled(points: Points, factor: float) -> Points:
+    return [(factor * x, factor * y) for x, y in points]
+
+
+def in_two_scales(polygons: float = 1, baselines: float = 1, size: int = 1000) -> Page:
+    lines = []
+    for y in (40, 150, 260, 370):
+        polygon, baseline = box(50, max(0, y - 40), 900, y + 20), [(50, y), (900, y)]
+        lines.append(line(polygon=scaled(polygon, polygons), baseline=scaled(baseline, baselines)))
+    return page(*lines, width=size, height=size)
+
+
+def test_of_two_scales_the_one_that_fits_on_the_page_is_taken() -> None:
+    plain = outline(in_two_scales())
+    assert not any(each.mended or each.fault for each in plain)
+    found = outline(in_two_scales(baselines=3))
+    assert [each.line.polygon for each in found] == [each.line.polygon for each in plain]
+    assert {each.mended for each in found} == {"baseline in another scale than the page, not used"}
+    assert {reading_angle(each.line) for each in found} == {0.0}
+    found = outline(in_two_scales(polygons=3))
+    assert {each.mended for each in found} == {"polygon in another scale than the page, made from the baseline"}
+    for (made, _, fault), (there, _, _) in zip(found, plain, strict=True):
+        assert not fault
+        assert made.baseline == there.baseline
+        assert min(y for _, y in made.polygon) < there.baseline[0][1] < max(y for _, y in made.polygon)
+
+
+@pytest.mark.parametrize(("polygons", "baselines", "size"), [(0.25, 1, 1000), (1, 0.25, 1000), (3, 1, 0)])
+def test_where_both_scales_fit_the_page_the_lines_are_refused(polygons: float, baselines: float, size: int) -> None:
+    found = outline(in_two_scales(polygons, baselines, size))
+    assert {each.fault for each in found} == {"polygon and baseline lie apart"}
+
+
+def test_one_baseline_that_strayed_is_one_fault() -> None:
+    rest = [line(polygon=box(100, y - 35, 500, y + 15), baseline=[(100, y), (500, y)]) for y in ROWS]
+    found = outline(page(*rest, line(polygon=box(100, 700, 500, 750), baseline=[(100, 900), (500, 900)])))
+    assert [each.fault for each in found] == [""] * 4 + ["polygon and baseline lie apart"]
+
+
+@pytest.mark.parametrize(
+    ("polygon", "fault"),
+    [
+        ([], "line without polygon or box"),
+        ([(1, 1), (50, 50)], "polygon of 2 points"),
+        (box(1100, 10, 1200, 40), "polygon off the page"),
+    ],
+)
+@pytest.mark.parametrize("baseline", [[], [(7, 7)], [(7, 7), (7, 7)]])
+def test_without_a_usable_baseline_the_polygon_s_fault_is_told(polygon: Points, fault: str, baseline: Points) -> None:
+    assert [each.fault for each in outline(page(line(polygon=polygon, baseline=baseline)))] == [fault]
+
+
+def test_a_page_without_lines_has_no_outlines() -> None:
+    assert outline(page()) == []
+
+
+LEVEL = [(100, 500), (500, 500)]
+
+
+@pytest.mark.parametrize("degrees", [-180, -135, -90, -60, -45, -10, 0, 10, 45, 60, 90, 135, 179])
+def test_a_latin_line_is_read_along_its_baseline(degrees: float) -> None:
+    angle = reading_angle(line("abc", baseline=turned(LEVEL, degrees)))
+    assert (angle - degrees + 180) % 360 == pytest.approx(180)
+
+
+@pytest.mark.parametrize("degrees", [60, 90, 120, -60, -90, -120])
+def test_a_column_of_chinese_is_read_downwards_however_its_baseline_was_drawn(degrees: float) -> None:
+    angle = reading_angle(line("春秋曰潛行逆流", baseline=turned(LEVEL, degrees)))
+    assert 45 <= angle <= 135
+    assert (angle - degrees + 90) % 180 == pytest.approx(90)
+
+
+def test_a_level_line_of_chinese_is_read_to_the_right() -> None:
+    assert reading_angle(line("春秋曰潛行逆流", baseline=LEVEL)) == 0
+
+
+def test_a_tall_box_of_chinese_is_a_column() -> None:
+    tall, wide = box(0, 0, 40, 300), box(0, 0, 300, 40)
+    assert reading_angle(line("春秋曰", polygon=tall)) == 90
+    assert reading_angle(line("春秋曰", polygon=wide)) == 0
+    assert reading_angle(line("abc", polygon=tall)) == 0
+
+
+@pytest.mark.parametrize("text", ["رعاية و اخواتها", "שלום עולם"])
+def test_a_line_of_a_right_to_left_script_is_not_upside_down_because_its_baseline_was_drawn_so(text: str) -> None:
+    assert reading_angle(line(text, baseline=LEVEL)) == 0
+    assert reading_angle(line(text, baseline=LEVEL[::-1])) == 0
+    assert reading_angle(line(text, baseline=turned(LEVEL, 170))) == pytest.approx(-10)
+    assert abs(reading_angle(line("abc", baseline=LEVEL[::-1]))) == 180
+
+
+def test_a_baseline_shorter_than_its_line_is_thick_tells_no_direction() -> None:
+    assert reading_angle(line("abc", polygon=box(100, 100, 500, 150), baseline=[(300, 110), (300, 140)])) == 0
+
+
+def test_baselines_from_right_to_left_with_slivers_were_drawn_the_wrong_way_round() -> None:
+    back = [line(polygon=box(100, y - 2, 500, y + 4), baseline=[(500, y), (100, y)]) for y in ROWS]
+    found = outline(page(*back))
+    assert {each.mended for each in found} == {"baseline turned round"}
+    assert {reading_angle(each.line) for each in found} == {0.0}
+    assert found[0].line.polygon == box(100, 100 - 35, 500, 100 + 15)
+    true = [line(polygon=box(100, y - 15, 500, y + 35), baseline=[(500, y), (100, y)]) for y in ROWS]
+    found = outline(page(*true))
+    assert {each.mended for each in found} == {""}
+    assert {abs(reading_angle(each.line)) for each in found} == {180.0}
+
+
+def test_the_polygon_of_a_column_of_chinese_lies_on_both_sides_of_its_baseline() -> None:
+    columns = [line("春秋曰潛", baseline=[(x, 100), (x, 500)]) for x in (100, 150, 200)]
+    xs = [x for x, _ in outline(page(*columns))[1].line.polygon]
+    assert (min(xs), max(xs)) == pytest.approx((125, 175))

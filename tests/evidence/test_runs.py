@@ -1,0 +1,181 @@
+"""What is read out of run folders, finished ones and others."""
+
+import json
+from collections import Counter
+from pathlib import Path
+from statistics import mean, stdev
+
+import numpy as np
+import pytest
+import yaml
+
+from htr_lightning import checkpoint
+from htr_lightning.data.reader.synthetic import Synthetic
+from htr_lightning.errors import InputError
+from htr_lightning.evidence import runs as report
+from htr_lightning.evidence.evaluate import data_for, evaluate, write
+from htr_lightning.model.base import Prediction
+
+
+def written(folder: Path, overrides: list[str], seed: int = 0, cer: dict[int, float] | None = None, **summary) -> Path:
+    """A run folder as train.py leaves it, in small."""
+    (folder / ".hydra").mkdir(parents=True)
+    (folder / ".hydra" / "config.yaml").write_text(yaml.safe_dump({"seed": seed}))
+    (folder / ".hydra" / "overrides.yaml").write_text(yaml.safe_dump([*overrides, f"seed={seed}"]))
+    if cer is not None:
+        rows = "".join(f"0,{step},,{value}\n0,{step},0.5,\n" for step, value in cer.items())
+        (folder / "metrics.csv").write_text(f"epoch,step,train/loss,val/cer\n{rows}")
+    if summary:
+        (folder / "summary.json").write_text(json.dumps(summary))
+    return folder
+
+
+def test_a_run_of_train_py(run_folder: Path) -> None:
+    run = report.read_run(run_folder)
+    assert run.lacks == []
+    assert run.seed == 0
+    assert run.checkpoint.is_file()
+    assert run.curves["val/cer"].steps == sorted(run.curves["val/cer"].steps)
+    assert len(run.curves["val/cer"].steps) == 2  # epochs
+    assert min(run.curves["val/cer"].values) == pytest.approx(run.summary["val_cer"])
+    assert report.find_runs(run_folder.parent) == [run]
+
+
+def test_runs_that_started_from_other_checkpoints_are_no_seeds_of_one_recipe(tmp_path: Path) -> None:
+    folders = [written(tmp_path / f"run{number}", ["data=x"], seed=number) for number in range(3)]
+    for folder, start in zip(folders, ("a.ckpt", "b.ckpt", "a.ckpt"), strict=True):
+        (folder / ".hydra" / "config.yaml").write_text(yaml.safe_dump({"seed": 0, "start": start}))
+    recipes = report.by_recipe(report.find_runs(tmp_path))
+    assert {name: len(runs) for name, runs in recipes.items()} == {"start=a.ckpt": 2, "start=b.ckpt": 1}
+
+
+def test_predictions_that_are_no_text_are_named(tmp_path: Path) -> None:
+    (tmp_path / "predictions.jsonl").write_bytes(b'{"id": "\xe9"}')
+    with pytest.raises(InputError, match=r"predictions\.jsonl: cannot be read"):
+        report.predictions(tmp_path / "predictions.jsonl")
+
+
+def test_an_unfinished_run_says_what_it_lacks(tmp_path: Path) -> None:
+    run = report.read_run(written(tmp_path / "run", [], cer={10: 0.5}))
+    assert run.lacks == ["summary.json", "checkpoints/best.ckpt"]
+    assert run.curves["val/cer"] == report.Curve([10], [0.5])
+    assert report.read_run(written(tmp_path / "none", [])).curves == {}
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("metrics.csv", "epoch,step,val/cer\n0,ten,0.5\n", "metrics.csv: cannot be read"),
+        ("metrics.csv", "epoch,step,val/cer\n0,1\n", "a row is cut off"),
+        ("summary.json", "{", "summary.json: cannot be read"),
+        (".hydra/config.yaml", "a: [", "config.yaml: cannot be read"),
+        (".hydra/overrides.yaml", "1", "no config of a run"),
+    ],
+)
+def test_a_file_that_cannot_be_read_is_named_in_one_line(tmp_path: Path, name: str, content: str, message: str) -> None:
+    folder = written(tmp_path / "run", [], cer={1: 0.5}, val_cer=0.5)
+    (folder / name).write_text(content)
+    with pytest.raises(InputError, match=message) as error:
+        report.read_run(folder)
+    assert "\n" not in str(error.value)
+
+
+def test_a_folder_without_runs_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"no run in it"):
+        report.find_runs(tmp_path)
+    with pytest.raises(InputError, match=r"config\.yaml: No such file"):
+        report.read_run(tmp_path)
+
+
+def test_runs_that_differ_in_their_seed_are_one_recipe(tmp_path: Path) -> None:
+    for number, (hidden, seed) in enumerate([(16, 0), (16, 1), (128, 0)]):
+        own = ["model=mlp", f"model.net.hidden=[{hidden}]", f"name=run{number}"]
+        written(tmp_path / str(number), own[:: -1 if number else 1], seed)
+    recipes = report.by_recipe(report.find_runs(tmp_path))
+    named = {name: [run.folder.name for run in runs] for name, runs in recipes.items()}
+    assert named == {"model.net.hidden=[16]": ["0", "1"], "model.net.hidden=[128]": ["2"]}
+    assert list(report.by_recipe(recipes["model.net.hidden=[16]"])) == ["model.net.hidden=[16] model=mlp"]
+    written(tmp_path / "more" / "plain", [])
+    assert list(report.by_recipe(report.find_runs(tmp_path / "more"))) == ["default"]
+
+
+def test_recipes_are_not_named_by_where_data_lie_unless_nothing_else_tells_them_apart(tmp_path: Path) -> None:
+    written(tmp_path / "0", ["data=x", "data.root=/a"])
+    written(tmp_path / "1", ["data=y", "data.root=/b", "replay.root=/c"])
+    assert list(report.by_recipe(report.find_runs(tmp_path))) == ["data=x", "data=y"]
+    written(tmp_path / "2", ["data=y", "data.root=/d"])
+    assert set(report.by_recipe(report.find_runs(tmp_path))) == {
+        "data=x", "data.root=/b data=y replay.root=/c", "data.root=/d data=y",
+    }  # fmt: skip
+
+
+def test_a_band_is_mean_and_sd_where_all_runs_have_the_figure(tmp_path: Path) -> None:
+    written(tmp_path / "a", [], 0, {10: 0.8, 20: 0.5, 30: 0.4})
+    written(tmp_path / "b", [], 1, {10: 0.6, 20: 0.3})
+    written(tmp_path / "c", [], 2)
+    band = report.band(report.find_runs(tmp_path), "val/cer")
+    assert (band.steps, band.runs) == ([10, 20], 2)
+    assert band.mean == pytest.approx([0.7, 0.4])
+    assert band.sd == pytest.approx([stdev([0.8, 0.6]), stdev([0.5, 0.3])])
+    alone = report.band([report.read_run(tmp_path / "a")], "val/cer")
+    assert alone == report.Band([10, 20, 30], [0.8, 0.5, 0.4], [0, 0, 0], 1)
+    assert report.band([], "val/cer") == report.Band([], [], [], 0)
+
+
+def test_recipes_compared(tmp_path: Path) -> None:
+    counts = {"test_characters": 100, "test_lines": 10, "seconds": 60.0}
+    written(tmp_path / "a", ["x=1"], 0, val_cer=0.2, test_cer=0.3, test_edits=30, **counts)
+    written(tmp_path / "b", ["x=1"], 1, val_cer=0.4, test_cer=0.1, test_edits=10, **counts)
+    written(tmp_path / "c", ["x=1"], 2)
+    written(tmp_path / "d", ["x=2"], 0, val_cer=0.1, test_cer=0.2, test_edits=20, **counts)
+    written(tmp_path / "e", ["x=3"], 0)
+    written(tmp_path / "f", ["x=4"], 0, val_loss=0.2, test_loss=0.1, seconds=1.0)  # reads nothing
+    best, second = report.compare(report.by_recipe(report.find_runs(tmp_path)))
+    assert best == report.Row("x=2", 1, 0, 0.1, 0, 0.2, 0, 20, 100, 10, 60.0)
+    assert second[:3] == ("x=1", 2, 1)
+    assert second[3:7] == pytest.approx((mean([0.2, 0.4]), stdev([0.2, 0.4]), 0.2, stdev([0.3, 0.1])))
+    assert second[7:] == (40, 200, 20, 60.0)
+    table = report.markdown([best, second]).splitlines()
+    assert len({line.count("|") for line in table}) == 1
+    assert table[2] == "| `x=2` | 1 | 10.00% | 20.00% | 20 / 100 | 10 | 60 s |"
+    assert "2 (+ 1 unfinished)" in table[3]
+
+
+def test_what_evaluate_wrote_is_read_back(best: Path, tmp_path: Path) -> None:
+    recognizer = checkpoint.load(best)
+    data = data_for(recognizer)
+    read, totals = evaluate(recognizer, data)
+    write(tmp_path, read, totals, {})
+    found = report.predictions(tmp_path / "predictions.jsonl")
+    assert found == read
+    wrong = Counter({edit: n for edit, n in report.edit_counts(found).items() if not edit.right})
+    assert wrong.total() == totals.edits
+    image = report.images(data.lines("test").reader, [read[3].id])[0]
+    assert np.array_equal(image, data.lines("test").reader[3].image)
+
+
+def test_predictions_that_cannot_be_read_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"htr evaluate CHECKPOINT writes it"):
+        report.predictions(tmp_path / "predictions.jsonl")
+    path = tmp_path / "predictions.jsonl"
+    good = json.dumps(Prediction("a", "b", "c", 0.5, "g")._asdict())
+    for bad in ("{", "[1]", '{"id": "a"}', "7"):
+        path.write_text(f"{good}\n{bad}\n")
+        with pytest.raises(InputError, match=r"line 2 is no prediction"):
+            report.predictions(path)
+
+
+def test_the_worst_lines_come_first_and_right_ones_never() -> None:
+    read = [
+        Prediction("right", "ab", "ab", 0.1, ""),
+        Prediction("unsure", "ab", "a", 0.2, ""),
+        Prediction("sure", "ab", "b", 0.9, ""),
+        Prediction("worse", "abc", "", 0.1, ""),
+    ]
+    assert [one.id for one in report.worst(read, 5)] == ["worse", "sure", "unsure"]
+    assert [one.id for one in report.worst(read, 1)] == ["worse"]
+
+
+def test_a_line_that_the_data_do_not_have_is_named() -> None:
+    with pytest.raises(InputError, match=r"other/7: not among these 4 lines"):
+        report.images(Synthetic("test", {"test": 4}, {"test": 2}), ["synthetic/test/1", "other/7"])

@@ -1,0 +1,305 @@
+"""Files to text with a checkpoint alone."""
+
+import json
+import os
+import pty
+import re
+import subprocess
+import sys
+from pathlib import Path
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from htr_lightning import checkpoint
+from htr_lightning.data.image import read_image
+from htr_lightning.data.page.document import read_page
+from htr_lightning.data.reader.synthetic import Synthetic
+from htr_lightning.decoder.ctc import Hypothesis
+from htr_lightning.decoder.language import Language
+from htr_lightning.decoder.lexicon import Lexicon
+from htr_lightning.decoder.ngram import NGram
+from htr_lightning.decoder.prefix_beam import PrefixBeam
+from htr_lightning.evidence.evaluate import data_for, evaluate
+from htr_lightning.reading import transcribe as module
+from htr_lightning.reading.voting import Rover
+
+
+def lines(count: int = 9) -> list[np.ndarray]:
+    reader = Synthetic("test", {"test": count}, {"test": 3})
+    return [reader[i].image for i in range(count)]
+
+
+def write_page(folder: Path, images: list[np.ndarray], name: str = "page") -> Path:
+    """Lines pasted one below the other on a page, with its ALTO file."""
+    height = sum(image.shape[0] + 10 for image in images) + 10
+    width = max(image.shape[1] for image in images) + 20
+    page, body, top = np.full((height, width), 230, np.uint8), "", 10
+    for number, image in enumerate(images):
+        h, w = image.shape
+        page[top : top + h, 10 : 10 + w] = image
+        body += f'<TextLine ID="l{number}" HPOS="10" VPOS="{top}" WIDTH="{w}" HEIGHT="{h}"/>'
+        top += h + 10
+    Image.fromarray(page).save(folder / f"{name}.png")
+    path = folder / f"{name}.xml"
+    path.write_text(
+        f'<alto xmlns="http://www.loc.gov/standards/alto/ns-v4#"><Layout><Page WIDTH="{width}" HEIGHT="{height}">'
+        f'<PrintSpace><TextBlock ID="b">{body}</TextBlock></PrintSpace></Page></Layout></alto>'
+    )
+    return path
+
+
+def test_a_fresh_process_with_the_checkpoint_alone_reads_what_this_one_reads(best: Path, tmp_path: Path) -> None:
+    image = lines(1)[0]
+    Image.fromarray(image).save(tmp_path / "line.png")
+    here = checkpoint.load(best).read([image])[0].text
+    (tmp_path / "moved.ckpt").write_bytes(best.read_bytes())
+    command = [sys.executable, "-m", "htr_lightning", "transcribe", "moved.ckpt", "line.png"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == here + "\n"
+
+
+def test_an_image_is_read_through_its_page_however_both_are_named(
+    tmp_path: Path, write_page, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    page = write_page(tmp_path / "pages")
+    Image.new("L", (200, 40), 255).save(tmp_path / "pages" / "line.png")
+    for names in (["pages"], ["pages/page.png", "pages/page.xml", "pages/line.png"], [str(page), "pages/*.png"]):
+        sources, faults = module.find_sources(names)
+        assert sorted(source.path.name for source in sources) == ["line.png", "page.xml"]
+        assert not faults
+
+
+@pytest.mark.parametrize("kind", ["greedy", "lexicon", "rover"])
+def test_cores_side_by_side_read_what_one_reads(
+    make_recognizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    recognizer = make_recognizer()
+    if kind == "rover":
+        recognizer = Rover([recognizer, make_recognizer(gain=7), make_recognizer("dcbaxyz ")])
+    if kind == "lexicon":
+        recognizer.decoder = PrefixBeam(4, 4, 0.01, 10.0, alpha=0.5)
+        recognizer.set_language(Language(NGram.estimate(["a cab", "an axe"], 2), Lexicon(["a", "an", "cab", "axe"])))
+    for number, image in enumerate(lines(24)):
+        Image.fromarray(image).save(tmp_path / f"{number:02}.png")
+    monkeypatch.setattr(module, "BATCH_LINES", 3)
+    sources, _ = module.find_sources([str(tmp_path)])
+    read = []
+    before = torch.get_num_threads()
+    try:
+        for cores in (1, 4):
+            torch.set_num_threads(cores)
+            read.append(
+                [(r.name, r.transcription and r.transcription.text) for r in module.transcribe(recognizer, sources)]
+            )
+            assert torch.get_num_threads() == cores
+    finally:
+        torch.set_num_threads(before)
+    assert read[0] == read[1]
+    assert len({text for _, text in read[0]}) > 1
+
+
+def test_a_page_and_its_lines_as_images_give_the_same_text_in_every_format(best: Path, htr, tmp_path: Path) -> None:
+    images = lines()
+    for number, image in enumerate(images):
+        Image.fromarray(image).save(tmp_path / f"line_{number}.png")
+    page = write_page(tmp_path, images)
+    one_by_one = [htr("transcribe", best, tmp_path / f"line_{n}.png").stdout.rstrip("\n") for n in range(len(images))]
+    text = htr("transcribe", best, tmp_path / "line_*.png")
+    assert text.code == 0
+    assert text.stdout.splitlines() == one_by_one
+    assert htr("transcribe", best, page).stdout.splitlines() == one_by_one
+    rows = [row.split("\t") for row in htr("transcribe", best, page, "--format", "tsv").stdout.splitlines()]
+    assert [row[1] for row in rows] == one_by_one
+    assert [row[0] for row in rows] == [f"{page}#l{n}" for n in range(len(images))]
+    assert all(0 <= float(row[2]) <= 1 for row in rows)
+    records = [json.loads(row) for row in htr("transcribe", best, page, "--format", "jsonl").stdout.splitlines()]
+    assert [record["text"] for record in records] == one_by_one
+    assert htr("transcribe", best, page, "--format", "page", "--out", tmp_path / "out").code == 0
+    written = read_page(tmp_path / "out" / "page.xml")
+    assert [line.text for line in written.lines] == one_by_one
+    assert [line.polygon for line in written.lines] == [line.polygon for line in read_page(page).lines]
+
+
+def test_a_folder_reads_each_line_once(best: Path, htr, tmp_path: Path) -> None:
+    write_page(tmp_path, lines(3), "page")
+    (tmp_path / "more").mkdir()
+    Image.fromarray(lines(1)[0]).save(tmp_path / "more" / "single.png")
+    rows = htr("transcribe", best, tmp_path, "--format", "tsv").stdout.splitlines()
+    assert len(rows) == 4  # the page's image is not read as a line of its own
+
+
+def test_a_page_file_keeps_what_it_has(best: Path, htr, tmp_path: Path) -> None:
+    write_page(tmp_path, lines(2), "page")
+    alto = read_page(tmp_path / "page.xml")
+    coords = [" ".join(f"{x:.0f},{y:.0f}" for x, y in line.polygon) for line in alto.lines]
+    (tmp_path / "page.xml").write_text(
+        '<PcGts xmlns="http://schema.primaresearch.org/PAGE/gts/pagecontent/2013-07-15"><Page imageFilename="page.png" '
+        f'imageWidth="{alto.width}" imageHeight="{alto.height}" custom="kept"><TextRegion id="r" type="paragraph">'
+        f'<Coords points="{coords[0]}"/><TextLine id="a" custom="mine"><Coords points="{coords[0]}"/><Word id="w"/>'
+        f'<TextEquiv index="0"><Unicode>old</Unicode></TextEquiv></TextLine><TextLine id="b"><Coords points="1,1 2,2"/>'
+        "<TextEquiv><Unicode>stays</Unicode></TextEquiv></TextLine></TextRegion></Page></PcGts>"
+    )
+    outcome = htr("transcribe", best, tmp_path / "page.xml", "--format", "page")
+    assert outcome.code == 1  # line b cannot be read and is named
+    assert "page.xml#b" in outcome.stderr
+    root = ElementTree.fromstring(outcome.stdout)
+    out = tmp_path / "out.xml"
+    out.write_text(outcome.stdout)
+    page = read_page(out)
+    assert [line.id for line in page.lines] == ["a", "b"]
+    assert page.lines[0].text == htr("transcribe", best, tmp_path / "page.xml").stdout.rstrip("\n")
+    assert page.lines[1].text == "stays"
+    assert root[0].get("custom") == "kept"
+    assert not [e for e in root.iter() if e.tag.endswith("Word")]
+
+
+def test_evaluate_gives_exactly_the_counts_of_the_training_run(
+    best: Path, run_folder: Path, htr, tmp_path: Path
+) -> None:
+    outcome = htr("evaluate", best, "--out", tmp_path / "out")
+    assert outcome.code == 0, outcome.stderr
+    metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    figures = json.loads((run_folder / "summary.json").read_text())
+    assert metrics["edits"] == figures["test_edits"]
+    assert metrics["characters"] == figures["test_characters"]
+    assert metrics["cer"] == figures["test_cer"]
+    predictions = [json.loads(row) for row in (tmp_path / "out" / "predictions.jsonl").read_text().splitlines()]
+    assert [p["id"] for p in predictions] == [f"synthetic/test/{n}" for n in range(24)]
+    assert set(predictions[0]) == {"id", "reference", "hypothesis", "confidence", "group"}
+
+
+def test_evaluate_composes_other_data(best: Path, htr, tmp_path: Path) -> None:
+    overrides = [
+        "data=synthetic",
+        "data.reader.lines={train: 1, val: 1, test: 5}",
+        "data.reader.hands={train: 1, val: 1, test: 2}",
+    ]
+    assert htr("evaluate", best, *overrides, "--out", tmp_path).code == 0
+    assert json.loads((tmp_path / "metrics.json").read_text())["lines"] == 5
+
+
+@pytest.mark.parametrize("budget", [(1, 10**6), (2, 10**6), (7, 10**6), (32, 10**6), (16, 900)])
+def test_batches_of_any_size_read_the_same(best: Path, budget: tuple[int, int]) -> None:
+    recognizer = checkpoint.load(best)
+    alone = recognizer.read([lines()[4]])[0]
+    data = data_for(recognizer, [f"data.max_lines={budget[0]}", f"data.max_columns={budget[1]}"])
+    predictions, totals = evaluate(recognizer, data)
+    whole, same = evaluate(recognizer, data_for(recognizer))
+    assert totals == same
+    assert [p.hypothesis for p in predictions] == [p.hypothesis for p in whole]
+    assert alone.text == recognizer.read(lines())[4].text
+
+
+def test_what_is_read_goes_to_stdout_when_stderr_is_a_terminal(best: Path, line_image: Path, tmp_path: Path) -> None:
+    """The progress bar of rich would take stdout along to the terminal."""
+    terminal, stderr = pty.openpty()
+    command = [sys.executable, "-m", "htr_lightning", "transcribe", str(best), str(line_image)]
+    with open(tmp_path / "out.txt", "w") as out:
+        subprocess.run(command, stdout=out, stderr=stderr, check=True, env={**os.environ, "TERM": "xterm"})
+    os.close(stderr)
+    os.close(terminal)
+    assert (tmp_path / "out.txt").read_text() == checkpoint.load(best).read([read_image(line_image)])[0].text + "\n"
+
+
+def test_htr_transcribe_normalises_as_validation_does(make_recognizer) -> None:
+    recognizer = make_recognizer()
+    recognizer.decoder = lambda log_probs, lengths: [Hypothesis([1, 2, 1, 1, 3, 1], -1.0, -1.0)] * len(lengths)
+    assert recognizer.codec.decode([1, 2, 1, 1, 3, 1]) == " a  b "
+    assert recognizer.read([np.zeros((30, 60), np.uint8)])[0].text == "a b"
+
+
+def test_evaluate_refuses_foreign_code_in_a_checkpoint(best: Path, htr, tmp_path: Path) -> None:
+    made = tmp_path / "made"
+    evil = {"_target_": "os.mkdir", "path": str(made)}
+    for place in ("alphabet", "training"):
+        content = torch.load(best, weights_only=True)
+        if place == "alphabet":
+            content["htr"]["alphabet"] = evil
+        else:
+            content["htr"]["training"]["data"]["augment"] = evil
+            content["htr"]["training"]["data"]["reader"]["words"] = evil
+        torch.save(content, tmp_path / "evil.ckpt")
+        outcome = htr("evaluate", tmp_path / "evil.ckpt", "--out", tmp_path / "out")
+        assert outcome.code == 1
+        assert "evil.ckpt" in outcome.stderr or "os.mkdir" in outcome.stderr
+        assert not made.exists()
+
+
+def test_evaluate_measures_training_lines_as_they_are(best: Path) -> None:
+    recognizer = checkpoint.load(best)
+    first, _ = evaluate(recognizer, data_for(recognizer), "train")
+    second, _ = evaluate(recognizer, data_for(recognizer), "train")
+    assert first == second
+    assert len(first) == 96
+
+
+def test_a_page_file_is_never_overwritten(best: Path, htr, tmp_path: Path) -> None:
+    page = write_page(tmp_path, lines(2))
+    assert htr("transcribe", best, page, "--format", "page", "--out", tmp_path / "out").code == 0
+    before = (tmp_path / "out" / "page.xml").read_bytes()
+    again = htr("transcribe", best, page, "--format", "page", "--out", tmp_path / "out")
+    assert again.code == 1
+    assert "not overwritten" in again.stderr
+    assert (tmp_path / "out" / "page.xml").read_bytes() == before
+
+
+def test_a_page_without_lines_is_told_and_written(best: Path, htr, tmp_path: Path) -> None:
+    page = write_page(tmp_path, lines(1))
+    page.write_text(re.sub("<TextLine.*/>", "", page.read_text()))
+    outcome = htr("transcribe", best, page, "--format", "page", "--out", tmp_path / "out")
+    assert outcome.code == 0
+    assert "page.xml: a page without lines" in outcome.stderr
+    assert read_page(tmp_path / "out" / "page.xml").lines == []
+    assert htr("transcribe", best, page, "--out", tmp_path / "out").code == 1
+
+
+def test_a_whole_page_read_as_one_line_is_noted(best: Path, htr, tmp_path: Path) -> None:
+    page = write_page(tmp_path, lines(12))
+    tall = read_image(page.with_suffix(".png"))
+    Image.fromarray(np.repeat(tall, 2, 0)[: 3 * tall.shape[1]]).save(tmp_path / "scan.png")
+    Image.fromarray(lines(1)[0]).save(tmp_path / "line.png")
+    done = htr("transcribe", str(best), str(tmp_path / "scan.png"), str(tmp_path / "line.png"))
+    assert "scan.png: " in done.stderr
+    assert "look like a page" in done.stderr
+    assert "line.png" not in done.stderr
+    assert len(done.stdout.splitlines()) == 2
+
+
+def test_lines_with_a_baseline_only_are_read_and_written_with_their_polygon(best: Path, htr, tmp_path: Path) -> None:
+    page = write_page(tmp_path, lines(3))
+    boxes = [line.polygon for line in read_page(page).lines]
+    body = page.read_text()
+    for number, box in enumerate(boxes):
+        (left, top), (right, bottom) = box[0], box[2]
+        base = top + 0.7 * (bottom - top)
+        old = f'HPOS="{left:.0f}" VPOS="{top:.0f}" WIDTH="{right - left:.0f}" HEIGHT="{bottom - top:.0f}"'
+        assert old in body
+        body = body.replace(f'ID="l{number}" {old}', f'ID="l{number}" BASELINE="{left} {base} {right} {base}"')
+    page.write_text(body)
+    outcome = htr("transcribe", best, page, "--format", "page", "--out", tmp_path / "out")
+    assert outcome.code == 0, outcome.stderr
+    written = read_page(tmp_path / "out" / "page.xml").lines
+    assert [bool(line.text) for line in written] == [True] * 3
+    for line, box in zip(written, boxes, strict=True):
+        ys = [y for _, y in line.polygon]
+        assert min(ys) < (box[0][1] + box[2][1]) / 2 < max(ys)
+
+
+def test_a_mets_is_read_in_its_order(best: Path, htr, tmp_path: Path) -> None:
+    for name in "ab":
+        write_page(tmp_path, lines(1), name)
+    files = "".join(
+        f'<file ID="{name}"><FLocat xmlns:xlink="http://www.w3.org/1999/xlink" xlink:href="{name}.xml"/></file>'
+        for name in "ba"
+    )
+    (tmp_path / "mets.xml").write_text(f"<mets><fileSec><fileGrp>{files}</fileGrp></fileSec></mets>")
+    for name in (tmp_path, tmp_path / "mets.xml"):
+        outcome = htr("transcribe", best, name, "--format", "tsv")
+        assert outcome.code == 0, outcome.stderr
+        assert [Path(row.split("#")[0]).stem for row in outcome.stdout.splitlines()] == ["b", "a"]

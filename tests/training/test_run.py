@@ -1,0 +1,247 @@
+"""A run from start to end: its folder, its figures, its checkpoint, and going on after it was cut off."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import SMALL, run_train
+
+from htr_lightning import checkpoint
+from htr_lightning.errors import InputError
+from htr_lightning.evidence.evaluate import data_for, evaluate
+from htr_lightning.replay import offer_replay
+
+ROOT = Path(__file__).parent.parent.parent
+SUMMARY = {
+    "val_cer", "val_wer", "test_cer", "test_wer", "test_edits", "test_characters", "test_lines", "seconds",
+    "lines_per_second", "checkpoint",
+}  # fmt: skip
+
+
+def command(*overrides: str) -> list[str]:
+    options = [word for word in overrides if word == "-m"]  # stands before the overrides
+    return [sys.executable, str(ROOT / "train.py"), *options, *SMALL, *(o for o in overrides if o not in options)]
+
+
+def finish(*overrides: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command(*overrides), cwd=cwd, capture_output=True, text=True, timeout=280)
+
+
+def summary(folder: Path) -> dict:
+    return json.loads((folder / "summary.json").read_text())
+
+
+def test_a_run_leaves_what_others_script_against(run_folder: Path) -> None:
+    figures = summary(run_folder)
+    assert set(figures) >= SUMMARY
+    assert figures["test_cer"] == pytest.approx(figures["test_edits"] / figures["test_characters"])
+    assert figures["test_lines"] == 24
+    assert Path(figures["checkpoint"]).is_file()
+    assert (run_folder / ".hydra" / "config.yaml").is_file()
+    assert "val/cer" in (run_folder / "metrics.csv").read_text()
+    assert list((run_folder / "transcriptions").glob("val_step_*.png"))
+    assert (run_folder / "transcriptions" / "test.png").is_file()
+    assert list((run_folder / "wandb").glob("offline-run-*"))
+
+
+def test_the_checkpoint_is_plain_data_and_tells_where_it_comes_from(best: Path) -> None:
+    card = torch.load(best, weights_only=True)["htr"]
+    assert card["format"] == checkpoint.FORMAT
+    assert card["data"]["test"]["lines"] == 24
+    assert len(card["data"]["train"]["sha256"]) == 64
+    assert card["metrics"]["val"]["lines"] == 16
+    assert {"alphabet", "model", "training", "metric", "commit", "versions"} <= set(card)
+    assert "optimizer" not in card["model"]
+
+
+def test_resuming_goes_on_where_the_run_stopped(run_folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture) -> None:
+    last = run_folder / "checkpoints" / "last.ckpt"
+    steps = torch.load(last, weights_only=True)["global_step"]
+    run_train(tmp_path / "on", *SMALL, "trainer.max_epochs=3", f"resume={last}")
+    assert torch.load(tmp_path / "on" / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] > steps
+    assert f"epoch 2, step {steps}" in " ".join(capfd.readouterr().out.split())
+
+
+def test_resuming_a_finished_run_keeps_its_best(run_folder: Path, tmp_path: Path) -> None:
+    run_train(tmp_path / "on", *SMALL, "trainer.max_epochs=2", f"resume={run_folder}/checkpoints/last.ckpt")
+    old, new = summary(run_folder), summary(tmp_path / "on")
+    assert {key: new[key] for key in ("val_cer", "test_edits")} == {key: old[key] for key in ("val_cer", "test_edits")}
+    assert Path(new["checkpoint"]).is_relative_to(tmp_path)
+
+
+def test_resuming_with_another_network_or_alphabet_is_refused(run_folder: Path, tmp_path: Path) -> None:
+    last = f"resume={run_folder}/checkpoints/last.ckpt"
+    for other in ("model.net.hidden=24", "data.reader.words=package:french.txt"):
+        with pytest.raises(InputError, match="another alphabet or network"):
+            run_train(tmp_path / "on", *SMALL, "trainer.max_epochs=3", last, other)
+
+
+def test_a_run_without_an_end_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="the run has no end"):
+        run_train(tmp_path / "run", *SMALL)
+
+
+def test_the_last_checkpoint_is_the_last_one_and_the_run_is_validated_at_its_end(tmp_path: Path) -> None:
+    run = run_train(tmp_path / "run", *SMALL, "trainer.max_steps=7", "trainer.val_check_interval=2")
+    last = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
+    assert last["global_step"] == 7
+
+
+@pytest.mark.parametrize(
+    "bound", [["trainer.max_steps=12"], ["trainer.max_epochs=2"], ["trainer.max_time=00:00:00:04"]], ids=str
+)
+def test_progress_runs_from_zero_to_one_whatever_bounds_the_run(bound: list[str], tmp_path: Path) -> None:
+    logging = ["+callbacks.learning_rate.logging_interval=step", "scheduler.warmup=0.0", "scheduler.end=0.0"]
+    run = run_train(tmp_path / "run", *SMALL, *bound, *logging)
+    rows = [row.split(",") for row in (run / "metrics.csv").read_text().splitlines()]
+    column = next(i for i, name in enumerate(rows[0]) if name.startswith("lr-"))
+    rates = [float(row[column]) for row in rows[1:] if row[column]]
+    assert rates == sorted(rates, reverse=True)  # the cosine falls with progress
+    assert rates[0] > 0.9 * 2e-3
+    assert rates[-1] < 0.15 * 2e-3
+
+
+def test_what_follows_the_validation_loss_acts_on_it(tmp_path: Path) -> None:
+    """Told that more is better, they take a loss that falls for one that stands still."""
+    run = run_train(
+        tmp_path / "run", *SMALL, "trainer.max_epochs=20", "scheduler=plateau", "scheduler.mode=max",
+        "scheduler.patience=0", "callbacks=early_stopping", "callbacks.early_stopping.mode=max",
+        "callbacks.early_stopping.patience=2",
+    )  # fmt: skip
+    names, *rows = (row.split(",") for row in (run / "metrics.csv").read_text().splitlines())
+    figures = [dict(zip(names, row, strict=True)) for row in rows]
+    losses = [float(row["val/loss"]) for row in figures if row["val/loss"]]
+    assert len(losses) == 3  # the first, and two that are no better
+    assert losses == sorted(losses, reverse=True)
+    rate = next(name for name in names if name.startswith("lr-"))
+    assert [float(row[rate]) for row in figures if row[rate]][-1] == pytest.approx(2e-3 / 2)
+
+
+def test_every_epoch_is_validated_also_where_later_ones_are_shorter(tmp_path: Path) -> None:
+    old = ["replay=synthetic", "replay.reader.lines={train: 96, val: 4, test: 4}", "replay.reader.length=[1, 2]",
+           "data.replay_fade=0.3", "trainer.max_epochs=4"]  # fmt: skip
+    offer_replay(old)  # as train.py does before Hydra reads the command
+    run = run_train(tmp_path / "run", *SMALL, *old)
+    names, *rows = (row.split(",") for row in (run / "metrics.csv").read_text().splitlines())
+    figures = [dict(zip(names, row, strict=True)) for row in rows]
+    assert [row["epoch"] for row in figures if row["val/cer"]] == ["0", "1", "2", "3"]
+    steps = [int(row["step"]) for row in figures if row["val/cer"]]
+    assert steps[1] - steps[0] < steps[0] + 1  # later epochs are shorter
+
+
+def test_a_scheduler_that_follows_epochs_needs_a_validation_in_each(tmp_path: Path) -> None:
+    steps = ["trainer.check_val_every_n_epoch=null", "trainer.val_check_interval=5", "trainer.max_epochs=2"]
+    with pytest.raises(InputError, match="check_val_every_n_epoch=1"):
+        run_train(tmp_path / "run", *SMALL, *steps, "scheduler=plateau")
+
+
+@pytest.mark.slow
+def test_a_killed_run_is_resumed_from_its_last_checkpoint(tmp_path: Path) -> None:
+    folder = tmp_path / "killed"
+    process = subprocess.Popen(
+        command("trainer.max_epochs=1000", f"hydra.run.dir={folder}"), cwd=ROOT, stdout=subprocess.DEVNULL
+    )
+    last = folder / "checkpoints" / "last.ckpt"
+    deadline = time.time() + 120
+    while not last.exists() and time.time() < deadline:
+        time.sleep(0.1)
+    time.sleep(0.7)  # into the next epoch
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    steps = torch.load(last, weights_only=True)["global_step"]
+    assert steps > 0
+    done = finish(
+        f"resume={last}", "trainer.max_epochs=200", f"trainer.max_steps={steps + 10}", f"hydra.run.dir={tmp_path}/on"
+    )
+    assert done.returncode == 0, done.stderr
+    assert f"step {steps}" in " ".join(done.stdout.split())
+    assert summary(tmp_path / "on")["test_lines"] == 24
+
+
+@pytest.mark.slow
+def test_two_ranks_count_the_same_integers_as_one_process(tmp_path: Path) -> None:
+    lines = ["data.reader.lines={train: 96, val: 17, test: 23}", "data.max_lines=3"]
+    two = finish(
+        *lines, "trainer.max_steps=20", "trainer.devices=2", "trainer.accelerator=cpu", "trainer.strategy=ddp",
+        f"hydra.run.dir={tmp_path}/two",
+    )  # fmt: skip
+    assert two.returncode == 0, two.stderr
+    best = tmp_path / "two" / "checkpoints" / "best.ckpt"
+    recognizer = checkpoint.load(best)
+    for split, expected in (("val", 17), ("test", 23)):
+        _, one = evaluate(recognizer, data_for(recognizer, ["data.max_lines=5"]), split)
+        assert one.lines == expected
+        if split == "val":
+            counted = torch.load(best, weights_only=True)["htr"]["metrics"]["val"]
+            assert {key: counted[key] for key in one._fields} == one._asdict()
+        else:
+            assert summary(tmp_path / "two")["test_edits"] == one.edits
+            assert summary(tmp_path / "two")["test_characters"] == one.characters
+
+
+def rank_processes(folder: Path) -> list[str]:
+    found = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout.splitlines()
+    return [line for line in found if "train_ddp_process" in line and str(folder) in line]
+
+
+@pytest.mark.slow
+def test_a_sweep_over_one_and_two_ranks_leaves_a_folder_a_job_and_no_process(tmp_path: Path) -> None:
+    done = finish(
+        "-m", "trainer.devices=2,1", "trainer.accelerator=cpu", "trainer.strategy=ddp", "trainer.max_epochs=1",
+        f"hydra.sweep.dir={tmp_path}/sweep",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    folders = sorted(path.parent for path in (tmp_path / "sweep").glob("*/summary.json"))
+    assert len(folders) == 2
+    assert sorted(path for path in (tmp_path / "sweep").iterdir() if path.is_dir()) == folders
+    assert {summary(folder)["test_lines"] for folder in folders} == {24}
+    assert not rank_processes(tmp_path)
+
+
+@pytest.mark.slow
+def test_a_sweep_over_a_value_leaves_a_folder_a_job(tmp_path: Path) -> None:
+    done = finish("-m", "optimizer.lr=1e-3,3e-3", "trainer.max_epochs=1", f"hydra.sweep.dir={tmp_path}/sweep")
+    assert done.returncode == 0, done.stderr
+    assert len(list((tmp_path / "sweep").glob("*/summary.json"))) == 2
+
+
+def test_the_clock_bounds_a_run_and_the_learning_rate_follows_it(tmp_path: Path) -> None:
+    run_train(
+        tmp_path / "run", *SMALL, "trainer.max_time=00:00:00:05", "+callbacks.learning_rate.logging_interval=step"
+    )
+    rows = [row.split(",") for row in (tmp_path / "run" / "metrics.csv").read_text().splitlines()]
+    column = next(i for i, name in enumerate(rows[0]) if name.startswith("lr-"))
+    rates = [float(row[column]) for row in rows[1:] if row[column]]
+    assert max(rates) > 0.9 * 2e-3
+    assert rates[-1] < 0.1 * max(rates)
+    assert summary(tmp_path / "run")["seconds"] < 5 + 10
+
+
+def test_a_full_disk_leaves_the_previous_checkpoint(tmp_path: Path) -> None:
+    path = tmp_path / "best.ckpt"
+    saver = checkpoint.AtomicCheckpointIO()
+    saver.save_checkpoint({"weights": torch.zeros(10)}, path)
+    before = path.read_bytes()
+    code = (
+        "import resource, signal, sys, torch\n"
+        "from htr_lightning import checkpoint, command\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))\n"
+        "save = checkpoint.AtomicCheckpointIO().save_checkpoint\n"
+        f"command.run(lambda: save({{'w': torch.zeros(10**6)}}, {str(path)!r}))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ})
+    assert done.returncode == 1
+    assert str(path) in done.stderr
+    assert "previous one is kept" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+    with pytest.raises(InputError, match=r"\.ckpt"):
+        saver.save_checkpoint({}, tmp_path / "best.ckpt" / "under-a-file.ckpt")
