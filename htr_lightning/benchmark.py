@@ -186,7 +186,7 @@ def main() -> None:
         table.add_row(
             f"crnn_mobilenet reading, 520 columns, batches of {lines}", f"{light:,.0f}", f"{light / large:.1f} x crnn"
         )
-    few = partial(Synthetic, lines={"train": 1000}, hands={"train": 100})
+    few = partial(Synthetic, lines={"train": 1000}, writers={"train": 100})
     rates = packed(LineDataModule(few, FitHeight(32, 8), Normalizer()))
     feeding, decoded, theirs = rates["training"], rates["decoded"], rates["datasets decoded"]
     table.add_row(

@@ -23,7 +23,7 @@ from htr_lightning import __version__
 from htr_lightning.data.datamodule import SPLITS, LineDataModule
 from htr_lightning.decoder.language import Language
 from htr_lightning.errors import InputError
-from htr_lightning.metrics.calibration import checked_scale
+from htr_lightning.metrics.calibration import check_platt_scaling
 from htr_lightning.metrics.edits import DEFINITION
 from htr_lightning.model.base import Recognizer
 from htr_lightning.model.learner import Learner
@@ -185,7 +185,9 @@ def load(path: str | Path, allow: Sequence[str] = ()) -> Recognizer:
         recognizer.load_state_dict(content["state_dict"])
         if "language" in content:  # `htr tune-decoder` put it there
             recognizer.set_language(Language.from_plain(content["language"]))
-        recognizer.calibration = checked_scale(card.get("calibration", (1.0, 0.0)))  # `htr calibrate` put it there
+        recognizer.calibration = check_platt_scaling(
+            card.get("calibration", (1.0, 0.0))
+        )  # `htr calibrate` put it there
     except (AttributeError, IndexError, KeyError, TypeError, ValueError, RuntimeError, HydraException) as error:
         raise InputError(
             f"{path}: its parts do not fit together ({str(error).splitlines()[0]}); train it again"

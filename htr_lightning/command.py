@@ -47,7 +47,7 @@ def quiet() -> None:
     for message in (
         ".*isinstance.treespec, LeafSpec.*",  # Lightning beside a newer torch
         ".*Experiment logs directory .* exists and is not empty.*",  # the run folder holds more than the CSV log
-        "The dirpath has changed.*",  # `KeepBest` carries over what Lightning leaves
+        "The dirpath has changed.*",  # `RestoreBest` carries over what Lightning leaves
         ".*is smaller than the logging interval.*",
         ".*does not have many workers.*",  # measured: one worker feeds two cores
         ".*Trying to infer the `batch_size`.*",

@@ -66,7 +66,7 @@ def open_data(overrides: Sequence[str], full: bool = False) -> tuple[LineDataMod
     if full and not asked and "max_height" in settings["reader"]:
         settings["reader"]["max_height"] = SCANNED
     lines = {
-        key: settings.get(key) for key in ("root", "repo", "part", "part_by", "reader", "preprocess", "normalizer")
+        key: settings.get(key) for key in ("root", "repo", "part", "subset_by", "reader", "preprocess", "normalizer")
     }
     fingerprint = sha256(json.dumps(lines, sort_keys=True).encode()).hexdigest()
     return instantiate(settings, _convert_="all"), fingerprint

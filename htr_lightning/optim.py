@@ -112,7 +112,7 @@ def rates_by_depth(net: nn.Module, classes: int, decay: float) -> list[dict[str,
     return groups
 
 
-class HeadFirst(Callback):
+class FreezeBackbone(Callback):
     """Lets only the layer of the classes learn in the first part of a run, so that a head that starts afresh does not
     spoil the layers before it (Kumar et al., 2022, "Fine-tuning can distort pretrained features and underperform
     out-of-distribution", arXiv:2202.10054).
@@ -121,13 +121,15 @@ class HeadFirst(Callback):
     the start on the parameters whose gradients they exchange. Its batch norms stand still as well.
 
     Args:
-        share: of the run; 0 freezes nothing.
+        fraction: of the run; 0 freezes nothing.
     """
 
-    def __init__(self, share: float = 0.1) -> None:
-        if not 0 <= share < 1:
-            raise InputError(f"callbacks.head_first.share={share}: give a share of the run, at least 0 and below 1")
-        self.share = share
+    def __init__(self, fraction: float = 0.1) -> None:
+        if not 0 <= fraction < 1:
+            raise InputError(
+                f"callbacks.freeze_backbone.fraction={fraction}: give a share of the run, at least 0 and below 1"
+            )
+        self.fraction = fraction
         self._frozen: list[nn.Module] = []
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -135,13 +137,13 @@ class HeadFirst(Callback):
         if outputs is None:
             raise InputError("callbacks=fine_tune: what is trained has no head for labels; use another callbacks=")
         self._frozen = [m for layer in layers(pl_module.net, outputs)[:-1] for m in layer.modules]  # type: ignore[arg-type]
-        if self.share:
-            rank_zero_only(print)(f"only the head learns in the first {self.share:.0%} of the run")
+        if self.fraction:
+            rank_zero_only(print)(f"only the head learns in the first {self.fraction:.0%} of the run")
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         if not self._frozen:
             return
-        learns = progress(trainer) >= self.share
+        learns = progress(trainer) >= self.fraction
         for norm in (m for part in self._frozen for m in part.modules() if isinstance(m, NORMS)):
             norm.train(learns)
         if learns:

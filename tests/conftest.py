@@ -144,7 +144,7 @@ def _make_recognizer(
 
 SMALL = [
     "data.reader.lines={train: 96, val: 16, test: 24}",
-    "data.reader.hands={train: 8, val: 2, test: 3}",
+    "data.reader.writers={train: 8, val: 2, test: 3}",
     "data.reader.length=[1, 2]",
     "data.workers=0",
     "trainer.max_time=null",

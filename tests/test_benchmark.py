@@ -17,6 +17,6 @@ def test_every_part_of_the_benchmark_runs() -> None:
     assert benchmark.drawing(lines=3) > 0
     assert benchmark.fitting(lines=3) > 0
     assert benchmark.augmenting("strong", lines=3) > 0
-    few = partial(Synthetic, lines={"train": 3}, hands={"train": 1})
+    few = partial(Synthetic, lines={"train": 3}, writers={"train": 1})
     data = LineDataModule(few, FitHeight(32), Normalizer())
     assert all(rate > 0 for rate in benchmark.packed(data).values())

@@ -18,7 +18,7 @@ from htr_lightning.checkpoint import describe
 from htr_lightning.convert import convert, file_name, open_data
 from htr_lightning.data.datamodule import SPLITS, LineDataModule
 from htr_lightning.data.pack import Pack
-from htr_lightning.data.preprocess import FitCore, FitHeight
+from htr_lightning.data.preprocess import FitHeight, NormalizeHandwriting
 from htr_lightning.data.reader.page_xml import PageXml
 from htr_lightning.data.sample import Sample, Skipped
 from htr_lightning.errors import InputError
@@ -217,7 +217,7 @@ def test_a_pack_made_for_a_recipe_is_read_by_it(
     outcome = htr("pack", "experiments=copiste_20min", *pages, "--out", path)
     assert outcome.code == 0, outcome.stderr
     data, _ = open_data(["experiments=copiste_20min", "data=page_xml", f"data.pack={path}"])
-    assert isinstance(data.preprocess, FitCore)
+    assert isinstance(data.preprocess, NormalizeHandwriting)
     assert len(data.lines("train")) == 2
     monkeypatch.chdir(tmp_path)
     assert "experiments" in htr("pack", "experiments=copiste_20min", *pages, "--out", path).stderr

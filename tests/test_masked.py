@@ -88,7 +88,7 @@ def test_a_pre_training_goes_on_from_another(pretrained: Path) -> None:
 @pytest.mark.parametrize("model", ["masked_columns", "masked_columns_vit"])
 def test_the_loss_of_eight_lines_falls(images: Path, tmp_path: Path, model: str) -> None:
     """To less than what the best constant, the mean ink, would leave."""
-    lines = ["data.reader.lines={train: 8, val: 8, test: 8}", "data.reader.hands={train: 2, val: 2, test: 2}",
+    lines = ["data.reader.lines={train: 8, val: 8, test: 8}", "data.reader.writers={train: 2, val: 2, test: 2}",
              "data.reader.length=[1, 2]", "data.workers=0", "trainer.max_time=null"]  # fmt: skip
     run = run_train(tmp_path / "run", *lines, f"model={model}", "model.net.dropout=0.0", "trainer.max_steps=400",
                     "trainer.log_every_n_steps=1", "trainer.val_check_interval=400", "optimizer.lr=3e-3",

@@ -31,7 +31,7 @@ def test_every_model_learns_eight_lines_by_heart(model: str, tmp_path: Path) -> 
     wide = of.preprocess.width((64, 640)) > of.preprocess.width((64, 64))
     run = run_train(
         tmp_path / "run", f"model={model}", *(LINES if wide else WORDS if of.lines else CHARACTERS),
-        "data.reader.lines={train: 8, val: 1, test: 1}", "data.reader.hands={train: 4, val: 1, test: 1}",
+        "data.reader.lines={train: 8, val: 1, test: 1}", "data.reader.writers={train: 4, val: 1, test: 1}",
         "data.workers=0", "trainer.max_time=null", f"trainer.max_steps={(steps := STEPS.get(model, 300))}",
         f"trainer.val_check_interval={steps}", *PLAIN.get(model, ["model.net.dropout=0.0"]),
     )  # fmt: skip

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from htr_lightning import checkpoint
 from htr_lightning.decoder.rover import Ballot, align, count, in_order
 from htr_lightning.evidence.evaluate import Line, calibration, measured
-from htr_lightning.metrics.calibration import Scale, character_trials, fit_scale
+from htr_lightning.metrics.calibration import PlattScaling, character_trials, fit_platt_scaling
 from htr_lightning.metrics.edits import EditTotals
 from htr_lightning.model.base import Prediction
 from htr_lightning.reading.voting import Rover
@@ -18,7 +18,7 @@ FACTORS = (4.0, 2.0, 1.4, 1.2)  # by which a weight is changed, as long as that 
 class Calibrated(NamedTuple):
     """A scale, and the calibration errors without and with it, on the lines that it was fitted on."""
 
-    scale: Scale
+    scale: PlattScaling
     before: dict[str, float]
     after: dict[str, float]
 
@@ -72,7 +72,7 @@ def calibrate(predictions: Sequence[Prediction]) -> Calibrated:
     Args:
         predictions: read on the default scale.
     """
-    scale = fit_scale([character_trials(one.reference, one.hypothesis, one.confidence)
+    scale = fit_platt_scaling([character_trials(one.reference, one.hypothesis, one.confidence)
                                    for one in predictions])  # fmt: skip
     after = [one._replace(confidence=scale(one.confidence)) for one in predictions]
     return Calibrated(scale, calibration(predictions), calibration(after))

@@ -53,7 +53,7 @@ def lines_of_data(data: LineDataModule, splits: Sequence[str]) -> Unlabelled:
     if isinstance(data.reader, partial):
         empty, taken = (data.reader.keywords.get(key) for key in ("empty", "splits"))
         named = not isinstance(taken, dict) or all(isinstance(value, str) for value in taken.values())
-        if empty == "error" or (empty == "skip" and data.part is None and named):
+        if empty == "error" or (empty == "skip" and data.subset is None and named):
             data.reader = partial(data.reader, empty="keep")
     as_scanned(data)
     readers = [data.lines(split).reader for split in splits]
@@ -159,7 +159,7 @@ def write(
         known = {id: split for split in SPLITS for id in labelled.lines(split).reader.ids}
         if twice := next((guess for guess in guesses if guess.fate == KEPT and guess.id in known), None):
             raise InputError(
-                f"{twice.id}: is a {known[twice.id]} line of the labelled data, too; keep them apart by data.part or "
+                f"{twice.id}: is a {known[twice.id]} line of the labelled data, too; keep them apart by data.subset or "
                 "--split"
             )
         beside = rows_of(labelled, SPLITS, taken, advance)

@@ -125,7 +125,7 @@ def augmented(subject: Subject, count: int = 8, times: int = 3) -> UInt8[ndarray
 
 def _levelled(preprocess: Preprocess, image: UInt8[ndarray, "H W"]) -> UInt8[ndarray, "h w"]:
     try:
-        return preprocess.level(image)
+        return preprocess.geometry(image)
     except ValueError:  # too small or too wide: told as a fault
         return image
 

@@ -29,7 +29,7 @@ Way = Annotated[
     ),
 ]
 Views = Annotated[int, typer.Option("--tta", min=1, help="Read every line so many times, a little changed, and vote")]
-Scale = Annotated[str | None, typer.Option(help="SLOPE,BIAS of the confidences, as htr calibrate prints them")]
+Calibration = Annotated[str | None, typer.Option(help="SLOPE,BIAS of the confidences, as htr calibrate prints them")]
 Weights = Annotated[str | None, typer.Option(help="Of the checkpoints in a vote, as htr calibrate prints them: 0.5,1")]
 
 
@@ -43,7 +43,7 @@ def split_checkpoints(first: str, arguments: list[str]) -> tuple[list[str], list
 def check_whole(overrides: list[str], split: str) -> None:
     """Raises InputError where a part of the training lines is asked for and another split is read."""
     for override in overrides:
-        if split != "train" and override.lstrip("+").startswith("data.part="):
+        if split != "train" and override.lstrip("+").startswith("data.subset="):
             raise InputError(f"{override}: is of the training lines, and {split} is read whole; leave it away")
 
 

@@ -110,8 +110,8 @@ def pseudo_label(
 ) -> None:
     """Read unlabelled lines and write those read surely as training lines, for self-training.
 
-    Overrides without data=NAME change the data of the checkpoint's run: data.part=[500,null] are the lines that it has
-    not learned where it has learned data.part=[0,500]. References are not looked at. data=folder reads the result.
+    Overrides without data=NAME change the data of the checkpoint's run: data.subset=[500,null] are the lines it has
+    not learned where it has learned data.subset=[0,500]. References are not looked at. data=folder reads the result.
     """
     from htr_lightning.adapt import pseudo_label as verb
     from htr_lightning.convert import empty_folder

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from htr_lightning.cli.arguments import (
+    Calibration,
     Checkpoint,
     Device,
     OnlyGreedy,
     Overrides,
-    Scale,
     Views,
     Way,
     Weights,
@@ -44,7 +44,7 @@ def transcribe(
     vote: Way = None,
     weights: Weights = None,
     tta: Views = 1,
-    calibration: Scale = None,
+    calibration: Calibration = None,
     device: Device = "auto",
 ) -> None:
     """Print the text of images and pages, a line a line."""
@@ -129,7 +129,7 @@ def evaluate(
     vote: Way = None,
     weights: Weights = None,
     tta: Views = 1,
-    calibration: Scale = None,
+    calibration: Calibration = None,
     device: Device = "auto",
 ) -> None:
     """Measure a checkpoint, or several that vote, on a split: predictions.jsonl and metrics.json."""

@@ -14,10 +14,10 @@ from torch.utils.data import DataLoader, Dataset
 
 from htr_lightning.data.batch import Batch, collate
 from htr_lightning.data.pack import Pack
-from htr_lightning.data.part import part_of_lines
+from htr_lightning.data.subset import subset_of
 from htr_lightning.data.preprocess import Preprocess
-from htr_lightning.data.sample import Joined, Reader, Sample
-from htr_lightning.data.sampler import Draw, LineBatches, replayed
+from htr_lightning.data.sample import ConcatReader, Reader, Sample
+from htr_lightning.data.sampler import BatchIndices, BucketBatchSampler, replayed
 from htr_lightning.data.split import SPLITS
 from htr_lightning.errors import InputError
 from htr_lightning.text.codec import alphabet_of
@@ -26,7 +26,7 @@ from htr_lightning.text.normalize import Normalizer
 Augment = Callable[[UInt8[ndarray, "H W"], np.random.Generator], UInt8[ndarray, "h w"]]
 
 
-class Lines(Dataset[Batch]):
+class LineDataset(Dataset[Batch]):
     """The lines of one split, drawn a batch at a time."""
 
     def __init__(
@@ -37,28 +37,28 @@ class Lines(Dataset[Batch]):
         augment: Augment | None = None,
         multiple: int = 1,
         seed: int = 0,
-        keep: int = 0,
+        cache_mb: int = 0,
     ) -> None:
         self.reader, self.preprocess, self.normalizer, self.augment = reader, preprocess, normalizer, augment
         self.multiple = 1 if preprocess.framed else multiple
         self.seed = seed
         self._kept: dict[int, Sample] = {}  # with levelled images
-        self._room = keep * 1_000_000  # bytes
+        self._room = cache_mb * 1_000_000  # bytes
 
     def __len__(self) -> int:
         return len(self.reader)
 
-    def __getitem__(self, draw: Draw) -> Batch:
+    def __getitem__(self, batch: BatchIndices) -> Batch:
         samples, images = [], []
-        for index in draw.indices:
+        for index in batch.indices:
             sample = self._levelled(index)
             samples.append(sample)
             image = sample.image
             try:
                 if self.augment:  # an empty chain is false: a generator for every image costs more than loading it
-                    changed = self.augment(image, np.random.default_rng((self.seed, draw.epoch, index)))
+                    changed = self.augment(image, np.random.default_rng((self.seed, batch.epoch, index)))
                     image = changed if fits(self.preprocess, changed) else image
-                images.append(self.preprocess.ink(image))
+                images.append(self.preprocess.to_array(image))
             except ValueError as error:
                 raise InputError(f"{sample.id}: {error}") from None
         texts = [self.normalizer(sample.text) for sample in samples]
@@ -69,7 +69,7 @@ class Lines(Dataset[Batch]):
             return self._kept[index]
         sample = self.reader[index]
         try:
-            sample = sample._replace(image=self.preprocess.level(sample.image))
+            sample = sample._replace(image=self.preprocess.geometry(sample.image))
         except ValueError as error:
             raise InputError(f"{sample.id}: {error}") from None
         if sample.image.nbytes <= self._room:
@@ -122,19 +122,19 @@ class LineDataModule(LightningDataModule):
         root: folder of the data, for the reader.
         repo: public repository that the reader downloads where `root` is not given, for a reader that can.
         pack: a file that `htr pack` wrote; its lines are read in place of the reader's.
-        part: of the training lines, by where it begins and ends in a drawn order, see `part_of_lines`; None: all.
-        part_by: "line", or "group" to keep together what is one group.
+        subset: of the training lines, by where it begins and ends in a drawn order, see `subset_of`; None: all.
+        subset_by: "line", or "group" to keep together what is one group.
         augment: training only.
         alphabet: characters to learn; None: those of the training texts.
         max_lines: lines a batch has at most.
         max_columns: padded columns a batch has at most.
         multiple: batch widths are rounded up to a multiple of this, in columns: fewer shapes to prepare kernels for.
         workers: loading processes a rank.
-        keep: megabytes of lines of each split that a process keeps, decoded and levelled, from epoch to epoch.
+        cache_mb: megabytes of lines of each split that a process keeps, decoded and levelled, from epoch to epoch.
         seed: order and augmentation.
         replay: data whose training lines are mixed into the training batches, so that they are not forgotten.
-        replay_share: share that they have of the lines of the first epoch.
-        replay_fade: of that share from each epoch to the next; 1 keeps it.
+        replay_fraction: share that they have of the lines of the first epoch.
+        replay_decay: of that share from each epoch to the next; 1 keeps it.
     """
 
     def __init__(
@@ -145,19 +145,19 @@ class LineDataModule(LightningDataModule):
         root: str | None = None,
         repo: str | None = None,
         pack: str | None = None,
-        part: Sequence[int | None] | None = None,
-        part_by: str = "line",
+        subset: Sequence[int | None] | None = None,
+        subset_by: str = "line",
         augment: Augment | None = None,
         alphabet: Iterable[str] | None = None,
         max_lines: int = 16,
         max_columns: int = 16384,
         multiple: int = 1,
         workers: int = 1,
-        keep: int = 0,
+        cache_mb: int = 0,
         seed: int = 0,
         replay: "LineDataModule | None" = None,
-        replay_share: float = 0.5,
-        replay_fade: float = 1.0,
+        replay_fraction: float = 0.5,
+        replay_decay: float = 1.0,
     ) -> None:
         super().__init__()
         for name, value in {"max_lines": max_lines, "max_columns": max_columns, "multiple": multiple}.items():
@@ -166,11 +166,11 @@ class LineDataModule(LightningDataModule):
         self.reader, self.preprocess, self.normalizer, self.augment = reader, preprocess, normalizer, augment
         self.max_lines, self.max_columns, self.multiple = max_lines, max_columns, multiple
         self.root, self.repo, self.pack = root, repo, pack
-        self.part, self.part_by = part, part_by
-        self.workers, self.keep, self.seed = workers, keep, seed
-        self.replay, self.replay_share, self.replay_fade = replay, replay_share, replay_fade
+        self.subset, self.subset_by = subset, subset_by
+        self.workers, self.cache_mb, self.seed = workers, cache_mb, seed
+        self.replay, self.replay_fraction, self.replay_decay = replay, replay_fraction, replay_decay
         self._alphabet = None if alphabet is None else list(alphabet)
-        self._lines: dict[str, Lines] = {}
+        self._lines: dict[str, LineDataset] = {}
 
     def open(self, split: str) -> Reader:
         """The reader of a split, from the packed file where there is one; of the training lines the part asked for.
@@ -188,11 +188,11 @@ class LineDataModule(LightningDataModule):
             reader = self.reader(split=split, **{key: value for key, value in given.items() if value is not None})
         if not len(reader):
             raise InputError(f"split '{split}' has no line; check data.root and the split")
-        if split == "train" and self.part is not None:
-            reader = cast(Reader, part_of_lines(reader, self.part, self.part_by))
+        if split == "train" and self.subset is not None:
+            reader = cast(Reader, subset_of(reader, self.subset, self.subset_by))
         return reader
 
-    def lines(self, split: str) -> Lines:
+    def lines(self, split: str) -> LineDataset:
         """The lines of a split, read once.
 
         Raises:
@@ -205,13 +205,13 @@ class LineDataModule(LightningDataModule):
                     self.preprocess.check(size)  # now rather than in the middle of a run
                 except ValueError as error:
                     raise InputError(f"{id}: {error}") from None
-            self._lines[split] = Lines(
-                reader, self.preprocess, self.normalizer, None, self.multiple, self.seed, self.keep
+            self._lines[split] = LineDataset(
+                reader, self.preprocess, self.normalizer, None, self.multiple, self.seed, self.cache_mb
             )
         return self._lines[split]
 
     @property
-    def sources(self) -> list[Lines]:
+    def sources(self) -> list[LineDataset]:
         """What training draws from: the training split, and old lines where there are some."""
         own = self.lines("train")
         if self.replay is None:
@@ -224,7 +224,7 @@ class LineDataModule(LightningDataModule):
     @property
     def replayed(self) -> int:
         """Old lines in the first epoch."""
-        return 0 if self.replay is None else replayed(len(self.lines("train")), self.replay_share)
+        return 0 if self.replay is None else replayed(len(self.lines("train")), self.replay_fraction)
 
     @property
     def alphabet(self) -> list[str]:
@@ -240,10 +240,12 @@ class LineDataModule(LightningDataModule):
         if training:
             reader: Reader = lines.reader
             if self.replay is not None and split == "train":
-                reader = cast(Reader, Joined([source.reader for source in self.sources]))
+                reader = cast(Reader, ConcatReader([source.reader for source in self.sources]))
                 old = len(reader) - len(lines)
-            lines = Lines(reader, self.preprocess, self.normalizer, self.augment, self.multiple, self.seed, self.keep)
-        batches = LineBatches(
+            lines = LineDataset(
+                reader, self.preprocess, self.normalizer, self.augment, self.multiple, self.seed, self.cache_mb
+            )
+        batches = BucketBatchSampler(
             lines.widths,
             self.max_lines,
             self.max_columns,
@@ -252,8 +254,8 @@ class LineDataModule(LightningDataModule):
             rank,
             world_size,
             old,
-            self.replay_share,
-            self.replay_fade,
+            self.replay_fraction,
+            self.replay_decay,
         )
         workers = self.workers if training else 0
         return DataLoader(

@@ -1,4 +1,4 @@
-"""The normalisation of handwriting: letters upright, of one height, in one place and at one pace.
+"""The normalisation of handwriting: letters upright, of one height, in one place and at one stroke_spacing.
 
 Writers differ more in slant, size and width than in the shapes of their letters; what is measured and taken away here
 need not be learned (Marti and Bunke, 2001, "Using a statistical language model to improve the performance of an
@@ -17,10 +17,10 @@ ROWS = 48  # of the image that is measured
 INK = 0.4  # of full ink; more is a stroke
 SLANTS = np.arange(-0.6, 0.95, 0.1)  # columns a row: from 31 degrees to the left to 43 degrees to the right
 RULE = 60  # columns of a run that no letter has
-LEAST = 4  # strokes crossed; of fewer no pace can be told
+LEAST = 4  # strokes crossed; of fewer no stroke_spacing can be told
 
 
-class Hand(NamedTuple):
+class WritingStyle(NamedTuple):
     """What is particular about the writing of a line.
 
     The core is the band of the small letters, between their base line and their tops.
@@ -29,25 +29,27 @@ class Hand(NamedTuple):
     slant: float  # columns to the right that a down stroke comes from, a row
     top: float  # of the core, as a share of the height
     bottom: float
-    pace: float | None  # columns from stroke to stroke, as a share of the core's height; None: too few strokes
+    stroke_spacing: (
+        float | None
+    )  # columns from stroke to stroke, as a share of the core's height; None: too few strokes
 
 
-def measure(ink: Float32[ndarray, "H W"]) -> Hand:
+def measure(ink: Float32[ndarray, "H W"]) -> WritingStyle:
     """The hand of a line whose ink is between 0 and 1."""
     columns = max(ROWS // 3, round(ink.shape[1] * ROWS / ink.shape[0]))
     small = cv2.resize(ink, (columns, ROWS), interpolation=cv2.INTER_AREA)
-    strokes = without_rules((small > INK).astype(np.uint8))
-    slant = slant_of(strokes)
-    upright = sheared(strokes, slant)
+    strokes = remove_rules((small > INK).astype(np.uint8))
+    slant = estimate_slant(strokes)
+    upright = shear(strokes, slant)
     crossings = (np.diff(upright, axis=1) == 1).sum(1)  # strokes that begin, in each row
-    top, bottom = core_of(crossings.astype(np.float32))
+    top, bottom = x_height_band(crossings.astype(np.float32))
     used = np.flatnonzero(upright[top:bottom].any(0))
     crossed = float(np.percentile(crossings[top:bottom], 75))
-    pace = (used[-1] - used[0] + 1) / crossed / (bottom - top) if crossed >= LEAST else None
-    return Hand(slant, top / ROWS, bottom / ROWS, pace)
+    stroke_spacing = (used[-1] - used[0] + 1) / crossed / (bottom - top) if crossed >= LEAST else None
+    return WritingStyle(slant, top / ROWS, bottom / ROWS, stroke_spacing)
 
 
-def without_rules(strokes: UInt8[ndarray, "H W"]) -> UInt8[ndarray, "H W"]:
+def remove_rules(strokes: UInt8[ndarray, "H W"]) -> UInt8[ndarray, "H W"]:
     """A binary image without the ruled lines of the paper, dotted ones too; what stands across them stays."""
     closed = cv2.morphologyEx(strokes, cv2.MORPH_CLOSE, np.ones((1, 9), np.uint8))
     rules = cv2.morphologyEx(closed, cv2.MORPH_OPEN, np.ones((1, RULE), np.uint8))
@@ -58,7 +60,7 @@ def without_rules(strokes: UInt8[ndarray, "H W"]) -> UInt8[ndarray, "H W"]:
     return strokes * (1 - rules * (1 - cv2.dilate(tall, np.ones((3, 3), np.uint8))))
 
 
-def sheared(strokes: UInt8[ndarray, "H W"], slant: float) -> UInt8[ndarray, "H w"]:
+def shear(strokes: UInt8[ndarray, "H W"], slant: float) -> UInt8[ndarray, "H w"]:
     """A binary image with its down strokes set upright."""
     rows, columns = strokes.shape
     room = int(np.ceil(abs(SLANTS).max() * rows))
@@ -66,13 +68,13 @@ def sheared(strokes: UInt8[ndarray, "H W"], slant: float) -> UInt8[ndarray, "H w
     return cv2.warpAffine(strokes, shear, (columns + room, rows), flags=cv2.INTER_NEAREST)
 
 
-def slant_of(strokes: UInt8[ndarray, "H W"]) -> float:
+def estimate_slant(strokes: UInt8[ndarray, "H W"]) -> float:
     """The slant of a binary image: setting it upright gathers the ink in few columns, whose squares are largest."""
-    heaps = [cv2.reduce(sheared(strokes, slant), 0, cv2.REDUCE_SUM, dtype=cv2.CV_32F) for slant in SLANTS.tolist()]
+    heaps = [cv2.reduce(shear(strokes, slant), 0, cv2.REDUCE_SUM, dtype=cv2.CV_32F) for slant in SLANTS.tolist()]
     return float(SLANTS[int(np.argmax([float((heap * heap).sum()) for heap in heaps]))])
 
 
-def core_of(crossings: Float32[ndarray, " H"], least: int = 5) -> tuple[int, int]:
+def x_height_band(crossings: Float32[ndarray, " H"], least: int = 5) -> tuple[int, int]:
     """First and last row (the latter not in it) of the band that has most strokes above half of the peak."""
     smooth = cv2.GaussianBlur(crossings[:, None], (1, 5), 0)[:, 0]
     gains = np.concatenate([[0.0], np.cumsum(smooth - 0.5 * np.sort(smooth)[-5:].mean())])

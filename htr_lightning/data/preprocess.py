@@ -26,20 +26,20 @@ def reduced(image: UInt8[ndarray, "H W"], height: int | None) -> UInt8[ndarray, 
 
 @runtime_checkable
 class Preprocess(Protocol):
-    """Turns one image of any size into ink of the network's height: `ink(level(image))`."""
+    """Turns one image of any size into ink of the network's height: `to_array(geometry(image))`."""
 
     by_size: bool = True  # whether the width follows from the image's size alone
     framed: bool = False  # whether every image gets the same width
 
     def __call__(self, image: UInt8[ndarray, "H W"]) -> Float[Tensor, "1 h w"]:
         """Raises ValueError where the image cannot be used, see `check`."""
-        return self.ink(self.level(image))
+        return self.to_array(self.geometry(image))
 
-    def level(self, image: UInt8[ndarray, "H W"]) -> UInt8[ndarray, "h w"]:
+    def geometry(self, image: UInt8[ndarray, "H W"]) -> UInt8[ndarray, "h w"]:
         """What is done to a scan before it is augmented for training: for most, nothing."""
         return image
 
-    def ink(self, image: UInt8[ndarray, "H W"]) -> Float[Tensor, "1 h w"]:
+    def to_array(self, image: UInt8[ndarray, "H W"]) -> Float[Tensor, "1 h w"]:
         """What is done after that."""
         ...
 
@@ -60,19 +60,19 @@ class FitHeight(Preprocess):
     Args:
         height: rows of the result.
         margin: columns of paper added on both sides, room for frames that read the first and last character.
-        squeeze: factor on the width after scaling; 1 keeps the aspect.
+        width_scale: factor on the width after scaling; 1 keeps the aspect.
         max_width: columns a line may have; a wider image is no line.
         polarity: "auto" finds light ink on dark paper and inverts it, "dark" takes ink as dark.
     """
 
     def __init__(
-        self, height: int, margin: int = 0, squeeze: float = 1.0, max_width: int = 8192, polarity: str = "auto"
+        self, height: int, margin: int = 0, width_scale: float = 1.0, max_width: int = 8192, polarity: str = "auto"
     ) -> None:
-        self.height, self.margin, self.squeeze, self.max_width = height, margin, squeeze, max_width
+        self.height, self.margin, self.width_scale, self.max_width = height, margin, width_scale, max_width
         self.polarity = _checked(polarity)
 
     def width(self, size: tuple[int, int]) -> int:
-        return max(1, round(size[1] * self.height * self.squeeze / size[0])) + 2 * self.margin
+        return max(1, round(size[1] * self.height * self.width_scale / size[0])) + 2 * self.margin
 
     def check(self, size: tuple[int, int]) -> None:
         """Raises ValueError where an image of (height, width) pixels is too small or too wide to be a line."""
@@ -83,7 +83,7 @@ class FitHeight(Preprocess):
                 f"max_width={self.max_width}; cut it into lines, or raise model.preprocess.max_width"
             )
 
-    def ink(self, image: UInt8[ndarray, "H W"]) -> Float[Tensor, "1 h w"]:
+    def to_array(self, image: UInt8[ndarray, "H W"]) -> Float[Tensor, "1 h w"]:
         """Raises ValueError where the image is too small or too wide to be a line."""
         size = (image.shape[0], image.shape[1])
         self.check(size)
@@ -95,7 +95,7 @@ class FitHeight(Preprocess):
         return torch.from_numpy(ink)
 
 
-class FitCore(Preprocess):
+class NormalizeHandwriting(Preprocess):
     """Scale so that the core of the writing, the band of its small letters, has one height and place; letters are set
     upright and their width made even. See `htr_lightning.data.handwriting`.
 
@@ -103,13 +103,13 @@ class FitCore(Preprocess):
 
     Args:
         height: rows of the result.
-        core: rows of the core.
-        middle: row of the core's middle, as a share of the height.
-        pace: columns from stroke to stroke, as a share of the core's height.
-        evenness: how far the width is brought to that pace; 0 keeps the aspect, 1 goes all the way.
-        least: smallest scale, where that of `FitHeight` is 1; so is it of the width, where aspect kept is 1.
-        most: largest scale.
-        margin, squeeze, max_width, polarity: as in `FitHeight`.
+        x_height: rows of the core.
+        x_height_center: row of the core's middle, as a share of the height.
+        stroke_spacing: columns from stroke to stroke, as a share of the core's height.
+        spacing_strength: how far the width is brought to that pace; 0 keeps the aspect, 1 goes all the way.
+        min_scale: smallest scale, where that of `FitHeight` is 1; so is it of the width, where aspect kept is 1.
+        max_scale: largest scale.
+        margin, width_scale, max_width, polarity: as in `FitHeight`.
     """
 
     by_size = False
@@ -117,20 +117,26 @@ class FitCore(Preprocess):
     def __init__(
         self,
         height: int,
-        core: float,
-        middle: float = 0.53,
-        pace: float = 0.9,
-        evenness: float = 0.8,
-        least: float = 0.6,
-        most: float = 1.7,
+        x_height: float,
+        x_height_center: float = 0.53,
+        stroke_spacing: float = 0.9,
+        spacing_strength: float = 0.8,
+        min_scale: float = 0.6,
+        max_scale: float = 1.7,
         margin: int = 0,
-        squeeze: float = 1.0,
+        width_scale: float = 1.0,
         max_width: int = 8192,
         polarity: str = "auto",
     ) -> None:
-        self.height, self.core, self.middle, self.pace, self.evenness = height, core, middle, pace, evenness
-        self.least, self.most = least, most
-        self.fit = FitHeight(height, margin, squeeze, max_width, "dark")
+        self.height, self.x_height, self.x_height_center, self.stroke_spacing, self.spacing_strength = (
+            height,
+            x_height,
+            x_height_center,
+            stroke_spacing,
+            spacing_strength,
+        )
+        self.min_scale, self.max_scale = min_scale, max_scale
+        self.fit = FitHeight(height, margin, width_scale, max_width, "dark")
         self.polarity = _checked(polarity)
 
     def width(self, size: tuple[int, int]) -> int:
@@ -141,16 +147,20 @@ class FitCore(Preprocess):
         """Raises ValueError where an image of (height, width) pixels is too small or too wide to be a line."""
         self.fit.check(size)
 
-    def level(self, image: UInt8[ndarray, "H W"]) -> UInt8[ndarray, "h w"]:
+    def geometry(self, image: UInt8[ndarray, "H W"]) -> UInt8[ndarray, "h w"]:
         """The normalised line at twice the height, so that augmentation does not blur it."""
         rows, columns = image.shape
         self.check((rows, columns))
         if self.polarity == "auto":
             image = dark_on_light(image)
-        hand = measure(stretch(image))
+        style = measure(stretch(image))
         fit = self.height / rows
-        down = fit * self._bounded(self.core / self.height / (hand.bottom - hand.top))
-        across = down if hand.pace is None else down * self._bounded((self.pace / hand.pace) ** self.evenness)
+        down = fit * self._bounded(self.x_height / self.height / (style.bottom - style.top))
+        across = (
+            down
+            if style.stroke_spacing is None
+            else down * self._bounded((self.stroke_spacing / style.stroke_spacing) ** self.spacing_strength)
+        )
         down, across = 2 * down, 2 * across
         shrink = min(1.0, max(down, across))  # first by area: a warp looks at four pixels only
         if shrink < 1:
@@ -158,23 +168,23 @@ class FitCore(Preprocess):
             image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
             across, down = across * columns / size[0], down * rows / size[1]
             rows, columns = size[1], size[0]
-        lean = hand.slant * rows
-        middle = (hand.top + hand.bottom) / 2 * rows
+        lean = style.slant * rows
+        middle = (style.top + style.bottom) / 2 * rows
         warp = np.array(
             [
-                [across, across * hand.slant, across * (abs(lean) - lean) / 2],
-                [0, down, 2 * self.height * self.middle - down * middle],
+                [across, across * style.slant, across * (abs(lean) - lean) / 2],
+                [0, down, 2 * self.height * self.x_height_center - down * middle],
             ]
         )
         width = max(MIN_SIDE, round(across * (columns + abs(lean))))
         paper = int(np.searchsorted(np.cumsum(histogram(image)), image.size * 0.5))
         return cv2.warpAffine(image, warp, (width, 2 * self.height), flags=cv2.INTER_LINEAR, borderValue=paper)
 
-    def ink(self, image: UInt8[ndarray, "H W"]) -> Float[Tensor, "1 h w"]:
+    def to_array(self, image: UInt8[ndarray, "H W"]) -> Float[Tensor, "1 h w"]:
         return self.fit(image)
 
     def _bounded(self, scale: float) -> float:
-        return min(max(scale, self.least), self.most)
+        return min(max(scale, self.min_scale), self.max_scale)
 
 
 class FitFrame(Preprocess):
@@ -199,7 +209,7 @@ class FitFrame(Preprocess):
         """Raises ValueError where an image of (height, width) pixels is too small to hold a character."""
         _check_side(size)
 
-    def ink(self, image: UInt8[ndarray, "H W"]) -> Float[Tensor, "1 h w"]:
+    def to_array(self, image: UInt8[ndarray, "H W"]) -> Float[Tensor, "1 h w"]:
         """Raises ValueError where the image is too small to hold a character."""
         self.check((image.shape[0], image.shape[1]))
         scale = min(self.height / image.shape[0], self.columns / image.shape[1])
@@ -241,13 +251,13 @@ class FixedSize(Preprocess):
         """Raises ValueError where an image of (height, width) pixels is too small to hold a character."""
         _check_side(size)
 
-    def level(self, image: UInt8[ndarray, "H W"]) -> UInt8[ndarray, "h w"]:
+    def geometry(self, image: UInt8[ndarray, "H W"]) -> UInt8[ndarray, "h w"]:
         """The character upright in its frame where that is asked for, so that augmentation slants it anew."""
         if not self.upright:
             return image
         return (255 - 255 * _deslanted(self._in_frame(image))).round().astype(np.uint8)
 
-    def ink(self, image: UInt8[ndarray, "H W"]) -> Float[Tensor, "1 h w"]:
+    def to_array(self, image: UInt8[ndarray, "H W"]) -> Float[Tensor, "1 h w"]:
         """Raises ValueError where the image is too small to hold a character."""
         return torch.from_numpy(self._in_frame(image)[None])
 

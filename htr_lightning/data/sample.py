@@ -42,7 +42,7 @@ class Reader(Protocol):
     def __getitem__(self, index: int) -> Sample: ...
 
 
-class Joined(Sequence[Sample]):
+class ConcatReader(Sequence[Sample]):
     """The samples of several readers, one reader behind the other."""
 
     def __init__(self, readers: Sequence[Reader]) -> None:

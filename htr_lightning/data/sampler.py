@@ -10,7 +10,7 @@ from torch.utils.data import Sampler
 from htr_lightning.errors import InputError
 
 
-class Draw(NamedTuple):
+class BatchIndices(NamedTuple):
     """The lines of one batch; the epoch seeds their augmentation, whichever worker makes it."""
 
     epoch: int
@@ -24,11 +24,11 @@ def replayed(new: int, share: float) -> int:
         InputError: a share that leaves nothing new.
     """
     if not 0 <= share < 1:
-        raise InputError(f"data.replay_share={share}: give a share of the training lines, at least 0 and below 1")
+        raise InputError(f"data.replay_fraction={share}: give a share of the training lines, at least 0 and below 1")
     return round(new * share / (1 - share))
 
 
-class LineBatches(Sampler[Draw]):
+class BucketBatchSampler(Sampler[BatchIndices]):
     """Batches of lines of like width within a budget, sharded by rank.
 
     The batches are the same for any number of ranks: rank r takes every `world_size`-th of them. Outside training no
@@ -42,8 +42,8 @@ class LineBatches(Sampler[Draw]):
         shuffle: training order: random windows of like width in random order, new in every epoch.
         seed: with the epoch, the only source of randomness.
         old: the last so many lines; of them an epoch of training takes only some, others in each until all have come.
-        old_share: share that they have of the lines of the first epoch.
-        old_fade: of that share from each epoch to the next.
+        replay_fraction: share that they have of the lines of the first epoch.
+        replay_decay: of that share from each epoch to the next.
 
     Raises:
         InputError: outside training there are fewer lines than ranks.
@@ -59,8 +59,8 @@ class LineBatches(Sampler[Draw]):
         rank: int = 0,
         world_size: int = 1,
         old: int = 0,
-        old_share: float = 0.0,
-        old_fade: float = 1.0,
+        replay_fraction: float = 0.0,
+        replay_decay: float = 1.0,
     ) -> None:
         self.widths = np.asarray(widths)
         self.max_lines, self.max_columns = max_lines, max_columns
@@ -68,9 +68,9 @@ class LineBatches(Sampler[Draw]):
         if not shuffle and 0 < len(widths) < world_size:
             raise InputError(f"{len(widths)} lines cannot be shared by {world_size} ranks; use fewer trainer.devices")
         self.rank, self.world_size = rank, world_size
-        self.old, self.old_share, self.old_fade = old, old_share, old_fade
-        if not 0 <= old_fade <= 1:
-            raise InputError(f"data.replay_fade={old_fade}: give a factor from 0 to 1, which keeps the share")
+        self.old, self.replay_fraction, self.replay_decay = old, replay_fraction, replay_decay
+        if not 0 <= replay_decay <= 1:
+            raise InputError(f"data.replay_decay={replay_decay}: give a factor from 0 to 1, which keeps the share")
         if old:
             self._drawn(0)  # refuses a share that leaves nothing new
         self.epoch = 0
@@ -83,9 +83,9 @@ class LineBatches(Sampler[Draw]):
     def __len__(self) -> int:
         return len(self._plan())
 
-    def __iter__(self) -> Iterator[Draw]:
+    def __iter__(self) -> Iterator[BatchIndices]:
         for indices in self._plan():
-            yield Draw(self.epoch, indices)
+            yield BatchIndices(self.epoch, indices)
 
     def _plan(self) -> list[list[int]]:
         if self._planned is None or self._planned[0] != self.epoch:
@@ -129,7 +129,7 @@ class LineBatches(Sampler[Draw]):
         return np.concatenate([new, len(new) + dealt[start : start + drawn[-1]]])
 
     def _drawn(self, epoch: int) -> int:
-        return replayed(len(self.widths) - self.old, self.old_share * self.old_fade**epoch)
+        return replayed(len(self.widths) - self.old, self.replay_fraction * self.replay_decay**epoch)
 
     def _cut(self, order: np.ndarray) -> list[list[int]]:
         batches: list[list[int]] = []

@@ -33,7 +33,7 @@ class Squash(Preprocess):
         """Raises ValueError where an image of (height, width) pixels is too small to hold a character."""
         self.frame.check(size)
 
-    def ink(self, image: UInt8[ndarray, "H W"]) -> Float[Tensor, "1 h w"]:
+    def to_array(self, image: UInt8[ndarray, "H W"]) -> Float[Tensor, "1 h w"]:
         """Raises ValueError where the image is too small to hold a character."""
         self.check((image.shape[0], image.shape[1]))
         if self.frame.polarity == "auto":

@@ -31,7 +31,7 @@ class Automaton(Protocol):
         ...
 
 
-class Both:
+class Intersection:
     """Two automata at once: log-probabilities are added, so what one forbids is forbidden. A state is a pair of theirs
     in one number."""
 
@@ -83,7 +83,7 @@ class Language(NamedTuple):
         parts: list[Automaton] = [part.automaton(alphabet) for part in self if part is not None]
         if not parts:
             raise ValueError("a language without model and lexicon")
-        return parts[0] if len(parts) == 1 else Both(*parts)
+        return parts[0] if len(parts) == 1 else Intersection(*parts)
 
     def to_plain(self) -> dict[str, Any]:
         """As plain data, for a checkpoint."""

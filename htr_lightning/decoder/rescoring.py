@@ -16,7 +16,7 @@ from htr_lightning.errors import InputError
 Judge = Callable[[list[list[list[int]]]], list[list[float]]]
 
 
-class Passes(NamedTuple):
+class TwoPassInput(NamedTuple):
     """What two passes over some lines are made of; an id of `first` is label 1 of the frames."""
 
     log_probs: Float[Tensor, "B T C"]  # of the CTC head, the blank first and no other special
@@ -30,7 +30,7 @@ class Look(NamedTuple):
     """What a search looks at, the same for any language model and weights."""
 
     frames: Frames
-    passes: Passes
+    passes: TwoPassInput
 
 
 class Rescoring:
@@ -38,14 +38,14 @@ class Rescoring:
     the frames of a CTC head proposes readings, a decoder that writes proposes its own, and both say how likely they
     find each.
 
-    The score of a reading is ctc_share * log p_ctc + (1 - ctc_share) * log p_written, as in Watanabe et al. (2017,
+    The score of a reading is ctc_weight * log p_ctc + (1 - ctc_weight) * log p_written, as in Watanabe et al. (2017,
     "Hybrid CTC/attention architecture for end-to-end speech recognition", section II-C), and what `PrefixBeam` adds for
     a language model.
 
     Args:
         width, labels, threshold, cut, alpha, beta: of the beam, see `PrefixBeam`.
         readings: of the beam that are judged, the best.
-        ctc_share: of the score, in [0, 1].
+        ctc_weight: of the score, in [0, 1].
         max_length: labels of the longest text that is learned.
     """
 
@@ -56,16 +56,16 @@ class Rescoring:
         threshold: float,
         cut: float,
         readings: int,
-        ctc_share: float,
+        ctc_weight: float,
         max_length: int,
         alpha: float = 0.0,
         beta: float = 0.0,
     ) -> None:
-        if not 0 <= ctc_share <= 1:
-            raise InputError(f"decoder.ctc_share={ctc_share}: give 0 to 1")
+        if not 0 <= ctc_weight <= 1:
+            raise InputError(f"decoder.ctc_weight={ctc_weight}: give 0 to 1")
         check_counts(readings=readings, max_length=max_length)
         self.beam = PrefixBeam(width, labels, threshold, cut, alpha, beta)
-        self.readings, self.ctc_share, self.max_length = readings, ctc_share, max_length
+        self.readings, self.ctc_weight, self.max_length = readings, ctc_weight, max_length
 
     @property
     def automaton(self) -> Automaton | None:
@@ -76,16 +76,16 @@ class Rescoring:
     def automaton(self, automaton: Automaton | None) -> None:
         self.beam.automaton = automaton
 
-    def __call__(self, passes: Passes) -> list[Hypothesis]:
+    def __call__(self, passes: TwoPassInput) -> list[Hypothesis]:
         """The best reading of each line."""
         return [best[0] for best in self.n_best(passes, 1)]
 
-    def n_best(self, passes: Passes, n: int) -> list[list[Hypothesis]]:
+    def n_best(self, passes: TwoPassInput, n: int) -> list[list[Hypothesis]]:
         """Up to `n` readings of each line, at most `readings` and the decoder's own, the best first; their `log_prob`
         leaves the language model out."""
         return self.search(self.look(passes), n)
 
-    def look(self, passes: Passes) -> Look:
+    def look(self, passes: TwoPassInput) -> Look:
         """See `PrefixBeam.look`."""
         return Look(self.beam.look(passes.log_probs, passes.lengths), passes)
 
@@ -119,5 +119,7 @@ class Rescoring:
 
     def _judged(self, one: Hypothesis, heard: float, written: float, first: int) -> Hypothesis:
         """A reading with both scores; of one that CTC has no path for, none."""
-        both = self.ctc_share * heard + (1 - self.ctc_share) * written if min(heard, written) > -math.inf else -math.inf
+        both = (
+            self.ctc_weight * heard + (1 - self.ctc_weight) * written if min(heard, written) > -math.inf else -math.inf
+        )
         return Hypothesis([id + first - 1 for id in one.ids], min(0.0, both), both + one.score)

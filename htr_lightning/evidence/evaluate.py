@@ -18,9 +18,15 @@ from htr_lightning import checkpoint
 from htr_lightning.data.datamodule import LineDataModule
 from htr_lightning.data.pack import Pack
 from htr_lightning.data.sample import Sample
-from htr_lightning.data.sampler import LineBatches
+from htr_lightning.data.sampler import BucketBatchSampler
 from htr_lightning.errors import InputError
-from htr_lightning.metrics.calibration import Scale, calibration_error, character_trials, checked_scale, line_trial
+from htr_lightning.metrics.calibration import (
+    PlattScaling,
+    calibration_error,
+    character_trials,
+    check_platt_scaling,
+    line_trial,
+)
 from htr_lightning.metrics.edits import EditCounts, EditTotals
 from htr_lightning.model.base import Prediction, Recognizer, Transcriber, Transcription, learned_height
 from htr_lightning.model.learner import Learner
@@ -156,9 +162,9 @@ def read_split(
         for member in recognizer.members:  # one may want higher lines than the first
             Pack(data.pack, split, member.preprocess)
     found: dict[int, tuple[Line, T]] = {}
-    for draw in LineBatches(lines.widths, data.max_lines, data.max_columns):
-        samples = [lines.reader[index] for index in draw.indices]
-        for index, sample, one in zip(draw.indices, samples, _read(read, samples), strict=True):
+    for batch in BucketBatchSampler(lines.widths, data.max_lines, data.max_columns):
+        samples = [lines.reader[index] for index in batch.indices]
+        for index, sample, one in zip(batch.indices, samples, _read(read, samples), strict=True):
             found[index] = Line(sample.id, lines.texts[index], sample.group), one
         advance(len(samples))
     return [found[index] for index in range(len(lines))]
@@ -230,7 +236,7 @@ def load(path: str, device: str = "auto", greedy: bool = False, alternatives: in
         before = getattr(recognizer, "decoder", None)
         recognizer.set_greedy()
         if type(getattr(recognizer, "decoder", None)) is not type(before):
-            recognizer.calibration = Scale()  # fitted on what the other decoder gave
+            recognizer.calibration = PlattScaling()  # fitted on what the other decoder gave
     if alternatives:
         if not hasattr(getattr(recognizer, "decoder", None), "n_best"):
             remedy = (
@@ -287,7 +293,7 @@ def load_all(
         raise InputError(f"--n-best {alternatives}: a vote by rover has one reading a line; leave it away{other}")
     if scale is not None:
         try:
-            recognizer.calibration = checked_scale(scale.split(","))
+            recognizer.calibration = check_platt_scaling(scale.split(","))
         except ValueError:
             raise InputError(f"--calibration {scale}: give SLOPE,BIAS, as htr calibrate prints them") from None
     return recognizer

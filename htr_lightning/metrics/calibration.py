@@ -18,7 +18,7 @@ NEAR = 1e-7  # to 0 and 1, where log-odds end
 LEAST = 0.01  # slope that a fit gives: the order of confidences stays
 
 
-class Scale(NamedTuple):
+class PlattScaling(NamedTuple):
     """Platt scaling: log-odds are multiplied by a slope and moved by a bias (Platt, 1999, "Probabilistic outputs for
     support vector machines"; Guo et al., 2017, section 4.1).
 
@@ -67,19 +67,19 @@ def calibration_error(trials: Sequence[Trials], bins: int = 15) -> float:
     return math.fsum(map(abs, gaps)) / max(1, sum(count for _, _, count in trials))
 
 
-def checked_scale(values: Sequence[float | str]) -> Scale:
+def check_platt_scaling(values: Sequence[float | str]) -> PlattScaling:
     """A slope and a bias; raises ValueError where they are none."""
     slope, bias = map(float, values)
     if not 0 < slope < math.inf or not math.isfinite(bias):
         raise ValueError(f"calibration {slope:g},{bias:g}: the slope is above 0, and both are finite")
-    return Scale(slope, bias)
+    return PlattScaling(slope, bias)
 
 
-def fit_scale(trials: Sequence[Trials]) -> Scale:
+def fit_platt_scaling(trials: Sequence[Trials]) -> PlattScaling:
     """The scale at which the trials are likeliest, held to the one that changes nothing by a normal prior of variance 1
     on slope and bias: of lines that are all right, no finite scale is the likeliest."""
     if not trials:
-        return Scale()
+        return PlattScaling()
     odds = np.array([[_log_odds(one.probability), 1.0] for one in trials])
     right, events = (np.array([one[field] for one in trials], float) for field in (1, 2))
     none = np.array([1.0, 0.0])
@@ -99,7 +99,7 @@ def fit_scale(trials: Sequence[Trials]) -> Scale:
         scale = scale - size * step
         if np.abs(step).max() < 1e-9:
             break
-    return Scale(max(LEAST, float(scale[0])), float(scale[1]))
+    return PlattScaling(max(LEAST, float(scale[0])), float(scale[1]))
 
 
 def _log_odds(probability: float) -> float:

@@ -14,7 +14,7 @@ from htr_lightning.data.batch import Batch, collate
 from htr_lightning.data.preprocess import Preprocess, reduced
 from htr_lightning.decoder.ctc import Hypothesis
 from htr_lightning.errors import InputError
-from htr_lightning.metrics.calibration import Scale
+from htr_lightning.metrics.calibration import PlattScaling
 from htr_lightning.metrics.edits import EditCounts, EditTotals
 from htr_lightning.model.learner import Learner
 from htr_lightning.optim import rates_by_depth
@@ -62,7 +62,7 @@ def readings(
         given: what it is called with.
         alternatives: how many; 0 for the best alone.
         read: gives the text of a hypothesis and its confidence.
-        normalizer: of the texts of alternatives; the best alone is left to `Recognizer.finished`.
+        normalizer: of the texts of alternatives; the best alone is left to `Recognizer.postprocess`.
     """
     if not alternatives:
         return [Transcription(*read(one)) for one in decoder(*given)]
@@ -92,7 +92,7 @@ class Transcriber(Protocol):
 
     card: dict[str, Any]
     preprocess: Preprocess  # says which images can be read, and about how wide they will be
-    calibration: Scale
+    calibration: PlattScaling
 
     def read(self, images: Sequence[UInt8[ndarray, "_ _"]]) -> list[Transcription]: ...
 
@@ -129,7 +129,7 @@ class Recognizer(Learner, ABC):
             raise InputError(f"model.unknown={unknown}: use error or skip")
         self.codec = Codec(alphabet, self.specials)
         self.layer_decay, self.unknown = layer_decay, unknown
-        self.calibration = Scale()  # of the confidences
+        self.calibration = PlattScaling()  # of the confidences
         self.counts = EditCounts()
         self.totals: dict[str, EditTotals] = {}  # by split, as last measured
 
@@ -180,11 +180,13 @@ class Recognizer(Learner, ABC):
         """
         if not images:
             return []
-        batch, widths = self.stacked(images)
+        batch, widths = self.prepare_batch(images)
         with self.exact():
-            return self.finished(self.transcribe(batch, widths))
+            return self.postprocess(self.transcribe(batch, widths))
 
-    def stacked(self, images: Sequence[UInt8[ndarray, "_ _"]]) -> tuple[Float[Tensor, "B 1 H W"], Int[Tensor, " B"]]:
+    def prepare_batch(
+        self, images: Sequence[UInt8[ndarray, "_ _"]]
+    ) -> tuple[Float[Tensor, "B 1 H W"], Int[Tensor, " B"]]:
         """Raw images as `transcribe` takes them.
 
         Raises:
@@ -194,9 +196,9 @@ class Recognizer(Learner, ABC):
         batch = collate([""] * len(ink), ink, [""] * len(ink), [""] * len(ink))
         return batch.images.to(self.device), batch.widths.to(self.device)
 
-    def finished(self, read: Sequence[Transcription]) -> list[Transcription]:
+    def postprocess(self, read: Sequence[Transcription]) -> list[Transcription]:
         """What was decoded, with normalised texts and calibrated confidences."""
-        return [finished(one, self.normalizer, self.calibration) for one in read]
+        return [postprocess(one, self.normalizer, self.calibration) for one in read]
 
     def predict(self, batch: Batch) -> list[Prediction]:
         """Transcriptions of a batch beside their references, in evaluation mode and float32."""
@@ -246,7 +248,7 @@ class Recognizer(Learner, ABC):
 
     def _predictions(self, output: Any, batch: Batch) -> list[Prediction]:
         with self.exact():
-            read = self.finished(self.decode(output))
+            read = self.postprocess(self.decode(output))
         return [
             Prediction(id, reference, one.text, one.confidence, group)
             for id, reference, one, group in zip(batch.ids, batch.texts, read, batch.groups, strict=True)
@@ -263,7 +265,7 @@ class Recognizer(Learner, ABC):
         self.log_dict(rates, sync_dist=True)  # the same on every rank: the counts are summed already
 
 
-def finished(read: Transcription, normalizer: Normalizer, scale: Scale) -> Transcription:
+def postprocess(read: Transcription, normalizer: Normalizer, scale: PlattScaling) -> Transcription:
     """A transcription with normalised text and calibrated confidences."""
     alternatives = tuple(one._replace(confidence=scale(one.confidence)) for one in read.alternatives)
     return Transcription(normalizer(read.text), scale(read.confidence), alternatives)

@@ -12,16 +12,16 @@ from torch.nn import functional
 from htr_lightning.data.batch import Batch
 from htr_lightning.decoder.autoregressive import Greedy
 from htr_lightning.decoder.ctc import Hypothesis
-from htr_lightning.decoder.rescoring import Passes, Rescoring
+from htr_lightning.decoder.rescoring import Rescoring, TwoPassInput
 from htr_lightning.errors import InputError
 from htr_lightning.model.autoregressive import IGNORED, checked, marked, within
 from htr_lightning.model.line import LineRecognizer, fitting
-from htr_lightning.net.encoder_decoder import EncoderDecoder, Seen
+from htr_lightning.net.encoder_decoder import EncoderDecoder, EncoderOutput
 
 BLANK, START, END = 0, 1, 2
 
 
-class Written(NamedTuple):
+class DecoderState(NamedTuple):
     """The decoder's state, of which line each row is, its labels so far and the most that it may have."""
 
     state: Any
@@ -46,7 +46,7 @@ class Seq2SeqRecognizer(LineRecognizer):
             arXiv:1512.00567).
         token_noise: share of the characters written so far that are exchanged for random ones in training: the image
             has to be looked at, and errors be lived with.
-        blank_paper: share of the training lines that are shown as empty paper and have no text.
+        blank_fraction: share of the training lines that are shown as empty paper and have no text.
         ctc_weight: of the CTC loss beside that of the decoder, in [0, 1); 0 for a network without CTC heads.
         others: see `LineRecognizer`.
     """
@@ -61,7 +61,7 @@ class Seq2SeqRecognizer(LineRecognizer):
         decoder: Callable[..., list[Hypothesis]],
         label_smoothing: float = 0.1,
         token_noise: float = 0.0,
-        blank_paper: float = 0.0,
+        blank_fraction: float = 0.0,
         ctc_weight: float = 0.0,
         **others: Any,
     ) -> None:
@@ -72,7 +72,7 @@ class Seq2SeqRecognizer(LineRecognizer):
                 f"model.ctc_weight={ctc_weight} and model.net.ctc={self.net.ctc}: give a weight between 0 and 1 with "
                 "net.ctc=true, or 0 with net.ctc=false"
             )
-        self.label_smoothing, self.token_noise, self.blank_paper = label_smoothing, token_noise, blank_paper
+        self.label_smoothing, self.token_noise, self.blank_fraction = label_smoothing, token_noise, blank_fraction
         self.ctc_weight = ctc_weight
         self.short: set[str] = set()  # ids of lines that have fewer frames than characters
 
@@ -88,8 +88,8 @@ class Seq2SeqRecognizer(LineRecognizer):
         """Cross-entropy in nats per label, the end among them, weighed with the CTC loss in nats per character."""
         targets = [self.target(text, id) for id, text in zip(batch.ids, batch.texts, strict=True)]
         images = batch.images
-        if self.blank_paper > 0:
-            blank = torch.rand(len(targets)) < self.blank_paper
+        if self.blank_fraction > 0:
+            blank = torch.rand(len(targets)) < self.blank_fraction
             images = images * ~blank.to(images.device)[:, None, None, None]
             targets = [[] if is_blank else target for target, is_blank in zip(targets, blank.tolist(), strict=True)]
         seen = self.net(images, batch.widths)
@@ -108,7 +108,7 @@ class Seq2SeqRecognizer(LineRecognizer):
             return loss
         return (1 - self.ctc_weight) * loss + self.ctc_weight * self.ctc(seen.heads, seen.frames, batch.ids, targets)
 
-    def summed_loss(self, output: Seen, batch: Batch) -> tuple[Float[Tensor, ""], int]:
+    def summed_loss(self, output: EncoderOutput, batch: Batch) -> tuple[Float[Tensor, ""], int]:
         """The cross-entropy of the decoder without smoothing, and the labels, ends among them."""
         targets = [self.known(text, id) for id, text in zip(batch.ids, batch.texts, strict=True)]
         self._name_short(batch.ids, targets, output.frames)
@@ -119,12 +119,12 @@ class Seq2SeqRecognizer(LineRecognizer):
         )
         return loss, sum(len(target) + 1 for target in targets)
 
-    def decoding(self, output: Seen) -> tuple[Any, ...]:
+    def decoding(self, output: EncoderOutput) -> tuple[Any, ...]:
         if isinstance(self.decoder, Rescoring):
             return (self.passes(output, self.decoder.max_length),)
         return self._writing(output)
 
-    def passes(self, output: Seen, max_length: int) -> Passes:
+    def passes(self, output: EncoderOutput, max_length: int) -> TwoPassInput:
         """What a `Rescoring` is called with, of a network with CTC heads.
 
         Args:
@@ -134,24 +134,24 @@ class Seq2SeqRecognizer(LineRecognizer):
         log_probs = output.heads[0][:, :, labels].float().log_softmax(2)
         written = [[id for id in one.ids if id > END] for one in Greedy(max_length)(*self._writing(output))]
         judge = partial(self._judge, output._replace(heads=[]))
-        return Passes(log_probs, output.frames, written, judge, END + 1)
+        return TwoPassInput(log_probs, output.frames, written, judge, END + 1)
 
     def set_greedy(self) -> None:
         self.decoder = Greedy(self.decoder.max_length)
 
-    def _writing(self, output: Seen) -> tuple[Any, ...]:
+    def _writing(self, output: EncoderOutput) -> tuple[Any, ...]:
         """What a decoder that writes is called with."""
         state = self.net.decoder.start(output.memory, output.lengths)
         start = torch.full_like(output.lengths, START)
         lines = torch.arange(len(start), device=start.device)
-        first = Written(state, lines, torch.zeros_like(output.lengths), output.frames)
+        first = DecoderState(state, lines, torch.zeros_like(output.lengths), output.frames)
         return self._step, first, self._reorder, start, END
 
     def _name_short(self, ids: list[str], targets: list[list[int]], frames: Int[Tensor, " B"]) -> None:
         needed = [len(target) for target in targets]
         fitting(ids, frames, needed, self.short, "frames", "end of the line cannot be read")
 
-    def _judge(self, output: Seen, readings: list[list[list[int]]]) -> list[list[float]]:
+    def _judge(self, output: EncoderOutput, readings: list[list[list[int]]]) -> list[list[float]]:
         """The log-probability that the decoder gives each of some texts of every line, its end included, in nats."""
         device = output.memory.device
         lines = torch.tensor([line for line, some in enumerate(readings) for _ in some], device=device)
@@ -162,15 +162,15 @@ class Seq2SeqRecognizer(LineRecognizer):
         judged = iter((-losses.sum(1)).tolist())
         return [[next(judged) for _ in some] for some in readings]
 
-    def _step(self, tokens: Int[Tensor, " B"], written: Written) -> tuple[Float[Tensor, "B C"], Written]:
+    def _step(self, tokens: Int[Tensor, " B"], written: DecoderState) -> tuple[Float[Tensor, "B C"], DecoderState]:
         logits, state = self.net.decoder.step(tokens, written.state)
         logits = logits.float()
         logits[:, [BLANK, START]] = -torch.inf
         logits[written.labels >= written.most, END + 1 :] = -torch.inf
         return logits.log_softmax(1), written._replace(state=state, labels=written.labels + 1)
 
-    def _reorder(self, written: Written, rows: Int[Tensor, " N"]) -> Written:
+    def _reorder(self, written: DecoderState, rows: Int[Tensor, " N"]) -> DecoderState:
         lines = written.lines[rows]
         moved = not torch.equal(lines, written.lines)  # else every sequence of a beam looks where its line did
         state = self.net.decoder.reorder(written.state, rows, memory=moved)
-        return Written(state, lines, written.labels[rows], written.most[rows])
+        return DecoderState(state, lines, written.labels[rows], written.most[rows])

@@ -36,7 +36,7 @@ class CharacterDecoder(Protocol):
         ...
 
 
-class Seen(NamedTuple):
+class EncoderOutput(NamedTuple):
     """What the encoder gives: the memory and every line's places in it, the logits of its CTC heads where it has any,
     and every line's frames, of which a place may have several."""
 
@@ -70,9 +70,9 @@ class EncoderDecoder(nn.Module):
             self.encoder.head, self.encoder.shortcut = nn.Identity(), None
         self.decoder = decoder(classes, self.encoder.channels)
 
-    def forward(self, images: Float[Tensor, "B 1 H W"], widths: Int[Tensor, " B"]) -> Seen:
+    def forward(self, images: Float[Tensor, "B 1 H W"], widths: Int[Tensor, " B"]) -> EncoderOutput:
         """The memory of every line, and the frame logits of the CTC heads."""
         columns, frames = self.encoder.columns(images, widths)
         memory, lengths = self.encoder.encode(columns, frames)
         heads = self.encoder.all_labels(memory, columns) if self.ctc else []
-        return Seen(memory, lengths, heads, frames)
+        return EncoderOutput(memory, lengths, heads, frames)

@@ -17,9 +17,9 @@ from numpy import ndarray
 from htr_lightning.data.image import SUFFIXES, read_image
 from htr_lightning.data.page.document import Line, Page, expand, find_image, read_page
 from htr_lightning.data.page.outline import outline
-from htr_lightning.data.preprocess import FitCore, FitHeight, Preprocess
+from htr_lightning.data.preprocess import FitHeight, NormalizeHandwriting, Preprocess
 from htr_lightning.data.reader.page_xml import cut_line, open_page
-from htr_lightning.data.sampler import LineBatches
+from htr_lightning.data.sampler import BucketBatchSampler
 from htr_lightning.data.squash import Squash
 from htr_lightning.errors import InputError
 from htr_lightning.model.base import Recognizer, Transcriber, Transcription
@@ -180,8 +180,8 @@ def _read(
     readings = [reading for reading, _ in chunk]
     images = [(number, image) for number, (_, image) in enumerate(chunk) if image is not None]
     widths = [preprocess.width((image.shape[0], image.shape[1])) for _, image in images]
-    draws = LineBatches(widths, BATCH_LINES, BATCH_COLUMNS)
-    for outcomes in read([images[index] for index in draw.indices] for draw in draws):
+    batches = BucketBatchSampler(widths, BATCH_LINES, BATCH_COLUMNS)
+    for outcomes in read([images[index] for index in batch.indices] for batch in batches):
         for number, outcome in outcomes:
             if isinstance(outcome, Transcription):
                 readings[number] = readings[number]._replace(transcription=outcome)
@@ -191,7 +191,7 @@ def _read(
         alone = readings[number].line is None and readings[number].fault is None
         if (
             alone
-            and isinstance(preprocess, FitHeight | FitCore | Squash)
+            and isinstance(preprocess, FitHeight | NormalizeHandwriting | Squash)
             and image.shape[0] >= max(PAGE_ROWS, image.shape[1] / 2)
         ):
             note = (

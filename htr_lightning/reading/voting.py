@@ -15,8 +15,8 @@ from htr_lightning.decoder.ctc import Greedy
 from htr_lightning.decoder.prefix_beam import PrefixBeam
 from htr_lightning.decoder.rover import Ballot, Elected, rover
 from htr_lightning.errors import InputError
-from htr_lightning.metrics.calibration import Scale
-from htr_lightning.model.base import Recognizer, Transcriber, Transcription, finished, learned_height
+from htr_lightning.metrics.calibration import PlattScaling
+from htr_lightning.model.base import Recognizer, Transcriber, Transcription, learned_height, postprocess
 from htr_lightning.model.classifier import Classifier
 from htr_lightning.model.ctc import CTCRecognizer
 from htr_lightning.net.average import Average
@@ -55,7 +55,7 @@ class Rover:
         self.card: dict[str, Any] = members[0].card
         self.preprocess: Preprocess = members[0].preprocess
         self.normalizer = members[0].normalizer
-        self.calibration = Scale()
+        self.calibration = PlattScaling()
 
     def read(self, images: Sequence[UInt8[ndarray, "_ _"]]) -> list[Transcription]:
         """The text of raw images; see `Recognizer.read`."""
@@ -65,10 +65,10 @@ class Rover:
         """What every member reads in each view of each line."""
         lines: list[list[Ballot]] = [[] for _ in images]
         for number, member in enumerate(self.members if images else []):
-            batch, widths = member.stacked(images)
+            batch, widths = member.prepare_batch(images)
             for view in self.views:
                 with member.exact():
-                    read = member.finished(member.transcribe(view(batch, widths), widths))
+                    read = member.postprocess(member.transcribe(view(batch, widths), widths))
                 for line, one in zip(lines, read, strict=True):
                     for text, share in shares(one):  # texts of one Unicode form
                         line.append(Ballot(self.normalizer(text), share / len(self.views), number))
@@ -76,7 +76,7 @@ class Rover:
 
     def elected(self, won: Elected) -> Transcription:
         """The reading that won, with normalised text and calibrated confidence."""
-        return finished(Transcription(*won), self.normalizer, self.calibration)
+        return postprocess(Transcription(*won), self.normalizer, self.calibration)
 
 
 def _with_readings(member: Recognizer) -> Recognizer:
@@ -84,7 +84,7 @@ def _with_readings(member: Recognizer) -> Recognizer:
     member = copy.copy(member)
     if isinstance(member, CTCRecognizer) and isinstance(member.decoder, Greedy):
         member.decoder = PrefixBeam(READINGS, labels=8, threshold=1e-3, cut=10.0)
-        member.calibration = Scale()  # fitted on what the other decoder gave
+        member.calibration = PlattScaling()  # fitted on what the other decoder gave
     decoder = getattr(member, "decoder", None)
     if hasattr(decoder, "n_best") and not getattr(decoder, "length_norm", 0):
         member.alternatives = READINGS
@@ -129,7 +129,7 @@ def average(members: Sequence[Recognizer], views: int = 1) -> Recognizer:
         voted = Classifier(alphabet, net, **shared)
     voted.card = first.card
     scales = zip(*(member.calibration for member in members), strict=True)
-    voted.calibration = Scale(*(math.fsum(values) / len(members) for values in scales))
+    voted.calibration = PlattScaling(*(math.fsum(values) / len(members) for values in scales))
     return voted.to(first.device).eval()
 
 
@@ -208,5 +208,5 @@ def _settings(preprocess: Preprocess) -> dict[str, Any]:
 def _frames(member: CTCRecognizer) -> list[int]:
     with torch.inference_mode():
         blank = [np.full((64, columns), 255, np.uint8) for columns in PROBE]
-        lengths: list[int] = member.net(*member.stacked(blank))[1].tolist()
+        lengths: list[int] = member.net(*member.prepare_batch(blank))[1].tolist()
     return lengths

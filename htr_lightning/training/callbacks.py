@@ -57,7 +57,7 @@ class Throughput(Callback):
         return self.lines / self.seconds if self.seconds else 0.0
 
 
-class KeepBest(Callback):
+class RestoreBest(Callback):
     """A resumed run, in a folder of its own, starts from the best checkpoint of the run that it goes on with."""
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -13,7 +13,7 @@ from omegaconf import DictConfig
 RANK_VARIABLES = ("LOCAL_RANK", "NODE_RANK", "RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 
-class OwnRanks(Callback):
+class SweepRanks(Callback):
     """Makes one job of `-m` look like a run of its own.
 
     Lightning starts further ranks by running `sys.argv` again, which in a sweep is every job; and it leaves its rank

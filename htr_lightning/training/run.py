@@ -30,7 +30,7 @@ def train(config: DictConfig) -> float:
         new = len(data.lines("train"))
         rank_zero_only(print)(
             f"an epoch is {new} lines of the data and {data.replayed} replayed ones, drawn from {len(data.sources[1])}"
-            + (f"; their share falls by {1 - data.replay_fade:.0%} an epoch" if data.replay_fade < 1 else "")
+            + (f"; their share falls by {1 - data.replay_decay:.0%} an epoch" if data.replay_decay < 1 else "")
         )
     trainer: Trainer = instantiate(config.trainer)
     if not trainer.limit_val_batches:

@@ -59,10 +59,10 @@ def test_lines_of_a_data_set_come_back_with_the_same_pixels_and_the_text_that_wa
     htr: Callable[..., Outcome], best: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
-    outcome = htr("pseudo-label", best, "data.part=[40,null]", "--share", 0.5, "--out", out)
+    outcome = htr("pseudo-label", best, "data.subset=[40,null]", "--share", 0.5, "--out", out)
     assert outcome.code == 0, outcome.stderr
     recognizer = checkpoint.load(best)
-    data = data_for(recognizer, ["data.part=[40,null]"])
+    data = data_for(recognizer, ["data.subset=[40,null]"])
     read = {p.id: p for p in evaluate(recognizer, data, "train")[0]}
     images = {sample.id: sample.image for sample in data.lines("train").reader}
     written = read_back(out)
@@ -129,10 +129,10 @@ def test_labelled_lines_are_written_beside_and_the_whole_is_trained_on(
     htr: Callable[..., Outcome], best: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
-    given = ["data.part=[40,null]", "--labelled", "data.part=[0,40]", "--share", 0.25]
+    given = ["data.subset=[40,null]", "--labelled", "data.subset=[0,40]", "--share", 0.25]
     outcome = htr("pseudo-label", best, *given, "--out", out)
     assert outcome.code == 0, outcome.stderr
-    labelled = data_for(checkpoint.load(best), ["data.part=[0,40]"])
+    labelled = data_for(checkpoint.load(best), ["data.subset=[0,40]"])
     count = json.loads((out / "pseudo.json").read_text())["fates"][KEPT]
     assert [len(read_back(out, split)) for split in ("train", "val", "test")] == [count + 40, 16, 24]
     assert sorted(read_back(out, "val").texts) == sorted(labelled.lines("val").texts)
@@ -145,7 +145,7 @@ def test_labelled_lines_are_written_beside_and_the_whole_is_trained_on(
 
 
 def test_what_is_labelled_is_no_pseudo_label(htr: Callable[..., Outcome], best: Path, tmp_path: Path) -> None:
-    given = ["data.part=[0,null]", "--labelled", "data.part=[0,40]", "--least", 0]
+    given = ["data.subset=[0,null]", "--labelled", "data.subset=[0,40]", "--least", 0]
     outcome = htr("pseudo-label", best, *given, "--out", tmp_path / "out")
     assert outcome.code == 1
     assert "is a train line of the labelled data, too; keep them apart" in outcome.stderr
@@ -156,8 +156,8 @@ def test_what_is_labelled_is_no_pseudo_label(htr: Callable[..., Outcome], best: 
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        (["data.part=[40,null]", "--least", "1"], "no line is kept .*lower --least"),
-        (["data.part=[40,null]", "lines/"], "lines/: no override of the data"),
+        (["data.subset=[40,null]", "--least", "1"], "no line is kept .*lower --least"),
+        (["data.subset=[40,null]", "lines/"], "lines/: no override of the data"),
         (["nowhere/"], "nowhere/: no such file or folder"),
         (["nowhere/", "--split", "val"], "files have no splits"),
     ],
@@ -172,7 +172,7 @@ def test_what_cannot_be_labelled_is_told(
 
 
 def test_a_part_stands_in_the_card(tmp_path: Path) -> None:
-    folder = run_train(tmp_path / "run", *SMALL, "trainer.max_steps=1", "data.part=[0,40]", "data.part_by=line")
+    folder = run_train(tmp_path / "run", *SMALL, "trainer.max_steps=1", "data.subset=[0,40]", "data.subset_by=line")
     card = checkpoint.read(folder / "checkpoints" / "best.ckpt")["htr"]
     assert card["data"]["train"]["lines"] == 40
     assert card["data"]["train"]["part"] == {"lines": [0, 40], "by": "line", "of": 96}

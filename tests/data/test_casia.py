@@ -85,7 +85,7 @@ def reader_files(root: Path) -> list[Path]:
 
 
 def test_published_folders_give_the_test_writers_and_validation_is_drawn_from_training(tmp_path: Path) -> None:
-    for train, val, test in readers(tmp_path, val_share=0.34):
+    for train, val, test in readers(tmp_path, val_fraction=0.34):
         assert {name[-3:] for name in test.groups} in ({"7-c", "8-c"}, {"007", "008"})
         assert [len(set(reader.groups)) for reader in (train, val, test)] == [4, 2, 2]
         disjoint(train, val, test)
@@ -107,7 +107,7 @@ def test_without_published_folders_test_writers_are_drawn_too(tmp_path: Path) ->
     drawn = {}
     for seed in (0, 0, 1, 2, 3):
         for kind, folder in ((CasiaCharacters, "gnt"), (CasiaLines, "dgrl")):
-            splits = [kind(tmp_path / folder, split, test_share=0.25, seed=seed) for split in SPLITS]
+            splits = [kind(tmp_path / folder, split, test_fraction=0.25, seed=seed) for split in SPLITS]
             assert [len(set(reader.groups)) for reader in splits] == [5, 1, 2]
             disjoint(*splits)
             assert sum(map(len, splits)) == sum(map(len, first[folder == "dgrl"]))
@@ -235,7 +235,13 @@ def test_what_cannot_be_used_is_refused_with_the_way_out(tmp_path: Path, kind: t
     (tmp_path / "a.dgrl").write_bytes(dgrl([]))
     with pytest.raises(InputError, match="'validation' is no split"):
         kind(tmp_path, "validation")
-    for option in ({"val_share": 0.0}, {"test_share": 1.5}, {"faulty": "keep"}, {"files": ""}, {"files": "/*.gnt"}):
+    for option in (
+        {"val_fraction": 0.0},
+        {"test_fraction": 1.5},
+        {"faulty": "keep"},
+        {"files": ""},
+        {"files": "/*.gnt"},
+    ):
         (name,) = option
         with pytest.raises(InputError, match=rf"data\.reader\.{name}="):
             kind(tmp_path, "test", **option)

@@ -5,15 +5,15 @@ import numpy as np
 import pytest
 from torch import Tensor
 
-from htr_lightning.data.handwriting import SLANTS, core_of, measure, without_rules
-from htr_lightning.data.preprocess import FitCore, FitHeight
+from htr_lightning.data.handwriting import SLANTS, measure, remove_rules, x_height_band
+from htr_lightning.data.preprocess import FitHeight, NormalizeHandwriting
 
 
-def line(core: tuple[int, int] = (40, 60), pace: int = 16, count: int = 30) -> np.ndarray:
+def line(core: tuple[int, int] = (40, 60), stroke_spacing: int = 16, count: int = 30) -> np.ndarray:
     """Ink of 100 rows: down strokes of the core's height, every seventh with an ascender, every ninth a descender."""
-    ink = np.zeros((100, pace * (count + 4)), np.float32)
+    ink = np.zeros((100, stroke_spacing * (count + 4)), np.float32)
     for number in range(count):
-        column = pace * (number + 2)
+        column = stroke_spacing * (number + 2)
         top = core[0] - (18 if number % 7 == 0 else 0)
         bottom = core[1] + (18 if number % 9 == 0 else 0)
         ink[top:bottom, column : column + 5] = 1
@@ -45,15 +45,15 @@ def test_the_core_is_where_all_strokes_are(core: tuple[int, int]) -> None:
     assert (hand.top * 100, hand.bottom * 100) == pytest.approx(core, abs=5)
 
 
-@pytest.mark.parametrize("pace", [12, 16, 24])
-def test_the_pace_is_the_distance_of_the_strokes(pace: int) -> None:
-    hand = measure(line(pace=pace))
-    assert hand.pace is not None
-    assert hand.pace * (hand.bottom - hand.top) * 100 == pytest.approx(pace, rel=0.1)
+@pytest.mark.parametrize("stroke_spacing", [12, 16, 24])
+def test_the_pace_is_the_distance_of_the_strokes(stroke_spacing: int) -> None:
+    hand = measure(line(stroke_spacing=stroke_spacing))
+    assert hand.stroke_spacing is not None
+    assert hand.stroke_spacing * (hand.bottom - hand.top) * 100 == pytest.approx(stroke_spacing, rel=0.1)
 
 
 def test_few_strokes_have_no_pace_and_blank_paper_no_slant() -> None:
-    assert measure(line(count=2)).pace is None
+    assert measure(line(count=2)).stroke_spacing is None
     hand = measure(np.zeros((64, 300), np.float32))
     assert abs(hand.slant) <= SLANTS.max()
     assert 0 <= hand.top < hand.bottom <= 1
@@ -64,7 +64,7 @@ def test_a_rule_is_taken_away_and_the_letters_on_it_stay(dotted: bool) -> None:
     strokes = (cv2.resize(line(), (500, 48), interpolation=cv2.INTER_AREA) > 0.4).astype(np.uint8)
     ruled = strokes.copy()
     ruled[29] |= (np.arange(500) % 6 < 3).astype(np.uint8) if dotted else 1
-    cleaned = without_rules(ruled)
+    cleaned = remove_rules(ruled)
     assert (cleaned[29] & ~strokes[29]).sum() < 0.5 * (ruled[29] & ~strokes[29]).sum()
     assert np.array_equal(np.delete(cleaned, [28, 29, 30], 0), np.delete(strokes, [28, 29, 30], 0))
 
@@ -73,12 +73,12 @@ def test_the_band_of_most_strokes_is_found() -> None:
     crossings = np.zeros(48, np.float32)
     crossings[20:32] = 30
     crossings[10:20] = 5
-    top, bottom = core_of(crossings)
+    top, bottom = x_height_band(crossings)
     assert (top, bottom) == pytest.approx((20, 32), abs=1)
 
 
 def test_writing_of_any_slant_size_place_and_width_comes_out_alike() -> None:
-    fit = FitCore(height=32, core=10.0, margin=8)
+    fit = NormalizeHandwriting(height=32, x_height=10.0, margin=8)
     plain = fit(grey(line((40, 60), 18)))
     for other in (slanted(line((40, 60), 18), 0.6), line((35, 65), 27), np.roll(line((40, 60), 18), 10, axis=0)):
         ink = fit(grey(other))
@@ -89,14 +89,14 @@ def test_writing_of_any_slant_size_place_and_width_comes_out_alike() -> None:
 
 def test_aspect_and_place_without_evenness_and_bounds() -> None:
     """With scales bound to 1 the core is only moved; nothing else differs from `FitHeight`."""
-    fit = FitCore(height=32, core=6.4, middle=0.5, evenness=0.0, least=1.0, most=1.0)
+    fit = NormalizeHandwriting(height=32, x_height=6.4, x_height_center=0.5, spacing_strength=0.0, min_scale=1.0, max_scale=1.0)
     image = grey(line((40, 60), 18))
     assert fit(image).shape == FitHeight(height=32)(image).shape
     assert float((fit(image) - FitHeight(height=32)(image)).abs().mean()) < 0.03
 
 
 def test_light_ink_on_dark_paper_comes_out_the_same() -> None:
-    fit = FitCore(height=32, core=10.0)
+    fit = NormalizeHandwriting(height=32, x_height=10.0)
     image = grey(line())
     assert float((fit(image) - fit(255 - image)).abs().max()) < 0.05
 
@@ -104,7 +104,7 @@ def test_light_ink_on_dark_paper_comes_out_the_same() -> None:
 @pytest.mark.parametrize("size", [(3, 3), (5, 400), (400, 5), (1, 30)])
 def test_odd_sizes_are_read_or_refused(size: tuple[int, int]) -> None:
     image = np.full(size, 255, np.uint8)
-    fit = FitCore(height=32, core=10.0)
+    fit = NormalizeHandwriting(height=32, x_height=10.0)
     if min(size) < 3:
         with pytest.raises(ValueError, match="too few"):
             fit(image)

@@ -6,14 +6,14 @@ from itertools import chain
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from htr_lightning.data.sampler import LineBatches
+from htr_lightning.data.sampler import BucketBatchSampler
 
 widths = st.lists(st.integers(1, 900), min_size=1, max_size=120)
 budgets = st.tuples(st.integers(1, 9), st.sampled_from([1, 500, 2000, 10**6]))
 
 
 def batches(widths: list[int], budget: tuple[int, int], epoch: int = 0, **others) -> list[list[int]]:
-    sampler = LineBatches(widths, *budget, **others)
+    sampler = BucketBatchSampler(widths, *budget, **others)
     sampler.set_epoch(epoch)
     drawn = list(sampler)
     assert len(drawn) == len(sampler)
@@ -80,7 +80,7 @@ def test_training_order_is_new_in_every_epoch_and_the_same_for_the_same_seed() -
 
 def test_one_sampler_over_several_epochs_draws_as_fresh_ones_do() -> None:
     lines = list(range(50, 250))
-    sampler = LineBatches(lines, 8, 4000, shuffle=True)
+    sampler = BucketBatchSampler(lines, 8, 4000, shuffle=True)
     for epoch in (0, 1, 0):
         sampler.set_epoch(epoch)
         assert [draw.indices for draw in sampler] == batches(lines, (8, 4000), epoch, shuffle=True)

@@ -14,7 +14,7 @@ from htr_lightning.data.sample import Reader
 from htr_lightning.data.synthetic.glyphs import CURSIVE, PRINTED, glyph
 from htr_lightning.data.synthetic.paper import with_neighbours
 from htr_lightning.data.synthetic.texts import Spelling, read_words
-from htr_lightning.data.synthetic.writer import Hand, _join
+from htr_lightning.data.synthetic.writer import SyntheticWriter, _join
 from htr_lightning.errors import InputError
 
 CONF = Path(__file__).parent.parent.parent / "conf" / "data"
@@ -24,7 +24,7 @@ LISTS = ("package:english.txt", "package:french.txt")
 
 
 def synthetic(split: str = "train", seed: int = 0, words: str = LISTS[0], **others) -> Synthetic:
-    return Synthetic(split, **({"lines": COUNTS, "hands": HANDS, "words": words, "seed": seed} | others))
+    return Synthetic(split, **({"lines": COUNTS, "writers": HANDS, "words": words, "seed": seed} | others))
 
 
 def test_a_line_is_the_same_in_any_order_and_from_any_reader() -> None:
@@ -192,7 +192,7 @@ def test_a_share_of_words_is_invented_with_its_capitals(prose: str) -> None:
 
 
 def test_rare_characters_are_written(prose: str) -> None:
-    texts = synthetic(text=prose, rare="Ç€ñ", rare_share=0.3, lines=dict.fromkeys(COUNTS, 300)).texts
+    texts = synthetic(text=prose, rare="Ç€ñ", rare_fraction=0.3, lines=dict.fromkeys(COUNTS, 300)).texts
     for character in "Ç€ñ":
         assert 20 < sum(character in text for text in texts) < 200
 
@@ -257,7 +257,7 @@ def test_struck_out_words_are_marked_in_the_reference_and_in_the_image(prose: st
     assert [text.replace(">", "").replace("<", "") for text in struck.texts] == plain.texts
     marked = [index for index, text in enumerate(struck.texts) if ">" in text]
     assert 20 < len(marked) <= len(struck)
-    hand, text = Hand((0, 0, 1)), "un deux trois"
+    hand, text = SyntheticWriter((0, 0, 1)), "un deux trois"
     free, crossed = (sum(map(len, hand.strokes(text, np.random.default_rng(0), s))) for s in ((), (1,)))
     assert crossed > free
 
@@ -275,7 +275,7 @@ def test_a_join_begins_and_ends_on_the_letters_and_leaves_in_the_direction_of_th
 
 
 def test_joined_hands_write_longer_strokes_and_some_letters_in_two_forms() -> None:
-    hands = [Hand((0, 0, number)) for number in range(60)]
+    hands = [SyntheticWriter((0, 0, number)) for number in range(60)]
     assert 10 < sum(hand.joined for hand in hands) < 50
     forms = [len(hand.letter(c).forms) for hand in hands for c in "abcdefghijklmnopqrstuvwxyz"]
     assert set(forms) == {1, 2}
@@ -285,7 +285,7 @@ def test_joined_hands_write_longer_strokes_and_some_letters_in_two_forms() -> No
 
 def test_neighbours_only_add_ink_at_the_edges() -> None:
     rng = np.random.default_rng(0)
-    mask, baseline = Hand((0, 0, 3)).mask("jupe gagnée à Paris", rng, 64)
+    mask, baseline = SyntheticWriter((0, 0, 3)).mask("jupe gagnée à Paris", rng, 64)
     changed = 0
     for _ in range(50):
         result = with_neighbours(mask, baseline, rng)
@@ -304,7 +304,7 @@ COPISTE = (  # the characters of Copiste d'un jour
 
 def test_the_french_lines_have_every_character_of_copiste() -> None:
     config = OmegaConf.load(CONF / "synthetic_french.yaml").data.reader
-    options = {key: config[key] for key in ("text", "length", "invented", "rare", "rare_share", "struck", "height")}
+    options = {key: config[key] for key in ("text", "length", "invented", "rare", "rare_fraction", "struck", "height")}
     texts = synthetic(**options, lines=dict.fromkeys(COUNTS, 8000)).texts
     counts = Counter("".join(texts))
     assert set(COPISTE) <= set(counts), set(COPISTE) - set(counts)
@@ -317,8 +317,8 @@ def test_french_lines_have_the_scale_of_copiste(htr_data: Path) -> None:
     real = PageXml(htr_data / "copiste", split="val", xml="alto/*.xml", images="jpg", splits="package:copiste.tsv",
                    name="copiste", max_height=64, empty="skip")  # fmt: skip
     config = OmegaConf.load(CONF / "synthetic_french.yaml").data.reader
-    options = {key: config[key] for key in ("text", "length", "invented", "rare", "rare_share", "struck", "height")}
-    drawn = synthetic(**options, lines=dict.fromkeys(COUNTS, 500), hands=dict.fromkeys(COUNTS, 200))
+    options = {key: config[key] for key in ("text", "length", "invented", "rare", "rare_fraction", "struck", "height")}
+    drawn = synthetic(**options, lines=dict.fromkeys(COUNTS, 500), writers=dict.fromkeys(COUNTS, 200))
 
     def scale(reader: Reader) -> np.ndarray:
         samples = [sample for sample in reader if len(sample.text) > 20]

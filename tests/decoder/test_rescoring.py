@@ -9,7 +9,7 @@ from decoder.test_prefix_beam import EXACT, Bigram, lines, sums
 from htr_lightning.decoder.ctc import Greedy
 from htr_lightning.decoder.lexicon import Lexicon
 from htr_lightning.decoder.prefix_beam import PrefixBeam
-from htr_lightning.decoder.rescoring import Passes, Rescoring
+from htr_lightning.decoder.rescoring import Rescoring, TwoPassInput
 from htr_lightning.errors import InputError
 
 FIRST = 3  # id of the first character
@@ -25,15 +25,15 @@ def judge(readings: list[list[list[int]]]) -> list[list[float]]:
 
 
 def rescoring(share: float, automaton=None, **settings: float) -> Rescoring:
-    decoder = Rescoring(**(EXACT | {"readings": 500, "ctc_share": share, "max_length": 9} | settings))
+    decoder = Rescoring(**(EXACT | {"readings": 500, "ctc_weight": share, "max_length": 9} | settings))
     decoder.automaton = automaton
     return decoder
 
 
-def passes(log_probs: torch.Tensor, lengths: list[int], own: list[tuple[int, ...]] | None = None) -> Passes:
+def passes(log_probs: torch.Tensor, lengths: list[int], own: list[tuple[int, ...]] | None = None) -> TwoPassInput:
     """Labels of `own` are those of the frames."""
     ids = [[label + FIRST - 1 for label in labels] for labels in own or [()] * len(lengths)]
-    return Passes(log_probs, torch.tensor(lengths), ids, judge, FIRST)
+    return TwoPassInput(log_probs, torch.tensor(lengths), ids, judge, FIRST)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
@@ -104,8 +104,8 @@ def test_a_line_that_says_nothing_for_sure_is_no_error() -> None:
     assert (found.ids, found.log_prob) == ([], -math.inf)
 
 
-@pytest.mark.parametrize("settings", [{"ctc_share": 1.5}, {"readings": 0}, {"max_length": 0}, {"width": 0}])
+@pytest.mark.parametrize("settings", [{"ctc_weight": 1.5}, {"readings": 0}, {"max_length": 0}, {"width": 0}])
 def test_impossible_settings_are_named(settings: dict) -> None:
     ((name, value),) = settings.items()
     with pytest.raises(InputError, match=f"decoder.{name}={value}"):
-        rescoring(**({"share": 0.5} | {"share" if name == "ctc_share" else name: value}))
+        rescoring(**({"share": 0.5} | {"share" if name == "ctc_weight" else name: value}))

@@ -63,7 +63,7 @@ def test_scans_are_reduced_to_the_height_that_training_saw(make_recognizer: Call
     plain, trained = make_recognizer(), make_recognizer()
     line = Synthetic("test", {"test": 1}, {"test": 1})[0].image
     scan = cv2.resize(line, None, fx=3, fy=3)
-    reduced, whole = (plain.stacked([image])[0] for image in (shrink_to_height(scan, 64), scan))
+    reduced, whole = (plain.prepare_batch([image])[0] for image in (shrink_to_height(scan, 64), scan))
     assert not torch.equal(reduced, whole)
     for settings, expected in (
         ({"reader": {"max_height": 64}}, reduced),
@@ -71,7 +71,7 @@ def test_scans_are_reduced_to_the_height_that_training_saw(make_recognizer: Call
         ({"reader": {}}, whole),
     ):
         trained.card = {"training": {"data": settings}}
-        assert torch.equal(trained.stacked([scan])[0], expected)
+        assert torch.equal(trained.prepare_batch([scan])[0], expected)
 
 
 def test_lines_of_a_page_are_seen_as_its_reader_gave_them(
@@ -87,7 +87,7 @@ def test_lines_of_a_page_are_seen_as_its_reader_gave_them(
     assert len(lines) == len(reader) > 5
     assert sum(image.shape[0] > 64 for _, image in lines) > 5
     for (_, scan), sample in zip(lines, reader, strict=True):
-        assert torch.equal(recognizer.stacked([scan])[0], recognizer.stacked([sample.image])[0])
+        assert torch.equal(recognizer.prepare_batch([scan])[0], recognizer.prepare_batch([sample.image])[0])
 
 
 def test_other_pages_are_reduced_as_those_that_were_learned(trained: Recognizer) -> None:

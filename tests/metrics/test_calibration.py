@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 
 from htr_lightning.decoder.rover import Ballot, rover
 from htr_lightning.metrics.calibration import (
-    Scale,
+    PlattScaling,
     Trials,
     calibration_error,
     character_trials,
-    checked_scale,
-    fit_scale,
+    check_platt_scaling,
+    fit_platt_scaling,
     line_trial,
 )
 
@@ -62,24 +62,26 @@ def test_the_probability_of_a_line_is_that_of_all_its_characters() -> None:
     assert calibration_error([]) == 0
 
 
-scales = st.builds(Scale, st.floats(0.1, 10), st.floats(-9, 9))
+scales = st.builds(PlattScaling, st.floats(0.1, 10), st.floats(-9, 9))
 
 
 @given(st.floats(0, 1), st.floats(0, 1), scales)
-def test_a_scale_keeps_order_and_gives_probabilities(one: float, other: float, scale: Scale) -> None:
+def test_a_scale_keeps_order_and_gives_probabilities(one: float, other: float, scale: PlattScaling) -> None:
     low, high = sorted([scale(one), scale(other)])
     assert 0 <= low <= high <= 1
     assert (scale(min(one, other)), scale(max(one, other))) == (low, high)
-    assert Scale()(one) == one
+    assert PlattScaling()(one) == one
     assert scale(0.5) == pytest.approx(1 / (1 + math.exp(-scale.bias)))
 
 
 @given(st.floats(0.01, 0.99), st.floats(0.5, 2), st.floats(-2, 2))
 def test_a_scale_has_an_inverse(probability: float, slope: float, bias: float) -> None:
-    assert Scale(1 / slope, -bias / slope)(Scale(slope, bias)(probability)) == pytest.approx(probability, abs=1e-4)
+    assert PlattScaling(1 / slope, -bias / slope)(PlattScaling(slope, bias)(probability)) == pytest.approx(
+        probability, abs=1e-4
+    )
 
 
-def cost(some: list[Trials], scale: Scale) -> float:
+def cost(some: list[Trials], scale: PlattScaling) -> float:
     """Minus the log of the likelihood and of the prior, up to a constant."""
     found = [(scale(p), right, events) for p, right, events in some]
     likelihood = sum(right * math.log(p) + (events - right) * math.log(1 - p) for p, right, events in found)
@@ -89,31 +91,31 @@ def cost(some: list[Trials], scale: Scale) -> float:
 @given(st.lists(st.tuples(st.floats(0.05, 0.95), st.integers(0, 5), st.integers(0, 5)), min_size=1, max_size=8))
 def test_the_fit_is_the_likeliest_scale_of_a_grid(some: list[tuple[float, int, int]]) -> None:
     given_ = [Trials(p, right, right + wrong) for p, right, wrong in some]
-    grid = [cost(given_, Scale(a / 4, b / 4)) for a in range(1, 20) for b in range(-20, 21)]
-    found = fit_scale(given_)
+    grid = [cost(given_, PlattScaling(a / 4, b / 4)) for a in range(1, 20) for b in range(-20, 21)]
+    found = fit_platt_scaling(given_)
     assert found.slope == 0.01 or cost(given_, found) <= min(grid) + 1e-6
 
 
-@pytest.mark.parametrize("scale", [Scale(0.4, 0.0), Scale(2.0, 1.5), Scale(0.7, -1.0)])
-def test_a_known_scale_is_found_again(scale: Scale) -> None:
+@pytest.mark.parametrize("scale", [PlattScaling(0.4, 0.0), PlattScaling(2.0, 1.5), PlattScaling(0.7, -1.0)])
+def test_a_known_scale_is_found_again(scale: PlattScaling) -> None:
     """Events that come true just as often as their probability on this scale says."""
     given_ = [Trials(k / 40, round(scale(k / 40) * 10**6), 10**6) for k in range(2, 39)]
-    assert fit_scale(given_) == pytest.approx(scale, abs=1e-3)
+    assert fit_platt_scaling(given_) == pytest.approx(scale, abs=1e-3)
     assert calibration_error(given_) > 0.1
     assert calibration_error([one._replace(probability=scale(one.probability)) for one in given_]) < 1e-3
 
 
 def test_the_fit_of_few_or_only_right_lines_is_finite() -> None:
-    assert fit_scale([]) == Scale() == fit_scale([Trials(0.9, 0, 0)])
-    surer = fit_scale([Trials(0.9, 50, 50), Trials(0.99, 70, 70)])
+    assert fit_platt_scaling([]) == PlattScaling() == fit_platt_scaling([Trials(0.9, 0, 0)])
+    surer = fit_platt_scaling([Trials(0.9, 50, 50), Trials(0.99, 70, 70)])
     assert 0.9 < surer(0.9) < 1
-    assert fit_scale([Trials(0.9, 0, 99), Trials(0.1, 99, 99)]).slope >= 0.01
+    assert fit_platt_scaling([Trials(0.9, 0, 99), Trials(0.1, 99, 99)]).slope >= 0.01
 
 
 @pytest.mark.parametrize("values", [(0, 0), (-1, 0), (math.nan, 0), (math.inf, 0), (1, math.nan), (1,), ("x", "1")])
 def test_what_is_no_scale_is_refused(values) -> None:
     with pytest.raises(ValueError, match=r"calibration|convert|unpack"):
-        checked_scale([value if isinstance(value, str) else float(value) for value in values])
+        check_platt_scaling([value if isinstance(value, str) else float(value) for value in values])
 
 
 def simulated(lines: int, seed: int, overconfidence: float) -> list[tuple[str, list[Ballot]]]:
@@ -126,7 +128,7 @@ def simulated(lines: int, seed: int, overconfidence: float) -> list[tuple[str, l
         for voter in range(3):
             right = float(rng.uniform(0.6, 0.98))
             text = "".join(c if rng.random() < right else str(rng.choice(list("ijklmnop"))) for c in truth)
-            ballots.append(Ballot(text, Scale(overconfidence)(right), voter))
+            ballots.append(Ballot(text, PlattScaling(overconfidence)(right), voter))
         found.append((truth, ballots))
     return found
 
@@ -140,7 +142,7 @@ def test_a_calibrated_vote_is_as_well_calibrated_as_its_members_and_reads_better
         return [character_trials(truth, ballot.text, ballot.confidence) for truth, ballot in read]
 
     def error(reader) -> tuple[float, float]:
-        scale = fit_scale(of(fitting, reader))
+        scale = fit_platt_scaling(of(fitting, reader))
         given_ = [t._replace(probability=scale(t.probability)) for t in of(measured, reader)]
         return calibration_error(given_), sum(t.right for t in given_) / sum(t.events for t in given_)
 

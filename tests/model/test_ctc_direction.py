@@ -16,7 +16,7 @@ from htr_lightning.text.normalize import Normalizer
 TEXTS = ["قال مُحَمَّد (ص) سنة 1945", "שָׁלוֹם Paris 12", "Vietnamese tiếng Việt", "हिन्दी (क्षत्रिय)", "春眠不覺曉", ""]
 
 
-class Seen(nn.Module):
+class EncoderOutput(nn.Module):
     """A network that sees given labels: each once, a blank after it."""
 
     def __init__(self, classes: int) -> None:
@@ -34,7 +34,7 @@ class Seen(nn.Module):
 
 def recognizer(alphabet: list[str], direction: str = "auto") -> CTCRecognizer:
     parts = {"normalizer": Normalizer(), "preprocess": FitHeight(16)}
-    return CTCRecognizer(alphabet, Seen, Greedy(), direction=direction, **parts)
+    return CTCRecognizer(alphabet, EncoderOutput, Greedy(), direction=direction, **parts)
 
 
 @pytest.mark.parametrize("direction", ["auto", "rtl"])

@@ -104,7 +104,7 @@ def test_the_joint_loss_weighs_both() -> None:
 
 
 def test_blank_paper_has_no_text() -> None:
-    model = recognizer(blank_paper=1.0, label_smoothing=0.0)
+    model = recognizer(blank_fraction=1.0, label_smoothing=0.0)
     one, other = batch("ab", "b"), batch("", "a b a")
     assert loss(model, one) == pytest.approx(loss(model, other), abs=1e-6)
     blank = one._replace(images=torch.zeros_like(one.images), texts=["", ""])
@@ -221,7 +221,7 @@ def test_what_a_writer_proposes_is_as_long_as_its_decoder_allows() -> None:
 
 
 def test_two_passes_read_a_line_the_same_alone_and_in_a_batch() -> None:
-    decoder = Rescoring(8, 5, 0.0, 50.0, readings=4, ctc_share=0.5, max_length=50)
+    decoder = Rescoring(8, 5, 0.0, 50.0, readings=4, ctc_weight=0.5, max_length=50)
     model, given = recognizer(decoder, ctc=True, ctc_weight=0.3).double(), batch(*[""] * 5)
     with torch.inference_mode():
         together = model.transcribe(given.images.double(), given.widths)
@@ -238,7 +238,7 @@ def test_two_passes_read_a_line_the_same_alone_and_in_a_batch() -> None:
 
 
 def test_two_passes_of_a_network_that_gives_no_numbers_read_nothing() -> None:
-    decoder = Rescoring(8, 5, 0.0, 50.0, readings=4, ctc_share=0.5, max_length=50)
+    decoder = Rescoring(8, 5, 0.0, 50.0, readings=4, ctc_weight=0.5, max_length=50)
     model, given = recognizer(decoder, ctc=True, ctc_weight=0.3), batch("ab", "b")
     with torch.no_grad():
         for weight in model.net.parameters():

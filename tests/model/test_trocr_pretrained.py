@@ -112,7 +112,7 @@ def read(recognizer: Recognizer, batch: Batch) -> list[str]:
 def overrides(source: Path, *further: str) -> list[str]:
     return [
         "model=trocr_pretrained", f"model.source={source}", "data=synthetic", "data.reader.length=[1, 2]",
-        "data.reader.lines={train: 16, val: 4, test: 4}", "data.reader.hands={train: 4, val: 1, test: 1}",
+        "data.reader.lines={train: 16, val: 4, test: 4}", "data.reader.writers={train: 4, val: 1, test: 1}",
         f"model.preprocess.height={SIZE[0]}", f"model.preprocess.columns={SIZE[1]}", "decoder.max_length=20",
         "data.workers=0", "trainer.max_time=null", "trainer.val_check_interval=1.0", "optimizer.lr=3e-3",
         "trainer.check_val_every_n_epoch=1", "trainer.log_every_n_steps=1", *further,

@@ -178,7 +178,7 @@ def test_evaluate_composes_other_data(best: Path, htr, tmp_path: Path) -> None:
     overrides = [
         "data=synthetic",
         "data.reader.lines={train: 1, val: 1, test: 5}",
-        "data.reader.hands={train: 1, val: 1, test: 2}",
+        "data.reader.writers={train: 1, val: 1, test: 2}",
     ]
     assert htr("evaluate", best, *overrides, "--out", tmp_path).code == 0
     assert json.loads((tmp_path / "metrics.json").read_text())["lines"] == 5

@@ -16,7 +16,7 @@ from htr_lightning.model.base import Transcription
 from htr_lightning.reading.voting import Rover
 
 DATA = ["data=synthetic", "data.reader.lines={train: 1, val: 9, test: 7}",
-        "data.reader.hands={train: 1, val: 1, test: 2}"]  # fmt: skip
+        "data.reader.writers={train: 1, val: 1, test: 2}"]  # fmt: skip
 
 
 @pytest.fixture
@@ -79,7 +79,7 @@ def test_a_vote_reads_as_calibrate_found_with_the_options_that_it_printed(best: 
 def test_a_vote_weighs_its_members(best: Path, line_image: Path) -> None:
     members = [checkpoint.load(best) for _ in range(2)]
     for member, text in zip(members, ("a", "b"), strict=True):
-        member.finished = lambda read, text=text: [Transcription(text, 0.8)]
+        member.postprocess = lambda read, text=text: [Transcription(text, 0.8)]
     for weights, text in (([1.0, 0.5], "a"), ([0.5, 1.0], "b")):
         (read,) = Rover(members, 2, weights=weights).read([read_image(line_image)])
         assert (read.text, read.confidence) == (text, pytest.approx(0.8 / 1.5))

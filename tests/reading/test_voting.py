@@ -15,7 +15,7 @@ from htr_lightning.decoder.language import Language
 from htr_lightning.decoder.ngram import NGram
 from htr_lightning.decoder.prefix_beam import PrefixBeam
 from htr_lightning.errors import InputError
-from htr_lightning.metrics.calibration import Scale
+from htr_lightning.metrics.calibration import PlattScaling
 from htr_lightning.model.base import Alternative, Transcription, best_of
 from htr_lightning.model.classifier import Classifier
 from htr_lightning.model.ctc import CTCRecognizer
@@ -53,7 +53,7 @@ def names(some: list) -> list[str]:
 @pytest.mark.parametrize("count", [2, 3])
 def test_equal_members_read_as_one_of_them(make_recognizer, count: int) -> None:
     one = make_recognizer()
-    one.calibration = Scale(1.5, -0.5)
+    one.calibration = PlattScaling(1.5, -0.5)
     alone, voted = one.read(LINES), vote([one] * count, names([one] * count), "frames").read(LINES)
     assert [read.text for read in voted] == [read.text for read in alone]
     assert [read.confidence for read in voted] == pytest.approx([read.confidence for read in alone], abs=1e-4)
@@ -69,12 +69,12 @@ def test_a_rover_of_members_twice_is_that_of_each_once(members) -> None:
 def test_a_scale_fitted_on_greedy_confidences_is_not_taken_for_those_of_a_beam(members) -> None:
     plain = Rover(members).read(LINES)
     for member in members:
-        member.calibration = Scale(3.0, 2.0)
+        member.calibration = PlattScaling(3.0, 2.0)
     assert Rover(members).read(LINES) == plain
     assert Rover(members, several=False).read(LINES) != plain
     assert {type(member.decoder) for member in Rover(members, several=False).members} == {Greedy}
     members[0].decoder = PrefixBeam(8, 8, 1e-3, 10.0)  # what it was fitted on stays
-    assert Rover(members).members[0].calibration == Scale(3.0, 2.0)
+    assert Rover(members).members[0].calibration == PlattScaling(3.0, 2.0)
 
 
 def test_scores_that_are_divided_by_the_length_are_no_posteriors(members) -> None:
@@ -89,7 +89,7 @@ def test_a_member_divides_its_vote_by_posteriors(members, sure: float) -> None:
     for member, given in zip(members, posteriors, strict=True):
         several = [Alternative(text, 0.8, math.log(share) - 7) for text, share in given.items()]
         several.sort(key=lambda one: -one.score)
-        member.finished = lambda read, several=several: [best_of(several)]
+        member.postprocess = lambda read, several=several: [best_of(several)]
         member.transcribe = lambda batch, widths: []
     (voted,) = Rover(members).read(LINES[:1])
     assert voted.text == ("a" if sure > 0.5 else "b")
@@ -127,7 +127,7 @@ def test_the_order_of_the_members_does_not_matter(members, way: str) -> None:
 
 def test_the_mean_posterior_is_that_of_each_character_by_name(members) -> None:
     voted = average(members)
-    batch, widths = voted.stacked(LINES)
+    batch, widths = voted.prepare_batch(LINES)
     with torch.inference_mode():
         logits, lengths = voted.net(batch, widths)
         own = [member.net(batch, widths)[0].softmax(2) for member in members]
@@ -142,7 +142,7 @@ def test_the_mean_posterior_is_that_of_each_character_by_name(members) -> None:
 
 
 def test_the_scale_of_a_mean_is_the_mean_of_the_scales(members) -> None:
-    members[1].calibration, members[2].calibration = Scale(2.0, -1.0), Scale(3.0, 0.5)
+    members[1].calibration, members[2].calibration = PlattScaling(2.0, -1.0), PlattScaling(3.0, 0.5)
     assert average(members).calibration == pytest.approx((2.0, -0.5 / 3))
 
 
@@ -165,7 +165,7 @@ def test_classifiers_vote_by_their_mean_and_not_with_readers_of_lines(make_recog
                        preprocess=FixedSize(28, 28, 20)).eval() for _ in range(2)]  # fmt: skip
     voted = vote(some, names(some))
     assert isinstance(voted, Classifier)
-    batch, widths = voted.stacked(LINES)
+    batch, widths = voted.prepare_batch(LINES)
     with torch.inference_mode():
         mean = torch.stack([member.net(batch, widths).softmax(-1) for member in some]).mean(0)
         assert torch.allclose(voted.net(batch, widths).softmax(-1), mean, atol=1e-6)
@@ -177,7 +177,7 @@ def test_ballots_have_one_form_of_each_character(members) -> None:
     """An accent of its own beside letters that have theirs would be lined up with a letter."""
     texts = ["\u00e9", "e\u0301", "e"]
     for member, text in zip(members, texts, strict=True):
-        member.finished = lambda read, text=text: [Transcription(text, 0.5)]
+        member.postprocess = lambda read, text=text: [Transcription(text, 0.5)]
         member.transcribe = lambda batch, widths: []
     assert Rover(members).read(LINES[:1])[0].text == "\u00e9"
 

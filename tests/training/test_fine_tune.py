@@ -26,14 +26,14 @@ from htr_lightning.errors import InputError
 from htr_lightning.evidence.evaluate import data_for
 from htr_lightning.model.base import Recognizer
 from htr_lightning.net.depth import layers
-from htr_lightning.optim import SAM, HeadFirst, OneCycle
+from htr_lightning.optim import SAM, FreezeBackbone, OneCycle
 from htr_lightning.training.fine_tune import offer, offer_replay
 from htr_lightning.training.transfer import transfer
 
 ROOT = Path(__file__).parent.parent.parent
 DATA = [word for word in SMALL if not word.startswith("model.")]
 OLD = ["replay=synthetic", "replay.reader.lines={train: 30, val: 4, test: 4}",
-       "replay.reader.hands={train: 3, val: 2, test: 2}"]  # fmt: skip
+       "replay.reader.writers={train: 3, val: 2, test: 2}"]  # fmt: skip
 
 
 def composed(*overrides: str) -> Any:
@@ -121,7 +121,7 @@ def test_only_the_head_moves_in_the_first_share_of_a_run_and_everything_after_it
     adamw = partial(AdamW, lr=1e-2, weight_decay=0.1)
     weights = Weights()
     recognizer = ready(make_recognizer, partial(SAM, base=adamw) if sam else adamw)
-    fit(recognizer, 6, tmp_path, HeadFirst(0.5), weights)
+    fit(recognizer, 6, tmp_path, FreezeBackbone(0.5), weights)
     assert len(weights.seen) == 7
     for step, (before, after) in enumerate(zip(weights.seen[:-1], weights.seen[1:], strict=True)):
         moved = [not all(map(torch.equal, *pair)) for pair in zip(before, after, strict=True)]
@@ -132,10 +132,10 @@ def test_a_share_of_nothing_freezes_nothing_and_of_everything_is_refused(
     make_recognizer: Callable, tmp_path: Path
 ) -> None:
     weights = Weights()
-    fit(ready(make_recognizer, partial(SGD, lr=0.1)), 1, tmp_path, HeadFirst(0.0), weights)
+    fit(ready(make_recognizer, partial(SGD, lr=0.1)), 1, tmp_path, FreezeBackbone(0.0), weights)
     assert not any(all(map(torch.equal, *pair)) for pair in zip(*weights.seen, strict=True))
-    with pytest.raises(InputError, match=r"head_first.share=1.0"):
-        HeadFirst(1.0)
+    with pytest.raises(InputError, match=r"freeze_backbone.fraction=1.0"):
+        FreezeBackbone(1.0)
 
 
 @pytest.mark.parametrize("sam", [False, True], ids=["adamw", "sam"])
@@ -299,7 +299,8 @@ def test_a_run_from_start_to_end_and_its_checkpoint_in_a_fresh_process(best: Pat
 def test_frozen_layers_stand_still_on_two_ranks(best: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     done = command(
-        best, folder, "data=synthetic", "trainer.max_steps=4", "callbacks.head_first.share=0.99", "data.replay=null",
+        best, folder, "data=synthetic", "trainer.max_steps=4", "callbacks.freeze_backbone.fraction=0.99",
+        "data.replay=null",
         "trainer.devices=2", "trainer.strategy=ddp", "trainer.accelerator=cpu",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

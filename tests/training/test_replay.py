@@ -10,8 +10,8 @@ from conftest import drawn_lines
 from htr_lightning.data.datamodule import LineDataModule
 from htr_lightning.data.preprocess import FitHeight
 from htr_lightning.data.reader.synthetic import Synthetic
-from htr_lightning.data.sample import Joined
-from htr_lightning.data.sampler import LineBatches
+from htr_lightning.data.sample import ConcatReader
+from htr_lightning.data.sampler import BucketBatchSampler
 from htr_lightning.errors import InputError
 from htr_lightning.text.normalize import Normalizer
 
@@ -20,7 +20,7 @@ def mixed(share: float = 0.5, old: int = 10, **others: Any) -> LineDataModule:
     settings: dict[str, Any] = {"workers": 0, "max_lines": 4} | others
     parts = (FitHeight(32, margin=4), Normalizer())
     replay = LineDataModule(partial(tagged, lines=old), *parts)
-    return LineDataModule(drawn_lines, *parts, replay=replay, replay_share=share, **settings)
+    return LineDataModule(drawn_lines, *parts, replay=replay, replay_fraction=share, **settings)
 
 
 def tagged(split: str, lines: int) -> Synthetic:
@@ -61,7 +61,7 @@ def test_old_lines_come_again_only_when_all_have_come() -> None:
 
 
 def test_the_share_fades_from_epoch_to_epoch_and_the_dealing_goes_on() -> None:
-    data = mixed(0.75, old=50, replay_fade=0.5)  # of 24 new lines: 72, 14 (3/8), 6 (3/16), 2 (3/32)
+    data = mixed(0.75, old=50, replay_decay=0.5)  # of 24 new lines: 72, 14 (3/8), 6 (3/16), 2 (3/32)
     counts: dict[str, int] = {}
     for number, dealt in enumerate((72, 14, 6, 2)):
         ids = [id for batch in epoch(data, number) for id in batch if id.startswith("old/")]
@@ -82,7 +82,7 @@ def test_ranks_share_the_batches_that_one_process_sees(world: int) -> None:
 
 
 def test_workers_and_kept_lines_change_nothing() -> None:
-    plain, kept = epoch(mixed(), 1), mixed(keep=64, workers=1)
+    plain, kept = epoch(mixed(), 1), mixed(cache_mb=64, workers=1)
     assert epoch(kept, 1) == plain == epoch(kept, 1)
 
 
@@ -98,7 +98,7 @@ def test_the_alphabet_has_the_characters_of_old_lines() -> None:
 
 def test_joined_readers_are_one_behind_the_other() -> None:
     one, two = drawn_lines("train", 3), drawn_lines("val")
-    both = Joined([one, two])
+    both = ConcatReader([one, two])
     assert len(both) == 14
     assert both.texts == [sample.text for sample in both] == one.texts + two.texts
     assert np.array_equal(both[3].image, two[0].image)
@@ -106,11 +106,11 @@ def test_joined_readers_are_one_behind_the_other() -> None:
 
 @pytest.mark.parametrize("share", [1.0, -0.1])
 def test_a_share_that_leaves_nothing_new_is_refused(share: float) -> None:
-    with pytest.raises(InputError, match=f"replay_share={share}"):
+    with pytest.raises(InputError, match=f"replay_fraction={share}"):
         mixed(share).loader("train", training=True)
 
 
 def test_without_old_lines_the_batches_are_those_of_before() -> None:
     widths = list(range(100, 150))
-    plain, none = (LineBatches(widths, 4, 9999, shuffle=True, seed=3, **old) for old in ({}, {"old": 0}))
+    plain, none = (BucketBatchSampler(widths, 4, 9999, shuffle=True, seed=3, **old) for old in ({}, {"old": 0}))
     assert list(plain) == list(none)

@@ -125,7 +125,7 @@ def test_what_follows_the_validation_loss_acts_on_it(tmp_path: Path) -> None:
 
 def test_every_epoch_is_validated_also_where_later_ones_are_shorter(tmp_path: Path) -> None:
     old = ["replay=synthetic", "replay.reader.lines={train: 96, val: 4, test: 4}", "replay.reader.length=[1, 2]",
-           "data.replay_fade=0.3", "trainer.max_epochs=4"]  # fmt: skip
+           "data.replay_decay=0.3", "trainer.max_epochs=4"]  # fmt: skip
     offer_replay(old)  # as train.py does before Hydra reads the command
     run = run_train(tmp_path / "run", *SMALL, *old)
     names, *rows = (row.split(",") for row in (run / "metrics.csv").read_text().splitlines())

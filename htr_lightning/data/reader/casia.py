@@ -31,8 +31,8 @@ class CasiaCharacters(Sequence[Sample]):
         files: glob of the files below `root`.
         characters: "level1" reads the 3,755 frequent hanzi of GB 2312 and counts what else there is, "all" reads
             everything (in HWDB1.0 to 1.2 together 7,356 characters).
-        val_share: share of the training writers held out for validation.
-        test_share: share of all writers held out for testing, where no folder tells which they are.
+        val_fraction: share of the training writers held out for validation.
+        test_fraction: share of all writers held out for testing, where no folder tells which they are.
         seed: of the draw of writers.
         faulty: what to do with a damaged file: "error", or "skip" (the whole file, counted). A file whose end is
             missing is read as far as it goes, and its last record counted.
@@ -44,8 +44,8 @@ class CasiaCharacters(Sequence[Sample]):
         split: str = "train",
         files: str = "**/*.gnt",
         characters: str = "level1",
-        val_share: float = 0.1,
-        test_share: float = 0.2,
+        val_fraction: float = 0.1,
+        test_fraction: float = 0.2,
         seed: int = 0,
         faulty: str = "error",
     ) -> None:
@@ -56,7 +56,7 @@ class CasiaCharacters(Sequence[Sample]):
         self.texts: list[str] = []
         self._paths: list[Path] = []
         kept: list[Int[ndarray, "N 5"]] = []
-        paths = split_writers(root, files, split, lambda path: path.stem, val_share, test_share, seed)
+        paths = split_writers(root, files, split, lambda path: path.stem, val_fraction, test_fraction, seed)
         for path, file in _indexed(paths, index_gnt, faulty, self.skipped):
             numbers: list[int] = []
             for number, label in enumerate(file.labels):
@@ -109,8 +109,8 @@ class CasiaLines(Sequence[Sample]):
         root: folder of the files.
         split: train, val or test; see `split_writers`. A writer is a file's stem up to its first hyphen.
         files: glob of the files below `root`.
-        val_share: share of the training writers held out for validation.
-        test_share: share of all writers held out for testing, where no folder tells which they are.
+        val_fraction: share of the training writers held out for validation.
+        test_fraction: share of all writers held out for testing, where no folder tells which they are.
         seed: of the draw of writers.
         faulty: what to do with a damaged file: "error", or "skip" (the whole file, counted). A file whose end is
             missing is read as far as it goes, and its missing lines counted.
@@ -121,8 +121,8 @@ class CasiaLines(Sequence[Sample]):
         root: str | Path | None = None,
         split: str = "train",
         files: str = "**/*.dgrl",
-        val_share: float = 0.1,
-        test_share: float = 0.2,
+        val_fraction: float = 0.1,
+        test_fraction: float = 0.2,
         seed: int = 0,
         faulty: str = "error",
     ) -> None:
@@ -132,7 +132,7 @@ class CasiaLines(Sequence[Sample]):
         def writer(path: Path) -> str:
             return path.stem.split("-")[0]
 
-        paths = split_writers(root, files, split, writer, val_share, test_share, seed)
+        paths = split_writers(root, files, split, writer, val_fraction, test_fraction, seed)
         for path, file in _indexed(paths, index_dgrl, faulty, self.skipped):
             for number, line in enumerate(file.lines):
                 id, characters = _id(path, number), [character(unit) for unit in line.label]
@@ -200,8 +200,8 @@ def split_writers(
     files: str,
     split: str,
     writer: Callable[[Path], str],
-    val_share: float,
-    test_share: float,
+    val_fraction: float,
+    test_fraction: float,
     seed: int,
 ) -> list[Path]:
     """The files of one split, sorted; no writer is in two splits.
@@ -218,7 +218,7 @@ def split_writers(
         raise InputError("data.root is not set; give the folder of the CASIA-HWDB files, as in data.root=FOLDER")
     if split not in SPLITS:
         raise InputError(f"'{split}' is no split of CASIA-HWDB; use one of train, val, test")
-    for option, share in (("val_share", val_share), ("test_share", test_share)):
+    for option, share in (("val_fraction", val_fraction), ("test_fraction", test_fraction)):
         if not 0 < share < 1:
             raise InputError(f"data.reader.{option}={share}: give a share of the writers between 0 and 1")
     try:
@@ -246,8 +246,8 @@ def split_writers(
             )
         test = {name for name, part in parts.items() if part == "test"}
     else:
-        test = _draw(set(parts), test_share, seed, "test", root)
-    val = _draw(set(parts) - test, val_share, seed, "val", root)
+        test = _draw(set(parts), test_fraction, seed, "test", root)
+    val = _draw(set(parts) - test, val_fraction, seed, "val", root)
     wanted = {"train": set(parts) - test - val, "val": val, "test": test}[split]
     if not wanted:
         raise InputError(

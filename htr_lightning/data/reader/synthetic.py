@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from htr_lightning.data.sample import Sample, Skipped
-from htr_lightning.data.synthetic.fonts import FontHand, covers
+from htr_lightning.data.synthetic.fonts import FontWriter, covers
 from htr_lightning.data.synthetic.glyphs import can_write
 from htr_lightning.data.synthetic.paper import with_neighbours, write_on_paper
 from htr_lightning.data.synthetic.texts import (
@@ -22,7 +22,7 @@ from htr_lightning.data.synthetic.texts import (
     read_text,
     read_words,
 )
-from htr_lightning.data.synthetic.writer import Hand
+from htr_lightning.data.synthetic.writer import SyntheticWriter
 from htr_lightning.errors import InputError
 from htr_lightning.text.codec import name
 
@@ -38,17 +38,17 @@ class Synthetic(Sequence[Sample]):
     Args:
         split: train, val or test.
         lines: lines of each split.
-        hands: writers of each split.
+        writers: of each split.
         words: a word list, one a line: "package:english.txt", "package:french.txt", or a file.
         text: a file of running text, written instead of the word list: "package:french_prose.txt", or a file.
         unit: of the running text: words, line or characters; characters for scripts without spaces.
         length: shortest and longest line in words, or in characters where that is the unit.
         invented: share of words that are spelt anew, as the words of the source are spelt.
         rare: characters that the source has not or hardly has.
-        rare_share: share of words that get one of them.
+        rare_fraction: share of words that get one of them.
         struck: share of words that are struck out.
         fonts: a folder of your own TTF, OTF or TTC files; hands of every split use them, each bent in its own way.
-        font_share: share of the hands that write with one of them; 1 for scripts that the built-in hands cannot write.
+        font_fraction: of the writers who use one of them; 1 for scripts that the built-in alphabets lack.
         unwritable: error refuses a character that no hand can write, skip leaves it out of the lines.
         incomplete: error refuses a font that lacks a character, skip leaves the font out.
         neighbours: share of lines with tails and tips of other lines at their edges.
@@ -63,17 +63,17 @@ class Synthetic(Sequence[Sample]):
         self,
         split: str,
         lines: dict[str, int],
-        hands: dict[str, int],
+        writers: dict[str, int],
         words: str = "package:english.txt",
         text: str | None = None,
         unit: str = "words",
         length: Sequence[int] = (2, 6),
         invented: float = 0.0,
         rare: str = "",
-        rare_share: float = 0.0,
+        rare_fraction: float = 0.0,
         struck: float = 0.0,
         fonts: str | None = None,
-        font_share: float = 0.5,
+        font_fraction: float = 0.5,
         unwritable: str = "error",
         incomplete: str = "error",
         neighbours: float = 0.2,
@@ -82,18 +82,20 @@ class Synthetic(Sequence[Sample]):
     ) -> None:
         if split not in SPLITS:
             raise InputError(f"'{split}' is no split of synthetic lines; use one of {', '.join(SPLITS)}")
-        if hands[split] < 1:
-            raise InputError(f"data.reader.hands: {hands[split]} hands for split '{split}'; it takes at least one")
+        if writers[split] < 1:
+            raise InputError(
+                f"data.reader.writers: {writers[split]} writers for split '{split}'; it takes at least one"
+            )
         for key, value in (("unwritable", unwritable), ("incomplete", incomplete)):
             if value not in ("error", "skip"):
                 raise InputError(f"data.reader.{key}={value}: use error or skip")
         if not 1 <= length[0] <= length[1]:
             raise InputError(f"data.reader.length={list(length)}: give the shortest and the longest, from 1 up")
         self.skipped: list[Skipped] = []
-        self._split, self._count, self._hands = split, lines[split], hands[split]
+        self._split, self._count, self._writers = split, lines[split], writers[split]
         self._origin = words if text is None else text
         self._fonts = [] if fonts is None else find_fonts(Path(fonts))
-        self._font_share = font_share if self._fonts else 0.0
+        self._font_share = font_fraction if self._fonts else 0.0
         known: list[str] = []
         if text is None:
             known = [unicodedata.normalize("NFC", word) for word in read_words(words)]
@@ -113,12 +115,12 @@ class Synthetic(Sequence[Sample]):
             self._source = RunningText(prose.translate(left_out), unit)
             known = self._source.words
         if not known:
-            raise InputError(f"{self._origin}: no hand can write any of it; set data.reader.fonts and font_share=1")
+            raise InputError(f"{self._origin}: no hand can write any of it; set data.reader.fonts and font_fraction=1")
         self._spelling = Spelling(known, self._writable) if invented else None
-        self._invented, self._rare_share, self._struck = invented, rare_share, struck
+        self._invented, self._rare_share, self._struck = invented, rare_fraction, struck
         self._length, self._height, self._seed = tuple(length), tuple(height), seed
         self._neighbours = neighbours
-        self._drawn: dict[int, Hand | FontHand] = {}
+        self._drawn: dict[int, SyntheticWriter | FontWriter] = {}
 
     def __len__(self) -> int:
         return self._count
@@ -153,19 +155,19 @@ class Synthetic(Sequence[Sample]):
         return [(64, 24 + 22 * len(text)) for text in self.texts]  # close enough to batch by
 
     def _writer(self, index: int) -> int:
-        return (index * 7919 + index // self._hands) % self._hands
+        return (index * 7919 + index // self._writers) % self._writers
 
-    def _hand(self, number: int) -> Hand | FontHand:
+    def _hand(self, number: int) -> SyntheticWriter | FontWriter:
         if number not in self._drawn:
             self._drawn[number] = self._new_hand(number)
         return self._drawn[number]
 
-    def _new_hand(self, number: int) -> Hand | FontHand:
+    def _new_hand(self, number: int) -> SyntheticWriter | FontWriter:
         seed = (self._seed, SPLITS[self._split], number)
         rng = np.random.default_rng((*seed, 2))
         if rng.random() < self._font_share:
-            return FontHand(seed, self._fonts[int(rng.integers(len(self._fonts)))])
-        return Hand(seed)
+            return FontWriter(seed, self._fonts[int(rng.integers(len(self._fonts)))])
+        return SyntheticWriter(seed)
 
     def _unwritable(self, counts: Counter[str], unwritable: str, incomplete: str) -> dict[int, None]:
         """Refuse or leave out at once what a hand could not write later, characters and fonts."""

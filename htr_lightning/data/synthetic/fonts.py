@@ -38,7 +38,7 @@ def covers(path: Path, character: str) -> bool:
     return drawn.getbbox() is not None and (drawn.size != missing.size or bytes(drawn) != bytes(missing))
 
 
-class FontHand:
+class FontWriter:
     """A writer whose letters come from a TTF, OTF or TTC file; habits bend the line, not the letter.
 
     Args:

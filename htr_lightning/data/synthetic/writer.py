@@ -37,7 +37,7 @@ class Letter(NamedTuple):
     last: bool  # the second form stands at the end of words, whatever the share
 
 
-class Hand:
+class SyntheticWriter:
     """A writer: alphabets and the habits that bend them. The same seed is the same writer.
 
     Args:
@@ -213,7 +213,9 @@ def _cut(points: ndarray, lengths: list[int]) -> list[ndarray]:
     return [points[end - length : end] for end, length in zip(ends, lengths, strict=True)]
 
 
-def _habits(character: str, source: Glyph, hand: Hand, rng: np.random.Generator) -> list[Float[ndarray, "_ 2"]]:
+def _habits(
+    character: str, source: Glyph, hand: SyntheticWriter, rng: np.random.Generator
+) -> list[Float[ndarray, "_ 2"]]:
     """The strokes of a glyph with a writer's bars, dots, accents and unclosed rounds."""
     body = len(source.strokes) - source.marks
     strokes = []
@@ -281,7 +283,7 @@ def _scribble(left: float, right: float, middle: float, rng: np.random.Generator
     return lines
 
 
-def _ink(mask: UInt8[ndarray, "H W"], fixed: list[ndarray], thickness: float, hand: Hand) -> None:
+def _ink(mask: UInt8[ndarray, "H W"], fixed: list[ndarray], thickness: float, hand: SyntheticWriter) -> None:
     if not hand.contrast:
         cv2.polylines(mask, fixed, False, 255, max(1, round(thickness)), cv2.LINE_AA, SHIFT)
         return

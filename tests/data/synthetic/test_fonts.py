@@ -8,7 +8,7 @@ import pytest
 from PIL import ImageFont
 
 from htr_lightning.data.reader.synthetic import Synthetic
-from htr_lightning.data.synthetic.fonts import FontHand, covers
+from htr_lightning.data.synthetic.fonts import FontWriter, covers
 from htr_lightning.errors import InputError
 
 HANDS = 20
@@ -27,8 +27,8 @@ def default_font(folder: Path) -> Path:
 def test_fonts_of_one_s_own_write_the_share_of_hands_asked_for(tmp_path: Path) -> None:
     default_font(tmp_path)
     for share, some, all_ in ((0.5, True, False), (1.0, True, True), (0.0, False, False)):
-        reader = synthetic(fonts=str(tmp_path), font_share=share)
-        kinds = [isinstance(reader._hand(number), FontHand) for number in range(HANDS)]
+        reader = synthetic(fonts=str(tmp_path), font_fraction=share)
+        kinds = [isinstance(reader._hand(number), FontWriter) for number in range(HANDS)]
         assert (any(kinds), all(kinds)) == (some, all_)
         for index in range(6):
             sample = reader[index]
@@ -39,7 +39,7 @@ def test_fonts_of_one_s_own_write_the_share_of_hands_asked_for(tmp_path: Path) -
 def test_a_font_hand_draws_the_whole_line_at_any_width(tmp_path: Path) -> None:
     path = default_font(tmp_path)
     for seed in range(10):
-        hand = FontHand((seed,), path)
+        hand = FontWriter((seed,), path)
         hand.weight = 0.0
         short, _ = hand.mask("ab ab ab", np.random.default_rng(0), 64)
         long, baseline = hand.mask(" ".join(["ab"] * 30), np.random.default_rng(0), 64)
@@ -58,8 +58,8 @@ def test_a_font_without_a_glyph_is_refused_or_left_out_and_counted(tmp_path: Pat
     (tmp_path / "mixed.txt").write_text("ab 中 ab", encoding="utf-8")
     options = {"text": str(tmp_path / "mixed.txt"), "fonts": str(tmp_path)}
     with pytest.raises(InputError, match=r"U\+4E2D"):
-        synthetic(**options, font_share=1.0)
-    assert set("".join(synthetic(**options, font_share=1.0, unwritable="skip").texts)) == set("ab ")
+        synthetic(**options, font_fraction=1.0)
+    assert set("".join(synthetic(**options, font_fraction=1.0, unwritable="skip").texts)) == set("ab ")
     (tmp_path / "greek.txt").write_text("ab π", encoding="utf-8")
     if not covers(path, "π"):
         options["text"] = str(tmp_path / "greek.txt")
@@ -88,7 +88,7 @@ def test_a_broken_font_is_refused_by_name_or_writes(tmp_path: Path) -> None:
         (folder / "broken.ttf").write_bytes(content)
         refusal, line = "", None
         try:
-            line = synthetic(fonts=str(folder), font_share=1.0, unwritable="skip")[0]
+            line = synthetic(fonts=str(folder), font_fraction=1.0, unwritable="skip")[0]
         except InputError as error:
             refusal = str(error)
         assert "broken.ttf" in refusal or "no hand can write" in refusal or (line is not None and line.image.size)
@@ -106,7 +106,7 @@ def test_chinese_is_written_with_a_chinese_font(tmp_path: Path) -> None:
         pytest.skip("no font with Chinese characters: install one, or set HTR_CJK_FONT to its file")
     (tmp_path / f"own{fonts[0].suffix}").write_bytes(fonts[0].read_bytes())
     (tmp_path / "text.txt").write_text("天地玄黃宇宙洪荒日月盈昃辰宿列張寒來暑往秋收冬藏", encoding="utf-8")
-    options = {"unit": "characters", "length": (5, 12), "font_share": 1.0}
+    options = {"unit": "characters", "length": (5, 12), "font_fraction": 1.0}
     reader = synthetic(text=str(tmp_path / "text.txt"), fonts=str(tmp_path), **options)
     for sample in list(reader)[:10]:
         assert 5 <= len(sample.text) <= 12

@@ -12,7 +12,7 @@ from htr_lightning.errors import InputError
 BY = ("line", "group")
 
 
-class Part(Sequence[Sample]):
+class Subset(Sequence[Sample]):
     """Some lines of a reader, in its order.
 
     Args:
@@ -43,7 +43,7 @@ class Part(Sequence[Sample]):
         return [sizes[index] for index in self.indices]
 
 
-def part_of_lines(reader: Reader, part: Sequence[int | None], by: str) -> Part:
+def subset_of(reader: Reader, part: Sequence[int | None], by: str) -> Subset:
     """The lines from `part[0]` up to `part[1]` in a drawn order; None is the end.
 
     The order is that of the SHA-256 of the lines' ids, or of their groups and then their ids: the same for the same
@@ -58,13 +58,13 @@ def part_of_lines(reader: Reader, part: Sequence[int | None], by: str) -> Part:
     Raises:
         InputError: no such part, or no line in it.
     """
-    given = f"data.part={part}".replace("None", "null")
+    given = f"data.subset={part}".replace("None", "null")
     is_pair = isinstance(part, list | tuple) and len(part) == 2 and all(one is None or type(one) is int for one in part)
     start, end = part if is_pair else (None, None)
     if start is None or start < 0 or (end is not None and end <= start):
         raise InputError(f"{given}: give where it begins and ends, such as [0, 500] and [500, null] for the rest")
     if by not in BY:
-        raise InputError(f"data.part_by={by}: use one of {', '.join(BY)}")
+        raise InputError(f"data.subset_by={by}: use one of {', '.join(BY)}")
     names = reader.ids if by == "line" else reader.groups
     keys = [(_lot(name), _lot(id)) for name, id in zip(names, reader.ids, strict=True)]
     order = sorted(range(len(keys)), key=keys.__getitem__)
@@ -79,7 +79,7 @@ def part_of_lines(reader: Reader, part: Sequence[int | None], by: str) -> Part:
         first += len(lines)
     if not chosen:
         raise InputError(f"{given}: no {by} of {len(order)} training lines begins there; give a wider part")
-    return Part(reader, chosen, {"part": {"lines": [start, end], "by": by, "of": len(order)}})
+    return Subset(reader, chosen, {"part": {"lines": [start, end], "by": by, "of": len(order)}})
 
 
 def _lot(name: str) -> bytes:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from htr_lightning.data.datamodule import LineDataModule
-from htr_lightning.data.part import part_of_lines
+from htr_lightning.data.subset import subset_of
 from htr_lightning.data.preprocess import FitHeight
 from htr_lightning.data.sample import Reader, Sample, Skipped
 from htr_lightning.errors import InputError
@@ -29,36 +29,36 @@ class Lines(list[Sample]):
 
 
 def module(part: list[int | None] | None, by: str = "line", **others: object) -> LineDataModule:
-    return LineDataModule(Lines, FitHeight(16), Normalizer(), part=part, part_by=by, max_lines=4, **others)
+    return LineDataModule(Lines, FitHeight(16), Normalizer(), subset=part, subset_by=by, max_lines=4, **others)
 
 
 @pytest.mark.parametrize("by", ["line", "group"])
 def test_parts_are_disjoint_and_make_up_the_whole(by: str) -> None:
-    parts = [set(part_of_lines(Lines(), part, by).ids) for part in ([0, 7], [7, 30], [30, None])]
+    parts = [set(subset_of(Lines(), part, by).ids) for part in ([0, 7], [7, 30], [30, None])]
     assert sum(map(len, parts)) == WHOLE
     assert set.union(*parts) == set(Lines().ids)
 
 
 def test_by_line_a_part_has_just_so_many_lines_by_group_only_whole_groups() -> None:
-    assert len(part_of_lines(Lines(), [3, 20], "line")) == 17
-    first, rest = (part_of_lines(Lines(), part, "group") for part in ([0, 20], [20, None]))
+    assert len(subset_of(Lines(), [3, 20], "line")) == 17
+    first, rest = (subset_of(Lines(), part, "group") for part in ([0, 20], [20, None]))
     assert not set(first.groups) & set(rest.groups)
     assert 20 <= len(first) < 20 + 7  # the writer that has the last of them stays whole
 
 
 @pytest.mark.parametrize("by", ["line", "group"])
 def test_a_part_does_not_depend_on_the_order_of_the_reader_or_the_seed_of_the_run(by: str) -> None:
-    assert set(part_of_lines(Lines(), [0, 20], by).ids) == set(part_of_lines(Lines(turned=True), [0, 20], by).ids)
+    assert set(subset_of(Lines(), [0, 20], by).ids) == set(subset_of(Lines(turned=True), [0, 20], by).ids)
     assert module([0, 20], by, seed=0).open("train").ids == module([0, 20], by, seed=7).open("train").ids
 
 
 def test_a_part_is_not_the_first_lines_of_the_reader() -> None:
-    assert set(part_of_lines(Lines(), [0, 20], "line").ids) != set(Lines().ids[:20])
+    assert set(subset_of(Lines(), [0, 20], "line").ids) != set(Lines().ids[:20])
 
 
 def test_a_part_has_the_lines_of_the_whole() -> None:
     whole = {sample.id: sample for sample in Lines()}
-    part = part_of_lines(Lines(), [0, 20], "line")
+    part = subset_of(Lines(), [0, 20], "line")
     assert isinstance(part, Reader)
     for index, sample in enumerate(part):
         assert (sample.id, sample.text, sample.group) == (part.ids[index], part.texts[index], part.groups[index])
@@ -80,13 +80,13 @@ def test_only_training_lines_are_taken_from_and_every_rank_has_its_share_of_the_
 @pytest.mark.parametrize(
     ("part", "by", "message"),
     [
-        ([5, 5], "line", r"data.part=\[5, 5\]: give where"),
-        ([None, 5], "line", r"data.part=\[null, 5\]: give where"),
-        ([0], "line", r"data.part=\[0\]: give where"),
+        ([5, 5], "line", r"data.subset=\[5, 5\]: give where"),
+        ([None, 5], "line", r"data.subset=\[null, 5\]: give where"),
+        ([0], "line", r"data.subset=\[0\]: give where"),
         ([0, 61], "line", r"\[0, 61\]: there are 60 training lines"),
         ([60, None], "line", "no line of 60 training lines begins there"),
         ([1, 2], "group", "no group of 60"),
-        ([0, 5], "page", "data.part_by=page: use one of line, group"),
+        ([0, 5], "page", "data.subset_by=page: use one of line, group"),
     ],
 )
 def test_a_part_that_is_none_is_refused(part: list[int | None], by: str, message: str) -> None:
