@@ -31,9 +31,10 @@ test: $(READY) ## the fast tests, a worker a core; for one of them: make test WO
 test-slow: $(READY) ## the slow tests: minutes of training
 	$(BIN)/python -m pytest -m slow $(ARGS)
 
-lint: $(READY) ## style, layers, types
+lint: $(READY) ## style, spelling, layers, types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/codespell
 	$(BIN)/lint-imports
 	$(BIN)/mypy
 
@@ -43,8 +44,8 @@ format: $(READY) ## put the code into its form
 
 check: lint test ## what CI runs
 
-bench: $(READY) ## speed of the parts, as ratios in one run
-	$(BIN)/python -m htr_lightning.benchmark $(ARGS)
+bench: $(READY) ## throughput of the parts, as ratios in one run
+	$(BIN)/python tests/speed.py $(ARGS)
 
 lock: $(READY) ## pin the newest versions of what pyproject.toml asks for
 	$(BIN)/uv pip compile pyproject.toml --extra dev --universal --generate-hashes --no-emit-index-url \

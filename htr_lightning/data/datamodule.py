@@ -14,11 +14,11 @@ from torch.utils.data import DataLoader, Dataset
 
 from htr_lightning.data.batch import Batch, collate
 from htr_lightning.data.pack import Pack
-from htr_lightning.data.subset import subset_of
 from htr_lightning.data.preprocess import Preprocess
 from htr_lightning.data.sample import ConcatReader, Reader, Sample
 from htr_lightning.data.sampler import BatchIndices, BucketBatchSampler, replayed
 from htr_lightning.data.split import SPLITS
+from htr_lightning.data.subset import subset_of
 from htr_lightning.errors import InputError
 from htr_lightning.text.codec import alphabet_of
 from htr_lightning.text.normalize import Normalizer

@@ -89,7 +89,9 @@ def test_writing_of_any_slant_size_place_and_width_comes_out_alike() -> None:
 
 def test_aspect_and_place_without_evenness_and_bounds() -> None:
     """With scales bound to 1 the core is only moved; nothing else differs from `FitHeight`."""
-    fit = NormalizeHandwriting(height=32, x_height=6.4, x_height_center=0.5, spacing_strength=0.0, min_scale=1.0, max_scale=1.0)
+    fit = NormalizeHandwriting(
+        height=32, x_height=6.4, x_height_center=0.5, spacing_strength=0.0, min_scale=1.0, max_scale=1.0
+    )
     image = grey(line((40, 60), 18))
     assert fit(image).shape == FitHeight(height=32)(image).shape
     assert float((fit(image) - FitHeight(height=32)(image)).abs().mean()) < 0.03

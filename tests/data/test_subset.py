@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from htr_lightning.data.datamodule import LineDataModule
-from htr_lightning.data.subset import subset_of
 from htr_lightning.data.preprocess import FitHeight
 from htr_lightning.data.sample import Reader, Sample, Skipped
+from htr_lightning.data.subset import subset_of
 from htr_lightning.errors import InputError
 from htr_lightning.text.normalize import Normalizer
 

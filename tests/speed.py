@@ -1,4 +1,7 @@
-"""Speed of the parts, as ratios in one run: absolute times on shared machines say little. `make bench`."""
+"""Throughput of the parts, measured in one run and compared as ratios (`make bench`).
+
+Absolute times on shared machines say little.
+"""
 
 import resource
 import statistics
