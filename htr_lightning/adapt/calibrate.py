@@ -9,8 +9,8 @@ from htr_lightning.decoder.rover import Ballot, align, count, in_order
 from htr_lightning.evidence.evaluate import Line, calibration, measured
 from htr_lightning.metrics.calibration import PlattScaling, character_trials, fit_platt_scaling
 from htr_lightning.metrics.edits import EditTotals
-from htr_lightning.model.base import Prediction
 from htr_lightning.reading.voting import Rover
+from htr_lightning.transcription import Prediction
 
 FACTORS = (4.0, 2.0, 1.4, 1.2)  # by which a weight is changed, as long as that makes fewer edits
 

@@ -28,11 +28,12 @@ from htr_lightning.metrics.calibration import (
     line_trial,
 )
 from htr_lightning.metrics.edits import EditCounts, EditTotals
-from htr_lightning.model.base import Prediction, Recognizer, Transcriber, Transcription, learned_height
+from htr_lightning.model.base import Recognizer, learned_height
 from htr_lightning.model.learner import Learner
 from htr_lightning.model.line import LineRecognizer
 from htr_lightning.reading.transcribe import BATCH_COLUMNS, BATCH_LINES
 from htr_lightning.reading.voting import Rover, difference, vote
+from htr_lightning.transcription import Prediction, Transcriber, Transcription
 
 T = TypeVar("T")
 SCANNED = 100_000  # rows that no line has
@@ -92,7 +93,7 @@ def data_for(recognizer: Transcriber | Learner, overrides: Sequence[str] = ()) -
             checkpoint.check_target(target, (), "the checkpoint's config")
     settings |= {key: card["model"][key] for key in ("preprocess", "normalizer")} | {"alphabet": card["alphabet"]}
     settings.pop("augment", None)
-    settings["keep"] = 0  # every line is read once
+    settings["cache_mb"] = 0  # every line is read once
     for key, many in (("max_lines", BATCH_LINES), ("max_columns", BATCH_COLUMNS)):
         if not any(f"data.{key}=" in override for override in overrides):
             settings[key] = many  # as transcribing does: no gradients are kept

@@ -15,8 +15,8 @@ from numpy import ndarray
 
 from htr_lightning.data.sample import Reader
 from htr_lightning.errors import InputError
-from htr_lightning.model.base import Prediction
 from htr_lightning.text.align import Edit, edits
+from htr_lightning.transcription import Prediction
 
 WRITTEN = ("metrics.csv", "summary.json", "checkpoints/best.ckpt")  # by a run that went to its end
 ITS_OWN = ("seed", "name", "run_dir", "hydra.run.dir")  # keys in which two runs of one recipe may differ

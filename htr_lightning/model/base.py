@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int, UInt8
@@ -20,32 +20,7 @@ from htr_lightning.model.learner import Learner
 from htr_lightning.optim import rates_by_depth
 from htr_lightning.text.codec import Codec
 from htr_lightning.text.normalize import Normalizer
-
-
-class Alternative(NamedTuple):
-    """One of several readings of an image; the best has the highest score, a natural logarithm."""
-
-    text: str
-    confidence: float
-    score: float
-
-
-class Transcription(NamedTuple):
-    """What a recognizer reads in one image; the confidence is a probability per character."""
-
-    text: str
-    confidence: float
-    alternatives: tuple[Alternative, ...] = ()  # the best first, where they were asked for
-
-
-def best_of(alternatives: Iterable[Alternative]) -> Transcription:
-    """The first of some readings, with those that differ from each other beside it: a space more at an end, which the
-    normaliser takes away, is no other text."""
-    different: dict[str, Alternative] = {}
-    for one in alternatives:
-        different.setdefault(one.text, one)
-    found = tuple(different.values())
-    return Transcription(found[0].text, found[0].confidence, found)
+from htr_lightning.transcription import Alternative, Prediction, Transcription, from_alternatives, postprocess
 
 
 def readings(
@@ -67,34 +42,13 @@ def readings(
     if not alternatives:
         return [Transcription(*read(one)) for one in decoder(*given)]
     several = [[(*read(one), one.score) for one in some] for some in decoder.n_best(*given, alternatives)]
-    return [best_of(Alternative(normalizer(text), *rest) for text, *rest in some) for some in several]
+    return [from_alternatives(Alternative(normalizer(text), *rest) for text, *rest in some) for some in several]
 
 
 def learned_height(card: dict[str, Any]) -> int | None:
     """Rows to which the reader of a checkpoint's training reduced higher lines, where it did; see `PageXml`."""
     reader = card.get("training", {}).get("data", {}).get("reader", {})
     return reader.get("max_height") if reader.get("source", "forms") == "forms" else None  # else IAM's own images
-
-
-class Prediction(NamedTuple):
-    """A transcription beside its reference."""
-
-    id: str
-    reference: str
-    hypothesis: str
-    confidence: float
-    group: str
-
-
-@runtime_checkable
-class Transcriber(Protocol):
-    """What turns images into text: a recognizer, or several that vote."""
-
-    card: dict[str, Any]
-    preprocess: Preprocess  # says which images can be read, and about how wide they will be
-    calibration: PlattScaling
-
-    def read(self, images: Sequence[UInt8[ndarray, "_ _"]]) -> list[Transcription]: ...
 
 
 class Recognizer(Learner, ABC):
@@ -263,9 +217,3 @@ class Recognizer(Learner, ABC):
         self.totals[split] = totals
         rates = {f"{split}/cer": totals.cer, f"{split}/wer": totals.wer, f"{split}/line_accuracy": totals.line_accuracy}
         self.log_dict(rates, sync_dist=True)  # the same on every rank: the counts are summed already
-
-
-def postprocess(read: Transcription, normalizer: Normalizer, scale: PlattScaling) -> Transcription:
-    """A transcription with normalised text and calibrated confidences."""
-    alternatives = tuple(one._replace(confidence=scale(one.confidence)) for one in read.alternatives)
-    return Transcription(normalizer(read.text), scale(read.confidence), alternatives)

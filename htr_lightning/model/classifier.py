@@ -10,7 +10,8 @@ from torch.nn import functional
 
 from htr_lightning.data.batch import Batch
 from htr_lightning.errors import InputError
-from htr_lightning.model.base import Recognizer, Transcription
+from htr_lightning.model.base import Recognizer
+from htr_lightning.transcription import Transcription
 
 
 class Classifier(Recognizer):

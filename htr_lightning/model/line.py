@@ -14,9 +14,10 @@ from torch import Tensor
 from htr_lightning.decoder.ctc import Hypothesis, log_likelihoods
 from htr_lightning.decoder.language import Language
 from htr_lightning.errors import InputError
-from htr_lightning.model.base import Recognizer, Transcription, readings
+from htr_lightning.model.base import Recognizer, readings
 from htr_lightning.text.codec import Codec
 from htr_lightning.text.direction import DIRECTIONS, logical, visual, visual_alphabet
+from htr_lightning.transcription import Transcription
 
 
 class LineRecognizer(Recognizer):

@@ -17,10 +17,11 @@ from htr_lightning.decoder.autoregressive import Beam, Greedy
 from htr_lightning.decoder.ctc import Hypothesis
 from htr_lightning.errors import InputError
 from htr_lightning.model.autoregressive import IGNORED, checked, marked, within
-from htr_lightning.model.base import Recognizer, Transcription, readings
+from htr_lightning.model.base import Recognizer, readings
 from htr_lightning.model.trocr_source import open_source
 from htr_lightning.net.pretrained import PretrainedTrOCR
 from htr_lightning.text.codec import Codec, name
+from htr_lightning.transcription import Transcription
 
 LETTER = "q"  # no mark composes with it
 

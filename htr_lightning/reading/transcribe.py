@@ -22,7 +22,8 @@ from htr_lightning.data.reader.page_xml import cut_line, open_page
 from htr_lightning.data.sampler import BucketBatchSampler
 from htr_lightning.data.squash import Squash
 from htr_lightning.errors import InputError
-from htr_lightning.model.base import Recognizer, Transcriber, Transcription
+from htr_lightning.model.base import Recognizer
+from htr_lightning.transcription import Transcriber, Transcription
 
 BATCH_LINES, BATCH_COLUMNS = 32, 32768
 PAGE_ROWS = 800  # pixels; a line scanned that high is far wider

@@ -16,11 +16,12 @@ from htr_lightning.decoder.prefix_beam import PrefixBeam
 from htr_lightning.decoder.rover import Ballot, Elected, rover
 from htr_lightning.errors import InputError
 from htr_lightning.metrics.calibration import PlattScaling
-from htr_lightning.model.base import Recognizer, Transcriber, Transcription, learned_height, postprocess
+from htr_lightning.model.base import Recognizer, learned_height
 from htr_lightning.model.classifier import Classifier
 from htr_lightning.model.ctc import CTCRecognizer
 from htr_lightning.net.average import Average
 from htr_lightning.net.view import View
+from htr_lightning.transcription import Transcriber, Transcription, postprocess
 
 WAYS = ("auto", "frames", "rover")
 READINGS = 8  # of a line by each voter

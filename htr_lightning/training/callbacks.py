@@ -19,9 +19,10 @@ from rich.console import Console
 from rich.table import Table
 
 from htr_lightning.data.batch import Batch
-from htr_lightning.model.base import Prediction, Recognizer
+from htr_lightning.model.base import Recognizer
 from htr_lightning.model.learner import Learner
 from htr_lightning.picture import to_grey, transcription_sheet
+from htr_lightning.transcription import Prediction
 
 console = Console(soft_wrap=True)
 Kind = TypeVar("Kind", bound=Callback)

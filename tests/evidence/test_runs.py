@@ -14,7 +14,7 @@ from htr_lightning.data.reader.synthetic import Synthetic
 from htr_lightning.errors import InputError
 from htr_lightning.evidence import runs as report
 from htr_lightning.evidence.evaluate import data_for, evaluate, write
-from htr_lightning.model.base import Prediction
+from htr_lightning.transcription import Prediction
 
 
 def written(folder: Path, overrides: list[str], seed: int = 0, cer: dict[int, float] | None = None, **summary) -> Path:

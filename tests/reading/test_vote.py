@@ -12,8 +12,8 @@ from htr_lightning.data.image import read_image
 from htr_lightning.decoder.rover import Ballot
 from htr_lightning.evidence.evaluate import Line
 from htr_lightning.metrics.calibration import calibration_error, character_trials
-from htr_lightning.model.base import Transcription
 from htr_lightning.reading.voting import Rover
+from htr_lightning.transcription import Transcription
 
 DATA = ["data=synthetic", "data.reader.lines={train: 1, val: 9, test: 7}",
         "data.reader.writers={train: 1, val: 1, test: 2}"]  # fmt: skip

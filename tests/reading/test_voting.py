@@ -16,13 +16,13 @@ from htr_lightning.decoder.ngram import NGram
 from htr_lightning.decoder.prefix_beam import PrefixBeam
 from htr_lightning.errors import InputError
 from htr_lightning.metrics.calibration import PlattScaling
-from htr_lightning.model.base import Alternative, Transcription, best_of
 from htr_lightning.model.classifier import Classifier
 from htr_lightning.model.ctc import CTCRecognizer
 from htr_lightning.net.mlp import MLP
 from htr_lightning.net.view import View
 from htr_lightning.reading.voting import Rover, average, difference, shares, vote
 from htr_lightning.text.normalize import Normalizer
+from htr_lightning.transcription import Alternative, Transcription, from_alternatives
 
 LINES = [Synthetic("test", {"test": 5}, {"test": 3})[number].image for number in range(5)]
 WAYS = pytest.mark.parametrize("way", ["frames", "rover"])
@@ -42,8 +42,8 @@ def members(make_recognizer: Callable[..., CTCRecognizer]) -> list[CTCRecognizer
 class Exact(FitHeight):
     """In double precision."""
 
-    def ink(self, image: np.ndarray) -> torch.Tensor:
-        return super().ink(image).double()
+    def to_array(self, image: np.ndarray) -> torch.Tensor:
+        return super().to_array(image).double()
 
 
 def names(some: list) -> list[str]:
@@ -89,7 +89,7 @@ def test_a_member_divides_its_vote_by_posteriors(members, sure: float) -> None:
     for member, given in zip(members, posteriors, strict=True):
         several = [Alternative(text, 0.8, math.log(share) - 7) for text, share in given.items()]
         several.sort(key=lambda one: -one.score)
-        member.postprocess = lambda read, several=several: [best_of(several)]
+        member.postprocess = lambda read, several=several: [from_alternatives(several)]
         member.transcribe = lambda batch, widths: []
     (voted,) = Rover(members).read(LINES[:1])
     assert voted.text == ("a" if sure > 0.5 else "b")
@@ -99,8 +99,8 @@ def test_a_member_divides_its_vote_by_posteriors(members, sure: float) -> None:
 def test_a_reading_alone_has_as_much_of_a_vote_as_it_is_sure() -> None:
     assert shares(Transcription("a", 0.3)) == [("a", 0.3)]
     several = [Alternative("a", 0.6, -1.0), Alternative("b", 0.5, -1.0 - math.log(3))]
-    assert shares(best_of(several)) == [("a", pytest.approx(0.45)), ("b", pytest.approx(0.15))]
-    assert shares(best_of([Alternative("", 0.0, -math.inf)])) == [("", 0.0)]
+    assert shares(from_alternatives(several)) == [("a", pytest.approx(0.45)), ("b", pytest.approx(0.15))]
+    assert shares(from_alternatives([Alternative("", 0.0, -math.inf)])) == [("", 0.0)]
 
 
 @WAYS
