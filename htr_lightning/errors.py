@@ -1,5 +1,5 @@
-"""The one kind of error a user can mend: a line that names the file or sample, the value and the remedy."""
+"""The one error that a user can fix."""
 
 
 class InputError(Exception):
-    """What was given cannot be used. The message is one line and says what to do; programs exit with 1."""
+    """Unusable input: one line with the file, sample or key, its value and the remedy. Programs exit with 1."""

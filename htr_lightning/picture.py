@@ -1,4 +1,4 @@
-"""Pictures of lines with what was read in them."""
+"""Pictures of lines with their transcriptions and edits."""
 
 from collections.abc import Sequence
 
@@ -10,34 +10,34 @@ from numpy import ndarray
 from htr_lightning.text.align import Edit, edits
 from htr_lightning.text.direction import visual
 
-ROW, TEXT, GAP = 44, 26, 8  # pixels of a line image, of a line of text, between them
+ROW, TEXT, GAP = 44, 26, 8  # heights in pixels: a line image, a line of text, the space between
 GREY, GREEN, RED = (130, 130, 130), (0, 120, 40), (190, 30, 30)
-# Of edits: colours that colour-blind readers tell apart too (Okabe and Ito, 2008, "Color universal design")
-REPLACED, LOST, PUT_IN = (213, 94, 0), (0, 114, 178), (170, 80, 140)
+# Colours of edits that colour-blind readers can tell apart (Okabe and Ito, 2008, "Color universal design")
+SUBSTITUTION, DELETION, INSERTION = (213, 94, 0), (0, 114, 178), (170, 80, 140)
 
 
 def transcription_sheet(
     images: Sequence[UInt8[ndarray, "_ _"]], references: Sequence[str], hypotheses: Sequence[str], width: int = 1000
 ) -> UInt8[ndarray, "H W 3"]:
-    """One strip a line: the image, below it the reference in grey and the transcription, green where it is right.
+    """One strip per line: the image, the reference in grey and the transcription, green if correct and red if not.
 
-    OpenCV draws from left to right and joins no letters, so right-to-left text is put in visual order before.
+    OpenCV draws from left to right and joins no letters, so right-to-left text is drawn in visual order.
 
     Returns:
         The picture in RGB.
     """
     height = ROW + 2 * TEXT + GAP
     sheet = np.full((max(1, len(images)) * height, width, 3), 255, np.uint8)
-    font = cv2.FontFace("sans")  # OpenCV's own, which has Latin, Greek, Cyrillic, Hebrew, Arabic and Chinese letters
+    font = cv2.FontFace("sans")  # built into OpenCV; covers Latin, Greek, Cyrillic, Hebrew, Arabic and Chinese
     for row, (image, reference, hypothesis) in enumerate(zip(images, references, hypotheses, strict=True)):
         top = row * height
         scale = min(ROW / image.shape[0], (width - 2 * GAP) / image.shape[1])
         size = (max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale)))
         line = cv2.resize(image, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
         sheet[top + GAP // 2 : top + GAP // 2 + size[1], GAP : GAP + size[0]] = line[..., None]
-        right = GREEN if hypothesis == reference else RED
-        for place, (text, colour) in enumerate([(reference, GREY), (hypothesis or "(nothing)", right)]):
-            cv2.putText(sheet, visual(text), (GAP, top + ROW + 22 + place * TEXT), colour, font, 18)
+        verdict = GREEN if hypothesis == reference else RED
+        for position, (text, colour) in enumerate([(reference, GREY), (hypothesis or "(nothing)", verdict)]):
+            cv2.putText(sheet, visual(text), (GAP, top + ROW + 22 + position * TEXT), colour, font, 18)
         cv2.line(sheet, (0, top + height - 2), (width, top + height - 2), (220, 220, 220))
     return sheet
 
@@ -49,15 +49,15 @@ def edit_sheet(
     captions: Sequence[str],
     width: int = 1000,
 ) -> UInt8[ndarray, "H W 3"]:
-    """One strip a line: a caption, the image, and below it the reference over the hypothesis, character over character;
-    where they differ both stand in a box whose colour says how. A space is drawn where it is part of a difference.
+    """One strip per line: a caption, the image, and the reference aligned above the hypothesis, character by character.
+    Differences are boxed in the colour of their kind; a space that is part of one is drawn as a symbol.
 
-    Right-to-left text is in visual order, as it is in the image, and its edits are those of that order.
+    Right-to-left text is shown and compared in visual order, as in the image.
 
     Returns:
         The picture in RGB.
     """
-    kinds = ((Edit("a", "b"), "replaced"), (Edit("a", ""), "lost"), (Edit("", "a"), "put in"))
+    kinds = ((Edit("a", "b"), "substitution"), (Edit("a", ""), "deletion"), (Edit("", "a"), "insertion"))
     head = np.full((TEXT, width, 3), 255, np.uint8)
     left = GAP
     for edit, kind in kinds:
@@ -77,7 +77,7 @@ def edit_sheet(
 
 
 def _slots(changes: Sequence[Edit], width: int) -> list[UInt8[ndarray, "H W 3"]]:
-    """Reference over hypothesis, in as many strips as they need."""
+    """The reference above the hypothesis, wrapped into as many strips as needed."""
     strips: list[UInt8[ndarray, "H W 3"]] = []
     left = width
     for edit in changes:
@@ -85,30 +85,31 @@ def _slots(changes: Sequence[Edit], width: int) -> list[UInt8[ndarray, "H W 3"]]
         if left + room > width - GAP:
             strips.append(np.full((2 * TEXT + GAP, width, 3), 255, np.uint8))
             left = GAP
-        colour = GREY if edit.right else _colour(edit)
-        if not edit.right:
+        colour = GREY if edit.correct else _colour(edit)
+        if not edit.correct:
             cv2.rectangle(strips[-1], (left - 1, 2), (left + room - 2, 2 * TEXT), colour, 1)
         for row, character in enumerate(edit):
             base = row * TEXT + 20
-            if character == " " and not edit.right:
-                cv2.polylines(strips[-1], [np.int32([[left + 1, base - 3], [left + 1, base], [left + room - 5, base],
-                                                     [left + room - 5, base - 3]])], False, colour)  # fmt: skip
+            if character == " " and not edit.correct:
+                end = left + room - 5
+                symbol = [[left + 1, base - 3], [left + 1, base], [end, base], [end, base - 3]]
+                cv2.polylines(strips[-1], [np.array(symbol, np.int32)], False, colour)
             middle = left + (room - 2 - _width(character)) // 2
-            _text(strips[-1], character, (middle, base), (0, 0, 0) if row and edit.right else colour, 18)
+            _text(strips[-1], character, (middle, base), (0, 0, 0) if row and edit.correct else colour, 18)
         left += room
     return strips
 
 
 def _colour(edit: Edit) -> tuple[int, int, int]:
-    return REPLACED if edit.written and edit.read else LOST if edit.written else PUT_IN
+    return SUBSTITUTION if edit.reference and edit.hypothesis else DELETION if edit.reference else INSERTION
 
 
 def _text(
-    picture: UInt8[ndarray, "_ _ 3"], text: str, place: tuple[int, int], colour: tuple[int, int, int], size: int
+    picture: UInt8[ndarray, "_ _ 3"], text: str, position: tuple[int, int], colour: tuple[int, int, int], size: int
 ) -> int:
-    """Write on a picture; returns the columns it took."""
+    """Draw text on a picture and return its width in pixels."""
     font = cv2.FontFace("sans")
-    cv2.putText(picture, text, place, colour, font, size)
+    cv2.putText(picture, text, position, colour, font, size)
     return _width(text, size)
 
 
@@ -117,19 +118,19 @@ def _width(text: str, size: int = 18) -> int:
 
 
 def to_grey(ink: ndarray) -> UInt8[ndarray, "_ _"]:
-    """Preprocessed ink in [0, 1] as a picture, dark on light."""
+    """Preprocessed ink in [0, 1] as a greyscale image, dark on light."""
     return np.asarray((1 - ink.clip(0, 1)) * 255, dtype=np.uint8)
 
 
 def augmentation_sheet(
     before: Sequence[UInt8[ndarray, "_ _"]], after: Sequence[Sequence[UInt8[ndarray, "_ _"]]], height: int = 48
 ) -> UInt8[ndarray, "H W"]:
-    """Every line marked by a bar on its left, and below it, set in, what augmentation made of it.
+    """Each line with a bar on its left, and indented below it its augmented versions.
 
     Args:
-        before: the lines as they were read.
-        after: any number of versions of each.
-        height: rows to which each picture is scaled, as a network would see it.
+        before: the original lines.
+        after: for each line, any number of augmented versions.
+        height: rows to which every image is scaled, as for a network.
     """
     rows: list[tuple[int, UInt8[ndarray, "_ _"]]] = []  # indent, picture
     for line, versions in zip(before, after, strict=True):

@@ -1,1 +1,1 @@
-"""Text without images: label codes, normalisation, direction. Plain Python."""
+"""Text: label codes, normalisation, direction, alignment. Standard library only."""

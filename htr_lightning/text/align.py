@@ -4,26 +4,27 @@ from collections.abc import Iterator
 from itertools import takewhile
 from typing import NamedTuple
 
-NONE = ""  # where a text has no character
+GAP = ""  # aligned with an inserted or deleted character
 
 
 class Edit(NamedTuple):
-    """What becomes of a character: kept, replaced, lost (`read` is `NONE`) or put in (`written` is `NONE`)."""
+    """One aligned pair of characters: a match, a substitution, a deletion (`hypothesis` is `GAP`) or an insertion
+    (`reference` is `GAP`)."""
 
-    written: str
-    read: str
+    reference: str
+    hypothesis: str
 
     @property
-    def right(self) -> bool:
-        return self.written == self.read
+    def correct(self) -> bool:
+        return self.reference == self.hypothesis
 
 
 def edits(reference: str, hypothesis: str) -> list[Edit]:
-    """The operations that turn the reference into the hypothesis, in order, with the fewest that are not right.
+    """A minimum edit script from the reference to the hypothesis, matches included.
 
-    Their `written` joined is the reference, their `read` the hypothesis, and the wrong ones are as many as the
-    Levenshtein distance (Wagner and Fischer, 1974, "The string-to-string correction problem"). Of several such lists it
-    is the one that replaces rather than loses and puts in.
+    Joined, the first characters give the reference and the second ones the hypothesis; the number of edits that are
+    not `correct` is the Levenshtein distance (Wagner and Fischer, 1974, "The string-to-string correction problem"). Of
+    several minimum scripts this one prefers a substitution to a deletion and an insertion.
     """
     ends = sum(1 for _ in takewhile(_alike, zip(reversed(reference), reversed(hypothesis), strict=False)))
     tail = [Edit(character, character) for character in reference[len(reference) - ends :]]
@@ -44,18 +45,18 @@ def _backwards(reference: str, hypothesis: str) -> Iterator[Edit]:
             yield Edit(reference[i], hypothesis[j])
         elif i and rows[i][j] == rows[i - 1][j] + 1:
             i -= 1
-            yield Edit(reference[i], NONE)
+            yield Edit(reference[i], GAP)
         else:
             j -= 1
-            yield Edit(NONE, hypothesis[j])
+            yield Edit(GAP, hypothesis[j])
 
 
 def _distances(reference: str, hypothesis: str) -> list[list[int]]:
-    """Of every beginning of the reference to every beginning of the hypothesis."""
+    """The Levenshtein distance between every prefix of the reference and every prefix of the hypothesis."""
     rows = [list(range(len(hypothesis) + 1))]
-    for i, written in enumerate(reference, start=1):
+    for i, expected in enumerate(reference, start=1):
         before, row = rows[-1], [i]
-        for j, read in enumerate(hypothesis, start=1):
-            row.append(min(before[j - 1] + (written != read), before[j] + 1, row[-1] + 1))
+        for j, found in enumerate(hypothesis, start=1):
+            row.append(min(before[j - 1] + (expected != found), before[j] + 1, row[-1] + 1))
         rows.append(row)
     return rows

@@ -1,9 +1,9 @@
-"""Logical <-> visual order: the order in which a text is read, and in which it stands in its image from left to right.
+"""Logical and visual order of a line: the order in which it is read, and its order from left to right in the image.
 
-Visual order is that of the Unicode Bidirectional Algorithm (UAX #9) for a line without explicit embeddings, taken
-over grapheme clusters: a letter and its marks stay together and in their order. It is no one-to-one map: in a
-right-to-left line a Latin word and a number look the same whichever is first. Of the logical texts that look the same,
-`logical` gives the one in which a number or a bracket to the right of a Latin word belongs to it.
+Visual order follows the Unicode Bidirectional Algorithm (UAX #9) for a line without explicit embeddings, applied to
+grapheme clusters: a letter keeps its marks, in their order. The mapping is not one-to-one: in a right-to-left line, a
+Latin word and a number look the same whichever comes first. Of the logical texts that look alike, `logical` returns the
+one in which a number or bracket to the right of a Latin word belongs to that word.
 """
 
 import re
@@ -19,24 +19,27 @@ RIGHT_TO_LEFT = regex.compile(r"[\p{Bidi_Class=R}\p{Bidi_Class=AL}\p{Bidi_Class=
 LEFT_TO_RIGHT = regex.compile(r"\p{Bidi_Class=L}")
 CLUSTER = regex.compile(r"\X")
 
-# One letter a class, so that the rules are regular expressions: A is AL, E is EN, N is AN, o is ON; "-" (marks and
-# format characters) is what stands before it.
+# One letter per class, so that the rules become regular expressions: A is AL, E is EN, N is AN, o is ON; "-" (marks and
+# format characters) takes the class of what precedes it.
 _CODES = {"L": "L", "R": "R", "AL": "A", "EN": "E", "AN": "N", "ES": "+", "CS": ",", "ET": "%", "WS": " ", "S": "|",
           "B": "|", "ON": "o", "": "L"}  # fmt: skip
-_STRONG = {"L": "L", "R": "R", "E": "R", "N": "R"}  # numbers act as right-to-left on what surrounds them
-_LEVELS = ({"L": 0, "R": 1, "E": 2, "N": 2}, {"L": 2, "R": 1, "E": 2, "N": 2})  # of a left-to-right line, of the other
+_STRONG = {"L": "L", "R": "R", "E": "R", "N": "R"}  # numbers count as right-to-left for their surroundings
+_LEVELS = (
+    {"L": 0, "R": 1, "E": 2, "N": 2},
+    {"L": 2, "R": 1, "E": 2, "N": 2},
+)  # in ltr and rtl lines
 _SWAP = {"LEFT": "RIGHT", "RIGHT": "LEFT", "LESS": "GREATER", "GREATER": "LESS"}
-_DEPTH = 63  # of open brackets, as BD16 has it
+_DEPTH = 63  # maximum number of open brackets (BD16)
 _ROUNDS = 8
 
 
 def visual(text: str, direction: str = "auto") -> str:
-    """A text in the order of its image, from left to right; brackets in right-to-left words as they look.
+    """A text in visual order, from left to right, with brackets mirrored in right-to-left runs.
 
     Args:
         text: in logical order.
-        direction: of the line: "ltr", "rtl", or "auto": of most of its letters, which unlike the first letter does not
-            depend on the order.
+        direction: of the line: "ltr", "rtl" or "auto", that of most of its letters; unlike the direction of the first
+            letter, it does not depend on the order.
     """
     if _is_plain(text, direction):
         return text
@@ -50,7 +53,7 @@ def logical(seen: str, direction: str = "auto") -> str:
 
     Args:
         seen: in visual order.
-        direction: as it was given to `visual`.
+        direction: as given to `visual`.
     """
     if _is_plain(seen, direction):
         return seen
@@ -67,12 +70,12 @@ def logical(seen: str, direction: str = "auto") -> str:
                 agreed[index] = level
             if agreed == levels:
                 return "".join(text)
-            levels = agreed  # the order gives levels, they give the order: repeat until both agree
-    return "".join(first or [])  # a recognizer may read what no text looks like
+            levels = agreed  # order and levels determine each other: repeat until they agree
+    return "".join(first or [])  # a recognizer may output what is the visual order of no text
 
 
 def visual_alphabet(alphabet: Sequence[str], direction: str = "auto") -> list[str]:
-    """The characters that texts over an alphabet have in visual order: mirror images are added behind them."""
+    """The alphabet of visual order: the given characters, then the mirror images that are missing."""
     alphabet = list(alphabet)
     if _is_plain("".join(alphabet), direction):
         return alphabet
@@ -81,9 +84,9 @@ def visual_alphabet(alphabet: Sequence[str], direction: str = "auto") -> list[st
 
 @lru_cache(4096)
 def mirrored(cluster: str) -> str:
-    """A bracket or sign as it looks in right-to-left text; anything else as it is (UAX #9, L4).
+    """A bracket or sign as shown in right-to-left text; anything else is returned unchanged (UAX #9, L4).
 
-    Unicode names mirror images alike but for one word, such as LEFT PARENTHESIS and RIGHT PARENTHESIS.
+    The Unicode names of mirror images differ in one word, as in LEFT PARENTHESIS and RIGHT PARENTHESIS.
     """
     if not cluster or not unicodedata.mirrored(cluster[0]):
         return cluster
@@ -105,8 +108,8 @@ def _is_rtl(text: str, direction: str) -> bool:
 
 
 def _starts(clusters: Sequence[str], rtl: bool) -> Iterator[list[int]]:
-    """Levels of a line in visual order as if it were in logical order, from the left, from the right, and so without
-    pairs of brackets: wrong only where a rule looks back or brackets seem to be a pair."""
+    """First guesses of the levels of a line in visual order: as if it were in logical order from the left or the right,
+    with and without bracket pairs. They are wrong only where a rule looks back or brackets merely seem to pair."""
     turned = [mirrored(cluster) for cluster in reversed(clusters)]
     for paired in (True, False):
         yield _levels(clusters, rtl, paired)
@@ -114,16 +117,16 @@ def _starts(clusters: Sequence[str], rtl: bool) -> Iterator[list[int]]:
 
 
 def _turned(clusters: Sequence[str], levels: Sequence[int]) -> list[str]:
-    """The clusters in the other order, given their levels: right-to-left ones mirrored. Its own inverse."""
+    """The clusters reordered by their levels, right-to-left ones mirrored; an involution."""
     return [mirrored(clusters[index]) if levels[index] % 2 else clusters[index] for index in _order(levels)]
 
 
 def _order(levels: Sequence[int]) -> list[int]:
-    """Rule L2: every run of a level or higher is reversed, from the highest level down."""
+    """Rule L2: reverse every run at a level or higher, from the highest level down."""
     order = list(range(len(levels)))
     for level in (2, 1):
         start = 0
-        for high, run in groupby(its >= level for its in levels):
+        for high, run in groupby(value >= level for value in levels):
             end = start + len(list(run))
             if high:
                 order[start:end] = order[start:end][::-1]
@@ -135,7 +138,7 @@ def _levels(clusters: Sequence[str], rtl: bool, paired: bool = True) -> list[int
     """The embedding level of every cluster: rules W1-W7, N0-N2, I1, I2, L1."""
     raw = "".join(_CODES.get(unicodedata.bidirectional(cluster[0]), "-") for cluster in clusters)
     base = "R" if rtl else "L"
-    codes = f"{base}{raw}{base}"  # between the start and the end of the line
+    codes = f"{base}{raw}{base}"  # the start and the end of the line
     codes = re.sub("(.)-+", lambda m: m[1] * len(m[0]), codes)  # W1
     codes = re.sub("A[^LR]*", lambda m: m[0].replace("E", "N"), codes).replace("A", "R")  # W2, W3
     codes = re.sub("(?<=E)[+,](?=E)", "E", codes)  # W4
@@ -155,22 +158,22 @@ def _levels(clusters: Sequence[str], rtl: bool, paired: bool = True) -> list[int
 
 
 def _brackets(codes: str, clusters: Sequence[str], base: str) -> str:
-    """Rule N0: a pair of brackets has the direction of what it holds, seen from the line and from what is before it."""
-    open_ones: list[tuple[str, int]] = []
+    """Rule N0: a bracket pair takes the direction of its content, given that of the line and of the text before it."""
+    opened: list[tuple[str, int]] = []
     pairs = []
-    for place, cluster in enumerate(clusters, start=1):
+    for position, cluster in enumerate(clusters, start=1):
         if (closing := mirrored(cluster[0])) == cluster[0]:
             continue
         kind = unicodedata.category(cluster[0])
         if kind == "Ps":
-            if len(open_ones) == _DEPTH:
+            if len(opened) == _DEPTH:
                 break
-            open_ones.append((closing, place))
+            opened.append((closing, position))
         elif kind == "Pe":
-            match = next((i for i in reversed(range(len(open_ones))) if open_ones[i][0] == cluster[0]), None)
+            match = next((i for i in reversed(range(len(opened))) if opened[i][0] == cluster[0]), None)
             if match is not None:
-                pairs.append((open_ones[match][1], place))
-                del open_ones[match:]
+                pairs.append((opened[match][1], position))
+                del opened[match:]
     changed = list(codes)
     for left, right in sorted(pairs):
         held = {_STRONG.get(code) for code in changed[left + 1 : right]} - {None}

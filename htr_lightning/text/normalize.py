@@ -1,22 +1,22 @@
-"""What counts as the same text."""
+"""Normalisation: what counts as the same text."""
 
 import unicodedata
 from dataclasses import dataclass, field
 
 from htr_lightning.errors import InputError
 
-PASSES = 100  # of replacements over a text, more than its characters; and times as long as it was
+PASSES = 100  # rounds of replacement beyond one per character; also the factor by which a text may grow
 
 
 @dataclass(frozen=True)
 class Normalizer:
-    """Brings references and hypotheses into one form before they are compared or learned.
+    """Brings references and hypotheses into one form before training and comparison.
 
     Args:
         form: Unicode normalisation form: NFC, NFD, NFKC, NFKD, or "" for none.
-        collapse_spaces: runs of white space become one space, none at the ends.
-        replace: strings to replace, such as typographic by straight quotes; composed and decomposed alike, and until
-            none is left: what was normalised stays as it is.
+        collapse_spaces: runs of white space become one space; leading and trailing space is removed.
+        replace: strings to replace, such as typographic by straight quotes, in composed and decomposed form alike.
+            Replacement repeats until nothing changes, so that normalisation is idempotent.
     """
 
     form: str = "NFC"
@@ -27,9 +27,9 @@ class Normalizer:
         if self.form not in ("", "NFC", "NFD", "NFKC", "NFKD"):
             raise InputError(f"normalizer.form={self.form}: use NFC, NFD, NFKC, NFKD or an empty string")
         if "" in self.replace:
-            raise InputError("normalizer.replace: '' stands between any two characters; name the text to replace")
-        if grows := next((old for old, new in self.replace.items() if self._formed(old) in self._formed(new)), None):
-            raise InputError(f"normalizer.replace: '{grows}' stands in what replaces it and would be replaced again")
+            raise InputError("normalizer.replace: '' is found between any two characters; name the text to replace")
+        if grows := next((old for old, new in self.replace.items() if self._to_form(old) in self._to_form(new)), None):
+            raise InputError(f"normalizer.replace: '{grows}' occurs in its own replacement; change one of them")
 
     def __call__(self, text: str) -> str:
         found = self._once(text)
@@ -42,15 +42,15 @@ class Normalizer:
             if len(found) > PASSES * (len(text) + 1):
                 break
         raise InputError(
-            f"normalizer.replace: never comes to an end on '{text[:20]}'; leave out what brings itself back"
+            f"normalizer.replace: does not terminate on '{text[:20]}'; remove replacements that undo each other"
         )
 
     def _once(self, text: str) -> str:
-        text = self._formed(text)
+        text = self._to_form(text)
         for old, new in self.replace.items():
-            text = text.replace(self._formed(old), new)
-        text = self._formed(text)
+            text = text.replace(self._to_form(old), new)
+        text = self._to_form(text)
         return " ".join(text.split()) if self.collapse_spaces else text
 
-    def _formed(self, text: str) -> str:
+    def _to_form(self, text: str) -> str:
         return unicodedata.normalize(self.form, text) if self.form else text  # type: ignore[arg-type]

@@ -27,15 +27,15 @@ def fewest(reference: str, hypothesis: str) -> int:
 @given(short, short)
 def test_they_rebuild_both_texts_and_are_as_few_as_any(reference: str, hypothesis: str) -> None:
     found = edits(reference, hypothesis)
-    assert "".join(edit.written for edit in found) == reference
-    assert "".join(edit.read for edit in found) == hypothesis
-    assert sum(not edit.right for edit in found) == fewest(reference, hypothesis)
-    assert all(len(edit.written) <= 1 and len(edit.read) <= 1 and edit != Edit("", "") for edit in found)
+    assert "".join(edit.reference for edit in found) == reference
+    assert "".join(edit.hypothesis for edit in found) == hypothesis
+    assert sum(not edit.correct for edit in found) == fewest(reference, hypothesis)
+    assert all(len(edit.reference) <= 1 and len(edit.hypothesis) <= 1 and edit != Edit("", "") for edit in found)
 
 
 @given(st.text(max_size=40), st.text(max_size=40))
 def test_their_count_is_the_edit_distance_of_any_texts(reference: str, hypothesis: str) -> None:
-    wrong = [edit for edit in edits(reference, hypothesis) if not edit.right]
+    wrong = [edit for edit in edits(reference, hypothesis) if not edit.correct]
     assert len(wrong) == editdistance.eval(reference, hypothesis)
 
 
@@ -52,4 +52,4 @@ def test_their_count_is_the_edit_distance_of_any_texts(reference: str, hypothesi
     ],
 )
 def test_what_they_are(reference: str, hypothesis: str, wrong: list[tuple[str, str]]) -> None:
-    assert [edit for edit in edits(reference, hypothesis) if not edit.right] == wrong
+    assert [edit for edit in edits(reference, hypothesis) if not edit.correct] == wrong

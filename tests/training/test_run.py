@@ -83,7 +83,7 @@ def test_resuming_with_another_network_or_alphabet_is_refused(run_folder: Path, 
 
 
 def test_a_run_without_an_end_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="the run has no end"):
+    with pytest.raises(InputError, match="nothing limits the run"):
         run_train(tmp_path / "run", *SMALL)
 
 
