@@ -1,1 +1,1 @@
-"""Metrics whose states are integer counts."""
+"""Edit counts, calibration and losses over whole sets."""

@@ -1,4 +1,4 @@
-"""Whether confidences are probabilities, and the scale on which they are."""
+"""Calibration: whether confidences are probabilities, and the Platt scaling that makes them so."""
 
 import math
 from collections.abc import Sequence
@@ -10,27 +10,28 @@ from jaxtyping import Float
 from numpy import ndarray
 
 DEFINITION = {
-    "ece": "expected calibration error of characters: in 15 equal bins of the confidence, | right - expected | summed "
-    "/ trials; a line is as many trials as characters were read, at least 1, each edit makes one of them wrong",
-    "line_ece": "the same with one trial a line, right if it has no edit, at confidence ** characters read",
+    "ece": "expected calibration error of characters: sum of | correct - expected | over 15 equal confidence bins "
+    "/ trials; a line has one trial per character of its hypothesis, at least 1, and each edit makes one of them wrong",
+    "line_ece": "the same with one trial per line, correct if it has no edit, at confidence ** characters",
 }
-NEAR = 1e-7  # to 0 and 1, where log-odds end
-LEAST = 0.01  # slope that a fit gives: the order of confidences stays
+MARGIN = 1e-7  # probabilities are clipped to this distance from 0 and 1
+MIN_SLOPE = 0.01  # of a fit, so that the order of confidences is kept
 
 
 class PlattScaling(NamedTuple):
-    """Platt scaling: log-odds are multiplied by a slope and moved by a bias (Platt, 1999, "Probabilistic outputs for
+    """Platt scaling: log-odds are multiplied by a slope and shifted by a bias (Platt, 1999, "Probabilistic outputs for
     support vector machines"; Guo et al., 2017, section 4.1).
 
-    A slope alone is the temperature scaling of two outcomes, right and wrong. It does not do for a vote: where two of
-    three readings agree on a character its share is near one half, which no temperature moves, but it is mostly right.
+    A slope alone is temperature scaling of two outcomes, correct and wrong. That does not suffice for a vote: where two
+    of three hypotheses agree on a character, its weight is near one half, which no temperature moves, yet it is mostly
+    correct.
     """
 
     slope: float = 1.0
     bias: float = 0.0
 
     def __call__(self, probability: float) -> float:
-        """The probability on this scale; the default one leaves it as it is."""
+        """The calibrated probability; the default scaling changes nothing."""
         if self == (1, 0):
             return probability
         odds = max(-700.0, self.slope * _log_odds(probability) + self.bias)
@@ -38,60 +39,60 @@ class PlattScaling(NamedTuple):
 
 
 class Trials(NamedTuple):
-    """Events that should have a probability: how many came true, and how many there were."""
+    """Events of one predicted probability: how many there were and how many came true."""
 
     probability: float
-    right: int
+    correct: int
     events: int
 
 
 def character_trials(reference: str, hypothesis: str, confidence: float) -> Trials:
-    """The characters of a reading; an edit makes one of them wrong, a lost character one beside it. A reading without
-    characters is one trial, right where there is nothing to read."""
+    """One trial per character of a hypothesis; each edit makes one of them wrong. An empty hypothesis is one trial,
+    correct if the reference is empty."""
     count = max(1, len(hypothesis))
     return Trials(confidence, max(0, count - editdistance.eval(reference, hypothesis)), count)
 
 
 def line_trial(reference: str, hypothesis: str, confidence: float) -> Trials:
-    """A whole reading, right without an edit."""
+    """The whole line as one trial, correct if it has no edit."""
     return Trials(confidence ** max(1, len(hypothesis)), int(reference == hypothesis), 1)
 
 
 def calibration_error(trials: Sequence[Trials], bins: int = 15) -> float:
     """The expected calibration error (Guo et al., 2017, "On calibration of modern neural networks", arXiv:1706.04599,
-    equation 3): in equal bins of the probability ((k - 1) / bins, k / bins], the mean distance between the share of
-    events that came true and their mean probability, weighted by events. 0 for no events."""
+    equation 3): over equal bins of the probability, ((k - 1) / bins, k / bins], the mean distance between the fraction
+    of events that came true and their mean probability, weighted by events; 0 without events."""
     gaps = [0.0] * bins
-    for probability, right, count in trials:
-        gaps[max(0, math.ceil(probability * bins) - 1)] += right - count * probability
+    for probability, correct, count in trials:
+        gaps[max(0, math.ceil(probability * bins) - 1)] += correct - count * probability
     return math.fsum(map(abs, gaps)) / max(1, sum(count for _, _, count in trials))
 
 
 def check_platt_scaling(values: Sequence[float | str]) -> PlattScaling:
-    """A slope and a bias; raises ValueError where they are none."""
+    """A slope and a bias as a scaling; raises ValueError if they are not valid."""
     slope, bias = map(float, values)
     if not 0 < slope < math.inf or not math.isfinite(bias):
-        raise ValueError(f"calibration {slope:g},{bias:g}: the slope is above 0, and both are finite")
+        raise ValueError(f"calibration {slope:g},{bias:g}: give a finite slope above 0 and a finite bias")
     return PlattScaling(slope, bias)
 
 
 def fit_platt_scaling(trials: Sequence[Trials]) -> PlattScaling:
-    """The scale at which the trials are likeliest, held to the one that changes nothing by a normal prior of variance 1
-    on slope and bias: of lines that are all right, no finite scale is the likeliest."""
+    """The maximum a posteriori scaling, with a normal prior of variance 1 around the identity: if every line is
+    correct, no finite scaling is the most likely one."""
     if not trials:
         return PlattScaling()
     odds = np.array([[_log_odds(one.probability), 1.0] for one in trials])
-    right, events = (np.array([one[field] for one in trials], float) for field in (1, 2))
-    none = np.array([1.0, 0.0])
+    correct, events = (np.array([one[field] for one in trials], float) for field in (1, 2))
+    identity = np.array([1.0, 0.0])
 
     def cost(scale: Float[ndarray, "2"]) -> float:
         scores = odds @ scale
-        return float((events * np.logaddexp(0, scores) - right * scores).sum() + ((scale - none) ** 2).sum() / 2)
+        return float((events * np.logaddexp(0, scores) - correct * scores).sum() + ((scale - identity) ** 2).sum() / 2)
 
-    scale = none
+    scale = identity
     for _ in range(100):  # Newton's method; the cost is convex
         expected = 1 / (1 + np.exp(-(odds @ scale).clip(-700, 700)))
-        slope = odds.T @ (events * expected - right) + scale - none
+        slope = odds.T @ (events * expected - correct) + scale - identity
         step = np.linalg.solve((odds * (events * expected * (1 - expected))[:, None]).T @ odds + np.eye(2), slope)
         size = 1.0
         while cost(scale - size * step) > cost(scale) and size > 1e-6:
@@ -99,9 +100,9 @@ def fit_platt_scaling(trials: Sequence[Trials]) -> PlattScaling:
         scale = scale - size * step
         if np.abs(step).max() < 1e-9:
             break
-    return PlattScaling(max(LEAST, float(scale[0])), float(scale[1]))
+    return PlattScaling(max(MIN_SLOPE, float(scale[0])), float(scale[1]))
 
 
 def _log_odds(probability: float) -> float:
-    probability = min(max(probability, NEAR), 1 - NEAR)
+    probability = min(max(probability, MARGIN), 1 - MARGIN)
     return math.log(probability / (1 - probability))

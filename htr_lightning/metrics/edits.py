@@ -11,13 +11,13 @@ from torchmetrics import Metric
 DEFINITION = {
     "cer": "sum of Levenshtein distances over code points / sum of reference code points, over the whole set (micro)",
     "wer": "sum of Levenshtein distances over words / sum of reference words; words are split at white space",
-    "line_accuracy": "lines read without an edit / lines",
-    "empty_reference": "its insertions count as edits; it adds no characters; a set without characters divides by 1",
+    "line_accuracy": "lines without an edit / lines",
+    "empty_reference": "insertions count as edits, no characters are added; a set without characters divides by 1",
 }
 
 
 class EditTotals(NamedTuple):
-    """Counts over a set of lines, and the rates that follow from them as fractions."""
+    """Edit counts of a set of lines and the rates that follow, as fractions."""
 
     edits: int
     characters: int
@@ -41,7 +41,7 @@ class EditTotals(NamedTuple):
 
 
 def line_counts(reference: str, hypothesis: str) -> EditTotals:
-    """The counts of one line. Both texts are taken as they are: normalise them before."""
+    """The edit counts of one line; normalise both texts first."""
     edits = editdistance.eval(reference, hypothesis)
     words, read = reference.split(), hypothesis.split()
     return EditTotals(
@@ -51,10 +51,10 @@ def line_counts(reference: str, hypothesis: str) -> EditTotals:
 
 
 class EditCounts(Metric):
-    """Edit counts summed over lines, batches and ranks; rates are taken once, at the end.
+    """Edit counts summed over lines, batches and ranks; rates are computed once, at the end.
 
-    Nothing is averaged over batches or ranks, so the result does not depend on either. Equal to torchmetrics'
-    `CharErrorRate` and `WordErrorRate` where those are defined; an empty reference is counted instead of giving NaN.
+    Nothing is averaged over batches or ranks, so the result depends on neither. It equals torchmetrics' `CharErrorRate`
+    and `WordErrorRate` where those are defined; an empty reference is counted instead of giving NaN.
     """
 
     full_state_update = False

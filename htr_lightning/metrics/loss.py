@@ -1,4 +1,4 @@
-"""A loss over a whole set."""
+"""The mean loss over a whole set."""
 
 import torch
 from torch import Tensor
@@ -6,10 +6,7 @@ from torchmetrics import Metric
 
 
 class MeanLoss(Metric):
-    """Losses and counts summed over batches and ranks and divided once, at the end; the result depends on neither.
-
-    NaN where nothing was counted.
-    """
+    """Losses and counts summed over batches and ranks and divided once, at the end; NaN without any count."""
 
     full_state_update = False
     higher_is_better = False
@@ -23,7 +20,7 @@ class MeanLoss(Metric):
     count: Tensor
 
     def update(self, total: Tensor, count: int) -> None:
-        """Add a batch: its summed loss, and how many characters or images that is the loss of."""
+        """Add the summed loss of a batch and the number of characters or images that it covers."""
         self.total += total
         self.count += count
 

@@ -50,9 +50,9 @@ def test_every_edit_makes_one_character_wrong(reference: str, hypothesis: str) -
     found = character_trials(reference, hypothesis, 0.5)
     edits = editdistance.eval(reference, hypothesis)
     assert found.events == (len(hypothesis) or 1)
-    assert found.events - found.right == min(edits, found.events)
-    is_right = bool(line_trial(reference, hypothesis, 1.0).right)
-    assert (found.right == found.events) == (reference == hypothesis) == is_right
+    assert found.events - found.correct == min(edits, found.events)
+    is_right = bool(line_trial(reference, hypothesis, 1.0).correct)
+    assert (found.correct == found.events) == (reference == hypothesis) == is_right
 
 
 def test_the_probability_of_a_line_is_that_of_all_its_characters() -> None:
@@ -144,7 +144,7 @@ def test_a_calibrated_vote_is_as_well_calibrated_as_its_members_and_reads_better
     def error(reader) -> tuple[float, float]:
         scale = fit_platt_scaling(of(fitting, reader))
         given_ = [t._replace(probability=scale(t.probability)) for t in of(measured, reader)]
-        return calibration_error(given_), sum(t.right for t in given_) / sum(t.events for t in given_)
+        return calibration_error(given_), sum(t.correct for t in given_) / sum(t.events for t in given_)
 
     members = [error(lambda ballots, n=n: ballots[n]) for n in range(3)]
     equal = partial(rover, weights=[1.0] * 3)
