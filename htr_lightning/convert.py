@@ -10,25 +10,21 @@ import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
-from hashlib import sha256
 from itertools import groupby, islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import cv2
-from hydra.utils import instantiate
 from jaxtyping import UInt8
 from numpy import ndarray
-from omegaconf import OmegaConf
 
 from htr_lightning.data.datamodule import LineDataModule
 from htr_lightning.data.page.document import Line, Page
 from htr_lightning.data.page.page_out import new_page
 from htr_lightning.data.sample import Sample
 from htr_lightning.errors import InputError
-from htr_lightning.evidence.evaluate import SCANNED, compose_train
+from htr_lightning.output import empty_folder
 from htr_lightning.reading.transcribe import Reading, Source
-from htr_lightning.replay import offer_replay
 
 HUGGING_FACE = {"train": "train", "val": "validation", "test": "test"}
 NOT_IN_XML = re.compile("[^\t\n\r -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
@@ -44,34 +40,6 @@ class Row(NamedTuple):
     sample: Sample
 
 
-def open_data(overrides: Sequence[str], full: bool = False) -> tuple[LineDataModule, str]:
-    """The data that overrides describe for the model that they describe, and a fingerprint of all that it depends on.
-
-    Args:
-        overrides: of the config of train.py.
-        full: take lines as they were scanned where the overrides do not say `data.reader.max_height`.
-
-    Raises:
-        InputError: no data is named.
-    """
-    if not any(override.lstrip("+").startswith(("data=", "experiments=")) for override in overrides):
-        raise InputError("no data is named; give its config, as in data=copiste data.root=FOLDER")
-    offer_replay(overrides)  # a recipe may name some
-    settings: Any = OmegaConf.to_container(compose_train(overrides).data, resolve=True)
-    for key in ("augment", "replay"):
-        settings.pop(key, None)
-    if "preload" in settings["reader"]:
-        settings["reader"]["preload"] = False  # every line is read once, so none is kept in memory
-    asked = any("data.reader.max_height" in override for override in overrides)
-    if full and not asked and "max_height" in settings["reader"]:
-        settings["reader"]["max_height"] = SCANNED
-    lines = {
-        key: settings.get(key) for key in ("root", "repo", "part", "subset_by", "reader", "preprocess", "normalizer")
-    }
-    fingerprint = sha256(json.dumps(lines, sort_keys=True).encode()).hexdigest()
-    return instantiate(settings, _convert_="all"), fingerprint
-
-
 def convert(
     data: LineDataModule,
     splits: Sequence[str],
@@ -82,31 +50,17 @@ def convert(
     """Write the lines of some splits into a folder.
 
     Args:
-        data: see `open_data`.
+        data: see `config.open_data`.
         splits: train, val, test.
         form: a key of `FORMS`.
         folder: where to; made if need be.
         advance: called with the count of lines done, for a progress bar.
 
     Raises:
-        InputError: see `empty_folder`; or a line cannot be read or written in this form.
+        InputError: see `output.empty_folder`; or a line cannot be read or written in this form.
     """
     empty_folder(folder)
     FORMS[form](rows_of(data, splits, Counter(), advance), folder)
-
-
-def empty_folder(folder: Path) -> None:
-    """Make a folder for results, or see that it is empty.
-
-    Raises:
-        InputError: it is not, or it cannot be made.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        if any(folder.iterdir()):
-            raise InputError(f"{folder}: is not empty, and nothing is overwritten; choose another --out")
-    except OSError as error:
-        raise InputError(f"{folder}: {error.strerror}; choose another --out") from None
 
 
 def to_kraken(rows: Iterable[Row], folder: Path) -> None:

@@ -8,7 +8,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 
-from htr_lightning.evidence.evaluate import conf_dir
+from htr_lightning.config import conf_dir
 
 SOURCE = ("_target_", "root", "repo", "pack", "reader", "preprocess", "normalizer")  # of a data config
 

@@ -22,13 +22,13 @@ from rich.console import Console
 from rich.table import Table
 from torchmetrics.text import CharErrorRate
 
+from htr_lightning.config import conf_dir
 from htr_lightning.convert import convert
 from htr_lightning.data.datamodule import LineDataModule
 from htr_lightning.data.pack import PackWriter, packed_height
 from htr_lightning.data.preprocess import FitHeight
 from htr_lightning.data.reader.casia import CasiaCharacters
 from htr_lightning.data.reader.synthetic import Synthetic
-from htr_lightning.evidence.evaluate import conf_dir
 from htr_lightning.metrics.edits import EditCounts
 from htr_lightning.net.backbone import ResidualBackbone
 from htr_lightning.net.crnn import CRNN

@@ -12,7 +12,9 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 
-from htr_lightning.checkpoint import FORMAT, build, check_target, fast_precision, load, read, targets
+from htr_lightning.card import FORMAT
+from htr_lightning.checkpoint import check_target, load, read, targets
+from htr_lightning.config import build, fast_precision
 from htr_lightning.errors import InputError
 
 CONF = Path(__file__).parent.parent / "conf"

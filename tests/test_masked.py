@@ -13,10 +13,10 @@ from conftest import SMALL, Outcome, run_train
 from hydra.utils import instantiate
 
 from htr_lightning import checkpoint
+from htr_lightning.config import data_for
 from htr_lightning.data.preprocess import FitHeight
 from htr_lightning.data.reader.synthetic import Synthetic
 from htr_lightning.errors import InputError
-from htr_lightning.evidence.evaluate import data_for
 from htr_lightning.model.masked import MaskedColumns
 from htr_lightning.training.transfer import transfer
 

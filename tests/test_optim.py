@@ -18,9 +18,10 @@ from torch.optim import SGD, AdamW
 from torch.utils.data import DataLoader
 
 from htr_lightning import checkpoint
+from htr_lightning.config import data_for
 from htr_lightning.data.batch import Batch
 from htr_lightning.errors import InputError
-from htr_lightning.evidence.evaluate import data_for, evaluate
+from htr_lightning.evidence.evaluate import evaluate
 from htr_lightning.model.base import Recognizer
 from htr_lightning.model.learner import Learner
 from htr_lightning.optim import EMA, SAM, OneCycle

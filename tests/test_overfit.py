@@ -6,7 +6,8 @@ import pytest
 from conftest import MODELS, network, run_train
 
 from htr_lightning import checkpoint
-from htr_lightning.evidence.evaluate import data_for, evaluate
+from htr_lightning.config import data_for
+from htr_lightning.evidence.evaluate import evaluate
 
 LINES = ["data=synthetic"]
 WORDS = ["data=synthetic", "data.reader.length=[1, 1]"]  # a line is too wide for the frame

@@ -85,7 +85,7 @@ def write(path: str, out: Path, found: Calibrated, lines: dict[str, Any]) -> Non
         path: of the checkpoint.
         out: of the new one.
         found: see `calibrate`.
-        lines: what it was fitted on, see `checkpoint.describe`; kept beside the errors found there.
+        lines: what it was fitted on, see `card.describe`; kept beside the errors found there.
 
     Raises:
         InputError: it cannot be written.

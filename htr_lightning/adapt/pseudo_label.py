@@ -16,13 +16,15 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from htr_lightning.config import SCANNED
 from htr_lightning.convert import FORMS, Row, file_name, rows_of
 from htr_lightning.data.datamodule import LineDataModule
 from htr_lightning.data.sample import Sample
 from htr_lightning.data.split import SPLITS
 from htr_lightning.errors import InputError
-from htr_lightning.evidence.evaluate import SCANNED, evaluate
+from htr_lightning.evidence.evaluate import evaluate
 from htr_lightning.model.base import Recognizer
+from htr_lightning.output import writing
 from htr_lightning.reading.transcribe import Source, open_lines, transcribe
 
 KEPT = "kept"
@@ -165,16 +167,14 @@ def write(
         beside = rows_of(labelled, SPLITS, taken, advance)
     rows = (Row("train", file_name(sample.id, taken), sample) for sample in unlabelled.images(guesses))
     FORMS[form](chain(_advancing(rows, advance), beside), folder)  # train first, each split in one piece
-    try:
+    record = {"lines": len(guesses), **about, "fates": dict(counts)}
+    with writing(folder):
         with open(folder / "guesses.tsv", "w", encoding="utf-8", newline="") as file:
             table = csv.writer(file, delimiter="\t", lineterminator="\n")
             table.writerow(["id", "group", "confidence", "fate", "text"])
             for guess in guesses:
                 table.writerow([guess.id, guess.group, f"{guess.confidence:.4f}", guess.fate, guess.text])
-        record = {"lines": len(guesses), **about, "fates": dict(counts)}
         (folder / "pseudo.json").write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"{error.filename or folder}: {error.strerror}; choose another --out") from None
     return counts
 
 

@@ -6,9 +6,8 @@ from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from hydra.utils import instantiate
-
 from htr_lightning import checkpoint
+from htr_lightning.config import compose_train, make, plain
 from htr_lightning.data.datamodule import LineDataModule
 from htr_lightning.decoder.autoregressive import Beam
 from htr_lightning.decoder.ctc import Hypothesis
@@ -18,7 +17,6 @@ from htr_lightning.decoder.ngram import NGram
 from htr_lightning.decoder.prefix_beam import PrefixBeam
 from htr_lightning.decoder.rescoring import Rescoring
 from htr_lightning.errors import InputError
-from htr_lightning.evidence.evaluate import compose_train
 from htr_lightning.metrics.edits import EditCounts, EditTotals
 from htr_lightning.model.base import Recognizer
 from htr_lightning.model.ctc import CTCRecognizer
@@ -71,11 +69,11 @@ def beam_settings(overrides: Sequence[str], recognizer: LineRecognizer) -> dict[
         if override.startswith(("decoder.alpha", "decoder.beta")):
             raise InputError(f"{override}: alpha and beta are what is searched; leave it away")
     if isinstance(recognizer, CTCRecognizer):
-        return checkpoint.plain(compose_train(["decoder=beam", *overrides]).decoder)
+        return plain(compose_train(["decoder=beam", *overrides]).decoder)
     longest = f"decoder.max_length={recognizer.decoder.max_length}"  # as it was trained
     has_heads = isinstance(recognizer, Seq2SeqRecognizer) and recognizer.ctc_weight > 0
     kind = "rescoring" if has_heads else "autoregressive_beam"
-    return checkpoint.plain(compose_train([f"decoder={kind}", longest, *overrides]).decoder)
+    return plain(compose_train([f"decoder={kind}", longest, *overrides]).decoder)
 
 
 def read_lines(path: Path, recognizer: Recognizer) -> list[str]:
@@ -154,7 +152,7 @@ def tune(
 
     Args:
         recognizer: in evaluation mode, on the device to use; reads greedily from then on.
-        data: see `evaluate.data_for`.
+        data: see `config.data_for`.
         language: see `make_language`.
         settings: of the beam, see `beam_settings`.
         advance: called with a word on what was done, for a progress bar.
@@ -162,7 +160,7 @@ def tune(
     recognizer.set_greedy()
     greedy = Stopwatch(recognizer.decoder)
     looking = Stopwatch(look)
-    beam = instantiate(settings)
+    beam = make(settings)
     references, seen, first = [], [], []
     for batch in data.loader("val"):
         images, widths = batch.images.to(recognizer.device), batch.widths.to(recognizer.device)
@@ -180,7 +178,7 @@ def tune(
         return Measured(name, counts.compute(), len(references) / max(seconds(), 1e-9))
 
     def search(alpha: float, beta: float, name: str = "language model") -> Measured:
-        beam = instantiate(settings | {"alpha": alpha, "beta": beta})
+        beam = make(settings | {"alpha": alpha, "beta": beta})
         beam.automaton = automaton if alpha else None
         searching = Stopwatch(find)
         with recognizer.exact():
@@ -253,7 +251,7 @@ def write(path: str, out: Path, language: Language, tuning: Tuning, lines: dict[
         out: of the new one.
         language: see `make_language`.
         tuning: see `tune`.
-        lines: what it was tuned on, see `checkpoint.describe`; kept beside the rates found there.
+        lines: what it was tuned on, see `card.describe`; kept beside the rates found there.
 
     Raises:
         InputError: it cannot be written.

@@ -7,27 +7,24 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from hydra.utils import instantiate
 from jaxtyping import UInt8
 from numpy import ndarray
-from omegaconf import OmegaConf
 from rich.table import Table
 from rich.text import Text
 
 from htr_lightning.audit import faults as lines
 from htr_lightning.audit.faults import SPOILING, Audit, Fault
+from htr_lightning.config import make, open_data
 from htr_lightning.data.datamodule import SPLITS, LineDataModule
 from htr_lightning.data.preprocess import Preprocess
 from htr_lightning.data.sample import Reader
 from htr_lightning.errors import InputError
-from htr_lightning.evidence.evaluate import compose_train
 from htr_lightning.model.base import Recognizer
 from htr_lightning.model.classifier import Classifier
 from htr_lightning.model.ctc import CTCRecognizer
 from htr_lightning.model.learner import Learner
 from htr_lightning.model.line import needed_frames
 from htr_lightning.picture import augmentation_sheet
-from htr_lightning.replay import offer_replay
 from htr_lightning.text.codec import alphabet_of
 
 NO_SPLIT = "split that cannot be read"
@@ -45,23 +42,13 @@ class Subject(NamedTuple):
     strict: set[str]  # options by which the reader, as configured, refuses what is skipped here
 
 
-def open_data(overrides: Sequence[str] = (), augment: str | None = None) -> Subject:
+def open_subject(overrides: Sequence[str] = (), augment: str | None = None) -> Subject:
     """The readers of a composed config, with every option that says "error" at "skip": all faults, not the first.
 
     Raises:
         InputError: no split can be read.
     """
-    offer_replay(overrides)  # a recipe may name some
-    config = compose_train([*overrides, *([] if augment is None else [f"augment={augment}"])])
-    settings, model = (OmegaConf.to_container(part, resolve=True) for part in (config.data, config.model))
-    assert isinstance(settings, dict)
-    assert isinstance(model, dict)
-    strict = {key for key in ("empty", "faulty") if settings["reader"].get(key) == "error"}
-    settings["reader"] |= dict.fromkeys(strict, "skip")
-    settings.pop("replay", None)
-    if augment is None:
-        settings["augment"] = None
-    data: LineDataModule = instantiate(settings, _convert_="all")
+    data, settings, model = open_data(overrides, augment, lenient=True)
     readers, faults = {}, []
     for split in SPLITS:
         try:
@@ -73,6 +60,7 @@ def open_data(overrides: Sequence[str] = (), augment: str | None = None) -> Subj
     given = dict(override.lstrip("+").split("=", 1) for override in overrides if "=" in override)
     title = given.get("data", given.get("experiments", "synthetic"))
     alphabet = None if settings.get("alphabet") is None else data.alphabet
+    strict = {key for key in ("empty", "faulty") if settings["reader"].get(key) == "error"}
     return Subject(title, data, readers, faults, model, alphabet, strict)
 
 
@@ -135,7 +123,7 @@ def _frames(subject: Subject) -> tuple[Callable[[str], int] | None, Callable[[in
     normalizer, readers = subject.data.normalizer, subject.readers.values()
     known = alphabet_of(normalizer(text) for reader in readers for text in reader.texts)
     alphabet = sorted({*known, *(subject.alphabet or ())})
-    made = instantiate(subject.model, _convert_="all")
+    made = make(subject.model)
     if isinstance(made, Learner):
         return None, None  # it reads nothing
     recognizer: Recognizer = made(alphabet=alphabet).eval()

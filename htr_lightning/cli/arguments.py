@@ -2,7 +2,6 @@
 
 import sys
 from itertools import takewhile
-from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
@@ -45,18 +44,6 @@ def check_whole(overrides: list[str], split: str) -> None:
     for override in overrides:
         if split != "train" and override.lstrip("+").startswith("data.subset="):
             raise InputError(f"{override}: is of the training lines, and {split} is read whole; leave it away")
-
-
-def check_writable(path: Path) -> None:
-    """Raises InputError where a file cannot be written."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        is_new = not path.exists()
-        path.open("a").close()
-        if is_new:
-            path.unlink()
-    except OSError as error:
-        raise InputError(f"{path}: {error.strerror}; choose another file") from None
 
 
 def progress_bar(title: str, total: int | None) -> Progress:

@@ -16,11 +16,11 @@ from htr_lightning.cli.arguments import (
     Device,
     Overrides,
     Splits,
-    check_writable,
     progress_bar,
     typer_app,
 )
 from htr_lightning.errors import InputError
+from htr_lightning.output import check_writable, empty_folder
 
 if TYPE_CHECKING:
     from htr_lightning.data.sample import Reader
@@ -38,7 +38,7 @@ def pack(
     Lines are kept in grey at the height of the model, before augmentation: model=... and model.preprocess.height=...
     say which that is.
     """
-    from htr_lightning.convert import open_data
+    from htr_lightning.config import open_data
     from htr_lightning.data.datamodule import SPLITS
     from htr_lightning.data.pack import Pack, PackWriter, packed_height, packed_splits
 
@@ -53,9 +53,10 @@ def pack(
             print(f"{name}: {len(packed)} lines, sound")
         return
     assert out is not None
-    data, source = open_data(overrides or [])
+    opened = open_data(overrides or [], one_pass=True)
+    data = opened.data
     try:
-        with PackWriter(out, packed_height(data.preprocess), source) as writer:
+        with PackWriter(out, packed_height(data.preprocess), opened.fingerprint) as writer:
             for name in split or SPLITS:
                 reader = data.open(name)
                 with progress_bar(f"packing {name}", len(reader)) as progress:
@@ -75,12 +76,12 @@ def convert(
     split: Splits = None,
 ) -> None:
     """Write a data set as other programs read it, with references normalised as for training."""
+    from htr_lightning.config import open_data
     from htr_lightning.convert import convert as write
-    from htr_lightning.convert import empty_folder, open_data
     from htr_lightning.data.datamodule import SPLITS
 
     empty_folder(out)  # before the work, not after it
-    data, _ = open_data(overrides or [], full=True)
+    data = open_data(overrides or [], one_pass=True, full=True).data
     names = list(dict.fromkeys(split or SPLITS))
     total = sum(len(data.lines(name)) for name in names)
     with progress_bar("writing", total) as progress:
@@ -114,9 +115,9 @@ def pseudo_label(
     not learned where it has learned data.subset=[0,500]. References are not looked at. data=folder reads the result.
     """
     from htr_lightning.adapt import pseudo_label as verb
-    from htr_lightning.convert import empty_folder
+    from htr_lightning.config import data_for
     from htr_lightning.data.split import SPLITS
-    from htr_lightning.evidence.evaluate import data_for, load
+    from htr_lightning.reading.open import load
     from htr_lightning.reading.transcribe import find_sources
 
     named = [re.match(r"\+*data(\.\w+)*=", line) is not None for line in lines]
@@ -179,10 +180,10 @@ def audit(
     from htr_lightning.audit import run as verb
     from htr_lightning.audit.page import page
 
-    for path in (html, json_file):
+    for path, option in ((html, "--html"), (json_file, "--json")):
         if path is not None:
-            check_writable(path)  # before the work, not after it
-    subject = verb.open_data(overrides or [], augment)
+            check_writable(path, option)  # before the work, not after it
+    subject = verb.open_subject(overrides or [], augment)
     with progress_bar("looking at", sum(map(len, subject.readers.values()))) as progress:
         found = verb.audit(subject, lambda lines: progress.advance(progress.task_ids[0], lines))
     spoiling = verb.spoiling(subject, found)

@@ -14,12 +14,12 @@ from htr_lightning.cli.arguments import (
     Way,
     Weights,
     check_whole,
-    check_writable,
     progress_bar,
     split_checkpoints,
     typer_app,
 )
 from htr_lightning.errors import InputError
+from htr_lightning.output import check_writable
 
 
 @typer_app.command()
@@ -38,9 +38,11 @@ def calibrate(
     weights with which it reads best, for --weights.
     """
     from htr_lightning.adapt import calibrate as verb
-    from htr_lightning.checkpoint import describe
-    from htr_lightning.evidence.evaluate import data_for, load_all, read_split
+    from htr_lightning.card import describe
+    from htr_lightning.config import data_for
     from htr_lightning.evidence.evaluate import evaluate as measure
+    from htr_lightning.evidence.evaluate import read_split
+    from htr_lightning.reading.open import load_all
     from htr_lightning.reading.voting import Rover
 
     checkpoints, given = split_checkpoints(checkpoint, overrides or [])
@@ -108,8 +110,9 @@ def tune_decoder(
     Overrides change the data, as for evaluate, or the beam: decoder.width=64.
     """
     from htr_lightning.adapt import tune_decoder as tune
-    from htr_lightning.checkpoint import describe
-    from htr_lightning.evidence.evaluate import data_for, load
+    from htr_lightning.card import describe
+    from htr_lightning.config import data_for
+    from htr_lightning.reading.open import load
 
     if order < 1:
         raise InputError(f"--order {order}: an n-gram model has an order of 1 or more; 6 suits characters")

@@ -18,12 +18,12 @@ from htr_lightning.cli.arguments import (
     Way,
     Weights,
     check_whole,
-    check_writable,
     progress_bar,
     split_checkpoints,
     typer_app,
 )
 from htr_lightning.errors import InputError
+from htr_lightning.output import check_writable, make_folder
 
 if TYPE_CHECKING:
     from htr_lightning.reading.transcribe import Reading
@@ -49,7 +49,7 @@ def transcribe(
 ) -> None:
     """Print the text of images and pages, a line a line."""
     from htr_lightning.data.page.page_out import page_paths, to_page_xml, write_page
-    from htr_lightning.evidence.evaluate import load_all
+    from htr_lightning.reading.open import load_all
     from htr_lightning.reading.transcribe import find_sources
     from htr_lightning.reading.transcribe import transcribe as read
 
@@ -133,11 +133,13 @@ def evaluate(
     device: Device = "auto",
 ) -> None:
     """Measure a checkpoint, or several that vote, on a split: predictions.jsonl and metrics.json."""
-    from htr_lightning.checkpoint import describe
+    from htr_lightning.card import describe
+    from htr_lightning.config import data_for
     from htr_lightning.evidence.evaluate import calibration as errors
-    from htr_lightning.evidence.evaluate import data_for, load_all, make_folder, write
     from htr_lightning.evidence.evaluate import evaluate as measure
+    from htr_lightning.evidence.evaluate import write
     from htr_lightning.metrics.calibration import DEFINITION
+    from htr_lightning.reading.open import load_all
     from htr_lightning.reading.voting import Rover
 
     checkpoints, given = split_checkpoints(checkpoint, overrides or [])

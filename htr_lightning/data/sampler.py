@@ -9,6 +9,8 @@ from torch.utils.data import Sampler
 
 from htr_lightning.errors import InputError
 
+READING_LINES, READING_COLUMNS = 32, 32768  # budget of a batch that is only read: no gradients are kept
+
 
 class BatchIndices(NamedTuple):
     """The lines of one batch; the epoch seeds their augmentation, whichever worker makes it."""

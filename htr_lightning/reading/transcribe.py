@@ -19,13 +19,12 @@ from htr_lightning.data.page.document import Line, Page, expand, find_image, rea
 from htr_lightning.data.page.outline import outline
 from htr_lightning.data.preprocess import FitHeight, NormalizeHandwriting, Preprocess
 from htr_lightning.data.reader.page_xml import cut_line, open_page
-from htr_lightning.data.sampler import BucketBatchSampler
+from htr_lightning.data.sampler import READING_COLUMNS, READING_LINES, BucketBatchSampler
 from htr_lightning.data.squash import Squash
 from htr_lightning.errors import InputError
 from htr_lightning.model.base import Recognizer
 from htr_lightning.transcription import Transcriber, Transcription
 
-BATCH_LINES, BATCH_COLUMNS = 32, 32768
 PAGE_ROWS = 800  # pixels; a line scanned that high is far wider
 UNREAD = (".pdf", ".djvu", ".heic")  # what scans come as, too: named as what cannot be read, not passed over
 CHUNK = 256  # lines held in memory while they are sorted by width
@@ -181,7 +180,7 @@ def _read(
     readings = [reading for reading, _ in chunk]
     images = [(number, image) for number, (_, image) in enumerate(chunk) if image is not None]
     widths = [preprocess.width((image.shape[0], image.shape[1])) for _, image in images]
-    batches = BucketBatchSampler(widths, BATCH_LINES, BATCH_COLUMNS)
+    batches = BucketBatchSampler(widths, READING_LINES, READING_COLUMNS)
     for outcomes in read([images[index] for index in batch.indices] for batch in batches):
         for number, outcome in outcomes:
             if isinstance(outcome, Transcription):

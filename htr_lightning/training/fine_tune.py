@@ -11,8 +11,8 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from htr_lightning import checkpoint
+from htr_lightning.config import conf_dir
 from htr_lightning.errors import InputError
-from htr_lightning.evidence.evaluate import conf_dir
 from htr_lightning.replay import offer_replay
 from htr_lightning.training.run import train
 
@@ -44,7 +44,7 @@ def fine_tune(path: str, overrides: Sequence[str]) -> None:
         return train(config)
 
     sys.argv[1:] = overrides  # Hydra reads them there
-    hydra.main(version_base="1.3", config_path=str(conf_dir().resolve()), config_name="fine_tune")(run)()
+    hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="fine_tune")(run)()
 
 
 def offer(path: str) -> None:
@@ -57,8 +57,7 @@ def offer(path: str) -> None:
     card: dict[str, Any] = content["htr"]
     if not isinstance(card.get("model"), dict) or "alphabet" not in card:
         raise InputError(f"{path}: says no model that could be trained on; give a checkpoint that train.py wrote")
-    for target in checkpoint.targets(card.get("model")):
-        checkpoint.check_target(target, (), path)
+    checkpoint.check_targets(card["model"], (), path)
     training = card.get("training") or {}
     for target in checkpoint.targets([training.get(part) for part in ("optimizer", "scheduler")]):
         _check_recipe(target, path)
@@ -66,7 +65,7 @@ def offer(path: str) -> None:
         raise InputError(f"{path}: was trained without texts; train a recognizer from it with train.py start={path}")
     model = dict(card["model"], optimizer="${optimizer}", scheduler="${scheduler}", layer_decay=1.0)
     if "parts" in content:
-        model["source"] = training.get("source")  # by which `checkpoint.build` knows that there are parts
+        model["source"] = training.get("source")  # by which `config.build` knows that there are parts
     parts = {part: training.get(part) for part in ("optimizer", "scheduler")}
     if "decoder" in model:
         model["decoder"], parts["decoder"] = "${decoder}", model["decoder"]

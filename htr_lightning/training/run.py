@@ -10,6 +10,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig
 
 from htr_lightning import checkpoint
+from htr_lightning.config import build
 from htr_lightning.errors import InputError
 from htr_lightning.training.transfer import transfer
 
@@ -23,7 +24,7 @@ def train(config: DictConfig) -> float:
     seed_everything(config.seed, workers=True, verbose=False)
     cards = {path: checkpoint.read(path)["htr"] for path in (config.resume, config.start) if path is not None}
     known = cards[config.start]["alphabet"] if config.start is not None and config.keep_alphabet else ()
-    data, recognizer = checkpoint.build(config, known)
+    data, recognizer = build(config, known)
     if config.start is not None and config.resume is None:
         rank_zero_only(print)(f"started from {config.start}: {transfer(recognizer, config.start)}")
     if data.replayed:

@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from hydra.utils import instantiate
 from torch import Tensor
 
 from htr_lightning.checkpoint import read
+from htr_lightning.config import make
 from htr_lightning.errors import InputError
 from htr_lightning.model.base import Recognizer
 from htr_lightning.model.learner import Learner
@@ -31,7 +31,7 @@ class Transfer(NamedTuple):
 
 
 def transfer(recognizer: Learner, path: str | Path) -> Transfer:
-    """Copy the weights of a checkpoint into a recognizer made by `checkpoint.build`, class by class.
+    """Copy the weights of a checkpoint into a recognizer made by `config.build`, class by class.
 
     Before the first step the logits of every kept character are exactly the checkpoint's own. Of a pre-training, which
     reads no character, everything is carried over but the weights that have a row for each class.
@@ -91,9 +91,7 @@ def class_weights(recognizer: Recognizer) -> set[str]:
     """Names of the weights that have a row for each class: those that grow with the alphabet."""
     spare = next(chr(code) for code in range(0xE000, 0xF8FF) if chr(code) not in recognizer.codec.alphabet)
     with torch.device("meta"):
-        wider = instantiate(recognizer.card["model"], _convert_="all")(
-            alphabet=[*recognizer.codec.alphabet, spare], **recognizer.parts
-        )
+        wider = make(recognizer.card["model"])(alphabet=[*recognizer.codec.alphabet, spare], **recognizer.parts)
     own = recognizer.state_dict()
     return {name for name, weight in wider.state_dict().items() if weight.shape != own[name].shape}
 

@@ -13,9 +13,10 @@ from conftest import SMALL, Outcome, run_train
 
 from htr_lightning import checkpoint
 from htr_lightning.adapt.pseudo_label import EMPTY, FAULT, KEPT, PAGE, UNSURE, Guess, gate
+from htr_lightning.config import data_for
 from htr_lightning.data.reader.folder import Folder
 from htr_lightning.data.reader.listing import Pairs
-from htr_lightning.evidence.evaluate import data_for, evaluate
+from htr_lightning.evidence.evaluate import evaluate
 from htr_lightning.reading.transcribe import find_sources, open_lines
 
 GUESSES = [Guess("a", "g", "x", 0.9), Guess("b", "g", "y", 0.5), Guess("c", "g", "", 1.0, EMPTY),

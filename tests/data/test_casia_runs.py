@@ -8,7 +8,8 @@ from casia_files import write_characters, write_lines
 from conftest import run_train
 
 from htr_lightning import checkpoint
-from htr_lightning.evidence.evaluate import data_for, evaluate
+from htr_lightning.config import data_for
+from htr_lightning.evidence.evaluate import evaluate
 
 ALPHABET = "啊阿的一是不了人"
 SHORT = ["data.workers=0", "logger=csv", "trainer.log_every_n_steps=1"]

@@ -15,10 +15,10 @@ import torch
 from conftest import SMALL
 
 from htr_lightning import checkpoint
+from htr_lightning.config import data_for
 from htr_lightning.data.image import read_image
 from htr_lightning.data.reader.iam import Iam
 from htr_lightning.errors import InputError
-from htr_lightning.evidence.evaluate import data_for
 
 from .iam_tree import D04, SIZE, SPLITS, Forms, image, own, png, write_form, write_words
 

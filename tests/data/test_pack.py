@@ -18,7 +18,7 @@ import torch
 from numpy import ndarray
 
 from htr_lightning.augment import Affine
-from htr_lightning.checkpoint import describe
+from htr_lightning.card import describe
 from htr_lightning.data import pack
 from htr_lightning.data.datamodule import SPLITS, LineDataModule
 from htr_lightning.data.image import shrink_to_height

@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from htr_lightning import checkpoint
+from htr_lightning.config import SCANNED, data_for
 from htr_lightning.data.image import shrink_to_height
 from htr_lightning.data.reader.page_xml import PageXml
 from htr_lightning.data.reader.synthetic import Synthetic
-from htr_lightning.evidence.evaluate import SCANNED, data_for
 from htr_lightning.model.base import Recognizer
 from htr_lightning.model.ctc import CTCRecognizer
 from htr_lightning.reading.transcribe import find_sources, open_lines

@@ -10,10 +10,11 @@ import pytest
 import yaml
 
 from htr_lightning import checkpoint
+from htr_lightning.config import data_for
 from htr_lightning.data.reader.synthetic import Synthetic
 from htr_lightning.errors import InputError
 from htr_lightning.evidence import runs as report
-from htr_lightning.evidence.evaluate import data_for, evaluate, write
+from htr_lightning.evidence.evaluate import evaluate, write
 from htr_lightning.transcription import Prediction
 
 

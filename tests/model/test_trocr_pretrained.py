@@ -15,6 +15,7 @@ import torch
 from conftest import run_train
 
 from htr_lightning import checkpoint
+from htr_lightning.config import data_for
 from htr_lightning.data.batch import Batch, collate
 from htr_lightning.data.squash import Squash
 from htr_lightning.decoder.autoregressive import Beam, Greedy
@@ -344,7 +345,7 @@ def test_a_checkpoint_reads_the_same_in_a_fresh_process_without_its_source(
     recognizer = checkpoint.load(best)
     assert "source" not in recognizer.card["model"]
     assert "source" in recognizer.card["training"]
-    here = evaluate.evaluate(recognizer, evaluate.data_for(recognizer), "test")[0]
+    here = evaluate.evaluate(recognizer, data_for(recognizer), "test")[0]
     command = [sys.executable, "-m", "htr_lightning", "evaluate", best, "--out", tmp_path, "--device", "cpu"]
     environment = os.environ | {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)}
     done = subprocess.run(map(str, command), capture_output=True, text=True, env=environment, check=False)
@@ -411,7 +412,7 @@ def test_it_learns_eight_lines_by_heart(source: Path, tmp_path: Path) -> None:
         "data.reader.lines={train: 8, val: 1, test: 1}", "trainer.check_val_every_n_epoch=100",
     )  # fmt: skip
     recognizer = checkpoint.load(tmp_path / "checkpoints" / "last.ckpt")
-    _, totals = evaluate.evaluate(recognizer, evaluate.data_for(recognizer), "train")
+    _, totals = evaluate.evaluate(recognizer, data_for(recognizer), "train")
     assert (totals.lines, totals.edits) == (8, 0)
 
 

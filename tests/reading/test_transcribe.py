@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 
 from htr_lightning import checkpoint
+from htr_lightning.config import data_for
 from htr_lightning.data.image import read_image
 from htr_lightning.data.page.document import read_page
 from htr_lightning.data.reader.synthetic import Synthetic
@@ -23,7 +24,7 @@ from htr_lightning.decoder.language import Language
 from htr_lightning.decoder.lexicon import Lexicon
 from htr_lightning.decoder.ngram import NGram
 from htr_lightning.decoder.prefix_beam import PrefixBeam
-from htr_lightning.evidence.evaluate import data_for, evaluate
+from htr_lightning.evidence.evaluate import evaluate
 from htr_lightning.reading import transcribe as module
 from htr_lightning.reading.voting import Rover
 
@@ -87,7 +88,7 @@ def test_cores_side_by_side_read_what_one_reads(
         recognizer.set_language(Language(NGram.estimate(["a cab", "an axe"], 2), Lexicon(["a", "an", "cab", "axe"])))
     for number, image in enumerate(lines(24)):
         Image.fromarray(image).save(tmp_path / f"{number:02}.png")
-    monkeypatch.setattr(module, "BATCH_LINES", 3)
+    monkeypatch.setattr(module, "READING_LINES", 3)
     sources, _ = module.find_sources([str(tmp_path)])
     read = []
     before = torch.get_num_threads()

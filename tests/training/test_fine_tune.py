@@ -21,9 +21,9 @@ from torch import Tensor
 from torch.optim import SGD, AdamW
 
 from htr_lightning import checkpoint
+from htr_lightning.config import build, data_for
 from htr_lightning.data.datamodule import LineDataModule
 from htr_lightning.errors import InputError
-from htr_lightning.evidence.evaluate import data_for
 from htr_lightning.model.base import Recognizer
 from htr_lightning.net.depth import layers
 from htr_lightning.optim import SAM, FreezeBackbone, OneCycle
@@ -56,7 +56,7 @@ def started(best: Path) -> Callable[..., Recognizer]:
             "data=synthetic", *DATA, f"data.alphabet={['é', *reversed(alphabet), 'ß']!r}", "model.unknown=skip"
         )
         known = old.codec.alphabet if keep else ()
-        recognizer = checkpoint.build(config, known)[1].eval()
+        recognizer = build(config, known)[1].eval()
         return recognizer, transfer(recognizer, best)
 
     return start

@@ -13,8 +13,10 @@ import torch
 from conftest import SMALL, run_train
 
 from htr_lightning import checkpoint
+from htr_lightning.card import FORMAT
+from htr_lightning.config import data_for
 from htr_lightning.errors import InputError
-from htr_lightning.evidence.evaluate import data_for, evaluate
+from htr_lightning.evidence.evaluate import evaluate
 from htr_lightning.replay import offer_replay
 
 ROOT = Path(__file__).parent.parent.parent
@@ -52,7 +54,7 @@ def test_a_run_leaves_what_others_script_against(run_folder: Path) -> None:
 
 def test_the_checkpoint_is_plain_data_and_tells_where_it_comes_from(best: Path) -> None:
     card = torch.load(best, weights_only=True)["htr"]
-    assert card["format"] == checkpoint.FORMAT
+    assert card["format"] == FORMAT
     assert card["data"]["test"]["lines"] == 24
     assert len(card["data"]["train"]["sha256"]) == 64
     assert card["metrics"]["val"]["lines"] == 16

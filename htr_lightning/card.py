@@ -1,0 +1,80 @@
+"""What a checkpoint says about itself: data, config, versions, and how its figures are defined."""
+
+import platform
+import subprocess
+from collections import Counter
+from hashlib import sha256
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from htr_lightning import __version__
+from htr_lightning.data.datamodule import SPLITS, LineDataModule
+from htr_lightning.metrics.edits import DEFINITION
+from htr_lightning.text.codec import name
+
+FORMAT = 1  # raised when a reader of the old format could misread the new one
+TRAINING = ("optimizer", "scheduler", "layer_decay", "source")  # keys of a model's config that reading does not need
+
+
+def card(
+    settings: dict[str, Any], alphabet: list[str], data: LineDataModule, unknown: Counter[str] | None = None
+) -> dict[str, Any]:
+    """The card of a recognizer about to be trained, as plain data.
+
+    Args:
+        settings: the resolved config of train.py.
+        alphabet: the characters it reads.
+        data: what it is trained on.
+        unknown: training characters outside the alphabet, which are left out.
+    """
+    training = {key: value for key, value in settings.items() if key != "model"}
+    training |= {key: settings["model"][key] for key in TRAINING if key in settings["model"]}
+    splits = {split: describe(data, split) for split in SPLITS}
+    if data.replay is not None:
+        splits["replay"] = describe(data.replay, "train")
+    splits["train"]["skipped"] |= {f"character {name(c)}": count for c, count in (unknown or {}).items()}
+    return {
+        "format": FORMAT,
+        "alphabet": alphabet,
+        "model": {key: value for key, value in settings["model"].items() if key not in TRAINING},
+        "training": training,
+        "data": splits,
+        "metric": DEFINITION,
+        "commit": git_commit(),
+        "versions": versions(),
+    }
+
+
+def describe(data: LineDataModule, split: str) -> dict[str, Any]:
+    """The size of a split and a hash of its sample ids and references: equal hashes mean the same lines."""
+    lines = data.lines(split)
+    digest = sha256("\n".join(f"{i}\t{t}" for i, t in sorted(zip(lines.reader.ids, lines.texts, strict=True))).encode())
+    return {
+        "lines": len(lines),
+        "characters": sum(map(len, lines.texts)),
+        "groups": len(set(lines.reader.groups)),
+        "skipped": dict(Counter(skipped.kind for skipped in lines.reader.skipped)),
+        "sha256": digest.hexdigest(),
+        **getattr(lines.reader, "about", {}),  # what a reader did to the texts: figures with another are not comparable
+    }
+
+
+def git_commit() -> str | None:
+    """The commit of the source tree, "-dirty" if it has changes; None for an installed package."""
+    root = Path(__file__).parent.parent
+    if not (root / ".git").exists():
+        return None
+    try:
+        run = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40", "--exclude", "*"]
+        return subprocess.run(run, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None  # no git on this machine, or no commit yet
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that a result depends on."""
+    packages = ("torch", "lightning", "torchmetrics", "hydra-core", "editdistance", "numpy", "opencv-python-headless",
+                "transformers")  # fmt: skip
+    found = {p: metadata.version(p) for p in packages if any(metadata.distributions(name=p))}
+    return {"htr_lightning": __version__, "python": platform.python_version()} | found

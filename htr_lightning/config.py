@@ -1,0 +1,215 @@
+"""The config of a run: where conf/ is, how it is composed, and the data and recognizer that it describes."""
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from hydra import compose, initialize_config_dir
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from htr_lightning import checkpoint
+from htr_lightning.card import card
+from htr_lightning.data.datamodule import LineDataModule
+from htr_lightning.data.sampler import READING_COLUMNS, READING_LINES
+from htr_lightning.errors import InputError
+from htr_lightning.model.base import learned_height
+from htr_lightning.model.learner import Learner
+from htr_lightning.transcription import Transcriber
+
+SCANNED = 100_000  # rows that no line has
+
+
+def fast_precision(accelerator: str) -> str:
+    """Lightning's name for the fastest training precision: "bf16-mixed" if the device computes in bfloat16 natively,
+    else "32-true". A processor that emulates bfloat16 takes nearly twice as long with it.
+
+    Args:
+        accelerator: of the trainer.
+    """
+    if accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available():
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return "bf16-mixed" if native else "32-true"
+
+
+def scan_height(height: int) -> int:
+    """Rows at which a reader keeps lines for a model of this height: twice as many, for augmentation to blur.
+
+    Args:
+        height: rows that the model sees.
+    """
+    return max(64, 2 * height)
+
+
+OmegaConf.register_new_resolver("fast_precision", fast_precision, replace=True)  # ${fast_precision:ACCELERATOR}
+OmegaConf.register_new_resolver("scan_height", scan_height, replace=True)  # ${scan_height:ROWS}
+
+
+def conf_dir() -> Path:
+    """The folder of the config groups: inside the installed package, or beside it in a source tree."""
+    here = Path(__file__).resolve().parent
+    return here / "conf" if (here / "conf").is_dir() else here.parent / "conf"
+
+
+def compose_train(overrides: Sequence[str]) -> DictConfig:
+    """The config of train.py with overrides."""
+    from htr_lightning.replay import offer_replay  # which looks for conf/ here
+
+    offer_replay(overrides)
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        # Only our own groups, unless a recipe is named: the folder one stands in may hold a `data` of anybody's.
+        named = any(override.lstrip("+").startswith("experiments=") for override in overrides)
+        return compose("train", overrides=[*([] if named else ["hydra.searchpath=[]"]), *overrides])
+
+
+def plain(config: DictConfig) -> dict[str, Any]:
+    """A composed config as plain data, every interpolation resolved."""
+    return OmegaConf.to_container(config, resolve=True)  # type: ignore[return-value]
+
+
+def make(settings: dict[str, Any]) -> Any:
+    """The object that a part of a composed config describes."""
+    return instantiate(settings, _convert_="all")
+
+
+def build(config: DictConfig, known: Sequence[str] = ()) -> tuple[LineDataModule, Learner]:
+    """The data and the recognizer of a composed config; training texts are checked against the alphabet.
+
+    Args:
+        config: of train.py.
+        known: characters to read in addition to those of the data.
+
+    Raises:
+        InputError: the data cannot be read, or a training text cannot be learned.
+    """
+    settings = plain(config)
+    data: LineDataModule = make(settings["data"])
+    alphabet = list(dict.fromkeys([*known, *data.alphabet]))
+    before = settings.get("resume") or settings.get("start")
+    parts = checkpoint.read(before).get("parts", {}) if before and "source" in settings["model"] else {}
+    try:
+        made = make(settings["model"])
+        # one that reads waits for its alphabet
+        recognizer: Learner = made if isinstance(made, Learner) else made(alphabet=alphabet, **parts)
+    except TypeError as error:
+        if "unexpected keyword argument" not in str(error):
+            raise
+        raise InputError(f"model: {error}; `python train.py --cfg job` prints all keys") from None
+    unknown: Counter[str] = Counter()
+    for lines in data.sources:
+        unknown += recognizer.check_targets(lines.reader.ids, lines.texts)
+    recognizer.card = card(settings, recognizer.alphabet, data, unknown)
+    return data, recognizer
+
+
+class OpenedData(NamedTuple):
+    """Data described by overrides, for the model described by them."""
+
+    data: LineDataModule
+    settings: dict[str, Any]  # of the data, as composed
+    model: dict[str, Any]
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of everything that the lines depend on."""
+        keys = ("root", "repo", "subset", "subset_by", "preprocess", "normalizer")
+        lines = {key: self.settings.get(key) for key in keys}
+        lines["reader"] = {key: value for key, value in self.settings["reader"].items() if key != "preload"}
+        return sha256(json.dumps(lines, sort_keys=True).encode()).hexdigest()
+
+
+def open_data(
+    overrides: Sequence[str],
+    augment: str | None = None,
+    lenient: bool = False,
+    one_pass: bool = False,
+    full: bool = False,
+) -> OpenedData:
+    """The data that overrides describe for the model that they describe, without anything replayed.
+
+    Args:
+        overrides: of the config of train.py.
+        augment: name of an augmentation of the training lines; None for no augmentation.
+        lenient: skip the lines that the reader as configured would refuse.
+        one_pass: every line is read once, so none is kept in memory.
+        full: take lines as they were scanned where the overrides do not say `data.reader.max_height`.
+
+    Raises:
+        InputError: no data is named.
+    """
+    if not any(override.lstrip("+").startswith(("data=", "experiments=")) for override in overrides):
+        raise InputError("no data is named; give its config, as in data=copiste data.root=FOLDER")
+    config = compose_train([*overrides, *([] if augment is None else [f"augment={augment}"])])
+    settings, model = plain(config.data), plain(config.model)
+    reader = dict(settings["reader"])
+    if lenient:
+        reader |= {key: "skip" for key in ("empty", "faulty") if reader.get(key) == "error"}
+    if one_pass and "preload" in reader:
+        reader["preload"] = False
+    asked = any("data.reader.max_height" in override for override in overrides)
+    if full and not asked and "max_height" in reader:
+        reader["max_height"] = SCANNED
+    left_out = {"replay": None} | ({"augment": None} if augment is None else {})
+    return OpenedData(make(settings | left_out | {"reader": reader}), settings, model)
+
+
+def data_for(recognizer: Transcriber | Learner, overrides: Sequence[str] = ()) -> LineDataModule:
+    """The data that overrides describe, prepared as the recognizer needs it.
+
+    With `data=NAME` among the overrides, that config is composed; otherwise they change the data that the recognizer
+    was trained on. Preprocessing and normaliser are always the recognizer's own.
+
+    Raises:
+        InputError: an override does not fit.
+    """
+    for override in overrides:
+        if not override.lstrip("+~").startswith(("data.", "data=")):
+            raise InputError(f"{override}: only the data can be changed here, as by data=copiste or data.root=FOLDER")
+    card = recognizer.card
+    named = any(override.lstrip("+").startswith("data=") for override in overrides)
+    if named:
+        config = compose_train(overrides)
+        OmegaConf.set_struct(config, False)
+        config.model = card["model"]
+    else:
+        config = OmegaConf.create({"data": card["training"]["data"]})
+        OmegaConf.set_struct(config, True)
+        given = {o.key_or_group: o.value() for o in OverridesParser.create().parse_overrides(list(overrides))}
+        for key, value in given.items():
+            OmegaConf.update(config, key, value)
+        _drop_sources(config.data, set(given))
+    settings = plain(config.data)
+    if "max_height" in settings["reader"] and not any("max_height=" in override for override in overrides):
+        heights = {learned_height(member.card) for member in getattr(recognizer, "members", [recognizer])}
+        height = heights.pop() if len(heights) == 1 else SCANNED  # else each member reduces for itself
+        if height is not None:
+            settings["reader"]["max_height"] = height  # reduced only once
+    if not named:
+        settings["reader"].pop("fetch", None)  # what a checkpoint names is not downloaded; give data=NAME or data.root
+        checkpoint.check_targets(settings, (), "the checkpoint's config")
+    checkpoint.check_targets(card["model"], (), "the checkpoint's config")
+    settings |= {key: card["model"][key] for key in ("preprocess", "normalizer")} | {"alphabet": card["alphabet"]}
+    settings |= {"augment": None, "replay": None, "cache_mb": 0}  # each line of a split is read once, as it is
+    for key, many in (("max_lines", READING_LINES), ("max_columns", READING_COLUMNS)):
+        if not any(f"data.{key}=" in override for override in overrides):
+            settings[key] = many
+    data: LineDataModule = make(settings)
+    return data
+
+
+def _drop_sources(data: DictConfig, given: set[str]) -> None:
+    """Of the places that a checkpoint's data came from, those that the overrides leave meaningless, and downloads."""
+    moved = given & {"data.root", "data.repo"}
+    if moved and "data.pack" not in given and data.get("pack") is not None:
+        data.pack = None
+    if "data.repo" in given and "data.root" not in given:
+        data.root = None
+    if "data.repo" not in given and data.get("repo") is not None and data.root is None:
+        data.repo = None
