@@ -8,6 +8,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from htr_lightning import command
+from htr_lightning.config import offer_experiments
 from htr_lightning.errors import InputError
 from htr_lightning.replay import offer_replay
 from htr_lightning.training.run import train
@@ -24,6 +25,12 @@ def main(config: DictConfig) -> float:
     return train(config)
 
 
-if __name__ == "__main__":
+def run() -> None:
+    """The command: what Hydra composes from is made known first."""
     offer_replay(sys.argv[1:])
-    command.run(main)
+    offer_experiments()
+    main()
+
+
+if __name__ == "__main__":
+    command.run(run)

@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+import yaml
 from hydra import compose, initialize_config_dir
+from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
@@ -58,15 +60,29 @@ def conf_dir() -> Path:
     return here / "conf" if (here / "conf").is_dir() else here.parent / "conf"
 
 
+def offer_experiments() -> None:
+    """Make options of the group `experiment` of the recipes in experiments/, beside conf/ and in the working directory.
+
+    Raises:
+        InputError: one of them is not YAML.
+    """
+    for folder in dict.fromkeys((conf_dir().parent / "experiments", Path("experiments").resolve())):
+        for file in folder.glob("*.yaml"):
+            try:
+                recipe = OmegaConf.load(file)
+            except (yaml.YAMLError, OSError) as error:
+                raise InputError(f"{file}: not a recipe ({' '.join(str(error).split())}); correct it") from None
+            ConfigStore.instance().store(file.stem, recipe, group="experiment", package="_global_")
+
+
 def compose_train(overrides: Sequence[str]) -> DictConfig:
     """The config of train.py with overrides."""
     from htr_lightning.replay import offer_replay  # which looks for conf/ here
 
     offer_replay(overrides)
+    offer_experiments()
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        # Only our own groups, unless a recipe is named: the folder one stands in may hold a `data` of anybody's.
-        named = any(override.lstrip("+").startswith("experiments=") for override in overrides)
-        return compose("train", overrides=[*([] if named else ["hydra.searchpath=[]"]), *overrides])
+        return compose("train", overrides=list(overrides))
 
 
 def plain(config: DictConfig) -> dict[str, Any]:
@@ -144,7 +160,7 @@ def open_data(
     Raises:
         InputError: no data is named.
     """
-    if not any(override.lstrip("+").startswith(("data=", "experiments=")) for override in overrides):
+    if not any(override.lstrip("+").startswith(("data=", "experiment=")) for override in overrides):
         raise InputError("no data is named; give its config, as in data=copiste data.root=FOLDER")
     config = compose_train([*overrides, *([] if augment is None else [f"augment={augment}"])])
     settings, model = plain(config.data), plain(config.model)

@@ -19,7 +19,7 @@ def offer_replay(overrides: Sequence[str]) -> None:
     Args:
         overrides: for Hydra; where none of them can ask for it nothing is done, since it takes a second.
     """
-    if any(word.startswith(("replay", "experiments", "+experiments")) for word in overrides):
+    if any(word.startswith(("replay", "experiment", "+experiment")) for word in overrides):
         _offer()
 
 

@@ -32,6 +32,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))  # train.py stands beside 
 
 import train  # noqa: E402
 from htr_lightning import cli  # noqa: E402
+from htr_lightning.config import offer_experiments  # noqa: E402
 from htr_lightning.data.preprocess import FitHeight, Preprocess  # noqa: E402
 from htr_lightning.data.reader.synthetic import Synthetic  # noqa: E402
 from htr_lightning.decoder.ctc import Greedy  # noqa: E402
@@ -40,6 +41,7 @@ from htr_lightning.net.backbone import ResidualBackbone  # noqa: E402
 from htr_lightning.net.crnn import CRNN  # noqa: E402
 from htr_lightning.text.normalize import Normalizer  # noqa: E402
 
+offer_experiments()  # as train.py does
 settings.register_profile("tests", deadline=None, max_examples=50, derandomize=True, database=None)
 settings.load_profile("tests")
 

@@ -9,6 +9,8 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
+from htr_lightning.config import compose_train
+from htr_lightning.errors import InputError
 from htr_lightning.replay import offer_replay
 
 CONF = Path(__file__).parent.parent / "conf"
@@ -85,10 +87,9 @@ EXPERIMENTS = sorted((CONF.parent / "experiments").glob("*.yaml"))
 
 
 @pytest.mark.parametrize("path", [p for p in EXPERIMENTS if "fine_tune" not in p.stem], ids=lambda path: path.stem)
-def test_every_experiment_composes(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(CONF.parent)  # experiments are found beside train.py
-    offer_replay([f"experiments={path.stem}"])
-    config = composed(f"experiments={path.stem}")
+def test_every_experiment_composes(path: Path) -> None:
+    offer_replay([f"experiment={path.stem}"])
+    config = composed(f"experiment={path.stem}")
     check_keys(config)
     assert config["trainer"]["max_time"] or config["trainer"]["max_epochs"] > 0 or config["trainer"]["max_steps"] > 0
 
@@ -99,11 +100,10 @@ def test_every_experiment_composes(path: Path, monkeypatch: pytest.MonkeyPatch) 
         (["model=hybrid"], "rescoring.Rescoring"),
         (["model=hybrid", "decoder=autoregressive_greedy"], "autoregressive.Greedy"),
         (["model=trocr"], "autoregressive.Greedy"),
-        (["experiments=copiste_crnn_attention"], "rescoring.Rescoring"),
+        (["experiment=copiste_crnn_attention"], "rescoring.Rescoring"),
     ],
 )
-def test_models_that_write_are_read_by_all_that_they_have(overrides: list[str], decoder: str, monkeypatch) -> None:
-    monkeypatch.chdir(CONF.parent)  # experiments are found beside train.py
+def test_models_that_write_are_read_by_all_that_they_have(overrides: list[str], decoder: str) -> None:
     offer_replay(overrides)
     assert composed(*overrides)["model"]["decoder"]["_target_"] == f"htr_lightning.decoder.{decoder}"
 
@@ -118,3 +118,14 @@ def test_the_same_preprocessing_reaches_model_and_data() -> None:
 @pytest.mark.parametrize(("model", "rows"), [("crnn", 64), ("vit_ctc_small", 128), ("trocr_pretrained", 768)])
 def test_readers_keep_lines_higher_than_the_model_sees_them(data: str, model: str, rows: int) -> None:
     assert composed(f"model={model}", f"data={data}")["data"]["reader"]["max_height"] == rows
+
+
+def test_a_recipe_of_your_own_is_found_where_you_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "experiments").mkdir()
+    (tmp_path / "experiments" / "mine.yaml").write_text("defaults: [seed_mlp, _self_]\nseed: 7\n")
+    config = compose_train(["experiment=mine", "run_dir=x", "name=x"])
+    assert (config.seed, config.optimizer.lr) == (7, 1e-3)
+    (tmp_path / "experiments" / "broken.yaml").write_text("seed: [")
+    with pytest.raises(InputError, match=r"broken\.yaml: not a recipe"):
+        compose_train(["experiment=mine"])

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pyarrow.parquet
 import pytest
-from conftest import CONF, SMALL, run_train
+from conftest import SMALL, run_train
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -210,18 +210,13 @@ def test_htr_pack_takes_the_height_from_the_model(htr, pages: list[str], tmp_pat
     assert Pack(tmp_path / "q.htr", "val").height is None
 
 
-def test_a_pack_made_for_a_recipe_is_read_by_it(
-    htr, pages: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(CONF.parent)  # experiments/ is looked for where train.py would
+def test_a_pack_made_for_a_recipe_is_read_by_it(htr, pages: list[str], tmp_path: Path) -> None:
     path = tmp_path / "p.htr"
-    outcome = htr("pack", "experiments=copiste_20min", *pages, "--out", path)
+    outcome = htr("pack", "experiment=copiste_20min", *pages, "--out", path)
     assert outcome.code == 0, outcome.stderr
-    data = open_data(["experiments=copiste_20min", "data=page_xml", f"data.pack={path}"]).data
+    data = open_data(["experiment=copiste_20min", "data=page_xml", f"data.pack={path}"]).data
     assert isinstance(data.preprocess, NormalizeHandwriting)
     assert len(data.lines("train")) == 2
-    monkeypatch.chdir(tmp_path)
-    assert "experiments" in htr("pack", "experiments=copiste_20min", *pages, "--out", path).stderr
 
 
 def test_htr_pack_says_what_is_wrong(htr, pages: list[str], tmp_path: Path) -> None:

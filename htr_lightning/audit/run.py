@@ -58,7 +58,7 @@ def open_subject(overrides: Sequence[str] = (), augment: str | None = None) -> S
     if not readers:
         raise InputError(faults[0].detail)
     given = dict(override.lstrip("+").split("=", 1) for override in overrides if "=" in override)
-    title = given.get("data", given.get("experiments", "synthetic"))
+    title = given.get("data", given.get("experiment", ""))
     alphabet = None if settings.get("alphabet") is None else data.alphabet
     strict = {key for key in ("empty", "faulty") if settings["reader"].get(key) == "error"}
     return Subject(title, data, readers, faults, model, alphabet, strict)

@@ -11,7 +11,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from htr_lightning import checkpoint
-from htr_lightning.config import conf_dir
+from htr_lightning.config import conf_dir, offer_experiments
 from htr_lightning.errors import InputError
 from htr_lightning.replay import offer_replay
 from htr_lightning.training.run import train
@@ -35,6 +35,7 @@ def fine_tune(path: str, overrides: Sequence[str]) -> None:
     """
     offer(path)
     offer_replay(overrides)
+    offer_experiments()
 
     def run(config: DictConfig) -> float:
         if HydraConfig.get().runtime.choices["model"] != NAME or config.start != path:

@@ -8,7 +8,7 @@ from itertools import permutations
 from pathlib import Path
 
 import pytest
-from conftest import CONF, Outcome
+from conftest import Outcome
 from corrupt import Spoiler
 
 from htr_lightning.data import download
@@ -163,14 +163,13 @@ def test_the_repository_and_the_pack_that_are_named_are_the_ones_audited(
 
 
 def test_recipes_are_audited_also_with_lines_replayed_and_models_that_read_nothing(
-    htr: Callable[..., Outcome], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    htr: Callable[..., Outcome], tmp_path: Path
 ) -> None:
-    monkeypatch.chdir(CONF.parent)  # where train.py would find experiments/
     few = ["data.reader.lines={train: 9, val: 3, test: 3}", SMALL[1]]
-    _, data, page = audit(htr, tmp_path, "experiments=seed_crnn", *few)
+    _, data, page = audit(htr, tmp_path, "experiment=seed_crnn", *few)
     assert data["splits"]["train"]["lines"] == 9
     assert "seed_crnn" in page
-    _, data, _ = audit(htr, tmp_path, "experiments=synthetic_pretrain", "data=synthetic", *few)
+    _, data, _ = audit(htr, tmp_path, "experiment=synthetic_pretrain", "data=synthetic", *few)
     assert data["splits"]["train"]["lines"] == 9
     _, data, _ = audit(htr, tmp_path, "model=masked_columns", "data=synthetic", *few)
     assert data["splits"]["train"]["lines"] == 9

@@ -220,9 +220,8 @@ def test_a_checkpoint_gives_model_optimizer_and_scheduler_and_the_rest_can_be_ch
 
 
 @pytest.mark.usefixtures("replayable")
-def test_the_experiment_composes_and_replays_copiste(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(ROOT)
-    config = OmegaConf.to_container(composed("experiments=tessier_fine_tune", "data.root=LETTERS"), resolve=True)
+def test_the_experiment_composes_and_replays_copiste() -> None:
+    config = OmegaConf.to_container(composed("experiment=tessier_fine_tune", "data.root=LETTERS"), resolve=True)
     check_keys(config)
     assert config["data"]["reader"]["splits"] == {"train": 16, "val": 10, "test": 40}
     assert config["data"]["replay"]["reader"]["name"] == "copiste"
