@@ -46,7 +46,7 @@ class Unlabelled(NamedTuple):
 
     guesses: Callable[[Recognizer, Callable[[int], None]], list[Guess]]
     images: Callable[[Sequence[Guess]], Iterator[Sample]]  # of the guesses that are kept
-    count: int
+    size: int  # number of lines
 
 
 def lines_of_data(data: LineDataModule, splits: Sequence[str]) -> Unlabelled:

@@ -11,7 +11,7 @@ from jaxtyping import UInt8
 from numpy import ndarray
 
 from htr_lightning.audit.faults import Audit, Fault
-from htr_lightning.data.sample import Sample
+from htr_lightning.data.sample import Reader
 from htr_lightning.errors import InputError
 from htr_lightning.text.codec import name
 
@@ -35,7 +35,7 @@ def page(
     title: str,
     found: Audit,
     spoiling: Sequence[str],
-    readers: Mapping[str, Sequence[Sample]],
+    readers: Mapping[str, Reader],
     augmented: tuple[str, UInt8[ndarray, "H W"]] | None = None,
 ) -> str:
     """One HTML file that needs nothing beside it; faults first, at most `FAULTS` lines of each kind.
@@ -122,7 +122,7 @@ def _sheet(cards: Iterable[str]) -> str:
     return f"<div class=sheet>{''.join(cards)}</div>"
 
 
-def _fault(fault: Fault, place: int | None, readers: Mapping[str, Sequence[Sample]]) -> str:
+def _fault(fault: Fault, place: int | None, readers: Mapping[str, Reader]) -> str:
     note = f"<div class=small>{escape(fault.detail)}</div>"
     if fault.beside is not None:
         split, other = fault.beside
@@ -132,7 +132,7 @@ def _fault(fault: Fault, place: int | None, readers: Mapping[str, Sequence[Sampl
     return _line(readers[fault.split], place, note)
 
 
-def _line(reader: Sequence[Sample], place: int, note: str = "") -> str:
+def _line(reader: Reader, place: int, note: str = "") -> str:
     try:
         sample = reader[place]
     except InputError as error:
@@ -151,7 +151,7 @@ def _image(image: UInt8[ndarray, "H W"], height: int | None = HEIGHT) -> str:
         size = (max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale)))
         image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
     _, data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, 70])
-    return f'<img alt="" loading=lazy src="data:image/jpeg;base64,{b64encode(data).decode()}">'
+    return f'<img alt="" loading=lazy src="data:image/jpeg;base64,{b64encode(data.tobytes()).decode()}">'
 
 
 def _anchor(kind: str) -> str:

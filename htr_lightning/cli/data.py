@@ -148,7 +148,7 @@ def pseudo_label(
             print(f"note: {texts} of the lines have a text, which is not looked at", file=sys.stderr)
         if known is not None:
             print("note: files are not compared with the labelled lines; name none of their pages", file=sys.stderr)
-    with progress_bar("reading", unlabelled.count) as progress:
+    with progress_bar("reading", unlabelled.size) as progress:
         found = unlabelled.guesses(recognizer, partial(progress.advance, progress.task_ids[0]))
     for guess in found:
         if guess.fate in (verb.FAULT, verb.PAGE):

@@ -156,9 +156,10 @@ def compare(recipes: dict[str, list[Run]]) -> list[Row]:
         if not done:
             continue
         val, test = [its["val_cer"] for its in done], [its["test_cer"] for its in done]
-        counts = [sum(its[f"test_{count}"] for its in done) for count in ("edits", "characters", "lines")]
+        edits, characters, lines = (sum(its[f"test_{key}"] for its in done) for key in ("edits", "characters", "lines"))
         rates = (fmean(val), _sd(val), fmean(test), _sd(test))
-        rows.append(Row(name, len(done), len(runs) - len(done), *rates, *counts, fmean(i["seconds"] for i in done)))
+        seconds = fmean(its["seconds"] for its in done)
+        rows.append(Row(name, len(done), len(runs) - len(done), *rates, edits, characters, lines, seconds))
     return sorted(rows, key=lambda row: row.val_cer)
 
 

@@ -47,7 +47,7 @@ class Throughput(Callback):
         self._since = now
         self.lines += len(batch.ids) * trainer.world_size
         pl_module.log("lines/s", self.rate, prog_bar=True, logger=False, batch_size=len(batch.ids))
-        if trainer.global_step % trainer.log_every_n_steps == 0:
+        if trainer.global_step % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined] # set outside the class
             pl_module.log("train/lines_per_second", self.rate, batch_size=len(batch.ids))
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -114,8 +114,9 @@ class TranscriptionTable(Callback):
     on_test_epoch_start = on_validation_epoch_start
 
     def on_validation_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, batch_idx: int, *_: Any
-    ) -> None:
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:  # fmt: skip
         if not isinstance(pl_module, Recognizer):
             return  # it reads nothing
         batches = trainer.num_test_batches if trainer.testing else trainer.num_val_batches
@@ -284,7 +285,7 @@ def _bounds(trainer: Trainer) -> list[str]:
 
 def find(trainer: Trainer, kind: type[Kind]) -> Kind | None:
     """The trainer's first callback of a kind."""
-    return next((callback for callback in trainer.callbacks if isinstance(callback, kind)), None)
+    return next((callback for callback in trainer.callbacks if isinstance(callback, kind)), None)  # type: ignore[attr-defined]
 
 
 def _relative(path: Path) -> str:

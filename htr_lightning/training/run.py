@@ -6,6 +6,7 @@ import cv2
 import torch
 from hydra.utils import instantiate
 from lightning import Trainer, seed_everything
+from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig
 
@@ -38,6 +39,9 @@ def train(config: DictConfig) -> float:
         raise InputError(f"trainer.limit_val_batches={config.trainer.limit_val_batches}: without validation no "
                          "checkpoint is the best one; leave it away")  # fmt: skip
     trainer.fit(recognizer, data, ckpt_path=config.resume, weights_only=True)
-    best, score = trainer.checkpoint_callback.best_model_path, trainer.checkpoint_callback.best_model_score
-    trainer.test(recognizer, data, ckpt_path=best, weights_only=True, verbose=False)
-    return float(score)
+    best = trainer.checkpoint_callback
+    assert isinstance(best, ModelCheckpoint)
+    assert best.best_model_score is not None
+    score = float(best.best_model_score)
+    trainer.test(recognizer, data, ckpt_path=best.best_model_path, weights_only=True, verbose=False)
+    return score
