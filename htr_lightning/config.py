@@ -20,11 +20,8 @@ from htr_lightning.card import card
 from htr_lightning.data.datamodule import LineDataModule
 from htr_lightning.data.sampler import READING_COLUMNS, READING_LINES
 from htr_lightning.errors import InputError
-from htr_lightning.model.base import learned_height
 from htr_lightning.model.learner import Learner
 from htr_lightning.transcription import Transcriber
-
-SCANNED = 100_000  # rows that no line has
 
 
 def fast_precision(accelerator: str) -> str:
@@ -41,17 +38,7 @@ def fast_precision(accelerator: str) -> str:
     return "bf16-mixed" if native else "32-true"
 
 
-def scan_height(height: int) -> int:
-    """Rows at which a reader keeps lines for a model of this height: twice as many, for augmentation to blur.
-
-    Args:
-        height: rows that the model sees.
-    """
-    return max(64, 2 * height)
-
-
 OmegaConf.register_new_resolver("fast_precision", fast_precision, replace=True)  # ${fast_precision:ACCELERATOR}
-OmegaConf.register_new_resolver("scan_height", scan_height, replace=True)  # ${scan_height:ROWS}
 
 
 def conf_dir() -> Path:
@@ -135,7 +122,7 @@ class OpenedData(NamedTuple):
     @property
     def fingerprint(self) -> str:
         """A hash of everything that the lines depend on."""
-        keys = ("root", "repo", "subset", "subset_by", "preprocess", "normalizer")
+        keys = ("root", "repo", "subset", "subset_by", "reduce_scans", "preprocess", "normalizer")
         lines = {key: self.settings.get(key) for key in keys}
         lines["reader"] = {key: value for key, value in self.settings["reader"].items() if key != "preload"}
         return sha256(json.dumps(lines, sort_keys=True).encode()).hexdigest()
@@ -155,7 +142,7 @@ def open_data(
         augment: name of an augmentation of the training lines; None for no augmentation.
         lenient: skip the lines that the reader as configured would refuse.
         one_pass: every line is read once, so none is kept in memory.
-        full: take lines as they were scanned where the overrides do not say `data.reader.max_height`.
+        full: take lines as they were scanned, not reduced for the model.
 
     Raises:
         InputError: no data is named.
@@ -169,9 +156,8 @@ def open_data(
         reader |= {key: "skip" for key in ("empty", "faulty") if reader.get(key) == "error"}
     if one_pass and "preload" in reader:
         reader["preload"] = False
-    asked = any("data.reader.max_height" in override for override in overrides)
-    if full and not asked and "max_height" in reader:
-        reader["max_height"] = SCANNED
+    if full:
+        settings["reduce_scans"] = False
     left_out = {"replay": None} | ({"augment": None} if augment is None else {})
     return OpenedData(make(settings | left_out | {"reader": reader}), settings, model)
 
@@ -202,11 +188,8 @@ def data_for(recognizer: Transcriber | Learner, overrides: Sequence[str] = ()) -
             OmegaConf.update(config, key, value)
         _drop_sources(config.data, set(given))
     settings = plain(config.data)
-    if "max_height" in settings["reader"] and not any("max_height=" in override for override in overrides):
-        heights = {learned_height(member.card) for member in getattr(recognizer, "members", [recognizer])}
-        height = heights.pop() if len(heights) == 1 else SCANNED  # else each member reduces for itself
-        if height is not None:
-            settings["reader"]["max_height"] = height  # reduced only once
+    if len({member.preprocess.max_rows for member in getattr(recognizer, "members", [recognizer])}) > 1:
+        settings["reduce_scans"] = False  # each member reduces for itself
     if not named:
         settings["reader"].pop("fetch", None)  # what a checkpoint names is not downloaded; give data=NAME or data.root
         checkpoint.check_targets(settings, (), "the checkpoint's config")

@@ -173,7 +173,7 @@ class Network(NamedTuple):
 
     def ink(self, widths: Sequence[int], columns: int) -> tuple[torch.Tensor, torch.Tensor]:
         """A batch of noise of these widths, padded to so many columns."""
-        height = self.preprocess(np.full((64, 64), 255, np.uint8)).shape[1]
+        height = self.preprocess(np.full((64, 64), 255, np.uint8)).shape[0]
         images = torch.zeros(len(widths), 1, height, columns)
         for row, width in enumerate(widths):
             images[row, :, :, :width] = torch.rand(1, height, width)

@@ -114,12 +114,6 @@ def test_the_same_preprocessing_reaches_model_and_data() -> None:
     assert config["data"]["preprocess"]["height"] == 48
 
 
-@pytest.mark.parametrize("data", ["page_xml", "copiste", "htr_united", "iam"])
-@pytest.mark.parametrize(("model", "rows"), [("crnn", 64), ("vit_ctc_small", 128), ("trocr_pretrained", 768)])
-def test_readers_keep_lines_higher_than_the_model_sees_them(data: str, model: str, rows: int) -> None:
-    assert composed(f"model={model}", f"data={data}")["data"]["reader"]["max_height"] == rows
-
-
 def test_a_recipe_of_your_own_is_found_where_you_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "experiments").mkdir()

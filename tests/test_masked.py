@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import cv2
+import numpy as np
 import pytest
 import torch
 from conftest import SMALL, Outcome, run_train
@@ -96,11 +97,11 @@ def test_the_loss_of_eight_lines_falls(images: Path, tmp_path: Path, model: str)
     table = next(run.rglob("metrics.csv")).read_text().splitlines()
     column = table[0].split(",").index("train/loss")
     losses = [float(row.split(",")[column]) for row in table[1:] if row.split(",")[column]]
-    ink = torch.cat([image.flatten() for image in eight_lines()])
+    ink = torch.cat([torch.from_numpy(array).flatten() for array in eight_lines()])
     assert sum(losses[-20:]) / 20 < 0.5 * float(ink.var())
 
 
-def eight_lines() -> list[torch.Tensor]:
+def eight_lines() -> list[np.ndarray]:
     return [FitHeight(32)(s.image) for s in Synthetic("train", {"train": 8}, {"train": 2}, length=[1, 2])]
 
 

@@ -16,7 +16,6 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from htr_lightning.config import SCANNED
 from htr_lightning.convert import FORMS, Row, file_name, rows_of
 from htr_lightning.data.datamodule import LineDataModule
 from htr_lightning.data.sample import Sample
@@ -57,7 +56,7 @@ def lines_of_data(data: LineDataModule, splits: Sequence[str]) -> Unlabelled:
         named = not isinstance(taken, dict) or all(isinstance(value, str) for value in taken.values())
         if empty == "error" or (empty == "skip" and data.subset is None and named):
             data.reader = partial(data.reader, empty="keep")
-    as_scanned(data)
+    data.reduce_scans = False
     readers = [data.lines(split).reader for split in splits]
 
     def guesses(recognizer: Recognizer, advance: Callable[[int], None]) -> list[Guess]:
@@ -96,12 +95,6 @@ def lines_of_files(sources: Sequence[Source]) -> Unlabelled:
                 yield Sample(guess.id, image, guess.text, guess.group)
 
     return Unlabelled(guesses, images, sum(source.lines for source in sources))
-
-
-def as_scanned(data: LineDataModule) -> None:
-    """Have a reader that reduces high lines leave them as they are: a recognizer reduces them when it reads."""
-    if isinstance(data.reader, partial) and "max_height" in data.reader.keywords:
-        data.reader = partial(data.reader, max_height=SCANNED)
 
 
 def gate(guesses: Sequence[Guess], least: float | None, share: float | None) -> list[Guess]:

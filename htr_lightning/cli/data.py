@@ -131,7 +131,7 @@ def pseudo_label(
     recognizer = load(checkpoint, device)
     known = data_for(recognizer, labelled) if labelled else None
     if known is not None:
-        verb.as_scanned(known)
+        known.reduce_scans = False
         for name in SPLITS:
             known.lines(name)  # opened before the work, too
     skipped = ""

@@ -1,15 +1,17 @@
-"""What a network eats: samples stacked into a batch."""
+"""What a network takes: lines stacked into a batch of tensors."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
+from numpy import ndarray
 from torch import Tensor
 
 
 class Batch(NamedTuple):
-    """Lines of like width, padded to the widest."""
+    """Lines of similar width, padded to the widest."""
 
     ids: list[str]
     images: Float[Tensor, "B 1 H W"]  # ink 1, paper 0, padded with paper on the right
@@ -19,15 +21,12 @@ class Batch(NamedTuple):
 
 
 def collate(
-    ids: list[str], images: Sequence[Float[Tensor, "1 H _"]], texts: list[str], groups: list[str], multiple: int = 1
+    ids: list[str], arrays: Sequence[Float[ndarray, "H _"]], texts: list[str], groups: list[str], multiple: int = 1
 ) -> Batch:
-    """Stack images of one height, padded with paper to a common width that is a multiple of `multiple`."""
-    columns = [image.shape[-1] for image in images]
+    """Stack arrays of one height, padded with paper to a common width that is a multiple of `multiple`."""
+    columns = [array.shape[1] for array in arrays]
     width = -(-max(columns) // multiple) * multiple
-    if width == min(columns):  # as those of characters are: nothing to pad
-        stacked = torch.stack(list(images))
-    else:
-        stacked = images[0].new_zeros(len(images), 1, images[0].shape[-2], width)
-        for row, image in zip(stacked, images, strict=True):
-            row[..., : image.shape[-1]] = image
-    return Batch(ids, stacked, torch.tensor(columns), texts, groups)
+    images = np.zeros((len(arrays), 1, arrays[0].shape[0], width), arrays[0].dtype)
+    for image, array in zip(images, arrays, strict=True):
+        image[0, :, : array.shape[1]] = array
+    return Batch(ids, torch.from_numpy(images), torch.tensor(columns), texts, groups)

@@ -2,12 +2,14 @@
 
 import re
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from functools import cached_property
+from inspect import signature
 from typing import Any, cast
 
 import numpy as np
 import torch
-from jaxtyping import UInt8
+from jaxtyping import Float32, UInt8
 from lightning import LightningDataModule
 from numpy import ndarray
 from torch.utils.data import DataLoader, Dataset
@@ -42,53 +44,57 @@ class LineDataset(Dataset[Batch]):
         self.reader, self.preprocess, self.normalizer, self.augment = reader, preprocess, normalizer, augment
         self.multiple = 1 if preprocess.framed else multiple
         self.seed = seed
-        self._kept: dict[int, Sample] = {}  # with levelled images
+        self._cache: dict[int, Sample] = {}  # with images after `geometry`
         self._room = cache_mb * 1_000_000  # bytes
 
     def __len__(self) -> int:
         return len(self.reader)
 
     def __getitem__(self, batch: BatchIndices) -> Batch:
-        samples, images = [], []
+        samples, arrays = [], []
         for index in batch.indices:
-            sample = self._levelled(index)
+            sample = self._normalized(index)
             samples.append(sample)
-            image = sample.image
             try:
-                if self.augment:  # an empty chain is false: a generator for every image costs more than loading it
-                    changed = self.augment(image, np.random.default_rng((self.seed, batch.epoch, index)))
-                    image = changed if fits(self.preprocess, changed) else image
-                images.append(self.preprocess.to_array(image))
+                arrays.append(self._array(sample.image, batch.epoch, index))
             except ValueError as error:
                 raise InputError(f"{sample.id}: {error}") from None
         texts = [self.normalizer(sample.text) for sample in samples]
-        return collate([s.id for s in samples], images, texts, [s.group for s in samples], self.multiple)
+        return collate([s.id for s in samples], arrays, texts, [s.group for s in samples], self.multiple)
 
-    def _levelled(self, index: int) -> Sample:
-        if index in self._kept:
-            return self._kept[index]
+    def _array(self, image: UInt8[ndarray, "H W"], epoch: int, index: int) -> Float32[ndarray, "h w"]:
+        if self.augment:  # an empty chain is false: a generator for every image costs more than loading it
+            augmented = self.augment(image, np.random.default_rng((self.seed, epoch, index)))
+            with suppress(ValueError):  # stretched beyond what the model takes
+                return self.preprocess.to_array(augmented)
+        return self.preprocess.to_array(image)
+
+    def _normalized(self, index: int) -> Sample:
+        """A sample after `geometry`, from the cache where it is there."""
+        if index in self._cache:
+            return self._cache[index]
         sample = self.reader[index]
         try:
-            sample = sample._replace(image=self.preprocess.geometry(sample.image))
+            sample = sample._replace(image=self.preprocess.geometry(self.preprocess.reduce(sample.image)))
         except ValueError as error:
             raise InputError(f"{sample.id}: {error}") from None
         if sample.image.nbytes <= self._room:
             self._room -= sample.image.nbytes
-            self._kept[index] = sample
+            self._cache[index] = sample
         else:
             self._room = 0
         return sample
 
     @cached_property
     def widths(self) -> list[int]:
-        """Columns of every line after preprocessing: where they depend on the writing and not on the size alone, exact
-        for the lines that are kept and estimated for others. The same in every process."""
+        """Columns of every line after preprocessing; where they depend on the writing and not on the size alone, they
+        are exact for the lines in the cache and estimated for others. The same in every process."""
         widths = [self.preprocess.width(size) for size in self.reader.sizes]
         if not self.preprocess.by_size:
             for index in range(len(widths)):
                 if not self._room:
                     break
-                height, columns = self._levelled(index).image.shape
+                height, columns = self._normalized(index).image.shape
                 widths[index] = self.preprocess.width((height, columns))
         return widths
 
@@ -103,17 +109,8 @@ def _whole(batch: Any) -> Any:
     return batch
 
 
-def fits(preprocess: Preprocess, image: UInt8[ndarray, "H W"]) -> bool:
-    """Whether a line that was stretched is still one that the model takes."""
-    try:
-        preprocess.check((image.shape[0], image.shape[1]))
-    except ValueError:
-        return False
-    return True
-
-
 class LineDataModule(LightningDataModule):
-    """A reader's three splits as batches of like width.
+    """The splits of a reader as batches of lines of similar width.
 
     Args:
         reader: called with `split="train"`, `"val"` or `"test"`, and with `root` and `repo` where they are given.
@@ -129,8 +126,10 @@ class LineDataModule(LightningDataModule):
         max_lines: lines a batch has at most.
         max_columns: padded columns a batch has at most.
         multiple: batch widths are rounded up to a multiple of this, in columns: fewer shapes to prepare kernels for.
+        reduce_scans: whether a reader that keeps its lines in memory reduces high scans as `preprocess` does; false
+            leaves them as they were scanned, for models of another height or for other programs.
         workers: loading processes a rank.
-        cache_mb: megabytes of lines of each split that a process keeps, decoded and levelled, from epoch to epoch.
+        cache_mb: megabytes of decoded and normalised lines of each split that a process keeps from epoch to epoch.
         seed: order and augmentation.
         replay: data whose training lines are mixed into the training batches, so that they are not forgotten.
         replay_fraction: share that they have of the lines of the first epoch.
@@ -152,6 +151,7 @@ class LineDataModule(LightningDataModule):
         max_lines: int = 16,
         max_columns: int = 16384,
         multiple: int = 1,
+        reduce_scans: bool = True,
         workers: int = 1,
         cache_mb: int = 0,
         seed: int = 0,
@@ -166,7 +166,7 @@ class LineDataModule(LightningDataModule):
         self.reader, self.preprocess, self.normalizer, self.augment = reader, preprocess, normalizer, augment
         self.max_lines, self.max_columns, self.multiple = max_lines, max_columns, multiple
         self.root, self.repo, self.pack = root, repo, pack
-        self.subset, self.subset_by = subset, subset_by
+        self.subset, self.subset_by, self.reduce_scans = subset, subset_by, reduce_scans
         self.workers, self.cache_mb, self.seed = workers, cache_mb, seed
         self.replay, self.replay_fraction, self.replay_decay = replay, replay_fraction, replay_decay
         self._alphabet = None if alphabet is None else list(alphabet)
@@ -184,7 +184,9 @@ class LineDataModule(LightningDataModule):
         if self.pack is not None:
             reader = cast(Reader, Pack(self.pack, split, self.preprocess))
         else:
-            given = {"root": self.root, "repo": self.repo}
+            given: dict[str, Any] = {"root": self.root, "repo": self.repo}
+            if self.reduce_scans and "reduce" in signature(self.reader).parameters:  # it keeps its lines in memory
+                given["reduce"] = self.preprocess.reduce
             reader = self.reader(split=split, **{key: value for key, value in given.items() if value is not None})
         if not len(reader):
             raise InputError(f"split '{split}' has no line; check data.root and the split")

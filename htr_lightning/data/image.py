@@ -235,7 +235,10 @@ def page_box(polygon: Sequence[tuple[float, float]] | ndarray, size: tuple[int, 
 
 def shrink_to_height(image: UInt8[ndarray, "H W"], height: int) -> UInt8[ndarray, "h w"]:
     """The image at most `height` pixels high, aspect kept; area-averaged, since sampling would break thin strokes."""
-    if image.shape[0] <= height:
-        return image
-    width = max(1, round(image.shape[1] * height / image.shape[0]))
-    return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
+    size = shrunk_size((image.shape[0], image.shape[1]), height)
+    return image if size == image.shape else cv2.resize(image, size[::-1], interpolation=cv2.INTER_AREA)
+
+
+def shrunk_size(size: tuple[int, int], height: int) -> tuple[int, int]:
+    """The (height, width) that `shrink_to_height` gives."""
+    return size if size[0] <= height else (height, max(1, round(size[1] * height / size[0])))

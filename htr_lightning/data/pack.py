@@ -28,7 +28,7 @@ from jaxtyping import Int64, UInt8
 from numpy import ndarray
 
 from htr_lightning.data.image import MAX_SIDE
-from htr_lightning.data.preprocess import FitHeight, Preprocess, reduced
+from htr_lightning.data.preprocess import FitHeight, Preprocess, reduce_rows
 from htr_lightning.data.sample import Reader, Sample, Skipped
 from htr_lightning.errors import InputError
 
@@ -266,7 +266,7 @@ def _reduce(sample: Sample, height: int | None) -> UInt8[ndarray, "_ _"]:
     rows, columns = sample.image.shape
     if not 0 < min(rows, columns) <= max(rows, columns) <= MAX_SIDE:
         raise InputError(f"{sample.id}: {columns} x {rows} pixels are no line; mend it or take it out of the data")
-    return reduced(sample.image, height)
+    return sample.image if height is None else reduce_rows(FitHeight(height).reduce(sample.image), height)
 
 
 def _area(line: list) -> int:

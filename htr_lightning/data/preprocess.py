@@ -1,68 +1,90 @@
-"""From the scanned image to the float ink that a network eats: ink 1, paper 0."""
+"""From a scan to the float array that a network sees: ink 1, paper 0. No torch: exported recognizers use it as well."""
 
 from typing import Protocol, runtime_checkable
 
 import cv2
 import numpy as np
-import torch
-from jaxtyping import Float, Float64, UInt8
+from jaxtyping import Float32, Float64, UInt8
 from numpy import ndarray
-from torch import Tensor
+from PIL import Image
 
+from htr_lightning.data.character import deslant, even_light, find_character, limit_side
 from htr_lightning.data.handwriting import measure
-from htr_lightning.data.image import LEVELS, dark_on_light, histogram, light_on_dark, shrink_to_height
+from htr_lightning.data.image import LEVELS, dark_on_light, histogram, light_on_dark, shrink_to_height, shrunk_size
 from htr_lightning.errors import InputError
 
 MIN_SIDE = 3  # pixels; nothing smaller holds a character
+MIN_CONTRAST = 32  # grey levels between paper and ink; anything less is noise and is not stretched
+MIN_ROWS = 64  # a scan is never reduced to fewer
 INK = (255 - np.arange(256)).astype(np.float32) / 255  # of a grey level
-MIN_CONTRAST = 32  # grey levels between paper and ink; less is noise and is not stretched
 
 
-def reduced(image: UInt8[ndarray, "H W"], height: int | None) -> UInt8[ndarray, "h w"]:
-    """The image at most so many rows high, None: as it is; one that would become too narrow to be read stays, too."""
-    small = image if height is None else shrink_to_height(image, height)
-    return small if small.shape[1] >= MIN_SIDE else image
+def reduce_rows(image: UInt8[ndarray, "H W"], rows: int | None) -> UInt8[ndarray, "h w"]:
+    """The image with at most `rows` rows (None: any number); one that would become too narrow to read stays as it is.
+
+    Pixels are averaged by area and the aspect is kept.
+    """
+    if reduced_size((image.shape[0], image.shape[1]), rows) == image.shape:
+        return image
+    assert rows is not None
+    return shrink_to_height(image, rows)
+
+
+def reduced_size(size: tuple[int, int], rows: int | None) -> tuple[int, int]:
+    """The (height, width) that `reduce_rows` makes of an image of this (height, width)."""
+    small = size if rows is None else shrunk_size(size, rows)
+    return small if small[1] >= MIN_SIDE else size
 
 
 @runtime_checkable
 class Preprocess(Protocol):
-    """Turns one image of any size into ink of the network's height: `to_array(geometry(image))`."""
+    """Turns an image of any size into an array of the network's height: `to_array(geometry(reduce(image)))`."""
 
+    height: int  # rows of the array
     by_size: bool = True  # whether the width follows from the image's size alone
-    framed: bool = False  # whether every image gets the same width
+    framed: bool = False  # whether every array has the same width
 
-    def __call__(self, image: UInt8[ndarray, "H W"]) -> Float[Tensor, "1 h w"]:
+    @property
+    def max_rows(self) -> int | None:
+        """Rows to which `reduce` brings a higher scan: twice the network's, so that augmentation does not blur it."""
+        return max(MIN_ROWS, 2 * self.height)
+
+    def __call__(self, image: UInt8[ndarray, "H W"]) -> Float32[ndarray, "h w"]:
         """Raises ValueError where the image cannot be used, see `check`."""
-        return self.to_array(self.geometry(image))
+        return self.to_array(self.geometry(self.reduce(image)))
+
+    def reduce(self, image: UInt8[ndarray, "H W"]) -> UInt8[ndarray, "h w"]:
+        """A scan with no more rows than are needed; reducing it again changes nothing."""
+        return reduce_rows(image, self.max_rows)
 
     def geometry(self, image: UInt8[ndarray, "H W"]) -> UInt8[ndarray, "h w"]:
-        """What is done to a scan before it is augmented for training: for most, nothing."""
+        """What comes before augmentation: nothing by default."""
         return image
 
-    def to_array(self, image: UInt8[ndarray, "H W"]) -> Float[Tensor, "1 h w"]:
-        """What is done after that."""
+    def to_array(self, image: UInt8[ndarray, "H W"]) -> Float32[ndarray, "h w"]:
+        """What comes after augmentation. Raises ValueError where the image cannot be used."""
         ...
 
     def width(self, size: tuple[int, int]) -> int:
-        """Columns that an image of (height, width) pixels will have."""
+        """Columns of the array that a scan of (height, width) pixels becomes."""
         ...
 
     def check(self, size: tuple[int, int]) -> None:
-        """Raises ValueError where an image of (height, width) pixels cannot be used."""
+        """Raises ValueError where a scan of (height, width) pixels cannot be used."""
         ...
 
 
 class FitHeight(Preprocess):
-    """Scale to one height, aspect kept; the network sees every width as it is.
+    """Scales an image to one height, keeping its aspect; the network sees lines of any width.
 
-    Paper (the median grey) becomes 0 and the darkest hundredth 1, so exposure and ink colour do not matter.
+    Paper (the median grey) becomes 0 and the darkest hundredth 1, so that neither exposure nor ink colour matters.
 
     Args:
-        height: rows of the result.
-        margin: columns of paper added on both sides, room for frames that read the first and last character.
+        height: rows of the array.
+        margin: columns of paper added on both sides: room for the frames that read the first and last character.
         width_scale: factor on the width after scaling; 1 keeps the aspect.
-        max_width: columns a line may have; a wider image is no line.
-        polarity: "auto" finds light ink on dark paper and inverts it, "dark" takes ink as dark.
+        max_width: columns that a line may have; a wider image is not a line.
+        polarity: "auto" detects light ink on dark paper and inverts it; "dark" takes ink to be dark.
     """
 
     def __init__(
@@ -72,43 +94,50 @@ class FitHeight(Preprocess):
         self.polarity = _checked(polarity)
 
     def width(self, size: tuple[int, int]) -> int:
-        return max(1, round(size[1] * self.height * self.width_scale / size[0])) + 2 * self.margin
+        return self._columns(reduced_size(size, self.max_rows))
 
     def check(self, size: tuple[int, int]) -> None:
-        """Raises ValueError where an image of (height, width) pixels is too small or too wide to be a line."""
+        """Raises ValueError where a scan of (height, width) pixels is too small or too wide to be a line."""
         _check_side(size)
-        if self.width(size) > self.max_width:
+        self._check_width(size, self.width(size))
+
+    def to_array(self, image: UInt8[ndarray, "H W"]) -> Float32[ndarray, "h w"]:
+        """Raises ValueError where the image is too small or too wide to be a line."""
+        size = (image.shape[0], image.shape[1])
+        _check_side(size)
+        width = self._columns(size)
+        self._check_width(size, width)
+        array = np.zeros((self.height, width), dtype=np.float32)
+        array[:, self.margin : width - self.margin] = _scaled(
+            image, (self.height, width - 2 * self.margin), self.polarity
+        )
+        return array
+
+    def _columns(self, size: tuple[int, int]) -> int:
+        return max(1, round(size[1] * self.height * self.width_scale / size[0])) + 2 * self.margin
+
+    def _check_width(self, size: tuple[int, int], width: int) -> None:
+        if width > self.max_width:
             raise ValueError(
-                f"{size[1]} x {size[0]} pixels are {self.width(size)} columns at height {self.height}, more than "
+                f"{size[1]} x {size[0]} pixels are {width} columns at height {self.height}, more than "
                 f"max_width={self.max_width}; cut it into lines, or raise model.preprocess.max_width"
             )
 
-    def to_array(self, image: UInt8[ndarray, "H W"]) -> Float[Tensor, "1 h w"]:
-        """Raises ValueError where the image is too small or too wide to be a line."""
-        size = (image.shape[0], image.shape[1])
-        self.check(size)
-        width = self.width(size)
-        ink = np.zeros((1, self.height, width), dtype=np.float32)
-        ink[0, :, self.margin : width - self.margin] = _scaled(
-            image, (self.height, width - 2 * self.margin), self.polarity
-        )
-        return torch.from_numpy(ink)
-
 
 class NormalizeHandwriting(Preprocess):
-    """Scale so that the core of the writing, the band of its small letters, has one height and place; letters are set
-    upright and their width made even. See `htr_lightning.data.handwriting`.
+    """Scales an image so that the x-height of the writing has one size and position, removes the slant and evens out
+    the width of the letters. See `htr_lightning.data.handwriting`.
 
-    Ink is as in `FitHeight`. A stroke that reaches farther from the core than the frame is cut off.
+    Grey levels are mapped as in `FitHeight`. Strokes that reach beyond the frame are cut off.
 
     Args:
-        height: rows of the result.
-        x_height: rows of the core.
-        x_height_center: row of the core's middle, as a share of the height.
-        stroke_spacing: columns from stroke to stroke, as a share of the core's height.
-        spacing_strength: how far the width is brought to that pace; 0 keeps the aspect, 1 goes all the way.
-        min_scale: smallest scale, where that of `FitHeight` is 1; so is it of the width, where aspect kept is 1.
-        max_scale: largest scale.
+        height: rows of the array.
+        x_height: rows from the base line to the top of the small letters.
+        x_height_center: row of the middle between these two, as a fraction of the height.
+        stroke_spacing: columns from stroke to stroke, as a fraction of the x-height.
+        spacing_strength: how far the width is adjusted to that spacing: 0 keeps the aspect, 1 goes all the way.
+        min_scale: smallest scale relative to that of `FitHeight`, and smallest width relative to the kept aspect.
+        max_scale: largest of both.
         margin, width_scale, max_width, polarity: as in `FitHeight`.
     """
 
@@ -128,23 +157,18 @@ class NormalizeHandwriting(Preprocess):
         max_width: int = 8192,
         polarity: str = "auto",
     ) -> None:
-        self.height, self.x_height, self.x_height_center, self.stroke_spacing, self.spacing_strength = (
-            height,
-            x_height,
-            x_height_center,
-            stroke_spacing,
-            spacing_strength,
-        )
+        self.height, self.x_height, self.x_height_center = height, x_height, x_height_center
+        self.stroke_spacing, self.spacing_strength = stroke_spacing, spacing_strength
         self.min_scale, self.max_scale = min_scale, max_scale
         self.fit = FitHeight(height, margin, width_scale, max_width, "dark")
         self.polarity = _checked(polarity)
 
     def width(self, size: tuple[int, int]) -> int:
-        """About how many columns an image of (height, width) pixels will have; that depends on its writing."""
+        """An estimate of the columns of the array: the exact number depends on the writing."""
         return self.fit.width(size)
 
     def check(self, size: tuple[int, int]) -> None:
-        """Raises ValueError where an image of (height, width) pixels is too small or too wide to be a line."""
+        """Raises ValueError where a scan of (height, width) pixels is too small or too wide to be a line."""
         self.fit.check(size)
 
     def geometry(self, image: UInt8[ndarray, "H W"]) -> UInt8[ndarray, "h w"]:
@@ -180,94 +204,103 @@ class NormalizeHandwriting(Preprocess):
         paper = int(np.searchsorted(np.cumsum(histogram(image)), image.size * 0.5))
         return cv2.warpAffine(image, warp, (width, 2 * self.height), flags=cv2.INTER_LINEAR, borderValue=paper)
 
-    def to_array(self, image: UInt8[ndarray, "H W"]) -> Float[Tensor, "1 h w"]:
-        return self.fit(image)
+    def to_array(self, image: UInt8[ndarray, "H W"]) -> Float32[ndarray, "h w"]:
+        return self.fit.to_array(image)
 
     def _bounded(self, scale: float) -> float:
         return min(max(scale, self.min_scale), self.max_scale)
 
 
 class FitFrame(Preprocess):
-    """A word or a line scaled into a frame of fixed size, aspect kept, at its left; what it does not fill is paper.
+    """Scales a word or a line into a frame of fixed size.
 
     Args:
-        height: rows of the result.
-        columns: columns of the result.
-        polarity: "auto" finds light ink on dark paper and inverts it, "dark" takes ink as dark.
+        height: rows of the array.
+        columns: columns of the array.
+        keep_aspect: true: the image stands at the left of the frame, the rest is paper, and grey levels are mapped as
+            in `FitHeight`. False: it fills the frame whatever its aspect, with its grey levels as they are, which is
+            how TrOCR was trained (Li et al., 2021, arXiv:2109.10282, section 3.2).
+        polarity: "auto" detects light ink on dark paper and inverts it; "dark" takes ink to be dark.
     """
 
     framed = True
 
-    def __init__(self, height: int, columns: int, polarity: str = "auto") -> None:
-        self.height, self.columns = height, columns
+    def __init__(self, height: int, columns: int, keep_aspect: bool = True, polarity: str = "auto") -> None:
+        self.height, self.columns, self.keep_aspect = height, columns, keep_aspect
         self.polarity = _checked(polarity)
 
     def width(self, size: tuple[int, int]) -> int:
         return self.columns
 
     def check(self, size: tuple[int, int]) -> None:
-        """Raises ValueError where an image of (height, width) pixels is too small to hold a character."""
+        """Raises ValueError where a scan of (height, width) pixels is too small to hold a character."""
         _check_side(size)
 
-    def to_array(self, image: UInt8[ndarray, "H W"]) -> Float[Tensor, "1 h w"]:
+    def to_array(self, image: UInt8[ndarray, "H W"]) -> Float32[ndarray, "h w"]:
         """Raises ValueError where the image is too small to hold a character."""
         self.check((image.shape[0], image.shape[1]))
+        if not self.keep_aspect:
+            if self.polarity == "auto":
+                image = dark_on_light(image)
+            # Pillow averages over all the pixels that it drops along either axis; OpenCV only where both shrink
+            grey = Image.fromarray(image).resize((self.columns, self.height), Image.Resampling.BILINEAR)
+            return INK[np.asarray(grey)]
         scale = min(self.height / image.shape[0], self.columns / image.shape[1])
         height, width = max(1, round(image.shape[0] * scale)), max(1, round(image.shape[1] * scale))
-        ink, top = np.zeros((1, self.height, self.columns), dtype=np.float32), (self.height - height) // 2
-        ink[0, top : top + height, :width] = _scaled(image, (height, width), self.polarity)
-        return torch.from_numpy(ink)
+        array, top = np.zeros((self.height, self.columns), dtype=np.float32), (self.height - height) // 2
+        array[top : top + height, :width] = _scaled(image, (height, width), self.polarity)
+        return array
 
 
 class FixedSize(Preprocess):
-    """One character centred in a frame of fixed size, as the MNIST digits are.
+    """Centres one character in a frame of fixed size, as the digits of MNIST are.
 
-    An image of exactly this size is taken as it is. Any other is brought to the form of MNIST: the paper is taken
-    off, the ink's box is scaled into `box` pixels and its centre of mass put into the middle (LeCun et al., 1998,
+    An image of exactly this size is taken as it is. Any other is brought into the form of MNIST: the paper is removed,
+    the bounding box of the ink scaled to `box` pixels and its centre of mass moved to the middle (LeCun et al., 1998,
     "Gradient-based learning applied to document recognition", section III.A).
 
     Args:
-        height: rows of the result.
-        columns: columns of the result.
+        height: rows of the array.
+        columns: columns of the array.
         box: longest side of the ink in pixels.
-        speck: a blot of less than this share of the largest one is dust; 0 keeps all, for scripts with small dots.
-        polarity: "auto" finds light ink on dark paper, inverts it and takes uneven light off; "dark" takes ink as dark
-            and paper as even, which holds even for a character cut so close that little paper is left.
-        upright: shear the character until its rows and columns of ink are uncorrelated (the same paper's "deslanted").
+        min_blob: a blob smaller than this fraction of the largest one is dust; 0 keeps all, for scripts with small
+            dots.
+        polarity: "auto" detects light ink on dark paper, inverts it and evens out the light; "dark" takes ink to be
+            dark and paper to be even, which works even for a character cropped so closely that little paper is left.
+        deslant: shear the character until the rows and columns of its ink are uncorrelated (the same paper's
+            "deslanted").
     """
 
     framed = True
+    max_rows: int | None = None  # a character may be a small part of its photo
 
     def __init__(
-        self, height: int, columns: int, box: int, speck: float = 0.05, polarity: str = "auto", upright: bool = False
+        self, height: int, columns: int, box: int, min_blob: float = 0.05, polarity: str = "auto", deslant: bool = False
     ) -> None:
-        self.height, self.columns, self.box, self.speck, self.upright = height, columns, box, speck, upright
+        self.height, self.columns, self.box, self.min_blob, self.deslant = height, columns, box, min_blob, deslant
         self.polarity = _checked(polarity)
 
     def width(self, size: tuple[int, int]) -> int:
         return self.columns
 
     def check(self, size: tuple[int, int]) -> None:
-        """Raises ValueError where an image of (height, width) pixels is too small to hold a character."""
+        """Raises ValueError where a scan of (height, width) pixels is too small to hold a character."""
         _check_side(size)
 
     def geometry(self, image: UInt8[ndarray, "H W"]) -> UInt8[ndarray, "h w"]:
-        """The character upright in its frame where that is asked for, so that augmentation slants it anew."""
-        if not self.upright:
+        """The character deslanted in its frame where that is asked for, so that augmentation slants it anew."""
+        if not self.deslant:
             return image
-        return (255 - 255 * _deslanted(self._in_frame(image))).round().astype(np.uint8)
+        return (255 - 255 * deslant(self.to_array(image))).round().astype(np.uint8)
 
-    def to_array(self, image: UInt8[ndarray, "H W"]) -> Float[Tensor, "1 h w"]:
+    def to_array(self, image: UInt8[ndarray, "H W"]) -> Float32[ndarray, "h w"]:
         """Raises ValueError where the image is too small to hold a character."""
-        return torch.from_numpy(self._in_frame(image)[None])
-
-    def _in_frame(self, image: UInt8[ndarray, "H W"]) -> Float[ndarray, "h w"]:
         self.check((image.shape[0], image.shape[1]))
         if image.shape == (self.height, self.columns):
             return cv2.LUT(dark_on_light(image) if self.polarity == "auto" else image, INK)
-        image = _limit_side(image, 512)
-        paper_off = _unlit(dark_on_light(image)) if self.polarity == "auto" else image.max() - image
-        ink = _cut_character(paper_off, self.speck)
+        image = limit_side(image, 512, MIN_SIDE)
+        ink = even_light(dark_on_light(image)) if self.polarity == "auto" else image.max() - image
+        ink = find_character(ink, self.min_blob, MIN_CONTRAST // 2)
         scale = self.box / max(ink.shape)
         size = (max(1, round(ink.shape[1] * scale)), max(1, round(ink.shape[0] * scale)))
         ink = cv2.resize(ink, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
@@ -280,18 +313,8 @@ class FixedSize(Preprocess):
         return cv2.warpAffine(ink.astype(np.float32), shift, (self.columns, self.height))
 
 
-def _deslanted(ink: Float[ndarray, "H W"]) -> Float[ndarray, "H W"]:
-    """Sheared around the row of its centre of mass so that the second moment of its rows and columns is 0."""
-    moments = cv2.moments(ink)
-    if moments["mu02"] < 1e-6:  # blank paper, or a single row
-        return ink
-    shear = min(max(moments["mu11"] / moments["mu02"], -1.0), 1.0)  # columns a row; more is no slant, but a line
-    places = np.array([[1, shear, -shear * moments["m01"] / moments["m00"]], [0, 1, 0]], np.float32)
-    return cv2.warpAffine(ink, places, ink.shape[::-1], flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)
-
-
-def stretch(image: UInt8[ndarray, "H W"], counts: Float64[ndarray, "256"] | None = None) -> Float[ndarray, "H W"]:
-    """Ink in [0, 1]: the median grey is paper, the darkest hundredth is full ink; `counts`: the histogram if known."""
+def stretch(image: UInt8[ndarray, "H W"], counts: Float64[ndarray, "256"] | None = None) -> Float32[ndarray, "H W"]:
+    """Ink from 0 to 1: the median grey is paper, the darkest hundredth full ink; `counts`: the histogram if known."""
     cumulative = np.cumsum(histogram(image) if counts is None else counts)
     paper, darkest = np.searchsorted(cumulative, (image.size * 0.5, image.size * 0.01)).tolist()
     scale = max(paper - darkest, MIN_CONTRAST)
@@ -299,7 +322,7 @@ def stretch(image: UInt8[ndarray, "H W"], counts: Float64[ndarray, "256"] | None
     return cv2.LUT(image, levels)
 
 
-def _scaled(image: UInt8[ndarray, "H W"], size: tuple[int, int], polarity: str) -> Float[ndarray, "h w"]:
+def _scaled(image: UInt8[ndarray, "H W"], size: tuple[int, int], polarity: str) -> Float32[ndarray, "h w"]:
     """The ink of an image at (height, width) pixels."""
     counts = histogram(image)
     if polarity == "auto" and light_on_dark(counts):
@@ -316,36 +339,7 @@ def _check_side(size: tuple[int, int]) -> None:
         raise ValueError(f"{size[1]} x {size[0]} pixels are too few to hold a character; scan it larger")
 
 
-def _limit_side(image: UInt8[ndarray, "H W"], side: int) -> UInt8[ndarray, "h w"]:
-    scale = side / max(image.shape)
-    if scale >= 1:
-        return image
-    size = (max(MIN_SIDE, round(image.shape[1] * scale)), max(MIN_SIDE, round(image.shape[0] * scale)))
-    return cv2.resize(image, size, interpolation=cv2.INTER_AREA)
-
-
 def _checked(polarity: str) -> str:
     if polarity not in ("auto", "dark"):
-        raise InputError(f"preprocess.polarity={polarity}: use auto, or dark for dark ink only")
+        raise InputError(f"model.preprocess.polarity={polarity}: use auto, or dark for dark ink only")
     return polarity
-
-
-def _unlit(image: UInt8[ndarray, "H W"]) -> UInt8[ndarray, "H W"]:
-    """The ink of a dark character on light, unevenly lit paper."""
-    window = max(3, min(image.shape) // 2) | 1
-    paper = cv2.morphologyEx(image, cv2.MORPH_CLOSE, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (window, window)))
-    return cv2.subtract(cv2.GaussianBlur(paper, (0, 0), window / 4), image)
-
-
-def _cut_character(ink: UInt8[ndarray, "H W"], speck: float) -> Float[ndarray, "h w"]:
-    """A character's ink cut to its box; specks of dust are left out."""
-    if ink.max(initial=0) < MIN_CONTRAST // 2:
-        return np.zeros((1, 1), dtype=np.float32)  # blank paper
-    threshold, mask = cv2.threshold(ink, 0, 255, cv2.THRESH_BINARY | cv2.THRESH_OTSU)
-    count, labels, stats, _ = cv2.connectedComponentsWithStats(mask)
-    areas = stats[1:, cv2.CC_STAT_AREA]
-    kept = np.isin(labels, 1 + np.flatnonzero(areas >= speck * areas.max())) if count > 1 else mask > 0
-    around = cv2.dilate(kept.astype(np.uint8), np.ones((3, 3), np.uint8)).astype(bool)  # the soft edge of strokes
-    rows, columns = np.flatnonzero(kept.any(1)), np.flatnonzero(kept.any(0))
-    ink = np.where(around & (ink > threshold / 3), ink, 0).astype(np.float32)
-    return ink[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]

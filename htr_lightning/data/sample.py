@@ -1,12 +1,14 @@
 """What a reader yields: samples, and what it left out. No torch, so that reading alone takes little memory."""
 
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import accumulate
 from typing import NamedTuple, Protocol, runtime_checkable
 
 from jaxtyping import UInt8
 from numpy import ndarray
+
+Reduce = Callable[[UInt8[ndarray, "H W"]], UInt8[ndarray, "h w"]]  # what a reader does to lines that it keeps
 
 
 class Sample(NamedTuple):

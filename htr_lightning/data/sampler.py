@@ -1,11 +1,10 @@
-"""Batches of lines of like width."""
+"""Batches of lines of similar width. No torch: a DataLoader takes any iterable that has a length."""
 
 from collections.abc import Iterator, Sequence
 from itertools import cycle, islice
 from typing import NamedTuple
 
 import numpy as np
-from torch.utils.data import Sampler
 
 from htr_lightning.errors import InputError
 
@@ -30,8 +29,8 @@ def replayed(new: int, share: float) -> int:
     return round(new * share / (1 - share))
 
 
-class BucketBatchSampler(Sampler[BatchIndices]):
-    """Batches of lines of like width within a budget, sharded by rank.
+class BucketBatchSampler:
+    """Batches of lines of similar width within a budget, sharded by rank.
 
     The batches are the same for any number of ranks: rank r takes every `world_size`-th of them. Outside training no
     line is ever repeated, so ranks may have a batch more or less. In training every rank takes the same number, the

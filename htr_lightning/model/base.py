@@ -11,7 +11,7 @@ from numpy import ndarray
 from torch import Tensor
 
 from htr_lightning.data.batch import Batch, collate
-from htr_lightning.data.preprocess import Preprocess, reduced
+from htr_lightning.data.preprocess import Preprocess
 from htr_lightning.decoder.ctc import Hypothesis
 from htr_lightning.errors import InputError
 from htr_lightning.metrics.calibration import PlattScaling
@@ -45,18 +45,11 @@ def readings(
     return [from_alternatives(Alternative(normalizer(text), *rest) for text, *rest in some) for some in several]
 
 
-def learned_height(card: dict[str, Any]) -> int | None:
-    """Rows to which the reader of a checkpoint's training reduced higher lines, where it did; see `PageXml`."""
-    reader = card.get("training", {}).get("data", {}).get("reader", {})
-    return reader.get("max_height") if reader.get("source", "forms") == "forms" else None  # else IAM's own images
-
-
 class Recognizer(Learner, ABC):
     """A network with its codec, normaliser and preprocessing; subclasses give the loss and the reading.
 
     Reading is always done in float32, whatever the training precision, and a line's text does not depend on the batch
-    it is in: validation, test, `htr evaluate` and `htr transcribe` give the same text, the last two of scans, too, that
-    were reduced beforehand in training.
+    it is in: validation, test, `htr evaluate` and `htr transcribe` give the same text.
 
     Args:
         alphabet: the characters it can read.
@@ -146,8 +139,9 @@ class Recognizer(Learner, ABC):
         Raises:
             ValueError: an image is too small or too wide to be a line.
         """
-        ink = [self.preprocess(reduced(image, learned_height(self.card))) for image in images]
-        batch = collate([""] * len(ink), ink, [""] * len(ink), [""] * len(ink))
+        arrays = [self.preprocess(image) for image in images]
+        none = [""] * len(images)
+        batch = collate(none, arrays, none, none)
         return batch.images.to(self.device), batch.widths.to(self.device)
 
     def postprocess(self, read: Sequence[Transcription]) -> list[Transcription]:

@@ -47,7 +47,7 @@ class MaskedColumns(Learner):
                 f"model.mask_ratio={mask_ratio} model.mask_span={mask_span}: give a share of the frames above 0 and a "
                 "length of 1 or more, else nothing is masked"
             )
-        self.height = self.preprocess(np.full((64, 64), 255, np.uint8)).shape[1]
+        self.height = self.preprocess(np.full((64, 64), 255, np.uint8)).shape[0]
         with torch.no_grad():
             probe = deepcopy(net(1)).eval()  # a copy, since two nets share a backbone that the config has made
             _, lengths = probe(torch.zeros(1, 1, self.height, PROBE), torch.tensor([PROBE]))

@@ -164,7 +164,7 @@ class PretrainedTrOCRRecognizer(Recognizer):
         """Raises InputError where what is around the network does not fit it."""
         size = architecture["encoder"]["image_size"]
         rows, columns = (size, size) if isinstance(size, int) else size
-        seen = self.preprocess(np.full((rows, columns), 255, np.uint8)).shape[1:]
+        seen = self.preprocess(np.full((rows, columns), 255, np.uint8)).shape
         if seen != (rows, columns):
             raise InputError(
                 f"model.preprocess: makes {seen[1]} x {seen[0]} pixels, but the source sees {columns} x {rows}; set "

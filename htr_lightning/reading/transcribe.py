@@ -17,10 +17,9 @@ from numpy import ndarray
 from htr_lightning.data.image import SUFFIXES, read_image
 from htr_lightning.data.page.document import Line, Page, expand, find_image, read_page
 from htr_lightning.data.page.outline import outline
-from htr_lightning.data.preprocess import FitHeight, NormalizeHandwriting, Preprocess
+from htr_lightning.data.preprocess import Preprocess
 from htr_lightning.data.reader.page_xml import cut_line, open_page
 from htr_lightning.data.sampler import READING_COLUMNS, READING_LINES, BucketBatchSampler
-from htr_lightning.data.squash import Squash
 from htr_lightning.errors import InputError
 from htr_lightning.model.base import Recognizer
 from htr_lightning.transcription import Transcriber, Transcription
@@ -189,11 +188,8 @@ def _read(
                 readings[number] = readings[number]._replace(fault=f"{readings[number].name}: {outcome}")
     for number, image in images:
         alone = readings[number].line is None and readings[number].fault is None
-        if (
-            alone
-            and isinstance(preprocess, FitHeight | NormalizeHandwriting | Squash)
-            and image.shape[0] >= max(PAGE_ROWS, image.shape[1] / 2)
-        ):
+        of_lines = preprocess.max_rows is not None  # a photo of a single character may be of any size
+        if alone and of_lines and image.shape[0] >= max(PAGE_ROWS, image.shape[1] / 2):
             note = (
                 f"{readings[number].name}: {image.shape[1]} x {image.shape[0]} pixels look like a page but were read "
             )

@@ -16,7 +16,7 @@ from htr_lightning.decoder.prefix_beam import PrefixBeam
 from htr_lightning.decoder.rover import Ballot, Elected, rover
 from htr_lightning.errors import InputError
 from htr_lightning.metrics.calibration import PlattScaling
-from htr_lightning.model.base import Recognizer, learned_height
+from htr_lightning.model.base import Recognizer
 from htr_lightning.model.classifier import Classifier
 from htr_lightning.model.ctc import CTCRecognizer
 from htr_lightning.net.average import Average
@@ -148,9 +148,6 @@ def difference(members: Sequence[Recognizer], names: Sequence[str]) -> str | Non
             return f"{name}: is a {type(member).__name__}, which has no frames"
         if type(member) is not type(first):
             return f"{name}: is a {type(member).__name__}, {names[0]} a {type(first).__name__}"
-        rows, wanted = learned_height(member.card), learned_height(first.card)
-        if rows != wanted:
-            return f"{name}: data.reader.max_height is {rows}, that of {names[0]} is {wanted}"
         own, others = _settings(member.preprocess), _settings(first.preprocess)
         if key := next((key for key in [*own, *others] if own.get(key) != others.get(key)), None):
             return f"{name}: model.preprocess.{key} is {own.get(key)}, that of {names[0]} is {others.get(key)}"

@@ -116,7 +116,7 @@ def test_lines_beside_bad_ones_are_left_in_peace(spoilt: Audit) -> None:
 @pytest.mark.slow
 def test_lines_that_stand_on_their_heads_are_named_and_hardly_another(htr_data: Path) -> None:
     """What is upright is learned from the set: thousands of lines teach it, a few hundred do not."""
-    reader = PageXml(htr_data / "copiste", xml="alto/*.xml", images="jpg", empty="skip", max_height=64)
+    reader = PageXml(htr_data / "copiste", xml="alto/*.xml", images="jpg", empty="skip", reduce=FitHeight(32).reduce)
     on_head = set(range(20, len(reader), 60))
     lines = []
     for place, sample in enumerate(reader):

@@ -7,11 +7,11 @@ import pytest
 import torch
 from numpy import ndarray
 
-from htr_lightning.data.datamodule import LineDataModule, fits
+from htr_lightning.data.datamodule import LineDataModule
 from htr_lightning.data.preprocess import FitHeight, FixedSize
 from htr_lightning.data.reader.page_xml import PageXml
 from htr_lightning.data.reader.synthetic import Synthetic
-from htr_lightning.data.sample import Sample, Skipped
+from htr_lightning.data.sample import Reduce, Sample, Skipped
 from htr_lightning.errors import InputError
 from htr_lightning.text.normalize import Normalizer
 
@@ -53,9 +53,9 @@ def test_the_batches_of_a_split_hold_just_its_lines(split: str, multiple: int) -
             ink = FitHeight(32, margin=4)(sample.image)
             assert batch.texts[row] == Normalizer()(sample.text)
             assert batch.groups[row] == sample.group
-            assert int(batch.widths[row]) == ink.shape[2]
-            assert torch.equal(batch.images[row, :, :, : ink.shape[2]], ink)
-            assert not batch.images[row, :, :, ink.shape[2] :].any()
+            assert int(batch.widths[row]) == ink.shape[1]
+            np.testing.assert_array_equal(batch.images[row, 0, :, : ink.shape[1]].numpy(), ink)
+            assert not batch.images[row, :, :, ink.shape[1] :].any()
         seen += batch.ids
     assert sorted(seen) == sorted(reader.ids)
 
@@ -149,7 +149,29 @@ def test_the_root_reaches_the_reader(tmp_path: Path, write_page) -> None:
     assert len(list(data.loader("val"))) == 1
 
 
+def test_a_reader_that_keeps_lines_is_given_the_reduction_unless_scans_are_wanted() -> None:
+    scan = np.random.default_rng(0).integers(0, 256, (300, 900), dtype=np.uint8)
+
+    def keeping(split: str, reduce: Reduce | None = None) -> Listed:
+        return Listed([Sample("x/1", scan if reduce is None else reduce(scan), "a", "")])
+
+    reduced, scanned = module(keeping), module(keeping, reduce_scans=False)
+    assert reduced.open("val")[0].image.shape == (64, 192)
+    assert scanned.open("val")[0].image is scan
+    (one,), (other,) = reduced.loader("val"), scanned.loader("val")
+    assert torch.equal(one.images, other.images)
+
+
 def test_a_line_that_augmentation_stretched_too_far_is_taken_as_it_is() -> None:
-    line = np.full((32, 90), 200, np.uint8)
-    assert fits(FitHeight(32, max_width=100), line)
-    assert not fits(FitHeight(32, max_width=100), np.full((32, 120), 200, np.uint8))
+    line = Sample("x/1", np.random.default_rng(0).integers(0, 256, (32, 90), dtype=np.uint8), "a", "")
+    fit = FitHeight(32, max_width=100)
+    for columns, expected in ((8, np.pad(line.image, ((0, 0), (0, 8)))), (30, line.image)):
+        data = LineDataModule(
+            lambda split: Listed([line]),
+            fit,
+            Normalizer(),
+            workers=0,
+            augment=lambda image, rng, more=columns: np.pad(image, ((0, 0), (0, more))),
+        )
+        (batch,) = data.loader("train", training=True)
+        np.testing.assert_array_equal(batch.images[0, 0].numpy(), fit(expected))

@@ -3,7 +3,6 @@
 import cv2
 import numpy as np
 import pytest
-from torch import Tensor
 
 from htr_lightning.data.handwriting import SLANTS, measure, remove_rules, x_height_band
 from htr_lightning.data.preprocess import FitHeight, NormalizeHandwriting
@@ -25,8 +24,8 @@ def slanted(ink: np.ndarray, slant: float) -> np.ndarray:
     return cv2.warpAffine(ink, shear, (ink.shape[1] + 120, ink.shape[0]))
 
 
-def extent(ink: Tensor) -> int:
-    used = (ink > 0.3).any(0).nonzero()
+def extent(ink: np.ndarray) -> int:
+    used = np.flatnonzero((ink > 0.3).any(0))
     return int(used[-1] - used[0])
 
 
@@ -82,9 +81,9 @@ def test_writing_of_any_slant_size_place_and_width_comes_out_alike() -> None:
     plain = fit(grey(line((40, 60), 18)))
     for other in (slanted(line((40, 60), 18), 0.6), line((35, 65), 27), np.roll(line((40, 60), 18), 10, axis=0)):
         ink = fit(grey(other))
-        rows, wanted = ink[0].sum(1) / ink.sum(), plain[0].sum(1) / plain.sum()
-        assert float((rows - wanted).abs().sum()) < 0.35
-        assert extent(ink[0]) == pytest.approx(extent(plain[0]), rel=0.15)
+        rows, wanted = ink.sum(1) / ink.sum(), plain.sum(1) / plain.sum()
+        assert float(abs(rows - wanted).sum()) < 0.35
+        assert extent(ink) == pytest.approx(extent(plain), rel=0.15)
 
 
 def test_aspect_and_place_without_evenness_and_bounds() -> None:
@@ -94,13 +93,13 @@ def test_aspect_and_place_without_evenness_and_bounds() -> None:
     )
     image = grey(line((40, 60), 18))
     assert fit(image).shape == FitHeight(height=32)(image).shape
-    assert float((fit(image) - FitHeight(height=32)(image)).abs().mean()) < 0.03
+    assert float(abs(fit(image) - FitHeight(height=32)(image)).mean()) < 0.03
 
 
 def test_light_ink_on_dark_paper_comes_out_the_same() -> None:
     fit = NormalizeHandwriting(height=32, x_height=10.0)
     image = grey(line())
-    assert float((fit(image) - fit(255 - image)).abs().max()) < 0.05
+    assert float(abs(fit(image) - fit(255 - image)).max()) < 0.05
 
 
 @pytest.mark.parametrize("size", [(3, 3), (5, 400), (400, 5), (1, 30)])
@@ -111,4 +110,4 @@ def test_odd_sizes_are_read_or_refused(size: tuple[int, int]) -> None:
         with pytest.raises(ValueError, match="too few"):
             fit(image)
     else:
-        assert fit(image).shape[1] == 32
+        assert fit(image).shape[0] == 32

@@ -17,6 +17,7 @@ from conftest import SMALL
 from htr_lightning import checkpoint
 from htr_lightning.config import data_for
 from htr_lightning.data.image import read_image
+from htr_lightning.data.preprocess import FitHeight
 from htr_lightning.data.reader.iam import Iam
 from htr_lightning.errors import InputError
 
@@ -191,7 +192,7 @@ def test_lines_of_forms_are_cut_to_the_pixel(small_iam: Path) -> None:
     fields = row.split()
     path.write_text(path.read_text().replace(row, " ".join([*fields[:4], "5", "250", "40", "30", "A"])))
     shutil.rmtree(small_iam / "lines")  # not needed
-    reader = own(small_iam, "test", source="forms")
+    reader = own(small_iam, "test", source="forms", reduce=FitHeight(32).reduce)
     form = read_image(small_iam / "formsA-D" / "d04-000.png")
     assert reader.ids == [f"iam/d04-000-{n:02}" for n in range(5)]
     assert [s.image.shape for s in reader] == reader.sizes == [(37, 130), (30, 60), (64, 178), (40, 30), (30, 40)]
@@ -200,7 +201,7 @@ def test_lines_of_forms_are_cut_to_the_pixel(small_iam: Path) -> None:
     np.testing.assert_array_equal(reader[3].image, form[200:240, 290:320])
     np.testing.assert_array_equal(reader[4].image, form[250:280, 5:45])  # no component: the box of lines.txt
     assert [(s.id, s.kind) for s in reader.skipped] == [("iam/d04-000-09", "line of xml/ that lines.txt lacks")]
-    tall = own(small_iam, "test", source="forms", max_height=90)
+    tall = own(small_iam, "test", source="forms")
     np.testing.assert_array_equal(tall[2].image, form[100:190, 20:270])
 
 
@@ -231,7 +232,7 @@ def test_forms_that_are_missing_or_do_not_fit_are_refused(small_iam: Path) -> No
 @pytest.mark.parametrize(
     "options",
     [{"unit": "page"}, {"source": "scans"}, {"err": "drop"}, {"punctuation": "none"},
-     {"splits": "Aachen"}, {"max_height": 0}],
+     {"splits": "Aachen"}],
     ids=str,
 )  # fmt: skip
 def test_an_option_that_is_none_of_the_choices_is_refused(small_iam: Path, options: dict) -> None:

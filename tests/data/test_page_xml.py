@@ -2,12 +2,14 @@
 
 import re
 import shutil
+from functools import partial
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 
+from htr_lightning.data.image import shrink_to_height
 from htr_lightning.data.page.document import read_page
 from htr_lightning.data.reader.page_xml import PageXml, cut_line, open_page
 from htr_lightning.data.sample import Reader
@@ -55,9 +57,11 @@ def test_preloaded_lines_are_those_cut_on_demand(tmp_path: Path, write_page) -> 
         np.testing.assert_array_equal(ours.image, theirs.image)
 
 
-def test_crops_are_reduced_to_the_largest_height(tmp_path: Path, write_page) -> None:
+def test_lines_are_reduced_as_they_are_cut_out(tmp_path: Path, write_page) -> None:
     write_page(tmp_path)
-    assert [sample.image.shape for sample in PageXml(tmp_path, max_height=18)] == [(18, 118)] * 2
+    assert [sample.image.shape for sample in PageXml(tmp_path, reduce=partial(shrink_to_height, height=18))] == [
+        (18, 118)
+    ] * 2
 
 
 def test_a_sloping_line_is_turned_level_and_a_vertical_one_left(tmp_path: Path) -> None:
@@ -286,7 +290,9 @@ def test_pages_of_others_are_cut_or_refused_in_one_line(htr_data: Path) -> None:
     cut, refused = {}, {}
     for path in sorted((htr_data / "samples").rglob("*.xml")):
         try:
-            reader = PageXml(path.parent, xml=path.name, empty="skip", faulty="skip")
+            reader = PageXml(
+                path.parent, xml=path.name, reduce=partial(shrink_to_height, height=128), empty="skip", faulty="skip"
+            )
         except InputError as error:
             refused[path.stem] = str(error)
         else:
@@ -358,10 +364,10 @@ def test_upright_lines_are_turned_to_be_read_where_that_is_asked(
         encoding="utf-8",
     )
     for preload in (True, False):
-        reader = PageXml(tmp_path, turn="read", max_height=500, preload=preload)
+        reader = PageXml(tmp_path, turn="read", preload=preload)
         np.testing.assert_array_equal(reader[0].image, np.rot90(page[10:190, 130:170], turns))
         assert reader.sizes == [(40, 180)]
-        reader = PageXml(tmp_path, turn="level", max_height=500, preload=preload)
+        reader = PageXml(tmp_path, turn="level", preload=preload)
         np.testing.assert_array_equal(reader[0].image, page[10:190, 130:170])
         assert reader.sizes == [(180, 40)]
 

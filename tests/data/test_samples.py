@@ -2,12 +2,14 @@
 
 import re
 from collections import Counter
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 from PIL import Image
 
+from htr_lightning.data.image import shrink_to_height
 from htr_lightning.data.page.document import read_page
 from htr_lightning.data.page.outline import reading_angle
 from htr_lightning.data.reader.page_xml import PageXml
@@ -69,7 +71,7 @@ WITHOUT_IMAGE = {  # refused as they are; the counts are those beside a blank im
     "tarima/MMSH_IREMAM_ARA_MS_011_000089": Row("PAGE 2013", 29, mended={MADE: 29}),
     "tarima/MMSH_MS_056_0365": Row("PAGE 2013", 26),
 }
-OPTIONS = {"turn": "read", "empty": "skip", "max_height": 64}
+OPTIONS = {"turn": "read", "empty": "skip", "reduce": partial(shrink_to_height, height=64)}
 
 
 def dialect(path: Path) -> str:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from omegaconf import OmegaConf
 
+from htr_lightning.data.preprocess import FitHeight
 from htr_lightning.data.reader.page_xml import PageXml
 from htr_lightning.data.reader.synthetic import Synthetic
 from htr_lightning.data.sample import Reader
@@ -315,7 +316,7 @@ def test_the_french_lines_have_every_character_of_copiste() -> None:
 def test_french_lines_have_the_scale_of_copiste(htr_data: Path) -> None:
     """Columns a character at one height, in the middle half of the lines."""
     real = PageXml(htr_data / "copiste", split="val", xml="alto/*.xml", images="jpg", splits="package:copiste.tsv",
-                   name="copiste", max_height=64, empty="skip")  # fmt: skip
+                   name="copiste", reduce=FitHeight(32).reduce, empty="skip")  # fmt: skip
     config = OmegaConf.load(CONF / "synthetic_french.yaml").data.reader
     options = {key: config[key] for key in ("text", "length", "invented", "rare", "rare_fraction", "struck", "height")}
     drawn = synthetic(**options, lines=dict.fromkeys(COUNTS, 500), writers=dict.fromkeys(COUNTS, 200))

@@ -4,15 +4,13 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-import cv2
 import pytest
 import torch
 
 from htr_lightning import checkpoint
-from htr_lightning.config import SCANNED, data_for
-from htr_lightning.data.image import shrink_to_height
+from htr_lightning.config import data_for
+from htr_lightning.data.preprocess import FitHeight
 from htr_lightning.data.reader.page_xml import PageXml
-from htr_lightning.data.reader.synthetic import Synthetic
 from htr_lightning.model.base import Recognizer
 from htr_lightning.model.ctc import CTCRecognizer
 from htr_lightning.reading.transcribe import find_sources, open_lines
@@ -48,30 +46,16 @@ def test_what_a_checkpoint_names_is_not_downloaded_but_still_names_the_lines(tra
     assert data_for(trained).repo is None
 
 
-def test_voters_of_different_heights_read_scans_and_those_of_one_what_training_saw(best: Path, tmp_path: Path) -> None:
-    def heights(rows: list[int]) -> int:
-        members = [checkpoint.load(best) for _ in rows]
-        for member, height in zip(members, rows, strict=True):
-            member.card["training"]["data"]["reader"]["max_height"] = height
-        return data_for(Rover(members), ["data=page_xml", f"data.root={tmp_path}"]).reader.keywords["max_height"]
+def test_scans_are_reduced_once_unless_voters_differ_in_height(best: Path, tmp_path: Path) -> None:
+    def reduce_scans(heights: list[int]) -> bool:
+        members = [checkpoint.load(best) for _ in heights]
+        for member, height in zip(members, heights, strict=True):
+            member.preprocess = FitHeight(height)
+        return data_for(Rover(members), ["data=page_xml", f"data.root={tmp_path}"]).reduce_scans
 
-    assert heights([64, 64]) == 64
-    assert heights([64, 128]) == heights([128, 64]) == SCANNED
-
-
-def test_scans_are_reduced_to_the_height_that_training_saw(make_recognizer: Callable[..., CTCRecognizer]) -> None:
-    plain, trained = make_recognizer(), make_recognizer()
-    line = Synthetic("test", {"test": 1}, {"test": 1})[0].image
-    scan = cv2.resize(line, None, fx=3, fy=3)
-    reduced, whole = (plain.prepare_batch([image])[0] for image in (shrink_to_height(scan, 64), scan))
-    assert not torch.equal(reduced, whole)
-    for settings, expected in (
-        ({"reader": {"max_height": 64}}, reduced),
-        ({"reader": {"max_height": 64, "source": "segments"}}, whole),  # IAM's images of lines are taken as they are
-        ({"reader": {}}, whole),
-    ):
-        trained.card = {"training": {"data": settings}}
-        assert torch.equal(trained.prepare_batch([scan])[0], expected)
+    assert reduce_scans([32, 32])
+    assert not reduce_scans([32, 64])
+    assert not reduce_scans([64, 32])
 
 
 def test_lines_of_a_page_are_seen_as_its_reader_gave_them(
@@ -79,21 +63,15 @@ def test_lines_of_a_page_are_seen_as_its_reader_gave_them(
 ) -> None:
     for name in ("alto/wikitexte_0007.xml", "jpg/wikitexte_0007.jpg"):
         shutil.copy(htr_data / "copiste" / name, tmp_path)
-    reader = PageXml(tmp_path, turn="read", max_height=64)
     recognizer = make_recognizer()
-    recognizer.card = {"training": {"data": {"reader": {"max_height": 64}}}}
+    reader = PageXml(tmp_path, turn="read", reduce=recognizer.preprocess.reduce)
     ((source,), _) = find_sources([str(tmp_path)])
     lines = list(open_lines(source))
     assert len(lines) == len(reader) > 5
     assert sum(image.shape[0] > 64 for _, image in lines) > 5
     for (_, scan), sample in zip(lines, reader, strict=True):
+        assert sample.image.shape[0] <= 64
         assert torch.equal(recognizer.prepare_batch([scan])[0], recognizer.prepare_batch([sample.image])[0])
-
-
-def test_other_pages_are_reduced_as_those_that_were_learned(trained: Recognizer) -> None:
-    trained.card["training"]["data"]["reader"]["max_height"] = 48
-    for more, rows in (([], 48), (["data.reader.max_height=70"], 70)):
-        assert data_for(trained, ["data=page_xml", "data.root=x", *more]).reader.keywords["max_height"] == rows
 
 
 def test_lines_are_read_in_batches_that_training_need_not_afford(trained: Recognizer) -> None:

@@ -47,7 +47,7 @@ def recognizer(decoder=None, writer=TRANSFORMER, ctc: bool = False, **others) ->
 
 def batch(*texts: str) -> Batch:
     torch.manual_seed(1)
-    ink = [torch.rand(1, 16, 60 + 7 * row) for row in range(len(texts))]
+    ink = [torch.rand(16, 60 + 7 * row).numpy() for row in range(len(texts))]
     return collate([f"page/{row}" for row in range(len(texts))], ink, list(texts), [""] * len(texts))
 
 

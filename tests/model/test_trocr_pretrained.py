@@ -17,7 +17,7 @@ from conftest import run_train
 from htr_lightning import checkpoint
 from htr_lightning.config import data_for
 from htr_lightning.data.batch import Batch, collate
-from htr_lightning.data.squash import Squash
+from htr_lightning.data.preprocess import FitFrame
 from htr_lightning.decoder.autoregressive import Beam, Greedy
 from htr_lightning.errors import InputError
 from htr_lightning.evidence import evaluate
@@ -94,8 +94,8 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def recognizer_of(source: Path | str | None, alphabet: str | None = None, **others: Any) -> PretrainedTrOCRRecognizer:
     settings: dict[str, Any] = {
-        "decoder": Greedy(20), "normalizer": Normalizer(), "preprocess": Squash(*SIZE), "dropout": 0.0,
-        "source": None if source is None else str(source),
+        "decoder": Greedy(20), "normalizer": Normalizer(), "preprocess": FitFrame(*SIZE, keep_aspect=False),
+        "dropout": 0.0, "source": None if source is None else str(source),
     }  # fmt: skip
     return PretrainedTrOCRRecognizer(alphabet or sorted(set("".join(TEXTS))), **(settings | others)).eval()
 
@@ -103,7 +103,7 @@ def recognizer_of(source: Path | str | None, alphabet: str | None = None, **othe
 def batch_of(texts: list[str], seed: int = 0) -> Batch:
     torch.manual_seed(seed)
     names = [f"line {number}" for number in range(len(texts))]
-    return collate(names, [torch.rand(1, *SIZE) for _ in texts], texts, names)
+    return collate(names, [torch.rand(*SIZE).numpy() for _ in texts], texts, names)
 
 
 def read(recognizer: Recognizer, batch: Batch) -> list[str]:
@@ -170,7 +170,7 @@ def test_pixels_are_those_of_its_own_processor() -> None:
     image = np.random.default_rng(0).integers(0, 256, (60, 700), dtype=np.uint8)
     processor = transformers.ViTImageProcessorPil(size={"height": 384, "width": 384}, resample=2)
     theirs = processor(np.stack([image] * 3, 2), return_tensors="pt").pixel_values[0]
-    ours = 1 - 2 * Squash(384, 384, polarity="dark")(image).expand(3, -1, -1)
+    ours = 1 - 2 * torch.from_numpy(FitFrame(384, 384, keep_aspect=False, polarity="dark")(image)).expand(3, -1, -1)
     torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=0)
 
 
@@ -263,7 +263,7 @@ def test_what_does_not_fit_the_source_is_refused(source: Path) -> None:
     with pytest.raises(
         InputError, match=r"32 x 32 pixels, but the source sees 128 x 32; set model.preprocess.height=32"
     ):
-        recognizer_of(source, preprocess=Squash(32, 32))
+        recognizer_of(source, preprocess=FitFrame(32, 32, keep_aspect=False))
     with pytest.raises(InputError, match=r"decoder.max_length=40: the source has places for 40"):
         recognizer_of(source, decoder=Greedy(40))
 

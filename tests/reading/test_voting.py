@@ -42,8 +42,8 @@ def members(make_recognizer: Callable[..., CTCRecognizer]) -> list[CTCRecognizer
 class Exact(FitHeight):
     """In double precision."""
 
-    def to_array(self, image: np.ndarray) -> torch.Tensor:
-        return super().to_array(image).double()
+    def __call__(self, image: np.ndarray) -> np.ndarray:
+        return super().__call__(image).astype(np.float64)
 
 
 def names(some: list) -> list[str]:

@@ -10,7 +10,7 @@ import yaml  # type: ignore[import-untyped]
 
 from htr_lightning.data import archive, download
 from htr_lightning.data.reader.page_xml import PageXml
-from htr_lightning.data.sample import Sample
+from htr_lightning.data.sample import Reduce, Sample
 from htr_lightning.errors import InputError
 
 # Commits that were read and counted: repository, commit, digest of its XML files (see `download.digest_files`).
@@ -49,7 +49,7 @@ class HtrUnited(Sequence[Sample]):
         splits: str | Mapping[str, int | float | None] | None = None,
         seed: int = 0,
         group: str = "(.*)",
-        max_height: int = 128,
+        reduce: Reduce | None = None,
         turn: str = "level",
         empty: str = "error",
         faulty: str = "error",
@@ -65,7 +65,7 @@ class HtrUnited(Sequence[Sample]):
         title = repo or folder.name
         _tell_terms(folder, title)
         self._pages = PageXml(
-            folder, None, xml, images, splits, split, seed, name or title.rpartition("/")[2], group, max_height,
+            folder, None, xml, images, splits, split, seed, name or title.rpartition("/")[2], group, reduce,
             turn, empty, faulty, preload,
         )  # fmt: skip
         self.skipped, self.mended = self._pages.skipped, self._pages.mended

@@ -10,7 +10,7 @@ from numpy import ndarray
 from PIL import Image
 from rich.progress import track
 
-from htr_lightning.data.image import read_image, shrink_to_height
+from htr_lightning.data.image import read_image
 from htr_lightning.data.reader.iam_files import (
     Row,
     form_of,
@@ -22,7 +22,7 @@ from htr_lightning.data.reader.iam_files import (
     read_rows,
 )
 from htr_lightning.data.reader.iam_splits import AACHEN_LINES, split_ids
-from htr_lightning.data.sample import Sample, Skipped
+from htr_lightning.data.sample import Reduce, Sample, Skipped
 from htr_lightning.data.split import SPLITS
 from htr_lightning.errors import InputError
 
@@ -54,7 +54,7 @@ class Iam(Sequence[Sample]):
         err: lines and words whose segmentation into words IAM calls doubtful: "keep", "skip" (counted), or "auto",
             which keeps lines, whose text and image are right, and skips words.
         punctuation: "spaced" puts a space before every sign, as the files have it; "joined" see `join_punctuation`.
-        max_height: of `source=forms`, crops taller than this are reduced to it, in pixels.
+        reduce: with `source=forms`, applied to every crop before it is kept: see `Preprocess.reduce`.
 
     Attributes:
         err: count of lines or words of the split that are marked so, kept or not.
@@ -74,7 +74,7 @@ class Iam(Sequence[Sample]):
         download: bool = True,
         err: str = "auto",
         punctuation: str = "spaced",
-        max_height: int = 64,
+        reduce: Reduce | None = None,
     ) -> None:
         if root is None:
             raise InputError("data.root is not set; give the folder of IAM's ascii/ and lines/, as in data.root=FOLDER")
@@ -86,8 +86,6 @@ class Iam(Sequence[Sample]):
         for option, value in (("unit", unit), ("source", source), ("err", err), ("punctuation", punctuation)):
             if value not in CHOICES[option]:
                 raise InputError(f"data.reader.{option}={value}: use one of {', '.join(CHOICES[option])}")
-        if max_height < 8:
-            raise InputError(f"data.reader.max_height={max_height}: too low for a line; use 32 or more")
         self._unit, self._split = unit, split
         wanted = split_ids(self.root, split, splits, lists, download)
         table, forms = self._ascii(f"{unit}s.txt"), self._ascii("forms.txt")
@@ -115,7 +113,7 @@ class Iam(Sequence[Sample]):
             self._leave_out_corrupt()
             self._check_images()
         else:
-            self._cut_forms(max_height)
+            self._cut_forms(reduce)
         self.ids = [f"iam/{row.id}" for row in self._rows]
         self.texts = [(join_punctuation if punctuation == "joined" else " ".join)(row.tokens) for row in self._rows]
         self.groups = [writers.get(form_of(row.id), form_of(row.id)) for row in self._rows]
@@ -162,7 +160,7 @@ class Iam(Sequence[Sample]):
             f"{len(missing)} of them in split '{self._split}': {names}; unpack {self._unit}s.tgz again"
         )
 
-    def _cut_forms(self, max_height: int) -> None:
+    def _cut_forms(self, reduce: Reduce | None) -> None:
         """Cut all lines out at once, since a form takes a tenth of a second to decode."""
         images = {path.stem: path for path in sorted(self.root.glob("forms*/**/*.png"))}
         by_form: dict[str, list[Row]] = {}
@@ -195,7 +193,7 @@ class Iam(Sequence[Sample]):
                         f"iam/{row.id}: its box {left},{top} {right},{bottom} holds no pixel of {images[form]}; "
                         f"mend it in {xml[form]}"
                     )
-                crops[row.id] = shrink_to_height(crop, max_height).copy()
+                crops[row.id] = (crop if reduce is None else reduce(crop)).copy()
             return crops, set(boxes)
 
         crops: dict[str, UInt8[ndarray, "_ _"]] = {}

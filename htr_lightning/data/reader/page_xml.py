@@ -13,10 +13,10 @@ from rich.progress import track
 
 from htr_lightning.data import archive
 from htr_lightning.data.fault import EMPTY as NO_TEXT
-from htr_lightning.data.image import crop_line, read_image, read_size, shrink_to_height
+from htr_lightning.data.image import crop_line, read_image, read_size
 from htr_lightning.data.page.document import Line, Page, baseline_angle, expand, find_image, read_page
 from htr_lightning.data.page.outline import outline, reading_angle
-from htr_lightning.data.sample import Sample, Skipped
+from htr_lightning.data.sample import Reduce, Sample, Skipped
 from htr_lightning.data.split import by_line, draw_lines, draw_splits, group_of, group_pattern, read_splits
 from htr_lightning.errors import InputError
 
@@ -44,7 +44,7 @@ class PageXml(Sequence[Sample]):
         name: first part of every sample id.
         group: regular expression whose first group, matched on the page's stem, names the writer or document; one
             with a slash is matched on the path below `root`: `(.+)/` groups by folder.
-        max_height: crops taller than this are reduced to it, in pixels.
+        reduce: applied to every line that is cut out, before it is kept: see `Preprocess.reduce`.
         turn: "read": every line is turned so that it reads from left to right (see `reading_angle`; a column of
             Chinese is turned counter-clockwise); "level": only slopes below 45 degrees are turned, others stay.
         empty: what to do with a line without text: "error", "skip" (counted) or "keep".
@@ -64,7 +64,7 @@ class PageXml(Sequence[Sample]):
         seed: int = 0,
         name: str | None = None,
         group: str = "(.*)",
-        max_height: int = 128,
+        reduce: Reduce | None = None,
         turn: str = "level",
         empty: str = "error",
         faulty: str = "error",
@@ -80,7 +80,7 @@ class PageXml(Sequence[Sample]):
         self._writers = group_pattern(group)
         given = Path(root) if root is not None else fetch()  # type: ignore[misc]
         self.root = archive.folder(given)
-        self.max_height, self.turn = max_height, turn
+        self._reduce, self.turn = reduce, turn
         self.skipped: list[Skipped] = []
         self.mended: dict[str, str] = {}  # by sample id: how the line's polygon differs from the file's
         name = name or (given.name if given.is_dir() else given.stem)
@@ -228,9 +228,10 @@ class PageXml(Sequence[Sample]):
 
     def _cut(self, entry: "_Entry", page: UInt8[ndarray, "H W"]) -> UInt8[ndarray, "h w"]:
         try:
-            return shrink_to_height(cut_line(page, entry.line, self.turn), self.max_height)
+            image = cut_line(page, entry.line, self.turn)
         except ValueError as error:
             raise InputError(f"{entry.id}: {error}; mend the line in {entry.page.path}") from None
+        return image if self._reduce is None else self._reduce(image)
 
     def _leave_out(self, ids: Iterable[str], kind: str, error: InputError, faulty: str) -> None:
         if faulty != "skip":

@@ -4,6 +4,7 @@ import random
 import re
 import sys
 from collections import Counter
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 from fuzz import check, refused, run
 from PIL import Image
 
+from htr_lightning.data.image import shrink_to_height
 from htr_lightning.data.reader.page_xml import PageXml
 from htr_lightning.errors import InputError
 
@@ -164,7 +166,12 @@ def read_mutated(folder: Path, seed: int) -> str:
     policy = {"faulty": dice.choice(["error", *["skip"] * 7]), "empty": dice.choice(["error", "keep", *["skip"] * 6])}
     try:
         reader = PageXml(
-            folder, xml=f"{kind}.xml", turn=dice.choice(["read", "level"]), preload=False, max_height=64, **policy
+            folder,
+            xml=f"{kind}.xml",
+            turn=dice.choice(["read", "level"]),
+            preload=False,
+            reduce=partial(shrink_to_height, height=64),
+            **policy,
         )
         for sample, size in zip(reader, reader.sizes, strict=True):
             assert sample.image.dtype == np.uint8
