@@ -108,7 +108,10 @@ class Warp:
             from_ += back[axis, 0] * x + np.float32(middle[axis])
             from_ += back[axis, 1] * y
             maps.append(from_)
-        return cv2.remap(image, *maps, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT, borderValue=paper)
+        columns_from, rows_from = maps
+        return cv2.remap(
+            image, columns_from, rows_from, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT, borderValue=paper
+        )
 
 
 class Stretch:

@@ -96,6 +96,6 @@ class Blots:
             radius = max(0.5, size**2 * self.size * height)  # small ones are more frequent
             axes = (round(16 * radius), round(16 * radius * (0.6 + 0.4 * shape)))
             centre = (round(16 * x * width), round(16 * y * height))
-            arc = cv2.ellipse2Poly(centre, axes, round(180 * turn), 0, 360, 20)
+            arc = np.asarray(cv2.ellipse2Poly(centre, axes, round(180 * turn), 0, 360, 20))
             cv2.fillPoly(blotted, [arc], ink, cv2.LINE_AA, 4)
         return blotted

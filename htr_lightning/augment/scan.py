@@ -136,7 +136,9 @@ class Jpeg:
             return image
         quality = int(rng.integers(self.least, self.most + 1))
         _, coded = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])
-        return cv2.imdecode(coded, cv2.IMREAD_GRAYSCALE)
+        decoded = cv2.imdecode(coded, cv2.IMREAD_GRAYSCALE)
+        assert decoded is not None
+        return decoded
 
 
 @lru_cache(maxsize=1)

@@ -6,7 +6,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import yaml  # type: ignore[import-untyped]
+import yaml
 
 from htr_lightning.data import archive, download
 from htr_lightning.data.reader.page_xml import PageXml
