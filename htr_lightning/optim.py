@@ -1,19 +1,18 @@
-"""Optimization: schedules that span the run, layer-wise learning rates, a frozen backbone, SAM, weight averaging."""
+"""Optimization: how much of a run is done, the schedule over it, layer-wise learning rates, SAM."""
 
 import math
 from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
-from lightning import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import Timer, WeightAveraging
-from lightning.pytorch.utilities import rank_zero_only
+from lightning import Trainer
+from lightning.pytorch.callbacks import Timer
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
+from torch.optim.lr_scheduler import LRScheduler
 
 from htr_lightning.errors import InputError
-from htr_lightning.net.depth import NORMS, layers
+from htr_lightning.net.depth import layers
 
 
 def progress(trainer: Trainer) -> float:
@@ -96,7 +95,7 @@ def rates_by_depth(net: nn.Module, classes: int, decay: float) -> list[dict[str,
         decay: factor from each layer to the one before it; the head learns at the full rate.
 
     Returns:
-        Groups with a `name` and a `share`, the factor on the optimizer's learning rate.
+        Groups with a `name` and an `lr_scale`, the factor on the optimizer's learning rate.
 
     Raises:
         InputError: `decay` is not in (0, 1].
@@ -107,71 +106,12 @@ def rates_by_depth(net: nn.Module, classes: int, decay: float) -> list[dict[str,
         )
     found = layers(net, classes)
     groups: list[dict[str, Any]] = [
-        {"params": layer.parameters, "name": layer.name, "share": decay ** (len(found) - depth)}
+        {"params": layer.parameters, "name": layer.name, "lr_scale": decay ** (len(found) - depth)}
         for depth, layer in enumerate(found, start=1)
     ]
     placed = {parameter for group in groups for parameter in group["params"]}
     groups[0]["params"] += [parameter for parameter in net.parameters() if parameter not in placed]
     return groups
-
-
-class FreezeBackbone(Callback):
-    """Trains only the head in the first part of a run, so that a newly initialised head does not distort the
-    pretrained layers (Kumar et al., 2022, "Fine-tuning can distort pretrained features and underperform
-    out-of-distribution", arXiv:2202.10054).
-
-    Gradients of frozen layers are dropped before the step; `requires_grad=False` would not do, since distributed ranks
-    fix at the start which gradients they exchange. Frozen batch norms keep their statistics.
-
-    Args:
-        fraction: of the run; 0 freezes nothing.
-    """
-
-    def __init__(self, fraction: float = 0.1) -> None:
-        if not 0 <= fraction < 1:
-            raise InputError(
-                f"callbacks.freeze_backbone.fraction={fraction}: give a fraction of the run, at least 0 and below 1"
-            )
-        self.fraction = fraction
-        self._frozen: list[nn.Module] = []
-
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        outputs = getattr(pl_module, "outputs", None)
-        if outputs is None:
-            raise InputError("callbacks=fine_tune: this model has no head for labels; choose another callbacks=")
-        self._frozen = [m for layer in layers(pl_module.net, outputs)[:-1] for m in layer.modules]  # type: ignore[arg-type]
-        if self.fraction:
-            rank_zero_only(print)(f"only the head is trained in the first {self.fraction:.0%} of the run")
-
-    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        if not self._frozen:
-            return
-        learns = progress(trainer) >= self.fraction
-        for norm in (m for layer in self._frozen for m in layer.modules() if isinstance(m, NORMS)):
-            norm.train(learns)
-        if learns:
-            self._frozen = []
-
-    def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
-        for layer in self._frozen:
-            layer.zero_grad()  # to None, so that momentum and weight decay do not apply either
-
-
-def plateau(
-    optimizer: Optimizer, progress: Callable[[], float], monitor: str, mode: str, factor: float, patience: int
-) -> dict[str, Any]:
-    """Lightning's scheduler config for torch's `ReduceLROnPlateau`, stepped after each epoch's validation.
-
-    Args:
-        optimizer: its learning rates are the initial ones.
-        progress: unused; the monitored metric decides.
-        monitor: a logged metric, such as val/loss.
-        mode: "min" or "max", whichever is better.
-        factor: applied to the learning rate when the metric stops improving.
-        patience: epochs without improvement before that.
-    """
-    scheduler = ReduceLROnPlateau(optimizer, mode=mode, factor=factor, patience=patience)  # type: ignore[arg-type]
-    return {"scheduler": scheduler, "interval": "epoch", "monitor": monitor}
 
 
 class SAM(Optimizer):
@@ -232,53 +172,3 @@ class SAM(Optimizer):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.base.load_state_dict(state_dict)
         self._share()
-
-
-class EMA(WeightAveraging):
-    """Exponential moving average of weights and batch norm statistics, over about 1 / (1 - decay) steps.
-
-    Validation scores the average, and a checkpoint's `state_dict` is the average: that is what is tested, used for
-    transcription and started from. A resumed run continues with the raw weights. Early on the average is shorter: decay
-    is (1 + n) / (10 + n) after n updates, as in TensorFlow's `ExponentialMovingAverage`.
-
-    Args:
-        decay: weight of the average against the current weights.
-    """
-
-    def __init__(self, decay: float = 0.999) -> None:
-        super().__init__(multi_avg_fn=self._update)
-        self.decay = decay
-        self._validating = False
-
-    @torch.no_grad()
-    def _update(self, average: list[Tensor], current: list[Tensor], count: Tensor | int) -> None:
-        n = int(count)
-        decay = min(self.decay, (1 + n) / (10 + n))
-        for own, new in zip(average, current, strict=True):
-            own.lerp_(new, 1 - decay) if own.is_floating_point() else own.copy_(new)
-
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        assert self._average_model is not None
-        self._average_model.to(pl_module.device)  # copied before the model was moved to its device
-
-    def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        super().on_validation_epoch_start(trainer, pl_module)
-        self._validating = True
-
-    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        super().on_validation_epoch_end(trainer, pl_module)
-        self._validating = False
-
-    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        super().on_save_checkpoint(trainer, pl_module, checkpoint)
-        if self._validating:  # interrupted while the two are swapped
-            states = checkpoint["state_dict"], checkpoint["current_model_state"]
-            checkpoint["current_model_state"], checkpoint["state_dict"] = states
-
-    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        if self._average_model is not None:
-            super().on_load_checkpoint(trainer, pl_module, checkpoint)
-
-    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        if stage == "fit":  # or the test after it would load the raw weights
-            self._average_model = None

@@ -24,7 +24,8 @@ from htr_lightning.errors import InputError
 from htr_lightning.evidence.evaluate import evaluate
 from htr_lightning.model.base import Recognizer
 from htr_lightning.model.learner import Learner
-from htr_lightning.optim import EMA, SAM, OneCycle
+from htr_lightning.optim import SAM, OneCycle
+from htr_lightning.training.averaging import EMA
 
 
 class Regression(LightningModule):

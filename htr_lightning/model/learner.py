@@ -74,7 +74,7 @@ class Learner(LightningModule, ABC):
         return Counter()
 
     def parameter_groups(self) -> Any:
-        """What is learned, as the optimizer takes it; the rate of a group is its "share" of the optimizer's."""
+        """What is learned, as the optimizer takes it; the rate of a group is its "lr_scale" times the optimizer's."""
         return self.parameters()
 
     @contextmanager
@@ -113,7 +113,7 @@ class Learner(LightningModule, ABC):
         if not isinstance(fused := optimizer.param_groups[0].get("fused"), bool | None):
             raise InputError(f"optimizer.fused={fused}: give true or false")
         for group in optimizer.param_groups:
-            group["lr"] *= group.get("share", 1.0)  # before a scheduler takes it for its peak
+            group["lr"] *= group.get("lr_scale", 1.0)  # before a scheduler takes it for its peak
         if self.scheduler is None:
             return optimizer
         scheduler = self.scheduler(optimizer, progress=lambda: progress(self.trainer))

@@ -1,1 +1,1 @@
-"""Runs, and what they show and keep."""
+"""Runs: how they are trained, what they print and what they save."""

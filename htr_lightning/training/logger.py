@@ -1,4 +1,4 @@
-"""The Weights & Biases logger, set up so that nobody needs an account."""
+"""The Weights & Biases logger, which works without an account."""
 
 import os
 from pathlib import Path
@@ -8,10 +8,10 @@ from lightning.pytorch.loggers import WandbLogger
 
 
 def wandb_logger(save_dir: str, **settings: Any) -> WandbLogger:
-    """Lightning's `WandbLogger`: online where this machine is logged in, else offline, and never asking.
+    """Lightning's `WandbLogger`: online if this machine is logged in, else offline, and it never prompts.
 
     Args:
-        save_dir: the run folder; the offline run lies in its `wandb/`, ready for `wandb sync`.
+        save_dir: the run folder; an offline run is stored in its `wandb/`, for `wandb sync`.
         settings: passed on to `WandbLogger`.
     """
     os.environ.setdefault("WANDB_SILENT", "true")
@@ -19,12 +19,12 @@ def wandb_logger(save_dir: str, **settings: Any) -> WandbLogger:
     os.environ["WANDB_MODE"] = mode
     Path(save_dir).mkdir(parents=True, exist_ok=True)
     logger = WandbLogger(save_dir=save_dir, offline=mode == "offline", **settings)
-    logger._wandb_init.pop("anonymous", None)  # Lightning always passes it, and wandb warns of it at every run
+    logger._wandb_init.pop("anonymous", None)  # Lightning passes it, and wandb warns about it in every run
     return logger
 
 
 def logged_in() -> bool:
-    """Whether there is an API key, in the environment or in the netrc file that `wandb login` writes."""
+    """Whether there is an API key in the environment or in the netrc file written by `wandb login`."""
     if os.environ.get("WANDB_API_KEY"):
         return True
     netrc = Path(os.environ.get("NETRC", Path.home() / ".netrc"))

@@ -1,4 +1,4 @@
-"""Lets every job of a sweep start its own ranks."""
+"""Ranks of the jobs of a sweep."""
 
 import os
 import sys
@@ -14,11 +14,11 @@ RANK_VARIABLES = ("LOCAL_RANK", "NODE_RANK", "RANK", "WORLD_SIZE", "MASTER_ADDR"
 
 
 class SweepRanks(Callback):
-    """Makes one job of `-m` look like a run of its own.
+    """Makes each job of `-m` look like a run of its own.
 
-    Lightning starts further ranks by running `sys.argv` again, which in a sweep is every job; and it leaves its rank
-    variables behind, so that the next job believes it was started by somebody else. While a job runs, `sys.argv` is
-    narrowed to that job; when it ends, the process group and the variables go.
+    Lightning starts further ranks by running `sys.argv` again, which in a sweep stands for all jobs, and leaves its
+    rank variables set, so that the next job takes itself for one of those ranks. While a job runs, `sys.argv` describes
+    that job alone; when it ends, the process group is destroyed and the variables are restored.
     """
 
     def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
@@ -35,7 +35,7 @@ class SweepRanks(Callback):
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
         sys.argv = self._argv
         if wandb := sys.modules.get("wandb"):
-            wandb.finish()  # else the next job would go on in this one's W&B run
+            wandb.finish()  # or the next job would log to the W&B run of this one
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()
         for name, value in self._variables.items():

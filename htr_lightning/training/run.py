@@ -1,4 +1,4 @@
-"""A run: data, recognizer and trainer of a config, fit and tested."""
+"""A run: the data, recognizer and trainer of a config, fitted and tested."""
 
 import os
 
@@ -18,8 +18,8 @@ from htr_lightning.training.transfer import transfer
 
 def train(config: DictConfig) -> float:
     """Fit, test the best checkpoint, and return its validation CER for a sweep to compare."""
-    os.environ.setdefault("OMP_NUM_THREADS", str(config.threads))  # for further ranks; Lightning respects it too
-    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "16384")  # every width has its own kernels; 1024 is few
+    os.environ.setdefault("OMP_NUM_THREADS", str(config.threads))  # for further ranks, and Lightning keeps to it
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "16384")  # a kernel per width; 1024 by default
     torch.set_num_threads(config.threads)
     cv2.setNumThreads(config.threads)
     seed_everything(config.seed, workers=True, verbose=False)
@@ -31,13 +31,13 @@ def train(config: DictConfig) -> float:
     if data.replayed:
         new = len(data.lines("train"))
         rank_zero_only(print)(
-            f"an epoch is {new} lines of the data and {data.replayed} replayed ones, drawn from {len(data.sources[1])}"
-            + (f"; their share falls by {1 - data.replay_decay:.0%} an epoch" if data.replay_decay < 1 else "")
+            f"an epoch is {new} lines of the data and {data.replayed} replayed lines, drawn from {len(data.sources[1])}"
+            + (f"; their fraction falls by {1 - data.replay_decay:.0%} per epoch" if data.replay_decay < 1 else "")
         )
     trainer: Trainer = instantiate(config.trainer)
     if not trainer.limit_val_batches:
-        raise InputError(f"trainer.limit_val_batches={config.trainer.limit_val_batches}: without validation no "
-                         "checkpoint is the best one; leave it away")  # fmt: skip
+        raise InputError(f"trainer.limit_val_batches={config.trainer.limit_val_batches}: without validation there is "
+                         "no best checkpoint; remove this override")  # fmt: skip
     trainer.fit(recognizer, data, ckpt_path=config.resume, weights_only=True)
     best = trainer.checkpoint_callback
     assert isinstance(best, ModelCheckpoint)

@@ -16,7 +16,6 @@ from hydra import compose, initialize_config_dir
 from lightning import Callback, LightningModule, Trainer
 from omegaconf import OmegaConf
 from test_conf import check_keys, names
-from test_transfer import logits
 from torch import Tensor
 from torch.optim import SGD, AdamW
 
@@ -26,9 +25,11 @@ from htr_lightning.data.datamodule import LineDataModule
 from htr_lightning.errors import InputError
 from htr_lightning.model.base import Recognizer
 from htr_lightning.net.depth import layers
-from htr_lightning.optim import SAM, FreezeBackbone, OneCycle
+from htr_lightning.optim import SAM, OneCycle
+from htr_lightning.training.callbacks import FreezeBackbone
 from htr_lightning.training.fine_tune import offer, offer_replay
 from htr_lightning.training.transfer import transfer
+from training.test_transfer import logits
 
 ROOT = Path(__file__).parent.parent.parent
 DATA = [word for word in SMALL if not word.startswith("model.")]
@@ -253,7 +254,7 @@ def test_a_checkpoint_that_names_no_model_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_checkpoint_whose_optimizer_is_no_optimizer_is_refused(best: Path, tmp_path: Path) -> None:
-    for target in ("os.system", "htr_lightning.optim.math.exp", "torch.hub.load", "htr_lightning.optim.rank_zero_only"):
+    for target in ("os.system", "htr_lightning.optim.math.exp", "torch.hub.load", "htr_lightning.optim.layers"):
         content = checkpoint.read(best)
         content["htr"]["training"]["optimizer"]["_target_"] = target
         torch.save(content, tmp_path / "odd.ckpt")
@@ -274,7 +275,7 @@ def test_a_run_from_start_to_end_and_its_checkpoint_in_a_fresh_process(best: Pat
     done = command(best, folder, "data=synthetic_french", "trainer.max_epochs=2", "optimizer=sam", *several)
     assert done.returncode == 0, done.stderr
     text = " ".join(done.stdout.split())
-    assert "an epoch is 96 lines of the data and 96 replayed ones, drawn from 30" in text
+    assert "an epoch is 96 lines of the data and 96 replayed lines, drawn from 30" in text
     assert "added" in text.partition("é")[0]
     assert "30 replay" in text
     figures = json.loads((folder / "summary.json").read_text())

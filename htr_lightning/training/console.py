@@ -1,0 +1,218 @@
+"""What a run shows: a progress bar or a line per validation, pictures of transcriptions, and a summary at the end."""
+
+import json
+import time
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import EarlyStopping, Timer
+from lightning.pytorch.callbacks.progress import RichProgressBar
+from lightning.pytorch.loggers import WandbLogger
+from lightning.pytorch.utilities import rank_zero_only
+from PIL import Image
+from rich.console import Console
+from rich.table import Table
+
+from htr_lightning.data.batch import Batch
+from htr_lightning.model.base import Recognizer
+from htr_lightning.model.learner import Learner
+from htr_lightning.picture import to_grey, transcription_sheet
+from htr_lightning.training.callbacks import Throughput, find
+from htr_lightning.transcription import Prediction
+
+console = Console(soft_wrap=True)
+
+
+class TranscriptionTable(Callback):
+    """Images with their references and transcriptions at every validation, as a picture in the run folder and in W&B.
+
+    Args:
+        folder: for the pictures.
+        lines: number of lines, spread over the widths of the set.
+    """
+
+    def __init__(self, folder: str, lines: int = 12) -> None:
+        self.folder, self.lines = Path(folder), lines
+        self._shown: list[tuple[Any, Prediction]] = []
+
+    def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._shown = []
+
+    on_test_epoch_start = on_validation_epoch_start
+
+    def on_validation_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:  # fmt: skip
+        if not isinstance(pl_module, Recognizer):
+            return
+        batches = trainer.num_test_batches if trainer.testing else trainer.num_val_batches
+        every = max(1, int(sum(batches)) // self.lines)
+        if trainer.is_global_zero and batch_idx % every == 0 and len(self._shown) < self.lines:
+            ink = batch.images[0, 0, :, : int(batch.widths[0])].float().cpu().numpy()
+            self._shown.append((to_grey(ink), outputs[0]))
+
+    on_test_batch_end = on_validation_batch_end
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if not trainer.is_global_zero or trainer.sanity_checking or not self._shown:
+            return
+        images, read = zip(*self._shown, strict=True)
+        sheet = transcription_sheet(images, [p.reference for p in read], [p.hypothesis for p in read])
+        self.folder.mkdir(parents=True, exist_ok=True)
+        name = "test" if trainer.testing else f"val_step_{trainer.global_step:06d}"
+        Image.fromarray(sheet).save(self.folder / f"{name}.png")
+        for logger in trainer.loggers:
+            if isinstance(logger, WandbLogger):
+                import wandb  # slow to import, and needed only here
+
+                rows = [[p.id, wandb.Image(i), p.reference, p.hypothesis, p.confidence] for i, p in self._shown]
+                columns = ["id", "image", "reference", "transcription", "confidence"]
+                logger.log_table(f"{name.split('_')[0]}/transcriptions", columns=columns, data=rows)
+
+    on_test_epoch_end = on_validation_epoch_end
+
+
+class ProgressBar(RichProgressBar):
+    """Lightning's progress bar on a terminal; nothing in a log file, where a bar cannot redraw itself."""
+
+    def __init__(self) -> None:
+        super().__init__(leave=False)
+        if not console.is_terminal:
+            self.disable()
+
+    def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
+        metrics = super().get_metrics(trainer, pl_module)
+        metrics.pop("v_num", None)
+        if isinstance(pl_module, Recognizer) and "val" in pl_module.totals:
+            metrics["val CER"] = f"{pl_module.totals['val'].cer:.2%}"
+        return metrics
+
+
+class Report(Callback):
+    """A line per validation, and at the end `summary.json` and a table of figures and files.
+
+    Args:
+        folder: the run folder.
+    """
+
+    def __init__(self, folder: str) -> None:
+        self.folder = Path(folder)
+        self._seconds = 0.0
+
+    @rank_zero_only
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        assert isinstance(pl_module, Learner)
+        sizes = {split: its["lines"] for split, its in pl_module.card["data"].items()}
+        weights = sum(p.numel() for p in pl_module.parameters())
+        console.print(
+            f"{weights / 1e6:.2f} M weights in {trainer.precision}, {len(pl_module.alphabet)} characters, lines: "
+            + ", ".join(f"{count} {split}" for split, count in sizes.items())
+        )
+        for split, its in pl_module.card["data"].items():
+            for reason, count in its["skipped"].items():
+                console.print(f"skipped on request: {count} x {reason} ({split})")
+        console.print(f"training ends after {' or '.join(_bounds(trainer))}")
+        for logger in trainer.loggers:
+            if isinstance(logger, WandbLogger):  # to tell the runs of a sweep apart
+                logger.log_hyperparams(pl_module.card["training"] | {"model": pl_module.card["model"]})
+        if trainer.ckpt_path:
+            console.print(
+                f"resumed from {trainer.ckpt_path}: epoch {trainer.current_epoch}, step {trainer.global_step}"
+            )
+
+    @rank_zero_only
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        assert isinstance(pl_module, Learner)
+        if trainer.sanity_checking or trainer.state.fn != "fit":
+            return
+        throughput = find(trainer, Throughput)
+        val = pl_module.metrics["val"]
+        figures = f"CER {val['cer']:.2%} · WER {val['wer']:.2%}" if "cer" in val else f"loss {val['loss']:.4f}"
+        loss = trainer.callback_metrics.get("train/loss", torch.tensor(float("nan")))
+        elapsed = timedelta(seconds=round(time.perf_counter() - throughput.started)) if throughput else ""
+        speed = f" · {throughput.rate:.0f} lines/s" if throughput else ""
+        console.print(
+            f"{elapsed} · epoch {trainer.current_epoch} · step {trainer.global_step} · loss {float(loss):.3f} · "
+            f"val {figures}{speed}"
+        )
+
+    @rank_zero_only
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        throughput = find(trainer, Throughput)
+        self._seconds = time.perf_counter() - throughput.started if throughput else 0.0
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Save a run that is stopped by Ctrl-C; of several ranks, some may already have gone."""
+        if isinstance(exception, KeyboardInterrupt) and trainer.world_size == 1 and trainer.global_step:
+            path = self.folder / "checkpoints" / "last.ckpt"
+            trainer.save_checkpoint(path, weights_only=False)
+            console.print(
+                f"stopped at step {trainer.global_step}; continue with resume={_relative(path)}", highlight=False
+            )
+
+    @rank_zero_only
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        assert isinstance(pl_module, Learner)
+        throughput = find(trainer, Throughput)
+        path = str(trainer.ckpt_path or "")  # the tested checkpoint
+        val = torch.load(path, weights_only=True, map_location="cpu")["htr"]["metrics"]["val"] if path else {}
+        test = pl_module.metrics["test"]
+        rates = ("cer", "wer") if isinstance(pl_module, Recognizer) else ("loss",)
+        counts = ("edits", "characters", "lines") if isinstance(pl_module, Recognizer) else ()
+        summary = {
+            **{f"val_{rate}": val.get(rate) for rate in rates},
+            **{f"test_{figure}": test[figure] for figure in (*rates, *counts)},
+            "seconds": round(self._seconds, 1),
+            "lines_per_second": round(throughput.rate, 2) if throughput else None,
+            "checkpoint": path,
+        }
+        (self.folder / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")
+        console.print(summary_table(summary, self.folder))
+        if path and counts:
+            console.print(f"next: htr transcribe {_relative(Path(path))} IMAGE...", highlight=False)
+        elif path:
+            console.print(f"next: python train.py start={_relative(Path(path))} ...", highlight=False)
+
+
+def summary_table(summary: dict[str, Any], folder: Path) -> Table:
+    """Figures and files of a finished run, for the terminal."""
+
+    def rates(split: str) -> str:
+        cer, wer = summary[f"{split}_cer"], summary[f"{split}_wer"]
+        return "-" if cer is None else f"{cer:.2%} / {wer:.2%}"
+
+    table = Table(show_header=False, box=None)
+    if "test_cer" in summary:
+        table.add_row("best val CER / WER", rates("val"))
+        table.add_row(
+            "test CER / WER", f"{rates('test')}  ({summary['test_edits']} edits in {summary['test_lines']} lines)"
+        )
+    else:
+        table.add_row("best val loss", "-" if summary["val_loss"] is None else f"{summary['val_loss']:.4f}")
+        table.add_row("test loss", f"{summary['test_loss']:.4f}")
+    table.add_row("training time", str(timedelta(seconds=round(summary["seconds"]))))
+    if summary["lines_per_second"]:
+        table.add_row("training speed", f"{summary['lines_per_second']:.0f} lines/s")
+    table.add_row("run folder", _relative(folder))
+    if "test_cer" in summary:
+        table.add_row("pictures", _relative(folder / "transcriptions"))
+    return table
+
+
+def _bounds(trainer: Trainer) -> list[str]:
+    """What ends the run, whichever comes first."""
+    timer = find(trainer, Timer)
+    clock = [str(timedelta(seconds=timer._duration))] if timer is not None and timer._duration else []
+    counts = {"epochs": trainer.max_epochs or -1, "steps": trainer.max_steps}
+    early = find(trainer, EarlyStopping)
+    patience = [] if early is None else [f"{early.patience} validations without improvement of {early.monitor}"]
+    return clock + [f"{count} {unit}" for unit, count in counts.items() if count > 0] + patience
+
+
+def _relative(path: Path) -> str:
+    here = Path.cwd()
+    return str(path.relative_to(here) if path.is_relative_to(here) else path)
