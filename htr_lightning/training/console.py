@@ -16,7 +16,6 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
-from htr_lightning.data.batch import Batch
 from htr_lightning.model.base import Recognizer
 from htr_lightning.model.learner import Learner
 from htr_lightning.picture import to_grey, transcription_sheet
