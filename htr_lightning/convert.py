@@ -19,12 +19,11 @@ from jaxtyping import UInt8
 from numpy import ndarray
 
 from htr_lightning.data.datamodule import LineDataModule
-from htr_lightning.data.page.document import Line, Page
-from htr_lightning.data.page.page_out import new_page
+from htr_lightning.data.page import pagexml
+from htr_lightning.data.page.page import Line, Page
 from htr_lightning.data.sample import Sample
 from htr_lightning.errors import InputError
 from htr_lightning.output import empty_folder
-from htr_lightning.reading.transcribe import Reading, Source
 
 HUGGING_FACE = {"train": "train", "val": "validation", "test": "test"}
 NOT_IN_XML = re.compile("[^\t\n\r -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
@@ -124,8 +123,7 @@ def to_page(rows: Iterable[Row], folder: Path) -> None:
             path, (height, width) = folder / f"{name}.xml", sample.image.shape
             corners = [(0.0, 0.0), (float(width), 0.0), (float(width), float(height)), (0.0, float(height))]
             line = Line("line_1", sample.text, corners, [], "region_1")
-            source = Source(path, Page(path, f"{name}.png", width, height, [line]))
-            path.write_bytes(new_page(source, [Reading(source, line, None)]))
+            path.write_bytes(pagexml.write(Page(path, f"{name}.png", width, height, [line])))
 
 
 FORMS: dict[str, Callable[[Iterable[Row], Path], None]] = {

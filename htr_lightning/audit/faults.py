@@ -101,11 +101,11 @@ def audit(
     notes: list[str] = []
     for split, reader in readers.items():
         faults += [Fault(left.id, left.kind, left.detail, split) for left in reader.skipped]
-        mended = getattr(reader, "mended", {})
-        if len(mended) > FEW * len(reader):
-            notes.append(f"{len(mended)} of {len(reader)} lines of {split} have a polygon made from the baseline")
+        repaired = getattr(reader, "repaired", {})
+        if len(repaired) > FEW * len(reader):
+            notes.append(f"{len(repaired)} of {len(reader)} lines of {split} have a polygon made from the baseline")
         else:
-            faults += [Fault(id, how, "", split) for id, how in mended.items()]
+            faults += [Fault(id, how, "", split) for id, how in repaired.items()]
     faults += identity_faults(readers)
     faults += text_faults(lines, trained)
     faults += image_faults(lines, preprocess)

@@ -48,8 +48,8 @@ def transcribe(
     device: Device = "auto",
 ) -> None:
     """Print the text of images and pages, a line a line."""
-    from htr_lightning.data.page.page_out import page_paths, to_page_xml, write_page
     from htr_lightning.reading.open import load_all
+    from htr_lightning.reading.page_out import page_paths, to_page_xml, write_page
     from htr_lightning.reading.transcribe import find_sources
     from htr_lightning.reading.transcribe import transcribe as read
 

@@ -1,13 +1,13 @@
-"""Images as grey arrays: reading files, cutting lines out of pages, finding the polarity."""
+"""Images as grey arrays: reading files, detecting the polarity, reducing the size."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
 
 import cv2
 import numpy as np
-from jaxtyping import Float32, Float64, UInt8
+from jaxtyping import Float64, UInt8
 from numpy import ndarray
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from PIL.TiffImagePlugin import TiffImageFile
@@ -165,72 +165,6 @@ def light_on_dark(counts: Float64[ndarray, "256"]) -> bool:
 def dark_on_light(image: UInt8[ndarray, "H W"]) -> UInt8[ndarray, "H W"]:
     """The image with dark ink on light paper, inverted where it is the other way round."""
     return 255 - image if light_on_dark(histogram(image)) else image
-
-
-def crop_line(
-    page: UInt8[ndarray, "H W"], polygon: Sequence[tuple[float, float]], angle: float = 0.0
-) -> UInt8[ndarray, "h w"]:
-    """One line cut out of its page: the polygon's box, what lies outside the polygon painted in the paper's grey.
-
-    Args:
-        page: the page image.
-        polygon: at least three corners (x, y) in pixels; a box is the polygon of its corners.
-        angle: degrees by which the line runs downhill; it is turned level. Quarter turns move pixels, they blur none.
-
-    Raises:
-        ValueError: fewer than three corners, or nothing of the polygon lies on the page.
-    """
-    corners = np.asarray(polygon, dtype=np.float32).reshape(-1, 2)
-    if len(corners) < 3:
-        raise ValueError(f"polygon of {len(corners)} points; a line needs at least 3")
-    left, top, right, bottom = page_box(corners, page.shape)
-    if right - left < 1 or bottom - top < 1:
-        raise ValueError("polygon encloses no pixel of the page")
-    if round(angle / 90):
-        page, corners, angle = _turned(page, corners, angle)
-        left, top, right, bottom = page_box(corners, page.shape)
-    if angle:
-        box = corners.clip((left, top), (right, bottom))
-        x, y = (corners.min(0) + corners.max(0)) / 2
-        turn = cv2.getRotationMatrix2D((float(x), float(y)), angle, 1.0)
-        corners = corners @ turn[:, :2].T.astype(np.float32) + turn[:, 2].astype(np.float32)
-        box = box @ turn[:, :2].T.astype(np.float32) + turn[:, 2].astype(np.float32)
-        left, top = np.floor(box.min(0)).astype(int)
-        right, bottom = np.ceil(box.max(0)).astype(int).clip((left + 1, top + 1))
-        turn[:, 2] -= (left, top)
-        crop = cv2.warpAffine(page, turn, (int(right - left), int(bottom - top)), borderMode=cv2.BORDER_REPLICATE)
-    else:
-        crop = page[top:bottom, left:right].copy()
-    inside = np.zeros(crop.shape, dtype=np.uint8)
-    cv2.fillPoly(inside, [np.round(corners - (left, top)).astype(np.int32)], 1)
-    covered = inside.astype(bool)
-    if not covered.any():
-        raise ValueError("polygon encloses no pixel of the page")
-    crop[~covered] = np.median(crop[covered])
-    return crop
-
-
-def _turned(
-    page: UInt8[ndarray, "H W"], corners: Float32[ndarray, "P 2"], angle: float
-) -> tuple[UInt8[ndarray, "h w"], Float32[ndarray, "P 2"], float]:
-    """The surroundings of a polygon and itself, turned counter-clockwise by quarters; and the slope that is left."""
-    quarters = round(angle / 90)
-    angle -= 90 * quarters
-    left, top, right, bottom = page_box(corners, page.shape)
-    margin = 2 + int(abs(np.sin(np.radians(2 * angle))) * max(right - left, bottom - top))  # what the slope will move
-    x, y = max(0, left - margin), max(0, top - margin)
-    page, corners = page[y : bottom + margin, x : right + margin], corners - np.array((x, y), np.float32)
-    for _ in range(quarters % 4):
-        corners = np.stack((corners[:, 1], page.shape[1] - corners[:, 0]), axis=1)
-        page = np.rot90(page)
-    return np.ascontiguousarray(page), corners, angle
-
-
-def page_box(polygon: Sequence[tuple[float, float]] | ndarray, size: tuple[int, int]) -> tuple[int, int, int, int]:
-    """Left, top, right, bottom of the part of a polygon's box that lies on a page of (height, width)."""
-    corners = np.asarray(polygon, dtype=np.float64).clip((0, 0), size[::-1])
-    (left, top), (right, bottom) = np.floor(corners.min(0)), np.ceil(corners.max(0))
-    return int(left), int(top), int(right), int(bottom)
 
 
 def shrink_to_height(image: UInt8[ndarray, "H W"], height: int) -> UInt8[ndarray, "h w"]:

@@ -27,7 +27,7 @@ class Subset(Sequence[Sample]):
             [column[index] for index in self.indices] for column in (reader.ids, reader.texts, reader.groups)
         )
         self.skipped: Sequence[Skipped] = reader.skipped  # of the whole: whose part they would be is not known
-        self.mended: dict[str, str] = getattr(reader, "mended", {})
+        self.repaired: dict[str, str] = getattr(reader, "repaired", {})
         self.about = {**getattr(reader, "about", {}), **about}
 
     def __len__(self) -> int:

@@ -15,10 +15,10 @@ from jaxtyping import UInt8
 from numpy import ndarray
 
 from htr_lightning.data.image import SUFFIXES, read_image
+from htr_lightning.data.page.crop import crop_line, open_page
 from htr_lightning.data.page.document import Line, Page, expand, find_image, read_page
 from htr_lightning.data.page.outline import outline
 from htr_lightning.data.preprocess import Preprocess
-from htr_lightning.data.reader.page_xml import cut_line, open_page
 from htr_lightning.data.sampler import READING_COLUMNS, READING_LINES, BucketBatchSampler
 from htr_lightning.errors import InputError
 from htr_lightning.model.base import Recognizer
@@ -163,12 +163,12 @@ def open_lines(source: Source) -> Iterator[tuple[Reading, UInt8[ndarray, "_ _"] 
         return
     for line, _, fault in outline(source.page):
         if fault:
-            yield Reading(source, line, None, f"{source.path}#{line.id}: {fault}; mend the line"), None
+            yield Reading(source, line, None, f"{source.path}#{line.id}: {fault}; correct the line"), None
             continue
         try:
-            yield Reading(source, line, None), cut_line(pixels, line, turn="read")
+            yield Reading(source, line, None), crop_line(pixels, line, rotate="reading")
         except ValueError as error:
-            yield Reading(source, line, None, f"{source.path}#{line.id}: {error}; mend the line"), None
+            yield Reading(source, line, None, f"{source.path}#{line.id}: {error}; correct the line"), None
 
 
 def _read(

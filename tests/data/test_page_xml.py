@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from htr_lightning.data.image import shrink_to_height
+from htr_lightning.data.page.crop import crop_line, open_page
 from htr_lightning.data.page.document import read_page
-from htr_lightning.data.reader.page_xml import PageXml, cut_line, open_page
+from htr_lightning.data.reader.page_xml import PageXml
 from htr_lightning.data.sample import Reader
 from htr_lightning.data.split import read_splits
 from htr_lightning.errors import InputError
@@ -69,10 +70,10 @@ def test_a_sloping_line_is_turned_level_and_a_vertical_one_left(tmp_path: Path) 
     cv2.line(page, (30, 100), (270, 140), 0, 5)
     line_type = type(read_page_line(tmp_path))
     polygon = [(30.0, 80.0), (270.0, 120.0), (270.0, 160.0), (30.0, 120.0)]
-    level = cut_line(page, line_type("l", "x", polygon, [(30.0, 100.0), (270.0, 140.0)], ""))
+    level = crop_line(page, line_type("l", "x", polygon, [(30.0, 100.0), (270.0, 140.0)], ""))
     rows = [np.flatnonzero(column < 120).mean() for column in level.T[20:-20] if (column < 120).any()]
     assert np.ptp(rows) <= 2
-    upright = cut_line(page, line_type("l", "x", polygon, [(30.0, 140.0), (40.0, 20.0)], ""))
+    upright = crop_line(page, line_type("l", "x", polygon, [(30.0, 140.0), (40.0, 20.0)], ""))
     assert upright.shape == (80, 240)
 
 
@@ -273,7 +274,7 @@ def test_copiste_has_its_published_lines_none_to_mend_and_no_writer_in_two_split
         reader = PageXml(htr_data / "copiste", splits="package:copiste.tsv", split=split, preload=False, **COPISTE)
         assert len(reader) == lines
         assert len(reader.skipped) == skipped
-        assert not reader.mended
+        assert not reader.repaired
         assert not ids & set(reader.ids)
         ids |= set(reader.ids)
         for writer in set(reader.groups):
@@ -342,7 +343,7 @@ def test_a_line_with_a_baseline_only_is_read_and_told(tmp_path: Path, write_page
     spoil(write_page(tmp_path, ["un", "deux"]), POLYGON, "")
     reader = PageXml(tmp_path, name="x", preload=preload)
     assert reader.texts == ["un", "deux"]
-    assert reader.mended == {"x/page/l0": "polygon made from the baseline"}
+    assert reader.repaired == {"x/page/l0": "polygon made from the baseline"}
     assert not reader.skipped
     page = cv2.imread(str(tmp_path / "page.png"), cv2.IMREAD_GRAYSCALE)
     np.testing.assert_array_equal(reader[0].image, page[2:42, 2:238])  # the baseline at 30, the next at 70
@@ -364,10 +365,10 @@ def test_upright_lines_are_turned_to_be_read_where_that_is_asked(
         encoding="utf-8",
     )
     for preload in (True, False):
-        reader = PageXml(tmp_path, turn="read", preload=preload)
+        reader = PageXml(tmp_path, rotate="reading", preload=preload)
         np.testing.assert_array_equal(reader[0].image, np.rot90(page[10:190, 130:170], turns))
         assert reader.sizes == [(40, 180)]
-        reader = PageXml(tmp_path, turn="level", preload=preload)
+        reader = PageXml(tmp_path, rotate="deskew", preload=preload)
         np.testing.assert_array_equal(reader[0].image, page[10:190, 130:170])
         assert reader.sizes == [(180, 40)]
 

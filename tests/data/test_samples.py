@@ -17,12 +17,12 @@ from htr_lightning.errors import InputError
 
 
 class Row(NamedTuple):
-    """What a file is and what becomes of its lines, with `turn=read empty=skip`."""
+    """What a file is and what becomes of its lines, with `rotate=reading empty=skip`."""
 
     dialect: str
     read: int
     skipped: dict[str, int] = {}  # noqa: RUF012
-    mended: dict[str, int] = {}  # noqa: RUF012
+    repaired: dict[str, int] = {}  # noqa: RUF012
     turns: dict[int, int] = {}  # noqa: RUF012  lines by degrees, where any is not level
 
 
@@ -52,7 +52,7 @@ WITH_IMAGE = {
     WILL("AD78_0005-1"): Row("ALTO 4.2", 12),
     WILL("AD78_0006-0"): Row("ALTO 4.2", 30),
     WILL("AD78_0064-4"): Row("ALTO 4.2", 46, turns={0: 37, -90: 9}),  # lines up the margin
-    WILL("AD95_0039-2"): Row("ALTO 4.2", 3, mended={"baseline turned round": 3}),  # from right to left by mistake
+    WILL("AD95_0039-2"): Row("ALTO 4.2", 3, repaired={"baseline turned round": 3}),  # from right to left by mistake
     WILL("AN_0248-1"): Row("ALTO 4.2", 24),
     WILL("AN_0252-2"): Row("ALTO 4.2", 6, turns={-90: 6}),  # diagonal, 46 to 60 degrees up
     WILL("AN_0292-2"): Row("ALTO 4.2", 0),  # a page without a line
@@ -68,10 +68,10 @@ WITHOUT_IMAGE = {  # refused as they are; the counts are those beside a blank im
     "rasam/BULAC_MS_ARA_65_149902": Row("PAGE 2013", 109, {NO_TEXT: 6}, turns={0: 108, 90: 1}),
     "tarima/BnF-2297_btv1b11001977p_7": Row("PAGE 2013", 47),
     "tarima/BnF-7024_btv1b10031132f_25": Row("PAGE 2013", 12),
-    "tarima/MMSH_IREMAM_ARA_MS_011_000089": Row("PAGE 2013", 29, mended={MADE: 29}),
+    "tarima/MMSH_IREMAM_ARA_MS_011_000089": Row("PAGE 2013", 29, repaired={MADE: 29}),
     "tarima/MMSH_MS_056_0365": Row("PAGE 2013", 26),
 }
-OPTIONS = {"turn": "read", "empty": "skip", "reduce": partial(shrink_to_height, height=64)}
+OPTIONS = {"rotate": "reading", "empty": "skip", "reduce": partial(shrink_to_height, height=64)}
 
 
 def dialect(path: Path) -> str:
@@ -87,7 +87,7 @@ def check(reader: PageXml, row: Row) -> None:
     samples = list(reader)
     assert len(samples) == row.read
     assert Counter(skipped.kind for skipped in reader.skipped) == row.skipped
-    assert Counter(reader.mended.values()) == row.mended
+    assert Counter(reader.repaired.values()) == row.repaired
     turns = Counter(90 * round(reading_angle(entry.line) / 90) for entry in reader._entries)
     assert turns == (row.turns or {0: row.read})
     for sample in samples:

@@ -64,7 +64,7 @@ def test_lines_of_a_page_are_seen_as_its_reader_gave_them(
     for name in ("alto/wikitexte_0007.xml", "jpg/wikitexte_0007.jpg"):
         shutil.copy(htr_data / "copiste" / name, tmp_path)
     recognizer = make_recognizer()
-    reader = PageXml(tmp_path, turn="read", reduce=recognizer.preprocess.reduce)
+    reader = PageXml(tmp_path, rotate="reading", reduce=recognizer.preprocess.reduce)
     ((source,), _) = find_sources([str(tmp_path)])
     lines = list(open_lines(source))
     assert len(lines) == len(reader) > 5

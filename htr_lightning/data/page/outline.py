@@ -8,8 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy import ndarray
 
-from htr_lightning.data.image import page_box
-from htr_lightning.data.page.page import Line, Page, Points, baseline_angle
+from htr_lightning.data.page.page import Line, Page, Points, baseline_angle, page_box
 
 ABOVE, BELOW = 0.7, 0.3  # of the line distance, from the baseline; a baseline of upright columns runs in the middle
 SLIVER = 0.2  # of the line distance; no line is that thin
@@ -22,7 +21,7 @@ class Outline(NamedTuple):
     """A line with the polygon to cut out."""
 
     line: Line
-    mended: str = ""  # how its polygon or baseline differs from the file's
+    repaired: str = ""  # how its polygon or baseline differs from the file's
     fault: str = ""  # why it cannot be cut out
 
 
@@ -94,28 +93,28 @@ def _outline(line: Line, page: Page, distance: float, apart: tuple[bool, bool] |
         apart: where its polygon and its baseline lie apart, whether the page's polygons and baselines fit on it.
         wrong: its baseline was drawn the wrong way round.
     """
-    mended = ""
+    repaired = ""
     if wrong:
-        line, mended = _surrounded(line._replace(baseline=line.baseline[::-1]), distance), "baseline turned round"
+        line, repaired = _surrounded(line._replace(baseline=line.baseline[::-1]), distance), "baseline turned round"
     elif apart == (True, False):
-        line, mended = line._replace(baseline=[]), "baseline in another scale than the page, not used"
+        line, repaired = line._replace(baseline=[]), "baseline in another scale than the page, not used"
     elif apart == (False, True):
-        line, mended = _surrounded(line, distance), "polygon in another scale than the page, made from the baseline"
+        line, repaired = _surrounded(line, distance), "polygon in another scale than the page, made from the baseline"
     elif apart is not None:
         return Outline(line, fault="polygon and baseline lie apart")
     elif _length(line.baseline) and len(line.polygon) < 3:
-        line, mended = _surrounded(line, distance), "polygon made from the baseline"
+        line, repaired = _surrounded(line, distance), "polygon made from the baseline"
     elif _is_sliver(line, distance):
-        line, mended = _surrounded(line, distance), "sliver made into a polygon by the baseline"
+        line, repaired = _surrounded(line, distance), "sliver made into a polygon by the baseline"
     if not line.polygon:
-        return Outline(line, mended, "line without polygon or box")
+        return Outline(line, repaired, "line without polygon or box")
     if len(line.polygon) < 3:
-        return Outline(line, mended, f"polygon of {len(line.polygon)} points")
+        return Outline(line, repaired, f"polygon of {len(line.polygon)} points")
     if page.height and page.width:
         left, top, right, bottom = page_box(line.polygon, (page.height, page.width))
         if right <= left or bottom <= top:
-            return Outline(line, mended, "polygon off the page")
-    return Outline(line, mended)
+            return Outline(line, repaired, "polygon off the page")
+    return Outline(line, repaired)
 
 
 def _surrounded(line: Line, distance: float) -> Line:

@@ -1,29 +1,92 @@
-"""PAGE XML, 2010 to 2019 (https://github.com/PRImA-Research-Lab/PAGE-XML)."""
+"""PAGE XML (https://github.com/PRImA-Research-Lab/PAGE-XML): 2010 to 2019 is read, 2019 written."""
 
 import re
+from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
-from xml.etree.ElementTree import Element
+from xml.etree import ElementTree
+from xml.etree.ElementTree import Element, SubElement
 
+from htr_lightning import __version__
 from htr_lightning.data.page.page import Line, Page, Points
-from htr_lightning.data.page.xml import child, integer, line_id, local, one_line, points
+from htr_lightning.data.page.xml import child, integer, line_id, local, one_line, parse, points
 from htr_lightning.errors import InputError
+
+NAMESPACE = "http://schema.primaresearch.org/PAGE/gts/pagecontent/2019-07-15"
+AFTER_TEXT = ("TextStyle", "UserDefined", "Labels")  # elements of a line that the schema puts behind its text
 
 
 def read(path: Path, root: Element) -> Page:
     """The page of a <PcGts> element, its lines in reading order.
 
     Raises:
-        InputError: there is no page in it, or a line's points are none.
+        InputError: it has no page, or the points of a line are not coordinates.
     """
     page = child(root, "Page")
     if page is None:
         raise InputError(f"{path}: PAGE without a <Page>; export the page again")
     reading = child(page, "ReadingOrder")
-    order = {name: place for place, name in enumerate([] if reading is None else _regions_in_order(reading))}
+    order = {name: position for position, name in enumerate([] if reading is None else _regions_in_order(reading))}
     numbers = {e: number for number, e in enumerate((e for e in page.iter() if local(e) == "TextLine"), start=1)}
     lines = _lines(path, page, order, numbers)
     width, height = (max(0, integer(page.get(key), 0)) for key in ("imageWidth", "imageHeight"))
     return Page(path, page.get("imageFilename", ""), width, height, lines)
+
+
+def write(page: Page) -> bytes:
+    """A new PAGE 2019 file of a page, ready to be corrected in the usual editors."""
+    ElementTree.register_namespace("", NAMESPACE)
+    space = f"{{{NAMESPACE}}}"
+    root = Element(f"{space}PcGts")
+    metadata = SubElement(root, f"{space}Metadata")
+    SubElement(metadata, f"{space}Creator").text = f"htr_lightning {__version__}"
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    for stamp in ("Created", "LastChange"):
+        SubElement(metadata, f"{space}{stamp}").text = now
+    image = page.image or f"{page.path.stem}.jpg"
+    size = {"imageWidth": str(page.width), "imageHeight": str(page.height)}
+    body = SubElement(root, f"{space}Page", {"imageFilename": image, **size})
+    regions: dict[str, Element] = {}
+    for number, line in enumerate(page.lines, start=1):
+        region = regions.get(line.region)
+        if region is None:
+            region = SubElement(body, f"{space}TextRegion", id=line.region or f"region_{number}")
+            SubElement(region, f"{space}Coords", points=_written(_region_box(page, line.region)))
+            regions[line.region] = region
+        element = SubElement(region, f"{space}TextLine", id=line.id)
+        SubElement(element, f"{space}Coords", points=_written(line.polygon))
+        if line.baseline:
+            SubElement(element, f"{space}Baseline", points=_written(line.baseline))
+        if line.text or line.confidence is not None:
+            _add_text(element, space, line)
+    ElementTree.indent(root)
+    return ElementTree.tostring(root, encoding="utf-8", xml_declaration=True)
+
+
+def replace_texts(path: Path, lines: Sequence[Line]) -> bytes:
+    """A PAGE file with the texts of some of its lines replaced and everything else kept, except what repeats the old
+    texts: the words of these lines and the texts of regions.
+
+    Args:
+        path: of the file.
+        lines: of the page; they are found by their id.
+    """
+    root = parse(path)
+    space = root.tag.removesuffix("PcGts")
+    ElementTree.register_namespace("", space.strip("{}"))
+    new = {line.id: line for line in lines}
+    elements = [e for e in root.iter() if local(e) == "TextLine"]
+    for number, element in enumerate(elements, start=1):
+        line = new.get(line_id(element, "id", number))
+        if line is None:
+            continue
+        for old in [e for e in element if local(e) in ("Word", "TextEquiv")]:
+            element.remove(old)
+        _add_text(element, space, line)
+    for region in [e for e in root.iter() if local(e) == "TextRegion"]:
+        if (old_text := text_equiv(region)) is not None:
+            region.remove(old_text)
+    return ElementTree.tostring(root, encoding="utf-8", xml_declaration=True)
 
 
 def text_equiv(element: Element) -> Element | None:
@@ -72,3 +135,23 @@ def _points(element: Element, kind: str, path: Path, line: str) -> Points:
         return points(outline.get("points"), path, line)
     corners = [e for e in outline if local(e) == "Point"]  # PAGE 2010
     return points(" ".join(f"{e.get('x')},{e.get('y')}" for e in corners), path, line)
+
+
+def _add_text(element: Element, space: str, line: Line) -> None:
+    equiv = Element(f"{space}TextEquiv")
+    if line.confidence is not None:
+        equiv.set("conf", f"{line.confidence:.4f}")
+    SubElement(equiv, f"{space}Unicode").text = line.text
+    position = next((i for i, e in enumerate(element) if local(e) in AFTER_TEXT), len(element))
+    element.insert(position, equiv)
+
+
+def _region_box(page: Page, region: str) -> Points:
+    """The bounding box of a region's lines, or of the page if they have no polygons."""
+    corners = [point for line in page.lines if line.region == region for point in line.polygon]
+    xs, ys = zip(*(corners or [(0.0, 0.0), (float(page.width), float(page.height))]), strict=True)
+    return [(min(xs), min(ys)), (max(xs), min(ys)), (max(xs), max(ys)), (min(xs), max(ys))]
+
+
+def _written(corners: Points) -> str:
+    return " ".join(f"{max(0, round(x))},{max(0, round(y))}" for x, y in corners)

@@ -50,7 +50,7 @@ class HtrUnited(Sequence[Sample]):
         seed: int = 0,
         group: str = "(.*)",
         reduce: Reduce | None = None,
-        turn: str = "level",
+        rotate: str = "deskew",
         empty: str = "error",
         faulty: str = "error",
         preload: bool = True,
@@ -66,9 +66,9 @@ class HtrUnited(Sequence[Sample]):
         _tell_terms(folder, title)
         self._pages = PageXml(
             folder, None, xml, images, splits, split, seed, name or title.rpartition("/")[2], group, reduce,
-            turn, empty, faulty, preload,
+            rotate, empty, faulty, preload,
         )  # fmt: skip
-        self.skipped, self.mended = self._pages.skipped, self._pages.mended
+        self.skipped, self.repaired = self._pages.skipped, self._pages.repaired
         self.ids, self.texts, self.groups = self._pages.ids, self._pages.texts, self._pages.groups
         self.sizes = self._pages.sizes
 

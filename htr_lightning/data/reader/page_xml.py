@@ -13,22 +13,21 @@ from rich.progress import track
 
 from htr_lightning.data import archive
 from htr_lightning.data.fault import EMPTY as NO_TEXT
-from htr_lightning.data.image import crop_line, read_image, read_size
-from htr_lightning.data.page.document import Line, Page, baseline_angle, expand, find_image, read_page
-from htr_lightning.data.page.outline import outline, reading_angle
+from htr_lightning.data.image import read_size
+from htr_lightning.data.page.crop import ROTATE, check_page_size, crop_line, line_angle, open_page
+from htr_lightning.data.page.document import Line, Page, expand, find_image, read_page
+from htr_lightning.data.page.outline import outline
 from htr_lightning.data.sample import Reduce, Sample, Skipped
 from htr_lightning.data.split import by_line, draw_lines, draw_splits, group_of, group_pattern, read_splits
 from htr_lightning.errors import InputError
 
-MAX_SLOPE = 45.0  # degrees; a steeper baseline is a vertical or an upside-down line
-EMPTY, FAULTY, TURN = ("error", "skip", "keep"), ("error", "skip"), ("level", "read")
-LEVEL = 0.3  # degrees; turning by less than this only blurs
+EMPTY, FAULTY = ("error", "skip", "keep"), ("error", "skip")
 
 
 class PageXml(Sequence[Sample]):
     """The lines of a folder of PAGE or ALTO files, in page and reading order.
 
-    Lines without a polygon that holds them get one from their baseline (see `outline`); `mended` says which.
+    Lines without a polygon that holds them get one from their baseline (see `outline`); `repaired` says which.
 
     Args:
         root: folder of the data, or a zip archive of it; None: what `fetch` returns.
@@ -45,8 +44,8 @@ class PageXml(Sequence[Sample]):
         group: regular expression whose first group, matched on the page's stem, names the writer or document; one
             with a slash is matched on the path below `root`: `(.+)/` groups by folder.
         reduce: applied to every line that is cut out, before it is kept: see `Preprocess.reduce`.
-        turn: "read": every line is turned so that it reads from left to right (see `reading_angle`; a column of
-            Chinese is turned counter-clockwise); "level": only slopes below 45 degrees are turned, others stay.
+        rotate: "reading" rotates every line so that it reads from left to right; "deskew" only removes slopes below
+            45 degrees. See `line_angle`.
         empty: what to do with a line without text: "error", "skip" (counted) or "keep".
         faulty: what to do with a page that cannot be read or has no image, a line that cannot be cut out, or an id
             given twice: "error" or "skip" (counted).
@@ -65,14 +64,14 @@ class PageXml(Sequence[Sample]):
         name: str | None = None,
         group: str = "(.*)",
         reduce: Reduce | None = None,
-        turn: str = "level",
+        rotate: str = "deskew",
         empty: str = "error",
         faulty: str = "error",
         preload: bool = True,
     ) -> None:
         if root is None and fetch is None:
             raise InputError("data.root is not set; give the folder of the pages, as in data.root=FOLDER")
-        for option, value, choices in (("turn", turn, TURN), ("empty", empty, EMPTY), ("faulty", faulty, FAULTY)):
+        for option, value, choices in (("rotate", rotate, ROTATE), ("empty", empty, EMPTY), ("faulty", faulty, FAULTY)):
             if value not in choices:
                 raise InputError(f"data.reader.{option}={value}: use one of {', '.join(choices)}")
         if Path(xml).is_absolute():
@@ -80,9 +79,9 @@ class PageXml(Sequence[Sample]):
         self._writers = group_pattern(group)
         given = Path(root) if root is not None else fetch()  # type: ignore[misc]
         self.root = archive.folder(given)
-        self._reduce, self.turn = reduce, turn
+        self._reduce, self.rotate = reduce, rotate
         self.skipped: list[Skipped] = []
-        self.mended: dict[str, str] = {}  # by sample id: how the line's polygon differs from the file's
+        self.repaired: dict[str, str] = {}  # by sample id: how the line's polygon differs from the file's
         name = name or (given.name if given.is_dir() else given.stem)
         self._entries: list[_Entry] = []
         faults: list[str] = []
@@ -97,7 +96,7 @@ class PageXml(Sequence[Sample]):
             if opened is None:
                 continue
             page, image = opened
-            for line, mended, fault in outline(page):
+            for line, repaired, fault in outline(page):
                 id = f"{title}/{line.id}"
                 if trouble := _trouble(line, fault, empty, faulty):
                     if trouble.skip:
@@ -105,8 +104,8 @@ class PageXml(Sequence[Sample]):
                     else:
                         faults.append(f"{id}: {trouble.kind}: {trouble.remedy}")
                     continue
-                if mended:
-                    self.mended[id] = mended
+                if repaired:
+                    self.repaired[id] = repaired
                 self._entries.append(_Entry(id, page, image, line, self._group(path)))
         if faults:
             more = f" (and {len(faults) - 1} more such lines)" if len(faults) > 1 else ""
@@ -158,7 +157,7 @@ class PageXml(Sequence[Sample]):
         for entry in self._entries:
             xs, ys = zip(*entry.line.polygon, strict=True)
             size = max(1, round(max(ys) - min(ys))), max(1, round(max(xs) - min(xs)))
-            sizes.append(size[::-1] if round(line_angle(entry.line, self.turn) / 90) % 2 else size)
+            sizes.append(size[::-1] if round(line_angle(entry.line, self.rotate) / 90) % 2 else size)
         return [image.shape if (image := self._crops.get(i)) is not None else s for i, s in enumerate(sizes)]
 
     def _paths(self, xml: str) -> tuple[list[Path], list[Path]]:
@@ -219,7 +218,7 @@ class PageXml(Sequence[Sample]):
             image = find_image(page, images)
             if faulty == "skip":
                 kind = "unusable image"
-                _check_size(page, image, read_size(image, (page.height, page.width)))
+                check_page_size(page, image, read_size(image, (page.height, page.width)))
         except InputError as error:
             ids = [title] if page is None else [f"{title}/{line.id}" for line in page.lines]
             self._leave_out(ids, kind, error, faulty)
@@ -228,7 +227,7 @@ class PageXml(Sequence[Sample]):
 
     def _cut(self, entry: "_Entry", page: UInt8[ndarray, "H W"]) -> UInt8[ndarray, "h w"]:
         try:
-            image = cut_line(page, entry.line, self.turn)
+            image = crop_line(page, entry.line, self.rotate)
         except ValueError as error:
             raise InputError(f"{entry.id}: {error}; mend the line in {entry.page.path}") from None
         return image if self._reduce is None else self._reduce(image)
@@ -286,40 +285,6 @@ class PageXml(Sequence[Sample]):
         self._crops = {place: crop for place, index in enumerate(left) if (crop := found[index]) is not None}
 
 
-def open_page(page: Page, image: Path) -> UInt8[ndarray, "H W"]:
-    """The image of a page, checked against the size that its XML file states.
-
-    Raises:
-        InputError: the image cannot be read, or has another size.
-    """
-    pixels = read_image(image, (page.height, page.width))
-    _check_size(page, image, (pixels.shape[0], pixels.shape[1]))
-    return pixels
-
-
-def cut_line(page: UInt8[ndarray, "H W"], line: Line, turn: str = "level") -> UInt8[ndarray, "h w"]:
-    """One line out of its page, turned as `line_angle` says.
-
-    Raises:
-        ValueError: the line's polygon has fewer than three points or lies off the page.
-    """
-    return crop_line(page, line.polygon, line_angle(line, turn))
-
-
-def line_angle(line: Line, turn: str) -> float:
-    """Degrees downhill by which a line is turned when it is cut out.
-
-    Args:
-        line: with its polygon.
-        turn: "level" or "read", as `PageXml` describes them.
-    """
-    angle = reading_angle(line) if turn == "read" else baseline_angle(line.baseline)
-    quarters = 90.0 * round(angle / 90)
-    if abs(angle - quarters) <= LEVEL:
-        angle = quarters
-    return angle if turn == "read" or abs(angle) < MAX_SLOPE else 0.0
-
-
 class _Entry(NamedTuple):
     id: str
     page: Page
@@ -333,14 +298,6 @@ class _Trouble(NamedTuple):
     by: str  # the option that may let it go
     remedy: str
     skip: bool
-
-
-def _check_size(page: Page, image: Path, size: tuple[int, int]) -> None:
-    if page.height and page.width and size != (page.height, page.width):
-        raise InputError(
-            f"{page.path}: drawn on {page.width} x {page.height} pixels, but {image.name} has "
-            f"{size[1]} x {size[0]}; use the image that the lines were drawn on"
-        )
 
 
 def _trouble(line: Line, fault: str, empty: str, faulty: str) -> _Trouble | None:

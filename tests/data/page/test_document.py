@@ -183,7 +183,7 @@ def test_alto_is_read_with_any_namespace_and_without(tmp_path: Path, namespace: 
     one = f'<TextLine ID="l1" BASELINE="1 9 40 10">{shape}<String CONTENT="un mot"/></TextLine>'
     found = read(tmp_path, alto(one, namespace))
     assert (found.image, found.width, found.height) == ("p1.jpg", 300, 200)
-    assert found.lines == [("l1", "un mot", [(1, 2), (40, 2), (40, 12)], [(1, 9), (40, 10)], "b1")]
+    assert found.lines == [("l1", "un mot", [(1, 2), (40, 2), (40, 12)], [(1, 9), (40, 10)], "b1", None)]
 
 
 @pytest.mark.parametrize("points", ["1,2 40,2 40,12", "1 2 40 2 40 12", "1,2,40,2,40,12", "1.0 2.0 40.0,2.0  40 12\n"])

@@ -168,7 +168,7 @@ def read_mutated(folder: Path, seed: int) -> str:
         reader = PageXml(
             folder,
             xml=f"{kind}.xml",
-            turn=dice.choice(["read", "level"]),
+            rotate=dice.choice(["reading", "deskew"]),
             preload=False,
             reduce=partial(shrink_to_height, height=64),
             **policy,

@@ -35,10 +35,10 @@ ROWS = [100, 150, 200, 260]  # distances 50, 50, 60: the nearest of each is 50, 
 
 def test_a_baseline_alone_gets_the_polygon_of_the_documented_rule() -> None:
     found = outline(page(*(line(baseline=[(100, y), (500, y)]) for y in ROWS)))
-    for y, (made, mended, fault) in zip(ROWS, found, strict=True):
+    for y, (made, repaired, fault) in zip(ROWS, found, strict=True):
         top, bottom = y - ABOVE * 50, y + BELOW * 50
         assert made.polygon == [(100, top), (500, top), (500, bottom), (100, bottom)]
-        assert mended == "polygon made from the baseline"
+        assert repaired == "polygon made from the baseline"
         assert not fault
 
 
@@ -83,10 +83,10 @@ def test_a_sliver_is_widened_and_a_narrow_line_kept() -> None:
     narrow = box(100, 290, 500, 301)  # 11 of 50: more than a fifth
     thin = box(100, 298, 500, 302)
     kept = outline(page(*rest, line(polygon=narrow, baseline=[(100, 310), (500, 310)])))
-    assert [each.mended for each in kept] == [""] * 5
+    assert [each.repaired for each in kept] == [""] * 5
     assert kept[-1].line.polygon == narrow
     widened = outline(page(*rest, line(polygon=thin, baseline=[(100, 310), (500, 310)])))[-1]
-    assert widened.mended == "sliver made into a polygon by the baseline"
+    assert widened.repaired == "sliver made into a polygon by the baseline"
     assert widened.line.polygon == box(100, 310 - 35, 500, 310 + 15)
 
 
@@ -104,13 +104,13 @@ def in_two_scales(polygons: float = 1, baselines: float = 1, size: int = 1000) -
 
 def test_of_two_scales_the_one_that_fits_on_the_page_is_taken() -> None:
     plain = outline(in_two_scales())
-    assert not any(each.mended or each.fault for each in plain)
+    assert not any(each.repaired or each.fault for each in plain)
     found = outline(in_two_scales(baselines=3))
     assert [each.line.polygon for each in found] == [each.line.polygon for each in plain]
-    assert {each.mended for each in found} == {"baseline in another scale than the page, not used"}
+    assert {each.repaired for each in found} == {"baseline in another scale than the page, not used"}
     assert {reading_angle(each.line) for each in found} == {0.0}
     found = outline(in_two_scales(polygons=3))
-    assert {each.mended for each in found} == {"polygon in another scale than the page, made from the baseline"}
+    assert {each.repaired for each in found} == {"polygon in another scale than the page, made from the baseline"}
     for (made, _, fault), (there, _, _) in zip(found, plain, strict=True):
         assert not fault
         assert made.baseline == there.baseline
@@ -188,12 +188,12 @@ def test_a_baseline_shorter_than_its_line_is_thick_tells_no_direction() -> None:
 def test_baselines_from_right_to_left_with_slivers_were_drawn_the_wrong_way_round() -> None:
     back = [line(polygon=box(100, y - 2, 500, y + 4), baseline=[(500, y), (100, y)]) for y in ROWS]
     found = outline(page(*back))
-    assert {each.mended for each in found} == {"baseline turned round"}
+    assert {each.repaired for each in found} == {"baseline turned round"}
     assert {reading_angle(each.line) for each in found} == {0.0}
     assert found[0].line.polygon == box(100, 100 - 35, 500, 100 + 15)
     true = [line(polygon=box(100, y - 15, 500, y + 35), baseline=[(500, y), (100, y)]) for y in ROWS]
     found = outline(page(*true))
-    assert {each.mended for each in found} == {""}
+    assert {each.repaired for each in found} == {""}
     assert {abs(reading_angle(each.line)) for each in found} == {180.0}
 
 

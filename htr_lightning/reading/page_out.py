@@ -1,0 +1,72 @@
+"""Transcriptions as PAGE files, ready to be corrected in the usual editors."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from PIL import Image, ImageOps
+
+from htr_lightning.data.page import pagexml
+from htr_lightning.data.page.page import Line, Page
+from htr_lightning.data.page.xml import local, parse
+from htr_lightning.errors import InputError
+from htr_lightning.output import writing
+from htr_lightning.reading.transcribe import Reading, Source
+
+
+def to_page_xml(source: Source, readings: Sequence[Reading]) -> bytes:
+    """The page of a source with the transcriptions of its lines; a line that could not be read keeps its text.
+
+    A PAGE file keeps everything else that it has; from ALTO or a single image a new PAGE file is made.
+    """
+    page = source.page
+    if page is None:
+        return pagexml.write(_page_of_line(source.path, readings))
+    lines = [_line(reading.line, reading) for reading in readings if reading.line is not None]
+    if local(parse(source.path)) == "PcGts":
+        return pagexml.replace_texts(source.path, [line for line in lines if line.confidence is not None])
+    return pagexml.write(page._replace(lines=lines))
+
+
+def _line(line: Line, reading: Reading) -> Line:
+    read = reading.transcription
+    return line if read is None else line._replace(text=read.text, confidence=read.confidence)
+
+
+def _page_of_line(path: Path, readings: Sequence[Reading]) -> Page:
+    """An image that is one line, as a page with a line as large as itself."""
+    with Image.open(path) as image:
+        width, height = ImageOps.exif_transpose(image).size
+    corners = [(0.0, 0.0), (float(width), 0.0), (float(width), float(height)), (0.0, float(height))]
+    whole = Line("line_1", "", corners, [], "region_1")
+    return Page(path, path.name, width, height, [_line(whole, reading) for reading in readings])
+
+
+def page_paths(sources: Sequence[Source], folder: Path) -> dict[Path, Path]:
+    """Where the page of each source goes in a folder.
+
+    Raises:
+        InputError: a file exists already, or two sources have the same name.
+    """
+    paths: dict[Path, Path] = {}
+    for source in sources:
+        path = folder / f"{source.path.stem}.xml"
+        if path.exists():
+            raise InputError(f"{path}: exists already and is not overwritten; choose another --out")
+        if path in paths.values():
+            raise InputError(
+                f"{path}: two files would be written there, one of them for {source.path}; transcribe them separately"
+            )
+        paths[source.path] = path
+    return paths
+
+
+def write_page(source: Source, readings: Sequence[Reading], path: Path) -> Path:
+    """Write the page of a source.
+
+    Raises:
+        InputError: the file cannot be written.
+    """
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(to_page_xml(source, readings))
+    return path
