@@ -21,7 +21,7 @@ def main(config: DictConfig) -> float:
         raise InputError("start= and resume= together: a resumed run has its own weights; give one of them")
     chosen = HydraConfig.get().runtime.choices
     if "decoder" not in config.model and chosen.get("decoder", "greedy") != "greedy":
-        raise InputError(f"decoder={chosen['decoder']}: model={chosen['model']} has none; leave it away")
+        raise InputError(f"decoder={chosen['decoder']}: model={chosen['model']} has no decoder; remove this override")
     return train(config)
 
 

@@ -1,4 +1,4 @@
-"""Runs a program so that an error which the user can mend is one line, and its exit code is not 0."""
+"""Runs a program so that an error the user can fix is one line on stderr and a nonzero exit code."""
 
 import logging
 import os
@@ -15,8 +15,8 @@ from htr_lightning.errors import InputError
 
 
 def run(main: Callable[[], Any]) -> None:
-    """Call `main`; an error that is the user's to mend goes to stderr as one line, any other keeps its traceback."""
-    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # else Hydra prints errors itself and exits
+    """Call `main`; an error that the user can fix goes to stderr as one line, any other keeps its traceback."""
+    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # or Hydra prints errors itself and exits
     quiet()
     try:
         with redirect_stderr(_WithoutHydra(sys.stderr)):
@@ -29,7 +29,7 @@ def run(main: Callable[[], Any]) -> None:
 
 
 class _WithoutHydra:
-    """A stream without the line that Hydra writes about every job that failed, before the error is told."""
+    """A stream that drops the line Hydra prints for every failed job."""
 
     def __init__(self, stream: Any) -> None:
         self._stream = stream
@@ -42,21 +42,21 @@ class _WithoutHydra:
 
 
 def quiet() -> None:
-    """Silence what libraries say about themselves and the user cannot mend."""
-    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_worth_saying)
+    """Silence messages of libraries that the user can do nothing about."""
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_is_relevant)
     for message in (
         ".*isinstance.treespec, LeafSpec.*",  # Lightning beside a newer torch
         ".*Experiment logs directory .* exists and is not empty.*",  # the run folder holds more than the CSV log
-        "The dirpath has changed.*",  # `RestoreBest` carries over what Lightning leaves
+        "The dirpath has changed.*",  # `RestoreBest` copies what Lightning leaves behind
         ".*is smaller than the logging interval.*",
         ".*does not have many workers.*",  # measured: one worker feeds two cores
         ".*Trying to infer the `batch_size`.*",
-        "Corrupt EXIF data.*",  # such files are told in one line, or read
+        "Corrupt EXIF data.*",  # such files are read, or refused in one line
     ):
         warnings.filterwarnings("ignore", message=message)
 
 
-def _worth_saying(record: logging.LogRecord) -> bool:
+def _is_relevant(record: logging.LogRecord) -> bool:
     message = record.getMessage()
     return not message.startswith(
         (
@@ -77,17 +77,17 @@ def fail(message: str) -> NoReturn:
 
 
 def one_line(error: BaseException) -> str | None:
-    """The message of an error that the user can mend; None for any other."""
+    """The message of an error that the user can fix; None for any other."""
     chain = [error]
     while (cause := chain[-1].__cause__ or chain[-1].__context__) is not None and cause not in chain:
         chain.append(cause)
     for link in chain:
-        if isinstance(link, InputError):  # a loading process wraps its traceback round the message
+        if isinstance(link, InputError):  # a worker process wraps a traceback around the message
             return str(link).strip().splitlines()[-1].removeprefix(f"{InputError.__module__}.InputError: ")
     if isinstance(error, HydraException | OmegaConfBaseException):
         return _config_error(error)
     if isinstance(error, ValueError) and str(error).startswith("Config group override must be"):  # Hydra's own
-        return "null is no option of a group; leave the group away by ~GROUP, as in ~replay or ~scheduler"
+        return "null is not an option of a group; remove the group with ~GROUP, as in ~scheduler"
     if isinstance(error, FileNotFoundError) and error.filename and error.strerror:
         return f"{error.filename}: {error.strerror}; check the path"
     if isinstance(error, PermissionError | FileExistsError | NotADirectoryError) or (
@@ -111,12 +111,12 @@ def _config_error(error: BaseException) -> str:
     if message.startswith("Could not override 'experiments'"):
         return "experiments=NAME: the group is called experiment; write experiment=NAME"
     if "Could not override" in message or "not in struct" in str(error):
-        hint = "`python train.py --cfg job` prints all keys, and a + before a key adds one"
-        return f"{message.rstrip('.')}: there is no such key, or none below it; {hint}"
+        hint = "`python train.py --cfg job` prints all keys, and + before a key adds one"
+        return f"{message.rstrip('.')}: there is no such key; {hint}"
     if message.startswith("LexerNoViableAlt"):
         return f"{message.partition(': ')[2]}: quote the value, as in 'data.root=\"FOLDER\"'"
     if "parsing override" in message:
         return f"{message}; write KEY=VALUE, as in data.root=FOLDER"
     if "Missing mandatory value" in str(error):
-        return f"{message}; give it, as in data.root=FOLDER"
+        return f"{message}; set it, as in data.root=FOLDER"
     return message

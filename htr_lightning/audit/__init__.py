@@ -1,1 +1,1 @@
-"""What is wrong with a data set."""
+"""Finding what is wrong with a data set."""

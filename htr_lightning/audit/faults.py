@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from htr_lightning.audit.fit import Shapes, by_size, encode, lengths_of, of_few, swaps
+from htr_lightning.audit.fit import Shapes, by_size, encode, in_small_group, lengths_of, swaps
 from htr_lightning.audit.measure import Measures, measure, unit, uprightness
 from htr_lightning.data.preprocess import MIN_CONTRAST, Preprocess
 from htr_lightning.data.sample import Reader, Skipped
@@ -286,7 +286,7 @@ def misfits(lines: Sequence[Line], far: float = 5.0) -> Iterator[Fault]:
     sizes = np.array([len(line.text) for line in lines])
     excess, flat = (room[0] + strokes[0]) / 2, room[0] - strokes[0]
     of_all = by_size((room[1] + strokes[1]) / 2, sizes), by_size(room[1] - strokes[1], sizes)
-    few = of_few(groups)  # compared with lines whose writers are as little known
+    few = in_small_group(groups)  # compared with lines whose writers are as little known
     unusual, cut = (np.where(few, all_, by_size(own, sizes)) for all_, own in zip(of_all, (excess, flat), strict=True))
     for place, line in enumerate(lines):
         about = round(sizes[place] * np.exp(excess[place]))

@@ -1,4 +1,4 @@
-"""How well texts fit their images, by the widths and shapes of characters that the set itself tells: no network."""
+"""How well texts fit their images, judged by character widths and shapes estimated from the set itself: no network."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -10,25 +10,25 @@ from numpy import ndarray
 
 from htr_lightning.audit.measure import COLUMNS
 
-CHARACTERS = 255  # modelled one by one, the most frequent; the others share one model
-OF_ONE_HAND = 5  # lines that tell how wide a writer writes
-BAND = 10  # columns of a profile by which handwriting may run ahead of the model or behind it
-BENT = 2.0  # cost of running ahead or behind, against a squared difference of profiles of variance 1
-CHUNK = 2048  # pairs compared at once
-PAGE = 10  # neighbours among the worse third of lines: those of about a page
-A_LINE = 16  # characters; less is too little to tell whose text it is
-MOST = 700  # lines compared each with each
+CHARACTERS = 255  # the most frequent ones, modelled separately; all others share one model
+MIN_GROUP = 5  # lines needed to estimate how wide a writer writes
+BAND = 10  # columns of a profile by which handwriting may lead or lag the model
+SHIFT_COST = 2.0  # of leading or lagging by a column, relative to a squared difference of profiles of variance 1
+CHUNK = 2048  # pairs compared at a time
+PAGE = 10  # neighbours among the worse third of lines: about those of a page
+MIN_CHARACTERS = 16  # shorter texts cannot be told apart
+MAX_PAIRED = 700  # lines that are compared pairwise
 
 
 class Codes(NamedTuple):
-    """Texts as numbers of modelled characters."""
+    """Texts as indices of modelled characters."""
 
     texts: list[Int[ndarray, " _"]]
-    kinds: int  # of the numbers
+    kinds: int  # number of indices
 
 
 def encode(texts: Sequence[str]) -> Codes:
-    """Texts as numbers, the most frequent characters first and all beyond `CHARACTERS` as the last number."""
+    """Texts as indices, the most frequent character first; all beyond `CHARACTERS` share the last index."""
     frequent = [character for character, _ in Counter("".join(texts)).most_common(CHARACTERS)]
     numbers = {character: number for number, character in enumerate(frequent)}
     codes = [np.array([numbers.get(c, len(numbers)) for c in text], dtype=np.int64) for text in texts]
@@ -38,19 +38,19 @@ def encode(texts: Sequence[str]) -> Codes:
 def lengths_of(
     codes: Codes, lengths: Float[ndarray, " N"], groups: Sequence[str]
 ) -> tuple[Float[ndarray, " C"], Float[ndarray, " N"], Float[ndarray, " N"]]:
-    """What every character adds to a line's length, and how far each line is from what its text says.
+    """The length that each character adds to a line, and the deviation of each line from the length of its text.
 
-    A ridge regression of the lengths on the counts of characters, the mean length being the prior; fitted again
-    without the lines that are far off, and with every group of at least `OF_ONE_HAND` lines at its own scale.
+    A ridge regression of lengths on character counts with the mean length as prior, refitted without outliers and with
+    a scale of its own for each group of at least `MIN_GROUP` lines.
 
     Args:
-        codes: of the texts, none of them empty.
+        codes: of the texts, none of which is empty.
         lengths: positive, in any unit.
         groups: of the lines.
 
     Returns:
-        Length of every character; the logarithm of measured by expected length of every line, at the scale of its
-        group; and the same at the scale of all.
+        The length of each character; the logarithm of measured over expected length of each line, at the scale of its
+        group; and the same at the common scale.
     """
     counts = np.zeros((len(lengths), codes.kinds))
     for row, text in zip(counts, codes.texts, strict=True):
@@ -67,7 +67,7 @@ def lengths_of(
         common = np.log(lengths / (counts @ each))
         shift = np.zeros(len(kinds))
         for kind, members in enumerate(np.split(np.argsort(group, kind="stable"), np.cumsum(np.bincount(group))[:-1])):
-            if len(members) >= OF_ONE_HAND:
+            if len(members) >= MIN_GROUP:
                 shift[kind] = np.median(common[members])
         scale = np.exp(shift[group])
         residual = common - shift[group]
@@ -75,19 +75,19 @@ def lengths_of(
     return each, residual, common
 
 
-def of_few(groups: Sequence[str]) -> Bool[ndarray, " N"]:
-    """Whether a line's group has too few lines to have a scale of its own."""
+def in_small_group(groups: Sequence[str]) -> Bool[ndarray, " N"]:
+    """Whether the group of a line is too small for a scale of its own."""
     counts = Counter(groups)
-    return np.array([counts[group] < OF_ONE_HAND for group in groups])
+    return np.array([counts[group] < MIN_GROUP for group in groups])
 
 
 def deviation(values: Float[ndarray, " N"]) -> float:
-    """The standard deviation that the median absolute deviation stands for."""
+    """The standard deviation estimated from the median absolute deviation."""
     return max(1e-6, 1.4826 * float(np.median(abs(values - np.median(values)))))
 
 
 def by_size(values: Float[ndarray, " N"], sizes: Int[ndarray, " N"], bins: int = 12) -> Float[ndarray, " N"]:
-    """Values in deviations from the median of lines of like size: short lines scatter more than long ones."""
+    """Values as standard scores among lines of similar size, since short lines vary more than long ones."""
     order = np.argsort(sizes, kind="stable")
     parts = [part for part in np.array_split(order, max(1, min(bins, len(values) // 20))) if len(part)]
     centres = [float(np.mean(sizes[part])) for part in parts]
@@ -96,10 +96,10 @@ def by_size(values: Float[ndarray, " N"], sizes: Int[ndarray, " N"], bins: int =
 
 
 class Shapes:
-    """What the columns of every character look like, and with it how well any text fits any line.
+    """The typical column profile of each character, and from it how well any text fits any line.
 
-    The characters of a text are laid out over the line's ink by their widths; the mean profile of all columns that
-    fall to a character is its shape.
+    The characters of a text are laid out over the ink of the line by their widths; the shape of a character is the mean
+    profile of all columns assigned to it.
 
     Args:
         codes: of the lines' own texts.
@@ -110,27 +110,27 @@ class Shapes:
     def __init__(self, codes: Codes, widths: Float[ndarray, " C"], profiles: Float16[ndarray, "N 3 128"]) -> None:
         self.widths = widths
         self.profiles = profiles
-        places = np.stack([self._places(text) for text in codes.texts])
+        assigned = np.stack([self._assigned(text) for text in codes.texts])
         flat = profiles.transpose(0, 2, 1)
         self.shapes = np.zeros((codes.kinds, 3), np.float32)
         for zone in range(3):
-            total = np.bincount(places.ravel(), weights=flat[..., zone].ravel(), minlength=codes.kinds)
-            self.shapes[:, zone] = total / (10 + np.bincount(places.ravel(), minlength=codes.kinds))
-        self.expected = np.stack([self._profile(row) for row in places]).astype(np.float16)
+            total = np.bincount(assigned.ravel(), weights=flat[..., zone].ravel(), minlength=codes.kinds)
+            self.shapes[:, zone] = total / (10 + np.bincount(assigned.ravel(), minlength=codes.kinds))
+        self.expected = np.stack([self._profile(row) for row in assigned]).astype(np.float16)
 
     def costs(self, lines: Int[ndarray, " P"], texts: Int[ndarray, " P"]) -> Float32[ndarray, " P"]:
-        """The mean squared difference of line and text along the best alignment, for pairs of their numbers."""
+        """The mean squared difference along the best alignment of line and text, for pairs of their indices."""
         parts = [slice(start, start + CHUNK) for start in range(0, len(lines), CHUNK)]
         pairs = ((self.profiles[lines[part]], self.expected[texts[part]]) for part in parts)
         costs = [align(*(of.astype(np.float32) for of in pair)) for pair in pairs]
         return np.concatenate(costs) if costs else np.zeros(0, np.float32)
 
-    def _places(self, text: Int[ndarray, " L"]) -> Int[ndarray, " 128"]:
+    def _assigned(self, text: Int[ndarray, " L"]) -> Int[ndarray, " 128"]:
         ends = self.widths[text].cumsum()
         return text[np.searchsorted(ends, (np.arange(COLUMNS) + 0.5) / COLUMNS * ends[-1]).clip(0, len(text) - 1)]
 
-    def _profile(self, places: Int[ndarray, " 128"]) -> Float32[ndarray, "3 128"]:
-        profile = self.shapes[places].T
+    def _profile(self, assigned: Int[ndarray, " 128"]) -> Float32[ndarray, "3 128"]:
+        profile = self.shapes[assigned].T
         profile = profile - profile.mean(1, keepdims=True)
         return profile / np.maximum(profile.std(1, keepdims=True), 1e-3)
 
@@ -140,9 +140,9 @@ def align(
 ) -> Float32[ndarray, " P"]:
     """Mean squared difference of profiles along the best monotone alignment within `band` columns.
 
-    At every column of the line the text goes on by no, one or two columns (Sakoe and Chiba, 1978, "Dynamic programming
-    algorithm optimization for spoken word recognition", with the band and the slope constraint); both ends are free by
-    two columns.
+    At each column of the line the text advances by zero, one or two columns (Sakoe and Chiba, 1978, "Dynamic
+    programming algorithm optimization for spoken word recognition", with band and slope constraint); both ends may be
+    off by two columns.
     """
     offsets = np.arange(-band, band + 1)
     far = np.float32(1e9)
@@ -151,8 +151,8 @@ def align(
     for column in range(lines.shape[2]):
         difference = padded[:, :, column : column + len(offsets)] - lines[:, :, column : column + 1]
         best = total.copy()
-        np.minimum(best[:, 1:], total[:, :-1] + BENT, out=best[:, 1:])
-        np.minimum(best[:, :-1], total[:, 1:] + BENT, out=best[:, :-1])
+        np.minimum(best[:, 1:], total[:, :-1] + SHIFT_COST, out=best[:, 1:])
+        np.minimum(best[:, :-1], total[:, 1:] + SHIFT_COST, out=best[:, :-1])
         total = best + np.square(difference).mean(1)
     return total[:, abs(offsets) <= 2].min(1) / lines.shape[2]
 
@@ -160,22 +160,22 @@ def align(
 def swaps(
     shapes: Shapes, sizes: Int[ndarray, " N"], near: float = 0.35, anywhere: float = 0.6
 ) -> Iterator[tuple[int, int]]:
-    """Pairs of lines whose texts, of like length, fit better when they are exchanged.
+    """Pairs of lines whose texts, of similar length, fit better when swapped.
 
-    Tried are neighbours in reading order, the worse third of the lines of about a page, and the worst tenth of all;
-    the more pairs are tried, the more has to be gained.
+    Candidates are neighbours in reading order, the worse third of the lines of about a page, and the worst tenth of
+    all. The more pairs are compared, the larger the improvement has to be.
     """
     count = len(sizes)
     own = shapes.costs(np.arange(count), np.arange(count))
     order = np.argsort(-by_size(own, sizes))
-    worse, worst = np.sort(order[: count // 3]), order[: min(MOST, count // 10)]
+    worse, worst = np.sort(order[: count // 3]), order[: min(MAX_PAIRED, count // 10)]
     tried = [np.stack([np.arange(count - step), np.arange(step, count)]) for step in (1, 2, 3)]
     tried += [np.stack([worse[:-step], worse[step:]]) for step in range(1, min(PAGE, len(worse)))]
     tried.append(worst[np.stack(np.triu_indices(len(worst), 1))])
     first, second = np.unique(np.sort(np.concatenate(tried, axis=1), axis=0), axis=1)
     close = second - first <= 3 * PAGE
     like = abs(np.log(sizes[first] / sizes[second])) < np.where(close, np.log(3), np.log(1.5))
-    like &= np.minimum(sizes[first], sizes[second]) >= A_LINE
+    like &= np.minimum(sizes[first], sizes[second]) >= MIN_CHARACTERS
     first, second, close = first[like], second[like], close[like]
     forth, back = shapes.costs(first, second), shapes.costs(second, first)
     better = own[first] + own[second] - forth - back

@@ -1,4 +1,4 @@
-"""What can be told of a line from its image alone: ink, polarity, edges, which way up, and a fingerprint."""
+"""Measurements of a line image: ink, polarity, edges, orientation, and a fingerprint."""
 
 from hashlib import blake2b
 from typing import NamedTuple
@@ -11,41 +11,39 @@ from numpy import ndarray
 from htr_lightning.data.image import dark_on_light
 from htr_lightning.data.preprocess import MIN_SIDE, stretch
 
-ROWS = 32  # height at which a line is measured
-WIDEST = 4096  # columns; a wider image is measured squeezed
+ROWS = 32  # height at which lines are measured
+MAX_COLUMNS = 4096  # a wider image is compressed for measuring
 GRID = (64, 8)  # columns and rows of a fingerprint
-COLUMNS = 128  # of a profile: two or three a character
-RADII = (2, 4, 8)  # pixels at height ROWS: a stroke's width to a letter's
+COLUMNS = 128  # of a profile: two or three per character
+RADII = (2, 4, 8)  # pixels at height ROWS: from the width of a stroke to that of a letter
 
 
 class Measures(NamedTuple):
-    """Numbers of one line image; shares are of 1, lengths in line heights."""
+    """Measurements of one line image; fractions are in [0, 1], lengths in line heights."""
 
     size: tuple[int, int]  # (height, width) in pixels
     digest: bytes  # of the pixels
     dark: bool  # whether the ink is darker than the paper
-    contrast: int  # grey levels between paper and the darkest hundredth
-    ink: float  # share of the pixels that is ink
-    edges: tuple[float, float, float, float]  # share of ink along top, right, bottom and left edge
+    contrast: int  # grey levels between paper and the darkest percentile
+    ink: float  # fraction of the pixels that is ink
+    edges: tuple[float, float, float, float]  # fraction of ink along the top, right, bottom and left edge
     extent: float  # from the first to the last ink
-    strokes: float  # strokes that a row through the letters crosses
+    strokes: float  # strokes crossed by a row through the letters
     spread: float  # standard deviation of the ink's rows
-    shape: Float16[ndarray, "768"]  # local shapes, less those of the line turned upside down
-    fingerprint: Int8[ndarray, "512"]  # coarse picture of the ink's box, hardly changed by JPEG or a shift
-    profile: Float16[
-        ndarray, "3 128"
-    ]  # ink of the columns above, in and below the letters' body, from first to last ink
+    shape: Float16[ndarray, "768"]  # local shapes minus those of the line rotated by 180 degrees
+    fingerprint: Int8[ndarray, "512"]  # coarse image of the bounding box of the ink, robust to JPEG and shifts
+    profile: Float16[ndarray, "3 128"]  # ink per column above, within and below the x-height, from first to last ink
 
 
 def measure(image: UInt8[ndarray, "H W"]) -> Measures:
-    """The numbers of a line image; ink is found as `preprocess.stretch` finds it."""
+    """Measure a line image; ink is defined as in `preprocess.stretch`."""
     digest = blake2b(image.tobytes(), digest_size=12, key=b"%d" % image.shape[1]).digest()
     if min(image.shape) < MIN_SIDE:
         nothing = np.zeros((6, COLUMNS), np.float16)
         return Measures(image.shape, digest, True, 0, 0.0, (0.0,) * 4, 0.0, 0.0, 0.0,
                         nothing.ravel(), nothing[:4].ravel().astype(np.int8), nothing[:3])  # fmt: skip
     upright = dark_on_light(image)
-    width = min(WIDEST, max(MIN_SIDE, round(image.shape[1] * ROWS / image.shape[0])))
+    width = min(MAX_COLUMNS, max(MIN_SIDE, round(image.shape[1] * ROWS / image.shape[0])))
     small = cv2.resize(upright, (width, ROWS), interpolation=cv2.INTER_AREA)
     darkest, paper = np.percentile(small, (1, 50), method="nearest")
     ink = stretch(small)
@@ -71,7 +69,7 @@ def measure(image: UInt8[ndarray, "H W"]) -> Measures:
 
 
 def _box(mask: Bool[ndarray, "H W"]) -> tuple[slice, slice]:
-    """Rows and columns of the ink without its outermost specks: all of the image where there is no ink."""
+    """Rows and columns of the ink, ignoring outlying specks; the whole image if there is no ink."""
     if not mask.any():
         return slice(0, mask.shape[0]), slice(0, mask.shape[1])
     rows, columns = mask.sum(1).cumsum(), mask.sum(0).cumsum()
@@ -82,10 +80,10 @@ def _box(mask: Bool[ndarray, "H W"]) -> tuple[slice, slice]:
 
 
 def _shape(mask: Bool[ndarray, "H W"], middle: float) -> Float16[ndarray, "768"]:
-    """Which of eight neighbours at a distance are ink, counted above the middle, less the same of the line turned.
+    """Histograms of which of eight neighbours at a distance are ink, above the middle, minus those of the rotated line.
 
-    Turned by 180 degrees, what was above is below and every neighbour is the opposite one, so the counts of the turned
-    line are those of this one in another order. Their square roots are taken: differences of rare shapes weigh more.
+    A rotation by 180 degrees swaps above and below and each neighbour with its opposite, so the histogram of the
+    rotated line is a permutation of this one. Square roots give rare shapes more weight.
     """
     height, width = mask.shape
     above, below = (np.arange(height) <= middle)[:, None], (np.arange(height) >= middle)[:, None]
@@ -107,7 +105,7 @@ def _shape(mask: Bool[ndarray, "H W"], middle: float) -> Float16[ndarray, "768"]
 
 
 def _fingerprint(ink: Float[ndarray, "h w"]) -> Int8[ndarray, "512"]:
-    """Ink on a grid, each row less its mean: rows of handwriting are alike, columns are not."""
+    """Ink on a grid, the mean of each row subtracted: rows of handwriting are alike, columns are not."""
     grid: ndarray = cv2.resize(np.ascontiguousarray(ink, dtype=np.float32), GRID, interpolation=cv2.INTER_AREA)
     grid = cv2.GaussianBlur(grid, (3, 1), 0)
     grid -= grid.mean(1, keepdims=True)
@@ -115,7 +113,7 @@ def _fingerprint(ink: Float[ndarray, "h w"]) -> Int8[ndarray, "512"]:
 
 
 def _profile(mask: Bool[ndarray, "H w"], middle: float, spread: float) -> Float16[ndarray, "3 128"]:
-    """Ink of every column in three zones, each of mean 0 and variance 1."""
+    """Ink per column in three zones, each with mean 0 and variance 1."""
     rows = np.arange(mask.shape[0])
     zones = (rows < middle - spread, abs(rows - middle) <= spread, rows > middle + spread)
     ink: ndarray = np.stack([mask[zone].sum(0) for zone in zones]).astype(np.float32)
@@ -126,13 +124,13 @@ def _profile(mask: Bool[ndarray, "H w"], middle: float, spread: float) -> Float1
 
 
 def unit(fingerprints: Int8[ndarray, "N 512"]) -> Float32[ndarray, "N 512"]:
-    """Fingerprints at length 1, so that their product is the correlation of two lines."""
+    """Fingerprints as unit vectors, whose product is the correlation of two lines."""
     vectors = fingerprints.astype(np.float32)
     return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-6)
 
 
 def uprightness(shapes: Float16[ndarray, "N F"], ridge: float = 0.01) -> Float32[ndarray, " N"]:
-    """About 1 for lines that stand as most do, -1 for those upside down; `shapes` are those of `measure`."""
+    """About 1 for lines oriented as most are, about -1 for those upside down; `shapes` as in `Measures`."""
     scale = np.sqrt(np.square(shapes.astype(np.float32)).mean(0)) + 1e-4
     rows = shapes.astype(np.float32) / scale
     inverse = np.linalg.inv(rows.T @ rows + ridge * len(rows) * np.eye(rows.shape[1], dtype=np.float32))

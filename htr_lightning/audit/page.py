@@ -1,4 +1,4 @@
-"""The page of an audit: tables, and sheets of lines where image and text are compared by eye."""
+"""The HTML page of an audit: tables, and contact sheets of lines to compare image and text by eye."""
 
 from base64 import b64encode
 from collections import Counter
@@ -15,8 +15,8 @@ from htr_lightning.data.sample import Reader
 from htr_lightning.errors import InputError
 from htr_lightning.text.codec import name
 
-HEIGHT, WIDTH = 48, 900  # pixels of a thumbnail at most
-FAULTS, SAMPLE = 40, 40  # lines shown of every kind of fault, and of every split
+HEIGHT, WIDTH = 48, 900  # maximum size of a thumbnail in pixels
+FAULTS, SAMPLE = 40, 40  # lines shown per kind of fault, and per split
 
 STYLE = """
 body { font: 15px/1.45 system-ui, sans-serif; margin: 2em auto; max-width: 76em; padding: 0 1em; color: #222; }
@@ -38,12 +38,12 @@ def page(
     readers: Mapping[str, Reader],
     augmented: tuple[str, UInt8[ndarray, "H W"]] | None = None,
 ) -> str:
-    """One HTML file that needs nothing beside it; faults first, at most `FAULTS` lines of each kind.
+    """A self-contained HTML file, faults first, with at most `FAULTS` lines of each kind.
 
     Args:
         title: of the data.
         found: the audit.
-        spoiling: kinds of fault that would spoil a result.
+        spoiling: kinds of fault that would spoil results.
         readers: for the images.
         augmented: name and sheet of an augmentation.
     """
@@ -59,10 +59,10 @@ def page(
     if kinds:
         rows = ((f'<a href="#{_anchor(kind)}">{escape(kind)}</a>', count, "yes" if kind in spoiling else "")
                 for kind, count in kinds.items())  # fmt: skip
-        parts += ["<h2>Faults</h2>", _table(("kind", "count", "would spoil a result"), rows)]
+        parts += ["<h2>Faults</h2>", _table(("kind", "count", "spoils results"), rows)]
     for kind, count in kinds.items():
         some = [fault for fault in found.faults if fault.kind == kind][:FAULTS]
-        more = f"<p class=small>{count - len(some)} more: see the file of --json.</p>" if count > len(some) else ""
+        more = f"<p class=small>{count - len(some)} more: see the --json file.</p>" if count > len(some) else ""
         style = " class=spoils" if kind in spoiling else ""
         cards = (_fault(fault, lines.get((fault.split, fault.id)), readers) for fault in some)
         parts.append(f"<h2 id={_anchor(kind)}{style}>{escape(kind)} ({count})</h2>{_sheet(cards)}{more}")
@@ -79,8 +79,8 @@ def page(
 
 def _verdict(kinds: Mapping[str, int], spoiling: Sequence[str]) -> str:
     if spoiling:
-        return f"<span class=spoils>Would spoil a result: {escape(', '.join(spoiling))}.</span>"
-    return "Nothing that would spoil a result" + ("; some lines are worth a look." if kinds else ".")
+        return f"<span class=spoils>Would spoil results: {escape(', '.join(spoiling))}.</span>"
+    return "Nothing that would spoil results" + ("; some lines are worth a look." if kinds else ".")
 
 
 def _splits(found: Audit) -> str:
@@ -95,8 +95,8 @@ def _splits(found: Audit) -> str:
     )
     return (
         "<h2>Splits</h2>"
-        + _table(("split", *counts, "lines whose text train has"), rows)
-        + _table(("", "least", "5 %", "median", "95 %", "most"), quantiles)
+        + _table(("split", *counts, "lines whose text is also in train"), rows)
+        + _table(("", "min", "5 %", "median", "95 %", "max"), quantiles)
     )
 
 
@@ -107,7 +107,7 @@ def _unseen(found: Audit) -> str:
         return text
     rows = ((escape(name(character)), ", ".join(f"{count} lines of {split}" for split, count in its.items()))
             for character, its in found.unseen.items())  # fmt: skip
-    return text + _table(("never shown in training", "in"), rows)
+    return text + _table(("not in the training texts", "found in"), rows)
 
 
 def _table(head: Iterable[object], rows: Iterable[Iterable[object]]) -> str:

@@ -1,4 +1,4 @@
-"""What run folders hold, as plain data: learning curves, runs compared, and what a model reads wrong."""
+"""Run folders as plain data: learning curves, comparison of runs, and errors of a model."""
 
 import csv
 import json
@@ -18,12 +18,12 @@ from htr_lightning.errors import InputError
 from htr_lightning.text.align import Edit, edits
 from htr_lightning.transcription import Prediction
 
-WRITTEN = ("metrics.csv", "summary.json", "checkpoints/best.ckpt")  # by a run that went to its end
-ITS_OWN = ("seed", "name", "run_dir", "hydra.run.dir")  # keys in which two runs of one recipe may differ
+COMPLETE = ("metrics.csv", "summary.json", "checkpoints/best.ckpt")  # files of a finished run
+PER_RUN = ("seed", "name", "run_dir", "hydra.run.dir")  # keys in which runs of the same recipe may differ
 
 
 class Curve(NamedTuple):
-    """A figure over the steps of a run."""
+    """A metric over the steps of a run."""
 
     steps: list[int]
     values: list[float]
@@ -34,10 +34,10 @@ class Run(NamedTuple):
 
     folder: Path
     seed: int
-    overrides: list[str]  # and the checkpoint that it started from
-    curves: dict[str, Curve]  # by the name that was logged: train/loss, val/cer, ...
-    summary: dict[str, Any]  # of summary.json; nothing while the run goes on
-    lacks: list[str]  # files that a finished run has
+    overrides: list[str]  # including the checkpoint it started from
+    curves: dict[str, Curve]  # by logged name: train/loss, val/cer, ...
+    summary: dict[str, Any]  # of summary.json; empty for an unfinished run
+    missing: list[str]  # files that a finished run would have
 
     @property
     def checkpoint(self) -> Path:
@@ -45,21 +45,21 @@ class Run(NamedTuple):
 
     @property
     def recipe(self) -> tuple[str, ...]:
-        """The overrides, but for those in which runs of one recipe may differ."""
-        return tuple(sorted(o for o in self.overrides if o.lstrip("+").partition("=")[0] not in ITS_OWN))
+        """The overrides except those in which runs of the same recipe may differ."""
+        return tuple(sorted(o for o in self.overrides if o.lstrip("+").partition("=")[0] not in PER_RUN))
 
 
 class Band(NamedTuple):
-    """A figure over several runs, at the steps that all of them have."""
+    """A metric over several runs, at the steps that all of them share."""
 
     steps: list[int]
     mean: list[float]
-    sd: list[float]  # of a sample; 0 for one run
+    sd: list[float]  # of the sample; 0 for a single run
     runs: int
 
 
 class Row(NamedTuple):
-    """The finished runs of a recipe: counts are summed over them, rates and times are their means."""
+    """The finished runs of a recipe: counts are sums, rates and times are means."""
 
     name: str
     runs: int
@@ -75,16 +75,18 @@ class Row(NamedTuple):
 
 
 def find_runs(*folders: str | Path) -> list[Run]:
-    """The runs in folders, at any depth, in the order of their names.
+    """All runs in the given folders, at any depth, sorted by path.
 
     Raises:
-        InputError: a folder holds no run; or see `read_run`.
+        InputError: a folder contains no run; or see `read_run`.
     """
     found: list[Path] = []
     for folder in map(Path, folders):
         inside = sorted(config.parent.parent for config in folder.rglob(".hydra/config.yaml"))
         if not inside:
-            raise InputError(f"{folder}: no run in it (no .hydra/config.yaml); give a run folder or one above it")
+            raise InputError(
+                f"{folder}: contains no run (no .hydra/config.yaml); give a run folder or a folder above it"
+            )
         found += inside
     return [read_run(folder) for folder in dict.fromkeys(found)]
 
@@ -93,35 +95,36 @@ def read_run(folder: str | Path) -> Run:
     """A run folder, finished or not.
 
     Raises:
-        InputError: it is none, or one of its files cannot be read.
+        InputError: it is not a run folder, or one of its files cannot be read.
     """
     folder = Path(folder)
     config = _load(folder / ".hydra" / "config.yaml", yaml.safe_load)
     overrides = _load(folder / ".hydra" / "overrides.yaml", yaml.safe_load)
     if not isinstance(config, dict) or not isinstance(overrides, list):
-        raise InputError(f"{folder / '.hydra'}: no config of a run; copy the folder again")
+        raise InputError(f"{folder / '.hydra'}: not the config of a run; copy the folder again")
     given = [str(one) for one in overrides]
     if config.get("start") is not None and not any(one.lstrip("+").startswith("start=") for one in given):
-        given.append(f"start={config['start']}")  # `htr fine-tune` is given it in another way
-    lacks = [name for name in WRITTEN if not (folder / name).is_file()]
-    curves = {} if "metrics.csv" in lacks else _load(folder / "metrics.csv", _curves)
-    summary = {} if "summary.json" in lacks else _load(folder / "summary.json", json.loads)
-    return Run(folder, config.get("seed", 0), given, curves, summary, lacks)
+        given.append(f"start={config['start']}")  # `htr fine-tune` takes it as an argument
+    missing = [name for name in COMPLETE if not (folder / name).is_file()]
+    curves = {} if "metrics.csv" in missing else _load(folder / "metrics.csv", _curves)
+    summary = {} if "summary.json" in missing else _load(folder / "summary.json", json.loads)
+    return Run(folder, config.get("seed", 0), given, curves, summary, missing)
 
 
 def by_recipe(runs: Sequence[Run]) -> dict[str, list[Run]]:
-    """Runs that differ in their seed alone, together; named by the overrides that other recipes do not have, less those
-    that tell only where data lie, as long as names differ without them."""
+    """Runs grouped by recipe, so that runs of a group differ only in their seed. A group is named by the overrides that
+    not all recipes share, leaving out paths of data as long as the names stay distinct."""
     recipes: dict[tuple[str, ...], list[Run]] = {}
     for run in runs:
         recipes.setdefault(run.recipe, []).append(run)
     common = set.intersection(*map(set, recipes)) if recipes else set()
-    told = {recipe: [one for one in recipe if one not in common] for recipe in recipes}
+    distinct = {recipe: [one for one in recipe if one not in common] for recipe in recipes}
     short = {
-        recipe: [one for one in some if not one.partition("=")[0].endswith(".root")] for recipe, some in told.items()
+        recipe: [one for one in some if not one.partition("=")[0].endswith(".root")]
+        for recipe, some in distinct.items()
     }
     named = {
-        recipe: " ".join(short[recipe] if list(short.values()).count(short[recipe]) == 1 else told[recipe])
+        recipe: " ".join(short[recipe] if list(short.values()).count(short[recipe]) == 1 else distinct[recipe])
         for recipe in recipes
     }
     only = " ".join(sorted(common)) if len(recipes) == 1 else ""
@@ -129,11 +132,10 @@ def by_recipe(runs: Sequence[Run]) -> dict[str, list[Run]]:
 
 
 def band(runs: Iterable[Run], key: str) -> Band:
-    """Mean and standard deviation of a figure over runs, such as seeds of one recipe; runs that have not logged it are
-    left out and not counted.
+    """Mean and standard deviation of a metric over runs; runs that did not log it are ignored.
 
     Args:
-        runs: of one recipe.
+        runs: of the same recipe.
         key: of `Run.curves`.
     """
     curves = [dict(zip(*run.curves[key], strict=True)) for run in runs if key in run.curves]
@@ -143,7 +145,7 @@ def band(runs: Iterable[Run], key: str) -> Band:
 
 
 def compare(recipes: dict[str, list[Run]]) -> list[Row]:
-    """A row for each recipe that has a finished run, the best validation CER first.
+    """A row for each recipe with a finished run, best validation CER first.
 
     Args:
         recipes: see `by_recipe`.
@@ -180,10 +182,10 @@ def markdown(rows: Iterable[Row]) -> str:
 
 
 def predictions(path: str | Path) -> list[Prediction]:
-    """The lines of a `predictions.jsonl` that `htr evaluate` wrote.
+    """The lines of a `predictions.jsonl` written by `htr evaluate`.
 
     Raises:
-        InputError: it is missing, or one of its lines is none.
+        InputError: it does not exist, or one of its lines is not a prediction.
     """
     path = Path(path)
     if not path.is_file():
@@ -193,32 +195,36 @@ def predictions(path: str | Path) -> list[Prediction]:
         try:
             found.append(Prediction(**json.loads(line)))
         except (TypeError, ValueError):
-            raise InputError(f"{path}: line {number} is no prediction; write it again by htr evaluate") from None
+            raise InputError(
+                f"{path}: line {number} is not a prediction; write the file again with htr evaluate"
+            ) from None
     return found
 
 
 def worst(read: Sequence[Prediction], count: int) -> list[Prediction]:
-    """The lines with most edits; of equal ones those that the model was surest of."""
+    """The lines with the most edits, among equals those with the highest confidence."""
     wrong = {one: distance for one in read if (distance := editdistance.eval(one.reference, one.hypothesis))}
     return sorted(wrong, key=lambda one: (-wrong[one], -one.confidence, one.id))[:count]
 
 
 def edit_counts(read: Iterable[Prediction]) -> Counter[Edit]:
-    """How often each character was read as what; also the right ones, so that shares can be taken."""
+    """How often each character was read as which, correct ones included."""
     return Counter(edit for one in read for edit in edits(one.reference, one.hypothesis))
 
 
 def images(reader: Reader, ids: Iterable[str]) -> list[UInt8[ndarray, "_ _"]]:
-    """The images of samples, as they were scanned.
+    """The unprocessed images of samples.
 
     Raises:
-        InputError: the reader does not have a sample.
+        InputError: the reader does not contain a sample.
     """
-    places = {id: place for place, id in enumerate(reader.ids)}
+    positions = {id: position for position, id in enumerate(reader.ids)}
     ids = list(ids)
-    if absent := next((id for id in ids if id not in places), None):
-        raise InputError(f"{absent}: not among these {len(places)} lines; give the data that the predictions are of")
-    return [reader[places[id]].image for id in ids]
+    if absent := next((id for id in ids if id not in positions), None):
+        raise InputError(
+            f"{absent}: not among these {len(positions)} lines; give the data that the predictions belong to"
+        )
+    return [reader[positions[id]].image for id in ids]
 
 
 def _load(path: Path, parse: Any) -> Any:
@@ -235,7 +241,7 @@ def _curves(text: str) -> dict[str, Curve]:
     for row in csv.DictReader(text.splitlines()):
         for key, value in row.items():
             if key is None or value is None:
-                raise ValueError("a row is cut off")
+                raise ValueError("a row is truncated")
             if key not in ("step", "epoch") and value:
                 curve = curves.setdefault(key, Curve([], []))
                 curve.steps.append(int(row["step"]))

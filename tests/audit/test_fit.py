@@ -5,7 +5,7 @@ from itertools import product
 import numpy as np
 
 from htr_lightning.audit import fit
-from htr_lightning.audit.fit import BENT, COLUMNS, align, by_size, encode, lengths_of, of_few
+from htr_lightning.audit.fit import COLUMNS, SHIFT_COST, align, by_size, encode, in_small_group, lengths_of
 
 
 def texts_and_lengths(count: int = 300) -> tuple[list[str], np.ndarray, dict[str, float]]:
@@ -36,7 +36,7 @@ def test_a_hand_of_few_lines_has_no_scale_of_its_own() -> None:
     lengths[290:294] *= 2
     _, residual, common = lengths_of(encode(texts), lengths, groups)
     assert (residual[290:294] > 0.6).all()
-    assert of_few(groups).tolist() == [False] * 290 + [True] * 10
+    assert in_small_group(groups).tolist() == [False] * 290 + [True] * 10
     np.testing.assert_array_equal(residual[290:], common[290:])
 
 
@@ -75,7 +75,7 @@ def brute_force(line: np.ndarray, text: np.ndarray, band: int) -> float:
         offsets = places - np.arange(columns)
         if abs(offsets).max() > band or abs(offsets[-1]) > 2 or places.min() < 0 or places.max() >= columns:
             continue
-        cost = np.square(line - text[:, places]).mean(0).sum() + BENT * bent
+        cost = np.square(line - text[:, places]).mean(0).sum() + SHIFT_COST * bent
         best = min(best, cost / columns)
     return best
 

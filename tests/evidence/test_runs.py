@@ -33,7 +33,7 @@ def written(folder: Path, overrides: list[str], seed: int = 0, cer: dict[int, fl
 
 def test_a_run_of_train_py(run_folder: Path) -> None:
     run = report.read_run(run_folder)
-    assert run.lacks == []
+    assert run.missing == []
     assert run.seed == 0
     assert run.checkpoint.is_file()
     assert run.curves["val/cer"].steps == sorted(run.curves["val/cer"].steps)
@@ -56,9 +56,9 @@ def test_predictions_that_are_no_text_are_named(tmp_path: Path) -> None:
         report.predictions(tmp_path / "predictions.jsonl")
 
 
-def test_an_unfinished_run_says_what_it_lacks(tmp_path: Path) -> None:
+def test_an_unfinished_run_lists_its_missing_files(tmp_path: Path) -> None:
     run = report.read_run(written(tmp_path / "run", [], cer={10: 0.5}))
-    assert run.lacks == ["summary.json", "checkpoints/best.ckpt"]
+    assert run.missing == ["summary.json", "checkpoints/best.ckpt"]
     assert run.curves["val/cer"] == report.Curve([10], [0.5])
     assert report.read_run(written(tmp_path / "none", [])).curves == {}
 
@@ -67,10 +67,10 @@ def test_an_unfinished_run_says_what_it_lacks(tmp_path: Path) -> None:
     ("name", "content", "message"),
     [
         ("metrics.csv", "epoch,step,val/cer\n0,ten,0.5\n", "metrics.csv: cannot be read"),
-        ("metrics.csv", "epoch,step,val/cer\n0,1\n", "a row is cut off"),
+        ("metrics.csv", "epoch,step,val/cer\n0,1\n", "a row is truncated"),
         ("summary.json", "{", "summary.json: cannot be read"),
         (".hydra/config.yaml", "a: [", "config.yaml: cannot be read"),
-        (".hydra/overrides.yaml", "1", "no config of a run"),
+        (".hydra/overrides.yaml", "1", "not the config of a run"),
     ],
 )
 def test_a_file_that_cannot_be_read_is_named_in_one_line(tmp_path: Path, name: str, content: str, message: str) -> None:
@@ -82,7 +82,7 @@ def test_a_file_that_cannot_be_read_is_named_in_one_line(tmp_path: Path, name: s
 
 
 def test_a_folder_without_runs_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"no run in it"):
+    with pytest.raises(InputError, match=r"contains no run"):
         report.find_runs(tmp_path)
     with pytest.raises(InputError, match=r"config\.yaml: No such file"):
         report.read_run(tmp_path)
@@ -162,7 +162,7 @@ def test_predictions_that_cannot_be_read_are_refused(tmp_path: Path) -> None:
     good = json.dumps(Prediction("a", "b", "c", 0.5, "g")._asdict())
     for bad in ("{", "[1]", '{"id": "a"}', "7"):
         path.write_text(f"{good}\n{bad}\n")
-        with pytest.raises(InputError, match=r"line 2 is no prediction"):
+        with pytest.raises(InputError, match=r"line 2 is not a prediction"):
             report.predictions(path)
 
 
