@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
+from numpy import ndarray
 
 from htr_lightning import __version__
 from htr_lightning.card import FORMAT, TRAINING
@@ -19,7 +20,6 @@ from htr_lightning.decoder.language import Language
 from htr_lightning.errors import InputError
 from htr_lightning.metrics.calibration import check_platt_scaling
 from htr_lightning.model.base import Recognizer
-from htr_lightning.model.learner import Learner
 
 PACKAGE = "htr_lightning"
 
@@ -78,12 +78,10 @@ def load(path: str | Path, allow: Sequence[str] = ()) -> Recognizer:
     check_targets(card.get("model"), allow, str(path))
     try:
         made = construct({key: value for key, value in card["model"].items() if key not in TRAINING})
-        if isinstance(made, Learner):  # it never waited for an alphabet
-            raise InputError(f"{path}: was trained without texts and reads none; train a recognizer by start={path}")
         recognizer: Recognizer = made(alphabet=card["alphabet"], **content.get("parts", {}))
         recognizer.load_state_dict(content["state_dict"])
         if "language" in content:  # `htr tune-decoder` put it there
-            recognizer.set_language(Language.from_plain(content["language"]))
+            recognizer = recognizer.with_language(Language.from_plain(content["language"]))
         recognizer.calibration = check_platt_scaling(card.get("calibration", (1.0, 0.0)))  # and `htr calibrate` that
     except (AttributeError, IndexError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise InputError(
@@ -119,6 +117,13 @@ def check_targets(config: Any, allow: Sequence[str], where: str) -> None:
     """Raises InputError where a nested config names a class that `check_target` refuses."""
     for target in targets(config):
         check_target(target, allow, where)
+
+
+def with_tensors(plain: Any) -> Any:
+    """Nested plain data whose arrays are tensors, which is what a checkpoint may hold."""
+    if isinstance(plain, dict):
+        return {key: with_tensors(value) for key, value in plain.items()}
+    return torch.from_numpy(plain) if isinstance(plain, ndarray) else plain
 
 
 def targets(config: Any) -> Iterable[str]:

@@ -20,7 +20,7 @@ from htr_lightning.card import card
 from htr_lightning.data.datamodule import LineDataModule
 from htr_lightning.data.sampler import READING_COLUMNS, READING_LINES
 from htr_lightning.errors import InputError
-from htr_lightning.model.learner import Learner
+from htr_lightning.model.base import Recognizer
 from htr_lightning.transcription import Transcriber
 
 
@@ -82,7 +82,7 @@ def make(settings: dict[str, Any]) -> Any:
     return instantiate(settings, _convert_="all")
 
 
-def build(config: DictConfig, known: Sequence[str] = ()) -> tuple[LineDataModule, Learner]:
+def build(config: DictConfig, known: Sequence[str] = ()) -> tuple[LineDataModule, Recognizer]:
     """The data and the recognizer of a composed config; training texts are checked against the alphabet.
 
     Args:
@@ -98,9 +98,7 @@ def build(config: DictConfig, known: Sequence[str] = ()) -> tuple[LineDataModule
     before = settings.get("resume") or settings.get("start")
     parts = checkpoint.read(before).get("parts", {}) if before and "source" in settings["model"] else {}
     try:
-        made = make(settings["model"])
-        # one that reads waits for its alphabet
-        recognizer: Learner = made if isinstance(made, Learner) else made(alphabet=alphabet, **parts)
+        recognizer: Recognizer = make(settings["model"])(alphabet=alphabet, **parts)
     except TypeError as error:
         if "unexpected keyword argument" not in str(error):
             raise
@@ -162,7 +160,7 @@ def open_data(
     return OpenedData(make(settings | left_out | {"reader": reader}), settings, model)
 
 
-def data_for(recognizer: Transcriber | Learner, overrides: Sequence[str] = ()) -> LineDataModule:
+def data_for(recognizer: Transcriber, overrides: Sequence[str] = ()) -> LineDataModule:
     """The data that overrides describe, prepared as the recognizer needs it.
 
     With `data=NAME` among the overrides, that config is composed; otherwise they change the data that the recognizer
@@ -188,7 +186,7 @@ def data_for(recognizer: Transcriber | Learner, overrides: Sequence[str] = ()) -
             OmegaConf.update(config, key, value)
         _drop_sources(config.data, set(given))
     settings = plain(config.data)
-    if len({member.preprocess.max_rows for member in getattr(recognizer, "members", [recognizer])}) > 1:
+    if len({member.preprocess.max_rows for member in recognizer.members}) > 1:
         settings["reduce_scans"] = False  # each member reduces for itself
     if not named:
         settings["reader"].pop("fetch", None)  # what a checkpoint names is not downloaded; give data=NAME or data.root

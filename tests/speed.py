@@ -29,7 +29,7 @@ from htr_lightning.data.pack import PackWriter, packed_height
 from htr_lightning.data.preprocess import FitHeight
 from htr_lightning.data.reader.casia import CasiaCharacters
 from htr_lightning.data.reader.synthetic import Synthetic
-from htr_lightning.metrics.edits import EditCounts
+from htr_lightning.metrics.aggregate import EditCounts
 from htr_lightning.net.backbone import ResidualBackbone
 from htr_lightning.net.crnn import CRNN
 from htr_lightning.text.normalize import Normalizer

@@ -23,7 +23,6 @@ from htr_lightning.data.batch import Batch
 from htr_lightning.errors import InputError
 from htr_lightning.evidence.evaluate import evaluate
 from htr_lightning.model.base import Recognizer
-from htr_lightning.model.learner import Learner
 from htr_lightning.optim import SAM, OneCycle
 from htr_lightning.training.averaging import EMA
 
@@ -105,9 +104,9 @@ def test_a_schedule_moves_the_learning_rate_of_sams_base() -> None:
 
 
 class Clipped(Regression):
-    """With the clipping of every learner, and the gradients that come of it."""
+    """With the clipping of every recognizer, and the resulting gradients."""
 
-    configure_gradient_clipping = Learner.configure_gradient_clipping
+    configure_gradient_clipping = Recognizer.configure_gradient_clipping
 
     def on_before_zero_grad(self, optimizer: torch.optim.Optimizer) -> None:
         self.norm = nn.utils.get_total_norm([p.grad for p in self.parameters() if p.grad is not None])
@@ -147,7 +146,7 @@ def test_a_run_that_began_with_a_plain_step_goes_on_with_it() -> None:
     optimizer = AdamW(module.parameters(), lr=0.1, fused=True)
     optimizer.load_state_dict(AdamW(module.parameters(), lr=0.1).state_dict())
     module.optimizers = lambda use_pl_optimizer: optimizer
-    Learner.on_train_start(module)
+    Recognizer.on_train_start(module)
     assert not optimizer._step_supports_amp_scaling
 
 

@@ -1,18 +1,18 @@
-"""The scale of a recognizer's confidences and the weights of a vote, fitted on lines that were read."""
+"""The calibration of confidences and the weights of an ensemble, fitted on validation lines."""
 
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from htr_lightning import checkpoint
-from htr_lightning.decoder.rover import Ballot, align, count, in_order
+from htr_lightning.decoder.rover import WeightedHypothesis, align, by_confidence, combine
 from htr_lightning.evidence.evaluate import Line, calibration, measured
 from htr_lightning.metrics.calibration import PlattScaling, character_trials, fit_platt_scaling
 from htr_lightning.metrics.edits import EditTotals
-from htr_lightning.reading.voting import Rover
+from htr_lightning.reading.voting import Ensemble
 from htr_lightning.transcription import Prediction
 
-FACTORS = (4.0, 2.0, 1.4, 1.2)  # by which a weight is changed, as long as that makes fewer edits
+FACTORS = (4.0, 2.0, 1.4, 1.2)  # by which a weight is changed, as long as that reduces edits
 
 
 class Calibrated(NamedTuple):
@@ -23,9 +23,9 @@ class Calibrated(NamedTuple):
     after: dict[str, float]
 
 
-class Weighed(NamedTuple):
-    """Weights of the members of a vote, the largest 1; the edits with equal weights and with these, and what is read
-    then."""
+class Weighted(NamedTuple):
+    """Weights of the members of an ensemble, the largest 1; the edits with equal weights and with these, and the
+    predictions with these."""
 
     weights: list[float]
     before: EditTotals
@@ -33,37 +33,37 @@ class Weighed(NamedTuple):
     predictions: list[Prediction]
 
 
-def weigh(voted: Rover, read: Sequence[tuple[Line, Sequence[Ballot]]]) -> Weighed:
-    """The weights of a vote's members with the fewest edits.
+def fit_weights(ensemble: Ensemble, read: Sequence[tuple[Line, Sequence[WeightedHypothesis]]]) -> Weighted:
+    """The weights of an ensemble's members with the fewest edits.
 
-    From equal ones on, that weight is raised or lowered which takes most edits away, by ever smaller factors, as long
-    as one does.
+    Starting from equal ones, the weight whose change removes most edits is raised or lowered, by ever smaller factors,
+    as long as one does.
 
     Args:
-        voted: gets the weights.
-        read: lines, and what its members read in them.
+        ensemble: see `Ensemble`.
+        read: lines, and the hypotheses of its members for them.
     """
-    ordered = [in_order(ballots) for _, ballots in read]
-    aligned = [(ballots, align([ballot.text for ballot in ballots])) for ballots in ordered]
+    ordered = [by_confidence(hypotheses) for _, hypotheses in read]
+    aligned = [(hypotheses, align([one.text for one in hypotheses])) for hypotheses in ordered]
 
-    def voting(weights: Sequence[float]) -> tuple[list[Prediction], EditTotals]:
-        won = (voted.elected(count(ballots, slots, weights)) for ballots, slots in aligned)
-        return measured([(line, one) for (line, _), one in zip(read, won, strict=True)])
+    def combined(weights: Sequence[float]) -> tuple[list[Prediction], EditTotals]:
+        found = (ensemble.finish(combine(hypotheses, slots, weights)) for hypotheses, slots in aligned)
+        return measured([(line, one) for (line, _), one in zip(read, found, strict=True)])
 
-    best = [1.0] * len(voted.members)
-    _, before = _, found = voting(best)
+    best = [1.0] * len(ensemble.members)
+    _, before = _, found = combined(best)
     for factor in FACTORS:
         moved = True
         while moved:
             changes = [(member, change) for member in range(len(best)) for change in (factor, 1 / factor)]
             trials = [[w * change if i == member else w for i, w in enumerate(best)] for member, change in changes]
-            made = [voting(trial)[1] for trial in trials]
-            least = min(range(len(made)), key=lambda number: made[number].edits)
-            if moved := made[least].edits < found.edits:
-                best, found = trials[least], made[least]
-    voted.weights = [round(weight / max(best), 2) for weight in best]
-    predictions, after = voting(voted.weights)
-    return Weighed(voted.weights, before, after, predictions)
+            totals = [combined(trial)[1] for trial in trials]
+            fewest = min(range(len(totals)), key=lambda number: totals[number].edits)
+            if moved := totals[fewest].edits < found.edits:
+                best, found = trials[fewest], totals[fewest]
+    weights = [round(weight / max(best), 2) for weight in best]
+    predictions, after = combined(weights)
+    return Weighted(weights, before, after, predictions)
 
 
 def calibrate(predictions: Sequence[Prediction]) -> Calibrated:

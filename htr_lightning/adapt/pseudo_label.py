@@ -77,7 +77,7 @@ def lines_of_files(sources: Sequence[Source]) -> Unlabelled:
 
     def guesses(recognizer: Recognizer, advance: Callable[[int], None]) -> list[Guess]:
         found = []
-        for reading in transcribe(recognizer, sources, advance):
+        for reading in transcribe(recognizer, sources, advance=advance):
             path = reading.source.path
             guess = Guess(reading.name, path.stem if reading.line else path.parent.name, "", 0.0, FAULT)
             if reading.transcription is not None:

@@ -9,21 +9,14 @@ from typing import Any, NamedTuple
 from htr_lightning import checkpoint
 from htr_lightning.config import compose_train, make, plain
 from htr_lightning.data.datamodule import LineDataModule
-from htr_lightning.decoder.autoregressive import Beam
-from htr_lightning.decoder.ctc import Hypothesis
+from htr_lightning.decoder.hypothesis import Hypothesis
 from htr_lightning.decoder.language import Language
 from htr_lightning.decoder.lexicon import Lexicon, words_of
 from htr_lightning.decoder.ngram import NGram
-from htr_lightning.decoder.prefix_beam import PrefixBeam
-from htr_lightning.decoder.rescoring import Rescoring
 from htr_lightning.errors import InputError
-from htr_lightning.metrics.edits import EditCounts, EditTotals
+from htr_lightning.metrics.edits import EditTotals, count_edits
 from htr_lightning.model.base import Recognizer
-from htr_lightning.model.ctc import CTCRecognizer
-from htr_lightning.model.line import LineRecognizer
-from htr_lightning.model.seq2seq import Seq2SeqRecognizer
 from htr_lightning.text.codec import name
-from htr_lightning.text.direction import visual
 
 TRAIN = "train"  # in place of a file: the training texts
 COARSE = tuple(product((0.25, 0.5, 0.75), (0.0, 1.0, 2.0)))  # alpha and beta of the first look
@@ -45,35 +38,18 @@ class Tuning(NamedTuple):
     decoder: dict[str, Any]
 
 
-def line_recognizer(recognizer: Recognizer, path: str) -> LineRecognizer:
-    """The recognizer, if it has a decoder that can be tuned.
-
-    Raises:
-        InputError: it has none.
-    """
-    if not isinstance(recognizer, LineRecognizer):
-        raise InputError(
-            f"{path}: is a {type(recognizer).__name__}, whose labels are no characters of lines; tune a model such as "
-            "crnn or trocr"
-        )
-    return recognizer
-
-
-def beam_settings(overrides: Sequence[str], recognizer: LineRecognizer) -> dict[str, Any]:
+def beam_settings(overrides: Sequence[str], recognizer: Recognizer) -> dict[str, Any]:
     """The config of the beam for a recognizer, with overrides such as decoder.width=64.
 
     Raises:
-        InputError: an override chooses the weights, which are searched.
+        InputError: it uses no language model, or an override chooses the weights, which are searched.
     """
     for override in overrides:
         if override.startswith(("decoder.alpha", "decoder.beta")):
-            raise InputError(f"{override}: alpha and beta are what is searched; leave it away")
-    if isinstance(recognizer, CTCRecognizer):
-        return plain(compose_train(["decoder=beam", *overrides]).decoder)
-    longest = f"decoder.max_length={recognizer.decoder.max_length}"  # as it was trained
-    has_heads = isinstance(recognizer, Seq2SeqRecognizer) and recognizer.ctc_weight > 0
-    kind = "rescoring" if has_heads else "autoregressive_beam"
-    return plain(compose_train([f"decoder={kind}", longest, *overrides]).decoder)
+            raise InputError(f"{override}: alpha and beta are searched; remove this override")
+    name, trained = recognizer.beam()
+    fixed = [f"decoder.{key}={value}" for key, value in trained.items()]
+    return plain(compose_train([f"decoder={name}", *fixed, *overrides]).decoder)
 
 
 def read_lines(path: Path, recognizer: Recognizer) -> list[str]:
@@ -95,7 +71,7 @@ def read_lines(path: Path, recognizer: Recognizer) -> list[str]:
 
 
 def make_language(
-    recognizer: LineRecognizer,
+    recognizer: Recognizer,
     texts: Sequence[str],
     order: int,
     arpa: Path | None,
@@ -117,7 +93,7 @@ def make_language(
     Raises:
         InputError: a file cannot be used.
     """
-    seen = [visual(text, recognizer.direction) for text in texts]
+    seen = [recognizer.visual(text) for text in texts]
     ngram = NGram.estimate(seen, order) if arpa is None else NGram.read_arpa(arpa, space or "<space>")
     if space is not None and " " not in ngram.symbols:
         raise InputError(f"{arpa}: has no '{space}'; give what stands for the space in it by --space")
@@ -130,9 +106,9 @@ def make_language(
     if lexicon is None:
         return Language(ngram, None), notes
     if lexicon == TRAIN:
-        words = words_of(visual(text, recognizer.direction) for text in train)
+        words = words_of(map(recognizer.visual, train))
     else:
-        words = [visual(word, recognizer.direction) for word in read_lines(Path(lexicon), recognizer)]
+        words = [recognizer.visual(word) for word in read_lines(Path(lexicon), recognizer)]
     usable = {word for word in words if known.issuperset(word)}
     if not usable:
         raise InputError(f"{lexicon}: no word of it has only characters that the checkpoint reads; check the file")
@@ -142,7 +118,7 @@ def make_language(
 
 
 def tune(
-    recognizer: LineRecognizer,
+    recognizer: Recognizer,
     data: LineDataModule,
     language: Language,
     settings: dict[str, Any],
@@ -151,39 +127,36 @@ def tune(
     """Search alpha and beta on the validation lines, by edits: a coarse grid, then ever smaller steps from the best.
 
     Args:
-        recognizer: in evaluation mode, on the device to use; reads greedily from then on.
+        recognizer: in evaluation mode, on the device to use.
         data: see `config.data_for`.
         language: see `make_language`.
         settings: of the beam, see `beam_settings`.
         advance: called with a word on what was done, for a progress bar.
     """
-    recognizer.set_greedy()
-    greedy = Stopwatch(recognizer.decoder)
-    looking = Stopwatch(look)
-    beam = make(settings)
-    references, seen, first = [], [], []
+    greedy, beam = Stopwatch(recognizer.greedy().decoder), make(settings)
+    preparing = Stopwatch(beam.prepare)
+    references, first, prepared = [], [], []
     for batch in data.loader("val"):
         images, widths = batch.images.to(recognizer.device), batch.widths.to(recognizer.device)
         with recognizer.exact():
-            output = recognizer.net(images, widths)
-            first += greedy(*recognizer.decoding(output))
-            seen.append(looking(beam, recognizer, output))
+            scores = recognizer.scores(recognizer.net(images, widths))
+            first += greedy(*scores)
+            prepared.append(preparing(*scores))
         references += batch.texts
         advance(f"reading {len(references)}")
     automaton = language.automaton(recognizer.codec.alphabet)
 
     def measure(name: str, hypotheses: Iterable[Hypothesis], seconds: Callable[[], float]) -> Measured:
-        counts = EditCounts()
-        counts.update(references, [recognizer.normalizer(recognizer.text(one)) for one in hypotheses])
-        return Measured(name, counts.compute(), len(references) / max(seconds(), 1e-9))
+        totals = count_edits(references, [recognizer.normalizer(recognizer.text(one)) for one in hypotheses])
+        return Measured(name, totals, len(references) / max(seconds(), 1e-9))
 
     def search(alpha: float, beta: float, name: str = "language model") -> Measured:
-        beam = make(settings | {"alpha": alpha, "beta": beta})
-        beam.automaton = automaton if alpha else None
-        searching = Stopwatch(find)
+        searching = Stopwatch(
+            make(settings | {"alpha": alpha, "beta": beta}).with_automaton(automaton if alpha else None).search
+        )
         with recognizer.exact():
-            best = [one for some in seen for one in searching(beam, recognizer, some)]
-        return measure(name, best, lambda: searching.seconds + looking.seconds)
+            best = [several[0] for one in prepared for several in searching(one, 1)]
+        return measure(name, best, lambda: searching.seconds + preparing.seconds)
 
     tried: dict[tuple[float, float], Measured] = {}
 
@@ -193,30 +166,12 @@ def tune(
             advance(f"alpha {weights[0]:g}, beta {weights[1]:g}: CER {tried[weights].totals.cer:.2%}")
         return tried[weights].totals.edits, *weights  # of equals the smallest weights
 
-    baselines = [measure("greedy", first, lambda: greedy.seconds)]
-    baselines.append(search(0.0, 0.0, "two passes" if isinstance(beam, Rescoring) else "beam"))
+    baselines = [measure("greedy", first, lambda: greedy.seconds), search(0.0, 0.0, "beam")]
     best = min(COARSE, key=edits)
     for alpha, beta in STEPS:
         while edits(better := min(_around(best, alpha, beta), key=edits))[0] < edits(best)[0]:
             best = better
     return Tuning([*baselines, tried[best]], settings | {"alpha": best[0], "beta": best[1]})
-
-
-def look(beam: PrefixBeam | Beam | Rescoring, recognizer: LineRecognizer, output: Any) -> Any:
-    """What a beam needs of the network's output, whatever its weights: its likely labels, or, to write, its memory."""
-    if isinstance(beam, Beam):
-        return output._replace(heads=[])
-    if isinstance(beam, PrefixBeam):
-        return beam.look(*recognizer.decoding(output))
-    assert isinstance(recognizer, Seq2SeqRecognizer)
-    return beam.look(recognizer.passes(output, beam.max_length))
-
-
-def find(beam: PrefixBeam | Beam | Rescoring, recognizer: LineRecognizer, seen: Any) -> list[Hypothesis]:
-    """The best hypothesis of each line of what `look` gave."""
-    if isinstance(beam, Beam):
-        return beam(*recognizer.decoding(seen))
-    return [best[0] for best in beam.search(seen, 1)]
 
 
 def _around(weights: tuple[float, float], alpha: float, beta: float) -> list[tuple[float, float]]:
@@ -262,5 +217,5 @@ def write(path: str, out: Path, language: Language, tuning: Tuning, lines: dict[
     for stale in ("calibration", "calibrated"):  # of another decoder's confidences
         content["htr"].pop(stale, None)
     content["htr"]["tuned"] = {"data": lines, "cer": rates}
-    content["language"] = language.to_plain()
+    content["language"] = checkpoint.with_tensors(language.to_plain())
     checkpoint.AtomicCheckpointIO().save_checkpoint(content, out)

@@ -6,7 +6,6 @@ from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from jaxtyping import UInt8
 from numpy import ndarray
 from rich.table import Table
@@ -20,10 +19,6 @@ from htr_lightning.data.preprocess import Preprocess
 from htr_lightning.data.sample import Reader
 from htr_lightning.errors import InputError
 from htr_lightning.model.base import Recognizer
-from htr_lightning.model.classifier import Classifier
-from htr_lightning.model.ctc import CTCRecognizer
-from htr_lightning.model.learner import Learner
-from htr_lightning.model.line import needed_frames
 from htr_lightning.picture import augmentation_sheet
 from htr_lightning.text.codec import alphabet_of
 
@@ -118,27 +113,13 @@ def _levelled(preprocess: Preprocess, image: UInt8[ndarray, "H W"]) -> UInt8[nda
         return image
 
 
-def _frames(subject: Subject) -> tuple[Callable[[str], int] | None, Callable[[int], int] | None]:
-    """Frames that a text needs, and that the network gives for a width; None for a model without frames."""
+def _frames(subject: Subject) -> tuple[Callable[[str], int], Callable[[int], int]]:
+    """Frames that a text needs, and that the network gives for a width."""
     normalizer, readers = subject.data.normalizer, subject.readers.values()
     known = alphabet_of(normalizer(text) for reader in readers for text in reader.texts)
     alphabet = sorted({*known, *(subject.alphabet or ())})
-    made = make(subject.model)
-    if isinstance(made, Learner):
-        return None, None  # it reads nothing
-    recognizer: Recognizer = made(alphabet=alphabet).eval()
-    if isinstance(recognizer, Classifier):
-        return len, lambda width: 1
-    if not isinstance(recognizer, CTCRecognizer):
-        return None, None
-
-    @cache
-    def frames(width: int) -> int:
-        ink = torch.zeros(1, 1, subject.model["preprocess"]["height"], width)
-        with torch.inference_mode():
-            return int(recognizer.net(ink, torch.tensor([width]))[1])
-
-    return lambda text: needed_frames(recognizer.target(text, "text")), frames
+    recognizer: Recognizer = make(subject.model)(alphabet=alphabet).eval()
+    return recognizer.required_frames, cache(recognizer.frames_for)
 
 
 def tables(found: Audit, spoils: Sequence[str]) -> list[Table]:

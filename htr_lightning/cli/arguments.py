@@ -2,7 +2,7 @@
 
 import sys
 from itertools import takewhile
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 from rich.console import Console
@@ -21,15 +21,12 @@ Overrides = Annotated[list[str] | None, typer.Argument(help="Hydra overrides: da
 Splits = Annotated[list[str] | None, typer.Option("--split", help="Only this split; more than once for several")]
 OnlyGreedy = Annotated[bool, typer.Option("--greedy", help="Leave out beam, language model and lexicon")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N")]
-Way = Annotated[
-    Literal["auto", "frames", "rover"] | None,
-    typer.Option(
-        help="How checkpoints vote: readings, by rover (default of several), or by the mean posterior of every frame"
-    ),
+Views = Annotated[
+    int,
+    typer.Option("--tta", min=1, help="Test-time augmentation: combine so many slightly changed views of every line"),
 ]
-Views = Annotated[int, typer.Option("--tta", min=1, help="Read every line so many times, a little changed, and vote")]
 Calibration = Annotated[str | None, typer.Option(help="SLOPE,BIAS of the confidences, as htr calibrate prints them")]
-Weights = Annotated[str | None, typer.Option(help="Of the checkpoints in a vote, as htr calibrate prints them: 0.5,1")]
+Weights = Annotated[str | None, typer.Option(help="Weights of the checkpoints, as htr calibrate prints them: 0.5,1")]
 
 
 def split_checkpoints(first: str, arguments: list[str]) -> tuple[list[str], list[str]]:

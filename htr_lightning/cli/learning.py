@@ -11,7 +11,6 @@ from htr_lightning.cli.arguments import (
     Device,
     Overrides,
     Views,
-    Way,
     Weights,
     check_whole,
     progress_bar,
@@ -27,14 +26,13 @@ def calibrate(
     checkpoint: Checkpoint,
     overrides: Overrides = None,
     out: Annotated[Path | None, typer.Option(help="The new checkpoint (default: CHECKPOINT-calibrated.ckpt)")] = None,
-    vote: Way = None,
     weights: Weights = None,
     tta: Views = 1,
     device: Device = "auto",
 ) -> None:
-    """Make confidences probabilities, on a scale fitted on the validation lines; texts stay as they are.
+    """Make confidences probabilities by a calibration fitted on the validation lines; texts stay as they are.
 
-    That of one checkpoint is written into a copy of it. Of a vote it is printed, for --calibration, and before it the
+    That of one checkpoint is written into a copy of it. That of an ensemble is printed, for --calibration, after the
     weights with which it reads best, for --weights.
     """
     from htr_lightning.adapt import calibrate as verb
@@ -43,16 +41,16 @@ def calibrate(
     from htr_lightning.evidence.evaluate import evaluate as measure
     from htr_lightning.evidence.evaluate import read_split
     from htr_lightning.reading.open import load_all
-    from htr_lightning.reading.voting import Rover
+    from htr_lightning.reading.voting import Ensemble
 
     checkpoints, given = split_checkpoints(checkpoint, overrides or [])
     check_whole(given, "val")
-    votes = len(checkpoints) > 1 or tta > 1
-    if votes and out is not None:
-        raise InputError(f"--out {out}: a vote is no checkpoint; its scale is printed, leave --out away")
+    is_ensemble = len(checkpoints) > 1 or tta > 1
+    if is_ensemble and out is not None:
+        raise InputError(f"--out {out}: an ensemble is no checkpoint, its calibration is printed; remove --out")
     out = out or Path(checkpoint).with_name(f"{Path(checkpoint).stem}-calibrated.ckpt")
-    recognizer = load_all(checkpoints, device, False, 0, vote, tta, "1,0", weights)
-    if not votes:
+    recognizer = load_all(checkpoints, device, False, tta, "1,0", weights)
+    if not is_ensemble:
         check_writable(out)  # before the work, not after it
     data = data_for(recognizer, given)
     lines = describe(data, "val")
@@ -61,11 +59,12 @@ def calibrate(
         def advance(count: int) -> None:
             progress.advance(progress.task_ids[0], count)
 
-        if isinstance(recognizer, Rover) and len(checkpoints) > 1 and weights is None:
-            weighed = verb.weigh(recognizer, read_split(recognizer, recognizer.ballots, data, "val", advance))
-            predictions, weights = weighed.predictions, ",".join(f"{weight:g}" for weight in weighed.weights)
+        if isinstance(recognizer, Ensemble) and len(checkpoints) > 1 and weights is None:
+            read = read_split(recognizer, recognizer.hypotheses, data, "val", advance)
+            fit = verb.fit_weights(recognizer, read)
+            predictions, weights = fit.predictions, ",".join(f"{weight:g}" for weight in fit.weights)
             print(f"{lines['lines']} validation lines: weights {weights}, "
-                  f"CER {weighed.before.cer:.2%} with equal ones -> {weighed.after.cer:.2%}")  # fmt: skip
+                  f"CER {fit.before.cer:.2%} with equal ones -> {fit.after.cer:.2%}")  # fmt: skip
         else:
             predictions, _ = measure(recognizer, data, "val", advance)
     found = verb.calibrate(predictions)
@@ -73,7 +72,7 @@ def calibrate(
     print(f"{lines['lines']} validation lines: calibration {scale}, "
           f"ECE of characters {found.before['ece']:.2%} -> {found.after['ece']:.2%}, "
           f"of lines {found.before['line_ece']:.2%} -> {found.after['line_ece']:.2%}")  # fmt: skip
-    if votes:
+    if is_ensemble:
         print(*(["--weights", weights] if weights else []), "--calibration", scale)
     else:
         verb.write(checkpoint, out, found, lines)
@@ -121,7 +120,7 @@ def tune_decoder(
     if space is not None and arpa is None:
         raise InputError(f"--space {space}: is for the file of --arpa; name that as well, or leave it away")
     out = out or Path(checkpoint).with_name(f"{Path(checkpoint).stem}-lm.ckpt")
-    recognizer = tune.line_recognizer(load(checkpoint, device), checkpoint)
+    recognizer = load(checkpoint, device)
     check_writable(out)  # before the work, not after it
     given = overrides or []
     settings = tune.beam_settings([one for one in given if one.startswith("decoder.")], recognizer)

@@ -15,7 +15,6 @@ from htr_lightning.cli.arguments import (
     OnlyGreedy,
     Overrides,
     Views,
-    Way,
     Weights,
     check_whole,
     progress_bar,
@@ -33,15 +32,15 @@ if TYPE_CHECKING:
 def transcribe(
     checkpoint: Checkpoint,
     files: Annotated[
-        list[str], typer.Argument(help="Further checkpoints that vote (*.ckpt); images, folders, PAGE or ALTO files")
+        list[str],
+        typer.Argument(help="Further checkpoints of an ensemble (*.ckpt); images, folders, PAGE, ALTO"),
     ],
     format: Annotated[
         Literal["text", "tsv", "jsonl", "page"], typer.Option(help="tsv: file, text, confidence")
     ] = "text",
     out: Annotated[Path | None, typer.Option(help="Folder for the files of --format page")] = None,
     greedy: OnlyGreedy = False,
-    n_best: Annotated[int, typer.Option(min=0, help="Readings of each line, for --format jsonl")] = 0,
-    vote: Way = None,
+    n_best: Annotated[int, typer.Option(min=0, help="Alternatives of each line, for --format jsonl")] = 0,
     weights: Weights = None,
     tta: Views = 1,
     calibration: Calibration = None,
@@ -54,13 +53,13 @@ def transcribe(
     from htr_lightning.reading.transcribe import transcribe as read
 
     if n_best and format != "jsonl":
-        raise InputError(f"--n-best {n_best}: only --format jsonl has room for several readings; add it")
+        raise InputError(f"--n-best {n_best}: only --format jsonl shows alternatives; add it")
     checkpoints, names = split_checkpoints(checkpoint, files)
     if not names:
         raise InputError(f"{checkpoints[-1]}: there is nothing to read; name images or pages behind the checkpoints")
     if late := [name for name in names if name.endswith(".ckpt")]:
         raise InputError(f"{late[0]}: stands behind a file to read; name checkpoints first")
-    recognizer = load_all(checkpoints, device, greedy, n_best, vote, tta, calibration, weights)
+    recognizer = load_all(checkpoints, device, greedy, tta, calibration, weights)
     sources, faults = find_sources(names)
     if format == "page" and out is None and len(sources) > 1:
         raise InputError(f"--format page with {len(sources)} files: name a folder for them with --out")
@@ -75,7 +74,7 @@ def transcribe(
             if source.path in targets:
                 print(write_page(source, [], targets[source.path]))
     with progress_bar("reading", sum(source.lines for source in sources)) as progress:
-        readings = read(recognizer, sources, lambda lines: progress.advance(progress.task_ids[0], lines))
+        readings = read(recognizer, sources, n_best, lambda lines: progress.advance(progress.task_ids[0], lines))
         for source, group in groupby(readings, key=lambda reading: reading.source):
             lines = list(group)
             faults += [reading.fault for reading in lines if reading.fault]
@@ -126,13 +125,12 @@ def evaluate(
     out: Annotated[Path | None, typer.Option(help="Folder of the result (default: beside the checkpoint)")] = None,
     split: Annotated[Literal["train", "val", "test"], typer.Option(help="Split to read")] = "test",
     greedy: OnlyGreedy = False,
-    vote: Way = None,
     weights: Weights = None,
     tta: Views = 1,
     calibration: Calibration = None,
     device: Device = "auto",
 ) -> None:
-    """Measure a checkpoint, or several that vote, on a split: predictions.jsonl and metrics.json."""
+    """Measure a checkpoint, or an ensemble of several, on a split: predictions.jsonl and metrics.json."""
     from htr_lightning.card import describe
     from htr_lightning.config import data_for
     from htr_lightning.evidence.evaluate import calibration as errors
@@ -140,31 +138,29 @@ def evaluate(
     from htr_lightning.evidence.evaluate import write
     from htr_lightning.metrics.calibration import DEFINITION
     from htr_lightning.reading.open import load_all
-    from htr_lightning.reading.voting import Rover
+    from htr_lightning.reading.voting import Ensemble
 
     checkpoints, given = split_checkpoints(checkpoint, overrides or [])
     check_whole(given, split)
-    recognizer = load_all(checkpoints, device, greedy, 0, vote, tta, calibration, weights)
+    recognizer = load_all(checkpoints, device, greedy, tta, calibration, weights)
     data = data_for(recognizer, given)
     lines = describe(data, split)
-    votes = len(checkpoints) > 1 or tta > 1
-    folder = out or Path(checkpoint).resolve().parent / f"{'vote' if votes else 'evaluate'}-{split}"
+    is_ensemble = isinstance(recognizer, Ensemble)
+    folder = out or Path(checkpoint).resolve().parent / f"{'ensemble' if is_ensemble else 'evaluate'}-{split}"
     make_folder(folder)  # before the work, not after it
     with progress_bar("reading", lines["lines"]) as progress:
         predictions, totals = measure(
             recognizer, data, split, lambda count: progress.advance(progress.task_ids[0], count)
         )
     about = {
-        "checkpoint": checkpoints if votes else checkpoint,
+        "checkpoint": checkpoints if is_ensemble else checkpoint,
         "split": split,
         "data": lines,
         "calibration": recognizer.calibration,
         "definition": recognizer.card["metric"] | DEFINITION,
     }
-    if votes:
-        is_rover = isinstance(recognizer, Rover)
-        about["vote"] = {"way": "rover", "weights": recognizer.weights} if is_rover else {"way": "frames"}
-        about["vote"]["views"] = tta
+    if isinstance(recognizer, Ensemble):
+        about["ensemble"] = {"weights": recognizer.weights, "views": tta}
     write(folder, predictions, totals, about)
     print(f"CER {totals.cer:.2%}  WER {totals.wer:.2%}  {totals.edits} edits / {totals.characters} characters "
           f"in {totals.lines} lines  ECE {errors(predictions)['ece']:.2%} -> {folder}")  # fmt: skip

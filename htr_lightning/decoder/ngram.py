@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from jaxtyping import Float, Int
 from numpy import ndarray
 
@@ -130,24 +129,24 @@ class NGram:
         return Automaton(self, alphabet)
 
     def to_plain(self) -> dict[str, Any]:
-        """The model as plain data and tensors, for a checkpoint."""
+        """The model as plain data and arrays."""
         inner = 1 + max(int(self._parents[-1]), int(np.flatnonzero(self.backoffs).max(initial=0)))
         small = np.int16 if self.start < 1 << 15 else np.int32
         return {
             "order": self.order,
             "symbols": self.symbols,
-            "last": torch.from_numpy(self.last.astype(small)),
-            "children": torch.from_numpy(np.diff(self.first)[:inner].astype(small)),
-            "log_probs": torch.from_numpy(self.log_probs),
-            "backoffs": torch.from_numpy(self.backoffs[:inner].copy()),
+            "last": self.last.astype(small),
+            "children": np.diff(self.first)[:inner].astype(small),
+            "log_probs": self.log_probs,
+            "backoffs": self.backoffs[:inner].copy(),
         }
 
     @classmethod
     def from_plain(cls, plain: dict[str, Any]) -> "NGram":
-        """The model that `to_plain` gave."""
-        symbols, log_probs, backoffs = plain["symbols"], plain["log_probs"].numpy(), plain["backoffs"].numpy()
-        parents = np.repeat(np.arange(len(backoffs)), plain["children"].numpy())
-        keys = parents * (len(symbols) + len(SPECIALS)) + plain["last"].numpy()
+        """The model of `to_plain`, whose arrays may have become tensors on the CPU."""
+        symbols, log_probs, backoffs = plain["symbols"], np.asarray(plain["log_probs"]), np.asarray(plain["backoffs"])
+        parents = np.repeat(np.arange(len(backoffs)), np.asarray(plain["children"]))
+        keys = parents * (len(symbols) + len(SPECIALS)) + np.asarray(plain["last"])
         return cls(plain["order"], symbols, keys, log_probs, np.pad(backoffs, (0, len(log_probs) - len(backoffs))))
 
     def _links(self) -> Int[ndarray, " M"]:

@@ -1,22 +1,22 @@
 """Prefix beam search of connectionist temporal classification, many lines at once."""
 
+import copy
 import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-import torch
 from jaxtyping import Bool, Float, Float64, Int, Int64, UInt64
 from numpy import ndarray
-from torch import Tensor
 
-from htr_lightning.decoder.ctc import BLANK, Hypothesis, check_counts
-from htr_lightning.decoder.language import Automaton, whole
+from htr_lightning.decoder.ctc import BLANK
+from htr_lightning.decoder.hypothesis import Hypothesis, check_counts
+from htr_lightning.decoder.language import Automaton, allowed_prefix
 from htr_lightning.errors import InputError
 
 
 class Beam(NamedTuple):
-    """The prefixes alive, K a line; the log-probabilities are of all their paths, split as in Graves (2012)."""
+    """The prefixes alive, K per line; log-probabilities are over all their paths, split as in Graves (2012)."""
 
     blank: Float64[ndarray, "B K"]  # of paths that end in a blank
     label: Float64[ndarray, "B K"]  # of paths that end in the last label
@@ -28,72 +28,91 @@ class Beam(NamedTuple):
 
 
 class Frames(NamedTuple):
-    """The frames in which a label is likely enough to be looked at; S a line, lines with more of them first."""
+    """The frames that have a likely label; S per line, lines with more of them first."""
 
-    order: Int64[ndarray, " B"]  # where a line stood
+    order: Int64[ndarray, " B"]  # original position of each line
     counts: Int64[ndarray, " B"]  # of its frames
-    gap: Float64[ndarray, "B S"]  # log-probability of the blanks between the frame before and this one
+    gap: Float64[ndarray, "B S"]  # log-probability of the blanks between the previous frame and this one
     has_gap: Bool[ndarray, "B S"]
-    tail: Float64[ndarray, " B"]  # of the blanks behind the last
+    tail: Float64[ndarray, " B"]  # of the blanks after the last one
     blank: Float64[ndarray, "B S"]
-    labels: Int64[ndarray, "B S J"]  # the likeliest
-    scores: Float64[ndarray, "B S J"]  # their log-probability; -inf below the threshold
+    labels: Int64[ndarray, "B S J"]  # the most likely ones
+    scores: Float64[ndarray, "B S J"]  # their log-probabilities; -inf below the minimum
 
 
 class PrefixBeam:
     """Prefix beam search (Graves, 2012; Hannun et al., 2014, arXiv:1408.2873) with an optional language model.
 
     The score of a label sequence is log p_ctc + alpha * log p_lm + beta * labels, where p_ctc is the sum over its paths
-    and p_lm includes the end of the line. With `width` and `labels` as large as there are sequences and labels,
-    `threshold` 0 and `cut` infinite nothing is pruned and the best sequence is found; else p_ctc is that of the paths
-    that were kept.
+    and p_lm includes the end of the line. With `width` and `top_labels` as large as the numbers of sequences and
+    labels, `min_probability` 0 and an infinite `prune_margin` nothing is pruned and the best sequence is found; else
+    p_ctc is the sum over the paths that were kept.
 
     Args:
-        width: prefixes kept a line and frame.
-        labels: labels looked at in a frame, the likeliest ones.
-        threshold: probability below which a label is not looked at; a frame without any counts as blank, and a run of
-            such frames costs nothing.
-        cut: nats behind the best prefix at which a prefix is given up.
-        alpha: weight of the language model; used where `automaton` is set.
-        beta: score of every label, against the language model's liking of short lines.
+        width: prefixes kept per line and frame.
+        top_labels: labels considered in a frame, the most likely ones.
+        min_probability: below it a label is not considered; a frame without any counts as blank, and a run of such
+            frames costs nothing.
+        prune_margin: nats behind the best prefix from which a prefix is dropped.
+        alpha: weight of the language model; used if there is one, see `with_automaton`.
+        beta: score of every label, against the language model's preference for short lines.
 
-    Where a lexicon lets no prefix of the beam end, the best ones are cut back to their last whole word; their
+    Where a lexicon lets no prefix of the beam end, the best ones are cut back to their last complete word; their
     log-probability is then that of the prefix before the cut.
     """
 
-    def __init__(
-        self, width: int, labels: int, threshold: float, cut: float, alpha: float = 0.0, beta: float = 0.0
-    ) -> None:
-        check_counts(width=width, labels=labels)
-        if alpha < 0:
-            raise InputError(f"decoder.alpha={alpha}: give at least 0")
-        if not 0 <= threshold < 1 or not cut > 0:
-            raise InputError(f"decoder: threshold={threshold}, cut={cut}: the threshold is in [0, 1), the cut above 0")
-        self.width, self.labels, self.threshold, self.cut = width, labels, threshold, cut
-        self.alpha, self.beta = alpha, beta
-        self.automaton: Automaton | None = None  # over the labels without the blank: its class 0 is label 1
+    inputs = "frames"
+    has_posterior = True
 
-    def __call__(self, log_probs: Float[Tensor, "B T C"], lengths: Int[Tensor, " B"]) -> list[Hypothesis]:
+    def __init__(
+        self,
+        width: int,
+        top_labels: int,
+        min_probability: float,
+        prune_margin: float,
+        alpha: float = 0.0,
+        beta: float = 0.0,
+    ) -> None:
+        check_counts(width=width, top_labels=top_labels)
+        if alpha < 0:
+            raise InputError(f"decoder.alpha={alpha}: must be at least 0")
+        if not 0 <= min_probability < 1:
+            raise InputError(f"decoder.min_probability={min_probability}: must be in [0, 1)")
+        if not prune_margin > 0:
+            raise InputError(f"decoder.prune_margin={prune_margin}: must be above 0")
+        self.width, self.top_labels = width, top_labels
+        self.min_probability, self.prune_margin = min_probability, prune_margin
+        self.alpha, self.beta = alpha, beta
+        self.automaton: Automaton | None = None
+
+    def with_automaton(self, automaton: Automaton | None) -> "PrefixBeam":
+        """See `Decoder`; class 0 of the automaton is label 1, since the blank is none of its classes."""
+        other = copy.copy(self)
+        other.automaton = automaton
+        return other
+
+    def __call__(self, log_probs: Float[ndarray, "B T C"], lengths: Int[ndarray, " B"]) -> list[Hypothesis]:
+        """The best hypothesis of each line; frames from its length on are padding."""
         return [best[0] for best in self.n_best(log_probs, lengths, 1)]
 
-    def n_best(self, log_probs: Float[Tensor, "B T C"], lengths: Int[Tensor, " B"], n: int) -> list[list[Hypothesis]]:
-        """Up to `n` different hypotheses a line, at most `width`, the best first.
+    def n_best(self, log_probs: Float[ndarray, "B T C"], lengths: Int[ndarray, " B"], n: int) -> list[list[Hypothesis]]:
+        """Up to `n` different hypotheses of each line, at most `width`, best first.
 
-        A hypothesis has in `log_prob` log p_ctc alone, so that its confidence is a probability, and in `score` all.
+        The `log_prob` of a hypothesis is log p_ctc alone, so that its confidence is a probability; its `score` is all.
         """
-        return self.search(self.look(log_probs, lengths), n)
+        return self.search(self.prepare(log_probs, lengths), n)
 
-    def look(self, log_probs: Float[Tensor, "B T C"], lengths: Int[Tensor, " B"]) -> Frames:
-        """What a search looks at, the same for any language model and weights."""
-        threshold = math.log(self.threshold) if self.threshold else -math.inf
-        return likely_frames(log_probs, lengths, self.labels, threshold)
+    def prepare(self, log_probs: Float[ndarray, "B T C"], lengths: Int[ndarray, " B"]) -> Frames:
+        """See `BeamDecoder`."""
+        threshold = math.log(self.min_probability) if self.min_probability else -math.inf
+        return likely_frames(log_probs, lengths, self.top_labels, threshold)
 
     def search(self, frames: Frames, n: int) -> list[list[Hypothesis]]:
         """See `n_best`."""
         beam = self._start(len(frames.counts))
         done, steps = [], []
-        looked_at = (frames.scores > -math.inf).sum(2).max(0, initial=1).tolist()  # labels, the likeliest first
-        for step, labels in enumerate(looked_at):
+        considered = (frames.scores > -math.inf).sum(2).max(0, initial=1).tolist()  # labels, the most likely first
+        for step, labels in enumerate(considered):
             lines = int((frames.counts > step).sum())
             done.append(Beam(*(part[lines:] for part in beam)))
             beam, sources, gained = self._step(Beam(*(part[:lines] for part in beam)), frames, step, labels)
@@ -101,23 +120,23 @@ class PrefixBeam:
         beam = Beam(*(np.concatenate(parts) for parts in zip(beam, *reversed(done), strict=True)))
         ctc = np.logaddexp(beam.blank, beam.label) + frames.tail[:, None]
         scores = ctc + beam.bonus + self._end(beam)
-        cut_short = ~(scores > -math.inf).any(1)  # a lexicon wants no line to end here
-        scores[cut_short] = (ctc + beam.bonus)[cut_short]
+        incomplete = ~(scores > -math.inf).any(1)  # a lexicon lets no prefix end here
+        scores[incomplete] = (ctc + beam.bonus)[incomplete]
         best = np.argsort(-scores, axis=1, kind="stable")[:, :n]
         found: list[list[Hypothesis]] = [[] for _ in frames.counts]
         for line, texts in enumerate(_trace(steps, best.copy())):
             some = found[frames.order[line]]
             for k, ids in zip(best[line].tolist(), texts, strict=True):
-                if cut_short[line] and self.automaton:
-                    ids = whole(ids, self.automaton, 1)
+                if incomplete[line] and self.automaton:
+                    ids = allowed_prefix(ids, self.automaton, 1)
                 if scores[line, k] > -math.inf and all(ids != one.ids for one in some):
                     some.append(Hypothesis(ids, min(0.0, float(ctc[line, k])), float(scores[line, k])))
-            if not some:  # log-probabilities that are none
+            if not some:  # the network gave NaN
                 some.append(Hypothesis([], -math.inf, -math.inf))
         return found
 
     def bonus(self, labels: Sequence[int]) -> float:
-        """What the language model and `beta` add to the score of a line; minus infinity for one that is forbidden."""
+        """What the language model and `beta` add to the score of a line; minus infinity if it is forbidden."""
         if self.automaton is None:
             return self.beta * len(labels)
         state, known = np.full((1, 1), self.automaton.start), 0.0
@@ -136,8 +155,8 @@ class PrefixBeam:
         return Beam(blank, label, np.zeros(shape), np.full(shape, BLANK), state, key, parent)
 
     def _step(self, beam: Beam, frames: Frames, step: int, count: int) -> tuple[Beam, ndarray, ndarray]:
-        """The beam behind one more frame, of which so many labels are looked at; of each prefix, which one it came from
-        and the label it gained, or 0."""
+        """The beam after one more frame, of which the `count` most likely labels are considered; of each prefix, which
+        one it came from and the label it gained, or 0."""
         lines, width = beam.blank.shape
         labels, probs = frames.labels[:lines, step, :count], frames.scores[:lines, step, :count]
         total = np.logaddexp(beam.blank, beam.label) + frames.gap[:lines, step, None]
@@ -147,36 +166,37 @@ class PrefixBeam:
         again = labels[:, None, :] == beam.last[:, :, None]
         grown = np.where(again, blank[:, :, None], total[:, :, None]) + probs[:, None, :]
         bonus, states = self._advance(beam, labels)
-        # Where a grown prefix is in the beam already, both are one.
+        # If a grown prefix is in the beam already, the two are merged.
         kept = label + np.where(again, probs[:, None, :], -math.inf).max(2)
         children = beam.parent[:, :, None] == beam.key[:, None, :]
         line, child = np.nonzero(children.any(2) & again.any(2))
-        parent, place = children[line, child].argmax(1), again[line, child].argmax(1)
-        kept[line, child] = np.logaddexp(kept[line, child], grown[line, parent, place])
-        grown[line, parent, place] = -math.inf
+        parent, position = children[line, child].argmax(1), again[line, child].argmax(1)
+        kept[line, child] = np.logaddexp(kept[line, child], grown[line, parent, position])
+        grown[line, parent, position] = -math.inf
         stayed = total + frames.blank[:lines, step, None]
         scores = np.concatenate([np.logaddexp(stayed, kept) + beam.bonus, (grown + bonus).reshape(lines, -1)], axis=1)
         top = np.argpartition(-scores, width - 1, axis=1)[:, :width]
         row = np.arange(lines)[:, None]
         score = scores[row, top]
-        alive = (score > score.max(1, keepdims=True) - self.cut) & (score > -math.inf)
+        alive = (score > score.max(1, keepdims=True) - self.prune_margin) & (score > -math.inf)
         is_new = top >= width
-        source, place = np.where(is_new, (top - width) // labels.shape[1], top), (top - width) % labels.shape[1]
-        gained = np.where(is_new, labels[row, place], BLANK)
+        source = np.where(is_new, (top - width) // labels.shape[1], top)
+        position = (top - width) % labels.shape[1]
+        gained = np.where(is_new, labels[row, position], BLANK)
         key = beam.key[row, source]
         moved = Beam(
             np.where(is_new | ~alive, -math.inf, stayed[row, source]),
-            np.where(alive, np.where(is_new, grown[row, source, place], kept[row, source]), -math.inf),
-            np.where(is_new, bonus[row, source, place], beam.bonus[row, source]),
+            np.where(alive, np.where(is_new, grown[row, source, position], kept[row, source]), -math.inf),
+            np.where(is_new, bonus[row, source, position], beam.bonus[row, source]),
             np.where(is_new, gained, beam.last[row, source]),
-            np.where(alive, np.where(is_new, states[row, source, place], beam.state[row, source]), self._first),
+            np.where(alive, np.where(is_new, states[row, source, position], beam.state[row, source]), self._first),
             np.where(alive, np.where(is_new, _hash(key, gained), key), 0).astype(np.uint64),
             np.where(alive, np.where(is_new, key, beam.parent[row, source]), 1).astype(np.uint64),
         )
         return moved, source, gained
 
     def _advance(self, beam: Beam, labels: Int64[ndarray, "B J"]) -> tuple[ndarray, ndarray]:
-        """Bonus and state "B K J" of every prefix with every label."""
+        """Bonus and state "B K J" of every prefix extended by every label."""
         if self.automaton is None:
             shape = (*beam.last.shape, labels.shape[1])
             return np.broadcast_to(beam.bonus[:, :, None] + self.beta, shape), np.zeros(shape, np.int64)
@@ -195,56 +215,51 @@ class PrefixBeam:
 
     @property
     def _weight(self) -> float:
-        return self.alpha or 1e-30  # 0 * -inf is no number, and what is forbidden stays forbidden
+        return self.alpha or 1e-30  # 0 * -inf is NaN, and what is forbidden stays forbidden
 
 
 def likely_frames(
-    log_probs: Float[Tensor, "B T C"], lengths: Int[Tensor, " B"], labels: int, threshold: float
+    log_probs: Float[ndarray, "B T C"], lengths: Int[ndarray, " B"], top_labels: int, threshold: float
 ) -> Frames:
-    """The frames that have a label above a threshold, a log-probability, and their likeliest labels."""
-    log_probs, lengths = log_probs.detach().float().cpu(), lengths.cpu()
-    inside = torch.arange(log_probs.shape[1])[None, :] < lengths[:, None]
+    """The frames that have a label above a threshold, a log-probability, and their most likely labels."""
+    inside = np.arange(log_probs.shape[1]) < lengths[:, None]
     likely = (log_probs[:, :, 1:] >= threshold).any(2) & inside
     counts = likely.sum(1)
-    order = torch.argsort(counts, descending=True, stable=True)
+    order = np.argsort(-counts, kind="stable")
     log_probs, inside, likely, counts = log_probs[order], inside[order], likely[order], counts[order]
-    line, time = likely.nonzero(as_tuple=True)
+    line, time = likely.nonzero()
     step = likely.cumsum(1)[line, time] - 1
-    shape = (len(counts), max([0, *counts.tolist()]))
-    # Blanks are summed from the start of the line; what lies between two frames is a difference.
-    skipped = torch.where(inside & ~likely, log_probs[:, :, BLANK].double(), 0.0)
-    until = torch.zeros(shape[0], shape[1] + 1).double()
+    shape = (len(counts), int(counts.max(initial=0)))
+    # Blanks are summed from the start of the line; the sum between two frames is a difference.
+    skipped = np.where(inside & ~likely, log_probs[:, :, BLANK].astype(np.float64), 0.0)
+    until = np.zeros((shape[0], shape[1] + 1))
     until[line, step + 1] = skipped.cumsum(1)[line, time]
-    at = torch.full((shape[0], shape[1] + 1), -1)
+    at = np.full((shape[0], shape[1] + 1), -1)
     at[line, step + 1] = time
-    last = torch.arange(shape[0]), counts
-    blank = torch.zeros(shape).double()
-    blank[line, step] = log_probs[line, time, BLANK].double()
-    found, ids = log_probs[line, time, 1:].double().topk(min(labels, log_probs.shape[2] - 1), dim=1)
+    blank = np.zeros(shape)
+    blank[line, step] = log_probs[line, time, BLANK]
+    candidates = log_probs[line, time, 1:]
+    top = min(top_labels, candidates.shape[1])
+    ids = np.sort(np.argpartition(-candidates, top - 1, axis=1)[:, :top], axis=1)
+    found = np.take_along_axis(candidates, ids, 1)
+    rank = np.argsort(-found, axis=1, kind="stable")
+    ids, found = np.take_along_axis(ids, rank, 1), np.take_along_axis(found, rank, 1).astype(np.float64)
     found[found < threshold] = -math.inf
-    widest = max([1, *(found > -math.inf).sum(1).tolist()])
-    scores, classes = torch.full((*shape, widest), -math.inf).double(), torch.ones((*shape, widest), dtype=torch.long)
-    scores[line, step], classes[line, step] = found[:, :widest], ids[:, :widest] + 1
-    return Frames(
-        order.numpy(),
-        counts.numpy(),
-        until.diff(dim=1).numpy(),
-        (at.diff(dim=1) > 1).numpy(),
-        (skipped.sum(1) - until[last]).numpy(),
-        blank.numpy(),
-        classes.numpy(),
-        scores.numpy(),
-    )
+    widest = max(1, int((found > -math.inf).sum(1).max(initial=0)))
+    scores, labels = np.full((*shape, widest), -math.inf), np.ones((*shape, widest), np.int64)
+    scores[line, step], labels[line, step] = found[:, :widest], ids[:, :widest] + 1
+    tail = skipped.sum(1) - until[np.arange(shape[0]), counts]
+    return Frames(order, counts, np.diff(until, axis=1), np.diff(at, axis=1) > 1, tail, blank, labels, scores)
 
 
 def _hash(key: UInt64[ndarray, "B K"], label: Int64[ndarray, "B K"]) -> UInt64[ndarray, "B K"]:
-    """The hash of a prefix with one more label; equal prefixes have equal ones."""
+    """The hash of a prefix extended by a label; equal prefixes have equal hashes."""
     mixed = (key ^ (label.astype(np.uint64) << np.uint64(1))) * np.uint64(0x9E3779B97F4A7C15)
     return mixed ^ (mixed >> np.uint64(29))
 
 
 def _trace(steps: list[tuple[ndarray, ndarray]], best: Int64[ndarray, "B N"]) -> list[list[list[int]]]:
-    """The labels of the chosen prefixes of every line, followed back frame by frame."""
+    """The labels of the chosen prefixes of every line, traced back frame by frame."""
     gained = np.zeros((len(steps), *best.shape), np.int64)
     for step in reversed(range(len(steps))):
         source, label = steps[step]

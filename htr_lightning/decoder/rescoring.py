@@ -1,125 +1,136 @@
-"""Readings of a CTC beam, judged by a decoder that writes as well."""
+"""Hypotheses of a CTC beam, rescored by an autoregressive decoder."""
 
+import copy
 import math
-from collections.abc import Callable
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.nn import functional
 
-from htr_lightning.decoder.ctc import Hypothesis, check_counts, log_likelihoods
+from htr_lightning.decoder.autoregressive import FrameScores, Greedy, Steps
+from htr_lightning.decoder.ctc import BLANK
+from htr_lightning.decoder.hypothesis import Hypothesis, check_counts
 from htr_lightning.decoder.language import Automaton
 from htr_lightning.decoder.prefix_beam import Frames, PrefixBeam
 from htr_lightning.errors import InputError
 
-Judge = Callable[[list[list[list[int]]]], list[list[float]]]
 
+class Prepared(NamedTuple):
+    """What is searched, the same for any language model and weights; labels are those of the frames."""
 
-class TwoPassInput(NamedTuple):
-    """What two passes over some lines are made of; an id of `first` is label 1 of the frames."""
-
-    log_probs: Float[Tensor, "B T C"]  # of the CTC head, the blank first and no other special
-    lengths: Int[Tensor, " B"]  # frames of each line
-    written: list[list[int]]  # what the decoder writes in each line by itself
-    judge: Judge  # gives log p_written of some readings of every line, in nats
-    first: int  # id of the first character in `written`, for `judge` and in what is found
-
-
-class Look(NamedTuple):
-    """What a search looks at, the same for any language model and weights."""
-
-    frames: Frames
-    passes: TwoPassInput
+    beam: Frames
+    frames: FrameScores
+    own: list[list[int]]  # labels that the autoregressive decoder gives each line on its own
+    offset: int  # token of label 0
 
 
 class Rescoring:
     """Two passes (Sainath et al., 2019, "Two-pass end-to-end speech recognition", arXiv:1908.10992): a prefix beam over
-    the frames of a CTC head proposes readings, a decoder that writes proposes its own, and both say how likely they
-    find each.
+    the frames of a CTC head proposes candidates, the autoregressive decoder proposes one of its own, and both score
+    each.
 
-    The score of a reading is ctc_weight * log p_ctc + (1 - ctc_weight) * log p_written, as in Watanabe et al. (2017,
+    The score of a candidate is ctc_weight * log p_ctc + (1 - ctc_weight) * log p_decoder, as in Watanabe et al. (2017,
     "Hybrid CTC/attention architecture for end-to-end speech recognition", section II-C), and what `PrefixBeam` adds for
     a language model.
 
     Args:
-        width, labels, threshold, cut, alpha, beta: of the beam, see `PrefixBeam`.
-        readings: of the beam that are judged, the best.
-        ctc_weight: of the score, in [0, 1].
-        max_length: labels of the longest text that is learned.
+        width, top_labels, min_probability, prune_margin, alpha, beta: of the beam, see `PrefixBeam`.
+        candidates: of the beam that are rescored, the best ones.
+        ctc_weight: in [0, 1].
+        max_length: labels after which a line of the autoregressive decoder is ended.
     """
+
+    inputs = "frames and steps"
+    has_posterior = True
 
     def __init__(
         self,
         width: int,
-        labels: int,
-        threshold: float,
-        cut: float,
-        readings: int,
+        top_labels: int,
+        min_probability: float,
+        prune_margin: float,
+        candidates: int,
         ctc_weight: float,
         max_length: int,
         alpha: float = 0.0,
         beta: float = 0.0,
     ) -> None:
         if not 0 <= ctc_weight <= 1:
-            raise InputError(f"decoder.ctc_weight={ctc_weight}: give 0 to 1")
-        check_counts(readings=readings, max_length=max_length)
-        self.beam = PrefixBeam(width, labels, threshold, cut, alpha, beta)
-        self.readings, self.ctc_weight, self.max_length = readings, ctc_weight, max_length
+            raise InputError(f"decoder.ctc_weight={ctc_weight}: must be in [0, 1]")
+        check_counts(candidates=candidates, max_length=max_length)
+        self.beam = PrefixBeam(width, top_labels, min_probability, prune_margin, alpha, beta)
+        self.greedy = Greedy(max_length)
+        self.candidates, self.ctc_weight, self.max_length = candidates, ctc_weight, max_length
 
-    @property
-    def automaton(self) -> Automaton | None:
+    def with_automaton(self, automaton: Automaton | None) -> "Rescoring":
         """See `PrefixBeam`."""
-        return self.beam.automaton
+        other = copy.copy(self)
+        other.beam = self.beam.with_automaton(automaton)
+        return other
 
-    @automaton.setter
-    def automaton(self, automaton: Automaton | None) -> None:
-        self.beam.automaton = automaton
+    def __call__(self, steps: Steps) -> list[Hypothesis]:
+        """The best hypothesis of each line."""
+        return [best[0] for best in self.n_best(steps, 1)]
 
-    def __call__(self, passes: TwoPassInput) -> list[Hypothesis]:
-        """The best reading of each line."""
-        return [best[0] for best in self.n_best(passes, 1)]
+    def n_best(self, steps: Steps, n: int) -> list[list[Hypothesis]]:
+        """Up to `n` hypotheses of each line, at most `candidates` and the decoder's own, best first; their `log_prob`
+        excludes the language model."""
+        return self.search(self.prepare(steps), n)
 
-    def n_best(self, passes: TwoPassInput, n: int) -> list[list[Hypothesis]]:
-        """Up to `n` readings of each line, at most `readings` and the decoder's own, the best first; their `log_prob`
-        leaves the language model out."""
-        return self.search(self.look(passes), n)
+    def prepare(self, steps: Steps) -> Prepared:
+        """See `BeamDecoder`."""
+        if steps.frames is None:
+            raise InputError("decoder=rescoring: needs CTC heads; use decoder=autoregressive_beam")
+        log_probs, lengths, _ = steps.frames
+        own = [[token - steps.end for token in one.ids if token > steps.end] for one in self.greedy(steps)]
+        frames = self.beam.prepare(log_probs.detach().float().cpu().numpy(), lengths.cpu().numpy())
+        return Prepared(frames, steps.frames, own, steps.end)
 
-    def look(self, passes: TwoPassInput) -> Look:
-        """See `PrefixBeam.look`."""
-        return Look(self.beam.look(passes.log_probs, passes.lengths), passes)
-
-    def search(self, look: Look, n: int) -> list[list[Hypothesis]]:
+    def search(self, prepared: Prepared, n: int) -> list[list[Hypothesis]]:
         """See `n_best`."""
-        passes = look.passes
+        beam, frames, own, offset = prepared
         proposed = [
-            self._with_own(some, [id - passes.first + 1 for id in own])
-            for some, own in zip(self.beam.search(look.frames, self.readings), passes.written, strict=True)
+            self._with_own(candidates, labels)
+            for candidates, labels in zip(self.beam.search(beam, self.candidates), own, strict=True)
         ]
-        counts = torch.tensor([len(some) for some in proposed], device=passes.lengths.device)
-        log_probs, lengths = (part.repeat_interleave(counts, 0) for part in (passes.log_probs, passes.lengths))
-        likely = log_likelihoods(log_probs, lengths, [one.ids for some in proposed for one in some])
-        heard = iter(likely.masked_fill(likely.isnan(), -math.inf).tolist())  # a network may give no numbers
-        written = passes.judge([[[id + passes.first - 1 for id in one.ids] for one in some] for some in proposed])
+        counts = torch.tensor([len(candidates) for candidates in proposed], device=frames.lengths.device)
+        log_probs, lengths = (part.repeat_interleave(counts, 0) for part in (frames.log_probs, frames.lengths))
+        likely = log_likelihoods(log_probs, lengths, [one.ids for candidates in proposed for one in candidates])
+        by_ctc = iter(likely.masked_fill(likely.isnan(), -math.inf).tolist())
+        by_decoder = frames.rescore([[[label + offset for label in one.ids] for one in some] for some in proposed])
         found = []
-        for some, judged in zip(proposed, written, strict=True):
-            both = [self._judged(one, next(heard), its, passes.first) for one, its in zip(some, judged, strict=True)]
-            both.sort(key=lambda one: -one.score)
-            found.append([one for one in both if one.score > -math.inf][:n] or both[:1])
+        for candidates, its in zip(proposed, by_decoder, strict=True):
+            scored = [self._scored(one, next(by_ctc), p, offset) for one, p in zip(candidates, its, strict=True)]
+            scored.sort(key=lambda one: -one.score)
+            found.append([one for one in scored if one.score > -math.inf][:n] or scored[:1])
         return found
 
-    def _with_own(self, some: list[Hypothesis], own: list[int]) -> list[Hypothesis]:
-        """The readings of the beam, and the decoder's where it is another one that may be; with what the language model
-        adds as their score."""
-        beam = [one._replace(score=one.score - one.log_prob if one.score > -math.inf else 0.0) for one in some]
-        if any(own == one.ids for one in some):  # mostly: then there is no language to ask
+    def _with_own(self, candidates: list[Hypothesis], own: list[int]) -> list[Hypothesis]:
+        """The candidates of the beam and the decoder's own, if that is a new one and allowed; their score is what the
+        language model adds."""
+        beam = [one._replace(score=one.score - one.log_prob if one.score > -math.inf else 0.0) for one in candidates]
+        if any(own == one.ids for one in candidates):  # mostly: then the language model need not be asked
             return beam
         bonus = self.beam.bonus(own)
         return [*beam, Hypothesis(own, 0.0, bonus)] if bonus > -math.inf else beam
 
-    def _judged(self, one: Hypothesis, heard: float, written: float, first: int) -> Hypothesis:
-        """A reading with both scores; of one that CTC has no path for, none."""
-        both = (
-            self.ctc_weight * heard + (1 - self.ctc_weight) * written if min(heard, written) > -math.inf else -math.inf
-        )
-        return Hypothesis([id + first - 1 for id in one.ids], min(0.0, both), both + one.score)
+    def _scored(self, candidate: Hypothesis, ctc: float, decoder: float, offset: int) -> Hypothesis:
+        """A candidate with the score of both, as tokens; minus infinity if CTC has no path for it."""
+        score = -math.inf
+        if min(ctc, decoder) > -math.inf:
+            score = self.ctc_weight * ctc + (1 - self.ctc_weight) * decoder
+        return Hypothesis([label + offset for label in candidate.ids], min(0.0, score), score + candidate.score)
+
+
+def log_likelihoods(
+    log_probs: Float[Tensor, "B T C"], lengths: Int[Tensor, " B"], labels: Sequence[Sequence[int]]
+) -> Float[Tensor, " B"]:
+    """log p_ctc of the labels of each line in nats, over all paths (Graves et al., 2006, equation 3); minus infinity
+    where they need more frames than there are."""
+    flat = torch.tensor([label for line in labels for label in line], dtype=torch.long, device=log_probs.device)
+    sizes = torch.tensor([len(line) for line in labels], device=log_probs.device)
+    losses = functional.ctc_loss(log_probs.transpose(0, 1), flat, lengths, sizes, blank=BLANK, reduction="none")
+    return -losses

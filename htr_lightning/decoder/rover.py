@@ -1,4 +1,4 @@
-"""Several readings of a line voted into one, character by character."""
+"""ROVER: several hypotheses of a line, aligned and combined character by character."""
 
 import math
 from collections import Counter, defaultdict
@@ -7,115 +7,119 @@ from typing import NamedTuple
 
 import numpy as np
 
-NONE = ""  # where a reading has no character
+GAP = ""  # where a hypothesis has no character
 
 
-class Ballot(NamedTuple):
-    """One reading; its confidence is a probability per character, or its share of that among those of its voter."""
-
-    text: str
-    confidence: float
-    voter: int  # its place among the weights
-
-
-class Elected(NamedTuple):
-    """The reading that won, and its probability per character."""
+class WeightedHypothesis(NamedTuple):
+    """A hypothesis of a member of an ensemble; its confidence is a probability per character, times its share of the
+    posterior if the member gives several."""
 
     text: str
     confidence: float
+    member: int  # index into the weights
 
 
-def rover(ballots: Sequence[Ballot], weights: Sequence[float]) -> Elected:
-    """The reading that most of the confidence is for (Fiscus, 1997, "A post-processing system to yield reduced word
-    error rates: Recognizer Output Voting Error Reduction (ROVER)"), over characters in place of words.
+class Consensus(NamedTuple):
+    """The combined text, and its probability per character."""
 
-    In every slot of the alignment each reading gives its character, or none, its confidence times its voter's weight;
-    the largest sum wins, and its weighted mean over all voters is its probability. So equal readings are left as they
-    are. The order of the readings does not matter; of equal sums the one with the most confident reading wins. Where
-    voters give several readings by their posteriors, this is confusion network combination (Evermann and Woodland,
-    2000, "Posterior probability decoding, confidence estimation and system combination").
+    text: str
+    confidence: float
+
+
+def rover(hypotheses: Sequence[WeightedHypothesis], weights: Sequence[float]) -> Consensus:
+    """The consensus of some hypotheses (Fiscus, 1997, "A post-processing system to yield reduced word error rates:
+    Recognizer Output Voting Error Reduction (ROVER)"), over characters in place of words.
+
+    In every slot of the alignment each hypothesis supports its character, or a gap, by its confidence times the weight
+    of its member; the largest sum wins, and its ratio to the sum of all weights is its probability. So equal hypotheses
+    stay as they are. The order of the hypotheses does not matter; of equal sums that with the most confident hypothesis
+    wins. Where members give several hypotheses by their posteriors, this is confusion network combination (Evermann and
+    Woodland, 2000, "Posterior probability decoding, confidence estimation and system combination").
 
     Args:
-        ballots: at least one.
-        weights: of the voters.
+        hypotheses: at least one.
+        weights: of the members.
     """
-    ballots = in_order(ballots)
-    return count(ballots, align([ballot.text for ballot in ballots]), weights)
+    hypotheses = by_confidence(hypotheses)
+    return combine(hypotheses, align([one.text for one in hypotheses]), weights)
 
 
-def in_order(ballots: Sequence[Ballot]) -> list[Ballot]:
-    """The ballots as they are lined up: the surest first, whatever its voter weighs."""
-    return sorted(ballots, key=lambda ballot: (-ballot.confidence, ballot.text))
+def by_confidence(hypotheses: Sequence[WeightedHypothesis]) -> list[WeightedHypothesis]:
+    """The hypotheses in the order of their alignment: the most confident first, whatever the weight of its member."""
+    return sorted(hypotheses, key=lambda one: (-one.confidence, one.text))
 
 
-def count(ballots: Sequence[Ballot], slots: Sequence[tuple[str, ...]], weights: Sequence[float]) -> Elected:
-    """The reading that wins.
+def combine(
+    hypotheses: Sequence[WeightedHypothesis], slots: Sequence[tuple[str, ...]], weights: Sequence[float]
+) -> Consensus:
+    """The consensus of aligned hypotheses.
 
     Args:
-        ballots: see `in_order`.
+        hypotheses: see `by_confidence`.
         slots: their alignment, see `align`.
         weights: see `rover`.
     """
-    votes, whole = [ballot.confidence * weights[ballot.voter] for ballot in ballots], math.fsum(weights)
+    support, total = [one.confidence * weights[one.member] for one in hypotheses], math.fsum(weights)
     text, log_prob = "", 0.0
-    for slot in slots or [(NONE,) * len(ballots)]:
+    for slot in slots or [(GAP,) * len(hypotheses)]:
         sums: dict[str, float] = defaultdict(float)
-        for vote, character in zip(votes, slot, strict=True):
-            sums[character] += vote
+        for weight, character in zip(support, slot, strict=True):
+            sums[character] += weight
         best = max(sums, key=lambda character: sums[character])
-        probability = min(1.0, sums[best] / whole)
+        probability = min(1.0, sums[best] / total)
         log_prob += math.log(probability) if probability else -math.inf
         text += best
-    return Elected(text, math.exp(log_prob / max(1, len(text))))
+    return Consensus(text, math.exp(log_prob / max(1, len(text))))
 
 
 def align(texts: Sequence[str]) -> list[tuple[str, ...]]:
-    """The slots of an alignment of all texts: of each text a character or `NONE`, in order.
+    """The slots of an alignment of all texts: of each text a character or `GAP`, in order.
 
-    One text after the other is aligned with the slots so far, at least cost: an entry costs the count of earlier texts
-    that have another one there. Of two texts this is their Levenshtein alignment.
+    One text after the other is aligned with the slots so far at minimum cost, where a character costs the number of
+    earlier texts that have another one in the slot. Of two texts this is their Levenshtein alignment.
     """
     counts = Counter(texts)
-    ids = {character: id for id, character in enumerate(dict.fromkeys("".join(counts)), start=1)} | {NONE: 0}
+    ids = {character: id for id, character in enumerate(dict.fromkeys("".join(counts)), start=1)} | {GAP: 0}
     slots: list[list[str]] = []
-    seen = np.zeros((0, len(ids)), np.int64)  # how often each entry stands in each slot
+    table = np.zeros((0, len(ids)), np.int64)  # how often each character is in each slot
     total = 0
     for row, (text, count) in enumerate(counts.items()):
-        grown: list[list[str]] = []
-        before: list[int] = []  # where a slot stood; the last row of `padded` is a new one
-        for slot, place in _path(seen, total, [ids[character] for character in text]):
-            grown.append([*([NONE] * row if slot is None else slots[slot]), NONE if place is None else text[place]])
-            before.append(len(slots) if slot is None else slot)
-        padded = np.vstack([seen, np.eye(1, len(ids), dtype=np.int64) * total])
-        seen = padded[before].reshape(len(grown), len(ids))
-        for number, entries in enumerate(grown):
-            seen[number, ids[entries[-1]]] += count
-        slots, total = grown, total + count
+        extended: list[list[str]] = []
+        sources: list[int] = []  # of the slots; the last row of `padded` is a new one
+        for slot, position in _path(table, total, [ids[character] for character in text]):
+            character = GAP if position is None else text[position]
+            extended.append([*([GAP] * row if slot is None else slots[slot]), character])
+            sources.append(len(slots) if slot is None else slot)
+        padded = np.vstack([table, np.eye(1, len(ids), dtype=np.int64) * total])
+        table = padded[sources].reshape(len(extended), len(ids))
+        for number, entries in enumerate(extended):
+            table[number, ids[entries[-1]]] += count
+        slots, total = extended, total + count
     row_of = {text: row for row, text in enumerate(counts)}
     return [tuple(slot[row_of[text]] for text in texts) for slot in slots]
 
 
-def _path(seen: np.ndarray, total: int, text: Sequence[int]) -> list[tuple[int | None, int | None]]:
-    """Which slot each character of a text goes to; None: to a new one, or a slot without a character."""
-    put = total - seen[:, text]  # of a slot and a character
-    leave = total - seen[:, 0]
+def _path(table: np.ndarray, total: int, text: Sequence[int]) -> list[tuple[int | None, int | None]]:
+    """The slot of each character of a text; None for a new slot, or for a slot without a character."""
+    match = total - table[:, text]  # cost of a character in a slot
+    skip = total - table[:, 0]
     columns = np.arange(len(text) + 1) * total
-    cost = np.empty((len(seen) + 1, len(text) + 1), np.int64)
+    cost = np.empty((len(table) + 1, len(text) + 1), np.int64)
     cost[0] = columns
-    for slot in range(len(seen)):
-        here = cost[slot] + leave[slot]
-        here[1:] = np.minimum(here[1:], cost[slot, :-1] + put[slot])
+    for slot in range(len(table)):
+        here = cost[slot] + skip[slot]
+        here[1:] = np.minimum(here[1:], cost[slot, :-1] + match[slot])
         cost[slot + 1] = np.minimum.accumulate(here - columns) + columns
     path: list[tuple[int | None, int | None]] = []
-    slot, place = cost.shape[0] - 1, cost.shape[1] - 1
-    while slot or place:
-        if slot and place and cost[slot, place] == cost[slot - 1, place - 1] + put[slot - 1, place - 1]:
-            slot, place = slot - 1, place - 1
-            path.append((slot, place))
-        elif slot and cost[slot, place] == cost[slot - 1, place] + leave[slot - 1]:
+    slot, position = cost.shape[0] - 1, cost.shape[1] - 1
+    while slot or position:
+        if slot and position and cost[slot, position] == cost[slot - 1, position - 1] + match[slot - 1, position - 1]:
+            slot, position = slot - 1, position - 1
+            path.append((slot, position))
+        elif slot and cost[slot, position] == cost[slot - 1, position] + skip[slot - 1]:
             slot -= 1
             path.append((slot, None))
         else:
-            place -= 1
-            path.append((None, place))
+            position -= 1
+            path.append((None, position))
     return path[::-1]

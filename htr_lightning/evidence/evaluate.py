@@ -14,9 +14,8 @@ from htr_lightning.data.sample import Sample
 from htr_lightning.data.sampler import BucketBatchSampler
 from htr_lightning.errors import InputError
 from htr_lightning.metrics.calibration import calibration_error, character_trials, line_trial
-from htr_lightning.metrics.edits import EditCounts, EditTotals
+from htr_lightning.metrics.edits import EditTotals, count_edits
 from htr_lightning.output import writing
-from htr_lightning.reading.voting import Rover
 from htr_lightning.transcription import Prediction, Transcriber, Transcription
 
 T = TypeVar("T")
@@ -53,9 +52,7 @@ class Line(NamedTuple):
 def measured(read: Sequence[tuple[Line, Transcription]]) -> tuple[list[Prediction], EditTotals]:
     """What was read beside what stands there, and the counts."""
     predictions = [Prediction(line.id, line.reference, one.text, one.confidence, line.group) for line, one in read]
-    counts = EditCounts()
-    counts.update([one.reference for one in predictions], [one.hypothesis for one in predictions])
-    return predictions, counts.compute()
+    return predictions, count_edits([one.reference for one in predictions], [one.hypothesis for one in predictions])
 
 
 def read_split(
@@ -67,8 +64,8 @@ def read_split(
 ) -> list[tuple[Line, T]]:
     """What a function of raw images, of a recognizer, gives for every line of a split, in order; see `evaluate`."""
     lines = data.lines(split)
-    if data.pack is not None and isinstance(recognizer, Rover):
-        for member in recognizer.members:  # one may want higher lines than the first
+    if data.pack is not None:
+        for member in recognizer.members:  # one may need higher lines than the first
             Pack(data.pack, split, member.preprocess)
     found: dict[int, tuple[Line, T]] = {}
     for batch in BucketBatchSampler(lines.widths, data.max_lines, data.max_columns):

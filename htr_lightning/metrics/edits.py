@@ -4,9 +4,6 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import editdistance
-import torch
-from torch import Tensor
-from torchmetrics import Metric
 
 DEFINITION = {
     "cer": "sum of Levenshtein distances over code points / sum of reference code points, over the whole set (micro)",
@@ -50,27 +47,7 @@ def line_counts(reference: str, hypothesis: str) -> EditTotals:
     )  # fmt: skip
 
 
-class EditCounts(Metric):
-    """Edit counts summed over lines, batches and ranks; rates are computed once, at the end.
-
-    Nothing is averaged over batches or ranks, so the result depends on neither. It equals torchmetrics' `CharErrorRate`
-    and `WordErrorRate` where those are defined; an empty reference is counted instead of giving NaN.
-    """
-
-    full_state_update = False
-    higher_is_better = False
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.add_state("counts", torch.zeros(len(EditTotals._fields), dtype=torch.int64), dist_reduce_fx="sum")
-
-    counts: Tensor
-
-    def update(self, references: Sequence[str], hypotheses: Sequence[str]) -> None:
-        """Add lines: `references[i]` against `hypotheses[i]`."""
-        lines = [line_counts(r, h) for r, h in zip(references, hypotheses, strict=True)]
-        if lines:
-            self.counts += torch.tensor([sum(column) for column in zip(*lines, strict=True)]).to(self.counts)
-
-    def compute(self) -> EditTotals:
-        return EditTotals(*self.counts.tolist())
+def count_edits(references: Sequence[str], hypotheses: Sequence[str]) -> EditTotals:
+    """The counts of some lines: `references[i]` against `hypotheses[i]`."""
+    lines = [line_counts(r, h) for r, h in zip(references, hypotheses, strict=True)]
+    return EditTotals(*map(sum, zip(*lines, strict=True))) if lines else EditTotals(*[0] * len(EditTotals._fields))

@@ -1,59 +1,66 @@
-"""What recognizers that write one label after the other share."""
+"""What autoregressive recognizers share."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Protocol, cast, runtime_checkable
 
 import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from htr_lightning.decoder.autoregressive import Beam, Greedy
-from htr_lightning.decoder.rescoring import Rescoring
+from htr_lightning.decoder.hypothesis import Decoder
 from htr_lightning.errors import InputError
 
-IGNORED = -100  # label of padding: torch's own mark
+IGNORED = -100  # label of padding, which torch's losses ignore
 
 
-def checked(decoder: Any, heads: bool = False) -> Greedy | Beam | Rescoring:
-    """The decoder.
+@runtime_checkable
+class StepDecoder(Decoder, Protocol):
+    """A decoder of `autoregressive.Steps`."""
+
+    max_length: int  # labels after which a line is ended
+
+
+def check_decoder(decoder: Decoder, has_ctc: bool = False) -> StepDecoder:
+    """The decoder of an autoregressive model.
 
     Args:
-        heads: whether there are CTC heads.
+        decoder: see `StepDecoder`.
+        has_ctc: whether the model has CTC heads, too.
 
     Raises:
-        InputError: it is one for frames.
+        InputError: it is for another kind of model.
     """
-    if isinstance(decoder, Rescoring) and not heads:
+    if decoder.inputs == "frames and steps" and not has_ctc:
         raise InputError(
             "decoder=rescoring: this model has no CTC heads; use model=hybrid, or model.net.ctc=true with "
             "model.ctc_weight=0.3"
         )
-    if not isinstance(decoder, Greedy | Beam | Rescoring):
+    if decoder.inputs not in ("steps", "frames and steps"):
         raise InputError(
-            f"decoder: a {type(decoder).__name__} is for frames; this model writes, use "
+            f"decoder: {type(decoder).__name__} decodes {decoder.inputs}, but this model is autoregressive; use "
             "decoder=autoregressive_greedy or decoder=autoregressive_beam"
         )
-    return decoder
+    return cast(StepDecoder, decoder)
 
 
-def within(labels: list[int], decoder: Greedy | Beam | Rescoring, sample: str, unit: str) -> list[int]:
-    """The labels of a line, where the decoder gives out as many.
+def check_length(labels: list[int], max_length: int, sample: str, unit: str) -> list[int]:
+    """The labels of a training text.
 
     Raises:
-        InputError: it ends lines before.
+        InputError: there are more than a decoder gives.
     """
-    if len(labels) > decoder.max_length:
+    if len(labels) > max_length:
         raise InputError(
-            f"{sample}: its text has {len(labels)} {unit}, but a line is ended after "
-            f"decoder.max_length={decoder.max_length}; raise it, or cut the line"
+            f"{sample}: its text has {len(labels)} {unit}, but lines are ended after decoder.max_length={max_length}; "
+            "raise it, or cut the line"
         )
     return labels
 
 
-def marked(
+def teacher_forcing(
     targets: Sequence[list[int]], start: int, end: int, pad: int, device: torch.device
 ) -> tuple[Int[Tensor, "B L"], Int[Tensor, "B L"]]:
-    """What the decoder is fed and what it should answer: each answer is the token that is fed next."""
+    """The inputs of the decoder and its labels: each label is the next input, the last one the end."""
     longest = max(map(len, targets)) + 1
     inputs = torch.full((len(targets), longest), pad, dtype=torch.long)
     labels = torch.full((len(targets), longest), IGNORED, dtype=torch.long)

@@ -5,24 +5,28 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
+from numpy import ndarray
 from torch import Tensor, nn
 from torch.nn import functional
 
 from htr_lightning.data.batch import Batch
+from htr_lightning.decoder.argmax import ArgMax
+from htr_lightning.decoder.hypothesis import Hypothesis
 from htr_lightning.errors import InputError
 from htr_lightning.model.base import Recognizer
-from htr_lightning.transcription import Transcription
 
 
 class Classifier(Recognizer):
-    """One character an image, by cross-entropy; its CER is the error rate and 1 - CER the accuracy.
+    """One character per image, by cross-entropy; its CER is the error rate and 1 - CER the accuracy.
 
     Args:
         alphabet: the classes.
-        net: called with the count of classes; maps images and widths to scores "B C".
-        distort: changes the images of a training batch all at once, such as `Distort`; None leaves them as they are.
+        net: called with the number of classes; maps images and widths to logits "B C".
+        distort: augments the images of a training batch all at once, such as `Distort`; None leaves them as they are.
         others: see `Recognizer`.
     """
+
+    reads_lines = False
 
     def __init__(
         self,
@@ -31,7 +35,7 @@ class Classifier(Recognizer):
         distort: nn.Module | None = None,
         **others: Any,
     ) -> None:
-        super().__init__(alphabet, **others)
+        super().__init__(alphabet, ArgMax(), **others)
         self.distort = distort
         self.net = net(len(self.codec))
 
@@ -44,18 +48,26 @@ class Classifier(Recognizer):
     def loss(self, batch: Batch) -> Float[Tensor, ""]:
         targets = [self.target(text, id)[0] for id, text in zip(batch.ids, batch.texts, strict=True)]
         images = batch.images if self.distort is None else self.distort(batch.images)
-        scores = self.net(images, batch.widths).float()
-        return functional.cross_entropy(scores, torch.tensor(targets, device=scores.device))
+        logits = self.net(images, batch.widths).float()
+        return functional.cross_entropy(logits, torch.tensor(targets, device=logits.device))
 
     def summed_loss(self, output: Float[Tensor, "B C"], batch: Batch) -> tuple[Float[Tensor, ""], int]:
-        """The cross-entropies of the images whose character is a class, and how many they are."""
+        """The cross-entropies of the images whose character is a class, and how many there are."""
         rows = [row for row, text in enumerate(batch.texts) if len(self.codec.known(text)) == len(text) == 1]
         targets = torch.tensor([self.codec.encode(batch.texts[row], batch.ids[row])[0] for row in rows])
         return functional.cross_entropy(output[rows], targets.to(output.device).long(), reduction="sum"), len(rows)
 
-    def decode(self, output: Float[Tensor, "B C"]) -> list[Transcription]:
-        confidences, classes = output.softmax(1).max(1)
-        return [
-            Transcription(self.codec.decode([label]), confidence)
-            for label, confidence in zip(classes.tolist(), confidences.tolist(), strict=True)
-        ]
+    def scores(self, output: Float[Tensor, "B C"]) -> tuple[Float[ndarray, "B C"]]:
+        return (output.detach().softmax(1).cpu().numpy(),)
+
+    def text(self, hypothesis: Hypothesis) -> str:
+        return self.codec.decode(hypothesis.ids)
+
+    def greedy(self) -> Recognizer:
+        return self
+
+    def required_frames(self, text: str) -> int:
+        return len(text)
+
+    def frames_for(self, width: int) -> int:
+        return 1

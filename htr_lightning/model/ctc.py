@@ -3,18 +3,24 @@
 from collections.abc import Callable, Iterable
 from typing import Any
 
+import numpy as np
+import torch
 from jaxtyping import Float, Int
-from torch import Tensor, nn
+from numpy import ndarray
+from torch import Tensor
 
 from htr_lightning.data.batch import Batch
-from htr_lightning.decoder import autoregressive
-from htr_lightning.decoder.ctc import Greedy, Hypothesis
-from htr_lightning.decoder.rescoring import Rescoring
+from htr_lightning.decoder.ctc import Greedy
+from htr_lightning.decoder.hypothesis import Decoder
+from htr_lightning.decoder.prefix_beam import PrefixBeam
 from htr_lightning.errors import InputError
-from htr_lightning.model.line import LineRecognizer, ctc_loss, needed_frames
+from htr_lightning.model.base import Recognizer
+from htr_lightning.model.line import LineRecognizer, ctc_loss, required_frames
+from htr_lightning.net.crnn import CTCNet
 
-Decoder = Callable[[Tensor, Tensor], list[Hypothesis]]
 Output = tuple[Float[Tensor, "B T C"], Int[Tensor, " B"]]
+
+CANDIDATES = PrefixBeam(width=8, top_labels=8, min_probability=1e-3, prune_margin=10.0)
 
 
 class CTCRecognizer(LineRecognizer):
@@ -22,21 +28,21 @@ class CTCRecognizer(LineRecognizer):
 
     Args:
         alphabet: the characters it can read.
-        net: called with the count of classes; maps images and widths to logits "B T C" and lengths "B", and has
-            `heads` that gives the logits of every head, the reading one first.
-        decoder: maps log-probabilities and lengths to one hypothesis a line.
+        net: called with the number of classes; maps images and widths to logits "B T C" and lengths "B", and has
+            `heads` that gives the logits of every head, the main one first.
+        decoder: of log-probabilities and lengths, as arrays.
         others: see `LineRecognizer`.
     """
 
     specials = ("<blank>",)
+    net: CTCNet
 
-    def __init__(
-        self, alphabet: Iterable[str], net: Callable[[int], nn.Module], decoder: Decoder, **others: Any
-    ) -> None:
+    def __init__(self, alphabet: Iterable[str], net: Callable[[int], CTCNet], decoder: Decoder, **others: Any) -> None:
         super().__init__(alphabet, decoder, **others)
-        if isinstance(decoder, autoregressive.Greedy | autoregressive.Beam | Rescoring):
+        if decoder.inputs != "frames":
             raise InputError(
-                f"decoder: a {type(decoder).__name__} is for models that write; use decoder=greedy or decoder=beam"
+                f"decoder: {type(decoder).__name__} decodes {decoder.inputs}, but a CTC model gives frames; use "
+                "decoder=greedy or decoder=beam"
             )
         self.net = net(len(self.codec))
 
@@ -47,16 +53,31 @@ class CTCRecognizer(LineRecognizer):
         return self.ctc(heads, lengths, batch.ids, targets)
 
     def summed_loss(self, output: Output, batch: Batch) -> tuple[Float[Tensor, ""], int]:
-        """The CTC loss of the reading head over the lines whose text fits their frames, and their characters."""
+        """The CTC loss of the main head over the lines whose text fits their frames, and their characters."""
         logits, lengths = output
         targets = [self.known(text, id) for id, text in zip(batch.ids, batch.texts, strict=True)]
-        rows = [row for row, target in enumerate(targets) if needed_frames(target) <= lengths[row]]
+        rows = [row for row, target in enumerate(targets) if required_frames(target) <= lengths[row]]
         kept = [targets[row] for row in rows]
         return ctc_loss(logits[rows], lengths[rows], kept), sum(map(len, kept))
 
-    def decoding(self, output: Output) -> tuple[Float[Tensor, "B T C"], Int[Tensor, " B"]]:
+    def scores(self, output: Output) -> tuple[Float[ndarray, "B T C"], Int[ndarray, " B"]]:
         logits, lengths = output
-        return logits.float().log_softmax(2), lengths
+        return logits.detach().float().log_softmax(2).cpu().numpy(), lengths.cpu().numpy()
 
-    def set_greedy(self) -> None:
-        self.decoder = Greedy()
+    def greedy(self) -> Recognizer:
+        return self.with_decoder(Greedy())
+
+    def beam(self) -> tuple[str, dict[str, int]]:
+        return "beam", {}
+
+    def with_candidates(self) -> Recognizer:
+        return self if self.decoder.has_posterior else self.with_decoder(CANDIDATES)
+
+    def required_frames(self, text: str) -> int:
+        return required_frames(self.target(text, "text"))
+
+    def frames_for(self, width: int) -> int:
+        height = self.preprocess(np.full((64, 64), 255, np.uint8)).shape[-2]
+        image = torch.zeros(1, 1, height, width, device=self.device)
+        with self.exact():
+            return int(self.net(image, torch.tensor([width], device=self.device))[1])

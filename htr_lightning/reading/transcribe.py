@@ -1,16 +1,14 @@
 """From files to text: images, folders of them, and PAGE or ALTO pages with their lines."""
 
-import copy
 import glob
-import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from queue import SimpleQueue
 from typing import NamedTuple
 
-import torch
 from jaxtyping import UInt8
 from numpy import ndarray
 
@@ -21,8 +19,7 @@ from htr_lightning.data.page.outline import outline
 from htr_lightning.data.preprocess import Preprocess
 from htr_lightning.data.sampler import READING_COLUMNS, READING_LINES, BucketBatchSampler
 from htr_lightning.errors import InputError
-from htr_lightning.model.base import Recognizer
-from htr_lightning.transcription import Transcriber, Transcription
+from htr_lightning.transcription import Read, Transcriber, Transcription
 
 PAGE_ROWS = 800  # pixels; a line scanned that high is far wider
 UNREAD = (".pdf", ".djvu", ".heic")  # what scans come as, too: named as what cannot be read, not passed over
@@ -99,19 +96,23 @@ def find_sources(names: Iterable[str]) -> tuple[list[Source], list[str]]:
 
 
 def transcribe(
-    recognizer: Transcriber, sources: Iterable[Source], advance: Callable[[int], None] = lambda lines: None
+    recognizer: Transcriber,
+    sources: Iterable[Source],
+    n_best: int = 0,
+    advance: Callable[[int], None] = lambda lines: None,
 ) -> Iterator[Reading]:
-    """Every line of every source in order, read in batches of like width.
+    """Every line of every source in order, read in batches of similar width.
 
     A line that cannot be read comes with its fault; nothing is left out. On a CPU every core reads batches of its own.
 
     Args:
         recognizer: in evaluation mode.
         sources: see `find_sources`.
-        advance: called with the count of lines done, for a progress bar.
+        n_best: alternatives of each line, see `Transcriber.read`.
+        advance: called with the number of lines done, for a progress bar.
     """
     chunk: list[tuple[Reading, UInt8[ndarray, "_ _"] | None]] = []
-    with _side_by_side(recognizer) as read:
+    with recognizer.workers() as workers, _in_parallel(workers, n_best) as read:
         for source in sources:
             for reading, image in open_lines(source):
                 chunk.append((reading, image))
@@ -124,27 +125,24 @@ def transcribe(
 
 
 @contextmanager
-def _side_by_side(recognizer: Transcriber) -> Iterator[Callable[[Iterable[Numbered]], Iterable[Outcomes]]]:
-    """A function that reads batches. The steps of an LSTM are too small to be shared between cores, so each has a copy
-    of the recognizer, whose weights are the same ones: decoders keep what they have looked up."""
-    members: Sequence[Recognizer] = getattr(recognizer, "members", [recognizer])
-    cores = torch.get_num_threads()
-    if cores == 1 or members[0].device.type != "cpu":
-        yield lambda batches: map(partial(_read_batch, recognizer), batches)
+def _in_parallel(workers: Sequence[Read], n_best: int) -> Iterator[Callable[[Iterable[Numbered]], Iterable[Outcomes]]]:
+    """A function that reads batches, with a thread for each worker."""
+    if len(workers) == 1:
+        yield lambda batches: map(partial(_read_batch, workers[0], n_best), batches)
         return
-    weights = {id(weight): weight for member in members for weight in (*member.parameters(), *member.buffers())}
-    own = threading.local()
+    idle: SimpleQueue[Read] = SimpleQueue()
+    for worker in workers:
+        idle.put(worker)
 
-    def start() -> None:
-        torch.set_num_threads(1)
-        own.recognizer = copy.deepcopy(recognizer, dict(weights))
+    def read(batch: Numbered) -> Outcomes:
+        worker = idle.get()
+        try:
+            return _read_batch(worker, n_best, batch)
+        finally:
+            idle.put(worker)
 
-    try:
-        torch.set_num_threads(1)
-        with ThreadPoolExecutor(cores, initializer=start) as pool:
-            yield lambda batches: pool.map(lambda batch: _read_batch(own.recognizer, batch), batches)
-    finally:
-        torch.set_num_threads(cores)
+    with ThreadPoolExecutor(len(workers)) as pool:
+        yield partial(pool.map, read)
 
 
 def open_lines(source: Source) -> Iterator[tuple[Reading, UInt8[ndarray, "_ _"] | None]]:
@@ -199,14 +197,14 @@ def _read(
     yield from readings
 
 
-def _read_batch(recognizer: Transcriber, images: Numbered) -> Outcomes:
+def _read_batch(read: Read, n_best: int, images: Numbered) -> Outcomes:
     try:
-        read = recognizer.read([image for _, image in images])
-        return [(number, transcription) for (number, _), transcription in zip(images, read, strict=True)]
+        found = read([image for _, image in images], n_best)
+        return [(number, transcription) for (number, _), transcription in zip(images, found, strict=True)]
     except ValueError as error:  # one image is no line: the others are read without it
         if len(images) == 1:
             return [(images[0][0], str(error))]
-        return [outcome for image in images for outcome in _read_batch(recognizer, [image])]
+        return [outcome for image in images for outcome in _read_batch(read, n_best, [image])]
 
 
 def _image_of(page: Page) -> Path | None:

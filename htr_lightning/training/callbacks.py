@@ -16,6 +16,7 @@ from torch.optim import Optimizer
 
 from htr_lightning.data.batch import Batch
 from htr_lightning.errors import InputError
+from htr_lightning.model.base import Recognizer
 from htr_lightning.net.depth import NORMS, layers
 from htr_lightning.optim import progress
 
@@ -111,10 +112,8 @@ class FreezeBackbone(Callback):
         self._frozen: list[nn.Module] = []
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        outputs = getattr(pl_module, "outputs", None)
-        if outputs is None:
-            raise InputError("callbacks=fine_tune: this model has no head for labels; choose another callbacks=")
-        self._frozen = [m for layer in layers(pl_module.net, outputs)[:-1] for m in layer.modules]  # type: ignore[arg-type]
+        assert isinstance(pl_module, Recognizer)
+        self._frozen = [m for layer in layers(pl_module.net, pl_module.num_classes)[:-1] for m in layer.modules]
         if self.fraction:
             rank_zero_only(print)(f"only the head is trained in the first {self.fraction:.0%} of the run")
 

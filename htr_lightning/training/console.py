@@ -17,7 +17,6 @@ from rich.console import Console
 from rich.table import Table
 
 from htr_lightning.model.base import Recognizer
-from htr_lightning.model.learner import Learner
 from htr_lightning.picture import to_grey, transcription_sheet
 from htr_lightning.training.callbacks import Throughput, find
 from htr_lightning.transcription import Prediction
@@ -46,8 +45,6 @@ class TranscriptionTable(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:  # fmt: skip
-        if not isinstance(pl_module, Recognizer):
-            return
         batches = trainer.num_test_batches if trainer.testing else trainer.num_val_batches
         every = max(1, int(sum(batches)) // self.lines)
         if trainer.is_global_zero and batch_idx % every == 0 and len(self._shown) < self.lines:
@@ -104,7 +101,7 @@ class Report(Callback):
 
     @rank_zero_only
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        assert isinstance(pl_module, Learner)
+        assert isinstance(pl_module, Recognizer)
         sizes = {split: its["lines"] for split, its in pl_module.card["data"].items()}
         weights = sum(p.numel() for p in pl_module.parameters())
         console.print(
@@ -125,18 +122,17 @@ class Report(Callback):
 
     @rank_zero_only
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        assert isinstance(pl_module, Learner)
+        assert isinstance(pl_module, Recognizer)
         if trainer.sanity_checking or trainer.state.fn != "fit":
             return
         throughput = find(trainer, Throughput)
         val = pl_module.metrics["val"]
-        figures = f"CER {val['cer']:.2%} · WER {val['wer']:.2%}" if "cer" in val else f"loss {val['loss']:.4f}"
         loss = trainer.callback_metrics.get("train/loss", torch.tensor(float("nan")))
         elapsed = timedelta(seconds=round(time.perf_counter() - throughput.started)) if throughput else ""
         speed = f" · {throughput.rate:.0f} lines/s" if throughput else ""
         console.print(
             f"{elapsed} · epoch {trainer.current_epoch} · step {trainer.global_step} · loss {float(loss):.3f} · "
-            f"val {figures}{speed}"
+            f"val CER {val['cer']:.2%} · WER {val['wer']:.2%}{speed}"
         )
 
     @rank_zero_only
@@ -155,13 +151,12 @@ class Report(Callback):
 
     @rank_zero_only
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        assert isinstance(pl_module, Learner)
+        assert isinstance(pl_module, Recognizer)
         throughput = find(trainer, Throughput)
         path = str(trainer.ckpt_path or "")  # the tested checkpoint
         val = torch.load(path, weights_only=True, map_location="cpu")["htr"]["metrics"]["val"] if path else {}
         test = pl_module.metrics["test"]
-        rates = ("cer", "wer") if isinstance(pl_module, Recognizer) else ("loss",)
-        counts = ("edits", "characters", "lines") if isinstance(pl_module, Recognizer) else ()
+        rates, counts = ("cer", "wer"), ("edits", "characters", "lines")
         summary = {
             **{f"val_{rate}": val.get(rate) for rate in rates},
             **{f"test_{figure}": test[figure] for figure in (*rates, *counts)},
@@ -171,10 +166,8 @@ class Report(Callback):
         }
         (self.folder / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")
         console.print(summary_table(summary, self.folder))
-        if path and counts:
+        if path:
             console.print(f"next: htr transcribe {_relative(Path(path))} IMAGE...", highlight=False)
-        elif path:
-            console.print(f"next: python train.py start={_relative(Path(path))} ...", highlight=False)
 
 
 def summary_table(summary: dict[str, Any], folder: Path) -> Table:
@@ -185,20 +178,15 @@ def summary_table(summary: dict[str, Any], folder: Path) -> Table:
         return "-" if cer is None else f"{cer:.2%} / {wer:.2%}"
 
     table = Table(show_header=False, box=None)
-    if "test_cer" in summary:
-        table.add_row("best val CER / WER", rates("val"))
-        table.add_row(
-            "test CER / WER", f"{rates('test')}  ({summary['test_edits']} edits in {summary['test_lines']} lines)"
-        )
-    else:
-        table.add_row("best val loss", "-" if summary["val_loss"] is None else f"{summary['val_loss']:.4f}")
-        table.add_row("test loss", f"{summary['test_loss']:.4f}")
+    table.add_row("best val CER / WER", rates("val"))
+    table.add_row(
+        "test CER / WER", f"{rates('test')}  ({summary['test_edits']} edits in {summary['test_lines']} lines)"
+    )
     table.add_row("training time", str(timedelta(seconds=round(summary["seconds"]))))
     if summary["lines_per_second"]:
         table.add_row("training speed", f"{summary['lines_per_second']:.0f} lines/s")
     table.add_row("run folder", _relative(folder))
-    if "test_cer" in summary:
-        table.add_row("pictures", _relative(folder / "transcriptions"))
+    table.add_row("pictures", _relative(folder / "transcriptions"))
     return table
 
 

@@ -1,6 +1,5 @@
-"""One recognizer's weights as the start of another, whose alphabet may differ, or those of a pre-training."""
+"""One recognizer's weights as the start of another, whose alphabet may differ."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,7 +10,6 @@ from htr_lightning.checkpoint import read
 from htr_lightning.config import make
 from htr_lightning.errors import InputError
 from htr_lightning.model.base import Recognizer
-from htr_lightning.model.learner import Learner
 
 
 class Transfer(NamedTuple):
@@ -20,21 +18,16 @@ class Transfer(NamedTuple):
     kept: list[str]
     added: list[str]
     dropped: list[str]
-    carried: Sequence[str] = ()  # parts of the network that come from a pre-training, and those that it had no use for
-    afresh: Sequence[str] = ()
 
     def __str__(self) -> str:
-        if self.carried:
-            return f"{', '.join(self.carried)} carried over, {', '.join(self.afresh) or 'nothing'} afresh"
         added, dropped = (f" ({' '.join(some)})" if some else "" for some in (self.added, self.dropped))
         return f"{len(self.kept)} characters kept, {len(self.added)} added{added}, {len(self.dropped)} dropped{dropped}"
 
 
-def transfer(recognizer: Learner, path: str | Path) -> Transfer:
+def transfer(recognizer: Recognizer, path: str | Path) -> Transfer:
     """Copy the weights of a checkpoint into a recognizer made by `config.build`, class by class.
 
-    Before the first step the logits of every kept character are exactly the checkpoint's own. Of a pre-training, which
-    reads no character, everything is carried over but the weights that have a row for each class.
+    Before the first step the logits of every kept character are exactly the checkpoint's own.
 
     Raises:
         InputError: see `checkpoint.read`; or the checkpoint's network is another one.
@@ -42,13 +35,10 @@ def transfer(recognizer: Learner, path: str | Path) -> Transfer:
     content = read(path)
     old, new = content["htr"]["alphabet"], recognizer.alphabet
     own, weights = recognizer.state_dict(), content["state_dict"]
-    wide = class_weights(recognizer) if isinstance(recognizer, Recognizer) else set()
-    afresh = set() if old else wide
+    wide = class_weights(recognizer)
     targets, sources = _rows(recognizer, old)
     with torch.no_grad():
         for name, weight in own.items():
-            if name in afresh:
-                continue
             found = weights.get(name)
             if not _fits(weight, found, name in wide):
                 shape = "none" if found is None else tuple(found.shape)
@@ -60,18 +50,14 @@ def transfer(recognizer: Learner, path: str | Path) -> Transfer:
                 weight[targets] = found[sources]
             else:
                 weight.copy_(found)
-    if not old:
-        return Transfer([], new, [], _parts(set(own) - afresh), _parts(afresh))
     here, there = set(new), set(old)
     return Transfer(
         [c for c in new if c in there], [c for c in new if c not in there], [c for c in old if c not in here]
     )
 
 
-def _rows(recognizer: Learner, old: list[str]) -> tuple[Tensor, Tensor]:
+def _rows(recognizer: Recognizer, old: list[str]) -> tuple[Tensor, Tensor]:
     """The classes of a recognizer that the old alphabet has, too, and which they were there."""
-    if not isinstance(recognizer, Recognizer):
-        return (torch.empty(0).long(),) * 2
     specials = len(recognizer.codec.specials)
     place = {character: number for number, character in enumerate(old, start=specials)}
     rows = [(own, place[c]) for own, c in enumerate(recognizer.codec.alphabet, start=specials) if c in place]
@@ -80,11 +66,6 @@ def _rows(recognizer: Learner, old: list[str]) -> tuple[Tensor, Tensor]:
         return (torch.empty(0).long(),) * 2
     targets, sources = (torch.tensor(side) for side in zip(*rows, strict=True))
     return targets, sources
-
-
-def _parts(names: set[str]) -> list[str]:
-    """The parts of the network that weights belong to: "net.backbone"."""
-    return sorted({".".join(name.split(".")[:2]) for name in names})
 
 
 def class_weights(recognizer: Recognizer) -> set[str]:

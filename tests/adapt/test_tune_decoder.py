@@ -17,8 +17,8 @@ from htr_lightning.decoder.prefix_beam import PrefixBeam
 from htr_lightning.errors import InputError
 from htr_lightning.training.fine_tune import offer
 
-WRITER = ["model=crnn_attention", "decoder.max_length=40", "model.net.encoder.hidden=16", "model.net.decoder.width=16",
-          "model.net.encoder.backbone={stem: 8, channels: [8, 8, 16]}"]  # fmt: skip
+ATTENTION = ["model=crnn_attention", "decoder.max_length=40", "model.net.encoder.hidden=16",
+             "model.net.decoder.width=16", "model.net.encoder.backbone={stem: 8, channels: [8, 8, 16]}"]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -90,20 +90,26 @@ GREEDY = "htr_lightning.decoder.autoregressive.Greedy"
 
 
 @pytest.fixture(scope="module", params=["autoregressive.Beam", "rescoring.Rescoring"])
-def writer(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """A checkpoint of a model that writes, which learned next to nothing, and the decoder that it can be tuned with."""
+def autoregressive(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A checkpoint of an autoregressive model, which learned next to nothing, and the decoder it can be tuned with."""
     heads = ["model.net.ctc=true", "model.ctc_weight=0.3"] if request.param.startswith("rescoring") else []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", [])
-        run = run_train(tmp_path_factory.mktemp("writer") / "run", *SMALL[:-3], *WRITER, *heads, "trainer.max_epochs=1")
+        run = run_train(
+            tmp_path_factory.mktemp("autoregressive") / "run",
+            *SMALL[:-3],
+            *ATTENTION,
+            *heads,
+            "trainer.max_epochs=1",
+        )
     return run / "checkpoints" / "best.ckpt", request.param
 
 
-def test_a_model_that_writes_is_tuned_too(writer: tuple[Path, str], tmp_path: Path, htr) -> None:
-    writer, kind = writer
+def test_an_autoregressive_model_is_tuned_too(autoregressive: tuple[Path, str], tmp_path: Path, htr) -> None:
+    path, kind = autoregressive
     out = tmp_path / "lm.ckpt"
     given = ["--order", 3, "--lexicon", "train", "--out", out, "decoder.width=3"]
-    outcome = htr("tune-decoder", writer, *given)
+    outcome = htr("tune-decoder", path, *given)
     assert outcome.code == 0, outcome.stderr
     content = checkpoint.read(out)
     decoder, rates = content["htr"]["model"]["decoder"], content["htr"]["tuned"]["cer"]
@@ -111,7 +117,7 @@ def test_a_model_that_writes_is_tuned_too(writer: tuple[Path, str], tmp_path: Pa
     assert (decoder["width"], decoder["max_length"]) == (3, 40)  # that of the checkpoint
     assert htr("evaluate", out, "--split", "val", "--out", tmp_path).code == 0
     assert json.loads((tmp_path / "metrics.json").read_text())["cer"] == rates["language model"]
-    assert htr("evaluate", writer, "--split", "val", "--out", tmp_path).code == 0
+    assert htr("evaluate", path, "--split", "val", "--out", tmp_path).code == 0
     assert json.loads((tmp_path / "metrics.json").read_text())["cer"] == rates["greedy"]
     htr("evaluate", out, "--out", tmp_path)
     texts = [json.loads(line)["hypothesis"] for line in (tmp_path / "predictions.jsonl").read_text().splitlines()]
@@ -152,7 +158,8 @@ def test_a_model_of_a_file_and_of_an_arpa_file_is_used(best: Path, tmp_path: Pat
     other = tmp_path / "b.ckpt"
     outcome = htr("tune-decoder", best, "--arpa", tmp_path / "x.arpa", "--space", "|", "--out", other)
     assert outcome.code == 0, outcome.stderr
-    assert checkpoint.load(other).language.ngram.symbols == checkpoint.load(out).language.ngram.symbols
+    symbols = [checkpoint.read(one)["language"]["ngram"]["symbols"] for one in (out, other)]
+    assert symbols[0] == symbols[1]
     a, b = (checkpoint.load(path).decoder for path in (out, other))
     assert isinstance(a, PrefixBeam)
     assert (a.alpha, a.beta) == (b.alpha, b.beta)
@@ -183,13 +190,13 @@ def test_what_cannot_be_used_is_refused_in_a_line(best: Path, tmp_path: Path, ht
     refused(htr("tune-decoder", best, *out, "decoder.alpha=1"), "decoder.alpha=1")
     refused(htr("tune-decoder", best, *out, "decoder.widht=1"), "decoder.widht")
     refused(htr("tune-decoder", best, "--out", "/proc/x/y.ckpt"), "/proc/x")
-    refused(htr("transcribe", best, empty, "--format", "jsonl", "--n-best", 2), "best.ckpt", "tune-decoder")
+    refused(htr("transcribe", best, empty, "--format", "jsonl", "--n-best", 2), "n_best=2", "tune-decoder")
     refused(htr("transcribe", best, empty, "--n-best", 2), "--n-best 2", "jsonl")
     assert not (tmp_path / "x.ckpt").exists()
 
 
 def test_a_classifier_is_refused(tmp_path: Path, best: Path) -> None:
-    from htr_lightning.adapt.tune_decoder import line_recognizer
+    from htr_lightning.adapt.tune_decoder import beam_settings
     from htr_lightning.data.preprocess import FixedSize
     from htr_lightning.model.classifier import Classifier
     from htr_lightning.text.normalize import Normalizer
@@ -197,8 +204,8 @@ def test_a_classifier_is_refused(tmp_path: Path, best: Path) -> None:
     classifier = Classifier(
         "ab", lambda n: torch.nn.Linear(1, n), normalizer=Normalizer(), preprocess=FixedSize(28, 28, 20)
     )
-    with pytest.raises(InputError, match=r"x\.ckpt: is a Classifier"):
-        line_recognizer(classifier, "x.ckpt")
+    with pytest.raises(InputError, match="a Classifier uses no language model"):
+        beam_settings([], classifier)
 
 
 @pytest.mark.parametrize("language", [3, {}, {"ngram": 1, "lexicon": None}, {"ngram": None, "lexicon": None}])

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from htr_lightning.decoder.autoregressive import Beam, Greedy
-from htr_lightning.decoder.ctc import Hypothesis
+from htr_lightning.decoder.autoregressive import Beam, Greedy, Steps
+from htr_lightning.decoder.hypothesis import Hypothesis
 from htr_lightning.decoder.lexicon import Lexicon
 from htr_lightning.decoder.ngram import NGram
 from htr_lightning.errors import InputError
@@ -42,11 +42,14 @@ class Table:
     def reorder(state: tuple[Tensor, Tensor, int], rows: Tensor) -> tuple[Tensor, Tensor, int]:
         return state[0][rows], state[1][rows], state[2]
 
+    def steps(self) -> Steps:
+        return Steps(self.step, self.start, self.reorder, torch.full((self.lines,), BOS), EOS)
+
     def read(self, decoder: Greedy | Beam) -> list[Hypothesis]:
-        return decoder(self.step, self.start(), self.reorder, torch.full((self.lines,), BOS), EOS)
+        return decoder(self.steps())
 
     def n_best(self, beam: Beam, n: int) -> list[list[Hypothesis]]:
-        return beam.n_best(self.step, self.start(), self.reorder, torch.full((self.lines,), BOS), EOS, n)
+        return beam.n_best(self.steps(), n)
 
     def log_prob(self, line: int, ids: tuple[int, ...]) -> float:
         path = [BOS, BOS, *ids, EOS]
@@ -76,7 +79,7 @@ def test_a_beam_of_all_sequences_is_brute_force(
     beam = Beam(5**4, max_length, length_norm, alpha or 0.0, beta)
     language = model()
     if alpha is not None:
-        beam.automaton = language.automaton(list(ALPHABET))
+        beam = beam.with_automaton(language.automaton(list(ALPHABET)))
     for line, found in enumerate(table.n_best(beam, 12)):
         scores = {
             ids: (table.log_prob(line, ids) + (alpha or 0) * language.log_prob(text(ids)) + beta * len(ids))
@@ -107,7 +110,7 @@ def test_a_beam_of_one_is_greedy_and_greedy_takes_the_likeliest(seed: int, max_l
 @pytest.mark.parametrize("decoder", [Greedy(6), Beam(1, 6), Beam(3, 6), Beam(4, 6, 0.7, 0.5, 0.3)])
 def test_a_line_reads_the_same_alone_and_in_a_batch(decoder: Greedy | Beam) -> None:
     if isinstance(decoder, Beam) and decoder.alpha:
-        decoder.automaton = model().automaton(list(ALPHABET))
+        decoder = decoder.with_automaton(model().automaton(list(ALPHABET)))
     together = Table(6, 0)
     for line, expected in enumerate(together.read(decoder)):
         alone = Table(1, 0)
@@ -166,8 +169,7 @@ def test_what_a_language_forbids_is_not_read() -> None:
             return np.where(states == 1, -np.inf, 0).astype(np.float32)
 
     for alpha in (0.0, 1.0):
-        beam = Beam(5**3, 3, alpha=alpha)
-        beam.automaton = NoB()
+        beam = Beam(5**3, 3, alpha=alpha).with_automaton(NoB())
         table = Table(3, 0)
         for line, found in enumerate(table.read(beam)):
             allowed = [ids for ids in sequences(3) if "b" not in text(ids) and not text(ids).endswith(" ")]
@@ -187,8 +189,7 @@ def test_a_beam_wider_than_there_are_lines_ends_with_them_and_gives_no_more() ->
         def ends(self, states: np.ndarray) -> np.ndarray:
             return np.where(states == 1, 0, -np.inf).astype(np.float32)
 
-    beam = Beam(8, 7)
-    beam.automaton = OneLetter()
+    beam = Beam(8, 7).with_automaton(OneLetter())
     table = Table(3, 0)
     for line, found in enumerate(table.n_best(beam, 8)):
         expected = sorted([(2,), (3,)], key=lambda ids: -table.log_prob(line, ids))
@@ -198,8 +199,7 @@ def test_a_beam_wider_than_there_are_lines_ends_with_them_and_gives_no_more() ->
 
 def test_every_word_is_of_the_lexicon() -> None:
     words = {"ab", "ba", "bb"}
-    beam = Beam(4, 7)
-    beam.automaton = Lexicon(words).automaton(list(ALPHABET))
+    beam = Beam(4, 7).with_automaton(Lexicon(words).automaton(list(ALPHABET)))
     table = Table(6, 0)
     for line, found in enumerate(table.n_best(beam, 4)):
         assert len(found) >= 1
@@ -221,8 +221,7 @@ def test_a_line_that_may_not_end_has_no_text() -> None:
         def ends(self, states: np.ndarray) -> np.ndarray:
             return np.full(len(states), -np.inf, np.float32)
 
-    beam = Beam(4, 3)
-    beam.automaton = Endless()
+    beam = Beam(4, 3).with_automaton(Endless())
     for line in Table(6, 0).n_best(beam, 4):
         assert [(found.ids, found.score > -100) for found in line] == [([], True)]
 
@@ -230,8 +229,7 @@ def test_a_line_that_may_not_end_has_no_text() -> None:
 def test_a_word_that_has_no_room_is_left_away() -> None:
     table, words = Table(20, 0), {"ab", "abba", "b"}
     table.table[..., EOS] -= 60
-    beam = Beam(1, 3)
-    beam.automaton = Lexicon(words).automaton(list(ALPHABET))
+    beam = Beam(1, 3).with_automaton(Lexicon(words).automaton(list(ALPHABET)))
     read = [text(tuple(found.ids)) for found in table.read(beam)]
     assert all(set(one.split()) <= words for one in read)
     assert any(len(one) < 3 for one in read)  # there were such words
@@ -239,5 +237,14 @@ def test_a_word_that_has_no_room_is_left_away() -> None:
 
 @pytest.mark.parametrize(("width", "max_length"), [(0, 5), (3, 0)])
 def test_settings_that_read_nothing_are_refused(width: int, max_length: int) -> None:
-    with pytest.raises(InputError, match=r"decoder\.(width|max_length)=0: give at least 1"):
+    with pytest.raises(InputError, match=r"decoder\.(width|max_length)=0: must be at least 1"):
         Beam(width, max_length)
+
+
+def test_greedy_has_one_hypothesis_and_no_language_model() -> None:
+    table = Table(3, 0)
+    assert Greedy(5).n_best(table.steps(), 1) == [[best] for best in table.read(Greedy(5))]
+    with pytest.raises(InputError, match=r"n_best=2: .*htr tune-decoder"):
+        Greedy(5).n_best(table.steps(), 2)
+    with pytest.raises(InputError, match="decoder=autoregressive_beam"):
+        Greedy(5).with_automaton(model().automaton(list(ALPHABET)))

@@ -3,10 +3,19 @@
 import math
 from itertools import groupby, product
 
+import numpy as np
 import pytest
-import torch
 
-from htr_lightning.decoder.ctc import BLANK, Greedy, Hypothesis, collapse
+from htr_lightning.decoder.ctc import BLANK, Greedy, collapse
+from htr_lightning.decoder.hypothesis import Hypothesis
+from htr_lightning.decoder.lexicon import Lexicon
+from htr_lightning.errors import InputError
+
+
+def random_lines(*shape: int, seed: int = 0, scale: float = 1.0) -> np.ndarray:
+    """Log-probabilities of frames."""
+    logits = scale * np.random.default_rng(seed).normal(size=shape)
+    return (logits - np.logaddexp.reduce(logits, axis=2, keepdims=True)).astype(np.float32)
 
 
 def b(path: tuple[int, ...]) -> list[int]:
@@ -23,9 +32,8 @@ def test_collapse_is_graves_map_on_every_path(frames: int) -> None:
 @pytest.mark.parametrize("frames", [1, 2, 5])
 @pytest.mark.parametrize("seed", range(10))
 def test_greedy_is_the_likeliest_of_all_paths(frames: int, seed: int) -> None:
-    torch.manual_seed(seed)
-    log_probs = (3 * torch.randn(2, frames, 3)).log_softmax(2)
-    hypotheses = Greedy()(log_probs, torch.tensor([frames, frames]))
+    log_probs = random_lines(2, frames, 3, seed=seed, scale=3)
+    hypotheses = Greedy()(log_probs, np.array([frames, frames]))
     for line, hypothesis in zip(log_probs.tolist(), hypotheses, strict=True):
         scores = {
             path: math.fsum(line[frame][label] for frame, label in enumerate(path))
@@ -37,19 +45,17 @@ def test_greedy_is_the_likeliest_of_all_paths(frames: int, seed: int) -> None:
 
 
 def test_frames_behind_a_line_are_not_read() -> None:
-    torch.manual_seed(0)
-    log_probs = torch.randn(4, 9, 5).log_softmax(2)
-    lengths = torch.tensor([9, 4, 1, 0])
+    log_probs = random_lines(4, 9, 5)
+    lengths = np.array([9, 4, 1, 0])
     for row, (length, hypothesis) in enumerate(zip(lengths.tolist(), Greedy()(log_probs, lengths), strict=True)):
-        alone = Greedy()(log_probs[row : row + 1, :length], torch.tensor([length]))
+        alone = Greedy()(log_probs[row : row + 1, :length], np.array([length]))
         assert [hypothesis] == alone
 
 
 @pytest.mark.parametrize("scale", [0.0, 1.0, 100.0, 1e4])
 def test_confidence_is_a_probability(scale: float) -> None:
-    torch.manual_seed(0)
-    log_probs = (scale * torch.randn(8, 40, 12)).log_softmax(2)
-    for hypothesis in Greedy()(log_probs, torch.arange(33, 41)):
+    log_probs = random_lines(8, 40, 12, scale=scale)
+    for hypothesis in Greedy()(log_probs, np.arange(33, 41)):
         assert 0 <= hypothesis.confidence <= 1
 
 
@@ -60,6 +66,15 @@ def test_confidence_is_the_geometric_mean_over_labels() -> None:
 
 @pytest.mark.parametrize("frames", [0, 3])
 def test_a_line_without_frames_is_empty_and_sure(frames: int) -> None:
-    (hypothesis,) = Greedy()(torch.randn(1, frames, 4).log_softmax(2), torch.tensor([0]))
+    (hypothesis,) = Greedy()(random_lines(1, frames, 4), np.array([0]))
     assert hypothesis == Hypothesis([], 0.0, 0.0)
     assert hypothesis.confidence == 1
+
+
+def test_greedy_has_one_hypothesis_and_no_language_model() -> None:
+    log_probs, lengths = random_lines(2, 7, 5), np.array([7, 3])
+    assert Greedy().n_best(log_probs, lengths, 1) == [[best] for best in Greedy()(log_probs, lengths)]
+    with pytest.raises(InputError, match=r"n_best=2: .*htr tune-decoder"):
+        Greedy().n_best(log_probs, lengths, 2)
+    with pytest.raises(InputError, match="decoder=beam"):
+        Greedy().with_automaton(Lexicon(["a"]).automaton("a"))

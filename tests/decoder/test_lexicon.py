@@ -5,8 +5,8 @@ from itertools import product
 
 import numpy as np
 import pytest
-import torch
 
+from decoder.test_prefix_beam import lines
 from htr_lightning.decoder.language import Automaton, Language
 from htr_lightning.decoder.lexicon import Lexicon, is_free, words_of
 from htr_lightning.decoder.ngram import NGram
@@ -57,14 +57,13 @@ def test_letters_and_their_marks_are_words_and_nothing_else_is() -> None:
 @pytest.mark.parametrize("scale", [0.5, 3.0])
 @pytest.mark.parametrize("with_model", [False, True])
 def test_every_reading_is_made_of_words_of_the_lexicon(scale: float, with_model: bool) -> None:
-    torch.manual_seed(0)
-    log_probs = (scale * torch.randn(30, 12, 5)).log_softmax(2)
+    log_probs = lines(30, 12, 5, seed=0, scale=scale)
     lexicon = Lexicon(["ab", "a'b", "bba"])
     ngram = NGram.estimate(["ab bba", "a'b ab"], 3) if with_model else None
-    decoder = PrefixBeam(width=6, labels=4, threshold=0.01, cut=20.0, alpha=0.5 * with_model, beta=2.0)
-    decoder.automaton = Language(ngram, lexicon).automaton(ALPHABET)
+    decoder = PrefixBeam(6, 4, 0.01, 20.0, alpha=0.5 * with_model, beta=2.0)
+    decoder = decoder.with_automaton(Language(ngram, lexicon).automaton(ALPHABET))
     alone = lexicon.automaton(ALPHABET)
-    found = decoder.n_best(log_probs, torch.full((30,), 12), 4)
+    found = decoder.n_best(log_probs, np.full(30, 12), 4)
     texts = ["".join(ALPHABET[id - 1] for id in one.ids) for some in found for one in some]
     assert all(accepts(alone, text) for text in texts)
     assert any("ab" in text for text in texts)
@@ -73,10 +72,9 @@ def test_every_reading_is_made_of_words_of_the_lexicon(scale: float, with_model:
 
 def test_a_line_that_ends_inside_a_word_is_cut_back_to_its_last_whole_word() -> None:
     path = [2, 3, 1, 2]  # "ab a", very sure
-    log_probs = (torch.nn.functional.one_hot(torch.tensor([path]), 5) * 20.0).log_softmax(2)
-    decoder = PrefixBeam(width=1, labels=4, threshold=0.001, cut=10.0)
-    decoder.automaton = Language(None, Lexicon(["ab"])).automaton(ALPHABET)
-    assert decoder(log_probs, torch.tensor([4]))[0].ids == [2, 3, 1]
+    log_probs = np.log(np.eye(5, dtype=np.float32)[[path]] + 1e-9)
+    decoder = PrefixBeam(1, 4, 0.001, 10.0).with_automaton(Language(None, Lexicon(["ab"])).automaton(ALPHABET))
+    assert decoder(log_probs, np.array([4]))[0].ids == [2, 3, 1]
 
 
 def test_both_add_what_each_says() -> None:

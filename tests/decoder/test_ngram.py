@@ -14,6 +14,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from htr_lightning import checkpoint
 from htr_lightning.decoder import ngram
 from htr_lightning.decoder.kneser_ney import FALLBACK, discounts
 from htr_lightning.decoder.ngram import NGram
@@ -237,7 +238,7 @@ def test_pruning_leaves_out_what_is_rare_and_sums_to_one() -> None:
 def test_the_plain_form_is_the_model(order: int, min_count: int) -> None:
     model = NGram.estimate(markov(60), order, min_count)
     file = io.BytesIO()
-    torch.save(model.to_plain(), file)
+    torch.save(checkpoint.with_tensors(model.to_plain()), file)
     file.seek(0)
     back = NGram.from_plain(torch.load(file, weights_only=True))
     assert (back.order, back.symbols) == (model.order, model.symbols)

@@ -7,14 +7,13 @@ from itertools import product
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
 
 from htr_lightning.decoder.ctc import Greedy, collapse
 from htr_lightning.decoder.language import Automaton
 from htr_lightning.decoder.prefix_beam import PrefixBeam
 from htr_lightning.errors import InputError
 
-EXACT = {"width": 1500, "labels": 10, "threshold": 0.0, "cut": math.inf}
+EXACT = {"width": 1500, "top_labels": 10, "min_probability": 0.0, "prune_margin": math.inf}
 
 
 class Bigram:
@@ -39,17 +38,15 @@ class Bigram:
 
 
 def beam(automaton: Automaton | None = None, **settings: float) -> PrefixBeam:
-    decoder = PrefixBeam(**(EXACT | settings))
-    decoder.automaton = automaton
-    return decoder
+    return PrefixBeam(**(EXACT | settings)).with_automaton(automaton)
 
 
-def lines(*shape: int, seed: int, scale: float = 2.0) -> Tensor:
+def lines(*shape: int, seed: int, scale: float = 2.0) -> np.ndarray:
     torch.manual_seed(seed)
-    return (scale * torch.randn(*shape)).log_softmax(2)
+    return (scale * torch.randn(*shape)).log_softmax(2).numpy()
 
 
-def sums(log_probs: Tensor) -> dict[tuple[int, ...], float]:
+def sums(log_probs: np.ndarray) -> dict[tuple[int, ...], float]:
     """log p_ctc of every label sequence: over all paths."""
     frames, classes = log_probs.shape
     paths = defaultdict(list)
@@ -62,7 +59,7 @@ def sums(log_probs: Tensor) -> dict[tuple[int, ...], float]:
 @pytest.mark.parametrize("classes", [2, 3, 4])
 def test_all_sequences_have_the_sum_of_their_paths_and_come_in_order(frames: int, classes: int) -> None:
     log_probs = lines(2, frames, classes, seed=frames)
-    found = beam().n_best(log_probs, torch.tensor([frames, frames]), 1500)
+    found = beam().n_best(log_probs, np.array([frames, frames]), 1500)
     for line, hypotheses in zip(log_probs, found, strict=True):
         expected = sums(line)
         assert {tuple(h.ids): h.log_prob for h in hypotheses} == pytest.approx(expected, abs=1e-5)
@@ -78,7 +75,7 @@ def test_scores_with_a_language_model_are_those_of_the_definition(
     frames: int, classes: int, alpha: float, beta: float
 ) -> None:
     log_probs, model = lines(1, frames, classes, seed=classes), Bigram(classes - 1)
-    found = beam(model, alpha=alpha, beta=beta).n_best(log_probs, torch.tensor([frames]), 1500)[0]
+    found = beam(model, alpha=alpha, beta=beta).n_best(log_probs, np.array([frames]), 1500)[0]
     expected = sums(log_probs[0])
     scores = {ids: p + alpha * model.log_prob(ids) + beta * len(ids) for ids, p in expected.items()}
     assert {tuple(h.ids): h.score for h in found} == pytest.approx(scores, abs=1e-4)
@@ -88,18 +85,18 @@ def test_scores_with_a_language_model_are_those_of_the_definition(
 
 def test_a_length_score_needs_no_language_model() -> None:
     log_probs = lines(1, 4, 3, seed=3)
-    found = beam(beta=0.4).n_best(log_probs, torch.tensor([4]), 1500)[0]
+    found = beam(beta=0.4).n_best(log_probs, np.array([4]), 1500)[0]
     assert [h.score for h in found] == pytest.approx([h.log_prob + 0.4 * len(h.ids) for h in found])
 
 
 def test_log_prob_is_the_ctc_loss_of_torch_on_long_lines() -> None:
     log_probs = lines(3, 60, 12, seed=1, scale=5.0)
-    lengths = torch.tensor([60, 41, 30])
-    for row, hypothesis in enumerate(beam(width=300, labels=11)(log_probs, lengths)):
+    lengths = np.array([60, 41, 30])
+    for row, hypothesis in enumerate(beam(width=300, top_labels=11)(log_probs, lengths)):
         loss = torch.nn.functional.ctc_loss(
-            log_probs[row, : lengths[row], None].double(),
+            torch.from_numpy(log_probs[row, : lengths[row], None]).double(),
             torch.tensor(hypothesis.ids)[None],
-            lengths[row : row + 1],
+            torch.from_numpy(lengths[row : row + 1]),
             torch.tensor([len(hypothesis.ids)]),
             reduction="sum",
         )
@@ -108,33 +105,33 @@ def test_log_prob_is_the_ctc_loss_of_torch_on_long_lines() -> None:
 
 
 def test_a_pruned_search_finds_no_more_probability_than_there_is_and_a_wider_one_no_less_on_the_whole() -> None:
-    log_probs, lengths = lines(40, 30, 8, seed=5), torch.full((40,), 30)
+    log_probs, lengths = lines(40, 30, 8, seed=5), np.full(40, 30)
     scores = []
     for width in (1, 2, 4, 16, 64):
-        best = beam(width=width, labels=4, threshold=0.001, cut=20.0)(log_probs, lengths)
+        best = beam(width=width, top_labels=4, min_probability=0.001, prune_margin=20.0)(log_probs, lengths)
         scores.append(sum(h.score for h in best))
     assert scores == sorted(scores)
-    strict = beam(width=16, labels=1, threshold=0.3, cut=2.0)(log_probs, lengths)
+    strict = beam(width=16, top_labels=1, min_probability=0.3, prune_margin=2.0)(log_probs, lengths)
     assert sum(h.score for h in strict) < scores[-1]
 
 
 def test_frames_of_blank_alone_change_nothing_but_cost_their_probability() -> None:
     log_probs = lines(1, 6, 4, seed=2, scale=0.5)  # no label of it is below the threshold
-    nearly = torch.tensor([0.9997, 1e-4, 1e-4, 1e-4]).log()
-    spread = torch.cat([nearly[None].expand(3, 4), log_probs[0, :3], nearly[None], log_probs[0, 3:], nearly[None]])
-    blank = torch.full((4,), -math.inf)
-    blank[0] = nearly[0]
-    certain = torch.cat([blank[None].expand(3, 4), log_probs[0, :3], blank[None], log_probs[0, 3:], blank[None]])
-    pruned = beam(threshold=0.001).n_best(spread[None], torch.tensor([11]), 50)[0]
-    exact = beam().n_best(certain[None], torch.tensor([11]), 50)[0]
+    nearly = np.log(np.array([[0.9997, 1e-4, 1e-4, 1e-4]], np.float32))
+    spread = np.concatenate([*[nearly] * 3, log_probs[0, :3], nearly, log_probs[0, 3:], nearly])
+    blank = np.full((1, 4), -math.inf, np.float32)
+    blank[0, 0] = nearly[0, 0]
+    certain = np.concatenate([*[blank] * 3, log_probs[0, :3], blank, log_probs[0, 3:], blank])
+    pruned = beam(min_probability=0.001).n_best(spread[None], np.array([11]), 50)[0]
+    exact = beam().n_best(certain[None], np.array([11]), 50)[0]
     assert [h.ids for h in pruned] == [h.ids for h in exact]
     assert [h.log_prob for h in pruned] == pytest.approx([h.log_prob for h in exact], abs=1e-5)
 
 
 def test_best_sequence_is_not_always_that_of_the_best_path() -> None:
     """Three paths of label 1 have more together than the one of nothing: beam and greedy differ by what they ask."""
-    log_probs = torch.tensor([[[0.6, 0.4], [0.6, 0.4]]]).log()
-    lengths = torch.tensor([2])
+    log_probs = np.log(np.array([[[0.6, 0.4], [0.6, 0.4]]], np.float32))
+    lengths = np.array([2])
     assert Greedy()(log_probs, lengths)[0].ids == []  # 0.36
     assert beam()(log_probs, lengths)[0].ids == [1]  # 0.24 + 0.24 + 0.16
 
@@ -143,9 +140,9 @@ def test_best_sequence_is_not_always_that_of_the_best_path() -> None:
 def test_where_every_frame_is_certain_it_reads_what_greedy_reads(width: int) -> None:
     torch.manual_seed(0)
     paths = torch.randint(0, 5, (6, 40))
-    log_probs = (torch.nn.functional.one_hot(paths, 5) * 12.0).log_softmax(2)
-    lengths = torch.full((6,), 40)
-    found = beam(width=width, threshold=0.001)(log_probs, lengths)
+    log_probs = (torch.nn.functional.one_hot(paths, 5) * 12.0).log_softmax(2).numpy()
+    lengths = np.full(6, 40)
+    found = beam(width=width, min_probability=0.001)(log_probs, lengths)
     assert [h.ids for h in found] == [h.ids for h in Greedy()(log_probs, lengths)]
     for one, best in zip(found, Greedy()(log_probs, lengths), strict=True):
         assert one.log_prob == pytest.approx(best.log_prob, abs=0.01)
@@ -154,33 +151,48 @@ def test_where_every_frame_is_certain_it_reads_what_greedy_reads(width: int) -> 
 @pytest.mark.parametrize("with_model", [False, True])
 def test_a_line_reads_the_same_alone_and_in_a_batch(with_model: bool) -> None:
     log_probs = lines(6, 25, 7, seed=4, scale=4.0)
-    log_probs[2] = torch.tensor([0.9999, *[1e-5] * 6]).log()  # nothing to read
-    lengths = torch.tensor([25, 9, 25, 1, 0, 17])
-    decoder = beam(Bigram(6) if with_model else None, width=8, labels=3, threshold=0.002, cut=9.0, alpha=0.5, beta=1.0)
+    log_probs[2] = np.log([0.9999, *[1e-5] * 6])  # nothing to read
+    lengths = np.array([25, 9, 25, 1, 0, 17])
+    decoder = beam(
+        Bigram(6) if with_model else None,
+        width=8,
+        top_labels=3,
+        min_probability=0.002,
+        prune_margin=9.0,
+        alpha=0.5,
+        beta=1.0,
+    )
     together = decoder.n_best(log_probs, lengths, 3)
     for row, length in enumerate(lengths.tolist()):
-        assert decoder.n_best(log_probs[row : row + 1, :length], torch.tensor([length]), 3)[0] == together[row]
+        assert decoder.n_best(log_probs[row : row + 1, :length], np.array([length]), 3)[0] == together[row]
     assert together[2][0].ids == together[4][0].ids == []
 
 
 @pytest.mark.parametrize("scale", [0.0, 1.0, 100.0, 1e4])
 def test_confidence_is_a_probability_and_hypotheses_differ(scale: float) -> None:
     log_probs = lines(5, 40, 12, seed=0, scale=scale)
-    for some in beam(Bigram(11), width=8, labels=4, alpha=0.5, beta=3.0).n_best(log_probs, torch.arange(36, 41), 5):
+    for some in beam(Bigram(11), width=8, top_labels=4, alpha=0.5, beta=3.0).n_best(log_probs, np.arange(36, 41), 5):
         assert 0 < len(some) <= 5
         assert len({tuple(h.ids) for h in some}) == len(some)
         assert all(0 <= h.confidence <= 1 for h in some)
 
 
 def test_frames_without_numbers_give_no_text() -> None:
-    nothing = beam(width=4)(torch.full((2, 5, 3), math.nan), torch.tensor([5, 3]))
+    nothing = beam(width=4)(np.full((2, 5, 3), math.nan, np.float32), np.array([5, 3]))
     assert [h.ids for h in nothing] == [[], []]
     assert [h.confidence for h in nothing] == [0.0, 0.0]
 
 
 @pytest.mark.parametrize(
     ("key", "value"),
-    [("width", 0), ("labels", 0), ("alpha", -1.0), ("threshold", 1.0), ("threshold", -0.1), ("cut", 0.0)],
+    [
+        ("width", 0),
+        ("top_labels", 0),
+        ("alpha", -1.0),
+        ("min_probability", 1.0),
+        ("min_probability", -0.1),
+        ("prune_margin", 0.0),
+    ],
 )
 def test_impossible_settings_are_refused_by_name(key: str, value: float) -> None:
     with pytest.raises(InputError, match=f"{key}={value}"):

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from htr_lightning.decoder.rover import Ballot, rover
+from htr_lightning.decoder.rover import WeightedHypothesis, rover
 from htr_lightning.metrics.calibration import (
     PlattScaling,
     Trials,
@@ -118,18 +118,18 @@ def test_what_is_no_scale_is_refused(values) -> None:
         check_platt_scaling([value if isinstance(value, str) else float(value) for value in values])
 
 
-def simulated(lines: int, seed: int, overconfidence: float) -> list[tuple[str, list[Ballot]]]:
+def simulated(lines: int, seed: int, overconfidence: float) -> list[tuple[str, list[WeightedHypothesis]]]:
     """Lines, each read by three readers that err by chance, more on hard lines, and are surer than they should be."""
     rng = np.random.default_rng(seed)
     found = []
     for _ in range(lines):
         truth = "".join(rng.choice(list("abcdefgh"), 12))
-        ballots = []
-        for voter in range(3):
+        hypotheses = []
+        for member in range(3):
             right = float(rng.uniform(0.6, 0.98))
             text = "".join(c if rng.random() < right else str(rng.choice(list("ijklmnop"))) for c in truth)
-            ballots.append(Ballot(text, PlattScaling(overconfidence)(right), voter))
-        found.append((truth, ballots))
+            hypotheses.append(WeightedHypothesis(text, PlattScaling(overconfidence)(right), member))
+        found.append((truth, hypotheses))
     return found
 
 
@@ -138,15 +138,15 @@ def test_a_calibrated_vote_is_as_well_calibrated_as_its_members_and_reads_better
     fitting, measured = (simulated(600, seed, overconfidence) for seed in (0, 1))
 
     def of(lines, reader) -> list[Trials]:
-        read = [(truth, reader(ballots)) for truth, ballots in lines]
-        return [character_trials(truth, ballot.text, ballot.confidence) for truth, ballot in read]
+        read = [(truth, reader(hypotheses)) for truth, hypotheses in lines]
+        return [character_trials(truth, hypothesis.text, hypothesis.confidence) for truth, hypothesis in read]
 
     def error(reader) -> tuple[float, float]:
         scale = fit_platt_scaling(of(fitting, reader))
         given_ = [t._replace(probability=scale(t.probability)) for t in of(measured, reader)]
         return calibration_error(given_), sum(t.correct for t in given_) / sum(t.events for t in given_)
 
-    members = [error(lambda ballots, n=n: ballots[n]) for n in range(3)]
+    members = [error(lambda hypotheses, n=n: hypotheses[n]) for n in range(3)]
     equal = partial(rover, weights=[1.0] * 3)
     vote = error(equal)
     assert vote[1] > max(right for _, right in members)

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torchmetrics.text import CharErrorRate, WordErrorRate
 
-from htr_lightning.metrics.edits import EditCounts, EditTotals, line_counts
+from htr_lightning.metrics.aggregate import EditCounts
+from htr_lightning.metrics.edits import EditTotals, line_counts
 
 lines = st.lists(st.tuples(st.text("ab é", max_size=8), st.text("ab é", max_size=8)), max_size=8)
 

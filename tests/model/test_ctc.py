@@ -14,7 +14,7 @@ from htr_lightning.data.preprocess import FitHeight
 from htr_lightning.decoder.ctc import Greedy
 from htr_lightning.errors import InputError
 from htr_lightning.model.ctc import CTCRecognizer
-from htr_lightning.model.line import ctc_loss, needed_frames
+from htr_lightning.model.line import ctc_loss, required_frames
 from htr_lightning.text.normalize import Normalizer
 
 
@@ -88,14 +88,14 @@ def test_half_precision_logits_give_a_float32_loss(dtype: torch.dtype) -> None:
     torch.testing.assert_close(loss, ctc_loss(logits.float(), torch.tensor([300, 300]), targets))
 
 
-def test_needed_frames_is_the_length_of_the_shortest_path() -> None:
+def test_required_frames_is_the_length_of_the_shortest_path() -> None:
     shortest: dict[tuple[int, ...], int] = {}
     for frames in range(6):
         for path in product(range(3), repeat=frames):
             shortest.setdefault(collapsed(path), frames)
     assert len(shortest) > 20  # equal neighbours among them
     for target, frames in shortest.items():
-        assert needed_frames(list(target)) == frames
+        assert required_frames(list(target)) == frames
 
 
 def test_the_training_loss_is_per_character_and_weighs_the_further_heads() -> None:

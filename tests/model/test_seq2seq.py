@@ -30,18 +30,22 @@ TRANSFORMER = partial(TransformerDecoder, width=24, depth=2, heads=3, dropout=0.
 RECURRENT = partial(RecurrentDecoder, width=24, attention=10, dropout=0.0)
 
 
-def recognizer(decoder=None, writer=TRANSFORMER, ctc: bool = False, **others) -> Seq2SeqRecognizer:
+def recognizer(decoder=None, network=TRANSFORMER, ctc: bool = False, **others) -> Seq2SeqRecognizer:
     torch.manual_seed(0)
 
     def net(classes: int) -> EncoderDecoder:
         return EncoderDecoder(
             classes,
             lambda count: CRNN(count, ResidualBackbone([8, 12], [1, 1], [[2, 2], [2, 1]], 8), hidden=9, layers=1),
-            lambda count, channels: writer(count, channels),
+            lambda count, channels: network(count, channels),
             ctc,
         )
 
-    parts = {"normalizer": Normalizer(), "preprocess": FitHeight(16), "shortcut_weight": 0.3} | others
+    parts = {
+        "normalizer": Normalizer(collapse_spaces=False),
+        "preprocess": FitHeight(16),
+        "shortcut_weight": 0.3,
+    } | others
     return Seq2SeqRecognizer("ab ", net, decoder or Greedy(50), **parts).eval()
 
 
@@ -67,10 +71,10 @@ def log_probs(model: Seq2SeqRecognizer, given: Batch) -> list[torch.Tensor]:
     return rows
 
 
-@pytest.mark.parametrize("writer", [TRANSFORMER, RECURRENT])
+@pytest.mark.parametrize("network", [TRANSFORMER, RECURRENT])
 @pytest.mark.parametrize("smoothing", [0.0, 0.2])
-def test_the_loss_is_the_smoothed_cross_entropy_of_labels_and_end(writer, smoothing: float) -> None:
-    model, given = recognizer(writer=writer, label_smoothing=smoothing), batch("ab", "", "b a b")
+def test_the_loss_is_the_smoothed_cross_entropy_of_labels_and_end(network, smoothing: float) -> None:
+    model, given = recognizer(network=network, label_smoothing=smoothing), batch("ab", "", "b a b")
     total, count = 0.0, 0
     for text, rows in zip(given.texts, log_probs(model, given), strict=True):
         for row, label in zip(rows, [*model.target(text, "x"), END], strict=True):
@@ -133,15 +137,15 @@ def test_a_line_with_more_characters_than_frames_is_named_once() -> None:
         loss(model, given)
 
 
-@pytest.mark.parametrize("writer", [TRANSFORMER, RECURRENT])
+@pytest.mark.parametrize("network", [TRANSFORMER, RECURRENT])
 @pytest.mark.parametrize("width", [8, 60, 750])
-def test_writing_ends_on_any_paper(writer, width: int) -> None:
-    """Even where the network never says the end: there are no more labels than frames."""
-    model = recognizer(Greedy(10_000), writer)
+def test_decoding_ends_on_any_paper(network, width: int) -> None:
+    """Even if the network never predicts the end: there are no more labels than frames."""
+    model = recognizer(Greedy(10_000), network)
     with torch.no_grad():
         model.net.decoder.head.bias[END] = -1e4
-        (blank,) = model.transcribe(torch.zeros(1, 1, 16, width), torch.tensor([width]))
-    assert len(blank.text) == -(-width // 4)
+        (blank,) = model.decoder(*model.scores(model.net(torch.zeros(1, 1, 16, width), torch.tensor([width]))))
+    assert len(blank.ids) == -(-width // 4)
     with torch.no_grad():
         model.net.decoder.head.bias[END] = 1e4
         (nothing,) = model.transcribe(torch.zeros(1, 1, 16, width), torch.tensor([width]))
@@ -162,10 +166,10 @@ def test_a_token_of_two_columns_may_be_two_characters() -> None:
     assert (len(read.text), seen.frames.tolist(), seen.lengths.tolist()) == (25, [25], [13])
 
 
-@pytest.mark.parametrize("writer", [TRANSFORMER, RECURRENT])
+@pytest.mark.parametrize("network", [TRANSFORMER, RECURRENT])
 @pytest.mark.parametrize("decoder", [Greedy(30), Beam(1, 30), Beam(4, 30)], ids=["greedy", "beam1", "beam4"])
-def test_a_line_reads_the_same_alone_and_in_a_batch(writer, decoder: Greedy | Beam) -> None:
-    model, given = recognizer(decoder, writer).double(), batch(*[""] * 9)
+def test_a_line_reads_the_same_alone_and_in_a_batch(network, decoder: Greedy | Beam) -> None:
+    model, given = recognizer(decoder, network).double(), batch(*[""] * 9)
     given = given._replace(images=given.images.double())
     with torch.no_grad():
         for weight in model.net.parameters():
@@ -183,45 +187,47 @@ def test_a_beam_of_one_is_greedy_and_a_wide_one_gives_alternatives() -> None:
     given, model = batch(*[""] * 5), recognizer(Beam(1, 30))
     with torch.no_grad():
         narrow = model.transcribe(given.images, given.widths)
-        model.set_greedy()
-        assert [one.text for one in model.transcribe(given.images, given.widths)] == [one.text for one in narrow]
-        model.decoder, model.alternatives = Beam(4, 30), 3
-        for one in model.transcribe(given.images, given.widths):
+        greedy = model.greedy()
+        assert [one.text for one in greedy.transcribe(given.images, given.widths)] == [one.text for one in narrow]
+        wide = model.with_decoder(Beam(4, 30))
+        for one in wide.transcribe(given.images, given.widths, 3):
             assert 1 <= len(one.alternatives) <= 3
             assert one.text == one.alternatives[0].text
             scores = [alternative.score for alternative in one.alternatives]
             assert scores == sorted(scores, reverse=True)
 
 
-@pytest.mark.parametrize("writer", [TRANSFORMER, RECURRENT])
-def test_a_text_is_judged_as_it_is_written(writer) -> None:
-    """What greedy decoding wrote step by step has the probability that it gave itself then."""
-    model, given = recognizer(Greedy(50), writer, ctc=True, ctc_weight=0.3), batch(*[""] * 4)
+@pytest.mark.parametrize("network", [TRANSFORMER, RECURRENT])
+def test_a_text_is_rescored_as_it_is_decoded(network) -> None:
+    """A hypothesis of greedy decoding has the same probability when it is scored at once."""
+    model, given = recognizer(Greedy(50), network, ctc=True, ctc_weight=0.3), batch(*[""] * 4)
     with torch.inference_mode():
         model.net.decoder.head.bias[END] += 0.7  # else no line ends before its last place
         output = model.net(given.images, given.widths)
-        written = model.decoder(*model.decoding(output))
-        kept = [one for one, most in zip(written, output.frames.tolist(), strict=True) if len(one.ids) < most]
-        *_, own, judge, first = model.passes(output, 50)
-        assert own == [one.ids for one in written]
-        judged = judge([[one.ids, [first]] for one in written])
-    assert kept  # others were cut off at their last place, where nothing but the end may stand
-    for one, (own, _) in zip(written, judged, strict=True):
+        (steps,) = model.scores(output)
+        found = model.decoder(steps)
+        kept = [one for one, frames in zip(found, output.frames.tolist(), strict=True) if len(one.ids) < frames]
+        first = END + 1
+        rescored = steps.frames.rescore([[one.ids, [first]] for one in found])
+    assert kept  # others were ended at their last frame, where only the end is allowed
+    for one, (log_prob, _) in zip(found, rescored, strict=True):
         if one in kept:
-            assert own == pytest.approx(one.log_prob, abs=1e-4)
+            assert log_prob == pytest.approx(one.log_prob, abs=1e-4)
     alone = torch.stack([rows[0].log_softmax(0)[first] for rows in log_probs(model, given)])
-    assert judge([[[first]]] * 4)[0][0] < float(alone[0])  # the end behind it counts, too
+    assert steps.frames.rescore([[[first]]] * 4)[0][0] < float(alone[0])  # the end after it counts, too
 
 
-def test_what_a_writer_proposes_is_as_long_as_its_decoder_allows() -> None:
+def test_the_own_hypothesis_of_two_passes_is_as_long_as_the_decoder_allows() -> None:
     model, given = recognizer(Greedy(50), ctc=True, ctc_weight=0.3), batch(*[""] * 4)
     with torch.inference_mode():
         model.net.decoder.head.bias[END] -= 1e4
-        assert set(map(len, model.passes(model.net(given.images, given.widths), 3).written)) == {3}
+        decoder = Rescoring(8, 5, 0.0, 50.0, candidates=4, ctc_weight=0.5, max_length=3)
+        prepared = decoder.prepare(*model.scores(model.net(given.images, given.widths)))
+        assert set(map(len, prepared.own)) == {3}
 
 
 def test_two_passes_read_a_line_the_same_alone_and_in_a_batch() -> None:
-    decoder = Rescoring(8, 5, 0.0, 50.0, readings=4, ctc_weight=0.5, max_length=50)
+    decoder = Rescoring(8, 5, 0.0, 50.0, candidates=4, ctc_weight=0.5, max_length=50)
     model, given = recognizer(decoder, ctc=True, ctc_weight=0.3).double(), batch(*[""] * 5)
     with torch.inference_mode():
         together = model.transcribe(given.images.double(), given.widths)
@@ -230,15 +236,14 @@ def test_two_passes_read_a_line_the_same_alone_and_in_a_batch() -> None:
             (alone,) = model.transcribe(given.images[row : row + 1, :, :, : int(width)].double(), width)
             assert (alone.text, alone.confidence) == (read.text, pytest.approx(read.confidence, abs=1e-6))
     assert len({read.text for read in together}) > 1
-    model.alternatives = 3
     with torch.inference_mode():
-        several = model.transcribe(given.images.double(), given.widths)
+        several = model.transcribe(given.images.double(), given.widths, 3)
     assert [read.text for read in several] == [model.normalizer(read.text) for read in together]
     assert max(len(read.alternatives) for read in several) > 1
 
 
 def test_two_passes_of_a_network_that_gives_no_numbers_read_nothing() -> None:
-    decoder = Rescoring(8, 5, 0.0, 50.0, readings=4, ctc_weight=0.5, max_length=50)
+    decoder = Rescoring(8, 5, 0.0, 50.0, candidates=4, ctc_weight=0.5, max_length=50)
     model, given = recognizer(decoder, ctc=True, ctc_weight=0.3), batch("ab", "b")
     with torch.no_grad():
         for weight in model.net.parameters():
@@ -293,7 +298,7 @@ def test_a_decoder_of_the_other_family_is_refused(model: str) -> None:
     name, decoder = model.split()
     with initialize_config_dir(str(Path(__file__).parents[2] / "conf"), version_base="1.3"):
         config = compose("train", overrides=["run_dir=x", "name=x", f"model={name}", decoder])
-    with pytest.raises(InputError, match=r"decoder(: a|=rescoring: this model has no CTC heads)"):
+    with pytest.raises(InputError, match=r"decoder(: \w+ decodes|=rescoring: this model has no CTC heads)"):
         instantiate(OmegaConf.to_container(config, resolve=True)["model"], _convert_="all")(alphabet=["a"])
 
 

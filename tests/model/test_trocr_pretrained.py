@@ -261,10 +261,10 @@ def test_a_text_longer_than_the_decoder_writes_is_refused(source: Path) -> None:
 
 def test_what_does_not_fit_the_source_is_refused(source: Path) -> None:
     with pytest.raises(
-        InputError, match=r"32 x 32 pixels, but the source sees 128 x 32; set model.preprocess.height=32"
+        InputError, match=r"32 x 32 pixels, but the source takes 128 x 32; set model.preprocess.height=32"
     ):
         recognizer_of(source, preprocess=FitFrame(32, 32, keep_aspect=False))
-    with pytest.raises(InputError, match=r"decoder.max_length=40: the source has places for 40"):
+    with pytest.raises(InputError, match=r"decoder.max_length=40: the source has positions for 40"):
         recognizer_of(source, decoder=Greedy(40))
 
 

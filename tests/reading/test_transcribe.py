@@ -19,14 +19,15 @@ from htr_lightning.config import data_for
 from htr_lightning.data.image import read_image
 from htr_lightning.data.page.document import read_page
 from htr_lightning.data.reader.synthetic import Synthetic
-from htr_lightning.decoder.ctc import Hypothesis
+from htr_lightning.decoder.ctc import Greedy
+from htr_lightning.decoder.hypothesis import Hypothesis
 from htr_lightning.decoder.language import Language
 from htr_lightning.decoder.lexicon import Lexicon
 from htr_lightning.decoder.ngram import NGram
 from htr_lightning.decoder.prefix_beam import PrefixBeam
 from htr_lightning.evidence.evaluate import evaluate
 from htr_lightning.reading import transcribe as module
-from htr_lightning.reading.voting import Rover
+from htr_lightning.reading.voting import Ensemble
 
 
 def lines(count: int = 9) -> list[np.ndarray]:
@@ -76,16 +77,16 @@ def test_an_image_is_read_through_its_page_however_both_are_named(
         assert not faults
 
 
-@pytest.mark.parametrize("kind", ["greedy", "lexicon", "rover"])
+@pytest.mark.parametrize("kind", ["greedy", "lexicon", "ensemble"])
 def test_cores_side_by_side_read_what_one_reads(
     make_recognizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
     recognizer = make_recognizer()
-    if kind == "rover":
-        recognizer = Rover([recognizer, make_recognizer(gain=7), make_recognizer("dcbaxyz ")])
+    if kind == "ensemble":
+        recognizer = Ensemble([recognizer, make_recognizer(gain=7), make_recognizer("dcbaxyz ")], ["a", "b", "c"])
     if kind == "lexicon":
-        recognizer.decoder = PrefixBeam(4, 4, 0.01, 10.0, alpha=0.5)
-        recognizer.set_language(Language(NGram.estimate(["a cab", "an axe"], 2), Lexicon(["a", "an", "cab", "axe"])))
+        language = Language(NGram.estimate(["a cab", "an axe"], 2), Lexicon(["a", "an", "cab", "axe"]))
+        recognizer = recognizer.with_decoder(PrefixBeam(4, 4, 0.01, 10.0, alpha=0.5)).with_language(language)
     for number, image in enumerate(lines(24)):
         Image.fromarray(image).save(tmp_path / f"{number:02}.png")
     monkeypatch.setattr(module, "READING_LINES", 3)
@@ -209,8 +210,11 @@ def test_what_is_read_goes_to_stdout_when_stderr_is_a_terminal(best: Path, line_
 
 
 def test_htr_transcribe_normalises_as_validation_does(make_recognizer) -> None:
-    recognizer = make_recognizer()
-    recognizer.decoder = lambda log_probs, lengths: [Hypothesis([1, 2, 1, 1, 3, 1], -1.0, -1.0)] * len(lengths)
+    class Spaced(Greedy):
+        def __call__(self, log_probs: np.ndarray, lengths: np.ndarray) -> list[Hypothesis]:
+            return [Hypothesis([1, 2, 1, 1, 3, 1], -1.0, -1.0)] * len(lengths)
+
+    recognizer = make_recognizer().with_decoder(Spaced())
     assert recognizer.codec.decode([1, 2, 1, 1, 3, 1]) == " a  b "
     assert recognizer.read([np.zeros((30, 60), np.uint8)])[0].text == "a b"
 

@@ -1,4 +1,4 @@
-"""Voting and calibrating from the command line, with checkpoints of a run of seconds."""
+"""Ensembles and calibration from the command line, with checkpoints of a run of seconds."""
 
 import json
 from pathlib import Path
@@ -9,10 +9,10 @@ import torch
 from htr_lightning import checkpoint
 from htr_lightning.adapt import calibrate
 from htr_lightning.data.image import read_image
-from htr_lightning.decoder.rover import Ballot
+from htr_lightning.decoder.rover import WeightedHypothesis
 from htr_lightning.evidence.evaluate import Line
 from htr_lightning.metrics.calibration import calibration_error, character_trials
-from htr_lightning.reading.voting import Rover
+from htr_lightning.reading.voting import Ensemble
 from htr_lightning.transcription import Transcription
 
 DATA = ["data=synthetic", "data.reader.lines={train: 1, val: 9, test: 7}",
@@ -37,28 +37,27 @@ def others(best: Path, tmp_path: Path) -> list[Path]:
 def test_several_checkpoints_transcribe_evaluate_and_calibrate(best: Path, others, htr, line_image, tmp_path) -> None:
     members = [checkpoint.load(path) for path in (best, *others)]
     twice = json.loads(htr("transcribe", best, best, line_image, "--format", "jsonl").stdout)
-    (once,) = Rover(members[:1]).read([read_image(line_image)])
+    (once,) = Ensemble(members[:1], ["a"]).read([read_image(line_image)])
     assert (twice["text"], twice["confidence"]) == (once.text, pytest.approx(once.confidence, abs=1e-4))
-    for options, views in (([], 1), (["--vote", "rover"], 1), (["--tta", "2"], 2)):
+    for options, views in (([], 1), (["--tta", "2"], 2)):
         outcome = htr("transcribe", best, *others, line_image, line_image, *options, "--format", "jsonl")
         assert outcome.code == 0, outcome.stderr
-        (expected,) = Rover(members, views).read([read_image(line_image)])
+        (expected,) = Ensemble(members, ["a", "b", "c"], views).read([read_image(line_image)])
         for row in map(json.loads, outcome.stdout.splitlines()):
             assert row["text"] == expected.text
             assert row["confidence"] == pytest.approx(expected.confidence, abs=1e-4)
-    for way, some in (("frames", others[:1]), ("rover", others)):
-        outcome = htr("evaluate", best, *some, *DATA, "--vote", way, "--out", tmp_path / way)
-        assert outcome.code == 0, outcome.stderr
-        metrics = json.loads((tmp_path / way / "metrics.json").read_text())
-        assert metrics["vote"] == {"way": way, "views": 1} | ({"weights": [1, 1, 1]} if way == "rover" else {})
-        assert metrics["lines"] == 7
-        rows = [json.loads(row) for row in (tmp_path / way / "predictions.jsonl").read_text().splitlines()]
-        assert [row["id"] for row in rows] == [f"synthetic/test/{n}" for n in range(7)]
-        trials = [character_trials(row["reference"], row["hypothesis"], row["confidence"]) for row in rows]
-        assert metrics["ece"] == pytest.approx(calibration_error(trials))
+    outcome = htr("evaluate", best, *others, *DATA, "--out", tmp_path / "all")
+    assert outcome.code == 0, outcome.stderr
+    metrics = json.loads((tmp_path / "all" / "metrics.json").read_text())
+    assert metrics["ensemble"] == {"weights": [1, 1, 1], "views": 1}
+    assert metrics["lines"] == 7
+    rows = [json.loads(row) for row in (tmp_path / "all" / "predictions.jsonl").read_text().splitlines()]
+    assert [row["id"] for row in rows] == [f"synthetic/test/{n}" for n in range(7)]
+    trials = [character_trials(row["reference"], row["hypothesis"], row["confidence"]) for row in rows]
+    assert metrics["ece"] == pytest.approx(calibration_error(trials))
 
 
-def test_a_vote_reads_as_calibrate_found_with_the_options_that_it_printed(best: Path, others, htr, tmp_path) -> None:
+def test_an_ensemble_with_the_printed_options_reads_as_calibrate_found(best: Path, others, htr, tmp_path) -> None:
     for given in ([], ["--weights", "1,0.5,0"]):
         outcome = htr("calibrate", best, *others, *DATA, *given)
         assert outcome.code == 0, outcome.stderr
@@ -69,37 +68,44 @@ def test_a_vote_reads_as_calibrate_found_with_the_options_that_it_printed(best: 
         outcome = htr("evaluate", best, *others, *DATA, *options, "--split", "val", "--out", tmp_path / "val")
         assert outcome.code == 0, outcome.stderr
         metrics = json.loads((tmp_path / "val" / "metrics.json").read_text())
-        assert ",".join(f"{weight:g}" for weight in metrics["vote"]["weights"]) == options[1]
+        assert ",".join(f"{weight:g}" for weight in metrics["ensemble"]["weights"]) == options[1]
         if not given:
             assert first.endswith(f"{metrics['cer']:.2%}")
-    outcome = htr("calibrate", best, others[0], *DATA, "--vote", "frames")
-    assert outcome.stdout.splitlines()[-1].startswith("--calibration ")  # frames have no weights
+    outcome = htr("calibrate", best, *DATA, "--tta", 2)
+    assert outcome.stdout.splitlines()[-1].startswith("--calibration ")  # one checkpoint has no weights
 
 
-def test_a_vote_weighs_its_members(best: Path, line_image: Path) -> None:
+def test_members_are_weighted(best: Path, line_image: Path) -> None:
     members = [checkpoint.load(best) for _ in range(2)]
-    for member, text in zip(members, ("a", "b"), strict=True):
-        member.postprocess = lambda read, text=text: [Transcription(text, 0.8)]
     for weights, text in (([1.0, 0.5], "a"), ([0.5, 1.0], "b")):
-        (read,) = Rover(members, 2, weights=weights).read([read_image(line_image)])
+        ensemble = Ensemble(members, ["a", "b"], 2, weights=weights)
+        for member, own in zip(ensemble.members, ("a", "b"), strict=True):
+            member.transcribe = lambda batch, widths, n_best, own=own: [Transcription(own, 0.8)]
+        (read,) = ensemble.read([read_image(line_image)])
         assert (read.text, read.confidence) == (text, pytest.approx(0.8 / 1.5))
 
 
-def test_the_member_that_reads_well_is_given_the_weight(best: Path) -> None:
-    """One that is never wrong beside two that are never right and agree; and nothing is moved without need."""
-    voted = Rover([checkpoint.load(best)] * 3)
+def test_the_best_member_gets_the_largest_weight(best: Path) -> None:
+    """One that is never wrong beside two that are always wrong and agree; equal ones keep equal weights."""
+    ensemble = Ensemble([checkpoint.load(best)] * 3, ["a", "b", "c"])
     texts = ["abc", "bca", "cab"]
     read = [
-        (Line(text, text, ""), [Ballot(text, 0.6, 0), Ballot("x" + text, 0.8, 1), Ballot("x" + text, 0.8, 2)])
+        (
+            Line(text, text, ""),
+            [
+                WeightedHypothesis(text, 0.6, 0),
+                WeightedHypothesis("x" + text, 0.8, 1),
+                WeightedHypothesis("x" + text, 0.8, 2),
+            ],
+        )
         for text in texts
     ]
-    found = calibrate.weigh(voted, read)
+    found = calibrate.fit_weights(ensemble, read)
     assert (found.before.edits, found.after.edits) == (3, 0)
-    assert found.weights == voted.weights
     assert max(found.weights) == found.weights[0] == 1
     assert [one.hypothesis for one in found.predictions] == texts
-    read = [(line, [some[0]._replace(voter=voter) for voter in range(3)]) for line, some in read]
-    assert calibrate.weigh(voted, read).weights == [1, 1, 1]
+    read = [(line, [some[0]._replace(member=member) for member in range(3)]) for line, some in read]
+    assert calibrate.fit_weights(ensemble, read).weights == [1, 1, 1]
 
 
 def test_calibrate_writes_a_copy_that_reads_the_same_text(best: Path, htr, line_image: Path, tmp_path: Path) -> None:
@@ -115,15 +121,13 @@ def test_calibrate_writes_a_copy_that_reads_the_same_text(best: Path, htr, line_
     assert new.card["calibrated"]["data"]["lines"] == 9
 
 
-def test_what_cannot_vote_is_told_in_one_line(best: Path, others, htr, line_image: Path, tmp_path: Path) -> None:
+def test_what_is_no_ensemble_is_refused_in_one_line(best: Path, others, htr, line_image: Path, tmp_path: Path) -> None:
     def refused(*arguments: object) -> str:
         outcome = htr(*arguments)
         assert outcome.code == 1
         assert outcome.stderr.count("\n") == 1
         return outcome.stderr
 
-    assert "only checkpoint" in refused("transcribe", best, line_image, "--vote", "rover")
-    assert "model.preprocess.height" in refused("transcribe", best, *others, line_image, "--vote", "frames")
     (tmp_path / "text.ckpt").write_text("no checkpoint")
     assert "text.ckpt" in refused("evaluate", best, tmp_path / "text.ckpt")
     assert "nothing to read" in refused("transcribe", best, *others)
@@ -133,13 +137,10 @@ def test_what_cannot_vote_is_told_in_one_line(best: Path, others, htr, line_imag
         assert f"--weights {weights}: " in refused("evaluate", best, others[0], "--weights", weights)
     assert "only checkpoint" in refused("evaluate", best, "--weights", "1")
     several = (line_image, "--format", "jsonl", "--n-best", 4)
-    assert "--n-best 4: " in refused("transcribe", best, others[0], *several)
+    assert "n_best=4: an ensemble" in refused("transcribe", best, others[0], *several)
     tuned = tmp_path / "lm.ckpt"
     assert htr("tune-decoder", best, *DATA, "--out", tuned).code == 0
-    assert refused("transcribe", tuned, *several, "--greedy").endswith("; leave --greedy away\n")
-    assert "leave it away\n" in refused("transcribe", tuned, others[1], *several)  # another height: no frames in common
-    assert "frames" in refused("transcribe", tuned, others[0], *several, "--vote", "rover")
-    assert "--weights 1,2: " in refused("evaluate", best, others[0], "--weights", "1,2", "--vote", "frames")
+    assert "remove --greedy" in refused("transcribe", tuned, *several, "--greedy")
     content = torch.load(best, weights_only=True)
     content["htr"]["calibration"] = [0.0, 0.0]
     torch.save(content, tmp_path / "zero.ckpt")

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from htr_lightning.metrics.loss import MeanLoss
+from htr_lightning.metrics.aggregate import MeanLoss
 
 
 def measured(totals: list[float], counts: list[int]) -> MeanLoss:
