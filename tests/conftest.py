@@ -52,7 +52,6 @@ MODELS = sorted(
     for path in (CONF / "model").glob("*.yaml")
     if not path.stem.endswith(("_small", "_base"))  # larger, the same code
     and path.stem not in ELSEWHERE
-    and "masked" not in path.stem  # reads nothing
 )
 WIDTH, ROW = 240, 40  # pixels of a drawn page and of each of its lines
 

@@ -180,7 +180,7 @@ def test_unknown_key_and_unknown_name(run, htr, best: Path) -> None:
     refused(run("scheduler=null", *SMALL), "null", "~scheduler")
     refused(run("+trainer.limit_val_batches=0", *SMALL), "trainer.limit_val_batches=0", "remove this override")
     refused(run("experiments=seed_mlp"), "experiments=NAME", "experiment=NAME")
-    refused(run("model=masked_columns", "callbacks=ema", *SMALL), "ModelCheckpoint follows val/cer", "val/loss")
+    refused(run("callbacks.checkpoint.monitor=val/cre", *SMALL), "ModelCheckpoint follows val/cre", "val/cer")
     refused(run("model=mlp", "data=mnist", "decoder=beam"), "decoder=beam", "model=mlp has no decoder", "remove")
     refused(run("optimizer.lr=abc", *SMALL), "optimizer", "optimizer.lr")
     refused(run("optimizer.lr=-1", *SMALL), "Invalid learning rate", "-1")

@@ -172,7 +172,7 @@ def refused(outcome: Outcome, *words: str) -> None:
     assert all(word in errors[0] for word in words), errors
 
 
-def test_what_cannot_be_used_is_refused_in_a_line(best: Path, tmp_path: Path, htr) -> None:
+def test_what_cannot_be_used_is_refused_in_a_line(best: Path, tmp_path: Path, htr, line_image: Path) -> None:
     out = ["--out", tmp_path / "x.ckpt"]
     (empty := tmp_path / "empty.txt").write_text(" \n\n")
     (foreign := tmp_path / "foreign.txt").write_text("漢字\n", encoding="utf-8")
@@ -190,7 +190,7 @@ def test_what_cannot_be_used_is_refused_in_a_line(best: Path, tmp_path: Path, ht
     refused(htr("tune-decoder", best, *out, "decoder.alpha=1"), "decoder.alpha=1")
     refused(htr("tune-decoder", best, *out, "decoder.widht=1"), "decoder.widht")
     refused(htr("tune-decoder", best, "--out", "/proc/x/y.ckpt"), "/proc/x")
-    refused(htr("transcribe", best, empty, "--format", "jsonl", "--n-best", 2), "n_best=2", "tune-decoder")
+    refused(htr("transcribe", best, line_image, "--format", "jsonl", "--n-best", 2), "n_best=2", "tune-decoder")
     refused(htr("transcribe", best, empty, "--n-best", 2), "--n-best 2", "jsonl")
     assert not (tmp_path / "x.ckpt").exists()
 

@@ -14,7 +14,7 @@ from htr_lightning.data.reader.page_xml import PageXml
 from htr_lightning.model.base import Recognizer
 from htr_lightning.model.ctc import CTCRecognizer
 from htr_lightning.reading.transcribe import find_sources, open_lines
-from htr_lightning.reading.voting import Rover
+from htr_lightning.reading.voting import Ensemble
 
 
 @pytest.fixture
@@ -51,7 +51,7 @@ def test_scans_are_reduced_once_unless_voters_differ_in_height(best: Path, tmp_p
         members = [checkpoint.load(best) for _ in heights]
         for member, height in zip(members, heights, strict=True):
             member.preprocess = FitHeight(height)
-        return data_for(Rover(members), ["data=page_xml", f"data.root={tmp_path}"]).reduce_scans
+        return data_for(Ensemble(members, ["a", "b"]), ["data=page_xml", f"data.root={tmp_path}"]).reduce_scans
 
     assert reduce_scans([32, 32])
     assert not reduce_scans([32, 64])

@@ -22,7 +22,7 @@ from htr_lightning.decoder.autoregressive import Beam, Greedy
 from htr_lightning.errors import InputError
 from htr_lightning.evidence import evaluate
 from htr_lightning.model import trocr_source
-from htr_lightning.model.autoregressive import IGNORED, marked
+from htr_lightning.model.autoregressive import IGNORED, teacher_forcing
 from htr_lightning.model.base import Recognizer
 from htr_lightning.model.trocr_pretrained import PretrainedTrOCRRecognizer
 from htr_lightning.net.pretrained import PretrainedTrOCR
@@ -179,7 +179,7 @@ def test_the_loss_is_that_of_transformers(source: Path) -> None:
     model = transformers.VisionEncoderDecoderModel.from_pretrained(source).eval()
     model.config.decoder_start_token_id, model.config.pad_token_id = recognizer.start, recognizer.pad
     targets = [recognizer.target(text, "line") for text in batch.texts]
-    inputs, labels = marked(targets, recognizer.start, recognizer.end, recognizer.pad, torch.device("cpu"))
+    inputs, labels = teacher_forcing(targets, recognizer.start, recognizer.end, recognizer.pad, torch.device("cpu"))
     assert inputs[:, 0].tolist() == [2, 2, 2]  # as it was trained, not <s>
     assert (labels == IGNORED).sum() == sum(len(labels[0]) - 1 - len(target) for target in targets)
     with torch.no_grad():
@@ -189,7 +189,7 @@ def test_the_loss_is_that_of_transformers(source: Path) -> None:
         torch.testing.assert_close(total / count, theirs)
         log_probs = recognizer.net.logits(recognizer.net(batch.images, batch.widths), inputs).log_softmax(2)
         spread = -log_probs[labels != IGNORED].mean()  # over all tokens and lines alike
-        torch.testing.assert_close(recognizer_of(source, smoothing=0.1).loss(batch), 0.9 * theirs + 0.1 * spread)
+        torch.testing.assert_close(recognizer_of(source, label_smoothing=0.1).loss(batch), 0.9 * theirs + 0.1 * spread)
 
 
 def test_the_loss_falls(source: Path) -> None:
@@ -215,8 +215,7 @@ def test_a_line_alone_reads_as_in_a_batch_and_every_line_ends(source: Path) -> N
     assert len({one.hypothesis for one in together}) > 1
     short = recognizer_of(source, decoder=Greedy(3))
     with torch.inference_mode():
-        state = short.net.begin(short.net(batch.images, batch.widths))
-        found = short.decoder(short.net.step, state, short.net.reorder, torch.full((len(TEXTS),), 2), 2)
+        found = short.decoder(*short.scores(short.net(batch.images, batch.widths)))
     assert max(len(one.ids) for one in found) == 3
     assert all(0 < one.confidence <= 1 for one in together if one.hypothesis)
 
@@ -225,15 +224,13 @@ def test_a_beam_of_one_is_greedy_and_a_wide_one_finds_likelier_texts(source: Pat
     batch = batch_of(TEXTS)
     assert read(recognizer_of(source, decoder=Beam(1, 20)), batch) == read(recognizer_of(source), batch)
     recognizer = recognizer_of(source, decoder=Beam(4, 20))
-    recognizer.alternatives = 4
-    for one in recognizer.transcribe(batch.images, batch.widths):
+    for one in recognizer.transcribe(batch.images, batch.widths, 4):
         scores = [alternative.score for alternative in one.alternatives]
         assert scores == sorted(scores, reverse=True)
         assert len({alternative.text for alternative in one.alternatives}) == len(one.alternatives) > 1
-    net, start = recognizer.net, torch.full((len(TEXTS),), 2)
     with torch.inference_mode():
-        memory = net(batch.images, batch.widths)
-        found = [search(net.step, net.begin(memory), net.reorder, start, 2) for search in (Greedy(20), Beam(8, 20))]
+        (steps,) = recognizer.scores(recognizer.net(batch.images, batch.widths))
+        found = [search(steps) for search in (Greedy(20), Beam(8, 20))]
     assert sum(one.log_prob for one in found[1]) > sum(one.log_prob for one in found[0])
 
 
@@ -242,7 +239,7 @@ def test_what_the_tokenizer_cannot_write_is_named_or_left_out(tmp_path: Path) ->
     alphabet = "acdot ½é"
     recognizer = recognizer_of(tmp_path, alphabet)
     assert recognizer.codec.alphabet == list("acdot ")
-    with pytest.raises(InputError, match=r"^line 7: the model's tokenizer cannot write '½' \(U\+00BD\).*unknown=skip"):
+    with pytest.raises(InputError, match=r"^line 7: the model's tokenizer cannot encode '½' \(U\+00BD\).*unknown=skip"):
         recognizer.check_targets(["line 7"], ["a ½ cat"])
     with pytest.raises(InputError, match=r"^line 8: 'h' \(U\+0068\) is not in the alphabet"):
         recognizer.check_targets(["line 8"], ["the cat"])
@@ -388,7 +385,7 @@ def test_a_checkpoint_opens_no_source_and_builds_nothing_else(run: Path, tmp_pat
         del content["parts"]
         content["htr"]["model"]["source"] = "somebody/else"
 
-    with pytest.raises(InputError, match="name the folder"):
+    with pytest.raises(InputError, match="give the folder"):
         checkpoint.load(changed(foreign))
     for change in (
         lambda content: content["parts"].update(tokenizer="{"),
