@@ -86,8 +86,8 @@ def transcriptions(
     scores: Sequence[Any],
     n_best: int,
     interpret: Callable[[Hypothesis], tuple[str, float]],
-    normalizer: Callable[[str], str],
-    calibration: Callable[[float], float],
+    normalizer: Normalizer,
+    calibration: PlattScaling,
 ) -> list[Transcription]:
     """The decoded scores of a network as normalised texts with calibrated confidences.
 

@@ -156,7 +156,8 @@ def open_lines(source: Source) -> Iterator[tuple[Reading, UInt8[ndarray, "_ _"] 
     try:
         pixels = open_page(source.page, find_image(source.page))
     except InputError as error:
-        for line in source.page.lines or [None]:
+        lines: Sequence[Line | None] = source.page.lines or [None]
+        for line in lines:
             yield Reading(source, line, None, str(error)), None
         return
     for line, _, fault in outline(source.page):
