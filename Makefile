@@ -22,8 +22,8 @@ $(READY): requirements.lock pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $(READY)
 
-train: $(READY) ## train the default: model=crnn data=synthetic, 5 minutes on 2 cores
-	$(BIN)/python train.py $(ARGS)
+train: $(READY) ## train model=crnn data=synthetic, 5 minutes on 2 cores
+	$(BIN)/python train.py experiment=synthetic $(ARGS)
 
 test: $(READY) ## the fast tests, a worker a core; for one of them: make test WORKERS=0 ARGS="-k NAME"
 	$(BIN)/python -m pytest -m "not slow" -n $(WORKERS) --dist worksteal $(ARGS)

@@ -92,7 +92,9 @@ def data(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[str], tupl
         elif "DATA/mnist" in command or "data=htr_united" in command:
             folder = request.getfixturevalue("htr_data")
             short += ["+trainer.limit_val_batches=1", "+trainer.limit_test_batches=1"]
-        elif made := next((name for name in MAKERS if f"data={name}" in command), None):
+        elif made := next(
+            (name for name in MAKERS if f"data={name}" in command or f"experiment={name}" in command), None
+        ):
             folder = tmp_path
             MAKERS[made](tmp_path)
             short += ["data.workers=0", "+trainer.limit_val_batches=1", "+trainer.limit_test_batches=1"]
@@ -140,7 +142,7 @@ def _hub(root: Path) -> None:
 
 
 MAKERS: dict[str, Callable[[Path], object]] = {
-    "iam": lambda root: write_tree(root / "iam", made_up_forms(), AACHEN_LINES),
+    "iam_crnn": lambda root: write_tree(root / "iam", made_up_forms(), AACHEN_LINES),
     "casia_characters": lambda root: write_characters(root / "hwdb1", "啊阿埃", writers=8),
     "casia_lines": lambda root: write_lines(root / "hwdb2", "啊阿埃", writers=8),
     "huggingface": _hub,

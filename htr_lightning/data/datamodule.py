@@ -184,15 +184,25 @@ class LineDataModule(LightningDataModule):
         if self.pack is not None:
             reader = cast(Reader, Pack(self.pack, split, self.preprocess))
         else:
-            given: dict[str, Any] = {"root": self.root, "repo": self.repo}
-            if self.reduce_scans and "reduce" in signature(self.reader).parameters:  # it keeps its lines in memory
-                given["reduce"] = self.preprocess.reduce
-            reader = self.reader(split=split, **{key: value for key, value in given.items() if value is not None})
+            reader = self.reader(split=split, **self._given())
         if not len(reader):
             raise InputError(f"split '{split}' has no line; check data.root and the split")
         if split == "train" and self.subset is not None:
             reader = cast(Reader, subset_of(reader, self.subset, self.subset_by))
         return reader
+
+    def _given(self) -> dict[str, Any]:
+        """The arguments of the reader that are not its own."""
+        accepted = signature(self.reader).parameters
+        given: dict[str, Any] = {
+            key: value for key, value in (("root", self.root), ("repo", self.repo)) if value is not None
+        }
+        for key, value in given.items():
+            if key not in accepted:
+                raise InputError(f"data.{key}={value}: these data are read from elsewhere; remove this override")
+        if self.reduce_scans and "reduce" in accepted:  # it keeps its lines in memory
+            given["reduce"] = self.preprocess.reduce
+        return given
 
     def lines(self, split: str) -> LineDataset:
         """The lines of a split, read once.

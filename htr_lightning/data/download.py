@@ -10,49 +10,52 @@ import pooch
 from htr_lightning.errors import InputError
 
 
-def archive(url: str, name: str, files: str, digest: str | None) -> Path:
+def archive(url: str, name: str, files: str, digest: str | None, root: str | Path | None = None) -> Path:
     """Download and unpack a zip archive of a repository at a commit, and check the files in it.
 
-    The archive that a forge makes of a commit is not the same to the byte for ever, so what is checked is its content:
-    of a set of pages the XML files, which hold the texts and say how large each image is.
+    The archive that a forge makes of a commit does not stay the same to the byte, so its content is checked instead: of
+    a set of pages the XML files, which hold the texts and the size of each image.
 
     Args:
         url: of the archive; it names the commit.
         name: of the folder in the user's cache.
-        files: glob of the files to check below the archive's one folder.
-        digest: see `digest_files`; None: not known, the commit alone vouches for the content.
+        files: glob of the files to check, below the only folder of the archive.
+        digest: see `digest_files`; None: not known, the commit is trusted.
+        root: a folder or archive that holds the data already; it is returned as it is.
 
     Raises:
-        InputError: there is no network, or the content is not the expected one.
+        InputError: it cannot be downloaded, or the content is not the expected one.
     """
-    folder = pooch.os_cache("htr_lightning") / name
+    if root is not None:
+        return Path(root)
+    folder: Path = pooch.os_cache("htr_lightning") / name
     try:
         unpacked = pooch.retrieve(url, known_hash=None, path=folder, fname=f"{name}.zip",
                                   processor=pooch.Unzip(extract_dir="files"), progressbar=False)  # fmt: skip
     except (OSError, ValueError, BadZipFile) as error:
         raise InputError(
-            f"{url}: not downloaded ({str(error).splitlines()[0]}); fetch it by hand and set data.root"
+            f"{url}: not downloaded ({str(error).splitlines()[0]}); download it by hand and set data.root"
         ) from None
-    root = folder / "files" / Path(unpacked[0]).relative_to(folder / "files").parts[0]
-    if digest is not None and (found := digest_files(root, files)) != digest:
+    content = folder / "files" / Path(unpacked[0]).relative_to(folder / "files").parts[0]
+    if digest is not None and (found := digest_files(content, files)) != digest:
         raise InputError(
-            f"{root}: the content is not the expected one (sha256 {found}); delete the folder and try again"
+            f"{content}: the content is not the expected one (sha256 {found}); delete the folder and try again"
         )
-    return root
+    return content
 
 
 def repository(repo: str, revision: str | None, digest: str | None = None) -> Path:
     """Download a GitHub repository at a commit; `archive` says how.
 
     Raises:
-        InputError: the repository or the commit is none, or cannot be downloaded.
+        InputError: the repository or the commit is not a valid name, or cannot be downloaded.
     """
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", repo):
         raise InputError(f"data.repo={repo}: give OWNER/NAME, as in data.repo=HTR-United/CREMMA-MSS-20")
     if revision is None or not re.fullmatch(r"[0-9a-f]{7,40}", revision):
         given = "is not set" if revision is None else f"= {revision}"
         raise InputError(
-            f"data.reader.revision {given}: name the commit of {repo} to read, so that every run reads the same; "
+            f"data.reader.fetch.revision {given}: name a commit of {repo}, so that every run reads the same; "
             f"https://github.com/{repo}/commits lists them"
         )
     name = f"{repo.replace('/', '_')}_{revision[:7]}"
@@ -60,7 +63,7 @@ def repository(repo: str, revision: str | None, digest: str | None = None) -> Pa
 
 
 def digest_files(root: Path, files: str) -> str:
-    """SHA-256 over the names and contents of files, in the order of their names, then of their folders."""
+    """SHA-256 of the names and contents of files, sorted by name, then by folder."""
     digest = sha256()
     for path in sorted(root.glob(files), key=lambda path: (path.name, path.as_posix())):
         digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
@@ -70,17 +73,17 @@ def digest_files(root: Path, files: str) -> str:
 def text_file(url: str, name: str, remedy: str) -> Path:
     """Download one small file, once.
 
-    Its content is for the caller to check, which knows what has to be in it.
+    The caller checks its content.
 
     Args:
         url: of the file; it names the commit.
         name: in the user's cache.
-        remedy: what a user does who fetched it by hand.
+        remedy: what to do after downloading it by hand.
 
     Raises:
-        InputError: there is no network, or no such file.
+        InputError: it cannot be downloaded.
     """
     try:
         return Path(pooch.retrieve(url, known_hash=None, path=pooch.os_cache("htr_lightning"), fname=name))
     except (OSError, ValueError) as error:
-        raise InputError(f"{url}: not downloaded ({str(error).splitlines()[0]}); fetch it by hand {remedy}") from None
+        raise InputError(f"{url}: not downloaded ({str(error).splitlines()[0]}); get it by hand {remedy}") from None

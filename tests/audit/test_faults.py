@@ -19,7 +19,7 @@ from htr_lightning.text.normalize import Normalizer
 
 LINES = {"train": 400, "val": 16, "test": 16}
 HANDS = {"train": 40, "val": 2, "test": 2}
-DRAWN = {split: list(Synthetic(split, LINES, HANDS, length=(3, 5), neighbours=0.0)) for split in LINES}
+DRAWN = {split: list(Synthetic(split, LINES, HANDS, length=(3, 5), neighbor_fraction=0.0)) for split in LINES}
 
 
 class Samples(Sequence[Sample]):

@@ -153,7 +153,7 @@ def test_the_repository_and_the_pack_that_are_named_are_the_ones_audited(
         raise InputError(f"{repo}: not downloaded")
 
     monkeypatch.setattr(download, "repository", repository)
-    assert htr("audit", "data=htr_united", "data.repo=a/b", "data.reader.revision=abc").code == 1
+    assert htr("audit", "data=htr_united", "data.repo=a/b", "data.reader.fetch.revision=abc").code == 1
     assert set(asked) == {"a/b"}
     few = [override for override in SMALL if override.startswith("data.")]
     assert htr("pack", "data=synthetic", *few, "--out", tmp_path / "lines.htr").code == 0

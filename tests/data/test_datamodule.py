@@ -149,6 +149,11 @@ def test_the_root_reaches_the_reader(tmp_path: Path, write_page) -> None:
     assert len(list(data.loader("val"))) == 1
 
 
+def test_a_root_is_refused_where_nothing_is_read_from_it() -> None:
+    with pytest.raises(InputError, match=r"data\.root=x: .*remove this override"):
+        module(root="x").lines("val")
+
+
 def test_a_reader_that_keeps_lines_is_given_the_reduction_unless_scans_are_wanted() -> None:
     scan = np.random.default_rng(0).integers(0, 256, (300, 900), dtype=np.uint8)
 

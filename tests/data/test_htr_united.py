@@ -1,5 +1,6 @@
 """Repositories of HTR-United: where they come from, their terms, their splits."""
 
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -7,8 +8,9 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 
 from htr_lightning.data import download
-from htr_lightning.data.reader import htr_united as module
-from htr_lightning.data.reader.htr_united import KNOWN, HtrUnited, terms
+from htr_lightning.data import htr_united as module
+from htr_lightning.data.htr_united import KNOWN, fetch, terms
+from htr_lightning.data.reader.page_xml import PageXml
 from htr_lightning.errors import InputError
 
 CATALOGUE = """schema: https://htr-united.github.io/schema/2021-10-15/schema.json
@@ -36,7 +38,7 @@ def fetched(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[tuple[str, 
         return tmp_path / "repo"
 
     monkeypatch.setattr(download, "archive", archive)
-    module._tell_terms.cache_clear()
+    module._print_terms.cache_clear()
     return calls
 
 
@@ -46,7 +48,8 @@ def test_a_known_repository_is_downloaded_at_its_commit_and_its_terms_are_told(
     for stem in "abcd":
         write_page(tmp_path / "repo" / "data", [stem], stem)
     (tmp_path / "repo" / "htr-united.yml").write_text(CATALOGUE)
-    readers = [HtrUnited(None, split, "HTR-United/CREMMA-MSS-20", splits=SHARES) for split in ("train", "val", "test")]
+    repo = "HTR-United/CREMMA-MSS-20"
+    readers = [PageXml(fetch=fetch, repo=repo, split=split, splits=SHARES) for split in ("train", "val", "test")]
     revision, digest = KNOWN["HTR-United/CREMMA-MSS-20"]
     assert fetched == [(f"https://github.com/HTR-United/CREMMA-MSS-20/archive/{revision}.zip", digest)] * 3
     assert sorted(text for reader in readers for text in reader.texts) == list("abcd")
@@ -61,18 +64,20 @@ def test_a_known_repository_is_downloaded_at_its_commit_and_its_terms_are_told(
 
 def test_any_repository_is_downloaded_at_a_commit_that_is_named(tmp_path: Path, write_page, fetched: list) -> None:
     write_page(tmp_path / "repo")
-    HtrUnited(repo="someone/letters", revision="0123abc")
+    PageXml(fetch=partial(fetch, revision="0123abc"), repo="someone/letters")
     assert fetched == [("https://github.com/someone/letters/archive/0123abc.zip", None)]
     with pytest.raises(
         InputError,
-        match=r"revision is not set: name the commit of someone/letters .*github\.com/someone/letters/commits",
+        match=r"fetch\.revision is not set: name a commit of someone/letters, .*github\.com/someone/letters/commits",
     ):
-        HtrUnited(repo="someone/letters")
+        PageXml(fetch=fetch, repo="someone/letters")
+    with pytest.raises(InputError, match=r"data\.repo is not set"):
+        PageXml(fetch=fetch)
 
 
 @pytest.mark.parametrize("revision", ["main", "v1.0", "", "0123ABC", "0123abc/../x"])
 def test_a_revision_that_may_move_is_refused(fetched: list, revision: str) -> None:
-    with pytest.raises(InputError, match=r"data\.reader\.revision ="):
+    with pytest.raises(InputError, match=r"data\.reader\.fetch\.revision ="):
         download.repository("someone/letters", revision)
     assert not fetched
 
@@ -89,7 +94,7 @@ def test_a_digest_is_checked_only_for_the_commit_it_was_made_of(fetched: list, t
     (tmp_path / "repo").mkdir()
     for revision in (None, "0123abc", "4567def"):
         with pytest.raises(InputError, match="no file matches"):
-            HtrUnited(repo="a/b", revision=revision)
+            PageXml(fetch=partial(fetch, revision=revision), repo="a/b")
     assert [digest for _, digest in fetched] == ["digest", "digest", None]
 
 
@@ -113,7 +118,7 @@ def test_a_catalogue_entry_of_another_form_states_nothing(tmp_path: Path, conten
 @pytest.mark.parametrize("content", [b"a: [", b"\xff\xfe\xff", b"[" * 5_000])
 def test_a_catalogue_entry_that_is_no_yaml_is_refused_in_one_line(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "htr-united.yml").write_bytes(content)
-    with pytest.raises(InputError, match=r"htr-united\.yml: no YAML") as refused:
+    with pytest.raises(InputError, match=r"htr-united\.yml: not YAML") as refused:
         terms(tmp_path, "a/b")
     assert "\n" not in str(refused.value)
 
@@ -121,26 +126,26 @@ def test_a_catalogue_entry_that_is_no_yaml_is_refused_in_one_line(tmp_path: Path
 def test_cremma_is_read_from_its_folder_by_pages_or_documents(htr_data: Path, tmp_path: Path) -> None:
     root = htr_data / "samples" / "cremma_mss20"
     shares = {"train": 0.8, "val": 0.1, "test": 0.1}
-    readers = [HtrUnited(root, split, splits=shares, preload=False) for split in shares]
+    readers = [PageXml(root, fetch, split=split, splits=shares, preload=False) for split in shares]
     assert sum(map(len, readers)) == 224  # as the repository's catalogue entry says
     groups = [set(reader.groups) for reader in readers]
     assert sum(map(len, groups)) == len(set.union(*groups)) == 13
-    by_document = HtrUnited(root, group="(.+)/", preload=False)
+    by_document = PageXml(root, fetch, group="(.+)/", preload=False)
     assert sorted(set(by_document.groups)) == [
         "data/Lettre_de_ETessier_a_G-VTessier",
         "data/brouillons-badinter-discours-peine-de-mort",
     ]
     with pytest.raises(InputError, match="2 groups cannot fill 3 splits"):
-        HtrUnited(root, "train", splits=shares, group="(.+)/")
+        PageXml(root, fetch, split="train", splits=shares, group="(.+)/")
     with pytest.raises(InputError, match="no such folder"):
-        HtrUnited(tmp_path / "nowhere")
+        PageXml(tmp_path / "nowhere", fetch)
 
 
 def test_the_config_hands_repository_and_revision_to_the_download(fetched: list, tmp_path: Path, write_page) -> None:
     for stem in "abc":
         write_page(tmp_path / "repo", [stem], stem)
     with initialize_config_dir(str(Path(__file__).parent.parent.parent / "conf"), version_base="1.3"):
-        overrides = ["data=htr_united", "data.repo=someone/letters", "data.reader.revision=0123abc"]
+        overrides = ["data=htr_united", "data.repo=someone/letters", "data.reader.fetch.revision=0123abc"]
         config = compose("train", overrides=["run_dir=x", "name=x", *overrides])
     data = instantiate(config.data, _convert_="all")
     assert sorted(text for split in ("train", "val", "test") for text in data.lines(split).texts) == list("abc")

@@ -29,7 +29,7 @@ def read(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., HuggingFace]
     cache = tmp_path_factory.mktemp("cache")
 
     def call(root: Path | None, split: str = "train", **options: Any) -> HuggingFace:
-        return HuggingFace(root, split, **({"splits": SPLITS, "cache": str(cache)} | options))
+        return HuggingFace(root, split, **({"splits": SPLITS, "cache_dir": str(cache)} | options))
 
     return call
 
@@ -170,9 +170,9 @@ def test_known_counts_are_checked(tmp_path: Path, read: Callable[..., HuggingFac
     check_count("Teklia/Himanis-line", "train", 7)  # not known to the line
     check_count("somebody/else", "train", 7)
     write(tmp_path, "train", drawn(2), ["a", "b"])
-    with pytest.raises(InputError, match=r"2 rows in 'train' where 10188 are known .*data\.reader\.counts=false"):
+    with pytest.raises(InputError, match=r"2 rows in 'train' where 10188 are known .*data\.reader\.check_counts=false"):
         read(tmp_path, repo="Teklia/RIMES-2011-line")
-    assert len(read(tmp_path, repo="Teklia/RIMES-2011-line", counts=False)) == 2
+    assert len(read(tmp_path, repo="Teklia/RIMES-2011-line", check_counts=False)) == 2
 
 
 def test_a_stream_is_read_in_order_only(tmp_path: Path, read: Callable[..., HuggingFace]) -> None:

@@ -1,4 +1,4 @@
-"""Drawn lines: the same for everyone, by hands that the other splits never saw."""
+"""Drawn lines: the same for everyone, by writers that do not occur in other splits."""
 
 import unicodedata
 from collections import Counter
@@ -13,7 +13,7 @@ from htr_lightning.data.reader.page_xml import PageXml
 from htr_lightning.data.reader.synthetic import Synthetic
 from htr_lightning.data.sample import Reader
 from htr_lightning.data.synthetic.glyphs import CURSIVE, PRINTED, glyph
-from htr_lightning.data.synthetic.paper import with_neighbours
+from htr_lightning.data.synthetic.paper import with_neighbors
 from htr_lightning.data.synthetic.texts import Spelling, read_words
 from htr_lightning.data.synthetic.writer import SyntheticWriter, _join
 from htr_lightning.errors import InputError
@@ -68,8 +68,8 @@ def test_every_hand_writes_and_no_split_shares_one() -> None:
     for split, count in HANDS.items():
         reader = synthetic(split)
         assert len(set(reader.groups)) == count
-        for hand in {reader._writer(index) for index in range(len(reader))}:
-            writer = reader._hand(hand)
+        for number in {reader._writer_number(index) for index in range(len(reader))}:
+            writer = reader._writer(number)
             key = (writer.slant, writer.width, writer.x_height, writer.pen, writer.bend)
             assert key not in habits, f"{split} shares a hand with {habits.get(key)}"
             habits[key] = split
@@ -171,7 +171,7 @@ def test_accents_in_two_code_points_are_composed(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("words", LISTS)
-def test_invented_words_are_spelt_with_triples_of_the_source(words: str) -> None:
+def test_pseudowords_are_spelt_with_triples_of_the_source(words: str) -> None:
     source = [w for w in read_words(words) if w.isalpha()]
     letters = set("".join(source).lower())
     triples = {f"  {w.lower()} "[i : i + 3] for w in source for i in range(len(w) + 1)}
@@ -184,16 +184,16 @@ def test_invented_words_are_spelt_with_triples_of_the_source(words: str) -> None
     assert Spelling(["42"], letters).draw(rng) == ""
 
 
-def test_a_share_of_words_is_invented_with_its_capitals(prose: str) -> None:
-    plain, invented = synthetic(text=prose), synthetic(text=prose, invented=1.0)
-    assert plain.texts != invented.texts
-    for before, after in zip(plain.texts, invented.texts, strict=True):
+def test_a_fraction_of_the_words_are_pseudowords_with_their_capitals(prose: str) -> None:
+    plain, pseudo = synthetic(text=prose), synthetic(text=prose, pseudoword_fraction=1.0)
+    assert plain.texts != pseudo.texts
+    for before, after in zip(plain.texts, pseudo.texts, strict=True):
         for old, new in zip(before.split(), after.split(), strict=True):
             assert new == old or (old.isalpha() and new.isalpha() and (old[0].isupper() or new.islower()))
 
 
 def test_rare_characters_are_written(prose: str) -> None:
-    texts = synthetic(text=prose, rare="Ç€ñ", rare_fraction=0.3, lines=dict.fromkeys(COUNTS, 300)).texts
+    texts = synthetic(text=prose, rare_characters="Ç€ñ", rare_fraction=0.3, lines=dict.fromkeys(COUNTS, 300)).texts
     for character in "Ç€ñ":
         assert 20 < sum(character in text for text in texts) < 200
 
@@ -205,8 +205,8 @@ def test_a_character_that_no_hand_can_write_is_refused_or_left_out_and_counted(t
     reader = synthetic(text=str(tmp_path / "mixed.txt"), unwritable="skip", unit="line")
     assert set(reader.texts) == {"une ligne et encore"}
     assert [(s.kind, s.detail) for s in reader.skipped] == [
-        ("character that no hand can write", "1 times"),
-        ("character that no hand can write", "2 times"),
+        ("character that no writer can write", "1 times"),
+        ("character that no writer can write", "2 times"),
     ]
     assert "U+4E2D" in reader.skipped[1].id
     (tmp_path / "chinese.txt").write_text("中文", encoding="utf-8")
@@ -222,7 +222,8 @@ def test_a_text_without_spaces_is_not_one_endless_line(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"unit": "page"}, {"unwritable": "ignore"}, {"incomplete": "?"}, {"length": (3, 2)}, {"length": (0, 2)}]
+    "wrong",
+    [{"unit": "page"}, {"unwritable": "ignore"}, {"incomplete_fonts": "?"}, {"length": (3, 2)}, {"length": (0, 2)}],
 )
 def test_an_option_that_is_none_is_refused_by_name(prose: str, wrong: dict) -> None:
     with pytest.raises(InputError, match=next(iter(wrong))):
@@ -247,17 +248,17 @@ def test_any_bytes_are_a_text_or_are_refused(tmp_path: Path, unit: str) -> None:
         (tmp_path / "any.txt").write_bytes(content[: int(rng.integers(len(content)))])
         refusal, line = "", None
         try:
-            line = synthetic(text=str(tmp_path / "any.txt"), unit=unit, unwritable="skip", invented=0.3)[0]
+            line = synthetic(text=str(tmp_path / "any.txt"), unit=unit, unwritable="skip", pseudoword_fraction=0.3)[0]
         except InputError as error:
             refusal = str(error)
         assert "any.txt" in refusal or (line is not None and line.text)
 
 
-def test_struck_out_words_are_marked_in_the_reference_and_in_the_image(prose: str) -> None:
-    plain, struck = synthetic(text=prose), synthetic(text=prose, struck=0.4)
-    assert [text.replace(">", "").replace("<", "") for text in struck.texts] == plain.texts
-    marked = [index for index, text in enumerate(struck.texts) if ">" in text]
-    assert 20 < len(marked) <= len(struck)
+def test_crossed_out_words_are_marked_in_the_reference_and_in_the_image(prose: str) -> None:
+    plain, crossed = synthetic(text=prose), synthetic(text=prose, crossed_out_fraction=0.4)
+    assert [text.replace(">", "").replace("<", "") for text in crossed.texts] == plain.texts
+    marked = [index for index, text in enumerate(crossed.texts) if ">" in text]
+    assert 20 < len(marked) <= len(crossed)
     hand, text = SyntheticWriter((0, 0, 1)), "un deux trois"
     free, crossed = (sum(map(len, hand.strokes(text, np.random.default_rng(0), s))) for s in ((), (1,)))
     assert crossed > free
@@ -284,12 +285,12 @@ def test_joined_hands_write_longer_strokes_and_some_letters_in_two_forms() -> No
     assert two.forms[0].points.shape != two.forms[1].points.shape or (two.forms[0].points != two.forms[1].points).any()
 
 
-def test_neighbours_only_add_ink_at_the_edges() -> None:
+def test_neighbors_only_add_ink_at_the_edges() -> None:
     rng = np.random.default_rng(0)
     mask, baseline = SyntheticWriter((0, 0, 3)).mask("jupe gagnée à Paris", rng, 64)
     changed = 0
     for _ in range(50):
-        result = with_neighbours(mask, baseline, rng)
+        result = with_neighbors(mask, baseline, rng)
         assert (result >= mask).all()
         rows = np.flatnonzero((result != mask).any(1))
         assert ((rows < 26) | (rows > 40)).all()
@@ -304,8 +305,8 @@ COPISTE = (  # the characters of Copiste d'un jour
 
 
 def test_the_french_lines_have_every_character_of_copiste() -> None:
-    config = OmegaConf.load(CONF / "synthetic_french.yaml").data.reader
-    options = {key: config[key] for key in ("text", "length", "invented", "rare", "rare_fraction", "struck", "height")}
+    config = OmegaConf.load(CONF / "synthetic_french.yaml").reader
+    options = {key: value for key, value in config.items() if key not in ("lines", "writers")}
     texts = synthetic(**options, lines=dict.fromkeys(COUNTS, 8000)).texts
     counts = Counter("".join(texts))
     assert set(COPISTE) <= set(counts), set(COPISTE) - set(counts)
@@ -317,8 +318,8 @@ def test_french_lines_have_the_scale_of_copiste(htr_data: Path) -> None:
     """Columns a character at one height, in the middle half of the lines."""
     real = PageXml(htr_data / "copiste", split="val", xml="alto/*.xml", images="jpg", splits="package:copiste.tsv",
                    name="copiste", reduce=FitHeight(32).reduce, empty="skip")  # fmt: skip
-    config = OmegaConf.load(CONF / "synthetic_french.yaml").data.reader
-    options = {key: config[key] for key in ("text", "length", "invented", "rare", "rare_fraction", "struck", "height")}
+    config = OmegaConf.load(CONF / "synthetic_french.yaml").reader
+    options = {key: value for key, value in config.items() if key not in ("lines", "writers")}
     drawn = synthetic(**options, lines=dict.fromkeys(COUNTS, 500), writers=dict.fromkeys(COUNTS, 200))
 
     def scale(reader: Reader) -> np.ndarray:

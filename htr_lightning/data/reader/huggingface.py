@@ -46,9 +46,9 @@ class HuggingFace(Sequence[Sample]):
         text: column of the texts; class labels are taken by their names, numbers as they are written.
         group: column of the writer or document; None: each line is its own.
         seed: of the draw of shares.
-        counts: refuse a part of a set listed in `splits/huggingface.tsv` that has not its known size.
+        check_counts: refuse a split of a set listed in `splits/huggingface.tsv` whose size is not the known one.
         streaming: read in order and copy nothing.
-        cache: folder for the arrow files; None: that of `datasets`.
+        cache_dir: folder for the arrow files; None: that of `datasets`.
         name: first part of every sample id; None: the last part of `repo`, or the folder's name.
         empty: what to do with a line without text: "error", "skip" (counted) or "keep".
         faulty: what to do with a row without image: "error" or "skip" (counted); a stream meets it when it is there.
@@ -67,9 +67,9 @@ class HuggingFace(Sequence[Sample]):
         text: str = "text",
         group: str | None = None,
         seed: int = 0,
-        counts: bool = True,
+        check_counts: bool = True,
         streaming: bool = False,
-        cache: str | None = None,
+        cache_dir: str | None = None,
         name: str | None = None,
         empty: str = "error",
         faulty: str = "error",
@@ -82,9 +82,9 @@ class HuggingFace(Sequence[Sample]):
         self._source = str(repo if self.root is None else self.root)
         part = part_of(splits, split, self._source)
         if self.root is None:
-            rows = _from_hub(self._source, part, subset, revision, streaming, cache)
+            rows = _from_hub(self._source, part, subset, revision, streaming, cache_dir)
         else:
-            rows = _from_folder(self.root, part, streaming, cache)
+            rows = _from_folder(self.root, part, streaming, cache_dir)
         columns = [text] if group is None else [text, group]
         held = list(rows.column_names or rows.features or [])
         if lacking := [column for column in [image, *columns] if column not in held]:
@@ -93,7 +93,7 @@ class HuggingFace(Sequence[Sample]):
         with _named(self._source):
             texts, *others = _columns(rows, columns, self._source)
             self._rows = rows.select_columns([image]).cast_column(image, datasets.Image(decode=False))
-        if repo and counts:
+        if repo and check_counts:
             check_count(repo, part, len(texts))
         title = name or (repo or Path(self._source).resolve().name).rpartition("/")[2]
         ids = [f"{title}/{part.strip('./') or 'row'}/{row:06d}" for row in range(len(texts))]
@@ -172,11 +172,11 @@ class HuggingFace(Sequence[Sample]):
 
 
 def _from_hub(
-    repo: str, part: str, subset: str | None, revision: str | None, streaming: bool, cache: str | None
+    repo: str, part: str, subset: str | None, revision: str | None, streaming: bool, cache_dir: str | None
 ) -> Rows:
     try:
         with nullcontext() if _answers(repo, revision) else _offline():
-            parts = datasets.load_dataset(repo, subset, revision=revision, streaming=streaming, cache_dir=cache)
+            parts = datasets.load_dataset(repo, subset, revision=revision, streaming=streaming, cache_dir=cache_dir)
     except datasets.exceptions.DatasetNotFoundError:
         raise InputError(f"{repo}: no such set on the hub, or one for which you must log in (`hf auth login`); check "
                          "data.repo and data.reader.revision") from None  # fmt: skip
@@ -214,7 +214,7 @@ def _offline() -> Iterator[None]:
             setting.HF_HUB_OFFLINE = value
 
 
-def _from_folder(root: Path, part: str, streaming: bool, cache: str | None) -> Rows:
+def _from_folder(root: Path, part: str, streaming: bool, cache_dir: str | None) -> Rows:
     if not root.is_dir():
         raise InputError(f"{root}: no such folder; set data.root to where the parquet or arrow files are")
     files = {ending: _files(root, ending) for ending in ("parquet", "arrow")}
@@ -233,7 +233,7 @@ def _from_folder(root: Path, part: str, streaming: bool, cache: str | None) -> R
             rows.data.validate(full=True)  # offsets out of bounds would kill the process later
             return rows
         paths = {part: [str(path) for path in chosen]}
-        return datasets.load_dataset(ending, data_files=paths, split=part, streaming=streaming, cache_dir=cache)
+        return datasets.load_dataset(ending, data_files=paths, split=part, streaming=streaming, cache_dir=cache_dir)
 
 
 def _files(root: Path, ending: str) -> list[Path]:
@@ -290,7 +290,7 @@ def check_count(repo: str, part: str, count: int) -> None:
     if expected and int(expected) != count:
         raise InputError(
             f"{repo}: {count} rows in '{part}' where {expected} are known of it; complete the files, set "
-            "data.reader.revision to the one you mean, or data.reader.counts=false"
+            "data.reader.revision to the one you mean, or data.reader.check_counts=false"
         )
 
 

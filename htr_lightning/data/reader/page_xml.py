@@ -30,8 +30,10 @@ class PageXml(Sequence[Sample]):
     Lines without a polygon that holds them get one from their baseline (see `outline`); `repaired` says which.
 
     Args:
-        root: folder of the data, or a zip archive of it; None: what `fetch` returns.
-        fetch: downloads the data and returns its folder.
+        root: folder of the data, or a zip archive of it.
+        fetch: called with `root`, and with `repo` if there is one; returns the folder, downloaded if need be. None: the
+            folder is `root`.
+        repo: OWNER/NAME of a repository for `fetch`, which the sample ids then begin with.
         xml: glob of the XML files below `root`. Where a mets.xml is among them, the pages are those that it lists.
         images: folder of the page images below `root`; None: beside each XML file, or above a folder page or alto.
         splits: table `page<TAB>split` (the XML's stem or path, without suffix) as a file below `root`, a full path, or
@@ -55,7 +57,8 @@ class PageXml(Sequence[Sample]):
     def __init__(
         self,
         root: str | Path | None = None,
-        fetch: Callable[[], Path] | None = None,
+        fetch: Callable[..., Path] | None = None,
+        repo: str | None = None,
         xml: str = "**/*.xml",
         images: str | None = None,
         splits: str | Mapping[str, int | float | None] | None = None,
@@ -69,20 +72,23 @@ class PageXml(Sequence[Sample]):
         faulty: str = "error",
         preload: bool = True,
     ) -> None:
-        if root is None and fetch is None:
-            raise InputError("data.root is not set; give the folder of the pages, as in data.root=FOLDER")
         for option, value, choices in (("rotate", rotate, ROTATE), ("empty", empty, EMPTY), ("faulty", faulty, FAULTY)):
             if value not in choices:
                 raise InputError(f"data.reader.{option}={value}: use one of {', '.join(choices)}")
         if Path(xml).is_absolute():
             raise InputError(f"data.reader.xml={xml}: give a pattern below data.root, such as **/*.xml")
         self._writers = group_pattern(group)
-        given = Path(root) if root is not None else fetch()  # type: ignore[misc]
+        if fetch is not None:
+            given = fetch(root=root) if repo is None else fetch(root=root, repo=repo)
+        elif root is not None:
+            given = Path(root)
+        else:
+            raise InputError("data.root is not set; give the folder of the pages, as in data.root=FOLDER")
         self.root = archive.folder(given)
         self._reduce, self.rotate = reduce, rotate
         self.skipped: list[Skipped] = []
         self.repaired: dict[str, str] = {}  # by sample id: how the line's polygon differs from the file's
-        name = name or (given.name if given.is_dir() else given.stem)
+        name = name or (repo or "").rpartition("/")[2] or (given.name if given.is_dir() else given.stem)
         self._entries: list[_Entry] = []
         faults: list[str] = []
         paths, unlisted = self._paths(xml)

@@ -1,4 +1,4 @@
-"""Handwriting drawn on demand: endless lines by writers that do not exist."""
+"""Handwriting drawn on demand: any number of lines by writers who do not exist."""
 
 import unicodedata
 from collections import Counter
@@ -11,7 +11,7 @@ import numpy as np
 from htr_lightning.data.sample import Sample, Skipped
 from htr_lightning.data.synthetic.fonts import FontWriter, covers
 from htr_lightning.data.synthetic.glyphs import can_write
-from htr_lightning.data.synthetic.paper import with_neighbours, write_on_paper
+from htr_lightning.data.synthetic.paper import with_neighbors, write_on_paper
 from htr_lightning.data.synthetic.texts import (
     SIGNS,
     RunningText,
@@ -30,33 +30,34 @@ SPLITS = {"train": 0, "val": 1, "test": 2}
 
 
 class Synthetic(Sequence[Sample]):
-    """Lines in synthetic hands; validation and test are written by hands that training never saw.
+    """Lines by synthetic writers; those of validation and test never occur in training.
 
-    Line `index` depends on the seed, the split and the index alone, whichever worker or rank draws it. A word that is
-    struck out reads `>word<` in the reference.
+    Line `index` depends on the seed, the split and the index alone, whichever worker or rank draws it. A crossed-out
+    word is `>word<` in the reference.
 
     Args:
         split: train, val or test.
-        lines: lines of each split.
-        writers: of each split.
-        words: a word list, one a line: "package:english.txt", "package:french.txt", or a file.
+        lines: number of lines in each split.
+        writers: number of writers in each split.
+        words: a word list, one word per line: "package:english.txt", "package:french.txt", or a file.
         text: a file of running text, written instead of the word list: "package:french_prose.txt", or a file.
         unit: of the running text: words, line or characters; characters for scripts without spaces.
-        length: shortest and longest line in words, or in characters where that is the unit.
-        invented: share of words that are spelt anew, as the words of the source are spelt.
-        rare: characters that the source has not or hardly has.
-        rare_fraction: share of words that get one of them.
-        struck: share of words that are struck out.
-        fonts: a folder of your own TTF, OTF or TTC files; hands of every split use them, each bent in its own way.
+        length: of the shortest and longest line in words, or in characters if that is the unit.
+        pseudoword_fraction: of the words that are replaced by pseudowords, spelt like the words of the source.
+        rare_characters: characters that are rare in the source or missing from it.
+        rare_fraction: of the words that get one of them.
+        crossed_out_fraction: of the words that are crossed out.
+        fonts: a folder of your own TTF, OTF or TTC files; writers of every split use them, each with habits of their
+            own.
         font_fraction: of the writers who use one of them; 1 for scripts that the built-in alphabets lack.
-        unwritable: error refuses a character that no hand can write, skip leaves it out of the lines.
-        incomplete: error refuses a font that lacks a character, skip leaves the font out.
-        neighbours: share of lines with tails and tips of other lines at their edges.
+        unwritable: "error" refuses a character that no writer can write, "skip" leaves it out of the lines.
+        incomplete_fonts: "error" refuses a font that lacks a character, "skip" leaves the font out.
+        neighbor_fraction: of the lines with ascenders and descenders of other lines at their edges.
         height: smallest and largest height of a line in pixels.
-        seed: of hands, texts and everything drawn.
+        seed: of writers, texts and everything else that is random.
 
     Raises:
-        InputError: a file that cannot be used, a character that cannot be written, an option that is none.
+        InputError: a file cannot be used, a character cannot be written, or an option is invalid.
     """
 
     def __init__(
@@ -68,34 +69,32 @@ class Synthetic(Sequence[Sample]):
         text: str | None = None,
         unit: str = "words",
         length: Sequence[int] = (2, 6),
-        invented: float = 0.0,
-        rare: str = "",
+        pseudoword_fraction: float = 0.0,
+        rare_characters: str = "",
         rare_fraction: float = 0.0,
-        struck: float = 0.0,
+        crossed_out_fraction: float = 0.0,
         fonts: str | None = None,
         font_fraction: float = 0.5,
         unwritable: str = "error",
-        incomplete: str = "error",
-        neighbours: float = 0.2,
+        incomplete_fonts: str = "error",
+        neighbor_fraction: float = 0.2,
         height: Sequence[int] = (40, 64),
         seed: int = 0,
     ) -> None:
         if split not in SPLITS:
-            raise InputError(f"'{split}' is no split of synthetic lines; use one of {', '.join(SPLITS)}")
+            raise InputError(f"'{split}' is not a split of synthetic lines; use one of {', '.join(SPLITS)}")
         if writers[split] < 1:
-            raise InputError(
-                f"data.reader.writers: {writers[split]} writers for split '{split}'; it takes at least one"
-            )
-        for key, value in (("unwritable", unwritable), ("incomplete", incomplete)):
+            raise InputError(f"data.reader.writers.{split}={writers[split]}: give at least 1")
+        for key, value in (("unwritable", unwritable), ("incomplete_fonts", incomplete_fonts)):
             if value not in ("error", "skip"):
                 raise InputError(f"data.reader.{key}={value}: use error or skip")
         if not 1 <= length[0] <= length[1]:
-            raise InputError(f"data.reader.length={list(length)}: give the shortest and the longest, from 1 up")
+            raise InputError(f"data.reader.length={list(length)}: give the shortest and the longest, at least 1")
         self.skipped: list[Skipped] = []
-        self._split, self._count, self._writers = split, lines[split], writers[split]
+        self._split, self._count, self._writer_count = split, lines[split], writers[split]
         self._origin = words if text is None else text
         self._fonts = [] if fonts is None else find_fonts(Path(fonts))
-        self._font_share = font_fraction if self._fonts else 0.0
+        self._font_fraction = font_fraction if self._fonts else 0.0
         known: list[str] = []
         if text is None:
             known = [unicodedata.normalize("NFC", word) for word in read_words(words)]
@@ -103,9 +102,9 @@ class Synthetic(Sequence[Sample]):
         else:
             prose = unicodedata.normalize("NFC", read_text(text))
             counts = Counter(prose)
-        counts += Counter(rare)
-        left_out = self._unwritable(counts, unwritable, incomplete)
-        self._rare = rare.translate(left_out)
+        counts += Counter(rare_characters)
+        left_out = self._unwritable(counts, unwritable, incomplete_fonts)
+        self._rare = rare_characters.translate(left_out)
         self._writable = {c for c in counts if ord(c) not in left_out}
         self._source: Source
         if text is None:
@@ -115,12 +114,13 @@ class Synthetic(Sequence[Sample]):
             self._source = RunningText(prose.translate(left_out), unit)
             known = self._source.words
         if not known:
-            raise InputError(f"{self._origin}: no hand can write any of it; set data.reader.fonts and font_fraction=1")
-        self._spelling = Spelling(known, self._writable) if invented else None
-        self._invented, self._rare_share, self._struck = invented, rare_fraction, struck
+            raise InputError(f"{self._origin}: no writer can write any of it; set data.reader.fonts, font_fraction=1")
+        self._spelling = Spelling(known, self._writable) if pseudoword_fraction else None
+        self._pseudoword_fraction, self._rare_fraction = pseudoword_fraction, rare_fraction
+        self._crossed_out_fraction = crossed_out_fraction
         self._length, self._height, self._seed = tuple(length), tuple(height), seed
-        self._neighbours = neighbours
-        self._drawn: dict[int, SyntheticWriter | FontWriter] = {}
+        self._neighbor_fraction = neighbor_fraction
+        self._writers: dict[int, SyntheticWriter | FontWriter] = {}  # those needed so far
 
     def __len__(self) -> int:
         return self._count
@@ -129,14 +129,14 @@ class Synthetic(Sequence[Sample]):
         if not 0 <= index < len(self):
             raise IndexError(index)
         rng = np.random.default_rng((self._seed, SPLITS[self._split], index, 1))
-        hand = self._hand(self._writer(index))
-        words, struck = self._line(index)
+        writer = self._writer(self._writer_number(index))
+        words, crossed_out = self._line(index)
         low, high = self._height
-        mask, baseline = hand.mask(" ".join(words), rng, int(rng.integers(low, high + 1)), struck)
-        if rng.random() < self._neighbours:
-            mask = with_neighbours(mask, baseline, rng)
-        image = write_on_paper(mask, baseline, hand.pencil, rng)
-        return Sample(self.ids[index], image, _reference(words, struck), self.groups[index])
+        mask, baseline = writer.mask(" ".join(words), rng, int(rng.integers(low, high + 1)), crossed_out)
+        if rng.random() < self._neighbor_fraction:
+            mask = with_neighbors(mask, baseline, rng)
+        image = write_on_paper(mask, baseline, writer.pencil, rng)
+        return Sample(self.ids[index], image, _reference(words, crossed_out), self.groups[index])
 
     @cached_property
     def ids(self) -> list[str]:
@@ -148,89 +148,91 @@ class Synthetic(Sequence[Sample]):
 
     @cached_property
     def groups(self) -> list[str]:
-        return [f"{self._split}-hand-{self._writer(index)}" for index in range(self._count)]
+        return [f"{self._split}-writer-{self._writer_number(index)}" for index in range(self._count)]
 
     @cached_property
     def sizes(self) -> list[tuple[int, int]]:
         return [(64, 24 + 22 * len(text)) for text in self.texts]  # close enough to batch by
 
-    def _writer(self, index: int) -> int:
-        return (index * 7919 + index // self._writers) % self._writers
+    def _writer_number(self, index: int) -> int:
+        return (index * 7919 + index // self._writer_count) % self._writer_count
 
-    def _hand(self, number: int) -> SyntheticWriter | FontWriter:
-        if number not in self._drawn:
-            self._drawn[number] = self._new_hand(number)
-        return self._drawn[number]
+    def _writer(self, number: int) -> SyntheticWriter | FontWriter:
+        if number not in self._writers:
+            self._writers[number] = self._new_writer(number)
+        return self._writers[number]
 
-    def _new_hand(self, number: int) -> SyntheticWriter | FontWriter:
+    def _new_writer(self, number: int) -> SyntheticWriter | FontWriter:
         seed = (self._seed, SPLITS[self._split], number)
         rng = np.random.default_rng((*seed, 2))
-        if rng.random() < self._font_share:
+        if rng.random() < self._font_fraction:
             return FontWriter(seed, self._fonts[int(rng.integers(len(self._fonts)))])
         return SyntheticWriter(seed)
 
-    def _unwritable(self, counts: Counter[str], unwritable: str, incomplete: str) -> dict[int, None]:
-        """Refuse or leave out at once what a hand could not write later, characters and fonts."""
+    def _unwritable(self, counts: Counter[str], unwritable: str, incomplete_fonts: str) -> dict[int, None]:
+        """Refuse or leave out now what no writer could write later, characters and fonts."""
         needed = sorted(c for c in counts if not c.isspace())
-        if self._font_share < 1:
+        if self._font_fraction < 1:
             lacking = {c for c in needed if not can_write(c)}
         else:
             lacking = {c for c in needed if not any(covers(path, c) for path in self._fonts)}
         if lacking and unwritable == "error":
-            remedy = "take it out of the text, or set data.reader.unwritable=skip"
-            raise InputError(f"{self._origin}: no hand can write {name(min(lacking))}; {remedy}")
+            remedy = "remove it from the text, or set data.reader.unwritable=skip"
+            raise InputError(f"{self._origin}: no writer can write {name(min(lacking))}; {remedy}")
         self.skipped += [
-            Skipped(f"synthetic/{self._split}/{name(c)}", "character that no hand can write", f"{counts[c]} times")
+            Skipped(f"synthetic/{self._split}/{name(c)}", "character that no writer can write", f"{counts[c]} times")
             for c in sorted(lacking)
         ]
         whole = []
         for path in self._fonts:
             if absent := next((c for c in needed if c not in lacking and not covers(path, c)), None):
-                if incomplete == "error":
-                    remedy = "take it out of the folder, or set data.reader.incomplete=skip"
+                if incomplete_fonts == "error":
+                    remedy = "remove it from the folder, or set data.reader.incomplete_fonts=skip"
                     raise InputError(f"{path}: this font has no {name(absent)}; {remedy}")
                 self.skipped.append(Skipped(path.name, "font without a character", name(absent)))
             else:
                 whole.append(path)
         if self._fonts and not whole:
-            raise InputError(f"{self._fonts[0].parent}: none of its fonts has every character of {self._origin}")
+            raise InputError(
+                f"{self._fonts[0].parent}: no font has every character of {self._origin}; add one that does"
+            )
         self._fonts = whole
         return dict.fromkeys(map(ord, lacking))
 
     def _line(self, index: int) -> tuple[list[str], frozenset[int]]:
-        """The words of a line, and the numbers of those that are struck out."""
+        """The words of a line, and the numbers of those that are crossed out."""
         rng = np.random.default_rng((self._seed, SPLITS[self._split], index, 0))
         words = self._source.draw(self._length, rng)
-        if self._spelling is None and not self._rare_share and not self._struck:
+        if self._spelling is None and not self._rare_fraction and not self._crossed_out_fraction:
             return words, frozenset()
-        dice = rng.random((len(words), 3))
-        for place, (invent, rare, _) in enumerate(dice.tolist()):
-            word = words[place]
-            if self._spelling is not None and invent < self._invented and word.isalpha():
+        chances = rng.random((len(words), 3))
+        for number, (respelt, rare, _) in enumerate(chances.tolist()):
+            word = words[number]
+            if self._spelling is not None and respelt < self._pseudoword_fraction and word.isalpha():
                 new = self._spelling.draw(rng) or word
-                words[place] = word = capitalized(new, self._writable) if word[0].isupper() else new
-            if self._rare and rare < self._rare_share:
-                words[place] = _with_rare(word, self._rare[int(rng.integers(len(self._rare)))], rng)
-        return words, frozenset(np.flatnonzero(dice[:, 2] < self._struck).tolist())
+                words[number] = word = capitalized(new, self._writable) if word[0].isupper() else new
+            if self._rare and rare < self._rare_fraction:
+                words[number] = _with_rare(word, self._rare[int(rng.integers(len(self._rare)))], rng)
+        return words, frozenset(np.flatnonzero(chances[:, 2] < self._crossed_out_fraction).tolist())
 
 
 def _with_rare(word: str, character: str, rng: np.random.Generator) -> str:
-    """A letter instead of one of the word's; a sign before or after it."""
+    """The word with a letter replaced by a rare one, or with a rare sign before or after it."""
     if character.isalpha():
-        place = 0 if character.isupper() else int(rng.integers(len(word)))
-        return word[:place] + character + word[place + 1 :]
+        position = 0 if character.isupper() else int(rng.integers(len(word)))
+        return word[:position] + character + word[position + 1 :]
     return word + character if rng.random() < 0.5 else character + word
 
 
-def _reference(words: list[str], struck: frozenset[int]) -> str:
-    return " ".join(f">{word}<" if number in struck else word for number, word in enumerate(words))
+def _reference(words: list[str], crossed_out: frozenset[int]) -> str:
+    return " ".join(f">{word}<" if number in crossed_out else word for number, word in enumerate(words))
 
 
 def find_fonts(folder: Path) -> list[Path]:
     """The font files below a folder.
 
     Raises:
-        InputError: there is none.
+        InputError: it has no font file.
     """
     fonts = sorted(path for path in folder.rglob("*") if path.suffix.lower() in (".ttf", ".otf", ".ttc"))
     if not fonts:

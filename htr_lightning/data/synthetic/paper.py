@@ -8,7 +8,7 @@ from jaxtyping import Float, UInt8
 from numpy import ndarray
 
 
-def with_neighbours(mask: UInt8[ndarray, "H W"], baseline: float, rng: np.random.Generator) -> UInt8[ndarray, "H W"]:
+def with_neighbors(mask: UInt8[ndarray, "H W"], baseline: float, rng: np.random.Generator) -> UInt8[ndarray, "H W"]:
     """Ink coverage with tails of the line above and tips of the line below, where a crop cuts them.
 
     They are the line's own, moved along it: what hangs below the baseline to the upper edge, what rises above the

@@ -28,7 +28,7 @@ def test_fonts_of_one_s_own_write_the_share_of_hands_asked_for(tmp_path: Path) -
     default_font(tmp_path)
     for share, some, all_ in ((0.5, True, False), (1.0, True, True), (0.0, False, False)):
         reader = synthetic(fonts=str(tmp_path), font_fraction=share)
-        kinds = [isinstance(reader._hand(number), FontWriter) for number in range(HANDS)]
+        kinds = [isinstance(reader._writer(number), FontWriter) for number in range(HANDS)]
         assert (any(kinds), all(kinds)) == (some, all_)
         for index in range(6):
             sample = reader[index]
@@ -63,10 +63,10 @@ def test_a_font_without_a_glyph_is_refused_or_left_out_and_counted(tmp_path: Pat
     (tmp_path / "greek.txt").write_text("ab π", encoding="utf-8")
     if not covers(path, "π"):
         options["text"] = str(tmp_path / "greek.txt")
-        with pytest.raises(InputError, match=r"own\.ttf.*incomplete=skip"):
+        with pytest.raises(InputError, match=r"own\.ttf.*incomplete_fonts=skip"):
             synthetic(**options)
-        with pytest.raises(InputError, match="none of its fonts"):
-            synthetic(**options, incomplete="skip")
+        with pytest.raises(InputError, match="no font has every character"):
+            synthetic(**options, incomplete_fonts="skip")
 
 
 def test_a_file_that_is_no_font_is_refused_by_name(tmp_path: Path) -> None:
@@ -91,7 +91,7 @@ def test_a_broken_font_is_refused_by_name_or_writes(tmp_path: Path) -> None:
             line = synthetic(fonts=str(folder), font_fraction=1.0, unwritable="skip")[0]
         except InputError as error:
             refusal = str(error)
-        assert "broken.ttf" in refusal or "no hand can write" in refusal or (line is not None and line.image.size)
+        assert "broken.ttf" in refusal or "no writer can write" in refusal or (line is not None and line.image.size)
 
 
 def chinese_fonts() -> list[Path]:

@@ -1,7 +1,6 @@
 """Repositories of HTR-United (https://htr-united.github.io): pages in PAGE or ALTO with a catalogue entry."""
 
 import sys
-from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -9,8 +8,6 @@ from typing import Any
 import yaml
 
 from htr_lightning.data import archive, download
-from htr_lightning.data.reader.page_xml import PageXml
-from htr_lightning.data.sample import Reduce, Sample
 from htr_lightning.errors import InputError
 
 # Commits that were read and counted: repository, commit, digest of its XML files (see `download.digest_files`).
@@ -21,66 +18,30 @@ KNOWN: dict[str, tuple[str, str | None]] = {
 LICENCES = ("LICENSE", "LICENSE.md", "LICENSE.txt", "LICENCE")
 
 
-class HtrUnited(Sequence[Sample]):
-    """The lines of a repository; its licence and how to cite it are printed once.
+def fetch(root: str | Path | None = None, repo: str | None = None, revision: str | None = None) -> Path:
+    """The folder of a repository, downloaded if need be; its licence and how to cite it are printed once.
 
     Args:
         root: folder or zip archive of the repository; None: it is downloaded.
-        split: train, val or test; None: every page.
         repo: owner and name on GitHub.
-        revision: the commit to download; None: the one known here.
-        name: first part of every sample id; None: the repository's, or the folder's.
-        others: see `PageXml`.
+        revision: the commit to download; None: the one in `KNOWN`.
 
     Raises:
-        InputError: no repository is named, no commit is known for it, it cannot be downloaded, or its pages cannot be
-            read.
+        InputError: no repository is named, no commit is known for it, or it cannot be downloaded.
     """
-
-    def __init__(
-        self,
-        root: str | Path | None = None,
-        split: str | None = None,
-        repo: str | None = None,
-        revision: str | None = None,
-        name: str | None = None,
-        xml: str = "**/*.xml",
-        images: str | None = None,
-        splits: str | Mapping[str, int | float | None] | None = None,
-        seed: int = 0,
-        group: str = "(.*)",
-        reduce: Reduce | None = None,
-        rotate: str = "deskew",
-        empty: str = "error",
-        faulty: str = "error",
-        preload: bool = True,
-    ) -> None:
-        if root is not None:
-            folder = archive.folder(Path(root))
-        elif repo is not None:
-            known, digest = KNOWN.get(repo, (None, None))
-            folder = download.repository(repo, revision or known, digest if revision in (None, known) else None)
-        else:
-            raise InputError("data.repo is not set; give OWNER/NAME of a repository, or its folder by data.root")
-        title = repo or folder.name
-        _tell_terms(folder, title)
-        self._pages = PageXml(
-            folder, None, xml, images, splits, split, seed, name or title.rpartition("/")[2], group, reduce,
-            rotate, empty, faulty, preload,
-        )  # fmt: skip
-        self.skipped, self.repaired = self._pages.skipped, self._pages.repaired
-        self.ids, self.texts, self.groups = self._pages.ids, self._pages.texts, self._pages.groups
-        self.sizes = self._pages.sizes
-
-    def __len__(self) -> int:
-        return len(self._pages)
-
-    def __getitem__(self, index: int) -> Sample:  # type: ignore[override]
-        return self._pages[index]
+    if root is not None:
+        folder = archive.folder(Path(root))
+    elif repo is not None:
+        known, digest = KNOWN.get(repo, (None, None))
+        folder = download.repository(repo, revision or known, digest if revision in (None, known) else None)
+    else:
+        raise InputError("data.repo is not set; give OWNER/NAME of a repository, or its folder by data.root")
+    _print_terms(folder, repo or folder.name)
+    return folder
 
 
 @cache
-def _tell_terms(folder: Path, repo: str) -> None:
+def _print_terms(folder: Path, repo: str) -> None:
     print(terms(folder, repo), file=sys.stderr)
 
 
@@ -88,7 +49,7 @@ def terms(folder: Path, repo: str) -> str:
     """Licence and citation of a repository, from its catalogue entry, citation file or licence.
 
     Raises:
-        InputError: the catalogue entry or the citation file is no YAML.
+        InputError: the catalogue entry or the citation file is not YAML.
     """
     entry, cited = _mapping(folder / "htr-united.yml"), _mapping(folder / "CITATION.cff")
     licences = [_licence(one) for one in _list(entry.get("license") or cited.get("license"))]
@@ -104,13 +65,13 @@ def terms(folder: Path, repo: str) -> str:
 
 
 def _mapping(path: Path) -> dict[str, Any]:
-    """A YAML file's mapping, {} where there is no file."""
+    """The mapping in a YAML file, {} if there is no such file."""
     if not path.is_file():
         return {}
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise InputError(f"{path}: no YAML ({str(error).splitlines()[0]}); mend it, or remove it") from None
+        raise InputError(f"{path}: not YAML ({str(error).splitlines()[0]}); correct or remove it") from None
     return content if isinstance(content, dict) else {}
 
 
@@ -133,7 +94,7 @@ def _person(entry: Any) -> str:
 
 
 def _first_line(path: Path) -> list[str]:
-    """The first line of a file with anything in it."""
+    """The first line of a file that is not blank."""
     if not path.is_file():
         return []
     lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
