@@ -45,7 +45,9 @@ def test_every_model_learns_eight_lines_by_heart(model: str, tmp_path: Path) -> 
 @pytest.mark.slow
 def test_mlp_reads_mnist(tmp_path: Path, htr_data: Path) -> None:
     """The plain recipe gives at least 97.5 % (mean of three seeds; one seed here)."""
-    run = run_train(tmp_path / "run", "model=mlp", "data=mnist", f"data.root={htr_data}/mnist")
+    length = ["trainer.max_time=null", "trainer.max_epochs=5", "trainer.val_check_interval=1.0"]
+    length += ["trainer.check_val_every_n_epoch=1"]
+    run = run_train(tmp_path / "run", "model=mlp", "data=mnist", f"data.root={htr_data}/mnist", *length)
     recognizer = checkpoint.load(run / "checkpoints" / "best.ckpt")
     _, totals = evaluate(recognizer, data_for(recognizer), "test")
     assert totals.lines == 10_000

@@ -12,7 +12,8 @@ from htr_lightning.config import data_for
 from htr_lightning.evidence.evaluate import evaluate
 
 ALPHABET = "啊阿的一是不了人"
-SHORT = ["data.workers=0", "logger=csv", "trainer.log_every_n_steps=1"]
+SHORT = ["data.workers=0", "logger=csv", "trainer.log_every_n_steps=1", "trainer.max_time=null"]
+SHORT += ["trainer.val_check_interval=1.0", "trainer.check_val_every_n_epoch=1"]
 
 
 def run(folder: Path, model: str, data: str, *overrides: str) -> Path:
