@@ -223,10 +223,11 @@ def likely_frames(
 ) -> Frames:
     """The frames that have a label above a threshold, a log-probability, and their most likely labels."""
     inside = np.arange(log_probs.shape[1]) < lengths[:, None]
-    likely = (log_probs[:, :, 1:] >= threshold).any(2) & inside
+    above = (log_probs[:, :, 1:] >= threshold) & inside[:, :, None]
+    likely = above.any(2)
     counts = likely.sum(1)
     order = np.argsort(-counts, kind="stable")
-    log_probs, inside, likely, counts = log_probs[order], inside[order], likely[order], counts[order]
+    log_probs, inside, above, likely, counts = (part[order] for part in (log_probs, inside, above, likely, counts))
     line, time = likely.nonzero()
     step = likely.cumsum(1)[line, time] - 1
     shape = (len(counts), int(counts.max(initial=0)))
@@ -236,19 +237,23 @@ def likely_frames(
     until[line, step + 1] = skipped.cumsum(1)[line, time]
     at = np.full((shape[0], shape[1] + 1), -1)
     at[line, step + 1] = time
+    tail = skipped.sum(1) - until[np.arange(shape[0]), counts]
     blank = np.zeros(shape)
     blank[line, step] = log_probs[line, time, BLANK]
-    candidates = log_probs[line, time, 1:]
-    top = min(top_labels, candidates.shape[1])
-    ids = np.sort(np.argpartition(-candidates, top - 1, axis=1)[:, :top], axis=1)
-    found = np.take_along_axis(candidates, ids, 1)
-    rank = np.argsort(-found, axis=1, kind="stable")
-    ids, found = np.take_along_axis(ids, rank, 1), np.take_along_axis(found, rank, 1).astype(np.float64)
-    found[found < threshold] = -math.inf
-    widest = max(1, int((found > -math.inf).sum(1).max(initial=0)))
+    # Few labels are above the threshold, so these are sorted rather than all: by frame, and from the most likely down.
+    sizes = above.sum(2)[line, time]
+    frame, (of, when, label) = np.repeat(np.arange(len(line)), sizes), above.nonzero()
+    value = log_probs[of, when, label + 1].astype(np.float64)
+    value[value < threshold] = -math.inf  # the threshold was rounded when single precision was compared with it
+    ranking = np.lexsort((-value, frame))
+    rank = np.arange(len(frame)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    kept = rank < top_labels
+    frame, rank, value, label = frame[kept], rank[kept], value[ranking][kept], label[ranking][kept]
+    widest = max(1, int(rank[value > -math.inf].max(initial=0)) + 1)
+    kept = rank < widest
     scores, labels = np.full((*shape, widest), -math.inf), np.ones((*shape, widest), np.int64)
-    scores[line, step], labels[line, step] = found[:, :widest], ids[:, :widest] + 1
-    tail = skipped.sum(1) - until[np.arange(shape[0]), counts]
+    place = line[frame[kept]], step[frame[kept]], rank[kept]
+    scores[place], labels[place] = value[kept], label[kept] + 1
     return Frames(order, counts, np.diff(until, axis=1), np.diff(at, axis=1) > 1, tail, blank, labels, scores)
 
 

@@ -10,7 +10,7 @@ import torch
 
 from htr_lightning.decoder.ctc import Greedy, collapse
 from htr_lightning.decoder.language import Automaton
-from htr_lightning.decoder.prefix_beam import PrefixBeam
+from htr_lightning.decoder.prefix_beam import PrefixBeam, likely_frames
 from htr_lightning.errors import InputError
 
 EXACT = {"width": 1500, "top_labels": 10, "min_probability": 0.0, "prune_margin": math.inf}
@@ -197,3 +197,32 @@ def test_frames_without_numbers_give_no_text() -> None:
 def test_impossible_settings_are_refused_by_name(key: str, value: float) -> None:
     with pytest.raises(InputError, match=f"{key}={value}"):
         PrefixBeam(**(EXACT | {key: value}))
+
+
+@pytest.mark.parametrize(("probability", "top"), [(0.001, 8), (0.02, 3), (0.0, 50)])
+def test_likely_frames_are_those_of_torch_line_by_line(probability: float, top: int) -> None:
+    log_probs, lengths = lines(7, 40, 12, seed=3, scale=4.0), np.array([40, 0, 13, 39, 40, 1, 22])
+    log_probs[4, :, 1:] = -30.0 - np.arange(11)  # nothing but blanks
+    threshold = math.log(probability) if probability else -math.inf
+    found = likely_frames(log_probs, lengths, top, threshold)
+    assert sorted(found.order.tolist()) == list(range(7))
+    assert found.counts.tolist() == sorted(found.counts.tolist(), reverse=True)
+    for row, (line, count) in enumerate(zip(found.order.tolist(), found.counts.tolist(), strict=True)):
+        frames = torch.from_numpy(log_probs[line, : lengths[line]])
+        times = [time for time, frame in enumerate(frames) if (frame[1:] >= threshold).any()]
+        assert count == len(times)
+        blanks = frames[:, 0].double().tolist()
+        previous = 0
+        for step, time in enumerate(times):
+            assert found.blank[row, step] == blanks[time]
+            assert found.gap[row, step] == pytest.approx(sum(blanks[previous:time]), abs=1e-12)
+            assert found.has_gap[row, step] == (time > previous)
+            previous = time + 1
+            best = frames[time, 1:].topk(min(top, 11))
+            kept = best.values >= threshold
+            scored = found.scores[row, step] > -math.inf
+            assert found.scores[row, step][scored].tolist() == best.values[kept].tolist()
+            assert found.labels[row, step][scored].tolist() == (best.indices[kept] + 1).tolist()
+        assert found.tail[row] == pytest.approx(sum(blanks[previous:]), abs=1e-12)
+        assert not found.blank[row, count:].any()
+        assert (found.scores[row, count:] == -math.inf).all()
