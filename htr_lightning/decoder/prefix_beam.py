@@ -224,7 +224,7 @@ def likely_frames(
     """The frames that have a label above a threshold, a log-probability, and their most likely labels."""
     inside = np.arange(log_probs.shape[1]) < lengths[:, None]
     above = (log_probs[:, :, 1:] >= threshold) & inside[:, :, None]
-    likely = above.any(2)
+    likely = np.asarray(above.any(2))
     counts = likely.sum(1)
     order = np.argsort(-counts, kind="stable")
     log_probs, inside, above, likely, counts = (part[order] for part in (log_probs, inside, above, likely, counts))
