@@ -1,4 +1,4 @@
-"""Distortions: images stay images, no ink is lost, and the generator is the only dice."""
+"""Augmentations: images stay images, no ink is lost, and the generator is the only source of randomness."""
 
 from functools import cache
 from pathlib import Path
@@ -14,22 +14,22 @@ from htr_lightning.augment import (
     Affine,
     BleedThrough,
     Blots,
+    BrightnessContrast,
     Compose,
-    Edges,
     Elastic,
     Fade,
-    Grid,
+    GridDistortion,
     Jpeg,
-    Light,
+    Margins,
     Noise,
-    Rules,
+    Rotate,
+    RuledLines,
     Scale,
     Slant,
     Stains,
     Stretch,
     Thickness,
     Transform,
-    Turn,
     Warp,
     Wave,
 )
@@ -38,29 +38,29 @@ CONF = Path(__file__).parent.parent / "conf" / "augment"
 
 
 def warp(p: float) -> Warp:
-    linear = [Stretch(p, 0.25, 0.1), Slant(p, 0.2, 0.5), Turn(p, 15.0, 0.5)]
-    return Warp(linear, [Elastic(p, 0.05), Grid(p, 0.3), Wave(p, 0.07)])
+    linear = [Stretch(p, 0.25, 0.1), Slant(p, 0.2, 0.5), Rotate(p, 15.0, 0.5)]
+    return Warp(linear, [Elastic(p, 0.05), GridDistortion(p, 0.3), Wave(p, 0.07)])
 
 
 def every(p: float) -> dict[str, Transform]:
     return {
-        "affine": Affine(p, stretch=0.2, slant=0.2, turn=1.0, margin=0.1),
+        "affine": Affine(p, stretch=0.2, slant=0.2, rotation=1.0, margin=0.1),
         "warp": warp(p),
-        "edges": Edges(p, cut=0.1, add=0.2),
+        "margins": Margins(p, max_crop=0.1, max_pad=0.2),
         "scale": Scale(p, 0.9, 1.1),
-        "thickness": Thickness(p, most=0.8),
-        "fade": Fade(p, least=0.4),
-        "bleed": BleedThrough(p, most=0.3),
-        "blots": Blots(p, most=3, size=0.1),
-        "rules": Rules(p, most=0.8),
-        "stains": Stains(p, most=0.4),
-        "light": Light(p, 0.2, 0.2),
+        "thickness": Thickness(p, max_blend=0.8),
+        "fade": Fade(p, min_contrast=0.4),
+        "bleed": BleedThrough(p, max_contrast=0.3),
+        "blots": Blots(p, max_count=3, max_radius=0.1),
+        "ruled lines": RuledLines(p, max_darkness=0.8),
+        "stains": Stains(p, max_darkness=0.4),
+        "brightness and contrast": BrightnessContrast(p, 0.2, 0.2),
         "noise": Noise(p, 0.02, 0.05),
         "jpeg": Jpeg(p, 20, 60),
     }
 
 
-MOVES = ("affine", "warp", "edges", "scale")  # the size changes
+MOVES = ("affine", "warp", "margins", "scale")  # the size changes
 
 
 @cache
@@ -116,7 +116,7 @@ def test_a_blank_image_passes_through_every_recipe(name: str, level: int) -> Non
 @pytest.mark.parametrize("seed", range(20))
 def test_affine_keeps_the_ink_and_its_paper(seed: int) -> None:
     image = written()
-    result = Affine(1.0, stretch=0.2, slant=0.2, turn=1.0, margin=0.1)(image, np.random.default_rng(seed))
+    result = Affine(1.0, stretch=0.2, slant=0.2, rotation=1.0, margin=0.1)(image, np.random.default_rng(seed))
     assert np.median(result) == 220  # paper fills what was not there
     change = result.shape[1] / image.shape[1]
     ink = (220.0 - result).clip(0).sum() / (220.0 - image).sum()
@@ -149,21 +149,21 @@ def test_a_warp_without_bends_is_the_affine_map_of_the_points() -> None:
     cv2.circle(image, (40, 20), 4, 20, -1)
     cv2.circle(image, (150, 45), 4, 20, -1)
     for seed in range(20):
-        part = Turn(1.0, 15.0, 0.5)
+        part = Rotate(1.0, 15.0, 0.5)
         result = Warp([part], [])(image, np.random.default_rng(seed))
         rng = np.random.default_rng(seed)
         rng.random()  # whether
         matrix = part(image.shape, rng)
-        middle, centre = np.array([199, 59]) / 2, (np.array(result.shape[::-1]) - 1) / 2
+        middle, center = np.array([199, 59]) / 2, (np.array(result.shape[::-1]) - 1) / 2
         for point in ((40, 20), (150, 45)):
-            x, y = matrix @ (np.array(point) - middle) + centre
+            x, y = matrix @ (np.array(point) - middle) + center
             assert result[round(y), round(x)] < 60
         assert result.shape[0] >= 60
 
 
 def test_bends_of_no_size_are_the_identity_in_their_frame() -> None:
     image = written()
-    result = Warp([], [Elastic(1.0, 0.0), Grid(1.0, 0.0), Wave(1.0, 0.0)])(image, np.random.default_rng(0))
+    result = Warp([], [Elastic(1.0, 0.0), GridDistortion(1.0, 0.0), Wave(1.0, 0.0)])(image, np.random.default_rng(0))
     np.testing.assert_array_equal(result, image)
 
 
@@ -171,60 +171,64 @@ def test_warp_with_and_without_bends_agree_on_the_linear_part() -> None:
     image = written()
     for seed in range(10):
         plain = Warp([Stretch(1.0, 0.25, 0.1), Slant(1.0, 0.2, 0.4)], [])(image, np.random.default_rng(seed))
-        bent = Warp([Stretch(1.0, 0.25, 0.1), Slant(1.0, 0.2, 0.4)], [Grid(1.0, 0.0)])(
+        bent = Warp([Stretch(1.0, 0.25, 0.1), Slant(1.0, 0.2, 0.4)], [GridDistortion(1.0, 0.0)])(
             image, np.random.default_rng(seed)
         )
         assert plain.shape == bent.shape
         assert np.abs(plain.astype(int) - bent).mean() < 1.5
 
 
-def test_a_long_line_is_turned_no_further_than_its_rise() -> None:
+def test_a_long_line_is_rotated_no_further_than_its_rise() -> None:
     for size in ((28, 28), (64, 520)):
         for seed in range(200):
-            (c, _), (s, _) = Turn(1.0, 15.0, 0.5)(size, np.random.default_rng(seed))
+            (c, _), (s, _) = Rotate(1.0, 15.0, 0.5)(size, np.random.default_rng(seed))
             assert c > 0
             assert abs(s / c) * size[1] <= max(0.5 * size[0], 1e-9) + 1e-6
             assert abs(np.degrees(np.arctan2(s, c))) <= 15
-    angles = [np.degrees(np.arcsin(Turn(1.0, 15.0, 0.5)((28, 28), np.random.default_rng(s))[1, 0])) for s in range(200)]
+    angles = [
+        np.degrees(np.arcsin(Rotate(1.0, 15.0, 0.5)((28, 28), np.random.default_rng(s))[1, 0])) for s in range(200)
+    ]
     assert max(angles) > 13
     assert min(angles) < -13
 
 
-def test_edges_cut_no_more_than_they_may() -> None:
+def test_margins_are_cropped_within_their_bounds() -> None:
     image = np.repeat(np.arange(200, dtype=np.uint8)[:, None], 300, axis=1)
     image[:, 100:] = 255
     for seed in range(200):
-        result = Edges(1.0, cut=0.05, add=0.1)(image, np.random.default_rng(seed))
+        result = Margins(1.0, max_crop=0.05, max_pad=0.1)(image, np.random.default_rng(seed))
         rows = result[:, 0][result[:, 0] < 200]
         assert set(range(10, 190)) <= set(rows.tolist())
         assert 180 <= len(result) <= 240
-    heights = {len(Edges(1.0, 0.05, 0.1)(image, np.random.default_rng(seed))) for seed in range(200)}
+    heights = {len(Margins(1.0, 0.05, 0.1)(image, np.random.default_rng(seed))) for seed in range(200)}
     assert min(heights) < 200 < max(heights)
 
 
-def test_scale_changes_the_share_of_the_writing_and_no_column_is_cut() -> None:
+def test_scale_changes_the_size_of_the_writing_and_no_column_is_cut() -> None:
     image = np.full((60, 200), 220, np.uint8)
     image[20:40, :10] = image[20:40, -10:] = 20
-    shares = []
+    sizes = []
     for seed in range(200):
         result = Scale(1.0, 0.9, 1.1)(image, np.random.default_rng(seed))
         assert (result < 100).sum() == 400
-        shares.append((result < 100).any(1).mean() / (20 / 60))
-    assert 0.88 < min(shares) < 0.93
-    assert 1.07 < max(shares) < 1.13
+        sizes.append((result < 100).any(1).mean() / (20 / 60))
+    assert 0.88 < min(sizes) < 0.93
+    assert 1.07 < max(sizes) < 1.13
 
 
-@pytest.mark.parametrize("most", [0.5, 1.0])
-def test_thickness_makes_strokes_thicker_as_often_as_thinner(most: float) -> None:
+@pytest.mark.parametrize("max_blend", [0.5, 1.0])
+def test_thickness_makes_strokes_thicker_as_often_as_thinner(max_blend: float) -> None:
     image = written()
-    darker = [Thickness(1.0, most)(image, np.random.default_rng(seed)).mean() < image.mean() for seed in range(200)]
+    darker = [
+        Thickness(1.0, max_blend)(image, np.random.default_rng(seed)).mean() < image.mean() for seed in range(200)
+    ]
     assert 60 < sum(darker) < 140
 
 
 @pytest.mark.parametrize("seed", range(10))
-def test_fading_leaves_the_paper_and_the_share_of_ink_it_promises(seed: int) -> None:
+def test_fading_leaves_the_paper_and_the_contrast_it_promises(seed: int) -> None:
     image = written()
-    faded = Fade(1.0, least=0.4)(image, np.random.default_rng(seed)).astype(int)
+    faded = Fade(1.0, min_contrast=0.4)(image, np.random.default_rng(seed)).astype(int)
     np.testing.assert_array_equal(faded[image == 220], 220)
     dark = image < 60
     left = (220 - faded[dark]) / (220 - image[dark])
@@ -236,20 +240,20 @@ def test_fading_leaves_the_paper_and_the_share_of_ink_it_promises(seed: int) -> 
 def test_faint_ink_does_not_fade_away() -> None:
     faint = np.where(written() < 120, 160, 220).astype(np.uint8)
     for seed in range(20):
-        faded = Fade(1.0, least=0.1)(faint, np.random.default_rng(seed)).astype(int)
+        faded = Fade(1.0, min_contrast=0.1)(faint, np.random.default_rng(seed)).astype(int)
         assert 220 - faded[faint == 160].max() >= 47
 
 
 @pytest.mark.parametrize("seed", range(10))
-def test_writing_of_the_other_side_is_fainter_than_the_line(seed: int) -> None:
+def test_writing_on_the_back_is_fainter_than_the_line(seed: int) -> None:
     image = written()
-    through = BleedThrough(1.0, most=0.25)(image, np.random.default_rng(seed)).astype(int)
+    through = BleedThrough(1.0, max_contrast=0.25)(image, np.random.default_rng(seed)).astype(int)
     added = image.astype(int) - through
     assert added.min() >= -1
     assert 5 < added.max() <= 0.25 * 190 + 1
 
 
-@pytest.mark.parametrize("name", ["rules", "stains", "blots"])
+@pytest.mark.parametrize("name", ["ruled lines", "stains", "blots"])
 def test_what_lies_on_paper_only_darkens_and_leaves_most_of_it(name: str) -> None:
     image = written(64, 520)
     for seed in range(30):
@@ -259,11 +263,11 @@ def test_what_lies_on_paper_only_darkens_and_leaves_most_of_it(name: str) -> Non
     assert change.max() > 0
 
 
-def test_light_keeps_half_of_the_contrast_even_of_a_faint_line() -> None:
+def test_brightness_keeps_half_of_the_contrast_even_of_a_faint_line() -> None:
     faint = np.full((40, 200), 250, np.uint8)
     faint[15:25, 20:180:8] = 210
     for seed in range(100):
-        result = Light(1.0, 0.2, 0.2)(faint, np.random.default_rng(seed)).astype(int)
+        result = BrightnessContrast(1.0, 0.2, 0.2)(faint, np.random.default_rng(seed)).astype(int)
         assert result[0, 0] - result[20, 20] >= 0.8 * 20 - 2
 
 
@@ -289,10 +293,10 @@ def test_a_recipe_leaves_a_line_legible(name: str) -> None:
         dips = background - middle > 20
         kept.append(np.count_nonzero(np.diff(dips.astype(int)) == 1) / 13)
     assert np.median(kept) >= 0.95
-    assert np.mean([share >= 0.8 for share in kept]) > 0.85
+    assert np.mean([fraction >= 0.8 for fraction in kept]) > 0.85
 
 
-def test_compose_does_one_after_the_other_with_one_generator() -> None:
+def test_transforms_are_applied_one_after_the_other_with_one_generator() -> None:
     parts = every(0.7)
     together = Compose(list(parts.values()))(written(), np.random.default_rng(5))
     image, rng = written(), np.random.default_rng(5)
@@ -301,20 +305,20 @@ def test_compose_does_one_after_the_other_with_one_generator() -> None:
     np.testing.assert_array_equal(together, image)
     np.testing.assert_array_equal(Compose([])(written(), rng), written())
     assert Compose(list(parts.values()))
-    assert not Compose([])  # an empty chain is none at all: the loader makes no dice for it
+    assert not Compose([])  # an empty sequence is false: the data set makes no generator for it
 
 
-def test_a_probability_is_how_often_it_happens() -> None:
+def test_a_transform_is_applied_with_its_probability() -> None:
     rng, image = np.random.default_rng(0), written(16, 40)
     changed = sum((Thickness(0.3, 1.0)(image, rng) != image).any() for _ in range(1000))
     assert 250 < changed < 350
 
 
-def test_strong_is_what_it_says() -> None:
+def test_strong_has_what_it_says() -> None:
     config = OmegaConf.to_container(OmegaConf.load(CONF / "strong.yaml"))
     found = {part["_target_"].rpartition(".")[2]: part for part in config["transforms"]}
     inside = {part["_target_"].rpartition(".")[2]: part for key in ("linear", "bends") for part in found["Warp"][key]}
     assert (inside["Stretch"]["width"], inside["Stretch"]["height"]) == (0.25, 0.1)
-    assert {"Slant", "Elastic", "Grid"} <= set(inside)
-    assert {"Thickness", "Rules", "Blots", "Stains", "BleedThrough", "Fade", "Jpeg", "Edges"} <= set(found)
+    assert {"Slant", "Elastic", "GridDistortion"} <= set(inside)
+    assert {"Thickness", "RuledLines", "Blots", "Stains", "BleedThrough", "Fade", "Jpeg", "Margins"} <= set(found)
     assert all(0 < part["p"] < 1 for part in [*inside.values(), *found.values()] if "p" in part)

@@ -1,34 +1,45 @@
-"""Distortions of scanned lines for training: numpy in, numpy out, each with its own probability.
+"""Augmentations of scanned lines for training: NumPy in, NumPy out, each with its own probability.
 
-Every transform takes a line and the generator that is its only dice, and gives a new line; the one handed in is left
-as it is. Legibility holds: nothing but `Edges` and `Scale` cuts anything off, and these no more than they are told.
+Every transform takes a line and the generator that is its only source of randomness, and returns a new line; its input
+is left unchanged. Lines stay legible: only `Margins` and `Scale` cut anything off, within their bounds.
 """
 
-from htr_lightning.augment.geometry import Affine, Edges, Elastic, Grid, Scale, Slant, Stretch, Turn, Warp, Wave
+from htr_lightning.augment.geometry import (
+    Affine,
+    Elastic,
+    GridDistortion,
+    Margins,
+    Rotate,
+    Scale,
+    Slant,
+    Stretch,
+    Warp,
+    Wave,
+)
 from htr_lightning.augment.ink import BleedThrough, Blots, Fade, Thickness
-from htr_lightning.augment.scan import Jpeg, Light, Noise, Rules, Stains
+from htr_lightning.augment.scan import BrightnessContrast, Jpeg, Noise, RuledLines, Stains
 from htr_lightning.augment.transform import Compose, Transform
 
 __all__ = [
     "Affine",
     "BleedThrough",
     "Blots",
+    "BrightnessContrast",
     "Compose",
-    "Edges",
     "Elastic",
     "Fade",
-    "Grid",
+    "GridDistortion",
     "Jpeg",
-    "Light",
+    "Margins",
     "Noise",
-    "Rules",
+    "Rotate",
+    "RuledLines",
     "Scale",
     "Slant",
     "Stains",
     "Stretch",
     "Thickness",
     "Transform",
-    "Turn",
     "Warp",
     "Wave",
 ]

@@ -1,4 +1,4 @@
-"""What paper and scanner add: rulings, stains, light, noise and compression."""
+"""Effects of paper and scanner: ruled lines, stains, exposure, noise and compression."""
 
 from functools import lru_cache
 
@@ -10,16 +10,16 @@ from numpy import ndarray
 from htr_lightning.augment.transform import levels
 
 
-class Rules:
-    """Ruled or squared paper: a line near the baseline, sometimes more of them, sometimes upright ones too.
+class RuledLines:
+    """Ruled or squared paper: a line near the baseline, sometimes several, sometimes vertical ones as well.
 
     Args:
         p: probability.
-        most: largest darkness of a ruling, as a share of the ink's.
+        max_darkness: as a fraction of the darkness of the ink.
     """
 
-    def __init__(self, p: float, most: float) -> None:
-        self.p, self.most = p, most
+    def __init__(self, p: float, max_darkness: float) -> None:
+        self.p, self.max_darkness = p, max_darkness
 
     def __call__(self, image: UInt8[ndarray, "H W"], rng: np.random.Generator) -> UInt8[ndarray, "H W"]:
         if rng.random() >= self.p:
@@ -33,10 +33,10 @@ class Rules:
         rules = np.stack([np.zeros_like(rows), rows - rise, np.full_like(rows, width), rows + rise], 1)
         if squared:
             columns = np.arange(rng.uniform(0, pitch), width, pitch)
-            upright = np.stack([columns, np.zeros_like(columns), columns - rise * height / width,
+            vertical = np.stack([columns, np.zeros_like(columns), columns - rise * height / width,
                                 np.full_like(columns, height)], 1)  # fmt: skip
-            rules = np.concatenate([rules, upright])
-        darkness = (paper - ink) * self.most * (rng.uniform(0.1, 0.5) if squared else rng.uniform(0.1, 1))
+            rules = np.concatenate([rules, vertical])
+        darkness = (paper - ink) * self.max_darkness * (rng.uniform(0.1, 0.5) if squared else rng.uniform(0.1, 1))
         drawn = np.zeros_like(image)
         points = np.round(rules * 16).astype(np.int32).reshape(-1, 2, 2)
         thickness = 1 if height < 48 or squared else int(rng.integers(1, 3))
@@ -45,15 +45,15 @@ class Rules:
 
 
 class Stains:
-    """Large soft patches of darker paper, as damp, coffee and dirt leave them.
+    """Large soft patches of darker paper, as left by damp, coffee or dirt.
 
     Args:
         p: probability.
-        most: largest darkness, as a share of the ink's.
+        max_darkness: as a fraction of the darkness of the ink.
     """
 
-    def __init__(self, p: float, most: float) -> None:
-        self.p, self.most = p, most
+    def __init__(self, p: float, max_darkness: float) -> None:
+        self.p, self.max_darkness = p, max_darkness
 
     def __call__(self, image: UInt8[ndarray, "H W"], rng: np.random.Generator) -> UInt8[ndarray, "H W"]:
         if rng.random() >= self.p:
@@ -63,20 +63,20 @@ class Stains:
         cell = max(1, height // 16)
         small = np.zeros((height // cell + 2, width // cell + 2), np.uint8)
         for _ in range(int(rng.integers(1, 3))):
-            centre = (int(rng.integers(small.shape[1])), int(rng.integers(small.shape[0])))
+            center = (int(rng.integers(small.shape[1])), int(rng.integers(small.shape[0])))
             axes = (int(rng.integers(4, 25)), int(rng.integers(4, 17)))
-            darkness = max(0, round((paper - ink) * self.most * rng.uniform(0.2, 1)))
-            cv2.ellipse(small, centre, axes, float(rng.uniform(0, 180)), 0, 360, darkness, -1)
+            darkness = max(0, round((paper - ink) * self.max_darkness * rng.uniform(0.2, 1)))
+            cv2.ellipse(small, center, axes, float(rng.uniform(0, 180)), 0, 360, darkness, -1)
         soft = cv2.GaussianBlur(small, (0, 0), rng.uniform(0.8, 3))
         return cv2.subtract(image, cv2.resize(soft, (width, height), interpolation=cv2.INTER_CUBIC))
 
 
-class Light:
-    """Exposure and contrast of the scan; white stops before half of the line's contrast is lost.
+class BrightnessContrast:
+    """Changes brightness and contrast; at least half of the line's contrast survives clipping.
 
     Args:
         p: probability.
-        brightness: largest change of the grey, as a share of the range.
+        brightness: largest change of the grey level, as a fraction of the range.
         contrast: largest relative change of the contrast.
     """
 
@@ -89,23 +89,23 @@ class Light:
         paper, ink = levels(image)
         middle = (paper + ink) / 2
         shift = 255 * rng.uniform(-self.brightness, self.brightness)
-        shift = float(np.clip(shift, -middle, 255 - middle))  # the middle stays a grey: half the contrast survives
+        shift = float(np.clip(shift, -middle, 255 - middle))  # the middle is not clipped
         gain = 1 + rng.uniform(-self.contrast, self.contrast)
         table = ((np.arange(256) - middle) * gain + middle + shift).clip(0, 255)
         return cv2.LUT(image, table.astype(np.uint8))
 
 
 class Noise:
-    """Gaussian noise of a sensor.
+    """Gaussian sensor noise.
 
     Args:
         p: probability.
-        least: smallest standard deviation, as a share of the range.
-        most: largest standard deviation.
+        min_sd: smallest standard deviation, as a fraction of the range.
+        max_sd: largest standard deviation.
     """
 
-    def __init__(self, p: float, least: float, most: float) -> None:
-        self.p, self.least, self.most = p, least, most
+    def __init__(self, p: float, min_sd: float, max_sd: float) -> None:
+        self.p, self.min_sd, self.max_sd = p, min_sd, max_sd
 
     def __call__(self, image: UInt8[ndarray, "H W"], rng: np.random.Generator) -> UInt8[ndarray, "H W"]:
         if rng.random() >= self.p:
@@ -115,26 +115,26 @@ class Noise:
         tile = bank[start : start + image.size]
         if tile.size < image.size:
             tile = np.resize(tile, image.size)
-        noise = tile.reshape(image.shape) * np.float32(255 * rng.uniform(self.least, self.most))
+        noise = tile.reshape(image.shape) * np.float32(255 * rng.uniform(self.min_sd, self.max_sd))
         return cv2.add(image, noise, dtype=cv2.CV_8U)
 
 
 class Jpeg:
-    """Compression.
+    """JPEG compression.
 
     Args:
         p: probability.
-        least: lowest quality.
-        most: highest quality.
+        min_quality: lowest quality.
+        max_quality: highest quality.
     """
 
-    def __init__(self, p: float, least: int, most: int) -> None:
-        self.p, self.least, self.most = p, least, most
+    def __init__(self, p: float, min_quality: int, max_quality: int) -> None:
+        self.p, self.min_quality, self.max_quality = p, min_quality, max_quality
 
     def __call__(self, image: UInt8[ndarray, "H W"], rng: np.random.Generator) -> UInt8[ndarray, "H W"]:
         if rng.random() >= self.p:
             return image
-        quality = int(rng.integers(self.least, self.most + 1))
+        quality = int(rng.integers(self.min_quality, self.max_quality + 1))
         _, coded = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])
         decoded = cv2.imdecode(coded, cv2.IMREAD_GRAYSCALE)
         assert decoded is not None
@@ -143,5 +143,5 @@ class Jpeg:
 
 @lru_cache(maxsize=1)
 def _normals() -> Float[ndarray, " N"]:
-    """A million normal numbers, always the same: drawing them afresh would take longer than all the rest."""
+    """A million normal numbers, always the same: drawing new ones would take longer than everything else."""
     return np.random.default_rng(0).standard_normal(1 << 20, dtype=np.float32)

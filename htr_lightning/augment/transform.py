@@ -1,4 +1,4 @@
-"""What every distortion is, and the chain of them."""
+"""What a transform is, and a sequence of them."""
 
 from collections.abc import Callable, Sequence
 
@@ -11,7 +11,7 @@ Transform = Callable[[UInt8[ndarray, "H W"], np.random.Generator], UInt8[ndarray
 
 
 class Compose:
-    """One transform after the other; none of them is no augmentation."""
+    """Transforms applied one after the other; an empty sequence is no augmentation."""
 
     def __init__(self, transforms: Sequence[Transform]) -> None:
         self.transforms = list(transforms)
@@ -34,5 +34,5 @@ def levels(image: UInt8[ndarray, "H W"]) -> tuple[int, int]:
 
 
 def ink_of(image: UInt8[ndarray, "H W"], paper: int) -> UInt8[ndarray, "H W"]:
-    """By how much every pixel is darker than the paper."""
+    """How much darker than the paper every pixel is."""
     return cv2.LUT(image, (paper - np.arange(256)).clip(0, 255).astype(np.uint8))
