@@ -160,11 +160,19 @@ def open_data(
     return OpenedData(make(settings | left_out | {"reader": reader}), settings, model)
 
 
-def data_for(recognizer: Transcriber, overrides: Sequence[str] = ()) -> LineDataModule:
+def data_for(
+    recognizer: Transcriber, overrides: Sequence[str] = (), full: bool = False, unlabelled: bool = False
+) -> LineDataModule:
     """The data that overrides describe, prepared as the recognizer needs it.
 
     With `data=NAME` among the overrides, that config is composed; otherwise they change the data that the recognizer
     was trained on. Preprocessing and normaliser are always the recognizer's own.
+
+    Args:
+        recognizer: a trained one.
+        overrides: of the data.
+        full: take lines as they were scanned; the recognizer reduces them itself.
+        unlabelled: keep lines without text, too, unless splits or subsets are drawn from the others.
 
     Raises:
         InputError: an override does not fit.
@@ -187,7 +195,11 @@ def data_for(recognizer: Transcriber, overrides: Sequence[str] = ()) -> LineData
         _drop_sources(config.data, set(given))
     settings = plain(config.data)
     if len({member.preprocess.max_rows for member in recognizer.members}) > 1:
-        settings["reduce_scans"] = False  # each member reduces for itself
+        full = True  # each member reduces for itself
+    if full:
+        settings["reduce_scans"] = False
+    if unlabelled:
+        _keep_unlabelled(settings)
     if not named:
         settings["reader"].pop("fetch", None)  # what a checkpoint names is not downloaded; give data=NAME or data.root
         checkpoint.check_targets(settings, (), "the checkpoint's config")
@@ -199,6 +211,14 @@ def data_for(recognizer: Transcriber, overrides: Sequence[str] = ()) -> LineData
             settings[key] = many
     data: LineDataModule = make(settings)
     return data
+
+
+def _keep_unlabelled(settings: dict[str, Any]) -> None:
+    """Have a reader keep lines without text, where that leaves the other lines in the same splits and subset."""
+    empty, splits = (settings["reader"].get(key) for key in ("empty", "splits"))
+    drawn = isinstance(splits, dict) and not all(isinstance(value, str) for value in splits.values())
+    if empty == "error" or (empty == "skip" and settings.get("subset") is None and not drawn):
+        settings["reader"]["empty"] = "keep"
 
 
 def _drop_sources(data: DictConfig, given: set[str]) -> None:

@@ -22,6 +22,7 @@ from htr_lightning.cli.arguments import (
 from htr_lightning.errors import InputError
 from htr_lightning.output import check_writable, empty_folder
 
+Format = Annotated[Literal["kraken", "pylaia", "parquet", "page"], typer.Option("--to", help="Format to write")]
 if TYPE_CHECKING:
     from htr_lightning.data.sample import Reader
 
@@ -70,8 +71,8 @@ def pack(
 
 @typer_app.command()
 def convert(
-    to: Annotated[Literal["kraken", "pylaia", "parquet", "page"], typer.Option(help="Form to write")],
-    out: Annotated[Path, typer.Option(help="Folder to write into; it must be empty or new")],
+    to: Format,
+    out: Annotated[Path, typer.Option(help="New or empty folder to write into")],
     overrides: Overrides = None,
     split: Splits = None,
 ) -> None:
@@ -97,22 +98,22 @@ def pseudo_label(
     lines: Annotated[
         list[str], typer.Argument(help="Line images, folders, globs, PAGE or ALTO files; or overrides: data=...")
     ],
-    out: Annotated[Path, typer.Option(help="Folder to write into; it must be empty or new")],
-    least: Annotated[float | None, typer.Option(min=0, max=1, help="Confidence a line needs")] = None,
-    share: Annotated[
-        float | None, typer.Option(min=0, max=1, help="Share of all lines to keep, the surest (default: 0.5)")
+    out: Annotated[Path, typer.Option(help="New or empty folder to write into")],
+    min_confidence: Annotated[float | None, typer.Option(min=0, max=1, help="Minimum confidence of a line")] = None,
+    fraction: Annotated[
+        float | None, typer.Option(min=0, max=1, help="Fraction of lines to keep, most confident first (default: 0.5)")
     ] = None,
     labelled: Annotated[
-        list[str] | None, typer.Option(help="Override, more than once for several: data to write beside, as it is")
+        list[str] | None, typer.Option(help="Override (repeatable): labelled data to write as well, unchanged")
     ] = None,
-    to: Annotated[Literal["kraken", "pylaia", "parquet", "page"], typer.Option(help="Form to write")] = "kraken",
+    to: Format = "kraken",
     split: Splits = None,
     device: Device = "auto",
 ) -> None:
-    """Read unlabelled lines and write those read surely as training lines, for self-training.
+    """Transcribe unlabelled lines and write the confident ones as training lines, for self-training.
 
-    Overrides without data=NAME change the data of the checkpoint's run: data.subset=[500,null] are the lines it has
-    not learned where it has learned data.subset=[0,500]. References are not looked at. data=folder reads the result.
+    Overrides without data=NAME change the data of the checkpoint's run: where it was trained on data.subset=[0,500],
+    data.subset=[500,null] are the other lines. References are ignored. data=folder reads the result.
     """
     from htr_lightning.adapt import pseudo_label as verb
     from htr_lightning.config import data_for
@@ -122,21 +123,20 @@ def pseudo_label(
 
     named = [re.match(r"\+*data(\.\w+)*=", line) is not None for line in lines]
     if any(named) and not all(named):
-        raise InputError(f"{lines[named.index(False)]}: no override of the data; give overrides or files, not both")
+        raise InputError(f"{lines[named.index(False)]}: not an override of the data; give either overrides or files")
     if split and not all(named):
-        raise InputError(f"--split {split[0]}: files have no splits; leave it away, or name the data by data=...")
-    if least is None and share is None:
-        share = 0.5  # no confidence suits every checkpoint: of one with 21 % CER 17 of 4,630 lines reached 0.9
+        raise InputError(f"--split {split[0]}: files have no splits; remove it, or name a data set by data=...")
+    if min_confidence is None and fraction is None:
+        fraction = 0.5  # no threshold suits every checkpoint: with 21 % CER, 17 of 4,630 lines reached 0.9
     empty_folder(out)  # before the work, not after it
     recognizer = load(checkpoint, device)
-    known = data_for(recognizer, labelled) if labelled else None
+    known = data_for(recognizer, labelled, full=True) if labelled else None
     if known is not None:
-        known.reduce_scans = False
         for name in SPLITS:
-            known.lines(name)  # opened before the work, too
+            known.lines(name)  # before the work, too
     skipped = ""
     if all(named):
-        data, names = data_for(recognizer, lines), list(dict.fromkeys(split or ["train"]))
+        data, names = data_for(recognizer, lines, full=True, unlabelled=True), list(dict.fromkeys(split or ["train"]))
         unlabelled = verb.lines_of_data(data, names)
         skipped = "".join(_tell(data.lines(name).reader) for name in names)
     else:
@@ -145,22 +145,23 @@ def pseudo_label(
             raise InputError(faults[0])
         unlabelled = verb.lines_of_files(sources)
         if texts := sum(bool(line.text.strip()) for source in sources if source.page for line in source.page.lines):
-            print(f"note: {texts} of the lines have a text, which is not looked at", file=sys.stderr)
+            print(f"note: {texts} of the lines have a text, which is ignored", file=sys.stderr)
         if known is not None:
-            print("note: files are not compared with the labelled lines; name none of their pages", file=sys.stderr)
-    with progress_bar("reading", unlabelled.size) as progress:
-        found = unlabelled.guesses(recognizer, partial(progress.advance, progress.task_ids[0]))
-    for guess in found:
-        if guess.fate in (verb.FAULT, verb.PAGE):
-            print(f"note: {guess.id}: {guess.fate}; htr transcribe says more", file=sys.stderr)
-    guesses = verb.gate(found, least, share)
-    about = {"checkpoint": checkpoint, "of": lines, "least": least, "share": share, "labelled": labelled}
+            print("note: files are not compared with the labelled lines; do not name their pages", file=sys.stderr)
+    with progress_bar("transcribing", unlabelled.size) as progress:
+        found = unlabelled.labels(recognizer, partial(progress.advance, progress.task_ids[0]))
+    for label in found:
+        if label.status in (verb.UNREADABLE, verb.PAGE):
+            print(f"note: {label.id}: {label.status}; htr transcribe says more", file=sys.stderr)
+    labels = verb.select(found, min_confidence, fraction)
+    about = {"checkpoint": checkpoint, "of": lines, "min_confidence": min_confidence, "fraction": fraction,
+             "labelled": labelled}  # fmt: skip
     with progress_bar("writing", None) as progress:
-        counts = verb.write(unlabelled, guesses, to, out, about, known, partial(progress.advance, progress.task_ids[0]))
-    told = ", ".join(f"{count} {fate}" for fate, count in sorted(counts.items(), key=lambda item: item[0] != verb.KEPT))
-    print(f"{len(guesses)} unlabelled lines: {told}{skipped} -> {out}")
+        counts = verb.write(unlabelled, labels, to, out, about, known, partial(progress.advance, progress.task_ids[0]))
+    told = ", ".join(f"{count} {status}" for status, count in sorted(counts.items(), key=lambda i: i[0] != verb.KEPT))
+    print(f"{len(labels)} unlabelled lines: {told}{skipped} -> {out}")
     if known is not None:
-        print("beside them, labelled: " + ", ".join(f"{len(known.lines(name))} {name}" for name in SPLITS))
+        print("labelled lines: " + ", ".join(f"{len(known.lines(name))} {name}" for name in SPLITS))
 
 
 def _tell(reader: "Reader") -> str:
