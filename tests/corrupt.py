@@ -174,7 +174,9 @@ class Spoiler:
         set_text(short, texts[1])
         set_text(long, texts[0])
         self.write_tree(page, tree)
-        return self.plant("texts swapped", [audit.MISFIT, audit.SWAPPED], page, short.get("ID", ""), long.get("ID", ""))
+        return self.plant(
+            "texts swapped", [audit.MISMATCH, audit.SWAPPED], page, short.get("ID", ""), long.get("ID", "")
+        )
 
     def within(self, split: str, what: str, kind: str, change: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> None:
         """Change the pixels inside one line's polygon."""
@@ -195,7 +197,7 @@ class Spoiler:
             box[~inside] = np.median(box[inside])
             return box[::-1, ::-1]
 
-        self.within(split, "upside down", audit.TURNED, turn)
+        self.within(split, "upside down", audit.UPSIDE_DOWN, turn)
 
     def inverted(self, split: str) -> None:
         self.within(split, "inverted", audit.POLARITY, lambda box, inside: 255 - box)
@@ -229,7 +231,7 @@ class Spoiler:
         keep = max if self.random.random() < 0.5 else min
         set_polygon(line, [(x, keep(y, middle)) for x, y in points.tolist()])
         self.write_tree(page, tree)
-        self.plant("half the height", [audit.CUT, audit.MISFIT], page, line.get("ID", ""))
+        self.plant("half the height", [audit.CUT, audit.MISMATCH], page, line.get("ID", ""))
 
     def same_page(self) -> None:
         """A test page that is a training page: shifted by pixels, lighter, compressed anew."""

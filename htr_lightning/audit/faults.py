@@ -1,4 +1,4 @@
-"""What is wrong with a dataset, line by line, before a GPU hour is spent on it."""
+"""Faults of a data set, line by line."""
 
 import unicodedata
 from collections import Counter
@@ -16,37 +16,37 @@ from htr_lightning.errors import InputError
 from htr_lightning.text.codec import alphabet_of, name
 from htr_lightning.text.normalize import Normalizer
 
-# What would stop training, or make its figures wrong.
+# Critical faults: they stop training, or make its results wrong.
 UNREADABLE, SIZE, FRAMES = "unreadable line", "unusable size", "text too long for its frames"
-OUTSIDE, TWICE = "character outside the alphabet", "id in two splits"
+OUTSIDE, DUPLICATE_ID = "character outside the alphabet", "id in two splits"
 LEAK, WRITER = "same image in two splits", "writer in two splits"
-SPOILING = (UNREADABLE, SIZE, FRAMES, OUTSIDE, TWICE, LEAK, WRITER)
-# What is worth a look.
-EMPTY, SIGN, UNSEEN = "line without text", "character that is no text", "character that training never shows"
+CRITICAL = (UNREADABLE, SIZE, FRAMES, OUTSIDE, DUPLICATE_ID, LEAK, WRITER)
+# Worth a look.
+EMPTY, CONTROL, UNSEEN = "line without text", "control or unassigned character", "character not in the training texts"
 BLANK, SMALL, POLARITY = "blank image", "tiny image", "light ink on dark paper"
-UPRIGHT, TURNED, CUT = "line stands upright", "line is upside down", "letters cut off"
-MISFIT, SWAPPED = "text does not fit its image", "text of another line"
+UPRIGHT, UPSIDE_DOWN, CUT = "line is vertical", "line is upside down", "letters cut off"
+MISMATCH, SWAPPED = "text does not fit its image", "text of another line"
 
-ENOUGH = 100  # lines that tell what is usual in a set
-FEW = 0.05  # share of lines; what is so with more is the way of the set
-A_WORD = 4  # characters; less is too little to tell which way up it is, or to find it again
+ENOUGH = 100  # lines needed to tell what is usual in a set
+FEW = 0.05  # of the lines; what more of them have is normal for the set
+A_WORD = 4  # characters; shorter lines are not checked for orientation or duplicates
 
 
 class Fault(NamedTuple):
-    """Something wrong with a line, a writer or a split."""
+    """A fault of a line, a writer or a split."""
 
     id: str
     kind: str
     detail: str
     split: str
-    beside: tuple[str, int] | None = None  # split and place of a line to compare it with
+    compare: tuple[str, int] | None = None  # split and index of a line to show beside it
 
 
 class Line(NamedTuple):
-    """A line as it was read, without its pixels."""
+    """A line without its pixels."""
 
     split: str
-    place: int  # in its reader
+    index: int  # in its reader
     id: str
     text: str  # normalised
     group: str
@@ -54,11 +54,11 @@ class Line(NamedTuple):
 
 
 class Audit(NamedTuple):
-    """What was found."""
+    """The result of an audit."""
 
     splits: dict[str, dict[str, Any]]
     alphabet: list[str]
-    unseen: dict[str, dict[str, int]]  # characters that training never shows, and the lines of each split they are in
+    unseen: dict[str, dict[str, int]]  # characters not in the training texts, with the number of lines per split
     faults: list[Fault]
     skipped: list[Skipped]
     notes: list[str]
@@ -74,16 +74,16 @@ def audit(
     frames: Callable[[int], int] | None = None,
     advance: Callable[[int], None] = lambda lines: None,
 ) -> Audit:
-    """Everything wrong with a dataset that its lines tell.
+    """All faults of a data set that can be found in its lines.
 
     Args:
-        readers: by split, in the order training, validation, test.
+        readers: by split, in the order train, val, test.
         normalizer: the model's.
         preprocess: the model's.
-        alphabet: the characters to learn; None: those of the training texts.
-        needed: frames that a normalised text needs at least; None where the model has no frames.
-        frames: frames that the network gives for an image of so many columns after preprocessing.
-        advance: called with the count of lines done, for a progress bar.
+        alphabet: the characters to learn; None for those of the training texts.
+        needed: number of frames that a normalised text needs; None for a model without frames.
+        frames: number of frames for a number of columns after preprocessing.
+        advance: called with the number of lines done, for a progress bar.
     """
     lines: list[Line] = []
     faults: list[Fault] = []
@@ -115,10 +115,10 @@ def audit(
     known = {(fault.id, fault.split) for fault in faults if fault.kind in (BLANK, UPRIGHT, SIZE)}
     usual = [line for line in lines if line.text and line.measures.ink > 0 and (line.id, line.split) not in known]
     if len(usual) < ENOUGH:
-        notes.append(f"{len(usual)} lines are too few to tell what is usual; unusual ones were not looked for")
+        notes.append(f"{len(usual)} lines are too few to tell what is usual; outliers were not searched for")
     else:
-        faults += turned(usual)
-        faults += misfits(usual)
+        faults += upside_down(usual)
+        faults += mismatches(usual)
     notes += _notes(readers, texts)
     return Audit(
         splits={split: statistics(split, reader, texts, lines) for split, reader in readers.items()},
@@ -132,8 +132,8 @@ def audit(
 
 
 def identity_faults(readers: Mapping[str, Reader]) -> Iterator[Fault]:
-    """Ids and writers that stand in more than one split; a set of one writer is of one writer."""
-    for kind, of in (("ids", TWICE), ("groups", WRITER)):
+    """Ids and writers in more than one split, unless the whole set is by one writer."""
+    for kind, of in (("ids", DUPLICATE_ID), ("groups", WRITER)):
         counts = {split: Counter(getattr(reader, kind)) for split, reader in readers.items()}
         if kind == "groups" and len(set().union(*counts.values())) == 1:
             continue
@@ -143,31 +143,31 @@ def identity_faults(readers: Mapping[str, Reader]) -> Iterator[Fault]:
         for one in sorted(set().union(*(set(a) & set(b) for a, b in combinations(counts.values(), 2)))):
             where = [split for split, its in counts.items() if one in its]
             if kind == "groups" and all(one in ids[split] for split in where):
-                continue  # groups that are ids say nothing of writers, and ids were told
-            told = (f"{counts[split][one]} lines of {split} (first {firsts[split][one]})" for split in where)
-            yield Fault(one, of, ", ".join(told), where[-1])
+                continue  # groups that are ids say nothing about writers, and ids are reported already
+            places = (f"{counts[split][one]} lines of {split} (first {firsts[split][one]})" for split in where)
+            yield Fault(one, of, ", ".join(places), where[-1])
 
 
 def text_faults(lines: Sequence[Line], alphabet: Sequence[str]) -> Iterator[Fault]:
-    """Lines without text, with signs that are no text, and with characters that are not learned."""
+    """Lines without text, with control or unassigned characters, and with characters outside the alphabet."""
     learned = set(alphabet)
     for line in lines:
         if not line.text.strip():
             yield Fault(line.id, EMPTY, "", line.split)
-        if signs := sorted({c for c in line.text if c == "\ufffd" or unicodedata.category(c) in ("Cc", "Cs", "Cn")}):
-            yield Fault(line.id, SIGN, f"{', '.join(map(name, signs))} in '{line.text}'", line.split)
+        if controls := sorted({c for c in line.text if c == "\ufffd" or unicodedata.category(c) in ("Cc", "Cs", "Cn")}):
+            yield Fault(line.id, CONTROL, f"{', '.join(map(name, controls))} in '{line.text}'", line.split)
         if unknown := sorted(set(line.text) - learned):
             kind = OUTSIDE if line.split == "train" else UNSEEN
             yield Fault(line.id, kind, f"{', '.join(map(name, unknown))} in '{line.text}'", line.split)
 
 
 def image_faults(lines: Sequence[Line], preprocess: Preprocess) -> Iterator[Fault]:
-    """Images that are blank, tiny, inverted or upright among lines that are not, or cut through their letters."""
+    """Images that are blank, tiny, inverted or vertical unlike most others, or that cut through letters."""
     height = float(np.median([line.measures.size[0] for line in lines])) if lines else 0.0
     long = [line.measures.size for line in lines if len(line.text) > A_WORD]
-    lying = not long or np.mean([width > height for height, width in long]) > 0.5
+    horizontal = not long or np.mean([width > height for height, width in long]) > 0.5
     dark = not lines or np.mean([line.measures.dark for line in lines]) > 0.5
-    most = {edge: _usual_edge([line.measures.edges[edge] for line in lines]) for edge in (0, 2)}
+    limits = {edge: _edge_limit([line.measures.edges[edge] for line in lines]) for edge in (0, 2)}
     for line in lines:
         its = line.measures
         size = f"{its.size[1]} x {its.size[0]} pixels"
@@ -182,23 +182,23 @@ def image_faults(lines: Sequence[Line], preprocess: Preprocess) -> Iterator[Faul
         if its.size[0] < 0.3 * height:
             yield Fault(line.id, SMALL, f"{size}, others are {height:.0f} high", line.split)
         if its.dark != dark:
-            yield Fault(line.id, POLARITY, "most lines are the other way round", line.split)
-        if lying and its.size[0] > its.size[1] and len(line.text) > A_WORD:
+            yield Fault(line.id, POLARITY, "unlike most lines", line.split)
+        if horizontal and its.size[0] > its.size[1] and len(line.text) > A_WORD:
             yield Fault(line.id, UPRIGHT, f"{size} for {len(line.text)} characters", line.split)
         for edge, side in ((0, "above"), (2, "below")):
-            if len(lines) >= ENOUGH and its.edges[edge] > most[edge] and len(line.text) >= A_WORD:
+            if len(lines) >= ENOUGH and its.edges[edge] > limits[edge] and len(line.text) >= A_WORD:
                 yield Fault(line.id, CUT, f"{side}: {its.edges[edge]:.0%} of the edge is ink", line.split)
 
 
-def _usual_edge(shares: Sequence[float]) -> float:
-    """The largest share of ink along an edge that is usual: far out in the set, and more than tails alone make."""
-    return max(0.1, float(np.median(shares)) + 8 * float(np.subtract(*np.percentile(shares, (75, 50)))))
+def _edge_limit(fractions: Sequence[float]) -> float:
+    """The largest normal fraction of ink along an edge; beyond it are outliers, more than descenders cause."""
+    return max(0.1, float(np.median(fractions)) + 8 * float(np.subtract(*np.percentile(fractions, (75, 50)))))
 
 
 def frame_faults(
     lines: Sequence[Line], preprocess: Preprocess, needed: Callable[[str], int], frames: Callable[[int], int]
 ) -> Iterator[Fault]:
-    """Lines whose text needs more frames than the network gives: they are left out of the loss."""
+    """Lines whose text needs more frames than the network has for it: they are excluded from the loss."""
     for line in lines:
         try:
             preprocess.check(line.measures.size)
@@ -206,35 +206,37 @@ def frame_faults(
             continue
         need, has = needed(line.text), frames(preprocess.width(line.measures.size))
         if need > has:
-            yield Fault(line.id, FRAMES, f"{len(line.text)} characters need {need} frames, it has {has}", line.split)
+            yield Fault(
+                line.id, FRAMES, f"{len(line.text)} characters need {need} frames, the image gives {has}", line.split
+            )
 
 
 def leaks(lines: Sequence[Line], alike: float = 0.8, same: float = 0.9) -> Iterator[Fault]:
-    """Lines of a later split that are in an earlier one, to the pixel or scanned, cut or compressed anew.
+    """Lines of a later split that are also in an earlier one, identical or scanned, cropped or compressed anew.
 
-    Images are compared by their fingerprints, with lines of like length only. Two hands that copy the same text do not
-    come near `alike`. Images that agree to `same` though their texts differ are one image too, unless there are many
-    of them: then the lines are printed, and only one letter may differ.
+    Images are compared by their fingerprints, among lines of similar length. Two writers copying the same text stay
+    well below `alike`. Images above `same` with different texts count as one image as well, unless there are many of
+    them: then the lines are printed, and may differ in a single letter.
     """
     splits = list(dict.fromkeys(line.split for line in lines))
-    for place, split in enumerate(splits):
+    for number, split in enumerate(splits):
         later = [line for line in lines if line.split == split]
-        earlier = [line for line in lines if line.split in splits[:place]]
+        earlier = [line for line in lines if line.split in splits[:number]]
         pixels = {line.measures.digest: line for line in reversed(earlier) if line.measures.ink > 0}
-        twins = {line.place: pixels[line.measures.digest] for line in later if line.measures.digest in pixels}
+        twins = {line.index: pixels[line.measures.digest] for line in later if line.measures.digest in pixels}
         found = [(line, twin, likeness) for line, twin, likeness in _alike(later, earlier) if likeness >= alike]
         renamed = [(line, twin) for line, twin, likeness in found if likeness >= same and line.text != twin.text]
-        twins = {line.place: twin for line, twin, _ in found if line.text == twin.text} | twins
+        twins = {line.index: twin for line, twin, _ in found if line.text == twin.text} | twins
         if len(renamed) <= max(1, 0.01 * len(later)):
-            twins = {line.place: twin for line, twin in renamed} | twins
+            twins = {line.index: twin for line, twin in renamed} | twins
         for line in later:
-            if twin := twins.get(line.place):
+            if twin := twins.get(line.index):
                 text = "same text" if twin.text == line.text else f"there '{twin.text}'"
-                yield Fault(line.id, LEAK, f"{twin.id} of {twin.split}, {text}", split, (twin.split, twin.place))
+                yield Fault(line.id, LEAK, f"{twin.id} of {twin.split}, {text}", split, (twin.split, twin.index))
 
 
 def _alike(later: Sequence[Line], earlier: Sequence[Line]) -> Iterator[tuple[Line, Line, float]]:
-    """For every line of words the earlier line whose fingerprint is most like it."""
+    """For every line of at least a word, the earlier line with the most similar fingerprint."""
     later, earlier = (
         [line for line in some if len(line.text) > A_WORD and line.measures.ink > 0] for some in (later, earlier)
     )
@@ -255,29 +257,29 @@ def _alike(later: Sequence[Line], earlier: Sequence[Line]) -> Iterator[tuple[Lin
             yield line, earlier[first + best], float(row[best])
 
 
-def turned(lines: Sequence[Line], sure: float = -0.3, far: float = 3.5) -> Iterator[Fault]:
-    """Lines that look as the other lines do when they are turned by 180 degrees.
+def upside_down(lines: Sequence[Line], sure: float = -0.3, far: float = 3.5) -> Iterator[Fault]:
+    """Lines that look like the other lines rotated by 180 degrees.
 
-    A ridge regression learns from the set itself what tells a line from the same line turned: the difference of their
-    shapes is to give 1. A line's own part in it is taken out (leave-one-out, in closed form), so a line that gives
-    about -1 is one that stands on its head. Short lines scatter more and have to be further out.
+    A ridge regression on the set itself learns to tell a line from its rotation: the difference of their shapes is
+    mapped to 1. With leave-one-out predictions, in closed form, a line that gives about -1 is upside down. Short lines
+    vary more and have to be further out.
     """
     lines = [line for line in lines if len(line.text) > A_WORD]
     if len(lines) < ENOUGH:
         return
     scores = uprightness(np.stack([line.measures.shape for line in lines]))
     unusual = by_size(scores, np.array([len(line.text) for line in lines]))
-    for place in np.flatnonzero((scores < sure) & (unusual < -far)):
-        detail = f"{scores[place]:.1f}, where 1 is upright and -1 upside down"
-        yield Fault(lines[place].id, TURNED, detail, lines[place].split)
+    for index in np.flatnonzero((scores < sure) & (unusual < -far)):
+        detail = f"{scores[index]:.1f}, where 1 is upright and -1 upside down"
+        yield Fault(lines[index].id, UPSIDE_DOWN, detail, lines[index].split)
 
 
-def misfits(lines: Sequence[Line], far: float = 5.0) -> Iterator[Fault]:
-    """Lines whose text is much too long or short for the ink, and lines that the text of another fits better.
+def mismatches(lines: Sequence[Line], far: float = 5.0) -> Iterator[Fault]:
+    """Lines whose text is much too long or short for the ink, and lines that fit the text of another line better.
 
-    How long a line should be is told twice by its text: by the room that its characters take, and by the strokes that
-    they are written with. Where both say the same, the text is another one; where the room is too large for the
-    strokes, the image shows only a part of the height.
+    The text predicts the length of a line twice, by the width of its characters and by the number of their strokes. If
+    both disagree with the image, the text is a different one; if the line is too wide for its strokes, the image shows
+    only part of its height.
     """
     codes = encode([line.text for line in lines])
     groups = [line.group for line in lines]
@@ -288,22 +290,22 @@ def misfits(lines: Sequence[Line], far: float = 5.0) -> Iterator[Fault]:
     of_all = by_size((room[1] + strokes[1]) / 2, sizes), by_size(room[1] - strokes[1], sizes)
     few = in_small_group(groups)  # compared with lines whose writers are as little known
     unusual, cut = (np.where(few, all_, by_size(own, sizes)) for all_, own in zip(of_all, (excess, flat), strict=True))
-    for place, line in enumerate(lines):
-        about = round(sizes[place] * np.exp(excess[place]))
-        if abs(unusual[place]) > far and abs(excess[place]) > np.log(1.3) and abs(about - sizes[place]) >= A_WORD:
-            yield Fault(line.id, MISFIT, f"{sizes[place]} characters, the ink is of about {about}", line.split)
-        if cut[place] > far and flat[place] > np.log(1.3):
-            detail = f"{np.exp(flat[place]):.1f} times as wide as its strokes are usually"
+    for index, line in enumerate(lines):
+        about = round(sizes[index] * np.exp(excess[index]))
+        if abs(unusual[index]) > far and abs(excess[index]) > np.log(1.3) and abs(about - sizes[index]) >= A_WORD:
+            yield Fault(line.id, MISMATCH, f"{sizes[index]} characters, but ink for about {about}", line.split)
+        if cut[index] > far and flat[index] > np.log(1.3):
+            detail = f"{np.exp(flat[index]):.1f} times as wide as usual for its strokes"
             yield Fault(line.id, CUT, detail, line.split)
     shapes = Shapes(codes, widths, np.stack([line.measures.profile for line in lines]))
-    for place, other in swaps(shapes, sizes):
-        line, its = lines[place], lines[other]
-        detail = f"that of {its.id} fits better: '{its.text}'"
-        yield Fault(line.id, SWAPPED, detail, line.split, (its.split, its.place))
+    for index, other in swaps(shapes, sizes):
+        line, its = lines[index], lines[other]
+        detail = f"the text of {its.id} fits better: '{its.text}'"
+        yield Fault(line.id, SWAPPED, detail, line.split, (its.split, its.index))
 
 
 def statistics(split: str, reader: Reader, texts: Mapping[str, Sequence[str]], lines: Sequence[Line]) -> dict[str, Any]:
-    """Counts of a split, quantiles of its images, and how many of its texts training has too."""
+    """Counts of a split, quantiles of its images, and how many of its texts are also in train."""
     its = [line.measures for line in lines if line.split == split]
     quantiles = {}
     for title, values in (
@@ -313,8 +315,8 @@ def statistics(split: str, reader: Reader, texts: Mapping[str, Sequence[str]], l
         ("contrast", [m.contrast for m in its]),
         ("characters_per_line", [len(text) for text in texts[split]]),
     ):
-        shares = (0, 0.05, 0.5, 0.95, 1)
-        quantiles[title] = [round(float(q), 4) for q in np.quantile(values, shares)] if values else []
+        levels = (0, 0.05, 0.5, 0.95, 1)
+        quantiles[title] = [round(float(q), 4) for q in np.quantile(values, levels)] if values else []
     trained = set(texts.get("train", ())) if split != "train" else set()
     also = [text for text in texts[split] if text in trained]
     return {
@@ -340,10 +342,10 @@ def _notes(readers: Mapping[str, Reader], texts: Mapping[str, Sequence[str]]) ->
     for split, its in texts.items():
         also = sum(len(text) for text in its if text in trained)
         if split != "train" and also:
-            share = also / max(1, sum(map(len, its)))
-            yield f"{share:.1%} of the characters of {split} are in lines whose text training has too"
+            fraction = also / max(1, sum(map(len, its)))
+            yield f"{fraction:.1%} of the characters of {split} are in lines whose text is also in train"
     if len({group for reader in readers.values() for group in reader.groups}) == 1:
-        yield "all lines are of one writer or document; whether a model reads another one, this set cannot tell"
+        yield "all lines are by one writer or from one document: this set cannot show how well a model generalises"
 
 
 def _in_order(faults: Sequence[Fault], readers: Mapping[str, Reader]) -> list[Fault]:
@@ -351,5 +353,5 @@ def _in_order(faults: Sequence[Fault], readers: Mapping[str, Reader]) -> list[Fa
     splits = list(readers)
     return sorted(
         dict.fromkeys(faults),
-        key=lambda f: (f.kind not in SPOILING, kinds[f.kind], f.kind, splits.index(f.split), f.id),
+        key=lambda f: (f.kind not in CRITICAL, kinds[f.kind], f.kind, splits.index(f.split), f.id),
     )

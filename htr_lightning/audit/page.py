@@ -23,7 +23,7 @@ body { font: 15px/1.45 system-ui, sans-serif; margin: 2em auto; max-width: 76em;
 h1 { font-size: 1.5em; } h2 { font-size: 1.15em; margin: 2em 0 .5em; border-bottom: 1px solid #ddd; }
 table { border-collapse: collapse; margin: .5em 0; } th, td { padding: .2em .9em .2em 0; text-align: right; }
 th:first-child, td:first-child { text-align: left; } thead { color: #666; }
-.spoils { color: #b3261e; font-weight: 600; } .small { color: #666; font-size: 13px; overflow-wrap: anywhere; }
+.critical { color: #b3261e; font-weight: 600; } .small { color: #666; font-size: 13px; overflow-wrap: anywhere; }
 .sheet { display: grid; grid-template-columns: repeat(auto-fill, minmax(30em, 1fr)); gap: .8em 1.2em; }
 .line { border-left: 3px solid #ddd; padding-left: .6em; min-width: 0; }
 .text { font-size: 16px; white-space: pre-wrap; }
@@ -34,7 +34,7 @@ th:first-child, td:first-child { text-align: left; } thead { color: #666; }
 def page(
     title: str,
     found: Audit,
-    spoiling: Sequence[str],
+    critical: Sequence[str],
     readers: Mapping[str, Reader],
     augmented: tuple[str, UInt8[ndarray, "H W"]] | None = None,
 ) -> str:
@@ -43,32 +43,32 @@ def page(
     Args:
         title: of the data.
         found: the audit.
-        spoiling: kinds of fault that would spoil results.
+        critical: kinds of fault that are critical.
         readers: for the images.
         augmented: name and sheet of an augmentation.
     """
-    lines = {(line.split, line.id): line.place for line in found.lines}
+    lines = {(line.split, line.id): line.index for line in found.lines}
     kinds = Counter(fault.kind for fault in found.faults)
     parts = [
         f"<h1>Audit of {escape(title)}</h1>",
-        f"<p>{_verdict(kinds, spoiling)}</p>",
+        f"<p>{_verdict(kinds, critical)}</p>",
         *(f"<p>{escape(note)}.</p>" for note in found.notes),
         _splits(found),
         _unseen(found),
     ]
     if kinds:
-        rows = ((f'<a href="#{_anchor(kind)}">{escape(kind)}</a>', count, "yes" if kind in spoiling else "")
+        rows = ((f'<a href="#{_anchor(kind)}">{escape(kind)}</a>', count, "yes" if kind in critical else "")
                 for kind, count in kinds.items())  # fmt: skip
-        parts += ["<h2>Faults</h2>", _table(("kind", "count", "spoils results"), rows)]
+        parts += ["<h2>Faults</h2>", _table(("kind", "count", "critical"), rows)]
     for kind, count in kinds.items():
         some = [fault for fault in found.faults if fault.kind == kind][:FAULTS]
         more = f"<p class=small>{count - len(some)} more: see the --json file.</p>" if count > len(some) else ""
-        style = " class=spoils" if kind in spoiling else ""
+        style = " class=critical" if kind in critical else ""
         cards = (_fault(fault, lines.get((fault.split, fault.id)), readers) for fault in some)
         parts.append(f"<h2 id={_anchor(kind)}{style}>{escape(kind)} ({count})</h2>{_sheet(cards)}{more}")
     for split, reader in readers.items():
-        places = np.linspace(0, len(reader) - 1, min(SAMPLE, len(reader))).astype(int).tolist()
-        parts.append(f"<h2>Lines of {split}</h2>{_sheet(_line(reader, place) for place in places)}")
+        indices = np.linspace(0, len(reader) - 1, min(SAMPLE, len(reader))).astype(int).tolist()
+        parts.append(f"<h2>Lines of {split}</h2>{_sheet(_line(reader, index) for index in indices)}")
     if augmented:
         parts.append(
             f"<h2>augment={escape(augmented[0])}: before and after</h2><figure>{_image(augmented[1], None)}</figure>"
@@ -77,10 +77,10 @@ def page(
     return f"<!doctype html><html lang=en><head>{head}</head><body>{''.join(parts)}</body></html>\n"
 
 
-def _verdict(kinds: Mapping[str, int], spoiling: Sequence[str]) -> str:
-    if spoiling:
-        return f"<span class=spoils>Would spoil results: {escape(', '.join(spoiling))}.</span>"
-    return "Nothing that would spoil results" + ("; some lines are worth a look." if kinds else ".")
+def _verdict(kinds: Mapping[str, int], critical: Sequence[str]) -> str:
+    if critical:
+        return f"<span class=critical>Critical: {escape(', '.join(critical))}.</span>"
+    return "No critical fault" + ("; some lines are worth a look." if kinds else ".")
 
 
 def _splits(found: Audit) -> str:
@@ -122,19 +122,19 @@ def _sheet(cards: Iterable[str]) -> str:
     return f"<div class=sheet>{''.join(cards)}</div>"
 
 
-def _fault(fault: Fault, place: int | None, readers: Mapping[str, Reader]) -> str:
+def _fault(fault: Fault, index: int | None, readers: Mapping[str, Reader]) -> str:
     note = f"<div class=small>{escape(fault.detail)}</div>"
-    if fault.beside is not None:
-        split, other = fault.beside
+    if fault.compare is not None:
+        split, other = fault.compare
         note += _line(readers[split], other)
-    if place is None:
+    if index is None:
         return f"<div class=line><div class=small>{escape(fault.id)}</div>{note}</div>"
-    return _line(readers[fault.split], place, note)
+    return _line(readers[fault.split], index, note)
 
 
-def _line(reader: Reader, place: int, note: str = "") -> str:
+def _line(reader: Reader, index: int, note: str = "") -> str:
     try:
-        sample = reader[place]
+        sample = reader[index]
     except InputError as error:
         return f"<div class=line><div class=small>{escape(str(error))}</div>{note}</div>"
     text = escape(sample.text) if sample.text.strip() else "<span class=none>(no text)</span>"

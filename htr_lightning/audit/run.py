@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from htr_lightning.audit import faults as lines
-from htr_lightning.audit.faults import SPOILING, Audit, Fault
+from htr_lightning.audit.faults import CRITICAL, Audit, Fault
 from htr_lightning.config import make, open_data
 from htr_lightning.data.datamodule import SPLITS, LineDataModule
 from htr_lightning.data.preprocess import Preprocess
@@ -67,19 +67,19 @@ def audit(subject: Subject, advance: Callable[[int], None] = lambda lines: None)
     return found._replace(faults=subject.faults + found.faults)
 
 
-def spoiling(subject: Subject, found: Audit) -> list[str]:
-    """The kinds of fault at which training would stop, or which would make its figures wrong.
+def critical_kinds(subject: Subject, found: Audit) -> list[str]:
+    """The kinds of fault that stop training or make its results wrong.
 
-    What the config itself skips is not among them; what only this audit skipped is.
+    What only this audit skipped is among them, what the config itself skips is not.
     """
-    kinds = {*SPOILING, NO_SPLIT}
+    kinds = {*CRITICAL, NO_SPLIT}
     for left in found.skipped:
         if left.by in subject.strict:
             kinds.add(left.kind)
     return sorted(kinds & {fault.kind for fault in found.faults})
 
 
-def record(found: Audit, spoils: Sequence[str]) -> dict[str, Any]:
+def record(found: Audit, critical: Sequence[str]) -> dict[str, Any]:
     """The audit as plain data, for `--json`."""
     return {
         "splits": found.splits,
@@ -87,7 +87,7 @@ def record(found: Audit, spoils: Sequence[str]) -> dict[str, Any]:
         "unseen": found.unseen,
         "faults": [{"id": f.id, "kind": f.kind, "detail": f.detail} for f in found.faults],
         "skipped": [{"id": s.id, "kind": s.kind, "detail": s.detail} for s in found.skipped],
-        "spoiling": list(spoils),
+        "critical": list(critical),
         "notes": found.notes,
     }
 
@@ -122,12 +122,12 @@ def _frames(subject: Subject) -> tuple[Callable[[str], int], Callable[[int], int
     return recognizer.required_frames, cache(recognizer.frames_for)
 
 
-def tables(found: Audit, spoils: Sequence[str]) -> list[Table]:
+def tables(found: Audit, critical: Sequence[str]) -> list[Table]:
     """What a terminal shows: the splits, and the faults by kind."""
     splits = Table("split", "lines", "characters", "groups", "skipped", box=None)
     for split, its in found.splits.items():
         splits.add_row(split, *(f"{its[key]:,}" for key in ("lines", "characters", "groups", "skipped")))
     kinds = Table("fault", "count", "", box=None)
     for kind, count in Counter(fault.kind for fault in found.faults).items():
-        kinds.add_row(Text(kind), f"{count:,}", "would spoil a result" if kind in spoils else "")
+        kinds.add_row(Text(kind), f"{count:,}", "critical" if kind in critical else "")
     return [splits, kinds] if found.faults else [splits]

@@ -177,7 +177,7 @@ def audit(
     json_file: Annotated[Path | None, typer.Option("--json", help="The same as data")] = None,
     augment: Annotated[str | None, typer.Option(help="Show what augment=NAME does to training lines")] = None,
 ) -> None:
-    """Find what is wrong with a dataset before a model is trained on it; exit code 1 where it would spoil a result."""
+    """Find faults of a data set before training on it; the exit code is 1 if one of them is critical."""
     from htr_lightning.audit import run as verb
     from htr_lightning.audit.page import page
 
@@ -187,15 +187,15 @@ def audit(
     subject = verb.open_subject(overrides or [], augment)
     with progress_bar("looking at", sum(map(len, subject.readers.values()))) as progress:
         found = verb.audit(subject, lambda lines: progress.advance(progress.task_ids[0], lines))
-    spoiling = verb.spoiling(subject, found)
+    critical = verb.critical_kinds(subject, found)
     sheet = verb.augmented(subject) if augment is not None else None
     shown = (augment, sheet) if augment is not None and sheet is not None else None
-    html.write_text(page(subject.title, found, spoiling, subject.readers, shown), encoding="utf-8", errors="replace")
+    html.write_text(page(subject.title, found, critical, subject.readers, shown), encoding="utf-8", errors="replace")
     if json_file is not None:
-        text = json.dumps(verb.record(found, spoiling), indent=1, ensure_ascii=False)
+        text = json.dumps(verb.record(found, critical), indent=1, ensure_ascii=False)
         json_file.write_text(text + "\n", encoding="utf-8", errors="backslashreplace")
     console = Console(highlight=False, soft_wrap=True)
-    console.print(*verb.tables(found, spoiling), *(f"note: {note}" for note in found.notes), sep="\n", markup=False)
+    console.print(*verb.tables(found, critical), *(f"note: {note}" for note in found.notes), sep="\n", markup=False)
     console.print(f"page: {html}" + (f"  data: {json_file}" if json_file else ""), markup=False)
-    if spoiling:
+    if critical:
         sys.exit(1)

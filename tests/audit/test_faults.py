@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from htr_lightning.audit import faults as kinds
-from htr_lightning.audit.faults import Audit, Line, audit, turned
+from htr_lightning.audit.faults import Audit, Line, audit, upside_down
 from htr_lightning.audit.measure import measure
 from htr_lightning.data.preprocess import FitHeight
 from htr_lightning.data.reader.page_xml import PageXml
@@ -41,11 +41,11 @@ class Samples(Sequence[Sample]):
         return self.samples[index]
 
 
-def audited(spoilt: dict[str, dict[int, dict]] | None = None, **options) -> Audit:
+def audited(corrupted: dict[str, dict[int, dict]] | None = None, **options) -> Audit:
     """The drawn lines with some fields of some lines changed."""
     readers: dict[str, Reader] = {}
     for split, samples in DRAWN.items():
-        changes = (spoilt or {}).get(split, {})
+        changes = (corrupted or {}).get(split, {})
         readers[split] = Samples([s._replace(**changes.get(place, {})) for place, s in enumerate(samples)])
     return audit(readers, Normalizer(), FitHeight(32, 8), **options)
 
@@ -60,7 +60,7 @@ CLEAN = audited()
 def test_a_clean_set_has_hardly_a_fault_and_its_counts_are_right() -> None:
     assert isinstance(Samples(DRAWN["val"]), Reader)
     assert len({fault.id for fault in CLEAN.faults if fault.kind != kinds.UNSEEN}) <= 0.01 * sum(LINES.values())
-    assert not {fault.kind for fault in CLEAN.faults} & set(kinds.SPOILING)
+    assert not {fault.kind for fault in CLEAN.faults} & set(kinds.CRITICAL)
     for split, samples in DRAWN.items():
         its = CLEAN.splits[split]
         assert its["lines"] == len(samples)
@@ -85,9 +85,9 @@ IMAGES = {
 
 
 TEXTS = {
-    kinds.MISFIT: lambda text: text * 3,
+    kinds.MISMATCH: lambda text: text * 3,
     kinds.EMPTY: lambda text: " ",
-    kinds.SIGN: lambda text: text + "\ufffd",
+    kinds.CONTROL: lambda text: text + "\ufffd",
     kinds.OUTSIDE: lambda text: text + "ǂ",
 }
 
@@ -96,7 +96,7 @@ PLACES = {kind: 9 * place + 4 for place, kind in enumerate([*IMAGES, *TEXTS])}  
 
 
 @pytest.fixture(scope="module")
-def spoilt() -> Audit:
+def corrupted() -> Audit:
     """A fault of every kind, each in a line of its own."""
     images = {PLACES[kind]: {"image": IMAGES[kind](DRAWN["train"][PLACES[kind]].image)} for kind in IMAGES}
     texts = {PLACES[kind]: {"text": TEXTS[kind](DRAWN["train"][PLACES[kind]].text)} for kind in TEXTS}
@@ -104,13 +104,13 @@ def spoilt() -> Audit:
 
 
 @pytest.mark.parametrize("kind", [*IMAGES, *TEXTS])
-def test_a_bad_image_or_text_is_named(kind: str, spoilt: Audit) -> None:
-    assert kind in named(spoilt, DRAWN["train"][PLACES[kind]].id)
+def test_a_bad_image_or_text_is_named(kind: str, corrupted: Audit) -> None:
+    assert kind in named(corrupted, DRAWN["train"][PLACES[kind]].id)
 
 
-def test_lines_beside_bad_ones_are_left_in_peace(spoilt: Audit) -> None:
+def test_lines_beside_bad_ones_are_left_in_peace(corrupted: Audit) -> None:
     bad = {DRAWN["train"][place].id for place in PLACES.values()} | {fault.id for fault in CLEAN.faults}
-    assert len({fault.id for fault in spoilt.faults} - bad) <= 0.01 * sum(LINES.values())
+    assert len({fault.id for fault in corrupted.faults} - bad) <= 0.01 * sum(LINES.values())
 
 
 @pytest.mark.slow
@@ -122,7 +122,7 @@ def test_lines_that_stand_on_their_heads_are_named_and_hardly_another(htr_data: 
     for place, sample in enumerate(reader):
         image = np.ascontiguousarray(sample.image[::-1, ::-1]) if place in on_head else sample.image
         lines.append(Line("train", place, sample.id, sample.text, sample.group, measure(image)))
-    found = {reader.ids.index(fault.id) for fault in turned(lines)}
+    found = {reader.ids.index(fault.id) for fault in upside_down(lines)}
     assert len(found & on_head) >= 0.8 * len(on_head)
     assert len(found - on_head) <= 0.001 * len(reader)
 
@@ -143,7 +143,7 @@ def test_swapped_texts_of_unlike_length_are_named() -> None:
     texts = DRAWN["train"][short].text, DRAWN["train"][long].text
     found = audited({"train": {short: {"text": texts[1]}, long: {"text": texts[0]}}})
     for place in (short, long):
-        assert named(found, DRAWN["train"][place].id) & {kinds.MISFIT, kinds.SWAPPED}
+        assert named(found, DRAWN["train"][place].id) & {kinds.MISMATCH, kinds.SWAPPED}
 
 
 def test_a_training_line_in_test_is_a_leak_to_the_pixel_and_compressed_anew() -> None:
@@ -154,7 +154,7 @@ def test_a_training_line_in_test_is_a_leak_to_the_pixel_and_compressed_anew() ->
     for place, original in ((4, first), (5, second)):
         (fault,) = [f for f in found.faults if f.kind == kinds.LEAK and f.id == DRAWN["test"][place].id]
         assert original.id in fault.detail
-        assert fault.beside == ("train", DRAWN["train"].index(original))
+        assert fault.compare == ("train", DRAWN["train"].index(original))
 
 
 def test_the_same_text_by_another_hand_is_counted_and_no_leak() -> None:
@@ -170,7 +170,7 @@ def test_writers_and_ids_in_two_splits_are_named() -> None:
     sample = DRAWN["train"][0]
     found = audited({"test": {3: {"group": sample.group}}, "val": {1: {"id": sample.id}}})
     assert kinds.WRITER in named(found, sample.group)
-    assert kinds.TWICE in named(found, sample.id)
+    assert kinds.DUPLICATE_ID in named(found, sample.id)
 
 
 def test_a_set_of_one_writer_is_told_so_and_not_refused() -> None:
@@ -202,11 +202,11 @@ def test_what_the_reader_skipped_is_named() -> None:
     assert named(found, "x/1") == {"polygon of 2 points"}
 
 
-def test_what_would_spoil_a_result_comes_first() -> None:
+def test_critical_faults_come_first() -> None:
     sample = DRAWN["train"][0]
     found = audited({"test": {3: {"group": sample.group, "text": "ǂ"}}})
-    spoils = [fault.kind in kinds.SPOILING for fault in found.faults]
-    assert spoils == sorted(spoils, reverse=True)
+    critical = [fault.kind in kinds.CRITICAL for fault in found.faults]
+    assert critical == sorted(critical, reverse=True)
 
 
 def test_a_few_lines_are_audited_without_what_needs_many() -> None:

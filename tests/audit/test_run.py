@@ -1,4 +1,4 @@
-"""`htr audit`: the page, the data, the exit code; and a spoilt copy of real pages of which every fault is named."""
+"""`htr audit`: the page, the data, the exit code; and a corrupted copy of real pages in which every fault is found."""
 
 import json
 import re
@@ -95,12 +95,12 @@ def test_what_training_refuses_is_named_to_the_last_and_gives_exit_code_1(
     assert found["pages/a/l0"] == "polygon of 2 points"
     assert found["pages/b/l0"] == "line without text"
     assert {found[split] for split in ("val", "test")} == {"split that cannot be read"}
-    assert {"polygon of 2 points", "line without text", "split that cannot be read"} <= set(data["spoiling"])
+    assert {"polygon of 2 points", "line without text", "split that cannot be read"} <= set(data["critical"])
     assert {s["id"] for s in data["skipped"]} == {"pages/a/l0", "pages/b/l0"}
     assert "pages/a/l0" in html
 
 
-def test_what_the_config_itself_skips_is_named_and_does_not_spoil(htr: Callable[..., Outcome], pages: Path) -> None:
+def test_what_the_config_itself_skips_is_named_and_is_not_critical(htr: Callable[..., Outcome], pages: Path) -> None:
     path = pages / "b.xml"
     path.write_text(path.read_text(encoding="utf-8").replace("mot rare un", " "), encoding="utf-8")
     asked = ["data=page_xml", f"data.root={pages}", "data.reader.empty=skip"]
