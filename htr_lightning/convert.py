@@ -1,6 +1,6 @@
-"""Data sets in the forms of others: kraken's pairs, PyLaia's tables, Hugging Face parquet, PAGE.
+"""Data sets in the formats of other programs: kraken pairs, PyLaia tables, Hugging Face parquet, PAGE.
 
-The texts are the references as training has them: normalised, in logical order.
+Texts are the references used for training: normalised, in logical order.
 """
 
 import csv
@@ -27,15 +27,15 @@ from htr_lightning.output import empty_folder
 
 HUGGING_FACE = {"train": "train", "val": "validation", "test": "test"}
 NOT_IN_XML = re.compile("[^\t\n\r -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
-NAME_LENGTH = 60  # characters of a file name: 180 bytes in Chinese, of the 255 that file systems take
-GROUP = 256  # lines of a row group: what a reader of parquet decodes at once
+NAME_LENGTH = 60  # characters of a file name: 180 bytes in Chinese, of the 255 that file systems allow
+ROW_GROUP = 256  # lines that a parquet reader decodes at once
 
 
 class Row(NamedTuple):
-    """A line on its way out."""
+    """A line to be written."""
 
     split: str
-    name: str  # of its files, without suffix; no two are alike
+    name: str  # of its files, without suffix; unique
     sample: Sample
 
 
@@ -52,11 +52,11 @@ def convert(
         data: see `config.open_data`.
         splits: train, val, test.
         form: a key of `FORMS`.
-        folder: where to; made if need be.
-        advance: called with the count of lines done, for a progress bar.
+        folder: where to; created if it does not exist.
+        advance: called with the number of lines done, for a progress bar.
 
     Raises:
-        InputError: see `output.empty_folder`; or a line cannot be read or written in this form.
+        InputError: see `output.empty_folder`; or a line cannot be read, or written in this format.
     """
     empty_folder(folder)
     FORMS[form](rows_of(data, splits, Counter(), advance), folder)
@@ -71,7 +71,7 @@ def to_kraken(rows: Iterable[Row], folder: Path) -> None:
 
 
 def to_pylaia(rows: Iterable[Row], folder: Path) -> None:
-    """`images/NAME.png`, `train.txt`, `val.txt`, `test.txt` of names and their symbols, and `syms.txt` for all."""
+    """`images/NAME.png`, `train.txt`, `val.txt`, `test.txt` with names and tokens, and `syms.txt` with all tokens."""
     symbols = set()
     with ExitStack() as stack:
         tables: dict[str, Any] = {}
@@ -90,7 +90,7 @@ def to_pylaia(rows: Iterable[Row], folder: Path) -> None:
 
 def to_parquet(rows: Iterable[Row], folder: Path) -> None:
     """`train.parquet`, `validation.parquet`, `test.parquet` with image, text, id and group, for `datasets`."""
-    import pyarrow as pa  # 50 MB that nothing else here needs
+    import pyarrow as pa  # 50 MB that nothing else needs
     from pyarrow.parquet import ParquetWriter
 
     image = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
@@ -99,7 +99,7 @@ def to_parquet(rows: Iterable[Row], folder: Path) -> None:
     schema = pa.schema(columns, metadata={"huggingface": json.dumps({"info": {"features": features}})})
     for split, of_split in groupby(rows, key=lambda row: row.split):
         with ParquetWriter(folder / f"{HUGGING_FACE[split]}.parquet", schema) as writer:
-            while some := list(islice(of_split, GROUP)):
+            while some := list(islice(of_split, ROW_GROUP)):
                 table = [
                     {
                         "image": {"bytes": _png(s.image), "path": f"{name}.png"},
@@ -113,7 +113,7 @@ def to_parquet(rows: Iterable[Row], folder: Path) -> None:
 
 
 def to_page(rows: Iterable[Row], folder: Path) -> None:
-    """Each line a page of its own, `NAME.png` and `NAME.xml`, and `splits.tsv` as `data=page_xml` reads it."""
+    """A page per line, `NAME.png` and `NAME.xml`, and `splits.tsv` as read by `data=page_xml`."""
     with open(folder / "splits.tsv", "w", encoding="utf-8", newline="") as file:
         table = csv.writer(file, delimiter="\t", lineterminator="\n")
         table.writerow(["page", "split"])
@@ -135,11 +135,11 @@ FORMS: dict[str, Callable[[Iterable[Row], Path], None]] = {
 
 
 def file_name(id: str, taken: Counter[str]) -> str:
-    """A file name for a sample: of letters, figures, - and _, and none twice, even where case does not count.
+    """A file name for a sample, of letters, digits, - and _, unique even if case is ignored.
 
     Args:
-        id: of the sample; its end, which tells lines apart, is kept.
-        taken: the names so far.
+        id: of the sample; its end is kept, which distinguishes lines.
+        taken: names used so far.
     """
     letters = re.sub(r"[^\w-]+", "_", unicodedata.normalize("NFC", id))
     stem = letters[-NAME_LENGTH:].strip("_-") or "line"
@@ -162,14 +162,14 @@ def rows_of(
             sample = sample._replace(text=lines.normalizer(sample.text))
             if bad := NOT_IN_XML.search(sample.text):
                 raise InputError(
-                    f"{sample.id}: its text has U+{ord(bad[0]):04X}, which is no character of a text; take it out"
+                    f"{sample.id}: its text has U+{ord(bad[0]):04X}, which is not a text character; remove it"
                 )
             yield Row(split, file_name(sample.id, taken), sample)
             advance(1)
 
 
 def _listed(rows: Iterable[Row], folder: Path) -> Iterator[Row]:
-    """The rows as they come, and `names.tsv`, which tells of each name what sample it is."""
+    """The rows as they come, listed in `names.tsv` with their ids and groups."""
     with open(folder / "names.tsv", "w", encoding="utf-8", newline="") as file:
         table = csv.writer(file, delimiter="\t", lineterminator="\n")
         table.writerow(["name", "split", "id", "group"])

@@ -198,7 +198,7 @@ def test_htr_pack_and_training_from_it_have_the_same_lines(htr, pages: list[str]
     from_file = open_data(["data=page_xml", f"data.pack={path}"]).data
     for split in SPLITS:
         assert describe(from_file, split) == describe(source, split)
-    sound = [f"{split}: {count} lines, sound" for split, count in zip(SPLITS, (2, 1, 2), strict=True)]
+    sound = [f"{split}: {count} lines, intact" for split, count in zip(SPLITS, (2, 1, 2), strict=True)]
     assert htr("pack", "--check", path).stdout.splitlines() == sound
 
 

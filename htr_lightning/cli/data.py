@@ -30,28 +30,28 @@ if TYPE_CHECKING:
 @typer_app.command()
 def pack(
     overrides: Overrides = None,
-    out: Annotated[Path | None, typer.Option(help="The file to write; an interrupted one is gone on with")] = None,
+    out: Annotated[Path | None, typer.Option(help="File to write; an interrupted run is resumed")] = None,
     split: Splits = None,
-    check: Annotated[Path | None, typer.Option(help="A packed file to read whole instead, to see it is sound")] = None,
+    check: Annotated[Path | None, typer.Option(help="Packed file to verify instead")] = None,
 ) -> None:
-    """Decode a data set once into one file; `data.pack=FILE` then trains from it.
+    """Decode a data set once into one file, from which data.pack=FILE then trains.
 
-    Lines are kept in grey at the height of the model, before augmentation: model=... and model.preprocess.height=...
-    say which that is.
+    Lines are stored in grey at the height of the model, before augmentation; choose it by model=... or
+    model.preprocess.height=...
     """
     from htr_lightning.config import open_data
     from htr_lightning.data.datamodule import SPLITS
     from htr_lightning.data.pack import Pack, PackWriter, packed_height, packed_splits
 
     if (out is None) == (check is None):
-        raise InputError("name the file to write with --out FILE, or one to check with --check FILE")
+        raise InputError("give either --out FILE to write a file, or --check FILE to verify one")
     if check is not None:
         for name in packed_splits(check):
             packed = Pack(check, name)
             with progress_bar(f"checking {name}", len(packed)) as progress:
                 for _ in packed:
                     progress.advance(progress.task_ids[0])
-            print(f"{name}: {len(packed)} lines, sound")
+            print(f"{name}: {len(packed)} lines, intact")
         return
     assert out is not None
     opened = open_data(overrides or [], one_pass=True)
@@ -64,7 +64,7 @@ def pack(
                     writer.write(name, reader, partial(progress.advance, progress.task_ids[0]))
                 print(f"{name}: {len(reader)} lines" + _tell(reader))
     except KeyboardInterrupt:
-        print(f"stopped; {out}.part is kept, and the same command goes on with it", file=sys.stderr)
+        print(f"stopped; run the same command again to resume from {out}.part", file=sys.stderr)
         sys.exit(130)
     print(f"{out}: {out.stat().st_size / 1e6:,.1f} MB")
 
@@ -76,7 +76,7 @@ def convert(
     overrides: Overrides = None,
     split: Splits = None,
 ) -> None:
-    """Write a data set as other programs read it, with references normalised as for training."""
+    """Write a data set in the format of another program, with references normalised as for training."""
     from htr_lightning.config import open_data
     from htr_lightning.convert import convert as write
     from htr_lightning.data.datamodule import SPLITS
@@ -165,7 +165,7 @@ def pseudo_label(
 
 
 def _tell(reader: "Reader") -> str:
-    """What a reader left out on request."""
+    """The lines that a reader skipped on request."""
     kinds = Counter(skipped.kind for skipped in reader.skipped)
     return "".join(f", {count} skipped ({kind})" for kind, count in kinds.items())
 
@@ -173,9 +173,9 @@ def _tell(reader: "Reader") -> str:
 @typer_app.command()
 def audit(
     overrides: Annotated[list[str] | None, typer.Argument(help="Hydra overrides: data=copiste data.root=...")] = None,
-    html: Annotated[Path, typer.Option(help="The page with contact sheets")] = Path("audit.html"),
-    json_file: Annotated[Path | None, typer.Option("--json", help="The same as data")] = None,
-    augment: Annotated[str | None, typer.Option(help="Show what augment=NAME does to training lines")] = None,
+    html: Annotated[Path, typer.Option(help="HTML page with contact sheets")] = Path("audit.html"),
+    json_file: Annotated[Path | None, typer.Option("--json", help="The same as JSON")] = None,
+    augment: Annotated[str | None, typer.Option(help="Show training lines with augment=NAME")] = None,
 ) -> None:
     """Find faults of a data set before training on it; the exit code is 1 if one of them is critical."""
     from htr_lightning.audit import run as verb
@@ -185,7 +185,7 @@ def audit(
         if path is not None:
             check_writable(path, option)  # before the work, not after it
     subject = verb.open_subject(overrides or [], augment)
-    with progress_bar("looking at", sum(map(len, subject.readers.values()))) as progress:
+    with progress_bar("auditing", sum(map(len, subject.readers.values()))) as progress:
         found = verb.audit(subject, lambda lines: progress.advance(progress.task_ids[0], lines))
     critical = verb.critical_kinds(subject, found)
     sheet = verb.augmented(subject) if augment is not None else None
