@@ -42,7 +42,7 @@ class Row(NamedTuple):
 def convert(
     data: LineDataModule,
     splits: Sequence[str],
-    form: str,
+    file_format: str,
     folder: Path,
     advance: Callable[[int], None] = lambda lines: None,
 ) -> None:
@@ -51,7 +51,7 @@ def convert(
     Args:
         data: see `config.open_data`.
         splits: train, val, test.
-        form: a key of `FORMS`.
+        file_format: a key of `FORMATS`.
         folder: where to; created if it does not exist.
         advance: called with the number of lines done, for a progress bar.
 
@@ -59,7 +59,7 @@ def convert(
         InputError: see `output.empty_folder`; or a line cannot be read, or written in this format.
     """
     empty_folder(folder)
-    FORMS[form](rows_of(data, splits, Counter(), advance), folder)
+    FORMATS[file_format](rows_of(data, splits, Counter(), advance), folder)
 
 
 def to_kraken(rows: Iterable[Row], folder: Path) -> None:
@@ -126,7 +126,7 @@ def to_page(rows: Iterable[Row], folder: Path) -> None:
             path.write_bytes(pagexml.write(Page(path, f"{name}.png", width, height, [line])))
 
 
-FORMS: dict[str, Callable[[Iterable[Row], Path], None]] = {
+FORMATS: dict[str, Callable[[Iterable[Row], Path], None]] = {
     "kraken": to_kraken,
     "pylaia": to_pylaia,
     "parquet": to_parquet,
@@ -178,10 +178,10 @@ def _listed(rows: Iterable[Row], folder: Path) -> Iterator[Row]:
             yield row
 
 
-def _check_spaces(sample: Sample, form: str) -> None:
+def _check_spaces(sample: Sample, target: str) -> None:
     if bad := next((c for c in sample.text if c.isspace() and c != " "), None):
         raise InputError(
-            f"{sample.id}: its text has U+{ord(bad):04X}, which {form} cannot hold; set "
+            f"{sample.id}: its text has U+{ord(bad):04X}, which {target} cannot hold; set "
             "model.normalizer.collapse_spaces=true"
         )
 

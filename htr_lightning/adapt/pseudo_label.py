@@ -14,7 +14,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from htr_lightning.convert import FORMS, Row, file_name, rows_of
+from htr_lightning.convert import FORMATS, Row, file_name, rows_of
 from htr_lightning.data.datamodule import LineDataModule
 from htr_lightning.data.sample import Sample
 from htr_lightning.data.split import SPLITS
@@ -121,7 +121,7 @@ def select(
 def write(
     unlabelled: Unlabelled,
     labels: Sequence[PseudoLabel],
-    form: str,
+    file_format: str,
     folder: Path,
     about: dict[str, Any],
     labelled: LineDataModule | None = None,
@@ -132,7 +132,7 @@ def write(
     Args:
         unlabelled: the lines.
         labels: see `select`.
-        form: a key of `convert.FORMS`.
+        file_format: a key of `convert.FORMATS`.
         folder: where to; it must be empty.
         about: recorded in `pseudo.json` besides the counts.
         labelled: data whose training, validation and test lines are written too, with their references.
@@ -161,7 +161,7 @@ def write(
             )
         others = rows_of(labelled, SPLITS, taken, advance)
     rows = (Row("train", file_name(sample.id, taken), sample) for sample in unlabelled.samples(labels))
-    FORMS[form](chain(_advancing(rows, advance), others), folder)  # train first, each split in one piece
+    FORMATS[file_format](chain(_advancing(rows, advance), others), folder)  # train first, each split in one piece
     record = {"lines": len(labels), **about, "status": dict(counts)}
     with writing(folder):
         with open(folder / "pseudo_labels.tsv", "w", encoding="utf-8", newline="") as file:
