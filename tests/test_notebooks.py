@@ -41,7 +41,7 @@ def execute(clone: Path, name: str, timeout: int) -> list[str]:
 @pytest.mark.parametrize("name", PICTURES)
 def test_each_runs_in_a_fresh_clone(clone: Path, name: str) -> None:
     printed = "".join(execute(clone, name, 800))
-    assert ("drawn digits are used instead" if name.startswith("01") else "RUNS is empty") in printed
+    assert ("synthetic digits are used instead" if name.startswith("01") else "RUNS is empty") in printed
 
 
 @pytest.mark.slow
