@@ -213,6 +213,13 @@ def data_for(
     return data
 
 
+def check_whole(overrides: Sequence[str], split: str) -> None:
+    """Raises InputError if a subset of the training lines is asked for, and another split."""
+    for override in overrides:
+        if split != "train" and override.lstrip("+").startswith("data.subset="):
+            raise InputError(f"{override}: selects training lines; {split} is read as a whole, remove this override")
+
+
 def _keep_unlabelled(settings: dict[str, Any]) -> None:
     """Have a reader keep lines without text, where that leaves the other lines in the same splits and subset."""
     empty, splits = (settings["reader"].get(key) for key in ("empty", "splits"))

@@ -1,6 +1,5 @@
 """Checkpoints of format 1 converted to format 2: classes and settings under their new names, the same texts read."""
 
-from collections.abc import Callable
 from typing import Any
 
 from htr_lightning.card import FORMAT
@@ -43,13 +42,25 @@ KEYS: dict[str, dict[str, str | None]] = {  # by the old class: old and new key;
     },
     "data.preprocess.FixedSize": {"speck": "min_blob", "upright": "deslant"},
     "data.squash.Squash": {"contrast": None},
+    "decoder.prefix_beam.PrefixBeam": {"labels": "top_labels", "threshold": "min_probability", "cut": "prune_margin"},
+    "decoder.rescoring.Rescoring": {
+        "labels": "top_labels",
+        "threshold": "min_probability",
+        "cut": "prune_margin",
+        "readings": "candidates",
+        "ctc_share": "ctc_weight",
+    },
+    "model.seq2seq.Seq2SeqRecognizer": {"blank_paper": "blank_fraction"},
+    "model.trocr_pretrained.PretrainedTrOCRRecognizer": {"smoothing": "label_smoothing"},
 }
 VALUES: dict[str, dict[str, dict[Any, Any]]] = {  # by the old class and the new key: old and new value
     "data.reader.page_xml.PageXml": {"rotate": {"level": "deskew", "read": "reading"}},
     "data.reader.htr_united.HtrUnited": {"rotate": {"level": "deskew", "read": "reading"}},
 }
 ADDED: dict[str, dict[str, Any]] = {"data.squash.Squash": {"keep_aspect": False}}  # by the old class
-WEIGHTS: list[tuple[str, str]] = []  # old and new part of the name of a weight
+GONE = {  # by the old class: what to do instead
+    "model.masked.MaskedColumns": "pre-training on masked columns no longer exists; train a recognizer without it",
+}
 
 
 def upgrade(content: dict[str, Any], path: str) -> dict[str, Any]:
@@ -70,8 +81,7 @@ def upgrade(content: dict[str, Any], path: str) -> dict[str, Any]:
     for part in ("optimizer", "scheduler"):
         training[part] = renamed(training.get(part), path)
     new = {**card, "format": FORMAT, "model": renamed(card["model"], path), "training": training}
-    weights = {_weight_name(name): weight for name, weight in content["state_dict"].items()}
-    return {**content, "htr": new, "state_dict": weights}
+    return {**content, "htr": new}
 
 
 def renamed(node: Any, path: str) -> Any:
@@ -85,8 +95,8 @@ def renamed(node: Any, path: str) -> Any:
     if not isinstance(node, dict):
         return node
     target = str(node.get("_target_", "")).removeprefix(f"{OLD}.")
-    if (check := REFUSED.get(target)) and (reason := check(node)):
-        raise InputError(f"{path}: {reason}")
+    if target in GONE:
+        raise InputError(f"{path}: {GONE[target]}")
     keys, values = KEYS.get(target, {}), VALUES.get(target, {})
     result: dict[str, Any] = {}
     for key, value in node.items():

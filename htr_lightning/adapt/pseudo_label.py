@@ -8,12 +8,14 @@ and Fink (2022, "Self-training of handwritten word recognition for synthetic-to-
 import csv
 import json
 import math
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from htr_lightning.config import data_for
 from htr_lightning.convert import FORMATS, Row, file_name, rows_of
 from htr_lightning.data.datamodule import LineDataModule
 from htr_lightning.data.sample import Sample
@@ -21,7 +23,7 @@ from htr_lightning.data.split import SPLITS
 from htr_lightning.errors import InputError
 from htr_lightning.evidence.evaluate import evaluate
 from htr_lightning.output import writing
-from htr_lightning.reading.transcribe import Source, open_lines, transcribe
+from htr_lightning.reading.transcribe import Source, find_sources, open_lines, transcribe
 from htr_lightning.transcription import Transcriber
 
 KEPT = "kept"
@@ -44,6 +46,39 @@ class Unlabelled(NamedTuple):
     labels: Callable[[Transcriber, Callable[[int], None]], list[PseudoLabel]]
     samples: Callable[[Sequence[PseudoLabel]], Iterator[Sample]]  # of the kept ones, given all labels
     size: int  # number of lines
+    skipped: Counter[str]  # by the reader, by kind
+    notes: list[str]
+
+
+def open_unlabelled(
+    recognizer: Transcriber, lines: Sequence[str], splits: Sequence[str] | None = None, labelled: bool = False
+) -> Unlabelled:
+    """The lines that `htr pseudo-label` names.
+
+    Args:
+        recognizer: a trained one.
+        lines: images, folders, globs, PAGE or ALTO files; or overrides of the data.
+        splits: of the data; None for the training lines.
+        labelled: whether labelled data are to be written as well.
+
+    Raises:
+        InputError: files and overrides are mixed, or a file cannot be read.
+    """
+    named = [re.match(r"\+*data(\.\w+)*=", line) is not None for line in lines]
+    if any(named) and not all(named):
+        raise InputError(f"{lines[named.index(False)]}: not an override of the data; give either overrides or files")
+    if all(named):
+        data = data_for(recognizer, lines, full=True, unlabelled=True)
+        return lines_of_data(data, list(dict.fromkeys(splits or ["train"])))
+    if splits:
+        raise InputError(f"--split {splits[0]}: files have no splits; remove it, or name a data set by data=...")
+    sources, errors = find_sources(lines)
+    if errors:
+        raise InputError(errors[0])
+    found = lines_of_files(sources)
+    if labelled:
+        found.notes.append("files are not compared with the labelled lines; do not name pages of theirs")
+    return found
 
 
 def lines_of_data(data: LineDataModule, splits: Sequence[str]) -> Unlabelled:
@@ -65,7 +100,8 @@ def lines_of_data(data: LineDataModule, splits: Sequence[str]) -> Unlabelled:
             if label.status == KEPT:
                 yield reader[index]._replace(text=label.text)
 
-    return Unlabelled(labels, samples, sum(map(len, readers)))
+    skipped = Counter(one.kind for reader in readers for one in reader.skipped)
+    return Unlabelled(labels, samples, sum(map(len, readers)), skipped, [])
 
 
 def lines_of_files(sources: Sequence[Source]) -> Unlabelled:
@@ -90,7 +126,9 @@ def lines_of_files(sources: Sequence[Source]) -> Unlabelled:
                     raise InputError(f"{label.id}: was transcribed but can no longer be opened; run the command again")
                 yield Sample(label.id, image, label.text, label.group)
 
-    return Unlabelled(labels, samples, sum(source.lines for source in sources))
+    texts = sum(bool(line.text.strip()) for source in sources if source.page for line in source.page.lines)
+    notes = [f"{texts} of the lines have a text, which is ignored"] if texts else []
+    return Unlabelled(labels, samples, sum(source.lines for source in sources), Counter(), notes)
 
 
 def select(

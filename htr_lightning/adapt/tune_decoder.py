@@ -1,4 +1,4 @@
-"""A language model and its weights for a trained recognizer, chosen on validation lines."""
+"""A language model for a trained recognizer, with weights tuned on validation lines."""
 
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -19,8 +19,8 @@ from htr_lightning.model.base import Recognizer
 from htr_lightning.text.codec import name
 
 TRAIN = "train"  # in place of a file: the training texts
-COARSE = tuple(product((0.25, 0.5, 0.75), (0.0, 1.0, 2.0)))  # alpha and beta of the first look
-STEPS = ((0.25, 1.0), (0.125, 0.5), (0.0625, 0.25))  # then steps away from the best, as long as one is better
+COARSE = tuple(product((0.25, 0.5, 0.75), (0.0, 1.0, 2.0)))  # the first values of alpha and beta
+STEPS = ((0.25, 1.0), (0.125, 0.5), (0.0625, 0.25))  # then steps from the best ones, as long as one is better
 
 
 class Measured(NamedTuple):
@@ -28,14 +28,30 @@ class Measured(NamedTuple):
 
     name: str
     totals: EditTotals
-    lines_per_second: float  # of processor time of the decoder alone; of one that writes that is its network, too
+    lines_per_second: float  # of processor time: the decoder alone; with an autoregressive one, its network as well
 
 
 class Tuning(NamedTuple):
-    """What was found: the decoders side by side, the tuned one last, and the settings of that one."""
+    """The decoders compared, the tuned one last, and the config of that one."""
 
     measured: list[Measured]
     decoder: dict[str, Any]
+
+    @property
+    def helps(self) -> bool:
+        """Whether the language model makes fewer edits than every decoder without it."""
+        *others, tuned = self.measured
+        return tuned.totals.edits < min(one.totals.edits for one in others)
+
+
+class LanguageSource(NamedTuple):
+    """What a language model is made from, as in the options of `htr tune-decoder`."""
+
+    text: Sequence[str] = ()  # files with a line of text per line; "train" for the training texts, which is the default
+    arpa: Path | None = None  # a character n-gram model to read instead, of texts in visual order
+    space: str | None = None  # the symbol of the space in `arpa`; None for <space>
+    lexicon: str | None = None  # a file with a word per line, or "train" for the words of the training texts
+    order: int = 6  # of an estimated model
 
 
 def beam_settings(overrides: Sequence[str], recognizer: Recognizer) -> dict[str, Any]:
@@ -53,7 +69,7 @@ def beam_settings(overrides: Sequence[str], recognizer: Recognizer) -> dict[str,
 
 
 def read_lines(path: Path, recognizer: Recognizer) -> list[str]:
-    """The lines of a text file, normalised as references are; empty ones are none.
+    """The lines of a text file that are not empty, normalised like references.
 
     Raises:
         InputError: it cannot be read, or has no text.
@@ -63,57 +79,60 @@ def read_lines(path: Path, recognizer: Recognizer) -> list[str]:
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}; check the path") from None
     except UnicodeDecodeError as error:
-        raise InputError(f"{path}: no UTF-8 text at byte {error.start}; convert it, as with iconv -t UTF-8") from None
+        raise InputError(f"{path}: not UTF-8 at byte {error.start}; convert it, as with iconv -t UTF-8") from None
     texts = [text for line in lines if (text := recognizer.normalizer(line))]
     if not texts:
-        raise InputError(f"{path}: has no text; give a file with a line of text a line")
+        raise InputError(f"{path}: has no text; give a file with a line of text per line")
     return texts
 
 
-def make_language(
-    recognizer: Recognizer,
-    texts: Sequence[str],
-    order: int,
-    arpa: Path | None,
-    lexicon: str | None,
-    train: Sequence[str] = (),
-    space: str | None = None,
-) -> tuple[Language, list[str]]:
-    """A language model, and a lexicon where one is wanted, over texts as they stand in images; and notes on both.
+def check_source(source: LanguageSource) -> None:
+    """Raises InputError if the options contradict each other."""
+    if source.order < 1:
+        raise InputError(f"--order {source.order}: the order of an n-gram model is at least 1; 6 suits characters")
+    if source.arpa is not None and source.text:
+        raise InputError("--arpa and --text together: a model is either read or estimated; give one of them")
+    if source.space is not None and source.arpa is None:
+        raise InputError(f"--space {source.space}: applies to the file of --arpa; give that as well, or remove --space")
+
+
+def make_language(recognizer: Recognizer, data: LineDataModule, source: LanguageSource) -> tuple[Language, list[str]]:
+    """A language model, with a lexicon if one is given, over texts in visual order; and notes on both.
 
     Args:
-        recognizer: whose direction and characters are used.
-        texts: in logical order, to estimate from.
-        order: of the model that is estimated.
-        arpa: a model to read instead, of texts in visual order.
-        lexicon: a file with a word a line, or "train" for the words of `train`; None for no lexicon.
-        train: the training texts, where the lexicon is theirs.
-        space: what stands for the space in `arpa`; None: <space>, where it has one.
+        recognizer: its direction and alphabet are used.
+        data: for the training texts; see `config.data_for`.
+        source: see `check_source`.
 
     Raises:
         InputError: a file cannot be used.
     """
-    seen = [recognizer.visual(text) for text in texts]
-    ngram = NGram.estimate(seen, order) if arpa is None else NGram.read_arpa(arpa, space or "<space>")
-    if space is not None and " " not in ngram.symbols:
-        raise InputError(f"{arpa}: has no '{space}'; give what stands for the space in it by --space")
-    source = f"{arpa}" if arpa else f"{len(texts)} lines, {sum(map(len, texts))} characters"
-    notes = [f"language model: order {ngram.order}, from {source}"]
+    files = source.text or ([] if source.arpa else [TRAIN])
+    train = data.lines("train").texts if TRAIN in (*files, source.lexicon) else []
+    texts = [text for name in files for text in (train if name == TRAIN else read_lines(Path(name), recognizer))]
+    if source.arpa is None:
+        ngram = NGram.estimate([recognizer.visual(text) for text in texts], source.order)
+        origin = f"{len(texts)} lines, {sum(map(len, texts))} characters"
+    else:
+        ngram, origin = NGram.read_arpa(source.arpa, source.space or "<space>"), str(source.arpa)
+        if source.space is not None and " " not in ngram.symbols:
+            raise InputError(f"{origin}: has no '{source.space}'; give the symbol of the space in it by --space")
+    notes = [f"language model: order {ngram.order}, from {origin}"]
     known = set(recognizer.codec.alphabet)
-    if foreign := known - set(ngram.symbols):
-        named = (character if character.strip() else name(character) for character in sorted(foreign))
+    if unseen := known - set(ngram.symbols):
+        named = (character if character.strip() else name(character) for character in sorted(unseen))
         notes.append(f"characters that the language model has not seen: {' '.join(named)}")
-    if lexicon is None:
+    if source.lexicon is None:
         return Language(ngram, None), notes
-    if lexicon == TRAIN:
+    if source.lexicon == TRAIN:
         words = words_of(map(recognizer.visual, train))
     else:
-        words = [recognizer.visual(word) for word in read_lines(Path(lexicon), recognizer)]
+        words = [recognizer.visual(word) for word in read_lines(Path(source.lexicon), recognizer)]
     usable = {word for word in words if known.issuperset(word)}
     if not usable:
-        raise InputError(f"{lexicon}: no word of it has only characters that the checkpoint reads; check the file")
+        raise InputError(f"{source.lexicon}: no word has only characters of the checkpoint's alphabet; check the file")
     left_out = len(set(words)) - len(usable)
-    notes.append(f"lexicon: {len(usable)} words, {left_out} left out for characters that the checkpoint does not read")
+    notes.append(f"lexicon: {len(usable)} words, {left_out} left out for characters outside the alphabet")
     return Language(ngram, Lexicon(usable)), notes
 
 
@@ -124,14 +143,14 @@ def tune(
     settings: dict[str, Any],
     advance: Callable[[str], None] = lambda done: None,
 ) -> Tuning:
-    """Search alpha and beta on the validation lines, by edits: a coarse grid, then ever smaller steps from the best.
+    """Search the alpha and beta with the fewest edits on the validation lines: a coarse grid, then ever smaller steps.
 
     Args:
         recognizer: in evaluation mode, on the device to use.
         data: see `config.data_for`.
         language: see `make_language`.
         settings: of the beam, see `beam_settings`.
-        advance: called with a word on what was done, for a progress bar.
+        advance: called with a description of what was done, for a progress bar.
     """
     greedy, beam = Stopwatch(recognizer.greedy().decoder), make(settings)
     preparing = Stopwatch(beam.prepare)
@@ -164,7 +183,7 @@ def tune(
         if weights not in tried:
             tried[weights] = search(*weights)
             advance(f"alpha {weights[0]:g}, beta {weights[1]:g}: CER {tried[weights].totals.cer:.2%}")
-        return tried[weights].totals.edits, *weights  # of equals the smallest weights
+        return tried[weights].totals.edits, *weights  # ties go to the smallest weights
 
     baselines = [measure("greedy", first, lambda: greedy.seconds), search(0.0, 0.0, "beam")]
     best = min(COARSE, key=edits)
@@ -181,7 +200,7 @@ def _around(weights: tuple[float, float], alpha: float, beta: float) -> list[tup
 
 
 class Stopwatch:
-    """A function whose processor time is summed up, over all threads.
+    """A function with its total processor time over all threads.
 
     Args:
         work: the function.
@@ -199,17 +218,17 @@ class Stopwatch:
 
 
 def write(path: str, out: Path, language: Language, tuning: Tuning, lines: dict[str, Any]) -> None:
-    """Write the checkpoint again with the tuned decoder and its language in it.
+    """Write a copy of a checkpoint with a tuned decoder and its language model.
 
     Args:
         path: of the checkpoint.
-        out: of the new one.
+        out: of the copy.
         language: see `make_language`.
         tuning: see `tune`.
-        lines: what it was tuned on, see `card.describe`; kept beside the rates found there.
+        lines: what it was tuned on, see `card.describe`; recorded with the error rates.
 
     Raises:
-        InputError: it cannot be written.
+        InputError: the copy cannot be written.
     """
     content = checkpoint.read(path)
     rates = {found.name: found.totals.cer for found in tuning.measured}

@@ -39,14 +39,14 @@ class Fault(NamedTuple):
     kind: str
     detail: str
     split: str
-    compare: tuple[str, int] | None = None  # split and index of a line to show beside it
+    compare: tuple[str, int] | None = None  # split and position of a line to show beside it
 
 
 class Line(NamedTuple):
     """A line without its pixels."""
 
     split: str
-    index: int  # in its reader
+    position: int  # in its reader
     id: str
     text: str  # normalised
     group: str
@@ -223,16 +223,16 @@ def leaks(lines: Sequence[Line], alike: float = 0.8, same: float = 0.9) -> Itera
         later = [line for line in lines if line.split == split]
         earlier = [line for line in lines if line.split in splits[:number]]
         pixels = {line.measures.digest: line for line in reversed(earlier) if line.measures.ink > 0}
-        twins = {line.index: pixels[line.measures.digest] for line in later if line.measures.digest in pixels}
+        twins = {line.position: pixels[line.measures.digest] for line in later if line.measures.digest in pixels}
         found = [(line, twin, likeness) for line, twin, likeness in _alike(later, earlier) if likeness >= alike]
         renamed = [(line, twin) for line, twin, likeness in found if likeness >= same and line.text != twin.text]
-        twins = {line.index: twin for line, twin, _ in found if line.text == twin.text} | twins
+        twins = {line.position: twin for line, twin, _ in found if line.text == twin.text} | twins
         if len(renamed) <= max(1, 0.01 * len(later)):
-            twins = {line.index: twin for line, twin in renamed} | twins
+            twins = {line.position: twin for line, twin in renamed} | twins
         for line in later:
-            if twin := twins.get(line.index):
+            if twin := twins.get(line.position):
                 text = "same text" if twin.text == line.text else f"there '{twin.text}'"
-                yield Fault(line.id, LEAK, f"{twin.id} of {twin.split}, {text}", split, (twin.split, twin.index))
+                yield Fault(line.id, LEAK, f"{twin.id} of {twin.split}, {text}", split, (twin.split, twin.position))
 
 
 def _alike(later: Sequence[Line], earlier: Sequence[Line]) -> Iterator[tuple[Line, Line, float]]:
@@ -301,7 +301,7 @@ def mismatches(lines: Sequence[Line], far: float = 5.0) -> Iterator[Fault]:
     for index, other in swaps(shapes, sizes):
         line, its = lines[index], lines[other]
         detail = f"the text of {its.id} fits better: '{its.text}'"
-        yield Fault(line.id, SWAPPED, detail, line.split, (its.split, its.index))
+        yield Fault(line.id, SWAPPED, detail, line.split, (its.split, its.position))
 
 
 def statistics(split: str, reader: Reader, texts: Mapping[str, Sequence[str]], lines: Sequence[Line]) -> dict[str, Any]:

@@ -47,7 +47,7 @@ def page(
         readers: for the images.
         augmented: name and sheet of an augmentation.
     """
-    lines = {(line.split, line.id): line.index for line in found.lines}
+    lines = {(line.split, line.id): line.position for line in found.lines}
     kinds = Counter(fault.kind for fault in found.faults)
     parts = [
         f"<h1>Audit of {escape(title)}</h1>",

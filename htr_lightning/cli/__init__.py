@@ -11,9 +11,20 @@ from htr_lightning.cli.arguments import typer_app
 
 
 @typer_app.callback(invoke_without_command=True)
-def main(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
-    """Read handwriting with a trained checkpoint."""
-    if version:
+def main(
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", help="With --version: of all packages used.")] = False,
+) -> None:
+    """Handwritten text recognition with trained checkpoints."""
+    if version and verbose:
+        import platform
+
+        from htr_lightning.card import versions
+
+        for name, number in versions().items():
+            print(f"{name} {number}")
+        print(platform.platform())
+    elif version:
         print(__version__)
 
 

@@ -1,12 +1,10 @@
 """Commands about data."""
 
 import json
-import re
 import sys
 from collections import Counter
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -14,6 +12,7 @@ from rich.console import Console
 from htr_lightning.cli.arguments import (
     Checkpoint,
     Device,
+    Format,
     Overrides,
     Splits,
     progress_bar,
@@ -22,7 +21,6 @@ from htr_lightning.cli.arguments import (
 from htr_lightning.errors import InputError
 from htr_lightning.output import check_writable, empty_folder
 
-Format = Annotated[Literal["kraken", "pylaia", "parquet", "page"], typer.Option("--to", help="Format to write")]
 if TYPE_CHECKING:
     from htr_lightning.data.sample import Reader
 
@@ -48,9 +46,9 @@ def pack(
     if check is not None:
         for name in packed_splits(check):
             packed = Pack(check, name)
-            with progress_bar(f"checking {name}", len(packed)) as progress:
+            with progress_bar(f"checking {name}", len(packed)) as advance:
                 for _ in packed:
-                    progress.advance(progress.task_ids[0])
+                    advance(1)
             print(f"{name}: {len(packed)} lines, intact")
         return
     assert out is not None
@@ -60,9 +58,9 @@ def pack(
         with PackWriter(out, packed_height(data.preprocess), opened.fingerprint) as writer:
             for name in split or SPLITS:
                 reader = data.open(name)
-                with progress_bar(f"packing {name}", len(reader)) as progress:
-                    writer.write(name, reader, partial(progress.advance, progress.task_ids[0]))
-                print(f"{name}: {len(reader)} lines" + _tell(reader))
+                with progress_bar(f"packing {name}", len(reader)) as advance:
+                    writer.write(name, reader, advance)
+                print(f"{name}: {len(reader)} lines" + _skipped(reader))
     except KeyboardInterrupt:
         print(f"stopped; run the same command again to resume from {out}.part", file=sys.stderr)
         sys.exit(130)
@@ -85,10 +83,10 @@ def convert(
     data = open_data(overrides or [], one_pass=True, full=True).data
     names = list(dict.fromkeys(split or SPLITS))
     total = sum(len(data.lines(name)) for name in names)
-    with progress_bar("writing", total) as progress:
-        write(data, names, to, out, partial(progress.advance, progress.task_ids[0]))
+    with progress_bar("writing", total) as advance:
+        write(data, names, to, out, advance)
     for name in names:
-        print(f"{name}: {len(data.lines(name))} lines" + _tell(data.lines(name).reader))
+        print(f"{name}: {len(data.lines(name))} lines" + _skipped(data.lines(name).reader))
     print(out)
 
 
@@ -118,56 +116,43 @@ def pseudo_label(
     from htr_lightning.adapt import pseudo_label as verb
     from htr_lightning.config import data_for
     from htr_lightning.data.split import SPLITS
-    from htr_lightning.reading.open import load
-    from htr_lightning.reading.transcribe import find_sources
+    from htr_lightning.reading.open import load_one
 
-    named = [re.match(r"\+*data(\.\w+)*=", line) is not None for line in lines]
-    if any(named) and not all(named):
-        raise InputError(f"{lines[named.index(False)]}: not an override of the data; give either overrides or files")
-    if split and not all(named):
-        raise InputError(f"--split {split[0]}: files have no splits; remove it, or name a data set by data=...")
     if min_confidence is None and fraction is None:
         fraction = 0.5  # no threshold suits every checkpoint: with 21 % CER, 17 of 4,630 lines reached 0.9
     empty_folder(out)  # before the work, not after it
-    recognizer = load(checkpoint, device)
+    recognizer = load_one(checkpoint, device)
     known = data_for(recognizer, labelled, full=True) if labelled else None
     if known is not None:
         for name in SPLITS:
             known.lines(name)  # before the work, too
-    skipped = ""
-    if all(named):
-        data, names = data_for(recognizer, lines, full=True, unlabelled=True), list(dict.fromkeys(split or ["train"]))
-        unlabelled = verb.lines_of_data(data, names)
-        skipped = "".join(_tell(data.lines(name).reader) for name in names)
-    else:
-        sources, faults = find_sources(lines)
-        if faults:
-            raise InputError(faults[0])
-        unlabelled = verb.lines_of_files(sources)
-        if texts := sum(bool(line.text.strip()) for source in sources if source.page for line in source.page.lines):
-            print(f"note: {texts} of the lines have a text, which is ignored", file=sys.stderr)
-        if known is not None:
-            print("note: files are not compared with the labelled lines; do not name their pages", file=sys.stderr)
-    with progress_bar("transcribing", unlabelled.size) as progress:
-        found = unlabelled.labels(recognizer, partial(progress.advance, progress.task_ids[0]))
+    unlabelled = verb.open_unlabelled(recognizer, lines, split, known is not None)
+    for note in unlabelled.notes:
+        print(f"note: {note}", file=sys.stderr)
+    with progress_bar("transcribing", unlabelled.size) as advance:
+        found = unlabelled.labels(recognizer, advance)
     for label in found:
         if label.status in (verb.UNREADABLE, verb.PAGE):
             print(f"note: {label.id}: {label.status}; htr transcribe says more", file=sys.stderr)
     labels = verb.select(found, min_confidence, fraction)
     about = {"checkpoint": checkpoint, "of": lines, "min_confidence": min_confidence, "fraction": fraction,
              "labelled": labelled}  # fmt: skip
-    with progress_bar("writing", None) as progress:
-        counts = verb.write(unlabelled, labels, to, out, about, known, partial(progress.advance, progress.task_ids[0]))
-    told = ", ".join(f"{count} {status}" for status, count in sorted(counts.items(), key=lambda i: i[0] != verb.KEPT))
-    print(f"{len(labels)} unlabelled lines: {told}{skipped} -> {out}")
+    with progress_bar("writing", None) as advance:
+        counts = verb.write(unlabelled, labels, to, out, about, known, advance)
+    kinds = sorted(counts.items(), key=lambda item: item[0] != verb.KEPT)
+    told = ", ".join(f"{count} {status}" for status, count in kinds) + _told(unlabelled.skipped)
+    print(f"{len(labels)} unlabelled lines: {told} -> {out}")
     if known is not None:
         print("labelled lines: " + ", ".join(f"{len(known.lines(name))} {name}" for name in SPLITS))
 
 
-def _tell(reader: "Reader") -> str:
+def _told(skipped: Counter[str]) -> str:
     """The lines that a reader skipped on request."""
-    kinds = Counter(skipped.kind for skipped in reader.skipped)
-    return "".join(f", {count} skipped ({kind})" for kind, count in kinds.items())
+    return "".join(f", {count} skipped ({kind})" for kind, count in skipped.items())
+
+
+def _skipped(reader: "Reader") -> str:
+    return _told(Counter(skipped.kind for skipped in reader.skipped))
 
 
 @typer_app.command()
@@ -185,8 +170,8 @@ def audit(
         if path is not None:
             check_writable(path, option)  # before the work, not after it
     subject = verb.open_subject(overrides or [], augment)
-    with progress_bar("auditing", sum(map(len, subject.readers.values()))) as progress:
-        found = verb.audit(subject, lambda lines: progress.advance(progress.task_ids[0], lines))
+    with progress_bar("auditing", sum(map(len, subject.readers.values()))) as advance:
+        found = verb.audit(subject, advance)
     critical = verb.critical_kinds(subject, found)
     sheet = verb.augmented(subject) if augment is not None else None
     shown = (augment, sheet) if augment is not None and sheet is not None else None

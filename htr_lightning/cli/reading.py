@@ -1,4 +1,4 @@
-"""Commands that read."""
+"""Commands that transcribe and evaluate."""
 
 import json
 import sys
@@ -12,11 +12,11 @@ from htr_lightning.cli.arguments import (
     Calibration,
     Checkpoint,
     Device,
-    OnlyGreedy,
+    Greedy,
     Overrides,
     Views,
     Weights,
-    check_whole,
+    numbers,
     progress_bar,
     split_checkpoints,
     typer_app,
@@ -25,7 +25,7 @@ from htr_lightning.errors import InputError
 from htr_lightning.output import check_writable, make_folder
 
 if TYPE_CHECKING:
-    from htr_lightning.reading.transcribe import Reading
+    from htr_lightning.reading.transcribe import TranscribedLine
 
 
 @typer_app.command()
@@ -33,134 +33,120 @@ def transcribe(
     checkpoint: Checkpoint,
     files: Annotated[
         list[str],
-        typer.Argument(help="Further checkpoints of an ensemble (*.ckpt); images, folders, PAGE, ALTO"),
+        typer.Argument(help="More checkpoints for an ensemble (*.ckpt), then images, folders, PAGE or ALTO files"),
     ],
     format: Annotated[
         Literal["text", "tsv", "jsonl", "page"], typer.Option(help="tsv: file, text, confidence")
     ] = "text",
     out: Annotated[Path | None, typer.Option(help="Folder for the files of --format page")] = None,
-    greedy: OnlyGreedy = False,
-    n_best: Annotated[int, typer.Option(min=0, help="Alternatives of each line, for --format jsonl")] = 0,
+    greedy: Greedy = False,
+    n_best: Annotated[int, typer.Option(min=0, help="Number of alternatives per line, with --format jsonl")] = 0,
     weights: Weights = None,
     tta: Views = 1,
     calibration: Calibration = None,
     device: Device = "auto",
 ) -> None:
-    """Print the text of images and pages, a line a line."""
+    """Print the text of images and pages, line by line."""
     from htr_lightning.reading.open import load_all
     from htr_lightning.reading.page_out import page_paths, to_page_xml, write_page
     from htr_lightning.reading.transcribe import find_sources
-    from htr_lightning.reading.transcribe import transcribe as read
+    from htr_lightning.reading.transcribe import transcribe as run
 
     if n_best and format != "jsonl":
         raise InputError(f"--n-best {n_best}: only --format jsonl shows alternatives; add it")
     checkpoints, names = split_checkpoints(checkpoint, files)
     if not names:
-        raise InputError(f"{checkpoints[-1]}: there is nothing to read; name images or pages behind the checkpoints")
+        raise InputError(f"{checkpoints[-1]}: nothing to transcribe; name images or pages after the checkpoints")
     if late := [name for name in names if name.endswith(".ckpt")]:
-        raise InputError(f"{late[0]}: stands behind a file to read; name checkpoints first")
-    recognizer = load_all(checkpoints, device, greedy, tta, calibration, weights)
-    sources, faults = find_sources(names)
-    if format == "page" and out is None and len(sources) > 1:
-        raise InputError(f"--format page with {len(sources)} files: name a folder for them with --out")
+        raise InputError(f"{late[0]}: follows a file to transcribe; name checkpoints first")
     if format != "page" and out is not None:
-        raise InputError(f"--out {out}: only --format page writes files; redirect what is printed, or leave --out away")
+        raise InputError(f"--out {out}: only --format page writes files; redirect the output, or remove --out")
+    calibrated, weighted = numbers("--calibration", calibration), numbers("--weights", weights)
+    recognizer = load_all(checkpoints, device, greedy, tta, calibrated, weighted)
+    sources, errors = find_sources(names)
+    if format == "page" and out is None and len(sources) > 1:
+        raise InputError(f"--format page with {len(sources)} files: give a folder for them by --out")
     targets = page_paths(sources, out) if format == "page" and out is not None else {}
     for target in targets.values():
         check_writable(target)  # before the work, not after it
     for source in sources:
-        if not source.lines:  # nothing will be read of it, but it is not lost
+        if not source.lines:
             print(f"note: {source.path}: a page without lines", file=sys.stderr)
             if source.path in targets:
                 print(write_page(source, [], targets[source.path]))
-    with progress_bar("reading", sum(source.lines for source in sources)) as progress:
-        readings = read(recognizer, sources, n_best, lambda lines: progress.advance(progress.task_ids[0], lines))
-        for source, group in groupby(readings, key=lambda reading: reading.source):
+    with progress_bar("transcribing", sum(source.lines for source in sources)) as advance:
+        transcribed = run(recognizer, sources, n_best, advance)
+        for source, group in groupby(transcribed, key=lambda line: line.source):
             lines = list(group)
-            faults += [reading.fault for reading in lines if reading.fault]
-            for note in dict.fromkeys(reading.note for reading in lines if reading.note):
+            errors += [line.error for line in lines if line.error]
+            for note in dict.fromkeys(line.note for line in lines if line.note):
                 print(f"note: {note}", file=sys.stderr)
             if format != "page":
-                for reading in lines:
-                    if reading.transcription is not None:
-                        print(_line(reading, format))
-            elif source.page is None and lines[0].fault:
+                for line in lines:
+                    if line.transcription is not None:
+                        print(_format(line, format))
+            elif source.page is None and lines[0].error:
                 continue  # an image that could not be opened has no page
             elif out is None:
                 sys.stdout.write(to_page_xml(source, lines).decode())
             else:
                 print(write_page(source, lines, targets[source.path]))
-    for fault in dict.fromkeys(faults):
-        print(f"error: {fault}", file=sys.stderr)
-    if faults:
+    for error in dict.fromkeys(errors):
+        print(f"error: {error}", file=sys.stderr)
+    if errors:
         sys.exit(1)
 
 
-def _line(reading: "Reading", format: str) -> str:
-    assert reading.transcription is not None
-    text, confidence, alternatives = reading.transcription
+def _format(line: "TranscribedLine", format: str) -> str:
+    assert line.transcription is not None
+    text, confidence, alternatives = line.transcription
     if format == "tsv":
-        return f"{reading.name}\t{text}\t{confidence:.4f}"
-    if format == "jsonl":
-        line = reading.line.id if reading.line else None
-        record: dict[str, object] = {
-            "file": str(reading.source.path),
-            "line": line,
-            "text": text,
-            "confidence": round(confidence, 4),
-        }
-        if alternatives:
-            record["alternatives"] = [
-                {"text": one.text, "confidence": round(one.confidence, 4), "score": round(one.score, 4)}
-                for one in alternatives
-            ]
-        return json.dumps(record, ensure_ascii=False)
-    return text
+        return f"{line.name}\t{text}\t{confidence:.4f}"
+    if format == "text":
+        return text
+    record: dict[str, object] = {
+        "file": str(line.source.path),
+        "line": line.line.id if line.line else None,
+        "text": text,
+        "confidence": round(confidence, 4),
+    }
+    if alternatives:
+        record["alternatives"] = [
+            {"text": one.text, "confidence": round(one.confidence, 4), "score": round(one.score, 4)}
+            for one in alternatives
+        ]
+    return json.dumps(record, ensure_ascii=False)
 
 
 @typer_app.command()
 def evaluate(
     checkpoint: Checkpoint,
     overrides: Overrides = None,
-    out: Annotated[Path | None, typer.Option(help="Folder of the result (default: beside the checkpoint)")] = None,
-    split: Annotated[Literal["train", "val", "test"], typer.Option(help="Split to read")] = "test",
-    greedy: OnlyGreedy = False,
+    out: Annotated[Path | None, typer.Option(help="Folder for the results (default: beside the checkpoint)")] = None,
+    split: Annotated[Literal["train", "val", "test"], typer.Option(help="Split to evaluate on")] = "test",
+    greedy: Greedy = False,
     weights: Weights = None,
     tta: Views = 1,
     calibration: Calibration = None,
     device: Device = "auto",
 ) -> None:
-    """Measure a checkpoint, or an ensemble of several, on a split: predictions.jsonl and metrics.json."""
-    from htr_lightning.card import describe
-    from htr_lightning.config import data_for
-    from htr_lightning.evidence.evaluate import calibration as errors
-    from htr_lightning.evidence.evaluate import evaluate as measure
-    from htr_lightning.evidence.evaluate import write
-    from htr_lightning.metrics.calibration import DEFINITION
+    """Evaluate a checkpoint, or an ensemble of several, on a split: predictions.jsonl and metrics.json."""
+    from htr_lightning.config import check_whole, data_for
+    from htr_lightning.evidence import evaluate as verb
     from htr_lightning.reading.open import load_all
-    from htr_lightning.reading.voting import Ensemble
 
     checkpoints, given = split_checkpoints(checkpoint, overrides or [])
     check_whole(given, split)
-    recognizer = load_all(checkpoints, device, greedy, tta, calibration, weights)
+    calibrated, weighted = numbers("--calibration", calibration), numbers("--weights", weights)
+    recognizer = load_all(checkpoints, device, greedy, tta, calibrated, weighted)
     data = data_for(recognizer, given)
-    lines = describe(data, split)
-    is_ensemble = isinstance(recognizer, Ensemble)
-    folder = out or Path(checkpoint).resolve().parent / f"{'ensemble' if is_ensemble else 'evaluate'}-{split}"
+    about = verb.conditions(recognizer, checkpoints, data, split)
+    name = f"{'ensemble' if 'ensemble' in about else 'evaluate'}-{split}"
+    folder = out or Path(checkpoint).resolve().parent / name
     make_folder(folder)  # before the work, not after it
-    with progress_bar("reading", lines["lines"]) as progress:
-        predictions, totals = measure(
-            recognizer, data, split, lambda count: progress.advance(progress.task_ids[0], count)
-        )
-    about = {
-        "checkpoint": checkpoints if is_ensemble else checkpoint,
-        "split": split,
-        "data": lines,
-        "calibration": recognizer.calibration,
-        "definition": recognizer.card["metric"] | DEFINITION,
-    }
-    if isinstance(recognizer, Ensemble):
-        about["ensemble"] = {"weights": recognizer.weights, "views": tta}
-    write(folder, predictions, totals, about)
+    with progress_bar("evaluating", about["data"]["lines"]) as advance:
+        found = verb.evaluate(recognizer, data, split, advance)
+    verb.write(folder, found, about)
+    totals, ece = found.totals, verb.calibration(found.predictions)["ece"]
     print(f"CER {totals.cer:.2%}  WER {totals.wer:.2%}  {totals.edits} edits / {totals.characters} characters "
-          f"in {totals.lines} lines  ECE {errors(predictions)['ece']:.2%} -> {folder}")  # fmt: skip
+          f"in {totals.lines} lines  ECE {ece:.2%} -> {folder}")  # fmt: skip

@@ -1,4 +1,4 @@
-"""A checkpoint measured on a split: every line's prediction, and the counts."""
+"""A checkpoint evaluated on a split: a prediction for every line, and the counts."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -8,37 +8,22 @@ from typing import Any, NamedTuple, TypeVar
 from jaxtyping import UInt8
 from numpy import ndarray
 
+from htr_lightning.card import describe
+from htr_lightning.config import check_whole, data_for
 from htr_lightning.data.datamodule import LineDataModule
 from htr_lightning.data.pack import Pack
 from htr_lightning.data.sample import Sample
 from htr_lightning.data.sampler import BucketBatchSampler
 from htr_lightning.errors import InputError
-from htr_lightning.metrics.calibration import calibration_error, character_trials, line_trial
+from htr_lightning.metrics.calibration import DEFINITION, calibration_error, character_trials, line_trial
 from htr_lightning.metrics.edits import EditTotals, count_edits
 from htr_lightning.output import writing
+from htr_lightning.reading.open import load
+from htr_lightning.reading.reader import Reader
+from htr_lightning.reading.voting import Ensemble
 from htr_lightning.transcription import Prediction, Transcriber, Transcription
 
 T = TypeVar("T")
-
-
-def evaluate(
-    recognizer: Transcriber,
-    data: LineDataModule,
-    split: str = "test",
-    advance: Callable[[int], None] = lambda lines: None,
-) -> tuple[list[Prediction], EditTotals]:
-    """Every line of a split read once, as `htr transcribe` reads it, and the counts.
-
-    Args:
-        recognizer: in evaluation mode, on the device to use.
-        data: see `data_for`.
-        split: train, val or test.
-        advance: called with the count of lines done, for a progress bar.
-
-    Raises:
-        InputError: a line cannot be read; it is named.
-    """
-    return measured(read_split(recognizer, recognizer.read, data, split, advance))
 
 
 class Line(NamedTuple):
@@ -49,10 +34,64 @@ class Line(NamedTuple):
     group: str
 
 
-def measured(read: Sequence[tuple[Line, Transcription]]) -> tuple[list[Prediction], EditTotals]:
-    """What was read beside what stands there, and the counts."""
+class Evaluation(NamedTuple):
+    """The predictions for a split, in the order of its lines, and the counts over all of them."""
+
+    predictions: list[Prediction]
+    totals: EditTotals
+
+    @property
+    def cer(self) -> float:
+        """Character error rate: edits over reference characters of the whole split."""
+        return self.totals.cer
+
+    @property
+    def wer(self) -> float:
+        """Word error rate."""
+        return self.totals.wer
+
+
+def evaluate_reader(checkpoint: Reader | str | Path, overrides: Sequence[str] = (), split: str = "test") -> Evaluation:
+    """Evaluate a checkpoint on a split, by default of the data it was trained on.
+
+    Args:
+        checkpoint: a file, or what `htr_lightning.load` returned.
+        overrides: of the data, as for `htr evaluate`: data=copiste data.root=FOLDER.
+        split: train, val or test.
+
+    Raises:
+        InputError: the checkpoint or the data cannot be read.
+    """
+    reader = checkpoint if isinstance(checkpoint, Reader) else load(checkpoint)
+    check_whole(overrides, split)
+    return evaluate(reader.transcriber, data_for(reader.transcriber, overrides), split)
+
+
+def evaluate(
+    recognizer: Transcriber,
+    data: LineDataModule,
+    split: str = "test",
+    advance: Callable[[int], None] = lambda lines: None,
+) -> Evaluation:
+    """Evaluate a recognizer on a split; each line is read once, as by `htr transcribe`.
+
+    Args:
+        recognizer: in evaluation mode, on the device to use.
+        data: see `config.data_for`.
+        split: train, val or test.
+        advance: called with the number of lines done, for a progress bar.
+
+    Raises:
+        InputError: a line cannot be read; it is named.
+    """
+    return compare(read_split(recognizer, recognizer.read, data, split, advance))
+
+
+def compare(read: Sequence[tuple[Line, Transcription]]) -> Evaluation:
+    """Transcriptions compared with the references of their lines."""
     predictions = [Prediction(line.id, line.reference, one.text, one.confidence, line.group) for line, one in read]
-    return predictions, count_edits([one.reference for one in predictions], [one.hypothesis for one in predictions])
+    totals = count_edits([one.reference for one in predictions], [one.hypothesis for one in predictions])
+    return Evaluation(predictions, totals)
 
 
 def read_split(
@@ -62,7 +101,7 @@ def read_split(
     split: str,
     advance: Callable[[int], None],
 ) -> list[tuple[Line, T]]:
-    """What a function of raw images, of a recognizer, gives for every line of a split, in order; see `evaluate`."""
+    """The result of a function of raw images for every line of a split, in order; see `evaluate`."""
     lines = data.lines(split)
     if data.pack is not None:
         for member in recognizer.members:  # one may need higher lines than the first
@@ -94,12 +133,28 @@ def calibration(predictions: Sequence[Prediction]) -> dict[str, float]:
     }
 
 
-def write(folder: Path, predictions: Sequence[Prediction], totals: EditTotals, about: dict[str, Any]) -> None:
+def conditions(recognizer: Transcriber, checkpoints: Sequence[str], data: LineDataModule, split: str) -> dict[str, Any]:
+    """What an evaluation was made with, as plain data for `metrics.json`."""
+    ensemble = isinstance(recognizer, Ensemble)
+    about: dict[str, Any] = {
+        "checkpoint": list(checkpoints) if ensemble else checkpoints[0],
+        "split": split,
+        "data": describe(data, split),
+        "calibration": recognizer.calibration,
+        "definition": recognizer.card["metric"] | DEFINITION,
+    }
+    if isinstance(recognizer, Ensemble):
+        about["ensemble"] = {"weights": recognizer.weights, "views": len(recognizer.views)}
+    return about
+
+
+def write(folder: Path, evaluation: Evaluation, about: dict[str, Any]) -> None:
     """Write `predictions.jsonl` and `metrics.json`.
 
     Raises:
-        InputError: the folder cannot be written.
+        InputError: the folder cannot be written to.
     """
+    predictions, totals = evaluation
     rates = {"cer": totals.cer, "wer": totals.wer, "line_accuracy": totals.line_accuracy}
     metrics = {**rates, **totals._asdict(), **calibration(predictions), **about}
     with writing(folder):

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 
@@ -9,16 +10,36 @@ from htr_lightning import checkpoint
 from htr_lightning.errors import InputError
 from htr_lightning.metrics.calibration import check_platt_scaling
 from htr_lightning.model.base import Recognizer
+from htr_lightning.reading.reader import Reader
 from htr_lightning.reading.voting import Ensemble
 
 
-def load(path: str, device: str = "auto", greedy: bool = False) -> Recognizer:
-    """A checkpoint's recognizer on a device.
+def load(
+    *checkpoints: str | Path,
+    device: str = "auto",
+    greedy: bool = False,
+    views: int = 1,
+    calibration: Sequence[float] | None = None,
+    weights: Sequence[float] | None = None,
+) -> Reader:
+    """A reader of one checkpoint, or of an ensemble of several.
 
     Args:
-        path: of the checkpoint.
-        device: "auto" is the GPU if there is one.
-        greedy: take the most likely labels, whatever decoder the checkpoint has.
+        checkpoints: files.
+        device: "cpu", "cuda", "cuda:N", or "auto" for the GPU if there is one.
+        greedy: take the most likely labels, without beam, language model and lexicon.
+        views: of each line, slightly changed, for test-time augmentation.
+        calibration: slope and bias of the confidences, in place of the checkpoint's own.
+        weights: of the checkpoints of an ensemble; None for equal ones.
+
+    Raises:
+        InputError: a checkpoint or an argument cannot be used.
+    """
+    return Reader(load_all([str(path) for path in checkpoints], device, greedy, views, calibration, weights))
+
+
+def load_one(path: str, device: str = "auto", greedy: bool = False) -> Recognizer:
+    """The recognizer of a checkpoint on a device; see `load`.
 
     Raises:
         InputError: see `checkpoint.load`; or the device does not exist.
@@ -39,46 +60,41 @@ def load_all(
     device: str = "auto",
     greedy: bool = False,
     views: int = 1,
-    calibration: str | None = None,
-    weights: str | None = None,
+    calibration: Sequence[float] | None = None,
+    weights: Sequence[float] | None = None,
 ) -> Recognizer | Ensemble:
-    """A checkpoint's recognizer, or the ensemble of several checkpoints or views.
-
-    Args:
-        paths: of the checkpoints.
-        device, greedy: see `load`.
-        views: of each line, see `net.view`.
-        calibration: SLOPE,BIAS of the confidences, in place of the checkpoint's own.
-        weights: of the checkpoints of an ensemble, joined by commas; None for equal ones.
+    """The recognizer of a checkpoint, or the ensemble of several checkpoints or views; see `load`.
 
     Raises:
-        InputError: see `load` and `Ensemble`; or weights or calibration are not valid.
+        InputError: see `load_one` and `Ensemble`; or weights or calibration are not valid.
     """
-    given = None if weights is None else _weights(weights, paths)
+    if weights is not None:
+        _check_weights(weights, paths)
     recognizer: Recognizer | Ensemble
     if len(paths) > 1 or views > 1:
-        members = [load(path, device, greedy) for path in paths]
-        recognizer = Ensemble(members, paths, views, single=greedy, weights=given)
+        members = [load_one(path, device, greedy) for path in paths]
+        recognizer = Ensemble(members, paths, views, single=greedy, weights=weights)
     else:
-        recognizer = load(paths[0], device, greedy)
+        recognizer = load_one(paths[0], device, greedy)
     if calibration is not None:
         try:
-            recognizer.calibration = check_platt_scaling(calibration.split(","))
+            recognizer.calibration = check_platt_scaling(calibration)
         except ValueError:
-            raise InputError(f"--calibration {calibration}: give SLOPE,BIAS, as htr calibrate prints them") from None
+            raise InputError(f"--calibration {_joined(calibration)}: give SLOPE,BIAS, as printed by htr calibrate"
+                             ) from None  # fmt: skip
     return recognizer
 
 
-def _weights(text: str, paths: Sequence[str]) -> list[float]:
+def _check_weights(weights: Sequence[float], paths: Sequence[str]) -> None:
     if len(paths) == 1:
-        raise InputError(f"--weights {text}: {paths[0]} is the only checkpoint; remove --weights, or name several")
-    try:
-        weights = list(map(float, text.split(",")))
-    except ValueError:
-        weights = []
+        raise InputError(f"--weights {_joined(weights)}: {paths[0]} is the only checkpoint; remove --weights, or name "
+                         "several checkpoints")  # fmt: skip
     if len(weights) != len(paths) or not all(0 <= one < math.inf for one in weights) or not any(weights):
         raise InputError(
-            f"--weights {text}: give a number for each of the {len(paths)} checkpoints, none negative, one positive, "
-            "as htr calibrate prints them"
+            f"--weights {_joined(weights)}: give a number for each of the {len(paths)} checkpoints, none negative and "
+            "at least one positive, as printed by htr calibrate"
         )
-    return weights
+
+
+def _joined(numbers: Sequence[float]) -> str:
+    return ",".join(f"{number:g}" for number in numbers)

@@ -10,35 +10,35 @@ from htr_lightning.data.page.page import Line, Page
 from htr_lightning.data.page.xml import local, parse
 from htr_lightning.errors import InputError
 from htr_lightning.output import writing
-from htr_lightning.reading.transcribe import Reading, Source
+from htr_lightning.reading.transcribe import Source, TranscribedLine
 
 
-def to_page_xml(source: Source, readings: Sequence[Reading]) -> bytes:
+def to_page_xml(source: Source, lines: Sequence[TranscribedLine]) -> bytes:
     """The page of a source with the transcriptions of its lines; a line that could not be read keeps its text.
 
     A PAGE file keeps everything else that it has; from ALTO or a single image a new PAGE file is made.
     """
     page = source.page
     if page is None:
-        return pagexml.write(_page_of_line(source.path, readings))
-    lines = [_line(reading.line, reading) for reading in readings if reading.line is not None]
+        return pagexml.write(_page_of_line(source.path, lines))
+    found = [_line(one.line, one) for one in lines if one.line is not None]
     if local(parse(source.path)) == "PcGts":
-        return pagexml.replace_texts(source.path, [line for line in lines if line.confidence is not None])
-    return pagexml.write(page._replace(lines=lines))
+        return pagexml.replace_texts(source.path, [line for line in found if line.confidence is not None])
+    return pagexml.write(page._replace(lines=found))
 
 
-def _line(line: Line, reading: Reading) -> Line:
-    read = reading.transcription
+def _line(line: Line, transcribed: TranscribedLine) -> Line:
+    read = transcribed.transcription
     return line if read is None else line._replace(text=read.text, confidence=read.confidence)
 
 
-def _page_of_line(path: Path, readings: Sequence[Reading]) -> Page:
+def _page_of_line(path: Path, lines: Sequence[TranscribedLine]) -> Page:
     """An image that is one line, as a page with a line as large as itself."""
     with Image.open(path) as image:
         width, height = ImageOps.exif_transpose(image).size
     corners = [(0.0, 0.0), (float(width), 0.0), (float(width), float(height)), (0.0, float(height))]
     whole = Line("line_1", "", corners, [], "region_1")
-    return Page(path, path.name, width, height, [_line(whole, reading) for reading in readings])
+    return Page(path, path.name, width, height, [_line(whole, one) for one in lines])
 
 
 def page_paths(sources: Sequence[Source], folder: Path) -> dict[Path, Path]:
@@ -60,7 +60,7 @@ def page_paths(sources: Sequence[Source], folder: Path) -> dict[Path, Path]:
     return paths
 
 
-def write_page(source: Source, readings: Sequence[Reading], path: Path) -> Path:
+def write_page(source: Source, lines: Sequence[TranscribedLine], path: Path) -> Path:
     """Write the page of a source.
 
     Raises:
@@ -68,5 +68,5 @@ def write_page(source: Source, readings: Sequence[Reading], path: Path) -> Path:
     """
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(to_page_xml(source, readings))
+        path.write_bytes(to_page_xml(source, lines))
     return path

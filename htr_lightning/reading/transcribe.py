@@ -1,4 +1,4 @@
-"""From files to text: images, folders of them, and PAGE or ALTO pages with their lines."""
+"""From files to text: images, folders of them, and PAGE or ALTO pages with their lines. No torch."""
 
 import glob
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -21,16 +21,17 @@ from htr_lightning.data.sampler import READING_COLUMNS, READING_LINES, BucketBat
 from htr_lightning.errors import InputError
 from htr_lightning.transcription import Read, Transcriber, Transcription
 
-PAGE_ROWS = 800  # pixels; a line scanned that high is far wider
-UNREAD = (".pdf", ".djvu", ".heic")  # what scans come as, too: named as what cannot be read, not passed over
-CHUNK = 256  # lines held in memory while they are sorted by width
+PAGE_ROWS = 800  # pixels; a line scanned at that height is far wider
+UNSUPPORTED = (".pdf", ".djvu", ".heic")  # formats of scans that are reported rather than skipped
+CHUNK = 256  # lines held in memory to be sorted by width
 
-Numbered = list[tuple[int, UInt8[ndarray, "_ _"]]]  # images and their places in a chunk
-Outcomes = list[tuple[int, Transcription | str]]  # and what was read in them, or why nothing was
+Indexed = list[tuple[int, UInt8[ndarray, "_ _"]]]  # images with their indices
+Outcome = Transcription | str  # or the reason why an image cannot be read
+ReadBatches = Callable[[Iterable[Indexed]], Iterable[list[tuple[int, Outcome]]]]
 
 
 class Source(NamedTuple):
-    """A file to read: an image that is one line, or a page of lines."""
+    """A file to transcribe: an image of one line, or a page of lines."""
 
     path: Path
     page: Page | None
@@ -40,59 +41,66 @@ class Source(NamedTuple):
         return 1 if self.page is None else len(self.page.lines)
 
 
-class Reading(NamedTuple):
-    """One line read; `fault` says in one line why it could not be, `note` what its reader should know."""
+class TranscribedLine(NamedTuple):
+    """A line of a source with its transcription, or with the reason why there is none."""
 
     source: Source
-    line: Line | None  # None for an image that is one line
+    line: Line | None  # None for an image of one line
     transcription: Transcription | None
-    fault: str | None = None
+    error: str | None = None
     note: str | None = None
 
     @property
     def name(self) -> str:
-        """The file, and behind # the line's id where the file has several."""
+        """The file, followed by # and the id of the line if the file is a page."""
         return str(self.source.path) if self.line is None else f"{self.source.path}#{self.line.id}"
+
+    @property
+    def text(self) -> str:
+        """The transcribed text, empty if there is none."""
+        return "" if self.transcription is None else self.transcription.text
 
 
 def find_sources(names: Iterable[str]) -> tuple[list[Source], list[str]]:
-    """The files that names stand for, and a fault for each that stands for none.
+    """The files that names refer to, and an error for each that refers to none.
 
-    A name is a file, a folder (searched to any depth) or a glob. A METS stands for the pages that it lists, and in its
-    folder they alone are read. Images that belong to one of the pages are read through their page only.
+    A name is a file, a folder (searched recursively) or a glob. A METS file refers to the pages it lists, and in its
+    folder only those are read. Images that belong to a page are read through that page only.
     """
     sources: list[Source] = []
-    faults: list[str] = []
+    errors: list[str] = []
     for name in names:
         path = Path(name)
         if path.is_dir():
-            paths = [p for p in sorted(path.rglob("*")) if p.suffix.lower() in (".xml", *SUFFIXES, *UNREAD)]
+            paths = [p for p in sorted(path.rglob("*")) if p.suffix.lower() in (".xml", *SUFFIXES, *UNSUPPORTED)]
             if not paths:
-                faults.append(f"{name}: no image and no XML file in this folder; check the path")
+                errors.append(f"{name}: no image and no XML file in this folder; check the path")
         elif path.exists():
             paths = [path]
         else:
             paths = [Path(found) for found in sorted(glob.glob(name, recursive=True))]
             if not paths:
-                faults.append(f"{name}: no such file or folder, and as a pattern it matches nothing; check the path")
+                errors.append(f"{name}: no such file or folder, and as a pattern it matches no file; check the path")
         files = [p for p in paths if p.suffix.lower() == ".xml"]
         try:
             listed, _ = expand(files)
         except InputError as error:
-            faults.append(str(error))
-            listed = [page for page in files if "mets" not in page.stem.lower()]  # the rest is read all the same
+            errors.append(str(error))
+            listed = [
+                page for page in files if "mets" not in page.stem.lower()
+            ]  # the other pages are read all the same
         pages = []
         for page in listed:
             try:
                 pages.append(Source(page, read_page(page)))
             except InputError as error:
-                faults.append(str(error))
+                errors.append(str(error))
         images = [Source(p, None) for p in paths if p.suffix.lower() != ".xml"]
         together = pages + images
         sources += together if listed != files else sorted(together, key=lambda source: source.path)
     owned = {image.resolve() for source in sources if source.page and (image := _image_of(source.page))}
     found = {source.path: source for source in sources if source.page or source.path.resolve() not in owned}
-    return list(found.values()), faults
+    return list(found.values()), errors
 
 
 def transcribe(
@@ -100,41 +108,75 @@ def transcribe(
     sources: Iterable[Source],
     n_best: int = 0,
     advance: Callable[[int], None] = lambda lines: None,
-) -> Iterator[Reading]:
-    """Every line of every source in order, read in batches of similar width.
+) -> Iterator[TranscribedLine]:
+    """Every line of every source in order, read in batches of similar width, on a CPU by every core at the same time.
 
-    A line that cannot be read comes with its fault; nothing is left out. On a CPU every core reads batches of its own.
+    Nothing is left out: a line that cannot be read comes with its error.
 
     Args:
         recognizer: in evaluation mode.
         sources: see `find_sources`.
-        n_best: alternatives of each line, see `Transcriber.read`.
+        n_best: number of alternatives per line, see `Transcriber.read`.
         advance: called with the number of lines done, for a progress bar.
     """
-    chunk: list[tuple[Reading, UInt8[ndarray, "_ _"] | None]] = []
+    chunk: list[tuple[TranscribedLine, UInt8[ndarray, "_ _"] | None]] = []
     with recognizer.workers() as workers, _in_parallel(workers, n_best) as read:
         for source in sources:
-            for reading, image in open_lines(source):
-                chunk.append((reading, image))
+            for line, image in open_lines(source):
+                chunk.append((line, image))
                 if len(chunk) == CHUNK:
-                    yield from _read(recognizer.preprocess, read, chunk)
+                    yield from _transcribe_chunk(recognizer.preprocess, read, chunk)
                     advance(len(chunk))
                     chunk = []
-        yield from _read(recognizer.preprocess, read, chunk)
+        yield from _transcribe_chunk(recognizer.preprocess, read, chunk)
         advance(len(chunk))
 
 
+def read_images(recognizer: Transcriber, images: Sequence[UInt8[ndarray, "_ _"]], n_best: int = 0) -> list[Outcome]:
+    """The transcription of each image of a line, or the reason why it cannot be read; see `transcribe`."""
+    if len(images) <= READING_LINES:  # not worth more than one core
+        read = partial(_read_batch, recognizer.read, n_best)
+        return _read_in_batches(recognizer.preprocess, partial(map, read), list(enumerate(images)))
+    with recognizer.workers() as workers, _in_parallel(workers, n_best) as parallel:
+        return _read_in_batches(recognizer.preprocess, parallel, list(enumerate(images)))
+
+
+def open_lines(source: Source) -> Iterator[tuple[TranscribedLine, UInt8[ndarray, "_ _"] | None]]:
+    """Every line of a source, not transcribed yet, with its image, or None for a line with an error."""
+    if source.page is None:
+        try:
+            yield TranscribedLine(source, None, None), read_image(source.path)
+        except InputError as error:
+            yield TranscribedLine(source, None, None, str(error)), None
+        return
+    try:
+        pixels = open_page(source.page, find_image(source.page))
+    except InputError as error:
+        lines: Sequence[Line | None] = source.page.lines or [None]
+        for line in lines:
+            yield TranscribedLine(source, line, None, str(error)), None
+        return
+    for line, _, fault in outline(source.page):
+        if fault:
+            yield TranscribedLine(source, line, None, f"{source.path}#{line.id}: {fault}; correct the line"), None
+            continue
+        try:
+            yield TranscribedLine(source, line, None), crop_line(pixels, line, rotate="reading")
+        except ValueError as error:
+            yield TranscribedLine(source, line, None, f"{source.path}#{line.id}: {error}; correct the line"), None
+
+
 @contextmanager
-def _in_parallel(workers: Sequence[Read], n_best: int) -> Iterator[Callable[[Iterable[Numbered]], Iterable[Outcomes]]]:
+def _in_parallel(workers: Sequence[Read], n_best: int) -> Iterator[ReadBatches]:
     """A function that reads batches, with a thread for each worker."""
     if len(workers) == 1:
-        yield lambda batches: map(partial(_read_batch, workers[0], n_best), batches)
+        yield partial(map, partial(_read_batch, workers[0], n_best))
         return
     idle: SimpleQueue[Read] = SimpleQueue()
     for worker in workers:
         idle.put(worker)
 
-    def read(batch: Numbered) -> Outcomes:
+    def read(batch: Indexed) -> list[tuple[int, Outcome]]:
         worker = idle.get()
         try:
             return _read_batch(worker, n_best, batch)
@@ -145,71 +187,55 @@ def _in_parallel(workers: Sequence[Read], n_best: int) -> Iterator[Callable[[Ite
         yield partial(pool.map, read)
 
 
-def open_lines(source: Source) -> Iterator[tuple[Reading, UInt8[ndarray, "_ _"] | None]]:
-    """Every line of a source, not read yet, with its image; a line that has none comes with its fault."""
-    if source.page is None:
-        try:
-            yield Reading(source, None, None), read_image(source.path)
-        except InputError as error:
-            yield Reading(source, None, None, str(error)), None
-        return
-    try:
-        pixels = open_page(source.page, find_image(source.page))
-    except InputError as error:
-        lines: Sequence[Line | None] = source.page.lines or [None]
-        for line in lines:
-            yield Reading(source, line, None, str(error)), None
-        return
-    for line, _, fault in outline(source.page):
-        if fault:
-            yield Reading(source, line, None, f"{source.path}#{line.id}: {fault}; correct the line"), None
-            continue
-        try:
-            yield Reading(source, line, None), crop_line(pixels, line, rotate="reading")
-        except ValueError as error:
-            yield Reading(source, line, None, f"{source.path}#{line.id}: {error}; correct the line"), None
-
-
-def _read(
+def _transcribe_chunk(
     preprocess: Preprocess,
-    read: Callable[[Iterable[Numbered]], Iterable[Outcomes]],
-    chunk: Sequence[tuple[Reading, UInt8[ndarray, "_ _"] | None]],
-) -> Iterator[Reading]:
-    readings = [reading for reading, _ in chunk]
-    images = [(number, image) for number, (_, image) in enumerate(chunk) if image is not None]
+    read: ReadBatches,
+    chunk: Sequence[tuple[TranscribedLine, UInt8[ndarray, "_ _"] | None]],
+) -> Iterator[TranscribedLine]:
+    images = [(index, image) for index, (_, image) in enumerate(chunk) if image is not None]
+    outcomes = dict(zip((index for index, _ in images), _read_in_batches(preprocess, read, images), strict=True))
+    for index, (line, image) in enumerate(chunk):
+        outcome = outcomes.get(index)
+        if outcome is None or image is None:
+            yield line
+        elif isinstance(outcome, str):
+            yield line._replace(error=f"{line.name}: {outcome}")
+        else:
+            yield line._replace(transcription=outcome, note=_note(preprocess, line, image))
+
+
+def _read_in_batches(preprocess: Preprocess, read: ReadBatches, images: Indexed) -> list[Outcome]:
     widths = [preprocess.width((image.shape[0], image.shape[1])) for _, image in images]
     batches = BucketBatchSampler(widths, READING_LINES, READING_COLUMNS)
+    found: dict[int, Outcome] = {}
     for outcomes in read([images[index] for index in batch.indices] for batch in batches):
-        for number, outcome in outcomes:
-            if isinstance(outcome, Transcription):
-                readings[number] = readings[number]._replace(transcription=outcome)
-            else:
-                readings[number] = readings[number]._replace(fault=f"{readings[number].name}: {outcome}")
-    for number, image in images:
-        alone = readings[number].line is None and readings[number].fault is None
-        of_lines = preprocess.max_rows is not None  # a photo of a single character may be of any size
-        if alone and of_lines and image.shape[0] >= max(PAGE_ROWS, image.shape[1] / 2):
-            note = (
-                f"{readings[number].name}: {image.shape[1]} x {image.shape[0]} pixels look like a page but were read "
-            )
-            readings[number] = readings[number]._replace(
-                note=note + "as one line; give the PAGE or ALTO file of its lines"
-            )
-    yield from readings
+        found.update(outcomes)
+    return [found[index] for index, _ in images]
 
 
-def _read_batch(read: Read, n_best: int, images: Numbered) -> Outcomes:
+def _read_batch(read: Read, n_best: int, images: Indexed) -> list[tuple[int, Outcome]]:
     try:
         found = read([image for _, image in images], n_best)
-        return [(number, transcription) for (number, _), transcription in zip(images, found, strict=True)]
-    except ValueError as error:  # one image is no line: the others are read without it
+        return [(index, transcription) for (index, _), transcription in zip(images, found, strict=True)]
+    except ValueError as error:  # one image is not a line: the others are read without it
         if len(images) == 1:
             return [(images[0][0], str(error))]
         return [outcome for image in images for outcome in _read_batch(read, n_best, [image])]
+
+
+def _note(preprocess: Preprocess, line: TranscribedLine, image: UInt8[ndarray, "H W"]) -> str | None:
+    """What looks like a whole page given as a line; a photo of a single character may have any size."""
+    of_lines = preprocess.max_rows is not None
+    if line.line is not None or not of_lines or image.shape[0] < max(PAGE_ROWS, image.shape[1] / 2):
+        return None
+    return (
+        f"{line.name}: {image.shape[1]} x {image.shape[0]} pixels look like a page but were read as one line; give the "
+        "PAGE or ALTO file with its lines"
+    )
 
 
 def _image_of(page: Page) -> Path | None:
     try:
         return find_image(page)
     except InputError:
-        return None  # told when the page is opened
+        return None  # reported when the page is opened

@@ -145,11 +145,10 @@ def test_recipes_compared(tmp_path: Path) -> None:
 def test_what_evaluate_wrote_is_read_back(best: Path, tmp_path: Path) -> None:
     recognizer = checkpoint.load(best)
     data = data_for(recognizer)
-    read, totals = evaluate(recognizer, data)
-    write(tmp_path, read, totals, {})
-    found = report.predictions(tmp_path / "predictions.jsonl")
-    assert found == read
-    wrong = Counter({edit: n for edit, n in report.edit_counts(found).items() if not edit.correct})
+    read, totals = found = evaluate(recognizer, data)
+    write(tmp_path, found, {})
+    assert report.predictions(tmp_path / "predictions.jsonl") == read
+    wrong = Counter({edit: n for edit, n in report.edit_counts(read).items() if not edit.correct})
     assert wrong.total() == totals.edits
     image = report.images(data.lines("test").reader, [read[3].id])[0]
     assert np.array_equal(image, data.lines("test").reader[3].image)

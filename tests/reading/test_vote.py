@@ -101,9 +101,9 @@ def test_the_best_member_gets_the_largest_weight(best: Path) -> None:
         for text in texts
     ]
     found = calibrate.fit_weights(ensemble, read)
-    assert (found.before.edits, found.after.edits) == (3, 0)
+    assert (found.before.edits, found.after.totals.edits) == (3, 0)
     assert max(found.weights) == found.weights[0] == 1
-    assert [one.hypothesis for one in found.predictions] == texts
+    assert [one.hypothesis for one in found.after.predictions] == texts
     read = [(line, [some[0]._replace(member=member) for member in range(3)]) for line, some in read]
     assert calibrate.fit_weights(ensemble, read).weights == [1, 1, 1]
 
@@ -130,7 +130,7 @@ def test_what_is_no_ensemble_is_refused_in_one_line(best: Path, others, htr, lin
 
     (tmp_path / "text.ckpt").write_text("no checkpoint")
     assert "text.ckpt" in refused("evaluate", best, tmp_path / "text.ckpt")
-    assert "nothing to read" in refused("transcribe", best, *others)
+    assert "nothing to transcribe" in refused("transcribe", best, *others)
     assert "SLOPE,BIAS" in refused("transcribe", best, line_image, "--calibration", "0,1")
     assert "--out" in refused("calibrate", best, others[0], "--out", tmp_path / "x.ckpt")
     for weights in ("1,1,1", "1", "1,-1", "0,0", "1,a", "1,nan"):
