@@ -19,6 +19,7 @@ from data.iam_tree import made_up_forms, write_tree
 from PIL import Image
 from pyarrow import parquet
 
+import htr_lightning
 from htr_lightning.data.reader.iam_splits import AACHEN_LINES
 
 ROOT = Path(__file__).parent.parent
@@ -203,8 +204,8 @@ def test_htr(
     shutil.copy(line_image, tmp_path / "pages" / "line.png")
     _page(tmp_path, "page")
     _page(tmp_path / "pages", "page")
-    if "replay.root=guessed/" in words:
-        _folder(tmp_path / "guessed", "train")
+    if "replay.root=pseudo/" in words:
+        _folder(tmp_path / "pseudo", "train")
     if "a.ckpt" in words:
         best = request.getfixturevalue("best")
         for name in ("a.ckpt", "b.ckpt"):
@@ -215,10 +216,22 @@ def test_htr(
     assert outcome.stdout.strip()
 
 
-def test_python(run_folder: Path, line_image: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (code,) = blocks(README, "python")
-    monkeypatch.chdir(line_image.parent)
+@pytest.mark.parametrize("code", blocks(README, "python"))
+def test_python(
+    code: str, run_folder: Path, line_image: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    assert line_image.parent == tmp_path
+    _page(tmp_path, "page")
     scope: dict = {}
     exec(code.replace("RUN", str(run_folder)), scope)
-    assert isinstance(scope["reading"].text, str)
-    assert 0 <= scope["reading"].confidence <= 1
+    assert isinstance(scope["reader"], htr_lightning.Reader)
+    if "line" in scope:
+        assert scope["line"].error is None
+        assert 0 <= scope["line"].transcription.confidence <= 1
+    assert capsys.readouterr().out
+
+
+def test_python_is_in_the_readme() -> None:
+    assert len(blocks(README, "python")) == 2
