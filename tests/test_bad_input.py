@@ -249,7 +249,7 @@ def test_replayed_lines_that_are_missing_are_told_by_their_own_key(htr, best: Pa
 
 def test_a_part_of_the_training_lines_is_no_part_of_others(htr, best: Path) -> None:
     for command_ in ("evaluate", "calibrate"):
-        refused(htr(command_, best, "data.subset=[0,2]"), "data.subset=[0,2]", "leave it away")
+        refused(htr(command_, best, "data.subset=[0,2]"), "data.subset=[0,2]", "remove this override")
 
 
 def test_scans_of_another_kind_in_a_folder_are_named(htr, best: Path, tmp_path: Path) -> None:
