@@ -1,4 +1,7 @@
-"""One file of plain data from which a recognizer is built again: read, checked, loaded, written."""
+"""One file of plain data from which a recognizer is built again: read, checked, loaded, written.
+
+What a checkpoint tells of itself (config, data, commit, versions) is put together in card.py.
+"""
 
 import os
 import pickle

@@ -8,7 +8,9 @@ from htr_lightning.errors import InputError
 OLD = "htr_lightning"
 CLASSES = {  # old and new name below the package
     "data.preprocess.FitCore": "data.preprocess.NormalizeHandwriting",
+    "data.preprocess.FixedSize": "data.character.FixedSize",
     "data.squash.Squash": "data.preprocess.FitFrame",
+    "optim.OneCycle": "schedule.OneCycle",
 }
 KEYS: dict[str, dict[str, str | None]] = {  # by the old class: old and new key; None drops it
     "data.datamodule.LineDataModule": {

@@ -23,7 +23,8 @@ from htr_lightning.data.batch import Batch
 from htr_lightning.errors import InputError
 from htr_lightning.evidence.evaluate import evaluate
 from htr_lightning.model.base import Recognizer
-from htr_lightning.optim import SAM, OneCycle
+from htr_lightning.optim import SAM
+from htr_lightning.schedule import OneCycle
 from htr_lightning.training.averaging import EMA
 
 

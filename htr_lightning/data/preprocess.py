@@ -8,7 +8,6 @@ from jaxtyping import Float32, Float64, UInt8
 from numpy import ndarray
 from PIL import Image
 
-from htr_lightning.data.character import deslant, even_light, find_character, limit_side
 from htr_lightning.data.handwriting import measure
 from htr_lightning.data.image import LEVELS, dark_on_light, histogram, light_on_dark, shrink_to_height, shrunk_size
 from htr_lightning.errors import InputError
@@ -91,20 +90,20 @@ class FitHeight(Preprocess):
         self, height: int, margin: int = 0, width_scale: float = 1.0, max_width: int = 8192, polarity: str = "auto"
     ) -> None:
         self.height, self.margin, self.width_scale, self.max_width = height, margin, width_scale, max_width
-        self.polarity = _checked(polarity)
+        self.polarity = check_polarity(polarity)
 
     def width(self, size: tuple[int, int]) -> int:
         return self._columns(reduced_size(size, self.max_rows))
 
     def check(self, size: tuple[int, int]) -> None:
         """Raises ValueError where a scan of (height, width) pixels is too small or too wide to be a line."""
-        _check_side(size)
+        check_side(size)
         self._check_width(size, self.width(size))
 
     def to_array(self, image: UInt8[ndarray, "H W"]) -> Float32[ndarray, "h w"]:
         """Raises ValueError where the image is too small or too wide to be a line."""
         size = (image.shape[0], image.shape[1])
-        _check_side(size)
+        check_side(size)
         width = self._columns(size)
         self._check_width(size, width)
         array = np.zeros((self.height, width), dtype=np.float32)
@@ -161,7 +160,7 @@ class NormalizeHandwriting(Preprocess):
         self.stroke_spacing, self.spacing_strength = stroke_spacing, spacing_strength
         self.min_scale, self.max_scale = min_scale, max_scale
         self.fit = FitHeight(height, margin, width_scale, max_width, "dark")
-        self.polarity = _checked(polarity)
+        self.polarity = check_polarity(polarity)
 
     def width(self, size: tuple[int, int]) -> int:
         """An estimate of the columns of the array: the exact number depends on the writing."""
@@ -227,14 +226,14 @@ class FitFrame(Preprocess):
 
     def __init__(self, height: int, columns: int, keep_aspect: bool = True, polarity: str = "auto") -> None:
         self.height, self.columns, self.keep_aspect = height, columns, keep_aspect
-        self.polarity = _checked(polarity)
+        self.polarity = check_polarity(polarity)
 
     def width(self, size: tuple[int, int]) -> int:
         return self.columns
 
     def check(self, size: tuple[int, int]) -> None:
         """Raises ValueError where a scan of (height, width) pixels is too small to hold a character."""
-        _check_side(size)
+        check_side(size)
 
     def to_array(self, image: UInt8[ndarray, "H W"]) -> Float32[ndarray, "h w"]:
         """Raises ValueError where the image is too small to hold a character."""
@@ -250,67 +249,6 @@ class FitFrame(Preprocess):
         array, top = np.zeros((self.height, self.columns), dtype=np.float32), (self.height - height) // 2
         array[top : top + height, :width] = _scaled(image, (height, width), self.polarity)
         return array
-
-
-class FixedSize(Preprocess):
-    """Centres one character in a frame of fixed size, as the digits of MNIST are.
-
-    An image of exactly this size is taken as it is. Any other is brought into the form of MNIST: the paper is removed,
-    the bounding box of the ink scaled to `box` pixels and its centre of mass moved to the middle (LeCun et al., 1998,
-    "Gradient-based learning applied to document recognition", section III.A).
-
-    Args:
-        height: rows of the array.
-        columns: columns of the array.
-        box: longest side of the ink in pixels.
-        min_blob: a blob smaller than this fraction of the largest one is dust; 0 keeps all, for scripts with small
-            dots.
-        polarity: "auto" detects light ink on dark paper, inverts it and evens out the light; "dark" takes ink to be
-            dark and paper to be even, which works even for a character cropped so closely that little paper is left.
-        deslant: shear the character until the rows and columns of its ink are uncorrelated (the same paper's
-            "deslanted").
-    """
-
-    framed = True
-    max_rows: int | None = None  # a character may be a small part of its photo
-
-    def __init__(
-        self, height: int, columns: int, box: int, min_blob: float = 0.05, polarity: str = "auto", deslant: bool = False
-    ) -> None:
-        self.height, self.columns, self.box, self.min_blob, self.deslant = height, columns, box, min_blob, deslant
-        self.polarity = _checked(polarity)
-
-    def width(self, size: tuple[int, int]) -> int:
-        return self.columns
-
-    def check(self, size: tuple[int, int]) -> None:
-        """Raises ValueError where a scan of (height, width) pixels is too small to hold a character."""
-        _check_side(size)
-
-    def geometry(self, image: UInt8[ndarray, "H W"]) -> UInt8[ndarray, "h w"]:
-        """The character deslanted in its frame where that is asked for, so that augmentation slants it anew."""
-        if not self.deslant:
-            return image
-        return (255 - 255 * deslant(self.to_array(image))).round().astype(np.uint8)
-
-    def to_array(self, image: UInt8[ndarray, "H W"]) -> Float32[ndarray, "h w"]:
-        """Raises ValueError where the image is too small to hold a character."""
-        self.check((image.shape[0], image.shape[1]))
-        if image.shape == (self.height, self.columns):
-            return cv2.LUT(dark_on_light(image) if self.polarity == "auto" else image, INK)
-        image = limit_side(image, 512, MIN_SIDE)
-        ink = even_light(dark_on_light(image)) if self.polarity == "auto" else image.max() - image
-        ink = find_character(ink, self.min_blob, MIN_CONTRAST // 2)
-        scale = self.box / max(ink.shape)
-        size = (max(1, round(ink.shape[1] * scale)), max(1, round(ink.shape[0] * scale)))
-        ink = cv2.resize(ink, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
-        peak = float(np.percentile(ink[ink > 0], 80)) if (ink > 0).any() else 1.0
-        ink = (ink / max(peak, 1e-6)).clip(0, 1)  # shrinking makes thin strokes pale
-        rows, columns = np.indices(ink.shape)
-        mass = max(float(ink.sum()), 1e-6)
-        row, column = float((rows * ink).sum()) / mass, float((columns * ink).sum()) / mass
-        shift = np.array([[1, 0, (self.columns - 1) / 2 - column], [0, 1, (self.height - 1) / 2 - row]], np.float32)
-        return cv2.warpAffine(ink.astype(np.float32), shift, (self.columns, self.height))
 
 
 def stretch(image: UInt8[ndarray, "H W"], counts: Float64[ndarray, "256"] | None = None) -> Float32[ndarray, "H W"]:
@@ -334,12 +272,14 @@ def _scaled(image: UInt8[ndarray, "H W"], size: tuple[int, int], polarity: str) 
     return stretch(image, counts)
 
 
-def _check_side(size: tuple[int, int]) -> None:
+def check_side(size: tuple[int, int]) -> None:
+    """Raises ValueError where an image of (height, width) pixels is too small to hold a character."""
     if min(size) < MIN_SIDE:
         raise ValueError(f"{size[1]} x {size[0]} pixels are too few to hold a character; scan it larger")
 
 
-def _checked(polarity: str) -> str:
+def check_polarity(polarity: str) -> str:
+    """The polarity; raises InputError if it is neither "auto" nor "dark"."""
     if polarity not in ("auto", "dark"):
         raise InputError(f"model.preprocess.polarity={polarity}: use auto, or dark for dark ink only")
     return polarity

@@ -9,7 +9,8 @@ from lightning.pytorch.plugins import MixedPrecision
 from torch import nn
 
 from htr_lightning.errors import InputError
-from htr_lightning.optim import progress, rates_by_depth
+from htr_lightning.optim import rates_by_depth
+from htr_lightning.schedule import progress
 
 
 def configure_optimizers(recognizer: Any) -> Any:

@@ -1,4 +1,7 @@
-"""The convolutional recurrent network with CTC heads."""
+"""The convolutional recurrent network with CTC heads.
+
+The strides of its backbone, set in conf/model/crnn.yaml, decide how many image columns become a frame: there four.
+"""
 
 from abc import ABC, abstractmethod
 from typing import Protocol, runtime_checkable

@@ -13,9 +13,9 @@ from jaxtyping import UInt8
 from numpy import ndarray
 
 from htr_lightning.data.image import SUFFIXES, read_image
+from htr_lightning.data.page.baseline import outline
 from htr_lightning.data.page.crop import crop_line, open_page
 from htr_lightning.data.page.document import Line, Page, expand, find_image, read_page
-from htr_lightning.data.page.outline import outline
 from htr_lightning.data.preprocess import Preprocess
 from htr_lightning.data.sampler import READING_COLUMNS, READING_LINES, BucketBatchSampler
 from htr_lightning.errors import InputError

@@ -18,7 +18,7 @@ from htr_lightning.data.batch import Batch
 from htr_lightning.errors import InputError
 from htr_lightning.model.base import Recognizer
 from htr_lightning.net.depth import NORMS, layers
-from htr_lightning.optim import progress
+from htr_lightning.schedule import progress
 
 Kind = TypeVar("Kind", bound=Callback)
 

@@ -1,4 +1,4 @@
-"""What a run shows: a progress bar or a line per validation, pictures of transcriptions, and a summary at the end."""
+"""What a run shows: a progress bar or a line per validation, and a summary at the end."""
 
 import json
 import time
@@ -10,66 +10,15 @@ import torch
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import EarlyStopping, Timer
 from lightning.pytorch.callbacks.progress import RichProgressBar
-from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
-from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
 from htr_lightning.model.base import Recognizer
-from htr_lightning.picture import to_grey, transcription_sheet
 from htr_lightning.training.callbacks import Throughput, find
-from htr_lightning.transcription import Prediction
+from htr_lightning.training.logger import log_config
 
 console = Console(soft_wrap=True)
-
-
-class TranscriptionTable(Callback):
-    """Images with their references and transcriptions at every validation, as a picture in the run folder and in W&B.
-
-    Args:
-        folder: for the pictures.
-        lines: number of lines, spread over the widths of the set.
-    """
-
-    def __init__(self, folder: str, lines: int = 12) -> None:
-        self.folder, self.lines = Path(folder), lines
-        self._shown: list[tuple[Any, Prediction]] = []
-
-    def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._shown = []
-
-    on_test_epoch_start = on_validation_epoch_start
-
-    def on_validation_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:  # fmt: skip
-        batches = trainer.num_test_batches if trainer.testing else trainer.num_val_batches
-        every = max(1, int(sum(batches)) // self.lines)
-        if trainer.is_global_zero and batch_idx % every == 0 and len(self._shown) < self.lines:
-            ink = batch.images[0, 0, :, : int(batch.widths[0])].float().cpu().numpy()
-            self._shown.append((to_grey(ink), outputs[0]))
-
-    on_test_batch_end = on_validation_batch_end
-
-    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if not trainer.is_global_zero or trainer.sanity_checking or not self._shown:
-            return
-        images, read = zip(*self._shown, strict=True)
-        sheet = transcription_sheet(images, [p.reference for p in read], [p.hypothesis for p in read])
-        self.folder.mkdir(parents=True, exist_ok=True)
-        name = "test" if trainer.testing else f"val_step_{trainer.global_step:06d}"
-        Image.fromarray(sheet).save(self.folder / f"{name}.png")
-        for logger in trainer.loggers:
-            if isinstance(logger, WandbLogger):
-                import wandb  # slow to import, and needed only here
-
-                rows = [[p.id, wandb.Image(i), p.reference, p.hypothesis, p.confidence] for i, p in self._shown]
-                columns = ["id", "image", "reference", "transcription", "confidence"]
-                logger.log_table(f"{name.split('_')[0]}/transcriptions", columns=columns, data=rows)
-
-    on_test_epoch_end = on_validation_epoch_end
 
 
 class ProgressBar(RichProgressBar):
@@ -112,9 +61,7 @@ class Report(Callback):
             for reason, count in its["skipped"].items():
                 console.print(f"skipped on request: {count} x {reason} ({split})")
         console.print(f"training ends after {' or '.join(_bounds(trainer))}")
-        for logger in trainer.loggers:
-            if isinstance(logger, WandbLogger):  # to tell the runs of a sweep apart
-                logger.log_hyperparams(pl_module.card["training"] | {"model": pl_module.card["model"]})
+        log_config(trainer, pl_module.card)
         if trainer.ckpt_path:
             console.print(
                 f"resumed from {trainer.ckpt_path}: epoch {trainer.current_epoch}, step {trainer.global_step}"

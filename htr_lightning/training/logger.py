@@ -1,10 +1,15 @@
-"""The Weights & Biases logger, which works without an account."""
+"""What is logged to Weights & Biases: config and pictures; figures are logged by `self.log` where they arise."""
 
 import os
 from pathlib import Path
 from typing import Any
 
+from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import WandbLogger
+from PIL import Image
+
+from htr_lightning.picture import to_grey, transcription_sheet
+from htr_lightning.transcription import Prediction
 
 
 def wandb_logger(save_dir: str, **settings: Any) -> WandbLogger:
@@ -32,3 +37,58 @@ def logged_in() -> bool:
         return "wandb" in netrc.read_text()
     except OSError:
         return False  # no netrc file: not logged in
+
+
+def log_config(trainer: Trainer, card: dict[str, Any]) -> None:
+    """Log the config of a run, to tell the runs of a sweep apart."""
+    for logger in trainer.loggers:
+        if isinstance(logger, WandbLogger):
+            logger.log_hyperparams(card["training"] | {"model": card["model"]})
+
+
+class TranscriptionTable(Callback):
+    """Images with their references and transcriptions at every validation, as a picture in the run folder and in W&B.
+
+    Args:
+        folder: for the pictures.
+        lines: number of lines, spread over the widths of the set.
+    """
+
+    def __init__(self, folder: str, lines: int = 12) -> None:
+        self.folder, self.lines = Path(folder), lines
+        self._shown: list[tuple[Any, Prediction]] = []
+
+    def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._shown = []
+
+    on_test_epoch_start = on_validation_epoch_start
+
+    def on_validation_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:  # fmt: skip
+        batches = trainer.num_test_batches if trainer.testing else trainer.num_val_batches
+        every = max(1, int(sum(batches)) // self.lines)
+        if trainer.is_global_zero and batch_idx % every == 0 and len(self._shown) < self.lines:
+            ink = batch.images[0, 0, :, : int(batch.widths[0])].float().cpu().numpy()
+            self._shown.append((to_grey(ink), outputs[0]))
+
+    on_test_batch_end = on_validation_batch_end
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if not trainer.is_global_zero or trainer.sanity_checking or not self._shown:
+            return
+        images, read = zip(*self._shown, strict=True)
+        sheet = transcription_sheet(images, [p.reference for p in read], [p.hypothesis for p in read])
+        self.folder.mkdir(parents=True, exist_ok=True)
+        name = "test" if trainer.testing else f"val_step_{trainer.global_step:06d}"
+        Image.fromarray(sheet).save(self.folder / f"{name}.png")
+        for logger in trainer.loggers:
+            if isinstance(logger, WandbLogger):
+                import wandb  # slow to import, and needed only here
+
+                rows = [[p.id, wandb.Image(i), p.reference, p.hypothesis, p.confidence] for i, p in self._shown]
+                columns = ["id", "image", "reference", "transcription", "confidence"]
+                logger.log_table(f"{name.split('_')[0]}/transcriptions", columns=columns, data=rows)
+
+    on_test_epoch_end = on_validation_epoch_end

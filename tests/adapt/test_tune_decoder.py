@@ -197,7 +197,7 @@ def test_what_cannot_be_used_is_refused_in_a_line(best: Path, tmp_path: Path, ht
 
 def test_a_classifier_is_refused(tmp_path: Path, best: Path) -> None:
     from htr_lightning.adapt.tune_decoder import beam_settings
-    from htr_lightning.data.preprocess import FixedSize
+    from htr_lightning.data.character import FixedSize
     from htr_lightning.model.classifier import Classifier
     from htr_lightning.text.normalize import Normalizer
 

@@ -7,8 +7,9 @@ import pytest
 import torch
 from numpy import ndarray
 
+from htr_lightning.data.character import FixedSize
 from htr_lightning.data.datamodule import LineDataModule
-from htr_lightning.data.preprocess import FitHeight, FixedSize
+from htr_lightning.data.preprocess import FitHeight
 from htr_lightning.data.reader.page_xml import PageXml
 from htr_lightning.data.reader.synthetic import Synthetic
 from htr_lightning.data.sample import Reduce, Sample, Skipped

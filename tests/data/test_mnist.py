@@ -9,7 +9,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from htr_lightning.data.preprocess import FixedSize
+from htr_lightning.data.character import FixedSize
 from htr_lightning.data.reader.mnist import Mnist, read_idx
 from htr_lightning.errors import InputError
 

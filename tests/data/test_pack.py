@@ -20,10 +20,11 @@ from numpy import ndarray
 from htr_lightning.augment import Affine
 from htr_lightning.card import describe
 from htr_lightning.data import pack
+from htr_lightning.data.character import FixedSize
 from htr_lightning.data.datamodule import SPLITS, LineDataModule
 from htr_lightning.data.image import shrink_to_height
 from htr_lightning.data.pack import Pack, PackWriter, packed_height, packed_splits
-from htr_lightning.data.preprocess import FitHeight, FixedSize, Preprocess
+from htr_lightning.data.preprocess import FitHeight, Preprocess
 from htr_lightning.data.sample import Sample, Skipped
 from htr_lightning.errors import InputError
 from htr_lightning.text.normalize import Normalizer

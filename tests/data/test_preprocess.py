@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy import ndarray
 
-from htr_lightning.data.preprocess import FitFrame, FitHeight, FixedSize, NormalizeHandwriting, Preprocess
+from htr_lightning.data.character import FixedSize
+from htr_lightning.data.preprocess import FitFrame, FitHeight, NormalizeHandwriting, Preprocess
 from htr_lightning.errors import InputError
 
 

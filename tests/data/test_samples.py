@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 from htr_lightning.data.image import shrink_to_height
+from htr_lightning.data.page.baseline import reading_angle
 from htr_lightning.data.page.document import read_page
-from htr_lightning.data.page.outline import reading_angle
 from htr_lightning.data.reader.page_xml import PageXml
 from htr_lightning.errors import InputError
 

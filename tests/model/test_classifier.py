@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn import functional
 
 from htr_lightning.data.batch import Batch
-from htr_lightning.data.preprocess import FixedSize
+from htr_lightning.data.character import FixedSize
 from htr_lightning.errors import InputError
 from htr_lightning.model.classifier import Classifier
 from htr_lightning.net.mlp import MLP

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from htr_lightning.data.preprocess import FitHeight, FixedSize
+from htr_lightning.data.character import FixedSize
+from htr_lightning.data.preprocess import FitHeight
 from htr_lightning.data.reader.synthetic import Synthetic
 from htr_lightning.decoder.autoregressive import Beam
 from htr_lightning.decoder.ctc import Greedy

@@ -25,7 +25,8 @@ from htr_lightning.data.datamodule import LineDataModule
 from htr_lightning.errors import InputError
 from htr_lightning.model.base import Recognizer
 from htr_lightning.net.depth import layers
-from htr_lightning.optim import SAM, OneCycle
+from htr_lightning.optim import SAM
+from htr_lightning.schedule import OneCycle
 from htr_lightning.training.callbacks import FreezeBackbone
 from htr_lightning.training.fine_tune import offer, offer_replay
 from htr_lightning.training.transfer import transfer

@@ -9,7 +9,7 @@ from jaxtyping import Float32, UInt8
 from numpy import ndarray
 
 from htr_lightning.data.image import read_image
-from htr_lightning.data.page.outline import reading_angle
+from htr_lightning.data.page.baseline import reading_angle
 from htr_lightning.data.page.page import Line, Page, baseline_angle, page_box
 from htr_lightning.errors import InputError
 

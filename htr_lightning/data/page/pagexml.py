@@ -1,4 +1,7 @@
-"""PAGE XML (https://github.com/PRImA-Research-Lab/PAGE-XML): 2010 to 2019 is read, 2019 written."""
+"""PAGE XML (https://github.com/PRImA-Research-Lab/PAGE-XML): 2010 to 2019 is read, 2019 written.
+
+A line without polygon or baseline is read as such; baseline.py makes the polygon to crop.
+"""
 
 import re
 from collections.abc import Sequence

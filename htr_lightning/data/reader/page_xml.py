@@ -14,9 +14,9 @@ from rich.progress import track
 from htr_lightning.data import archive
 from htr_lightning.data.fault import EMPTY as NO_TEXT
 from htr_lightning.data.image import read_size
+from htr_lightning.data.page.baseline import outline
 from htr_lightning.data.page.crop import ROTATE, check_page_size, crop_line, line_angle, open_page
 from htr_lightning.data.page.document import Line, Page, expand, find_image, read_page
-from htr_lightning.data.page.outline import outline
 from htr_lightning.data.sample import Reduce, Sample, Skipped
 from htr_lightning.data.split import by_line, draw_lines, draw_splits, group_of, group_pattern, read_splits
 from htr_lightning.errors import InputError

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from htr_lightning.data.page.outline import ABOVE, BELOW, line_distance, outline, reading_angle
+from htr_lightning.data.page.baseline import ABOVE, BELOW, line_distance, outline, reading_angle
 from htr_lightning.data.page.page import Line, Page, Points
 
 

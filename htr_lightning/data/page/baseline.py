@@ -1,4 +1,4 @@
-"""Where a line stands on its page: its polygon, or one made from its baseline, and the direction it is read in."""
+"""Where a line is on its page: its polygon, or one made from its baseline, and its reading direction."""
 
 import math
 import unicodedata

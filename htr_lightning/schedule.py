@@ -1,0 +1,82 @@
+"""How much of a run is done, and the learning rate at that point."""
+
+import math
+from collections.abc import Callable
+
+from lightning import Trainer
+from lightning.pytorch.callbacks import Timer
+from torch import Tensor
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from htr_lightning.errors import InputError
+
+
+def progress(trainer: Trainer) -> float:
+    """The completed fraction of a fit, in [0, 1]: by time, steps or epochs, whichever is furthest.
+
+    Rank 0's clock counts, so that all ranks use the same learning rate.
+
+    Raises:
+        InputError: nothing limits the run.
+    """
+    done: list[float] = []
+    if trainer.max_steps > 0:
+        done.append(trainer.global_step / trainer.max_steps)
+    if trainer.max_epochs is not None and trainer.max_epochs > 0:
+        batches = trainer.num_training_batches
+        ready = trainer.fit_loop.epoch_loop.batch_progress.current.ready
+        within = min(1.0, ready / batches) if math.isfinite(batches) and batches else 0.0
+        done.append((trainer.current_epoch + within) / trainer.max_epochs)
+    for timer in trainer.callbacks:  # type: ignore[attr-defined] # Lightning sets it outside the class
+        if isinstance(timer, Timer) and timer._duration:
+            elapsed = timer.time_elapsed() / timer._duration
+            done.append(trainer.strategy.broadcast(elapsed) if trainer.world_size > 1 else elapsed)
+    if not done:
+        raise InputError(
+            "nothing limits the run: set trainer.max_time=DD:HH:MM:SS, trainer.max_epochs or trainer.max_steps"
+        )
+    return min(1.0, max(done))
+
+
+class OneCycle(LRScheduler):
+    """Linear warm-up to the optimizer's learning rate, then cosine decay to nearly zero, over the whole run (Smith and
+    Topin, 2017, "Super-convergence", arXiv:1708.07120).
+
+    Args:
+        optimizer: its learning rates are the peaks.
+        progress: returns the completed fraction of the run; called at every step.
+        warmup: fraction of the run spent on the warm-up.
+        start: first learning rate as a fraction of the peak.
+        end: last learning rate as a fraction of the peak.
+    """
+
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        progress: Callable[[], float],
+        warmup: float = 0.1,
+        start: float = 0.05,
+        end: float = 0.001,
+    ) -> None:
+        self.progress, self.warmup, self.start, self.end = progress, warmup, start, end
+        super().__init__(optimizer)
+
+    def factor(self, done: float) -> float:
+        """The learning rate as a fraction of the peak once `done` of the run is over."""
+        if done < self.warmup:
+            return self.start + (1 - self.start) * done / self.warmup
+        falling = (done - self.warmup) / max(1e-9, 1 - self.warmup)
+        return self.end + (1 - self.end) * 0.5 * (1 + math.cos(math.pi * min(1.0, falling)))
+
+    def get_lr(self) -> list[float | Tensor]:
+        factor = self.factor(self.progress() if self._started else 0.0)
+        return [base * factor for base in self.base_lrs]
+
+    @property
+    def _started(self) -> bool:
+        return self.last_epoch > 0  # the length of the run is unknown before the first step
+
+    def state_dict(self) -> dict[str, int]:
+        """Only the step count: the position follows from the run, the shape from the config."""
+        return {"last_epoch": self.last_epoch}
