@@ -86,7 +86,7 @@ class Exported:
 sources, faults = find_sources([PAGE])
 assert not faults, faults
 for decoder in (Greedy(), beam, beam.with_automaton(language.automaton(["a", "b"]))):
-    texts = [one.fault or one.transcription.text for one in transcribe(Exported(decoder), sources)]
+    texts = [one.error or one.transcription.text for one in transcribe(Exported(decoder), sources)]
     assert texts == ["ab", "ba"], texts
 assert not [name for name in sys.modules if name.partition(".")[0] in FRAMEWORKS]
 print("read")
