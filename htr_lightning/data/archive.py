@@ -1,4 +1,4 @@
-"""Zip archives of an export, unpacked once into the user's cache."""
+"""Zip archives of an export, unpacked once into the cache of the user."""
 
 import os
 import shutil
@@ -13,12 +13,12 @@ import pooch
 from htr_lightning.errors import InputError
 
 MAX_FILES = 1_000_000
-MAX_RATIO = 100  # unpacked over packed; scans hardly shrink and XML shrinks to a twentieth
-ALWAYS = 1_000_000_000  # bytes that are unpacked whatever the ratio
+MAX_RATIO = 100  # of unpacked to packed size; scans hardly shrink and XML shrinks to a twentieth
+ALWAYS = 1_000_000_000  # bytes that are unpacked at any ratio
 
 
 def unpack(path: Path) -> Path:
-    """The folder that holds a zip archive's files; if they all lie in one folder, that one.
+    """The folder of a zip archive's files; if they are all in one folder, that one.
 
     Raises:
         InputError: the archive is damaged, encrypted, names a file outside itself, or is a bomb.
@@ -36,7 +36,7 @@ def unpack(path: Path) -> Path:
                     raise InputError(f"{path}: unpacks to {size} bytes, but {cache} has {free} free; unpack it by hand")
                 _extract(archive, members, folder)
     except (BadZipFile, zlib.error, EOFError, NotImplementedError, ValueError) as error:
-        raise InputError(f"{path}: the archive is damaged or of an unknown kind ({error}); pack it again") from None
+        raise InputError(f"{path}: the archive is damaged or of an unknown kind ({error}); zip it again") from None
     except RuntimeError:
         raise InputError(f"{path}: the archive is encrypted; unpack it by hand") from None
     except OSError as error:
@@ -51,22 +51,22 @@ def _check(path: Path, members: list[ZipInfo]) -> None:
     if len(members) > MAX_FILES or size > max(ALWAYS, MAX_RATIO * packed):
         raise InputError(
             f"{path}: {packed} bytes would unpack to {len(members)} files of {size} bytes; if that is right, unpack "
-            "it by hand and give the folder"
+            "it by hand and set data.root to the folder"
         )
     for member in members:
         name = PurePosixPath(member.filename.replace("\\", "/"))
         if name.is_absolute() or ".." in name.parts or any(part.endswith(":") for part in name.parts):
-            raise InputError(f"{path}: names a file outside itself ({member.filename!a}); pack it again")
+            raise InputError(f"{path}: names a file outside itself ({member.filename!a}); zip it again")
 
 
 def _is_litter(name: str) -> bool:
-    """Whether a file is what macOS adds to every archive."""
+    """Whether a file is one of those that macOS adds to every archive."""
     parts = PurePosixPath(name).parts
     return "__MACOSX" in parts or (bool(parts) and (parts[-1].startswith("._") or parts[-1] == ".DS_Store"))
 
 
 def _extract(archive: ZipFile, members: list[ZipInfo], folder: Path) -> None:
-    """Unpack beside the folder, then rename: another process may be doing the same."""
+    """Unpack beside the folder, then rename it: another process may be doing the same."""
     beside = Path(tempfile.mkdtemp(dir=folder.parent))
     try:
         archive.extractall(beside, members)
@@ -79,10 +79,10 @@ def _extract(archive: ZipFile, members: list[ZipInfo], folder: Path) -> None:
 
 
 def folder(root: Path) -> Path:
-    """The folder that `data.root` names: itself, or that of a zip archive's files.
+    """The folder that `data.root` names, or that of the files of a zip archive.
 
     Raises:
-        InputError: it is neither, or the archive cannot be unpacked.
+        InputError: it is neither of them, or the archive cannot be unpacked.
     """
     if root.is_file():
         if not is_zipfile(root):

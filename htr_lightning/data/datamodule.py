@@ -1,4 +1,4 @@
-"""Any reader as training, validation and test batches."""
+"""Training, validation and test batches from any reader."""
 
 import re
 from collections.abc import Callable, Iterable, Sequence
@@ -29,7 +29,7 @@ Augment = Callable[[UInt8[ndarray, "H W"], np.random.Generator], UInt8[ndarray, 
 
 
 class LineDataset(Dataset[Batch]):
-    """The lines of one split, drawn a batch at a time."""
+    """The lines of one split, loaded a batch at a time."""
 
     def __init__(
         self,
@@ -105,7 +105,7 @@ class LineDataset(Dataset[Batch]):
 
 
 def _whole(batch: Any) -> Any:
-    """The batch as it was collated: torch's own conversion would visit every string of it."""
+    """The batch as it was collated: torch's own conversion would visit every string in it."""
     return batch
 
 
@@ -113,27 +113,28 @@ class LineDataModule(LightningDataModule):
     """The splits of a reader as batches of lines of similar width.
 
     Args:
-        reader: called with `split="train"`, `"val"` or `"test"`, and with `root` and `repo` where they are given.
+        reader: called with `split="train"`, `"val"` or `"test"`, with `root` and `repo` if they are given, and with
+            `reduce` if it accepts it.
         preprocess: the model's, so that training, validation and transcription see the same pixels.
         normalizer: the model's, for the same reason.
         root: folder of the data, for the reader.
-        repo: public repository that the reader downloads where `root` is not given, for a reader that can.
-        pack: a file that `htr pack` wrote; its lines are read in place of the reader's.
-        subset: of the training lines, by where it begins and ends in a drawn order, see `subset_of`; None: all.
-        subset_by: "line", or "group" to keep together what is one group.
-        augment: training only.
-        alphabet: characters to learn; None: those of the training texts.
-        max_lines: lines a batch has at most.
-        max_columns: padded columns a batch has at most.
+        repo: public repository that the reader downloads if `root` is not given.
+        pack: a file written by `htr pack`, read in place of the reader.
+        subset: of the training lines, by its begin and end in a fixed random order, see `subset_of`; None: all.
+        subset_by: "line", or "group" to keep groups together.
+        augment: applied in training only.
+        alphabet: the characters to learn; None: those of the training texts.
+        max_lines: largest number of lines in a batch.
+        max_columns: largest number of columns in a batch, padding included.
         multiple: batch widths are rounded up to a multiple of this, in columns: fewer shapes to prepare kernels for.
         reduce_scans: whether a reader that keeps its lines in memory reduces high scans as `preprocess` does; false
             leaves them as they were scanned, for models of another height or for other programs.
-        workers: loading processes a rank.
+        workers: loading processes of each rank.
         cache_mb: megabytes of decoded and normalised lines of each split that a process keeps from epoch to epoch.
-        seed: order and augmentation.
+        seed: of order and augmentation.
         replay: data whose training lines are mixed into the training batches, so that they are not forgotten.
-        replay_fraction: share that they have of the lines of the first epoch.
-        replay_decay: of that share from each epoch to the next; 1 keeps it.
+        replay_fraction: of the lines of the first epoch that are replayed.
+        replay_decay: factor on that fraction from each epoch to the next.
     """
 
     def __init__(
@@ -173,13 +174,13 @@ class LineDataModule(LightningDataModule):
         self._lines: dict[str, LineDataset] = {}
 
     def open(self, split: str) -> Reader:
-        """The reader of a split, from the packed file where there is one; of the training lines the part asked for.
+        """The reader of a split, or of the packed file if there is one; for training, the subset if there is one.
 
         Raises:
-            InputError: there is no such split or part, or it has no line.
+            InputError: there is no such split or subset, or it has no line.
         """
         if split not in SPLITS:
-            raise InputError(f"'{split}' is no split; use one of {', '.join(SPLITS)}")
+            raise InputError(f"'{split}' is not a split; use one of {', '.join(SPLITS)}")
         reader: Reader
         if self.pack is not None:
             reader = cast(Reader, Pack(self.pack, split, self.preprocess))
@@ -192,7 +193,7 @@ class LineDataModule(LightningDataModule):
         return reader
 
     def _given(self) -> dict[str, Any]:
-        """The arguments of the reader that are not its own."""
+        """The arguments that this data module gives to its reader."""
         accepted = signature(self.reader).parameters
         given: dict[str, Any] = {
             key: value for key, value in (("root", self.root), ("repo", self.repo)) if value is not None
@@ -205,10 +206,10 @@ class LineDataModule(LightningDataModule):
         return given
 
     def lines(self, split: str) -> LineDataset:
-        """The lines of a split, read once.
+        """The lines of a split; they are read once.
 
         Raises:
-            InputError: the split has no line, or one that cannot be used.
+            InputError: the split has no line, or a line cannot be used.
         """
         if split not in self._lines:
             reader = self.open(split)
@@ -224,18 +225,18 @@ class LineDataModule(LightningDataModule):
 
     @property
     def sources(self) -> list[LineDataset]:
-        """What training draws from: the training split, and old lines where there are some."""
+        """What is trained on: the training split, and the replayed lines if there are any."""
         own = self.lines("train")
         if self.replay is None:
             return [own]
         try:
             return [own, self.replay.lines("train")]
-        except InputError as error:  # a remedy that names a key means that of the replayed data
+        except InputError as error:  # the key in the message is one of replay
             raise InputError(re.sub(r"\bdata(?=\.(root|repo|pack|reader)\b)", "replay", str(error))) from None
 
     @property
     def replayed(self) -> int:
-        """Old lines in the first epoch."""
+        """Number of replayed lines in the first epoch."""
         return 0 if self.replay is None else replayed(len(self.lines("train")), self.replay_fraction)
 
     @property
@@ -246,7 +247,7 @@ class LineDataModule(LightningDataModule):
         return alphabet_of(text for lines in self.sources for text in lines.texts)
 
     def loader(self, split: str, rank: int = 0, world_size: int = 1, training: bool = False) -> DataLoader[Batch]:
-        """The batches of a split: for training shuffled and augmented, else every line once as it is."""
+        """The batches of a split: shuffled and augmented for training, otherwise every line once as it is."""
         lines = self.lines(split)
         old = 0
         if training:
@@ -273,7 +274,7 @@ class LineDataModule(LightningDataModule):
         return DataLoader(
             lines,
             sampler=batches,
-            batch_size=None,  # the sampler draws whole batches
+            batch_size=None,  # the sampler gives whole batches
             collate_fn=_whole,
             num_workers=workers,
             persistent_workers=workers > 0,
@@ -281,17 +282,17 @@ class LineDataModule(LightningDataModule):
         )
 
     def train_dataloader(self) -> DataLoader[Batch]:
-        return self.loader("train", *self._place(), training=True)
+        return self.loader("train", *self._rank(), training=True)
 
     def val_dataloader(self) -> DataLoader[Batch]:
-        return self.loader("val", *self._place())
+        return self.loader("val", *self._rank())
 
     def test_dataloader(self) -> DataLoader[Batch]:
-        return self.loader("test", *self._place())
+        return self.loader("test", *self._rank())
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
-        """Its tensors moved, its texts left alone: Lightning would visit every string of it at every step."""
+        """Moves the tensors alone: Lightning would visit every string of a batch at every step."""
         return batch._replace(images=batch.images.to(device), widths=batch.widths.to(device))
 
-    def _place(self) -> tuple[int, int]:
+    def _rank(self) -> tuple[int, int]:
         return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)

@@ -1,4 +1,4 @@
-"""Lines that cannot be used: refused by name, or on request left out and counted."""
+"""Lines that cannot be used: refused by name, or skipped and counted as the options say."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -10,23 +10,23 @@ EMPTY = "line without text"
 
 
 class Fault(NamedTuple):
-    """What is wrong with one line, row or file of a set."""
+    """What is wrong with one line, row or file of a data set."""
 
-    id: str  # of the sample, or the file and row where there is none
-    kind: str  # "row without image": what is counted together
-    detail: str = ""  # the value that was at fault
+    id: str  # of the sample, or the file and row
+    kind: str  # "row without image": faults of one kind are counted together
+    detail: str = ""  # the offending value
 
 
 def sort_out(faults: Sequence[Fault], empty: str, faulty: str) -> list[Skipped]:
-    """The faults that are left out as the options say.
+    """The lines that are skipped, as the options say.
 
     Args:
-        faults: as found.
+        faults: all that were found.
         empty: "error", "skip" or "keep" for lines without text.
         faulty: "error" or "skip" for all others.
 
     Raises:
-        InputError: one is not to be left out; the first is named and those of its kind are counted.
+        InputError: a line is not to be skipped; the first is named and those of its kind are counted.
     """
     for option, value, choices in (("empty", empty, ("error", "skip", "keep")), ("faulty", faulty, ("error", "skip"))):
         if value not in choices:
@@ -40,13 +40,13 @@ def sort_out(faults: Sequence[Fault], empty: str, faulty: str) -> list[Skipped]:
             f"{printable(first.id)}: {first.kind}"
             + (f" ({printable(first.detail)})" if first.detail else "")
             + (f", the first of {count}" if count > 1 else "")
-            + f"; mend it, or set data.reader.{option}=skip to leave such out"
+            + f"; correct it, or set data.reader.{option}=skip"
         )
     return [Skipped(*fault, "empty" if fault.kind == EMPTY else "faulty") for fault in faults]
 
 
 def encodable(text: str) -> bool:
-    """Whether a text can be written as UTF-8: half of a surrogate pair, as broken JSON has it, cannot."""
+    """Whether a text can be written as UTF-8: half of a surrogate pair, as found in broken JSON, cannot."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -55,5 +55,5 @@ def encodable(text: str) -> bool:
 
 
 def printable(text: str) -> str:
-    """A text with a mark for every control character, so that a message stays one line."""
+    """A text with every control character replaced, so that a message stays on one line."""
     return "".join(character if character.isprintable() else "\ufffd" for character in text)

@@ -1,7 +1,7 @@
-"""The normalisation of handwriting: letters upright, of one height, in one place and at one stroke_spacing.
+"""Measures slant, x-height and stroke spacing of a line of handwriting, so that they can be normalised.
 
-Writers differ more in slant, size and width than in the shapes of their letters; what is measured and taken away here
-need not be learned (Marti and Bunke, 2001, "Using a statistical language model to improve the performance of an
+Writers differ more in slant, size and width than in the shapes of their letters; what is normalised need not be
+learned (Marti and Bunke, 2001, "Using a statistical language model to improve the performance of an
 HMM-based cursive handwriting recognition system", section 3; Vinciarelli and Luettin, 2001, "A new normalization
 technique for cursive handwritten words").
 """
@@ -14,45 +14,40 @@ from jaxtyping import Float32, UInt8
 from numpy import ndarray
 
 ROWS = 48  # of the image that is measured
-INK = 0.4  # of full ink; more is a stroke
-SLANTS = np.arange(-0.6, 0.95, 0.1)  # columns a row: from 31 degrees to the left to 43 degrees to the right
-RULE = 60  # columns of a run that no letter has
-LEAST = 4  # strokes crossed; of fewer no stroke_spacing can be told
+INK = 0.4  # of full ink; anything darker is a stroke
+SLANTS = np.arange(-0.6, 0.95, 0.1)  # columns per row: from 31 degrees to the left to 43 degrees to the right
+MIN_RULE = 60  # columns of a horizontal run that no letter has
+MIN_STROKES = 4  # crossed by a row; from fewer no spacing can be measured
 
 
 class WritingStyle(NamedTuple):
-    """What is particular about the writing of a line.
+    """The style of a line of handwriting. The x-height is the band of the small letters, from base line to top."""
 
-    The core is the band of the small letters, between their base line and their tops.
-    """
-
-    slant: float  # columns to the right that a down stroke comes from, a row
-    top: float  # of the core, as a share of the height
+    slant: float  # columns per row by which strokes lean to the right
+    top: float  # of the x-height, as a fraction of the height of the image
     bottom: float
-    stroke_spacing: (
-        float | None
-    )  # columns from stroke to stroke, as a share of the core's height; None: too few strokes
+    stroke_spacing: float | None  # columns from stroke to stroke, as a fraction of the x-height; None: too few strokes
 
 
 def measure(ink: Float32[ndarray, "H W"]) -> WritingStyle:
-    """The hand of a line whose ink is between 0 and 1."""
+    """The style of a line whose ink is between 0 and 1."""
     columns = max(ROWS // 3, round(ink.shape[1] * ROWS / ink.shape[0]))
     small = cv2.resize(ink, (columns, ROWS), interpolation=cv2.INTER_AREA)
     strokes = remove_rules((small > INK).astype(np.uint8))
     slant = estimate_slant(strokes)
     upright = shear(strokes, slant)
-    crossings = (np.diff(upright, axis=1) == 1).sum(1)  # strokes that begin, in each row
+    crossings = (np.diff(upright, axis=1) == 1).sum(1)  # number of strokes in each row
     top, bottom = x_height_band(crossings.astype(np.float32))
     used = np.flatnonzero(upright[top:bottom].any(0))
     crossed = float(np.percentile(crossings[top:bottom], 75))
-    stroke_spacing = (used[-1] - used[0] + 1) / crossed / (bottom - top) if crossed >= LEAST else None
+    stroke_spacing = (used[-1] - used[0] + 1) / crossed / (bottom - top) if crossed >= MIN_STROKES else None
     return WritingStyle(slant, top / ROWS, bottom / ROWS, stroke_spacing)
 
 
 def remove_rules(strokes: UInt8[ndarray, "H W"]) -> UInt8[ndarray, "H W"]:
-    """A binary image without the ruled lines of the paper, dotted ones too; what stands across them stays."""
+    """A binary image without the ruled lines of the paper, solid or dotted; strokes that cross them are kept."""
     closed = cv2.morphologyEx(strokes, cv2.MORPH_CLOSE, np.ones((1, 9), np.uint8))
-    rules = cv2.morphologyEx(closed, cv2.MORPH_OPEN, np.ones((1, RULE), np.uint8))
+    rules = cv2.morphologyEx(closed, cv2.MORPH_OPEN, np.ones((1, MIN_RULE), np.uint8))
     if not rules.any():
         return strokes
     rules = cv2.dilate(rules, np.ones((3, 1), np.uint8))
@@ -61,7 +56,7 @@ def remove_rules(strokes: UInt8[ndarray, "H W"]) -> UInt8[ndarray, "H W"]:
 
 
 def shear(strokes: UInt8[ndarray, "H W"], slant: float) -> UInt8[ndarray, "H w"]:
-    """A binary image with its down strokes set upright."""
+    """A binary image sheared by a slant, so that strokes of this slant become upright."""
     rows, columns = strokes.shape
     room = int(np.ceil(abs(SLANTS).max() * rows))
     shear = np.array([[1, slant, -slant * rows / 2 + room / 2], [0, 1, 0]], np.float32)
@@ -69,17 +64,17 @@ def shear(strokes: UInt8[ndarray, "H W"], slant: float) -> UInt8[ndarray, "H w"]
 
 
 def estimate_slant(strokes: UInt8[ndarray, "H W"]) -> float:
-    """The slant of a binary image: setting it upright gathers the ink in few columns, whose squares are largest."""
-    heaps = [cv2.reduce(shear(strokes, slant), 0, cv2.REDUCE_SUM, dtype=cv2.CV_32F) for slant in SLANTS.tolist()]
-    return float(SLANTS[int(np.argmax([float((heap * heap).sum()) for heap in heaps]))])
+    """The slant of a binary image: without it the ink is in few columns, the sum of whose squares is largest."""
+    columns = [cv2.reduce(shear(strokes, slant), 0, cv2.REDUCE_SUM, dtype=cv2.CV_32F) for slant in SLANTS.tolist()]
+    return float(SLANTS[int(np.argmax([float((ink * ink).sum()) for ink in columns]))])
 
 
-def x_height_band(crossings: Float32[ndarray, " H"], least: int = 5) -> tuple[int, int]:
-    """First and last row (the latter not in it) of the band that has most strokes above half of the peak."""
+def x_height_band(crossings: Float32[ndarray, " H"], min_rows: int = 5) -> tuple[int, int]:
+    """First row and row after the last of the band whose number of strokes exceeds half of the peak the most."""
     smooth = cv2.GaussianBlur(crossings[:, None], (1, 5), 0)[:, 0]
     gains = np.concatenate([[0.0], np.cumsum(smooth - 0.5 * np.sort(smooth)[-5:].mean())])
     gain = gains[None, :] - gains[:, None]
     starts = np.arange(len(gains))
-    gain[starts[None, :] - starts[:, None] < least] = -np.inf
+    gain[starts[None, :] - starts[:, None] < min_rows] = -np.inf
     top, bottom = divmod(int(np.argmax(gain)), len(gains))
     return top, bottom

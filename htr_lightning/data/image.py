@@ -17,15 +17,15 @@ from htr_lightning.errors import InputError
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".gif", ".pgm", ".jp2")
 MAX_SIDE = 100_000  # pixels; more is a broken header, not a scan
 MAX_PIXELS = 260_000_000  # an A0 sheet at 400 dpi has 248 million
-MAX_COLOURED = 140_000_000  # take four bytes each, and twice that on the way to grey: an A1 sheet at 400 dpi has 124
+MAX_COLOURED = 140_000_000  # of four bytes, twice that in conversion: an A1 sheet at 400 dpi has 124 million
 LEVELS = np.arange(256, dtype=np.float64)  # of grey
 LINE_PIXELS = 50_000_000  # a line of 500 x 100,000
 ORIENTATION = ExifTags.Base.Orientation
-KIND, COPY, MASK = ExifTags.Base.NewSubfileType, 1, 4  # of an image in a TIFF file: a reduced copy, a transparency mask
-FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "WEBP", "GIF", "PPM", "JPEG2000")  # others start programs or run long
-HEADER = 16384  # bytes of an image file that mostly say its size
+KIND, COPY, MASK = ExifTags.Base.NewSubfileType, 1, 4  # of an image in a TIFF file: reduced copy, transparency mask
+FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "WEBP", "GIF", "PPM", "JPEG2000")  # others run programs or take long
+HEADER = 16384  # bytes of an image file; its size is usually stated within them
 
-Image.MAX_IMAGE_PIXELS = None  # Pillow's own bound warns; `read_image` refuses with a message instead
+Image.MAX_IMAGE_PIXELS = None  # Pillow's own limit only warns; `read_image` refuses
 
 
 def read_image(
@@ -34,23 +34,23 @@ def read_image(
     content: bytes | memoryview | None = None,
     max_pixels: int = MAX_PIXELS,
 ) -> UInt8[ndarray, "H W"]:
-    """The image of a file in grey, turned as its EXIF tag says.
+    """The image in a file as grey levels, rotated as its EXIF tag says.
 
     Args:
         path: of an image in one of `FORMATS`; transparent pixels become white.
-        size: expected (height, width). Some exports draw on the pixels as stored and ignore EXIF: where only the
-            unturned image has this size, that one is returned.
-        content: the file's bytes, where they are kept in a table; `path` is then its name in messages.
+        size: expected (height, width). Some exports annotate the pixels as stored and ignore EXIF: if only the image
+            before rotation has this size, that one is returned.
+        content: the bytes of the file, for images in a table; `path` is then its name in messages.
         max_pixels: a larger image is refused before it is decoded.
 
     Raises:
-        InputError: the file is missing, not an image, cut short or too large.
+        InputError: the file is missing, not an image, truncated or too large.
     """
     with _opened(path, content, max_pixels) as image:
-        image.load()  # turns a TIFF already, and would do so a second time later
+        image.load()  # this rotates a TIFF, which would otherwise happen a second time later
         stored = image.height, image.width
         turns = image.getexif().get(ORIENTATION, 1) != 1
-        turned = ImageOps.exif_transpose(image) if turns else image  # it copies what it does not turn
+        turned = ImageOps.exif_transpose(image) if turns else image  # it copies an image that it does not rotate
         if size is not None and (turned.height, turned.width) != size and stored == size:
             turned = image
         return grey(turned)
@@ -66,18 +66,18 @@ def image_size(
     """
     if content is not None and len(content) > HEADER:
         try:
-            return image_size(path, content[:HEADER], max_pixels)  # leaves the rest of a mapped file on the disk
+            return image_size(path, content[:HEADER], max_pixels)  # the rest of a mapped file stays on the disk
         except InputError:
-            pass  # a longer header than usual, or a fault that is told below
+            pass  # a longer header than usual, or an error that is raised below
     with _opened(path, content, max_pixels) as image:
-        # A TIFF is turned when it is opened, and a PNG would be decoded to look for the tag behind its pixels.
-        told = image.format != "TIFF" and (image.format != "PNG" or "exif" in image.info)
-        sideways = told and image.getexif().get(ORIENTATION) in (5, 6, 7, 8)
+        # A TIFF is rotated when it is opened; for a tag behind the pixels a PNG would have to be decoded.
+        stated = image.format != "TIFF" and (image.format != "PNG" or "exif" in image.info)
+        sideways = stated and image.getexif().get(ORIENTATION) in (5, 6, 7, 8)
         return (image.width, image.height) if sideways else (image.height, image.width)
 
 
 def read_size(path: str | Path, size: tuple[int, int]) -> tuple[int, int]:
-    """Height and width of an image, from its header alone; those of `size` where EXIF may turn it to them.
+    """Height and width of an image, from its header alone; `size` if that is the same rotated by a quarter.
 
     Raises:
         InputError: the file is missing, not an image or too large.
@@ -90,9 +90,9 @@ def read_size(path: str | Path, size: tuple[int, int]) -> tuple[int, int]:
 def _opened(
     path: str | Path, content: bytes | memoryview | None = None, max_pixels: int = MAX_PIXELS
 ) -> Iterator[Image.Image]:
-    """An image of sane size, its pixels not yet decoded; what goes wrong while it is open names the file."""
+    """An image of acceptable size, its pixels not yet decoded; errors while it is open name the file."""
     try:
-        # By its path Pillow would map an unpacked TIFF into memory, and scramble one that is to be turned.
+        # Given a path, Pillow would map an uncompressed TIFF into memory, and scramble one that is to be rotated.
         with (
             open(path, "rb") if content is None else BytesIO(content) as file,
             Image.open(file, formats=FORMATS) as image,
@@ -100,25 +100,24 @@ def _opened(
             limit = max_pixels if image.mode in ("1", "L", "P") else min(max_pixels, MAX_COLOURED)
             if max(image.size) > MAX_SIDE or image.size[0] * image.size[1] > limit:
                 raise InputError(
-                    f"{path}: {image.size[0]} x {image.size[1]} pixels is no page or line; cut or scale it"
+                    f"{path}: {image.size[0]} x {image.size[1]} pixels are too many for a page; crop or scale it"
                 )
             if isinstance(image, TiffImageFile) and (pages := _pages(image)) > 1:
-                raise InputError(f"{path}: has {pages} pages in one file, of which one would be read; split it, as "
-                                 "with tiffsplit")  # fmt: skip
+                raise InputError(f"{path}: has {pages} pages in one file; split it, as with tiffsplit")  # fmt: skip
             yield image
     except InputError:
         raise
     except FileNotFoundError:
         raise InputError(f"{path}: no such image; check the path or the name in the list that gave it") from None
     except UnidentifiedImageError:
-        raise InputError(f"{path}: not an image that can be read; convert it to PNG, JPEG or TIFF") from None
-    except Exception as error:  # a damaged header makes its decoders raise anything
+        raise InputError(f"{path}: not a readable image; convert it to PNG, JPEG or TIFF") from None
+    except Exception as error:  # for a damaged header its decoders raise anything
         reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise InputError(f"{path}: the image is damaged or cut short ({reason}); copy it again") from None
+        raise InputError(f"{path}: the image is damaged or truncated ({reason}); copy it again") from None
 
 
 def _pages(image: TiffImageFile) -> int:
-    """Images in a TIFF file, whose first is then the one that is open; copies and masks of another one are none."""
+    """Number of images in a TIFF file, without reduced copies and masks; afterwards the first one is open."""
     if image.n_frames == 1:
         return 1
     pages = []
@@ -131,8 +130,11 @@ def _pages(image: TiffImageFile) -> int:
 
 
 def grey(image: Image.Image) -> UInt8[ndarray, "H W"]:
-    """A Pillow image of any mode as 8-bit grey; of more bits the eight highest that are in use are kept, since scanners
-    write 12 bits into 16, and floats are taken as shares of white, or as 8 or 16 bits where they are larger."""
+    """A Pillow image of any mode as 8-bit grey levels.
+
+    Of more bits the eight highest that are in use are kept, since scanners write 12 bits into 16; floats are fractions
+    of white, or 8 or 16-bit values if they are larger.
+    """
     if image.mode == "F":
         floats = np.nan_to_num(np.asarray(image))
         white = next((white for white in (1, 255) if floats.max(initial=0) <= white), 65535)
@@ -148,27 +150,27 @@ def grey(image: Image.Image) -> UInt8[ndarray, "H W"]:
 
 
 def histogram(image: UInt8[ndarray, "H W"]) -> Float64[ndarray, "256"]:
-    """How many pixels have each grey level."""
+    """The number of pixels of each grey level."""
     return cv2.calcHist([image], [0], None, [256], (0, 256)).ravel().astype(np.float64)  # twice as fast as bincount
 
 
 def light_on_dark(counts: Float64[ndarray, "256"]) -> bool:
     """Whether an image with this histogram has light ink on dark paper.
 
-    Ink covers the smaller part of a line, so brightness has its long tail on the ink's side: the polarity is the sign
-    of the third central moment. An image without contrast counts as dark on light.
+    Ink covers the smaller part of a line, so the distribution of brightness has its long tail on the side of the ink:
+    the polarity is the sign of the third central moment. An image without contrast counts as dark on light.
     """
     deviation = LEVELS - (counts @ LEVELS) / counts.sum()
     return bool(np.count_nonzero(counts) > 1 and counts @ (deviation * deviation * deviation) > 0)
 
 
 def dark_on_light(image: UInt8[ndarray, "H W"]) -> UInt8[ndarray, "H W"]:
-    """The image with dark ink on light paper, inverted where it is the other way round."""
+    """The image with dark ink on light paper, inverted if need be."""
     return 255 - image if light_on_dark(histogram(image)) else image
 
 
 def shrink_to_height(image: UInt8[ndarray, "H W"], height: int) -> UInt8[ndarray, "h w"]:
-    """The image at most `height` pixels high, aspect kept; area-averaged, since sampling would break thin strokes."""
+    """The image at most `height` pixels high, aspect kept; averaged by area: sampling would break thin strokes."""
     size = shrunk_size((image.shape[0], image.shape[1]), height)
     return image if size == image.shape else cv2.resize(image, size[::-1], interpolation=cv2.INTER_AREA)
 

@@ -1,16 +1,16 @@
-"""A dataset decoded once, as one memory-mapped, checksummed file.
+"""A data set decoded once, as one memory-mapped, checksummed file.
 
-The parts of the file, one after the other:
+The file consists of, in this order:
 
     MAGIC
     block {"height": rows that lines are reduced to, or null; "source": fingerprint of what is packed}
     chunks, each a block {"split": name, "lines": [[id, text, group, height, width, CRC-32 of the pixels], ...]}
-        and behind it the pixels of these lines, one byte each, row by row
+        followed by the pixels of these lines, one byte each, row by row
     block {name of a split: {"chunks": [offset of each], "skipped": [[id, kind, detail], ...]}}
     offset of that last block (u64), END
 
 A block is its length (u32), the CRC-32 of its content (u32) and its content in JSON; numbers are little-endian. Every
-chunk is whole in itself, so that packing which was cut off goes on behind the last one, and memory holds one chunk.
+chunk is complete in itself, so that interrupted packing is resumed after the last one and memory holds only one.
 """
 
 import json
@@ -34,16 +34,16 @@ from htr_lightning.errors import InputError
 
 MAGIC, END = b"HTRPACK1", b"HTRPACK."
 BLOCK, TAIL = struct.Struct("<II"), struct.Struct("<Q8s")
-CHUNK_LINES, CHUNK_BYTES = 1024, 32 << 20  # lines and pixels that a chunk has at most
+CHUNK_LINES, CHUNK_BYTES = 1024, 32 << 20  # largest number of lines and pixels in a chunk
 
 
 class Pack(Sequence[Sample]):
-    """One split of a packed file; opening checks all but the pixels, and reading a line checks those.
+    """One split of a packed file. Opening it checks everything but the pixels, which are checked as lines are read.
 
     Args:
-        path: a file that `htr pack` wrote.
+        path: a file written by `htr pack`.
         split: train, val or test.
-        preprocess: what the lines are for.
+        preprocess: what the lines are to be preprocessed with; None: not checked.
 
     Raises:
         InputError: there is no such file or split, it is damaged, or its lines are too small for `preprocess`.
@@ -54,11 +54,11 @@ class Pack(Sequence[Sample]):
         self.ids: list[str] = []
         self.texts: list[str] = []
         self.groups: list[str] = []
-        places = [np.zeros((0, 4), np.int64)]
+        positions = [np.zeros((0, 4), np.int64)]
         with _reading(self.path) as file:
             header, splits = _read_index(file)
             if split not in splits:
-                raise InputError(f"{path}: has no split '{split}', only {', '.join(splits)}; pack that split too")
+                raise InputError(f"{path}: has no split '{split}', only {', '.join(splits)}; pack that split as well")
             self.height: int | None = header["height"]
             if preprocess is not None:
                 self._check(packed_height(preprocess))
@@ -69,52 +69,52 @@ class Pack(Sequence[Sample]):
                 self.ids += [line[0] for line in lines]
                 self.texts += [line[1] for line in lines]
                 self.groups += [line[2] for line in lines]
-                places.append(_places(file, lines))
-            self._places = np.concatenate(places)
+                positions.append(_positions(file, lines))
+            self._positions = np.concatenate(positions)
         self._bytes = np.memmap(self.path, np.uint8, "r").view(ndarray)
 
     def __len__(self) -> int:
         return len(self.ids)
 
     def __getitem__(self, index: int) -> Sample:  # type: ignore[override]
-        """Raises InputError where the pixels are not those that were packed."""
+        """Raises InputError if the pixels are not those that were packed."""
         index = range(len(self))[index]
-        start, height, width, checksum = self._places[index].tolist()
+        start, height, width, checksum = self._positions[index].tolist()
         pixels = self._bytes[start : start + height * width]
         if crc32(pixels.data) != checksum:
             raise InputError(f"{self.path}: the pixels of {self.ids[index]} are damaged; pack the data again")
-        image = pixels.reshape(height, width).copy()  # of one's own: augmentation may write into it
+        image = pixels.reshape(height, width).copy()  # not a view: augmentation may write into it
         return Sample(self.ids[index], image, self.texts[index], self.groups[index])
 
     def __reduce__(self) -> tuple[type["Pack"], tuple[str, str]]:
-        return Pack, (str(self.path), self.split)  # a worker opens the file itself; the mapping would be copied
+        return Pack, (str(self.path), self.split)  # a worker opens the file itself: pickling would copy the mapping
 
     @property
     def sizes(self) -> list[tuple[int, int]]:
-        return [(height, width) for height, width in self._places[:, 1:3].tolist()]
+        return [(height, width) for height, width in self._positions[:, 1:3].tolist()]
 
     def _check(self, needed: int | None) -> None:
         if self.height is not None and (needed is None or needed > self.height):
-            wants = "images as they are" if needed is None else f"{needed} rows"
+            wants = "whole images" if needed is None else f"{needed} rows"
             raise InputError(
                 f"{self.path}: its lines are reduced to {self.height} rows, but this model takes {wants}; run htr pack "
-                "again with this model's overrides"
+                "again with the overrides of this model"
             )
 
 
 class PackWriter:
-    """Writes a packed file; used in a `with` block, whose end completes it.
+    """Writes a packed file; used in a `with` block, whose end completes the file.
 
-    All goes to `path`.part in whole chunks. If that file is there, packing goes on where it stopped, and the outcome
-    is the same to the byte as without a stop.
+    Everything goes to `path`.part in complete chunks. If that file exists, packing is resumed, and the result is the
+    same to the byte as without an interruption.
 
     Args:
-        path: the file; there must be none yet.
-        height: rows that taller lines are reduced to, see `packed_height`; None keeps them as they are.
-        source: what the lines depend on, as a fingerprint: packing never goes on with anything else.
+        path: the file; it must not exist.
+        height: rows that higher lines are reduced to, see `packed_height`; None: not at all.
+        source: a fingerprint of what the lines depend on: packing is not resumed with anything else.
 
     Raises:
-        InputError: the file exists, cannot be written, or was begun with other settings.
+        InputError: the file exists, cannot be written, or was started with other settings.
     """
 
     def __init__(self, path: str | Path, height: int | None, source: str = "") -> None:
@@ -123,7 +123,7 @@ class PackWriter:
         if self.path.exists():
             raise InputError(f"{self.path}: exists already and is not overwritten; choose another name or delete it")
         self._chunks: dict[str, list[int]] = {}
-        self._splits: dict[str, dict[str, list]] = {}  # those that are whole
+        self._splits: dict[str, dict[str, list]] = {}  # those that are complete
         header = {"height": height, "source": source}
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -131,7 +131,7 @@ class PackWriter:
         except OSError as error:
             raise InputError(f"{self.part}: {error.strerror}; choose another --out") from None
         try:
-            self._go_on(header)
+            self._resume(header)
         except BaseException:
             self._file.close()
             raise
@@ -146,10 +146,10 @@ class PackWriter:
             if error is None:
                 self._finish()
         if error is not None and not any(self._chunks.values()):
-            self.part.unlink()  # there is nothing to go on with
+            self.part.unlink()  # there is nothing to resume
 
     def write(self, split: str, reader: Reader, advance: Callable[[int], None] = lambda lines: None) -> None:
-        """Pack the lines of a split that are not packed yet.
+        """Pack the lines of a split that have not been packed yet.
 
         Args:
             split: its name.
@@ -157,7 +157,7 @@ class PackWriter:
             advance: called with the count of lines done, for a progress bar.
 
         Raises:
-            InputError: a line cannot be read, what is packed already is not the reader's, or the disk is full.
+            InputError: a line cannot be read, the lines packed so far are not the reader's, or the disk is full.
         """
         chunks = self._chunks.setdefault(split, [])
         done = self._compare(chunks, reader) if chunks else 0
@@ -178,7 +178,7 @@ class PackWriter:
         self._splits[split] = {"chunks": chunks, "skipped": [list(skipped) for skipped in reader.skipped]}
 
     def _append(self, content: dict[str, Any], images: Sequence[UInt8[ndarray, "_ _"]], tail: bytes = b"") -> int:
-        """Write a block and what follows it to the disk; its offset."""
+        """Write a block and what follows it to the disk; gives its offset."""
         offset = self._file.tell()
         block = json.dumps(content, separators=(",", ":")).encode()
         try:
@@ -187,11 +187,10 @@ class PackWriter:
                 self._file.write(image.data)
             self._file.write(tail)
             self._file.flush()
-            os.fsync(self._file.fileno())  # what stands before the next chunk is safe
+            os.fsync(self._file.fileno())  # what precedes the next chunk is safe
         except OSError as error:
             raise InputError(
-                f"{self.part}: not written ({error.strerror}); free space and run the same command again: it goes on "
-                "where it stopped"
+                f"{self.part}: not written ({error.strerror}); free space and run the same command again to resume"
             ) from None
         return offset
 
@@ -200,23 +199,23 @@ class PackWriter:
         self._file.close()
         os.replace(self.part, self.path)
 
-    def _go_on(self, header: dict[str, Any]) -> None:
-        """Start a file, or find the end of the last whole chunk of one that was begun."""
+    def _resume(self, header: dict[str, Any]) -> None:
+        """Start a file, or find the end of the last complete chunk of an unfinished one."""
         self._file.seek(0)
         magic = self._file.read(len(MAGIC))
         if magic != MAGIC[: len(magic)]:
-            raise InputError(f"{self.part}: not begun by htr pack; move it away or choose another --out")
+            raise InputError(f"{self.part}: not written by htr pack; move it away or choose another --out")
         try:
-            begun = _read_block(self._file)
-        except ValueError:  # not even begun
+            started = _read_block(self._file)
+        except ValueError:  # not even the first block
             self._file.seek(0)
             self._file.truncate()
             self._file.write(MAGIC)
             self._append(header, [])
             return
-        if begun != header:
+        if started != header:
             raise InputError(
-                f"{self.part}: was begun with other settings; give those again, or delete it to start anew"
+                f"{self.part}: was started with other settings; give those again, or delete it to start over"
             )
         while True:
             offset = self._file.tell()
@@ -226,28 +225,28 @@ class PackWriter:
                 for line in lines:
                     if crc32(self._file.read(_area(line))) != line[5]:
                         raise ValueError("pixels")
-            except (ValueError, KeyError):  # cut short, or the last block of all
+            except (ValueError, KeyError):  # truncated, or the last block of the file
                 self._file.seek(offset)
                 self._file.truncate()
                 return
             self._chunks.setdefault(split, []).append(offset)
 
     def _compare(self, chunks: Sequence[int], reader: Reader) -> int:
-        """How many lines are packed already; they must be the first of the reader."""
+        """The number of lines that are packed already; they must be the first of the reader."""
         end, done = self._file.tell(), 0
         known = list(zip(reader.ids, reader.texts, reader.groups, strict=True))
         for offset in chunks:
             self._file.seek(offset)
             packed = [tuple(line[:3]) for line in _read_block(self._file)["lines"]]
             if packed != known[done : done + len(packed)]:
-                raise InputError(f"{self.part}: was begun with other lines; delete it to start anew")
+                raise InputError(f"{self.part}: was started with other lines; delete it to start over")
             done += len(packed)
         self._file.seek(end)
         return done
 
 
 def packed_height(preprocess: Preprocess) -> int | None:
-    """Rows to which lines can be reduced beforehand, since `preprocess` would do the same; None: not at all."""
+    """Rows to which lines can be reduced when they are packed, since `preprocess` does the same; None: not at all."""
     return preprocess.height if isinstance(preprocess, FitHeight) else None
 
 
@@ -262,10 +261,10 @@ def packed_splits(path: str | Path) -> list[str]:
 
 
 def _reduce(sample: Sample, height: int | None) -> UInt8[ndarray, "_ _"]:
-    """A line's image at most `height` rows high; one that would become too narrow to be read stays as it is."""
+    """The image of a line with at most `height` rows, by the same steps as `FitHeight`."""
     rows, columns = sample.image.shape
     if not 0 < min(rows, columns) <= max(rows, columns) <= MAX_SIDE:
-        raise InputError(f"{sample.id}: {columns} x {rows} pixels are no line; mend it or take it out of the data")
+        raise InputError(f"{sample.id}: {columns} x {rows} pixels cannot be a line; correct or remove it")
     return sample.image if height is None else reduce_rows(FitHeight(height).reduce(sample.image), height)
 
 
@@ -275,14 +274,14 @@ def _area(line: list) -> int:
 
 @contextmanager
 def _reading(path: Path) -> Iterator[BinaryIO]:
-    """A packed file, open; where what it holds cannot be used, an InputError."""
+    """An open packed file; an InputError if it is missing or damaged."""
     try:
         with open(path, "rb") as file:
             yield file
     except FileNotFoundError:
         raise InputError(f"{path}: no such packed file; make it with htr pack, or set data.pack=null") from None
     except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}); name a file that htr pack wrote") from None
+        raise InputError(f"{path}: cannot be read ({error.strerror}); give a file written by htr pack") from None
     except (ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError, RecursionError) as error:
         raise InputError(f"{path}: damaged, or not written by htr pack ({error}); pack the data again") from None
 
@@ -293,36 +292,36 @@ def _read_index(file: BinaryIO) -> tuple[dict[str, Any], dict[str, Any]]:
         raise ValueError(f"it begins with {magic!r}")
     header = _read_block(file)
     if file.seek(0, os.SEEK_END) < TAIL.size:
-        raise ValueError("cut short")
+        raise ValueError("truncated")
     file.seek(-TAIL.size, os.SEEK_END)
     offset, end = TAIL.unpack(file.read(TAIL.size))
     if end != END or offset >= file.tell():
-        raise ValueError("cut short")
+        raise ValueError("truncated")
     file.seek(offset)
     splits = _read_block(file)
     if file.tell() != os.fstat(file.fileno()).st_size - TAIL.size:
-        raise ValueError("its end is not where it should be")
+        raise ValueError("its end is not where its index says")
     return header, splits
 
 
 def _read_block(file: BinaryIO) -> Any:
-    """The content of the block at the file's position. Raises ValueError where it is cut short or damaged."""
+    """The content of the block at the position of the file. Raises ValueError if it is truncated or damaged."""
     head = file.read(BLOCK.size)
     if len(head) < BLOCK.size:
-        raise ValueError("cut short")
+        raise ValueError("truncated")
     length, checksum = BLOCK.unpack(head)
     if length > os.fstat(file.fileno()).st_size - file.tell():
-        raise ValueError("cut short")
+        raise ValueError("truncated")
     content = file.read(length)
     if crc32(content) != checksum:
         raise ValueError("a checksum does not match")
     return json.loads(content)
 
 
-def _places(file: BinaryIO, lines: Sequence[list]) -> Int64[ndarray, "N 4"]:
-    """Offset, height, width and checksum of the pixels of lines, the first of which begin at the file's position.
+def _positions(file: BinaryIO, lines: Sequence[list]) -> Int64[ndarray, "N 4"]:
+    """Offset, height, width and checksum of the pixels of lines, which begin at the position of the file.
 
-    Raises ValueError where the file cannot hold them.
+    Raises ValueError if the file is too short to hold them.
     """
     numbers = np.array([line[3:] for line in lines], np.int64).reshape(-1, 3)
     sides = numbers[:, :2]
@@ -330,5 +329,5 @@ def _places(file: BinaryIO, lines: Sequence[list]) -> Int64[ndarray, "N 4"]:
         raise ValueError(f"a side of {sides.min()} or {sides.max()} pixels")
     ends = file.tell() + np.cumsum(sides.prod(1))
     if ends[-1] > os.fstat(file.fileno()).st_size:
-        raise ValueError("cut short")
+        raise ValueError("truncated")
     return np.column_stack([ends - sides.prod(1), numbers])

@@ -1,4 +1,4 @@
-"""What a reader yields: samples, and what it left out. No torch, so that reading alone takes little memory."""
+"""What a reader gives: samples, and what it skipped."""
 
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
@@ -16,22 +16,22 @@ class Sample(NamedTuple):
 
     id: str  # "copiste/page_1/line_3": in every error, prediction and table
     image: UInt8[ndarray, "H W"]  # as scanned, dark ink on light paper
-    text: str  # reference
-    group: str  # writer, document or page: splits and intervals are drawn over groups
+    text: str  # the reference
+    group: str  # writer, document or page; splits and confidence intervals are drawn over groups
 
 
 class Skipped(NamedTuple):
-    """A line that was left out on request; nothing is left out without one."""
+    """A line that was skipped as the options of the reader say; nothing is skipped silently."""
 
     id: str  # of the sample
-    kind: str  # "line without text": what is counted together
-    detail: str = ""  # the value that was at fault
-    by: str = ""  # the option that let it go, "empty" or "faulty"; with "error" the line would have been refused
+    kind: str  # "line without text": lines of one kind are counted together
+    detail: str = ""  # the offending value
+    by: str = ""  # the option that skipped it, "empty" or "faulty"; with "error" the line would have been refused
 
 
 @runtime_checkable
 class Reader(Protocol):
-    """A `Sequence[Sample]` that also knows its texts, groups and sizes without opening an image."""
+    """A `Sequence[Sample]` that gives its texts, groups and sizes without opening an image."""
 
     ids: Sequence[str]
     texts: Sequence[str]
@@ -45,7 +45,7 @@ class Reader(Protocol):
 
 
 class ConcatReader(Sequence[Sample]):
-    """The samples of several readers, one reader behind the other."""
+    """The samples of several readers, concatenated."""
 
     def __init__(self, readers: Sequence[Reader]) -> None:
         self._readers = readers

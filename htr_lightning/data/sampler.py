@@ -18,33 +18,36 @@ class BatchIndices(NamedTuple):
     indices: list[int]
 
 
-def replayed(new: int, share: float) -> int:
-    """Old lines in an epoch of so many new ones, where they are this share of both.
+def replayed(new: int, fraction: float) -> int:
+    """Number of replayed lines in an epoch with so many new ones, where they are this fraction of all lines.
 
     Raises:
-        InputError: a share that leaves nothing new.
+        InputError: the fraction is not in [0, 1).
     """
-    if not 0 <= share < 1:
-        raise InputError(f"data.replay_fraction={share}: give a share of the training lines, at least 0 and below 1")
-    return round(new * share / (1 - share))
+    if not 0 <= fraction < 1:
+        raise InputError(f"data.replay_fraction={fraction}: give a fraction of the training lines, from 0 to below 1")
+    return round(new * fraction / (1 - fraction))
 
 
 class BucketBatchSampler:
     """Batches of lines of similar width within a budget, sharded by rank.
 
     The batches are the same for any number of ranks: rank r takes every `world_size`-th of them. Outside training no
-    line is ever repeated, so ranks may have a batch more or less. In training every rank takes the same number, the
-    first batches of the epoch filling up the last round.
+    line is repeated, so some ranks may have one batch more than others. In training every rank takes the same number,
+    and the first batches of the epoch fill up the last round.
 
     Args:
         widths: columns of every line after preprocessing; an estimate is enough.
-        max_lines: lines a batch has at most.
-        max_columns: padded columns (lines times the widest) a batch has at most; a single wider line stands alone.
-        shuffle: training order: random windows of like width in random order, new in every epoch.
+        max_lines: largest number of lines in a batch.
+        max_columns: largest number of columns in a batch, padding included; a wider line is a batch of its own.
+        shuffle: for training: lines of similar width from random windows, in random order, new in every epoch.
         seed: with the epoch, the only source of randomness.
-        old: the last so many lines; of them an epoch of training takes only some, others in each until all have come.
-        replay_fraction: share that they have of the lines of the first epoch.
-        replay_decay: of that share from each epoch to the next.
+        rank: of this process.
+        world_size: number of processes.
+        old: number of lines at the end that are replayed: an epoch takes only some of them, others each time until all
+            have been used.
+        replay_fraction: of the lines of the first epoch that are old.
+        replay_decay: factor on that fraction from each epoch to the next.
 
     Raises:
         InputError: outside training there are fewer lines than ranks.
@@ -67,13 +70,13 @@ class BucketBatchSampler:
         self.max_lines, self.max_columns = max_lines, max_columns
         self.shuffle, self.seed = shuffle, seed
         if not shuffle and 0 < len(widths) < world_size:
-            raise InputError(f"{len(widths)} lines cannot be shared by {world_size} ranks; use fewer trainer.devices")
+            raise InputError(f"{len(widths)} lines are too few for {world_size} ranks; use fewer trainer.devices")
         self.rank, self.world_size = rank, world_size
         self.old, self.replay_fraction, self.replay_decay = old, replay_fraction, replay_decay
         if not 0 <= replay_decay <= 1:
-            raise InputError(f"data.replay_decay={replay_decay}: give a factor from 0 to 1, which keeps the share")
+            raise InputError(f"data.replay_decay={replay_decay}: give a factor from 0 to 1")
         if old:
-            self._drawn(0)  # refuses a share that leaves nothing new
+            self._count(0)  # refuses an invalid fraction
         self.epoch = 0
         self._planned: tuple[int, list[list[int]]] | None = None
 
@@ -96,20 +99,20 @@ class BucketBatchSampler:
             else:
                 order = np.argsort(-self.widths, kind="stable")
                 batches = self._cut(order)
-                if len(batches) < self.world_size:  # a rank without a batch would keep the others waiting
+                if len(batches) < self.world_size:  # the others would wait for a rank without a batch
                     batches = [[index] for index in order.tolist()]
             self._planned = self.epoch, batches[self.rank :: self.world_size]
         return self._planned[1]
 
     def _shuffled(self) -> list[list[int]]:
-        """Where the budget of columns binds, epochs may differ by a batch; lines cut off come again in the next."""
+        """Where the budget of columns binds, the number of batches may differ by one between epochs."""
         rng = np.random.default_rng((self.seed, self.epoch))
         order = rng.permutation(self._of_epoch())
-        window = 40 * self.max_lines  # wide enough for like widths, narrow enough for new neighbours in each epoch
+        window = 40 * self.max_lines  # wide enough for similar widths, narrow enough for new neighbours in each epoch
         batches = []
         for start in range(0, len(order), window):
             lines = order[start : start + window]
-            about = self.widths[lines] * rng.uniform(0.97, 1.03, len(lines))  # in small sets too, new neighbours
+            about = self.widths[lines] * rng.uniform(0.97, 1.03, len(lines))  # new neighbours in small sets, too
             batches += self._cut(lines[np.argsort(-about)])
         # Ranks wait for each other at every step, so the batches of one round are neighbours in width.
         full = len(batches) // self.world_size * self.world_size
@@ -118,18 +121,20 @@ class BucketBatchSampler:
         return [batch for batches in rounds for batch in batches] + batches[full:]
 
     def _of_epoch(self) -> np.ndarray:
-        """All new lines, and the old ones whose turn it is: they are dealt from one shuffled pile after the other."""
+        """All new lines, and the next old ones of an endless sequence of permutations."""
         new = np.arange(len(self.widths) - self.old)
-        drawn = [self._drawn(epoch) for epoch in range(self.epoch + 1)] if self.old else [0]
-        if not drawn[-1]:
+        counts = [self._count(epoch) for epoch in range(self.epoch + 1)] if self.old else [0]
+        if not counts[-1]:
             return new
-        first = sum(drawn[:-1])
-        piles = range(first // self.old, (first + drawn[-1] - 1) // self.old + 1)
-        dealt = np.concatenate([np.random.default_rng((self.seed, pile, 1)).permutation(self.old) for pile in piles])
-        start = first - piles[0] * self.old
-        return np.concatenate([new, len(new) + dealt[start : start + drawn[-1]]])
+        first = sum(counts[:-1])
+        passes = range(first // self.old, (first + counts[-1] - 1) // self.old + 1)
+        order = np.concatenate(
+            [np.random.default_rng((self.seed, number, 1)).permutation(self.old) for number in passes]
+        )
+        start = first - passes[0] * self.old
+        return np.concatenate([new, len(new) + order[start : start + counts[-1]]])
 
-    def _drawn(self, epoch: int) -> int:
+    def _count(self, epoch: int) -> int:
         return replayed(len(self.widths) - self.old, self.replay_fraction * self.replay_decay**epoch)
 
     def _cut(self, order: np.ndarray) -> list[list[int]]:

@@ -1,4 +1,4 @@
-"""A part of a reader's lines, such as the first 500 of a drawn order, and its rest."""
+"""A subset of a reader's lines, such as the first 500 of a fixed random order, and the rest."""
 
 from collections.abc import Sequence
 from functools import cached_property
@@ -18,7 +18,7 @@ class Subset(Sequence[Sample]):
     Args:
         reader: the whole.
         indices: of the lines.
-        about: what the checkpoint's card says of them.
+        about: what the card of a checkpoint says about them.
     """
 
     def __init__(self, reader: Reader, indices: Sequence[int], about: dict[str, Any]) -> None:
@@ -26,7 +26,7 @@ class Subset(Sequence[Sample]):
         self.ids, self.texts, self.groups = (
             [column[index] for index in self.indices] for column in (reader.ids, reader.texts, reader.groups)
         )
-        self.skipped: Sequence[Skipped] = reader.skipped  # of the whole: whose part they would be is not known
+        self.skipped: Sequence[Skipped] = reader.skipped  # of all lines: their subset is not known
         self.repaired: dict[str, str] = getattr(reader, "repaired", {})
         self.about = {**getattr(reader, "about", {}), **about}
 
@@ -43,44 +43,45 @@ class Subset(Sequence[Sample]):
         return [sizes[index] for index in self.indices]
 
 
-def subset_of(reader: Reader, part: Sequence[int | None], by: str) -> Subset:
-    """The lines from `part[0]` up to `part[1]` in a drawn order; None is the end.
+def subset_of(reader: Reader, bounds: Sequence[int | None], by: str) -> Subset:
+    """The lines from `bounds[0]` up to, but not including, `bounds[1]` in a fixed random order; None is the end.
 
-    The order is that of the SHA-256 of the lines' ids, or of their groups and then their ids: the same for the same
-    lines in every process and on any machine, whatever the seed of the run. So [0, 500] and [500, None] are disjoint
-    and make up the whole.
+    The order is that of the SHA-256 of the ids, or of the groups and then the ids: the same for the same lines in every
+    process and on any machine, whatever the seed of the run. So [0, 500] and [500, None] are disjoint and together are
+    all lines.
 
     Args:
         reader: of all lines.
-        part: where it begins and ends, counted in lines.
-        by: "line", or "group": what is one group stays together, in the part where the order has its first line.
+        bounds: begin and end, counted in lines.
+        by: "line", or "group": groups are kept together, in the subset that holds their first line.
 
     Raises:
-        InputError: no such part, or no line in it.
+        InputError: invalid bounds, or no line within them.
     """
-    given = f"data.subset={part}".replace("None", "null")
-    is_pair = isinstance(part, list | tuple) and len(part) == 2 and all(one is None or type(one) is int for one in part)
-    start, end = part if is_pair else (None, None)
+    given = f"data.subset={bounds}".replace("None", "null")
+    is_pair = isinstance(bounds, list | tuple) and len(bounds) == 2
+    is_pair = is_pair and all(bound is None or type(bound) is int for bound in bounds)
+    start, end = bounds if is_pair else (None, None)
     if start is None or start < 0 or (end is not None and end <= start):
-        raise InputError(f"{given}: give where it begins and ends, such as [0, 500] and [500, null] for the rest")
+        raise InputError(f"{given}: give begin and end, such as [0, 500], or [500, null] for the rest")
     if by not in BY:
         raise InputError(f"data.subset_by={by}: use one of {', '.join(BY)}")
     names = reader.ids if by == "line" else reader.groups
-    keys = [(_lot(name), _lot(id)) for name, id in zip(names, reader.ids, strict=True)]
+    keys = [(_key(name), _key(id)) for name, id in zip(names, reader.ids, strict=True)]
     order = sorted(range(len(keys)), key=keys.__getitem__)
     stop = len(order) if end is None else end
     if stop > len(order):
-        raise InputError(f"{given}: there are {len(order)} training lines; end it at null, or sooner")
+        raise InputError(f"{given}: there are {len(order)} training lines; give a lower end, or null")
     chosen: list[int] = []
-    first = 0  # place of the unit's first line in the order
+    first = 0  # position of the unit's first line in the order
     for _, unit in groupby(order, key=lambda index: keys[index][0]):
         lines = list(unit)
         chosen += lines if start <= first < stop else []
         first += len(lines)
     if not chosen:
-        raise InputError(f"{given}: no {by} of {len(order)} training lines begins there; give a wider part")
-    return Subset(reader, chosen, {"part": {"lines": [start, end], "by": by, "of": len(order)}})
+        raise InputError(f"{given}: no {by} of {len(order)} training lines begins there; give wider bounds")
+    return Subset(reader, chosen, {"subset": {"lines": [start, end], "by": by, "of": len(order)}})
 
 
-def _lot(name: str) -> bytes:
+def _key(name: str) -> bytes:
     return sha256(name.encode("utf-8", "surrogatepass")).digest()

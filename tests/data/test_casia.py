@@ -205,7 +205,7 @@ def test_what_is_cut_off_is_counted_with_file_and_place(tmp_path: Path) -> None:
         assert kinds(reader) == {"cut short": 2}
         assert f"001-P16.dgrl: {end - len(lines[0])} bytes" in reader.skipped[0].detail
     reader = CasiaLines(one_writer(tmp_path, lines[0] + b"more", "001-P16.dgrl"), "test")
-    assert kinds(reader) == {"bytes behind the last line": 1}
+    assert kinds(reader) == {"bytes after the last line": 1}
 
 
 def test_a_damaged_file_is_refused_or_counted(tmp_path: Path) -> None:

@@ -194,7 +194,7 @@ def test_an_id_given_twice_is_refused_or_the_second_line_counted(tmp_path: Path,
         PageXml(tmp_path, name="x")
     reader = PageXml(tmp_path, name="x", faulty="skip")
     assert reader.texts == ["un", "trois"]
-    assert [(skipped.id, skipped.kind) for skipped in reader.skipped] == [("x/page/l0", "id given twice")]
+    assert [(skipped.id, skipped.kind) for skipped in reader.skipped] == [("x/page/l0", "id that occurs twice")]
 
 
 def test_all_faults_are_counted_in_one_message(tmp_path: Path, write_page) -> None:
@@ -410,7 +410,7 @@ def test_a_split_table_that_contradicts_itself_is_refused_and_what_it_lacks_is_t
     table = tmp_path / "splits.tsv"
     table.write_text("page\tsplit\na\ttrain\nb\tval\n")
     reader = PageXml(tmp_path, splits="splits.tsv", split="train")
-    assert [skipped.kind for skipped in reader.skipped] == ["page that the split table does not name"]
+    assert [skipped.kind for skipped in reader.skipped] == ["page that is not in the split table"]
     for rows, message in (("a\ttrain\na\tval", "'a' stands there twice"), ("a\tvalid", "'valid' is no split")):
         table.write_text(f"page\tsplit\n{rows}\n")
         with pytest.raises(InputError, match=message):

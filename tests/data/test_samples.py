@@ -52,7 +52,7 @@ WITH_IMAGE = {
     WILL("AD78_0005-1"): Row("ALTO 4.2", 12),
     WILL("AD78_0006-0"): Row("ALTO 4.2", 30),
     WILL("AD78_0064-4"): Row("ALTO 4.2", 46, turns={0: 37, -90: 9}),  # lines up the margin
-    WILL("AD95_0039-2"): Row("ALTO 4.2", 3, repaired={"baseline turned round": 3}),  # from right to left by mistake
+    WILL("AD95_0039-2"): Row("ALTO 4.2", 3, repaired={"baseline reversed": 3}),  # from right to left by mistake
     WILL("AN_0248-1"): Row("ALTO 4.2", 24),
     WILL("AN_0252-2"): Row("ALTO 4.2", 6, turns={-90: 6}),  # diagonal, 46 to 60 degrees up
     WILL("AN_0292-2"): Row("ALTO 4.2", 0),  # a page without a line

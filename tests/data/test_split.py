@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from htr_lightning.data.reader.page_xml import PageXml
-from htr_lightning.data.split import draw_lines, draw_splits
+from htr_lightning.data.split import split_groups, split_lines
 from htr_lightning.errors import InputError
 
 SHARES = {"train": 0.8, "val": 0.1, "test": 0.1}
@@ -20,41 +20,41 @@ def test_every_group_is_in_one_split_and_every_split_has_one(numbers: list[int],
     groups = [f"g{number}" for number in numbers]
     if len(set(groups)) < 3:
         with pytest.raises(InputError, match="groups cannot fill 3 splits"):
-            draw_splits(groups, SHARES, seed)
+            split_groups(groups, SHARES, seed)
         return
-    drawn = draw_splits(groups, SHARES, seed)
+    drawn = split_groups(groups, SHARES, seed)
     assert set(drawn) == set(groups)
     assert set(drawn.values()) == set(SHARES)
-    assert draw_splits(groups[::-1], SHARES, seed) == drawn  # the order of the files is not the lot
+    assert split_groups(groups[::-1], SHARES, seed) == drawn  # the order of the files is not the lot
 
 
 @pytest.mark.parametrize("pages", [10, 13, 100, 333])
 def test_shares_are_kept_to_the_page_where_groups_are_pages(pages: int) -> None:
-    counts = Counter(draw_splits([f"page_{n}" for n in range(pages)], SHARES).values())
+    counts = Counter(split_groups([f"page_{n}" for n in range(pages)], SHARES).values())
     for split, share in SHARES.items():
         assert abs(counts[split] - share * pages) <= 1
 
 
 def test_shares_are_kept_to_a_group() -> None:
     groups = [f"g{n}" for n in range(30) for _ in range(1 + n % 5)]
-    drawn = draw_splits(groups, SHARES)
+    drawn = split_groups(groups, SHARES)
     counts = Counter(drawn[group] for group in groups)
     for split, share in SHARES.items():
         assert abs(counts[split] - share * len(groups)) <= 5
 
 
-def test_another_seed_draws_another_lot() -> None:
+def test_another_seed_gives_other_splits() -> None:
     groups = [f"g{n}" for n in range(50)]
-    assert len({tuple(sorted(draw_splits(groups, SHARES, seed).items())) for seed in range(5)}) == 5
+    assert len({tuple(sorted(split_groups(groups, SHARES, seed).items())) for seed in range(5)}) == 5
 
 
-def test_the_lot_is_the_same_on_every_machine() -> None:
-    drawn = draw_splits([f"page_{n}" for n in range(10)], SHARES)
+def test_the_splits_are_the_same_on_every_machine() -> None:
+    drawn = split_groups([f"page_{n}" for n in range(10)], SHARES)
     assert [page for page, split in drawn.items() if split != "train"] == ["page_5", "page_6"]
 
 
 def test_a_share_of_nothing_gets_nothing() -> None:
-    drawn = draw_splits(["a", "b"], {"train": 0.5, "val": 0.5, "test": 0})
+    drawn = split_groups(["a", "b"], {"train": 0.5, "val": 0.5, "test": 0})
     assert sorted(drawn.values()) == ["train", "val"]
 
 
@@ -63,17 +63,17 @@ def test_a_share_of_nothing_gets_nothing() -> None:
 )
 def test_shares_that_are_none_are_refused(shares: dict[str, float]) -> None:
     with pytest.raises(InputError, match=r"data\.reader\.splits="):
-        draw_splits(["a", "b", "c"], shares)
+        split_groups(["a", "b", "c"], shares)
 
 
 def test_lines_are_drawn_so_that_fewer_training_lines_are_some_of_the_more() -> None:
     ids = [f"p/{number}" for number in range(98)]
     few, all_left = ({"train": train, "val": 10, "test": 40} for train in (16, None))
-    one, other = draw_lines(ids, few), draw_lines(list(reversed(ids)), all_left)
+    one, other = split_lines(ids, few), split_lines(list(reversed(ids)), all_left)
     assert {split: list(one.values()).count(split) for split in few} == few
     assert len(other) == 98
     assert one.items() <= other.items()
-    assert draw_lines(ids, few, seed=1) != one
+    assert split_lines(ids, few, seed=1) != one
 
 
 def test_pages_are_split_by_line_and_what_is_left_over_is_counted(tmp_path: Path, write_page: Callable) -> None:
@@ -85,7 +85,7 @@ def test_pages_are_split_by_line_and_what_is_left_over_is_counted(tmp_path: Path
     assert [len(part) for part in parts.values()] == [3, 2, 4]
     assert len(set(ids)) == 9
     for part in parts.values():
-        assert [skipped.kind for skipped in part.skipped] == ["line that no split takes"] * 3
+        assert [skipped.kind for skipped in part.skipped] == ["line that is in no split"] * 3
     assert len(PageXml(tmp_path, splits={"train": None, "val": 2, "test": 4}, split="train")) == 6
     with pytest.raises(InputError, match=r"12 lines, but .* takes 16"):
         PageXml(tmp_path, splits={"train": 10, "val": 2, "test": 4}, split="train")

@@ -66,7 +66,7 @@ def test_a_part_has_the_lines_of_the_whole() -> None:
         assert np.array_equal(sample.image, whole[sample.id].image)
         assert part.sizes[index] == sample.image.shape
     assert part.skipped == Lines().skipped
-    assert part.about == {"unit": "line", "part": {"lines": [0, 20], "by": "line", "of": WHOLE}}
+    assert part.about == {"unit": "line", "subset": {"lines": [0, 20], "by": "line", "of": WHOLE}}
 
 
 def test_only_training_lines_are_taken_from_and_every_rank_has_its_share_of_the_part() -> None:

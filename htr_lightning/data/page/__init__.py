@@ -1,1 +1,1 @@
-"""PAGE, ALTO and METS files."""
+"""Pages and their lines: PAGE, ALTO and METS files."""

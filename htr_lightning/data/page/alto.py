@@ -9,20 +9,20 @@ from htr_lightning.errors import InputError
 
 
 def read(path: Path, root: Element) -> Page:
-    """The page of an <alto> element, its blocks in reading order where ALTO 4.3 states one.
+    """The page of an <alto> element, its blocks in the reading order of ALTO 4.3 if there is one.
 
     Raises:
-        InputError: it holds not one page, is not in pixels, or a line's points are none.
+        InputError: it does not have exactly one page, is not in pixels, or the points of a line are not coordinates.
     """
     unit = child(root, "Description", "MeasurementUnit")
     if unit is not None and (unit.text or "pixel").strip() != "pixel":
         raise InputError(f"{path}: coordinates in {short(unit.text)}; export the page with pixel coordinates")
     pages = [e for e in root.iter() if local(e) == "Page"]
     if len(pages) != 1:
-        raise InputError(f"{path}: ALTO with {len(pages)} <Page> elements; split it into one file a page")
+        raise InputError(f"{path}: ALTO with {len(pages)} <Page> elements; split it into one file per page")
     name = child(root, "Description", "sourceImageInformation", "fileName")
     references = (e.get("REF", "") for e in root.iter() if local(e) == "ElementRef")
-    order = {name: place for place, name in enumerate(references)}
+    order = {name: position for position, name in enumerate(references)}
     blocks = [e for e in pages[0].iter() if local(e) == "TextBlock"]
     blocks.sort(key=lambda e: order.get(e.get("ID", ""), len(order)))  # stable: unlisted ones stay in file order
     elements = [(block.get("ID", ""), e) for block in blocks for e in block if local(e) == "TextLine"]
@@ -45,16 +45,16 @@ def _line(path: Path, element: Element, number: int, block: str) -> Line:
 
 
 def _text(line: Element) -> str:
-    """What stands in the line: its strings, spaces and hyphen; never SUBS_CONTENT, which joins two lines' parts."""
+    """The text of a line: its strings, spaces and hyphen; never SUBS_CONTENT, which joins parts of two lines."""
     parts = [e for e in line if local(e) in ("String", "SP", "HYP")]
     spaced = any(local(e) == "SP" for e in parts)
-    glue = "" if spaced else " "  # some writers leave the spaces between words unsaid
+    glue = "" if spaced else " "  # some programs do not write the spaces between words
     text = ""
     for e in parts:
         match local(e):
             case "SP":
                 text += " "
-            case "HYP":  # the hyphen is on the page, also where the file writes it as a soft one
+            case "HYP":  # the hyphen is on the page even if the file writes it as a soft one
                 text += e.get("CONTENT", "-").replace("\u00ad", "-")
             case _:
                 text += glue + e.get("CONTENT", "")

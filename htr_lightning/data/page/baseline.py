@@ -10,29 +10,29 @@ from numpy import ndarray
 
 from htr_lightning.data.page.page import Line, Page, Points, baseline_angle, page_box
 
-ABOVE, BELOW = 0.7, 0.3  # of the line distance, from the baseline; a baseline of upright columns runs in the middle
-SLIVER = 0.2  # of the line distance; no line is that thin
-PAIRS = 1_000_000  # of lines that are compared; of a page with more than 1,000 not every line is asked
-FITS = 0.95  # share of the points that must lie on the page
-TALL = 1.5  # height over width of a column; what PaddleOCR turns, too
+ABOVE, BELOW = 0.7, 0.3  # of the line distance, from the baseline; that of a vertical column is in its middle
+SLIVER = 0.2  # of the line distance; no line is as thin
+MAX_PAIRS = 1_000_000  # of lines that are compared; on a page with more than 1,000 lines some are passed over
+MIN_INSIDE = 0.95  # fraction of the points that must lie on the page
+TALL = 1.5  # ratio of height to width of a column; PaddleOCR uses the same
 
 
 class Outline(NamedTuple):
-    """A line with the polygon to cut out."""
+    """A line with the polygon to crop."""
 
     line: Line
     repaired: str = ""  # how its polygon or baseline differs from the file's
-    fault: str = ""  # why it cannot be cut out
+    fault: str = ""  # why it cannot be cropped
 
 
 def outline(page: Page) -> list[Outline]:
     """The lines of a page with polygons that hold them.
 
-    A polygon is made where there is none, or only a sliver thinner than a fifth of the line distance: the baseline
-    moved up by 0.7 and down by 0.3 of that distance (see `line_distance`). Where most baselines of a page lie apart
-    from their polygons, one of the two is drawn in another scale, and the one that fits on the page is taken. Where
-    most baselines that run from right to left have slivers, they were drawn the wrong way round and their polygons
-    sought on the wrong side; else such lines are upside down.
+    A line without a polygon, or with a sliver thinner than a fifth of the line distance, gets one: its baseline moved
+    up by 0.7 and down by 0.3 of that distance (see `line_distance`). If most baselines of a page lie apart from their
+    polygons, either of them has another scale, and those that fit on the page are used. If most baselines that run from
+    right to left have slivers, they were drawn in the wrong direction and their polygons sought on the wrong side;
+    otherwise such lines are upside down.
     """
     distance = line_distance(page.lines)
     both = [line for line in page.lines if _length(line.baseline) and len(line.polygon) > 2]
@@ -49,10 +49,10 @@ def outline(page: Page) -> list[Outline]:
 
 
 def line_distance(lines: Sequence[Line]) -> float:
-    """Pixels from a baseline to the next, 0 where a page tells neither this nor how thick its lines are.
+    """Pixels from one baseline to the next, 0 if a page has neither neighbouring baselines nor polygons.
 
-    The median over its lines of the distance to the nearest parallel baseline beside it, at most a third of the
-    median length, since a page may have few lines; of a page without neighbours, the median thickness of polygons.
+    The median distance from a line to the nearest parallel baseline beside it, at most a third of the median length,
+    since a page may have few lines; on a page without neighbours, the median thickness of the polygons.
     """
     ends = np.array([[*line.baseline[0], *line.baseline[-1]] for line in lines if _length(line.baseline)])
     gaps = _gaps(ends.reshape(-1, 4))
@@ -64,11 +64,12 @@ def line_distance(lines: Sequence[Line]) -> float:
 
 
 def reading_angle(line: Line) -> float:
-    """Degrees downhill of the direction in which a line is read, -180 to 180.
+    """The direction in which a line is read, in degrees downhill, -180 to 180.
 
-    It is that of the baseline, and the writing has its upper side to the left of it. Except: a column of Chinese,
-    Japanese or Korean is read downwards however its baseline was drawn, also where there is none but a tall box; and
-    a level baseline of a right-to-left script that was drawn in the order of reading is no line upside down.
+    It is that of the baseline, whose left side is the upper side of the writing, with two exceptions. A column of
+    Chinese, Japanese or Korean is read downwards however its baseline was drawn, or if it is only a tall box. A
+    horizontal baseline of a right-to-left script that was drawn in reading order does not mean that the line is upside
+    down.
     """
     angle = baseline_angle(line.baseline)
     if not _length(line.baseline):
@@ -77,7 +78,7 @@ def reading_angle(line: Line) -> float:
         if _is_wide(line.text):
             return angle + 180 if angle < 0 else angle
         if len(line.polygon) > 2 and _area(line.polygon) > _length(line.baseline) ** 2:
-            return 0.0  # a baseline shorter than the line is thick: a slip of the pen
+            return 0.0  # a baseline shorter than the line is thick: drawn by mistake
     elif abs(angle) > 135 and _is_right_to_left(line.text):
         return angle - math.copysign(180, angle)
     return angle
@@ -90,14 +91,14 @@ def _outline(line: Line, page: Page, distance: float, apart: tuple[bool, bool] |
         line: as the file has it.
         page: its page.
         distance: see `line_distance`.
-        apart: where its polygon and its baseline lie apart, whether the page's polygons and baselines fit on it.
-        wrong: its baseline was drawn the wrong way round.
+        apart: if its polygon and baseline lie apart, whether the polygons and the baselines of the page fit on it.
+        wrong: whether its baseline was drawn in the wrong direction.
     """
     repaired = ""
     if wrong:
-        line, repaired = _surrounded(line._replace(baseline=line.baseline[::-1]), distance), "baseline turned round"
+        line, repaired = _surrounded(line._replace(baseline=line.baseline[::-1]), distance), "baseline reversed"
     elif apart == (True, False):
-        line, repaired = line._replace(baseline=[]), "baseline in another scale than the page, not used"
+        line, repaired = line._replace(baseline=[]), "baseline in another scale than the page, ignored"
     elif apart == (False, True):
         line, repaired = _surrounded(line, distance), "polygon in another scale than the page, made from the baseline"
     elif apart is not None:
@@ -105,7 +106,7 @@ def _outline(line: Line, page: Page, distance: float, apart: tuple[bool, bool] |
     elif _length(line.baseline) and len(line.polygon) < 3:
         line, repaired = _surrounded(line, distance), "polygon made from the baseline"
     elif _is_sliver(line, distance):
-        line, repaired = _surrounded(line, distance), "sliver made into a polygon by the baseline"
+        line, repaired = _surrounded(line, distance), "sliver replaced by a polygon made from the baseline"
     if not line.polygon:
         return Outline(line, repaired, "line without polygon or box")
     if len(line.polygon) < 3:
@@ -119,7 +120,7 @@ def _outline(line: Line, page: Page, distance: float, apart: tuple[bool, bool] |
 
 def _surrounded(line: Line, distance: float) -> Line:
     """The line with a polygon made from its baseline."""
-    distance = distance or _length(line.baseline) / 10  # alone on its page
+    distance = distance or _length(line.baseline) / 10  # the only line of its page
     angle = math.radians(reading_angle(line._replace(polygon=[])))
     above, below = (0.5, 0.5) if _is_wide(line.text) and abs(math.sin(angle)) > 0.7 else (ABOVE, BELOW)
     x, y = math.sin(angle) * distance, -math.cos(angle) * distance  # upwards, as the writing stands
@@ -133,36 +134,36 @@ def _gaps(ends: ndarray) -> list[float]:
     step = ends[:, 2:] - ends[:, :2]
     length = np.hypot(*step.T)
     along, middle = step / length[:, None], (ends[:, :2] + ends[:, 2:]) / 2
-    some = np.arange(0, len(ends), len(ends) ** 2 // PAIRS + 1)
+    some = np.arange(0, len(ends), len(ends) ** 2 // MAX_PAIRS + 1)
     offset = middle[None] - middle[some, None]
     (x, y), (dx, dy) = along[some].T[:, :, None], np.moveaxis(offset, 2, 0)
     beside = np.abs(dx * x + dy * y) < (length + length[some, None]) / 2
     parallel = np.abs(along[some] @ along.T) > math.cos(math.radians(20))
     across = np.abs(dy * x - dx * y)
-    near = np.where(beside & parallel & (across > 4), across, np.inf)  # closer are two pieces of one line
+    near = np.where(beside & parallel & (across > 4), across, np.inf)  # closer ones are pieces of one line
     nearest = near.min(axis=1, initial=np.inf)
     return [float(gap) for gap in nearest[np.isfinite(nearest)]]
 
 
 def _apart(line: Line, distance: float) -> bool:
-    """Whether less than half of the baseline runs within the polygon's box or near it."""
+    """Whether less than half of the baseline is in or near the bounding box of the polygon."""
     left, top, right, bottom = _box(line.polygon)
     margin = max(0.5 * min(right - left, bottom - top), 0.5 * distance, 5)
     (x0, y0), (x1, y1) = line.baseline[0], line.baseline[-1]
-    places = [(x0 + (x1 - x0) * t / 8, y0 + (y1 - y0) * t / 8) for t in range(9)]
-    inside = [left - margin <= x <= right + margin and top - margin <= y <= bottom + margin for x, y in places]
+    samples = [(x0 + (x1 - x0) * t / 8, y0 + (y1 - y0) * t / 8) for t in range(9)]
+    inside = [left - margin <= x <= right + margin and top - margin <= y <= bottom + margin for x, y in samples]
     return sum(inside) < 5
 
 
 def _fits(outlines: list[Points], page: Page) -> bool:
-    """Whether the points lie on the page; they do where the page does not state its size."""
-    places = np.array([point for points in outlines for point in points]).reshape(-1, 2)
+    """Whether the points lie on the page, as far as its size is stated."""
+    corners = np.array([point for points in outlines for point in points]).reshape(-1, 2)
     size = np.array([page.width or np.inf, page.height or np.inf])
-    return not len(places) or bool(((places > -0.01 * size) & (places < 1.01 * size)).all(1).mean() >= FITS)
+    return not len(corners) or bool(((corners > -0.01 * size) & (corners < 1.01 * size)).all(1).mean() >= MIN_INSIDE)
 
 
 def _thickness(line: Line) -> float:
-    """Area of the polygon over its length."""
+    """Area of the polygon divided by its length."""
     left, top, right, bottom = _box(line.polygon)
     diagonal = math.hypot(right - left, bottom - top)
     length = min(_length(line.baseline) or diagonal, diagonal)
@@ -170,7 +171,7 @@ def _thickness(line: Line) -> float:
 
 
 def _is_sliver(line: Line, distance: float) -> bool:
-    """Whether a line has a baseline and a polygon too thin to hold it."""
+    """Whether a line has a baseline and a polygon too thin for the writing."""
     return _length(line.baseline) > 0 and len(line.polygon) > 2 and _thickness(line) < SLIVER * distance
 
 
@@ -185,7 +186,7 @@ def _area(polygon: Points) -> float:
 
 
 def _length(baseline: Points) -> float:
-    """Pixels from the first to the last point, 0 for less than one: that is a point."""
+    """Pixels from the first to the last point; 0 for less than one."""
     length = math.dist(baseline[0], baseline[-1]) if len(baseline) > 1 else 0.0
     return length if length >= 1 else 0.0
 
@@ -198,7 +199,7 @@ def _is_tall(polygon: Points) -> bool:
 
 
 def _is_wide(text: str) -> bool:
-    """Whether most characters are as wide as high: Chinese, Japanese, Korean."""
+    """Whether most characters are as wide as they are high: Chinese, Japanese, Korean."""
     letters = [c for c in text if not c.isspace()]
     return 2 * sum(unicodedata.east_asian_width(c) in "WF" for c in letters) > len(letters)
 

@@ -12,7 +12,7 @@ from htr_lightning.errors import InputError
 
 __all__ = ["Line", "Page", "Points", "baseline_angle", "expand", "find_image", "read_page"]
 
-XML_FOLDERS = ("page", "alto", "xml")  # an export keeps its images beside such a folder
+XML_FOLDERS = ("page", "alto", "xml")  # an export has its images beside such a folder
 
 
 def read_page(path: Path) -> Page:
@@ -28,18 +28,20 @@ def read_page(path: Path) -> Page:
         case "alto":
             return alto.read(path, root)
         case "mets":
-            raise InputError(f"{path}: METS lists pages and is none; name it mets.xml, and they are read in its order")
+            raise InputError(
+                f"{path}: METS is a list of pages, not a page; name it mets.xml, and its pages are read in order"
+            )
         case name:
             raise InputError(
-                f"{path}: neither PAGE nor ALTO, its root is <{short(name)}>; export the page as one of the two"
+                f"{path}: neither PAGE nor ALTO, its root is <{short(name)}>; export the page as one of them"
             )
 
 
 def expand(paths: Iterable[Path]) -> tuple[list[Path], list[Path]]:
-    """Files with each METS among them replaced by the pages that it lists, in its order; and the files left out.
+    """Files in which every METS is replaced by the pages that it lists, in its order; and the files that are not read.
 
-    In the folder of a METS and below it only listed pages are read: an export holds each page several times, as PAGE
-    and as ALTO, and files that are none.
+    In and below the folder of a METS only listed pages are read: an export has each page several times, as PAGE and as
+    ALTO, and other files.
 
     Raises:
         InputError: a METS cannot be used.
@@ -48,37 +50,37 @@ def expand(paths: Iterable[Path]) -> tuple[list[Path], list[Path]]:
     lists = {path: mets.read(path) for path in paths if mets.is_mets(path)}
     listed = {page for pages in lists.values() for page in pages}
     found: list[Path] = []
-    left_out = []
+    unlisted = []
     for path in paths:
         if path in lists:
             found += lists[path]
         elif path in listed:
             continue
-        elif any(path.is_relative_to(its.parent) for its in lists):
-            left_out.append(path)
+        elif any(path.is_relative_to(mets_file.parent) for mets_file in lists):
+            unlisted.append(path)
         else:
             found.append(path)
-    return list(dict.fromkeys(found)), left_out
+    return list(dict.fromkeys(found)), unlisted
 
 
 def find_image(page: Page, folder: Path | None = None) -> Path:
-    """The image of a page: by the name that its file gives, else by the file's own stem.
+    """The image of a page: by the name that its file states, or else by the stem of the file.
 
     Args:
-        page: a page as `read_page` gives it.
-        folder: where the images are; None: beside the file, or above its folder where that is called page or alto.
+        page: see `read_page`.
+        folder: of the images; None: that of the file, or the one above it if that is called page, alto or xml.
 
     Raises:
-        InputError: there is none; the message names what was looked for.
+        InputError: there is no such image.
     """
     here = page.path.parent
     folders = [folder] if folder else [here, here.parent] if here.name.lower() in XML_FOLDERS else [here]
     named = re.split(r"[\\/]", page.image)[-1]
     endings = [ending for suffix in SUFFIXES for ending in (suffix, suffix.upper())]
-    for place in folders:
+    for parent in folders:
         for name in [named, *(f"{page.path.stem}{ending}" for ending in endings)]:
-            if name and _is_file(place / name):
-                return place / name
+            if name and _is_file(parent / name):
+                return parent / name
     wanted = f"'{short(named)}' nor '{page.path.stem}.*'" if named else f"'{page.path.stem}.*'"
     raise InputError(f"{page.path}: no image {wanted} in {folders[0]}; put it there under one of these names")
 

@@ -10,42 +10,42 @@ from htr_lightning.errors import InputError
 
 
 def is_mets(path: Path) -> bool:
-    """Whether a file is METS: one that is called so (mets.xml, METS.xml, 0815_mets.xml) and has its root."""
+    """Whether a file is METS, by its name (mets.xml, METS.xml, 0815_mets.xml) and its root element."""
     return path.stem.lower().endswith("mets") and local(parse(path)) == "mets"
 
 
 def read(path: Path) -> list[Path]:
-    """The PAGE or ALTO files that a METS lists, one a page, in the order of its physical structure.
+    """The PAGE or ALTO files that a METS lists, one per page, in the order of its physical structure.
 
-    Where a page is there as PAGE and as ALTO, PAGE is taken, which can say more.
+    Of a page as PAGE and as ALTO, PAGE is taken, which can hold more.
 
     Raises:
-        InputError: it lists no such file, one that is not there or lies elsewhere, or two PAGE files for a page.
+        InputError: it lists no such file, a file that is missing or elsewhere, or two PAGE files for one page.
     """
     root = parse(path)
-    places = dict(_files(root))
-    groups = [[places[name] for name in names if name in places] for names in _structure(root)]
+    paths = dict(_files(root))
+    groups = [[paths[name] for name in names if name in paths] for names in _structure(root)]
     pages = []
-    for group in groups if any(groups) else [[place] for place in places.values()]:
-        files = [_inside(path, place) for place in dict.fromkeys(group)]
+    for group in groups if any(groups) else [[name] for name in paths.values()]:
+        files = [_inside(path, name) for name in dict.fromkeys(group)]
         if files:
             pages.append(_best(path, files))
     if not pages:
-        raise InputError(f"{path}: lists no XML file; export the pages as PAGE or ALTO along with it")
+        raise InputError(f"{path}: lists no XML file; export the pages as PAGE or ALTO with it")
     return list(dict.fromkeys(pages))
 
 
 def _files(root: Element) -> Iterator[tuple[str, str]]:
-    """Id and place of every XML file."""
+    """Id and path of every XML file."""
     for file in (e for e in root.iter() if local(e) == "file"):
         for location in (e for e in file if local(e) == "FLocat"):
-            place = next((value for key, value in location.attrib.items() if key.rpartition("}")[2] == "href"), "")
-            if place.lower().endswith(".xml"):
-                yield file.get("ID", place), place
+            name = next((value for key, value in location.attrib.items() if key.rpartition("}")[2] == "href"), "")
+            if name.lower().endswith(".xml"):
+                yield file.get("ID", name), name
 
 
 def _structure(root: Element) -> list[list[str]]:
-    """Ids of the files of each page; of the physical structure where there are several."""
+    """Ids of the files of each page, by the physical structure if there are several."""
     maps = [e for e in root.iter() if local(e) == "structMap"]
     maps.sort(key=lambda e: e.get("TYPE", "").lower() != "physical")
     for structure in maps:
@@ -57,19 +57,19 @@ def _structure(root: Element) -> list[list[str]]:
     return []
 
 
-def _inside(path: Path, place: str) -> Path:
-    if "://" in place and not place.startswith("file://"):
-        raise InputError(f"{path}: lists {short(place)}, which is not local; export the pages along with it")
-    file = path.parent / unquote(place.removeprefix("file://")).replace("\\", "/")
+def _inside(path: Path, name: str) -> Path:
+    if "://" in name and not name.startswith("file://"):
+        raise InputError(f"{path}: lists {short(name)}, which is not local; export the pages with it")
+    file = path.parent / unquote(name.removeprefix("file://")).replace("\\", "/")
     try:
         inside = file.resolve().is_relative_to(path.parent.resolve())
         found = inside and file.is_file()
     except (OSError, ValueError):  # a name that no file can have
         inside, found = True, False
     if not inside:
-        raise InputError(f"{path}: lists {short(place)}, which lies outside its folder; move it there")
+        raise InputError(f"{path}: lists {short(name)}, which is outside its folder; move it there")
     if not found:
-        raise InputError(f"{path}: lists {short(place)}, which is not there; complete the export")
+        raise InputError(f"{path}: lists {short(name)}, which is missing; complete the export")
     return file
 
 
@@ -84,4 +84,4 @@ def _best(path: Path, files: list[Path]) -> Path:
             raise InputError(f"{path}: lists {names} for one page; choose with data.reader.xml=FOLDER/*.xml")
         if found:
             return found[0]
-    raise InputError(f"{path}: lists {files[0].name} for a page, which is neither PAGE nor ALTO; export it again")
+    raise InputError(f"{path}: lists {files[0].name} for a page, which is neither PAGE nor ALTO; export the page again")

@@ -12,13 +12,13 @@ from numpy import ndarray
 
 from htr_lightning.data.reader.hwdb import character, index_dgrl, index_gnt, read_bitmap
 from htr_lightning.data.sample import Sample, Skipped
-from htr_lightning.data.split import SPLITS, draw_splits
+from htr_lightning.data.split import SPLITS, split_groups
 from htr_lightning.errors import InputError
 
-# Folders as they are published: HWDB1.1trn_gnt, Gnt1.0TrainPart1, HWDB2.0Test.
+# Folders as published: HWDB1.1trn_gnt, Gnt1.0TrainPart1, HWDB2.0Test.
 FOLDERS = {"train": re.compile("train|trn", re.IGNORECASE), "test": re.compile("test|tst", re.IGNORECASE)}
-UNREADABLE, CUT_SHORT = "file that cannot be read", "cut short"
-NO_CHARACTER, OUTSIDE = "label that is no character", "character outside the chosen set"
+UNREADABLE, TRUNCATED = "file that cannot be read", "truncated"
+NO_CHARACTER, OUTSIDE = "label that is not a character", "character outside the chosen set"
 File = TypeVar("File")
 
 
@@ -29,13 +29,13 @@ class CasiaCharacters(Sequence[Sample]):
         root: folder of the files.
         split: train, val or test; see `split_writers`. A writer is a file's stem.
         files: glob of the files below `root`.
-        characters: "level1" reads the 3,755 frequent hanzi of GB 2312 and counts what else there is, "all" reads
-            everything (in HWDB1.0 to 1.2 together 7,356 characters).
-        val_fraction: share of the training writers held out for validation.
-        test_fraction: share of all writers held out for testing, where no folder tells which they are.
-        seed: of the draw of writers.
-        faulty: what to do with a damaged file: "error", or "skip" (the whole file, counted). A file whose end is
-            missing is read as far as it goes, and its last record counted.
+        characters: "level1" reads the 3,755 frequent hanzi of GB 2312 and counts all others as skipped, "all" reads
+            everything (7,356 characters in HWDB1.0 to 1.2 together).
+        val_fraction: of the training writers, held out for validation.
+        test_fraction: of all writers, held out for testing if no folder says which they are.
+        seed: of the random choice of writers.
+        faulty: what to do with a damaged file: "error", or "skip" (the whole file, counted). A truncated file is read
+            as far as it goes, and its last record counted.
     """
 
     def __init__(
@@ -69,9 +69,9 @@ class CasiaCharacters(Sequence[Sample]):
                     numbers.append(number)
                     self.texts.append(text)
             if file.cut:
-                self.skipped.append(Skipped(_id(path, len(file.labels)), CUT_SHORT, file.cut))
-            place = np.column_stack([np.full(len(numbers), len(self._paths)), np.array(numbers, dtype=np.int64)])
-            kept.append(np.hstack([place, file.boxes[numbers]]))
+                self.skipped.append(Skipped(_id(path, len(file.labels)), TRUNCATED, file.cut))
+            where = np.column_stack([np.full(len(numbers), len(self._paths)), np.array(numbers, dtype=np.int64)])
+            kept.append(np.hstack([where, file.boxes[numbers]]))
             self._paths.append(path)
         if not self.texts:
             raise InputError(f"{root}: no character of set '{characters}' in split '{split}'; check {paths[0]}")
@@ -102,18 +102,18 @@ class CasiaCharacters(Sequence[Sample]):
 class CasiaLines(Sequence[Sample]):
     """The text lines of a folder of `.dgrl` files, in the order of pages and lines.
 
-    Label units that are no character are left out of the text, and counted one by one; so is a line of which nothing
+    Label units that are not characters are left out of the text and counted one by one; so is a line of which nothing
     is left.
 
     Args:
         root: folder of the files.
         split: train, val or test; see `split_writers`. A writer is a file's stem up to its first hyphen.
         files: glob of the files below `root`.
-        val_fraction: share of the training writers held out for validation.
-        test_fraction: share of all writers held out for testing, where no folder tells which they are.
-        seed: of the draw of writers.
-        faulty: what to do with a damaged file: "error", or "skip" (the whole file, counted). A file whose end is
-            missing is read as far as it goes, and its missing lines counted.
+        val_fraction: of the training writers, held out for validation.
+        test_fraction: of all writers, held out for testing if no folder says which they are.
+        seed: of the random choice of writers.
+        faulty: what to do with a damaged file: "error", or "skip" (the whole file, counted). A truncated file is read
+            as far as it goes, and its missing lines counted.
     """
 
     def __init__(
@@ -137,8 +137,8 @@ class CasiaLines(Sequence[Sample]):
             for number, line in enumerate(file.lines):
                 id, characters = _id(path, number), [character(unit) for unit in line.label]
                 self.skipped += [
-                    Skipped(id, NO_CHARACTER, f"unit {place}: 0x{unit.hex()}")
-                    for place, (unit, found) in enumerate(zip(line.label, characters, strict=True))
+                    Skipped(id, NO_CHARACTER, f"unit {position}: 0x{unit.hex()}")
+                    for position, (unit, found) in enumerate(zip(line.label, characters, strict=True))
                     if not found
                 ]
                 text = "".join(characters)
@@ -146,11 +146,11 @@ class CasiaLines(Sequence[Sample]):
                     self._entries.append(_Entry(id, path, line.offset, line.size, file.bits, text, writer(path)))
                 else:
                     self.skipped.append(Skipped(id, "line without text"))
-            missing = range(len(file.lines), file.promised)
-            detail = f"{path}: {file.rest} bytes behind {len(file.lines)} lines"
-            self.skipped += [Skipped(_id(path, number), CUT_SHORT, detail) for number in missing]
+            missing = range(len(file.lines), file.stated)
+            detail = f"{path}: {file.rest} bytes after {len(file.lines)} lines"
+            self.skipped += [Skipped(_id(path, number), TRUNCATED, detail) for number in missing]
             if file.rest and not missing:
-                self.skipped.append(Skipped(f"casia/{path.stem}", "bytes behind the last line", detail))
+                self.skipped.append(Skipped(f"casia/{path.stem}", "bytes after the last line", detail))
         if not self._entries:
             raise InputError(f"{root}: no line with text in split '{split}'; check {paths[0]}")
 
@@ -206,24 +206,24 @@ def split_writers(
 ) -> list[Path]:
     """The files of one split, sorted; no writer is in two splits.
 
-    Where folders below `root` say so by their names (train or trn, test or tst; the innermost counts), training and
-    test writers are the published ones; else test writers are drawn from all. Validation writers are drawn from those
-    of training (see `draw_splits`): the same on every machine.
+    If the names of folders below `root` say so (train or trn, test or tst; the innermost counts), training and test
+    writers are the published ones; otherwise test writers are chosen at random. Validation writers are chosen from
+    those of training (see `split_groups`): the same on every machine.
 
     Raises:
-        InputError: there is no file or writer for the split, a writer stands in both folders, a file in neither, or two
-            files have one name.
+        InputError: there is no file or writer for the split, a writer is in both folders, a file in neither, or two
+            files have the same name.
     """
     if root is None:
         raise InputError("data.root is not set; give the folder of the CASIA-HWDB files, as in data.root=FOLDER")
     if split not in SPLITS:
-        raise InputError(f"'{split}' is no split of CASIA-HWDB; use one of train, val, test")
-    for option, share in (("val_fraction", val_fraction), ("test_fraction", test_fraction)):
-        if not 0 < share < 1:
-            raise InputError(f"data.reader.{option}={share}: give a share of the writers between 0 and 1")
+        raise InputError(f"'{split}' is not a split of CASIA-HWDB; use one of train, val, test")
+    for option, fraction in (("val_fraction", val_fraction), ("test_fraction", test_fraction)):
+        if not 0 < fraction < 1:
+            raise InputError(f"data.reader.{option}={fraction}: give a fraction of the writers between 0 and 1")
     try:
         paths = sorted(path for path in Path(root).glob(files) if path.is_file())
-    except (ValueError, NotImplementedError):  # what pathlib says of a pattern that is none, or absolute
+    except (ValueError, NotImplementedError):  # raised by pathlib for an invalid or absolute pattern
         raise InputError(f"data.reader.files={files}: give a pattern below data.root, such as **/*.gnt") from None
     if not paths:
         raise InputError(f"{root}: no file matches '{files}'; set data.root to the folder of the CASIA-HWDB files")
@@ -231,27 +231,27 @@ def split_writers(
     stems: dict[str, Path] = {}
     for path in paths:
         if (other := stems.setdefault(path.stem, path)) != path:
-            raise InputError(f"{path}: has the name of {other}; choose one of them by data.reader.files")
+            raise InputError(f"{path}: has the same name as {other}; choose one of them by data.reader.files")
         part, name = _folder_part(path.relative_to(root)), writer(path)
         if parts.setdefault(name, part) != part:
             raise InputError(
-                f"{path}: writer {name} is in '{part or 'no'}' and in '{parts[name] or 'no'}' folder; "
-                "choose the files that belong together by data.reader.files"
+                f"{path}: writer {name} is in '{part or 'no'}' and '{parts[name] or 'no'}' folders; "
+                "choose files that belong together by data.reader.files"
             )
     if any(parts.values()):
-        if lost := next((name for name, part in parts.items() if part is None), None):
+        if unplaced := next((name for name, part in parts.items() if part is None), None):
             raise InputError(
-                f"{root}: writer {lost} is in no folder of training or test files, though others are; "
+                f"{root}: writer {unplaced} is not in a folder of training or test files, unlike others; "
                 "move the file, or choose others by data.reader.files"
             )
         test = {name for name, part in parts.items() if part == "test"}
     else:
-        test = _draw(set(parts), test_fraction, seed, "test", root)
-    val = _draw(set(parts) - test, val_fraction, seed, "val", root)
+        test = _choose(set(parts), test_fraction, seed, "test", root)
+    val = _choose(set(parts) - test, val_fraction, seed, "val", root)
     wanted = {"train": set(parts) - test - val, "val": val, "test": test}[split]
     if not wanted:
         raise InputError(
-            f"{root}: split '{split}' has no writer: {len(parts)} writers, of whom {len(test)} are for testing and "
+            f"{root}: split '{split}' has no writer: {len(parts)} writers, {len(test)} of them for testing and "
             f"{len(val)} for validation; complete the folder"
         )
     return [path for path in paths if writer(path) in wanted]
@@ -265,17 +265,17 @@ def _folder_part(path: Path) -> str | None:
     return None
 
 
-def _draw(writers: set[str], share: float, seed: int, split: str, root: str | Path) -> set[str]:
+def _choose(writers: set[str], fraction: float, seed: int, split: str, root: str | Path) -> set[str]:
     if len(writers) < 2:
-        return writers  # the split that is asked for may be another
-    drawn = draw_splits(sorted(writers), {"train": 1 - share, split: share}, seed, str(root))
-    return {writer for writer in writers if drawn[writer] == split}
+        return writers  # another split may be the one that is wanted
+    splits = split_groups(sorted(writers), {"train": 1 - fraction, split: fraction}, seed, str(root))
+    return {writer for writer in writers if splits[writer] == split}
 
 
 def _indexed(
     paths: Sequence[Path], index: Callable[[Path], File], faulty: str, skipped: list[Skipped]
 ) -> Iterator[tuple[Path, File]]:
-    """Every file with its index; a damaged one is refused or counted."""
+    """Every file with its index; damaged ones are refused or counted."""
     if faulty not in ("error", "skip"):
         raise InputError(f"data.reader.faulty={faulty}: use error or skip")
     for path in paths:

@@ -1,4 +1,4 @@
-"""Lines and characters that are image files already, with their texts beside them, in a table or in folder names."""
+"""Lines and characters that are image files, with their texts beside them, in a table or in folder names."""
 
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -14,29 +14,29 @@ from htr_lightning.errors import InputError
 
 
 class Entry(NamedTuple):
-    """A line as a listing finds it."""
+    """A line found by a listing."""
 
-    id: str  # below the root: "train/0001"
+    id: str  # relative to the root: "train/0001"
     image: Path
     text: str
-    group: str | None = None  # where the listing knows it
+    group: str | None = None  # if the listing knows it
 
 
 Listing = Callable[[Path, str, str], tuple[list[Entry], list[Fault]]]
 
 
 class Folder(Sequence[Sample]):
-    """The image files of a folder, as a listing finds them.
+    """The image files in a folder that a listing finds.
 
     Args:
         root: folder of the data.
         split: train, val or test.
-        listing: called with root, the name of the split's part and the split; gives the lines and what cannot be used.
-        splits: by split the part of the data: a folder or a table below `root`, as the listing takes it; or a number,
-            that share of the training part, drawn in whole groups (see `lines_of`).
-        seed: of that draw.
-        group: regular expression whose first group, matched on the id below `root`, names the writer or document.
-        name: first part of every sample id; None: that of the folder.
+        listing: called with root, the name of the split's part and the split; gives the lines and the faults.
+        splits: for each split the part of the data, a folder or a table below `root`, depending on the listing; or a
+            number, for that fraction of the training part, in whole groups (see `lines_of`).
+        seed: of the random fractions.
+        group: regular expression whose first group, matched on the id, names the writer or document.
+        name: first part of every sample id; None: the name of the folder.
         empty: what to do with a line without text: "error", "skip" (counted) or "keep".
         faulty: what to do with an image without text, a text without image or a bad row: "error" or "skip" (counted).
     """
@@ -63,9 +63,9 @@ class Folder(Sequence[Sample]):
         part = part_of(splits, split, str(self.root))
         if not exists(self.root / part):
             raise InputError(f"{self.root / part}: no such folder or table; set data.reader.splits to the parts of the "
-                             f"set, or to shares of one of them, as in data.reader.splits.{split}=0.1")  # fmt: skip
-        shared = not isinstance(splits[split], str)
-        entries, faults = listing(self.root, part, "train" if shared else split)
+                             f"data, or to fractions, as in data.reader.splits.{split}=0.1")  # fmt: skip
+        is_fraction = not isinstance(splits[split], str)
+        entries, faults = listing(self.root, part, "train" if is_fraction else split)
         first = name or self.root.resolve().name
         entries = [entry._replace(id=f"{first}/{entry.id}") for entry in entries]
         faults += [Fault(entry.id, EMPTY) for entry in entries if not entry.text.strip()]
@@ -73,12 +73,12 @@ class Folder(Sequence[Sample]):
         skipped = sort_out(faults, empty, faulty)
         entries = [entry for entry in entries if (entry.text.strip() or empty == "keep") and _plain(entry)]
         if twice := next((id for id, count in Counter(entry.id for entry in entries).items() if count > 1), None):
-            raise InputError(f"{self.root / part}: two lines have the id {twice}; name each image once")
+            raise InputError(f"{self.root / part}: two lines have the id {twice}; name every image once")
         groups = [entry.group or group_of(writers, entry.id.removeprefix(f"{first}/")) for entry in entries]
         chosen = lines_of(splits, split, groups, str(self.root / part), seed)
         if not chosen:
             raise InputError(f"{self.root / part}: no line for split '{split}'; check data.root and data.reader.splits")
-        self.skipped = [] if shared else skipped  # of a part that is shared, told once, with train
+        self.skipped = [] if is_fraction else skipped  # those of the training part are reported once
         self.ids = [entries[index].id for index in chosen]
         self.texts = [entries[index].text for index in chosen]
         self.groups = [groups[index] for index in chosen]
@@ -93,12 +93,12 @@ class Folder(Sequence[Sample]):
 
     @cached_property
     def sizes(self) -> list[tuple[int, int]]:
-        """Height and width of every image, from the files' headers."""
+        """Height and width of every image, from the headers of the files."""
         return [image_size(path, max_pixels=LINE_PIXELS) for path in self._images]
 
 
 def exists(path: Path) -> bool:
-    """Whether there is such a file or folder; a name that no file can have is none."""
+    """Whether a file or folder exists; False for a name that no file can have."""
     try:
         return path.exists()
     except (OSError, ValueError):

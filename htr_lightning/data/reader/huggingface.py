@@ -29,29 +29,30 @@ Rows = Any  # a datasets.Dataset, or the IterableDataset of a stream
 class HuggingFace(Sequence[Sample]):
     """The rows of a set with an image and a text column.
 
-    Memory does not grow with the set: `datasets` keeps it as arrow files that are mapped into memory, and an image is
-    decoded when it is asked for. What grows is the disk: parquet files are copied into arrow files once. Where that is
-    too much, `streaming` copies nothing: rows come one after the other from the hub or the parquet files, so that they
-    can be read in order only. Such a set is packed or converted; training, which draws lines at random, refuses it.
+    Memory does not grow with the set: `datasets` maps its arrow files into memory, and images are decoded when they are
+    needed. What grows is the disk: parquet files are copied into arrow files once. If that is too much, `streaming`
+    copies nothing: rows come one after the other from the hub or the parquet files and can only be read in order. Such
+    a set can be packed or converted, but not be trained on, which needs lines in random order.
 
     Args:
-        root: folder of parquet or arrow files, or one that `save_to_disk` wrote; needs no network.
+        root: folder of parquet or arrow files, or one written by `save_to_disk`; needs no network.
         split: train, val or test.
-        splits: by split the part of the set: its name on the hub, in a folder the beginning of the files' names or the
-            name of a folder ("." takes all); or a number, that share of the training part, drawn in whole groups.
-        repo: name on the hub, where there is no `root`; with one, the set whose known counts are checked.
-        subset: configuration on the hub, of a set that has several.
+        splits: for each split the part of the set: its name on the hub, or in a folder the beginning of the file names
+            or the name of a folder ("." is all files); or a number, for that fraction of the training part, in whole
+            groups.
+        repo: name on the hub, if there is no `root`; with a `root`, the set whose known counts are checked.
+        subset: configuration on the hub, for a set that has several.
         revision: commit, tag or branch on the hub; None: the newest.
         image: column of the images.
-        text: column of the texts; class labels are taken by their names, numbers as they are written.
-        group: column of the writer or document; None: each line is its own.
-        seed: of the draw of shares.
+        text: column of the texts; class labels become their names, numbers their digits.
+        group: column of the writer or document; None: every line is its own group.
+        seed: of the random fractions.
         check_counts: refuse a split of a set listed in `splits/huggingface.tsv` whose size is not the known one.
         streaming: read in order and copy nothing.
         cache_dir: folder for the arrow files; None: that of `datasets`.
-        name: first part of every sample id; None: the last part of `repo`, or the folder's name.
+        name: first part of every sample id; None: the last part of `repo`, or the name of the folder.
         empty: what to do with a line without text: "error", "skip" (counted) or "keep".
-        faulty: what to do with a row without image: "error" or "skip" (counted); a stream meets it when it is there.
+        faulty: what to do with a row without image: "error" or "skip" (counted); in a stream it is found while reading.
     """
 
     def __init__(
@@ -75,7 +76,7 @@ class HuggingFace(Sequence[Sample]):
         faulty: str = "error",
     ) -> None:
         if root is None and not repo:
-            raise InputError("data.repo is not set; give a set of the hub, as in data.repo=Teklia/IAM-line, or a "
+            raise InputError("data.repo is not set; give a data set of the hub, as in data.repo=Teklia/IAM-line, or a "
                              "folder of its files, as in data.root=FOLDER")  # fmt: skip
         self.root = None if root is None else Path(root)
         self.image, self.streaming = image, streaming
@@ -101,7 +102,7 @@ class HuggingFace(Sequence[Sample]):
         faults += [Fault(id, "text that is not UTF-8") for id, t in zip(ids, texts, strict=True) if not encodable(t)]
         faults += [Fault(ids[row], "row without image", told) for row, told in self._imageless()]
         skipped = sort_out(faults, empty, faulty)
-        self.skipped = skipped if isinstance(splits[split], str) else []  # of a part that is shared, told once
+        self.skipped = skipped if isinstance(splits[split], str) else []  # those of the training part are reported once
         out = {fault.id for fault in faults if fault.kind != EMPTY or empty != "keep"}
         kept = [row for row, id in enumerate(ids) if id not in out]
         writers = others[0] if others else ids
@@ -119,54 +120,54 @@ class HuggingFace(Sequence[Sample]):
 
     def __getitem__(self, index: int) -> Sample:  # type: ignore[override]
         id, cell = self.ids[index], self._cell(self._kept[index])
-        path, content = self._place(cell)
+        path, content = self._content(cell)
         image = read_image(id if content is not None else path, content=content, max_pixels=LINE_PIXELS)
         return Sample(id, image, self.texts[index], self.groups[index])
 
     @cached_property
     def sizes(self) -> list[tuple[int, int]]:
-        """Height and width of every image, from the images' headers; of a stream read through once."""
+        """Height and width of every image, from its header; a stream is read once for it."""
         mapped = None if self.streaming else self._rows.data.column(self.image)
         sizes = []
         for id, row in zip(self.ids, self._kept, strict=True):
             if mapped is None:
-                path, content = self._place(self._cell(row))
+                path, content = self._content(self._cell(row))
             else:
                 scalar = mapped[row]
-                path, buffer = self._place({"path": scalar["path"].as_py(), "bytes": scalar["bytes"].as_buffer()})
+                path, buffer = self._content({"path": scalar["path"].as_py(), "bytes": scalar["bytes"].as_buffer()})
                 content = None if buffer is None else memoryview(buffer)
             sizes.append(image_size(id if content is not None else path, content, LINE_PIXELS))
         return sizes
 
     def _cell(self, row: int) -> Any:
-        """The image cell of a row: of a stream the next ones in order, or the first again."""
+        """The image cell of a row; in a stream that of a later row, or of the first again."""
         with _named(self._source):
             if not self.streaming:
                 return self._rows[row][self.image]
             if self._stream is None or row == self._kept[0]:
                 self._stream, self._passed = iter(enumerate(self._rows)), -1
             if row <= self._passed:
-                raise InputError(f"{self._source}: a stream is read in order only, and row {row} was asked for after "
+                raise InputError(f"{self._source}: a stream can only be read in order, but row {row} is needed after "
                                  f"row {self._passed}; pack it first, or set data.reader.streaming=false")  # fmt: skip
             for number, cells in self._stream:
                 self._passed = number
                 if number == row:
                     return cells[self.image]
-        raise InputError(f"{self._source}: ends before row {row}; it changed while it was read")
+        raise InputError(f"{self._source}: ends before row {row}; it has changed since it was opened")
 
-    def _place(self, cell: Any) -> tuple[Path, Any]:
-        """The path of a cell's image and its content, where the table holds it."""
+    def _content(self, cell: Any) -> tuple[Path, Any]:
+        """The path of the image in a cell, and its bytes if the table holds them."""
         path = Path((cell or {}).get("path") or "")
         return (path if self.root is None else self.root / path), (cell or {}).get("bytes")
 
     def _imageless(self) -> Iterator[tuple[int, str]]:
-        """Rows that hold no image and name no file that exists, as tables written without embedding have them."""
+        """Rows without an image or the path of an existing file, as in tables written without embedding them."""
         if self.streaming:
             return
         column = self._rows.data.column(self.image)
         held = pyarrow.compute.is_valid(pyarrow.compute.struct_field(column, "bytes"))
         for row, there in enumerate(held.to_pylist()):
-            path, _ = self._place(None if there else column[row].as_py())
+            path, _ = self._content(None if there else column[row].as_py())
             if not there and not (exists(path) and path.is_file()):
                 yield row, "an image was not embedded when the table was written"
 
@@ -178,11 +179,11 @@ def _from_hub(
         with nullcontext() if _answers(repo, revision) else _offline():
             parts = datasets.load_dataset(repo, subset, revision=revision, streaming=streaming, cache_dir=cache_dir)
     except datasets.exceptions.DatasetNotFoundError:
-        raise InputError(f"{repo}: no such set on the hub, or one for which you must log in (`hf auth login`); check "
+        raise InputError(f"{repo}: no such data set on the hub, or one that needs a login (`hf auth login`); check "
                          "data.repo and data.reader.revision") from None  # fmt: skip
     except Exception as error:  # as in `_answers`
-        raise InputError(f"{repo}: not read from the hub ({_reason(error)}); get its files where there is a network, "
-                         f"`hf download {repo} --repo-type dataset --local-dir FOLDER`, and set data.root=FOLDER"
+        raise InputError(f"{repo}: not read from the hub ({_reason(error)}); get its files on a machine with a "
+                         f"network, `hf download {repo} --repo-type dataset --local-dir FOLDER`; set data.root=FOLDER"
                          ) from None  # fmt: skip
     if part not in parts:
         raise InputError(_no_part(repo, part, sorted(map(str, parts))))
@@ -190,19 +191,19 @@ def _from_hub(
 
 
 def _answers(repo: str, revision: str | None) -> bool:
-    """Whether the hub answers, be it that there is no such set."""
+    """Whether the hub answers, even if only that there is no such data set."""
     try:
         huggingface_hub.HfApi().dataset_info(repo, revision=revision, timeout=TIMEOUT)
     except huggingface_hub.errors.HfHubHTTPError:
         return True
-    except Exception:  # of the network, the hub's client raises the errors of whatever it is built on
+    except Exception:  # the client passes on network errors of the libraries below it
         return False
     return True
 
 
 @contextmanager
 def _offline() -> Iterator[None]:
-    """What was fetched before is taken, and a hub that does not answer is not asked again and again for a minute."""
+    """Use what has been downloaded before, instead of trying for a minute to reach a hub that does not answer."""
     settings: tuple[Any, ...] = (huggingface_hub.constants, datasets.config)
     before = [setting.HF_HUB_OFFLINE for setting in settings]
     try:
@@ -226,7 +227,7 @@ def _from_folder(root: Path, part: str, streaming: bool, cache_dir: str | None) 
         raise InputError(_no_part(str(root), part, [path.relative_to(root).as_posix() for path in files[ending]]))
     for path in chosen if ending == "parquet" else []:
         with _named(str(path)):
-            ParquetFile(path).close()  # reads the footer: of several files the broken one is named
+            ParquetFile(path).close()  # reads the footer, so that of several files the damaged one is named
     with _named(f"{root} ({part})"):
         if ending == "arrow" and not streaming:
             rows = datasets.concatenate_datasets([datasets.Dataset.from_file(str(path)) for path in chosen])
@@ -237,12 +238,12 @@ def _from_folder(root: Path, part: str, streaming: bool, cache_dir: str | None) 
 
 
 def _files(root: Path, ending: str) -> list[Path]:
-    """The files of a set; those that `datasets` keeps beside them for itself are left aside."""
+    """The files of a data set, without the cache of `datasets` beside them."""
     return [path for path in sorted(root.rglob(f"*.{ending}")) if not path.name.startswith(("cache-", "tmp"))]
 
 
 def _belongs(path: Path, part: str) -> bool:
-    """Whether a file is of a part: `train.parquet`, `train-00000-of-00003.parquet`, `train/0000.parquet`."""
+    """Whether a file belongs to a part: `train.parquet`, `train-00000-of-00003.parquet`, `train/0000.parquet`."""
     return (
         part == "." or part in path.parts[:-1] or re.fullmatch(rf"{re.escape(part)}([-_.]\d.*)?", path.stem) is not None
     )
@@ -251,7 +252,7 @@ def _belongs(path: Path, part: str) -> bool:
 def _no_part(source: str, part: str, held: list[str]) -> str:
     return (
         f"{source}: no part '{part}' among {printable(', '.join(held)[:200])}; set data.reader.splits to the names of "
-        "the parts, or to a share of the training part, as in data.reader.splits.test=0.1"
+        "the parts, or to a fraction of the training part, as in data.reader.splits.test=0.1"
     )
 
 
@@ -259,7 +260,7 @@ def _columns(rows: Rows, names: Sequence[str], source: str) -> list[list[str]]:
     """The texts of some columns, read without the images.
 
     Raises:
-        InputError: there is no such column, or it holds no texts.
+        InputError: a column does not hold texts.
     """
     features = rows.features or {}
     if isinstance(rows, datasets.Dataset):
@@ -274,7 +275,7 @@ def _columns(rows: Rows, names: Sequence[str], source: str) -> list[list[str]]:
         if isinstance(classes, datasets.ClassLabel):
             found[name] = ["" if value is None or value < 0 else classes.int2str(value) for value in values]
         if bad := next((v for v in found[name] if v is not None and not isinstance(v, str | int)), None):
-            raise InputError(f"{source}: column '{name}' holds {type(bad).__name__}, no text; choose another")
+            raise InputError(f"{source}: column '{name}' holds {type(bad).__name__}, not text; choose another")
     return [["" if value is None else str(value) for value in found[name]] for name in names]
 
 
@@ -289,20 +290,20 @@ def check_count(repo: str, part: str, count: int) -> None:
     expected = known.get(repo, {}).get(part)
     if expected and int(expected) != count:
         raise InputError(
-            f"{repo}: {count} rows in '{part}' where {expected} are known of it; complete the files, set "
-            "data.reader.revision to the one you mean, or data.reader.check_counts=false"
+            f"{repo}: {count} rows in '{part}', but {expected} are known; complete the files, set "
+            "data.reader.revision to another revision, or data.reader.check_counts=false"
         )
 
 
 @contextmanager
 def _named(source: str) -> Iterator[None]:
-    """What pyarrow and datasets raise of damaged files, and that is anything, as one line that names them."""
+    """Any error raised by pyarrow and datasets for damaged files as one line that names them."""
     try:
         yield
     except InputError:
         raise
     except Exception as error:
-        raise InputError(f"{source}: cannot be read ({_reason(error)}); copy or write the files again") from None
+        raise InputError(f"{source}: cannot be read ({_reason(error)}); copy the files again") from None
 
 
 def _reason(error: BaseException) -> str:

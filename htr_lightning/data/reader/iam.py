@@ -37,30 +37,30 @@ CHOICES = {
 
 
 class Iam(Sequence[Sample]):
-    """The lines or words of IAM, in the splits that papers mean.
+    """The lines or words of IAM, in the splits used in the literature.
 
     Args:
         root: folder of `ascii/` (lines.txt, words.txt, forms.txt), `lines/` or `words/`, and for `source=forms` of
             `forms/` (the form images, at any depth) and `xml/`.
         split: train, val or test.
         unit: "line" or "word".
-        source: "segments" are the images of lines.tgz or words.tgz, their background masked; "forms" cuts the same
-            lines or words, with all that stands around them, out of the forms, by the boxes of the XML files.
+        source: "segments" are the images of lines.tgz or words.tgz, with masked background; "forms" crops the same
+            lines or words, with everything around them, out of the forms, by the boxes of the XML files.
         splits: "aachen" (RWTH: 747, 116, 336 forms with 6,482, 976, 2,915 lines), "official" (large writer independent
-            text line recognition task: 6,161, 900 + 940, 1,861 lines), or one's own: a folder with train.txt, val.txt
+            text line recognition task: 6,161, 900 + 940, 1,861 lines), or your own: a folder with train.txt, val.txt
             and test.txt of form or line ids, or a table `id<TAB>split`.
-        lists: folder of the lists of a named split; None: looked for in `root` and its folders.
-        download: fetch the Aachen lists where there are none; only form ids are fetched, never data of IAM.
-        err: lines and words whose segmentation into words IAM calls doubtful: "keep", "skip" (counted), or "auto",
+        lists: folder of the lists of a named split; None: they are searched for in `root` and its folders.
+        download: download the Aachen lists if they are missing: form ids, never data of IAM.
+        err: lines and words whose segmentation is doubtful according to IAM: "keep", "skip" (counted), or "auto",
             which keeps lines, whose text and image are right, and skips words.
-        punctuation: "spaced" puts a space before every sign, as the files have it; "joined" see `join_punctuation`.
+        punctuation: "spaced" has a space before every sign, as in the files; for "joined" see `join_punctuation`.
         reduce: with `source=forms`, applied to every crop before it is kept: see `Preprocess.reduce`.
 
     Attributes:
-        err: count of lines or words of the split that are marked so, kept or not.
+        err: number of lines or words of the split with doubtful segmentation, kept or not.
 
     Raises:
-        InputError: an option, a list or a file is not as it should be, or images are missing.
+        InputError: an option is invalid, a list or file cannot be used, or images are missing.
     """
 
     def __init__(
@@ -82,7 +82,7 @@ class Iam(Sequence[Sample]):
         if not self.root.is_dir():
             raise InputError(f"{self.root}: no such folder; set data.root to where IAM is unpacked")
         if split not in SPLITS:
-            raise InputError(f"'{split}' is no split of IAM; use one of train, val, test")
+            raise InputError(f"'{split}' is not a split of IAM; use one of train, val, test")
         for option, value in (("unit", unit), ("source", source), ("err", err), ("punctuation", punctuation)):
             if value not in CHOICES[option]:
                 raise InputError(f"data.reader.{option}={value}: use one of {', '.join(CHOICES[option])}")
@@ -94,7 +94,7 @@ class Iam(Sequence[Sample]):
         found = [wanted.intersection((row.id, line_of(row.id), form_of(row.id))) for row in self._table]
         rows = [row for row, by in zip(self._table, found, strict=True) if by]
         if lacking := sorted(wanted.difference(*found)):
-            raise InputError(f"{table}: nothing of {named(lacking)} of split '{split}'; use the file of ascii.tgz")
+            raise InputError(f"{table}: no line of {named(lacking)} of split '{split}'; use the file of ascii.tgz")
         if splits == "aachen" and unit == "line" and len(rows) != AACHEN_LINES[split]:
             absent = named(_absent(rows, stated))
             raise InputError(
@@ -127,7 +127,7 @@ class Iam(Sequence[Sample]):
 
     @cached_property
     def sizes(self) -> list[tuple[int, int]]:
-        """Height and width: of the crops, else as the table states them, else as the image's header does."""
+        """Height and width: of the crops, or as stated in the table, or as stated in the header of the image."""
         if self._crops:
             return [(crop.shape[0], crop.shape[1]) for crop in self._crops]
         return [(row.box[3], row.box[2]) if min(row.box[2:]) > 0 else _header(self._path(row.id)) for row in self._rows]
@@ -142,13 +142,13 @@ class Iam(Sequence[Sample]):
     def _leave_out_corrupt(self) -> None:
         for row in [row for row in self._rows if row.id in CORRUPT]:
             try:
-                read_image(self._path(row.id))  # some copies have it mended
+                read_image(self._path(row.id))  # in some copies it is repaired
             except InputError as error:
                 self.skipped.append(Skipped(f"iam/{row.id}", "corrupt image", str(error)))
                 self._rows.remove(row)
 
     def _check_images(self) -> None:
-        """All missing images of the tree are named at once, those of the split first."""
+        """Name all missing images at once, those of the split first."""
         missing = [row.id for row in self._rows if not self._path(row.id).is_file()]
         if not missing:
             return
@@ -161,7 +161,7 @@ class Iam(Sequence[Sample]):
         )
 
     def _cut_forms(self, reduce: Reduce | None) -> None:
-        """Cut all lines out at once, since a form takes a tenth of a second to decode."""
+        """Crop all lines at once, since decoding a form takes a tenth of a second."""
         images = {path.stem: path for path in sorted(self.root.glob("forms*/**/*.png"))}
         by_form: dict[str, list[Row]] = {}
         for row in self._rows:
@@ -191,7 +191,7 @@ class Iam(Sequence[Sample]):
                 if not crop.size:
                     raise InputError(
                         f"iam/{row.id}: its box {left},{top} {right},{bottom} holds no pixel of {images[form]}; "
-                        f"mend it in {xml[form]}"
+                        f"correct it in {xml[form]}"
                     )
                 crops[row.id] = (crop if reduce is None else reduce(crop)).copy()
             return crops, set(boxes)
@@ -209,7 +209,7 @@ class Iam(Sequence[Sample]):
 
 
 def _absent(rows: list[Row], stated: dict[str, int]) -> list[str]:
-    """Lines that seem to be missing: as many as forms.txt states beyond those there, or gaps in the numbering."""
+    """Lines that seem to be missing: as many as forms.txt states beyond the present ones, or gaps in the numbering."""
     numbers: dict[str, set[str]] = {}
     for row in rows:
         numbers.setdefault(form_of(row.id), set()).add(row.id.split("-")[2])
@@ -226,4 +226,4 @@ def _header(path: Path) -> tuple[int, int]:
         with Image.open(path) as image:
             return image.height, image.width
     except (OSError, SyntaxError, ValueError) as error:
-        raise InputError(f"{path}: not an image that can be read ({error}); unpack it again") from None
+        raise InputError(f"{path}: not a readable image ({error}); unpack it again") from None

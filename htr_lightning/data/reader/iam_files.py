@@ -1,4 +1,4 @@
-"""IAM's text and XML files as plain data."""
+"""The text and XML files of IAM as plain data."""
 
 import re
 from collections.abc import Sequence
@@ -17,16 +17,16 @@ CONTRACTION = re.compile(r"'(s|d|m|t|ll|re|ve)|n't", re.IGNORECASE)
 
 
 class Row(NamedTuple):
-    """A line or word as lines.txt or words.txt has it."""
+    """A row of lines.txt or words.txt."""
 
     id: str
     err: bool  # IAM's segmentation of the line into words is doubtful
     box: Box  # x, y, width, height on the form in pixels; -1 where unknown
-    tokens: list[str]  # words and signs; one may hold a blank
+    tokens: list[str]  # words and signs; one may contain a space
 
 
 def form_of(id: str) -> str:
-    """The form of a line or word id: its first two parts, which are of no fixed length."""
+    """The form of a line or word id: its first two parts, whose lengths vary."""
     return "-".join(id.split("-")[:2])
 
 
@@ -36,7 +36,7 @@ def line_of(id: str) -> str:
 
 
 def named(names: Sequence[str]) -> str:
-    """The first ten of a list, and how many more there are."""
+    """The first ten names of a list, and how many more there are."""
     return ", ".join(names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "")
 
 
@@ -59,11 +59,11 @@ def read_text(path: Path) -> str:
 def read_rows(path: Path, unit: str) -> list[Row]:
     """The rows of lines.txt or words.txt.
 
-    Their fields are blank-separated: id, status, grey level, components (lines.txt only), x, y, w, h, tag (words.txt
-    only), text. The text is all from the ninth field on, `|` between its tokens.
+    Their fields are separated by spaces: id, status, grey level, components (lines.txt only), x, y, w, h, tag
+    (words.txt only), text. The text is everything from the ninth field on, with `|` between its tokens.
 
     Raises:
-        InputError: the file is missing, a row is not of this form, or an id stands twice.
+        InputError: the file is missing, a row has another form, or an id occurs twice.
     """
     rows: dict[str, Row] = {}
     first = 4 if unit == "line" else 3  # field of x
@@ -80,22 +80,22 @@ def read_rows(path: Path, unit: str) -> list[Row]:
             and all(map(PIXELS.fullmatch, box))
         ):
             raise InputError(
-                f"{path}: row {number} '{row.strip()[:60]}' is no {unit} of IAM; use the file of ascii.tgz"
+                f"{path}: row {number} '{row.strip()[:60]}' is not a {unit} of IAM; use the file of ascii.tgz"
             )
         if fields[0] in rows:
-            raise InputError(f"{path}: row {number}: {fields[0]} stands there twice; use the file of ascii.tgz")
+            raise InputError(f"{path}: row {number}: {fields[0]} occurs twice; use the file of ascii.tgz")
         x, y, width, height = map(int, box)
         rows[fields[0]] = Row(fields[0], fields[1] != "ok", (x, y, width, height), tokens)
     if not rows:
-        raise InputError(f"{path}: holds no {unit}; use the file of ascii.tgz")
+        raise InputError(f"{path}: has no {unit}; use the file of ascii.tgz")
     return list(rows.values())
 
 
 def read_forms(path: Path) -> tuple[dict[str, str], dict[str, int]]:
-    """The writer and the count of lines of each form in forms.txt (form, writer, sentences, prt, lines, ...).
+    """The writer and the number of lines of each form in forms.txt (form, writer, sentences, prt, lines, ...).
 
     Raises:
-        InputError: the file is missing, or a row is not of this form.
+        InputError: the file is missing, or a row has another form.
     """
     writers, lines = {}, {}
     for number, row in enumerate(read_text(path).split("\n"), start=1):
@@ -103,17 +103,19 @@ def read_forms(path: Path) -> tuple[dict[str, str], dict[str, int]]:
         if not fields or fields[0].startswith("#"):
             continue
         if len(fields) < 5 or not PIXELS.fullmatch(fields[4]):
-            raise InputError(f"{path}: row {number} '{row.strip()[:60]}' is no form of IAM; use the file of ascii.tgz")
+            raise InputError(
+                f"{path}: row {number} '{row.strip()[:60]}' is not a form of IAM; use the file of ascii.tgz"
+            )
         writers[fields[0]], lines[fields[0]] = fields[1], int(fields[4])
     return writers, lines
 
 
 def read_boxes(path: Path, unit: str) -> tuple[dict[str, Box], tuple[int, int]]:
-    """The boxes of an XML file's lines or words, and the size of its form.
+    """The boxes of the lines or words in an XML file, and the size of its form.
 
     Returns:
-        By id the box (left, top, right, bottom) that holds all components, in pixels; and (height, width) of the form,
-        0 where the file does not say.
+        For each id the box (left, top, right, bottom) of all components, in pixels; and (height, width) of the form, 0
+        if the file does not state it.
 
     Raises:
         InputError: the file is missing, not XML, or not of IAM.
@@ -145,21 +147,21 @@ def read_boxes(path: Path, unit: str) -> tuple[dict[str, Box], tuple[int, int]]:
                 )
         return boxes, (_pixels(root.get("height", "0")), _pixels(root.get("width", "0")))
     except (KeyError, ValueError) as error:
-        raise InputError(f"{path}: {error} is missing or no number; use the file of xml.tgz") from None
+        raise InputError(f"{path}: {error} is missing or not a number; use the file of xml.tgz") from None
 
 
 def join_punctuation(tokens: Sequence[str]) -> str:
     """Tokens as a text with the spaces of prose: `He said : " No . "` becomes `He said: "No."`.
 
-    Closing signs and contractions ('s, n't, ...) go to the word before, opening brackets to the word after. Quotes
-    open and close in turn; one at the end of a line closes. This is a rule, not what the writer did: in a line that
-    begins inside a quotation it takes the closing quote for an opening one.
+    Closing signs and contractions ('s, n't, ...) are joined to the word before, opening brackets to the word after.
+    Quotes open and close in turn; one at the end of a line closes. This is a heuristic: in a line that begins inside a
+    quotation it takes the closing quote for an opening one.
     """
     text, opened, glue = "", set[str](), True
-    for place, token in enumerate(tokens):
+    for number, token in enumerate(tokens):
         opens, closes = token in OPENING, token in CLOSING or CONTRACTION.fullmatch(token) is not None
         if token in ('"', "'"):
-            closes = token in opened or place == len(tokens) - 1
+            closes = token in opened or number == len(tokens) - 1
             opens = not closes
             opened ^= {token}
         text += token if glue or closes else " " + token

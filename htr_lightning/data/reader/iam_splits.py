@@ -1,4 +1,4 @@
-"""Which forms and lines of IAM are training, validation and test: the named splits, and one's own."""
+"""Which forms and lines of IAM are for training, validation and test: the named splits, or your own."""
 
 from collections import Counter
 from hashlib import sha256
@@ -11,7 +11,7 @@ from htr_lightning.errors import InputError
 
 AACHEN_FORMS = {"train": 747, "val": 116, "test": 336}
 AACHEN_LINES = {"train": 6482, "val": 976, "test": 2915}
-# Line ids, one a row, at a pinned commit. What is checked is the form ids in each file, sorted, one a row.
+# Line ids, one per row, at a pinned commit. The digests are those of the sorted form ids in each file, one per row.
 AACHEN_URL = (
     "https://raw.githubusercontent.com/IntuitionMachines/OrigamiNet/9e82724cc2998d583a976b1ca781f7aeba73c38c/iam/"
 )
@@ -32,34 +32,34 @@ def split_ids(root: Path, split: str, splits: str, lists: str | None, download: 
     """The form or line ids of a split; see `Iam` for the arguments.
 
     Raises:
-        InputError: a list is missing, or not of the count that its name means.
+        InputError: a list is missing, or does not have its known length.
     """
     if splits == "aachen":
         return _aachen(root, split, lists, download)
     if splits == "official":
         return {id for name, count in OFFICIAL[split].items() for id in _official(root, lists, name, count)}
-    return _own(_place(root, splits), split)
+    return _own(_named(root, splits), split)
 
 
 def _aachen(root: Path, split: str, lists: str | None, download: bool) -> set[str]:
     names = [form.format(name) for form in ("{}.uttlist", "aachen_{}.txt", "{}.ln") for name in NAMES[split]]
     path = _find(root, lists, names)
-    fetched = path is None
+    downloaded = path is None
     if path is None:
         if lists is not None or not download:
             raise InputError(
-                f"{lists or root}: no {' or '.join(names)} there; set data.reader.lists to the folder of the Aachen "
+                f"{lists or root}: no {' or '.join(names)} in it; set data.reader.lists to the folder of the Aachen "
                 "lists, or data.reader.download=true"
             )
         path = text_file(f"{AACHEN_URL}{split}.ln", f"iam_{split}.ln", "and set data.reader.lists to its folder")
     forms = {form_of(id) for id in _read_ids(path)}
     if len(forms) != AACHEN_FORMS[split]:
         raise InputError(
-            f"{path}: {len(forms)} forms, but the Aachen split '{split}' has {AACHEN_FORMS[split]}; use the whole "
+            f"{path}: {len(forms)} forms, but the Aachen split '{split}' has {AACHEN_FORMS[split]}; use the complete "
             "list, or data.reader.splits=FOLDER for splits of your own"
         )
     found = sha256("".join(f"{form}\n" for form in sorted(forms)).encode()).hexdigest()
-    if fetched and found != AACHEN_DIGESTS[split]:
+    if downloaded and found != AACHEN_DIGESTS[split]:
         raise InputError(f"{path}: not the Aachen list (sha256 {found}); delete it, or set data.reader.lists=FOLDER")
     return forms
 
@@ -68,7 +68,7 @@ def _official(root: Path, lists: str | None, name: str, count: int) -> set[str]:
     path = _find(root, lists, [name])
     if path is None:
         raise InputError(
-            f"{lists or root}: no {name} there; unpack largeWriterIndependentTextLineRecognitionTask.zip below "
+            f"{lists or root}: no {name} in it; unpack largeWriterIndependentTextLineRecognitionTask.zip below "
             "data.root, or set data.reader.lists=FOLDER"
         )
     ids = _read_ids(path)
@@ -77,44 +77,44 @@ def _official(root: Path, lists: str | None, name: str, count: int) -> set[str]:
     return ids
 
 
-def _own(place: Path, split: str) -> set[str]:
-    if place.is_file():
-        ids = {id for id, its in read_splits(place.parent, place.name).items() if its == split}
+def _own(path: Path, split: str) -> set[str]:
+    if path.is_file():
+        ids = {id for id, its in read_splits(path.parent, path.name).items() if its == split}
         if not ids:
-            raise InputError(f"{place}: no id of split '{split}'; add one, or use another data.reader.splits")
+            raise InputError(f"{path}: no id of split '{split}'; add one, or use another data.reader.splits")
         return ids
-    if not place.is_dir():
-        raise InputError(f"data.reader.splits={place}: no such folder or table, and neither aachen nor official")
+    if not path.is_dir():
+        raise InputError(f"data.reader.splits={path}: no such folder or table, and neither aachen nor official")
     names = [name + ending for name in NAMES[split] for ending in (".txt", ".uttlist")]
-    path = next((place / name for name in names if (place / name).is_file()), None)
-    if path is None:
-        raise InputError(f"{place}: no {' or '.join(names)} in it; write one, a form or line id in each row")
-    return _read_ids(path)
+    found = next((path / name for name in names if (path / name).is_file()), None)
+    if found is None:
+        raise InputError(f"{path}: no {' or '.join(names)} in it; write one, with a form or line id in each row")
+    return _read_ids(found)
 
 
 def _find(root: Path, lists: str | None, names: list[str]) -> Path | None:
-    """A list in the folder that the user names, else in the root or a folder of it."""
-    folders = [root, *sorted(filter(Path.is_dir, root.iterdir()))] if lists is None else [_place(root, lists)]
+    """A list in the folder that the user names, or else in the root or one of its folders."""
+    folders = [root, *sorted(filter(Path.is_dir, root.iterdir()))] if lists is None else [_named(root, lists)]
     return next((path for folder in folders for name in names if (path := folder / name).is_file()), None)
 
 
-def _place(root: Path, name: str) -> Path:
-    """What a user names: below the root where that exists, else as it stands."""
+def _named(root: Path, name: str) -> Path:
+    """The path that a user names: below the root if it exists there, or else as it is."""
     below = root / str(name)
     return below if below.exists() else Path(str(name))
 
 
 def _read_ids(path: Path) -> set[str]:
-    """Form or line ids, one a row.
+    """Form or line ids, one per row.
 
     Raises:
-        InputError: there is none, one stands twice, or a row holds something else.
+        InputError: there are none, one occurs twice, or a row is not an id.
     """
     ids = [row.strip().removesuffix(".png") for row in read_text(path).split("\n") if row.strip()]
     if not ids:
-        raise InputError(f"{path}: holds no id; write a form or line id in each row")
+        raise InputError(f"{path}: has no id; write a form or line id in each row")
     if odd := [id[:40] for id in ids if not 2 <= len(id.split("-")) <= 4 or len(id.split()) > 1]:
-        raise InputError(f"{path}: {named(odd)}: no form or line id as in a01-000u-00; mend the list")
+        raise InputError(f"{path}: {named(odd)}: not form or line ids such as a01-000u-00; correct the list")
     if twice := [id for id, count in Counter(ids).items() if count > 1]:
-        raise InputError(f"{path}: {named(twice)} stand there twice; mend the list")
+        raise InputError(f"{path}: {named(twice)} occur twice; correct the list")
     return set(ids)

@@ -1,4 +1,4 @@
-"""How image files and texts belong together: pairs, tables, PyLaia's lists, folders named by class, or not at all."""
+"""Where the text of an image file is: in a file beside it, a table, a list of PyLaia, or the name of its folder."""
 
 import csv
 import json
@@ -18,11 +18,11 @@ Found = tuple[list[Entry], list[Fault]]
 
 
 class Pairs:
-    """`x.png` with its text in `x.gt.txt`, as kraken, Calamari and OCR-D keep lines.
+    """`x.png` with its text in `x.gt.txt`, as in kraken, Calamari and OCR-D.
 
     Args:
-        images: endings of the images; of several images with one text the ending named first is taken.
-        text: ending of the texts.
+        images: suffixes of the images; of several images with one text, the one whose suffix comes first is taken.
+        text: suffix of the texts.
     """
 
     def __init__(self, images: Sequence[str], text: str = ".gt.txt") -> None:
@@ -58,7 +58,7 @@ class Pairs:
 
 
 class Images:
-    """Images that have no texts, to learn from without them or to be labelled."""
+    """Images without texts, to be labelled."""
 
     def __call__(self, root: Path, part: str, split: str) -> Found:
         """The images below a folder."""
@@ -70,13 +70,13 @@ class Table:
     """A CSV, TSV or JSON Lines file with a row for each image.
 
     Args:
-        image: column of the images' names, below `images` or beside the table; a number counts the columns of a table
-            without header, from 0.
+        image: column of the names of the images, below `images` or beside the table; a number counts the columns of a
+            table without header, from 0.
         text: column of the texts, likewise.
-        group: column of the writer or document; None: `data.reader.group` finds it in the image's name.
-        split: column that says the split of each row; None: the table holds one part alone.
+        group: column of the writer or document; None: `data.reader.group` finds it in the name of the image.
+        split: column of the split of each row; None: the table holds one part only.
         images: folder of the images below the root.
-        delimiter: between cells; None: as the file is called, .csv a comma, .tsv and .txt a tab.
+        delimiter: between cells; None: by the suffix of the file, a comma for .csv and a tab for .tsv and .txt.
     """
 
     def __init__(
@@ -104,13 +104,13 @@ class Table:
                 continue
             values = {column: row.get(column) for column in columns}
             if bad := next((c for c in columns if values[c] is not None and not isinstance(values[c], str)), None):
-                faults.append(Fault(where, "cell that is no text", f"{bad}={str(values[bad])[:40]}"))
+                faults.append(Fault(where, "cell that is not text", f"{bad}={str(values[bad])[:40]}"))
                 continue
             if self.split is not None:
-                told = next((s for s, spelt in SPELLINGS.items() if str(values[self.split]).lower() in spelt), None)
-                if told is None:
-                    faults.append(Fault(where, "row of no split", f"{self.split}={values[self.split]}"))
-                if told != split:
+                stated = next((s for s, spelt in SPELLINGS.items() if str(values[self.split]).lower() in spelt), None)
+                if stated is None:
+                    faults.append(Fault(where, "row of an unknown split", f"{self.split}={values[self.split]}"))
+                if stated != split:
                     continue
             name = values[self.image]
             if not name:
@@ -124,18 +124,18 @@ class Table:
 
 
 class Laia:
-    """A table of PyLaia: a line for each image, its id and then its text as tokens with blanks between them.
+    """A table of PyLaia: for each image a line with its id and its text as tokens separated by spaces.
 
     Args:
-        images: folders of the images below the root; an id is a name there, with or without its ending.
-        space: the token that is a blank; None: the text is not cut into tokens, what follows the id is the text.
+        images: folders of the images below the root; an id is a name there, with or without its suffix.
+        space: the token for a space; None: the text is not split into tokens, everything after the id is the text.
     """
 
     def __init__(self, images: Sequence[str], space: str | None = "<space>") -> None:
         self.images, self.space = list(images), space
 
     def __call__(self, root: Path, part: str, split: str) -> Found:
-        """The lines of a table; empty ones and those that begin with # hold nothing."""
+        """The lines of a table, without empty ones and comments (#)."""
         entries, faults = [], []
         for number, line in enumerate(read_utf8(root / part).split("\n"), start=1):
             if not line.strip() or line.lstrip().startswith("#"):
@@ -153,10 +153,11 @@ class Laia:
 
 
 class Classes:
-    """A folder for each character with its images: `あ/001.png`; `U+3042/001.png` names it by its code point.
+    """A folder for each character, with its images: `あ/001.png`, or `U+3042/001.png` by its code point.
 
     Args:
-        names: table below the root of folder name and character, with a tab between them; None: the names say it.
+        names: table below the root of folder names and characters, separated by tabs; None: folders are named by their
+            characters.
     """
 
     def __init__(self, names: str | None = None) -> None:
@@ -188,7 +189,7 @@ class Classes:
 def read_rows(
     path: Path, columns: Sequence[str | int], delimiter: str | None = None
 ) -> Iterator[tuple[int, dict[str | int, Any] | str]]:
-    """The rows of a table with their line numbers; of a row that is none, what is wrong with it.
+    """The rows of a table with their line numbers; for a bad row, what is wrong with it.
 
     Raises:
         InputError: there is no such table, it is not UTF-8, or its header lacks a column.
@@ -202,11 +203,13 @@ def read_rows(
     if delimiter is None:
         delimiter = {".csv": ",", ".tsv": "\t", ".tab": "\t", ".txt": "\t"}.get(path.suffix.lower())
     if delimiter is None or len(delimiter) != 1:
-        raise InputError(f"{path}: no table that is known by its name; use .csv, .tsv or .jsonl, or set the delimiter")
+        raise InputError(
+            f"{path}: not a known kind of table; use .csv, .tsv or .jsonl, or set data.reader.listing.delimiter"
+        )
     rows = csv.reader(
         StringIO(content, newline=""),
         delimiter=delimiter,
-        quoting=csv.QUOTE_NONE if delimiter == "\t" else csv.QUOTE_MINIMAL,  # tabs need no quotes: a " is a character
+        quoting=csv.QUOTE_NONE if delimiter == "\t" else csv.QUOTE_MINIMAL,  # with tabs nothing is quoted
         strict=True,
     )
     header: list[Any] | None = None
@@ -228,15 +231,15 @@ def read_rows(
             else:
                 yield rows.line_num, f"row of {len(row)} cells in a table of {len(header)} columns"
     except csv.Error as error:
-        raise InputError(f"{path}:{rows.line_num}: cannot be read ({error}); mend the quotes of this row") from None
+        raise InputError(f"{path}:{rows.line_num}: cannot be read ({error}); correct the quotes in this row") from None
 
 
 def _object(line: str) -> dict[str | int, Any] | str:
     try:
         row = json.loads(line)
     except (ValueError, RecursionError):
-        return "row that is no JSON"
-    return row if isinstance(row, dict) else "row that is no JSON object"
+        return "row that is not JSON"
+    return row if isinstance(row, dict) else "row that is not a JSON object"
 
 
 def read_utf8(path: Path) -> str:
@@ -254,12 +257,12 @@ def read_utf8(path: Path) -> str:
 
 
 def files_below(folder: Path) -> list[Path]:
-    """The files in and below a folder, in order of their names."""
+    """The files in and below a folder, sorted."""
     return sorted(Path(where, name) for where, _, names in os.walk(folder) for name in names)
 
 
 def first_file(paths: Sequence[Path]) -> Path | None:
-    """The first path that is a file."""
+    """The first path that is an existing file."""
     return next((path for path in paths if exists(path) and path.is_file()), None)
 
 

@@ -1,4 +1,4 @@
-"""Lines in LMDB databases, as parseq, docTR and the scene text benchmarks before them keep images and texts."""
+"""Lines in LMDB databases, as used by parseq, docTR and the scene text benchmarks."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -20,15 +20,15 @@ FILE = "data.mdb"
 class Lmdb(Sequence[Sample]):
     """The lines of LMDB databases with the keys `num-samples`, `image-000000001` and `label-000000001`, counted from 1.
 
-    Texts are read at once, images when they are asked for. The files do not tell writers: each line is its own group.
+    Texts are read at once, images when they are needed. The files do not name writers: every line is its own group.
 
     Args:
         root: folder of the data.
         split: train, val or test.
-        splits: by split the folder of its databases below `root`, at any depth; or a number, that share of the
-            training lines.
-        seed: of the draw of such shares.
-        name: first part of every sample id; None: that of the folder.
+        splits: for each split the folder of its databases below `root`, at any depth; or a number, for that fraction of
+            the training lines.
+        seed: of the random fractions.
+        name: first part of every sample id; None: the name of the folder.
         empty: what to do with a line without text: "error", "skip" (counted) or "keep".
         faulty: what to do with a line whose image or label is missing: "error" or "skip" (counted).
     """
@@ -69,7 +69,7 @@ class Lmdb(Sequence[Sample]):
         chosen = lines_of(splits, split, [line[0] for line in lines], str(part), seed)
         if not chosen:
             raise InputError(f"{part}: no line for split '{split}'; check data.root and data.reader.splits")
-        self.skipped = skipped if isinstance(splits[split], str) else []  # of a part that is shared, told once
+        self.skipped = skipped if isinstance(splits[split], str) else []  # those of the training part are reported once
         self.ids = [lines[index][0] for index in chosen]
         self.groups = self.ids
         self.texts = [lines[index][3] for index in chosen]
@@ -86,7 +86,7 @@ class Lmdb(Sequence[Sample]):
 
     @cached_property
     def sizes(self) -> list[tuple[int, int]]:
-        """Height and width of every image, from the images' headers."""
+        """Height and width of every image, from its header."""
         sizes = []
         for id, (folder, key) in zip(self.ids, self._keys, strict=True):
             with _reading(folder) as transaction:
@@ -101,8 +101,8 @@ def _labels(folder: Path) -> Iterator[tuple[int, bytes, str | Fault]]:
         held = transaction.stat()["entries"]
         if not stated.isdigit() or len(stated) > 18 or int(stated) > held:
             raise InputError(
-                f"{folder / FILE}: num-samples is '{stated[:9].decode(errors='replace')}' and it holds {held} entries; "
-                "make it again with an image and a label for each sample"
+                f"{folder / FILE}: num-samples is '{stated[:9].decode(errors='replace')}', with {held} entries; "
+                "write it again with an image and a label for each sample"
             )
         for number in range(1, int(stated) + 1):
             key, label = b"image-%09d" % number, transaction.get(b"label-%09d" % number)
@@ -121,28 +121,28 @@ def _labels(folder: Path) -> Iterator[tuple[int, bytes, str | Fault]]:
 
 @contextmanager
 def _reading(folder: Path) -> Iterator[lmdb.Transaction]:
-    """A read-only view of a database; what goes wrong in it names the file."""
+    """A read-only transaction; its errors name the file."""
     try:
         with _environment(folder).begin(buffers=True) as transaction:
             yield transaction
     except lmdb.Error as error:
-        raise InputError(f"{folder / FILE}: not a database that can be read ({error}); copy it again") from None
+        raise InputError(f"{folder / FILE}: not a readable database ({error}); copy it again") from None
 
 
 @lru_cache(maxsize=64)
 def _environment(folder: Path) -> lmdb.Environment:
-    """A database, opened once: LMDB forbids to open one twice in a process.
+    """A database, opened once: LMDB does not allow it to be opened twice in a process.
 
     Raises:
-        InputError: the file is shorter than the pages that its header counts; reading these would kill the process.
+        InputError: the file is shorter than its header says; reading beyond its end would kill the process.
     """
     environment = lmdb.open(str(folder), readonly=True, lock=False, readahead=False, meminit=False)
     pages, size = environment.info()["last_pgno"] + 1, (folder / FILE).stat().st_size
     if pages * environment.stat()["psize"] > size:
         environment.close()
-        raise InputError(f"{folder / FILE}: {size} bytes where its header counts {pages} pages; copy it again")
+        raise InputError(f"{folder / FILE}: {size} bytes, but its header states {pages} pages; copy it again")
     return environment
 
 
-if hasattr(os, "register_at_fork"):  # LMDB also forbids to take an open one over: a loading process opens it anew
+if hasattr(os, "register_at_fork"):  # an open database must not be used by a forked process, which opens its own
     os.register_at_fork(before=_environment.cache_clear)

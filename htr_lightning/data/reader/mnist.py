@@ -23,20 +23,20 @@ WRITER = 2  # column of QMNIST's labels: class, series, writer, digit of the wri
 
 
 class Mnist(Sequence[Sample]):
-    """MNIST and its kin as lines of one character, dark on light as every sample is (the files have it the other way).
+    """MNIST and similar sets as lines of one character, dark on light like every sample (the files are light on dark).
 
     Args:
-        root: folder of the IDX files, plain or gzipped, at any depth; they are downloaded there if it lacks them and
+        root: folder of the IDX files, plain or gzipped, at any depth; they are downloaded there if they are missing and
             `download` is set.
         split: train, val or test. Validation is the last `val_size` of the training characters.
         val_size: characters held out of training.
-        download: fetch missing files from the mirror that torchvision knows, checked against its checksums.
-        name: of the set, first part of every sample id: mnist, kmnist, qmnist, or as emnist-letters with its subset.
-        files: names of the images and labels of train and test. Labels are one number each, or QMNIST's eight, of which
-            the first is the class and the third the writer.
+        download: get missing files from the mirror known to torchvision, and check them against its checksums.
+        name: of the set, first part of every sample id: mnist, kmnist, qmnist, or emnist-letters and the like.
+        files: names of the images and labels of train and test. Labels are one number each, or the eight of QMNIST, of
+            which the first is the class and the third the writer.
         classes: the characters in the order of their labels.
-        mapping: file beside the images that says the characters instead, as EMNIST has one: rows of a label and the
-            code points that it stands for, the first of which is taken.
+        mapping: file beside the images that gives the characters instead, as EMNIST has one: rows of a label and its
+            code points, the first of which is taken.
         transpose: the images are stored by columns, as those of EMNIST are.
     """
 
@@ -56,13 +56,13 @@ class Mnist(Sequence[Sample]):
             raise InputError("data.root is not set; give the folder of the MNIST files, as in data.root=FOLDER")
         self.root = Path(root)
         if split not in SPLITS:
-            raise InputError(f"'{split}' is no split of {name}; use one of train, val, test")
+            raise InputError(f"'{split}' is not a split of {name}; use one of train, val, test")
         part = "test" if split == "test" else "train"
         if download and not _find(self.root, files[part][0]):
             _download(name, self.root, part)
         images, labels = (read_idx(self._file(file)) for file in files[part])
         if images.ndim != 3 or labels.ndim not in (1, 2) or len(images) != len(labels):
-            raise InputError(f"{self.root}: {images.shape} images but {labels.shape} labels; the files are not a pair")
+            raise InputError(f"{self.root}: {images.shape} images but {labels.shape} labels; use files of one set")
         first, last = {"train": (0, len(images) - val_size), "val": (len(images) - val_size, len(images))}.get(
             split, (0, len(images))
         )
@@ -74,7 +74,7 @@ class Mnist(Sequence[Sample]):
         self.ids = [f"{name}/{part}/{index}" for index in range(first, last)]
         labels = labels[first:last]
         if labels.ndim == 1:
-            self.groups = self.ids  # the files do not tell the writers
+            self.groups = self.ids  # the files do not name the writers
         elif labels.shape[1] > WRITER:
             self.groups, labels = [f"{name}/writer_{writer}" for writer in labels[:, WRITER].tolist()], labels[:, 0]
         else:
@@ -105,31 +105,31 @@ def read_idx(path: Path) -> np.ndarray:
     """An IDX file of unsigned bytes or 32-bit integers as an array (format: http://yann.lecun.com/exdb/mnist).
 
     Raises:
-        InputError: another magic number, or more or fewer bytes than the header promises.
+        InputError: another magic number, or another number of bytes than the header states.
     """
     try:
         content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
     except (OSError, EOFError, zlib.error) as error:
         raise InputError(f"{path}: cannot be unpacked ({error}); copy it again") from None
     if len(content) < 4 or content[:2] != b"\0\0" or content[2] not in TYPES or not 1 <= content[3] <= 4:
-        raise InputError(f"{path}: no IDX file of bytes (it begins with {content[:4]!r}); copy it again")
+        raise InputError(f"{path}: not an IDX file of bytes (it begins with {content[:4]!r}); copy it again")
     kind, dimensions = np.dtype(TYPES[content[2]]), content[3]
     start = 4 + 4 * dimensions
     shape = struct.unpack_from(f">{dimensions}I", content, 4) if len(content) >= start else (0,)
     expected = start + int(np.prod(shape, dtype=object)) * kind.itemsize
     if len(content) != expected:
-        raise InputError(f"{path}: {len(content)} bytes where its header promises {expected}; copy it again")
+        raise InputError(f"{path}: {len(content)} bytes, but its header states {expected}; copy it again")
     try:
         return np.frombuffer(content, dtype=kind, offset=start).reshape(shape)
-    except ValueError as error:  # no values, but sizes beyond what an array may have
+    except ValueError as error:  # no values, but sizes beyond those of an array
         raise InputError(f"{path}: {shape} values ({error}); copy it again") from None
 
 
 def read_mapping(path: Path) -> dict[int, str]:
-    """A mapping of labels to characters: rows of a label and code points in decimal.
+    """A mapping from labels to characters: rows of a label and decimal code points.
 
     Raises:
-        InputError: a row is none.
+        InputError: a row has another form.
     """
     characters = {}
     for number, line in enumerate(path.read_bytes().decode(errors="replace").splitlines(), start=1):
@@ -140,7 +140,7 @@ def read_mapping(path: Path) -> dict[int, str]:
             characters[int(label)] = chr(int(codes[0]))
         except (ValueError, IndexError, OverflowError):
             raise InputError(
-                f"{path}:{number}: '{line[:40]}' is no label with its code points; copy it again"
+                f"{path}:{number}: '{line[:40]}' is not a label with its code points; copy it again"
             ) from None
     return characters
 
@@ -148,7 +148,7 @@ def read_mapping(path: Path) -> dict[int, str]:
 def _download(name: str, root: Path, part: str) -> None:
     family, _, subset = name.partition("-")
     if family not in DOWNLOADS:
-        raise InputError(f"{name}: not known where to download it; put its files into {root}")
+        raise InputError(f"{name}: its download address is not known; put its files into {root}")
     try:
         DOWNLOADS[family](str(root), train=part == "train", download=True, **({"split": subset} if subset else {}))
     except (RuntimeError, OSError, ValueError) as error:
@@ -160,9 +160,9 @@ def _find(root: Path, name: str) -> Path | None:
     """The file of a name, plain or gzipped.
 
     Raises:
-        InputError: there are several, and KMNIST names its files as MNIST does.
+        InputError: there are several, since KMNIST uses the same names as MNIST.
     """
     found = sorted({*root.rglob(name), *root.rglob(f"{name}.gz")})
     if len({path.parent for path in found}) > 1:
-        raise InputError(f"{found[0]} and {found[-1]}: two sets with files of one name; set data.root to one's folder")
+        raise InputError(f"{found[0]} and {found[-1]}: files of two sets; set data.root to the folder of one")
     return found[0] if found else None

@@ -1,4 +1,4 @@
-"""Lines of PAGE and ALTO files, cut out of their page images."""
+"""Lines of PAGE and ALTO files, cropped out of their page images."""
 
 import sys
 from collections import Counter
@@ -18,7 +18,7 @@ from htr_lightning.data.page.baseline import outline
 from htr_lightning.data.page.crop import ROTATE, check_page_size, crop_line, line_angle, open_page
 from htr_lightning.data.page.document import Line, Page, expand, find_image, read_page
 from htr_lightning.data.sample import Reduce, Sample, Skipped
-from htr_lightning.data.split import by_line, draw_lines, draw_splits, group_of, group_pattern, read_splits
+from htr_lightning.data.split import by_line, group_of, group_pattern, read_splits, split_groups, split_lines
 from htr_lightning.errors import InputError
 
 EMPTY, FAULTY = ("error", "skip", "keep"), ("error", "skip")
@@ -27,31 +27,31 @@ EMPTY, FAULTY = ("error", "skip", "keep"), ("error", "skip")
 class PageXml(Sequence[Sample]):
     """The lines of a folder of PAGE or ALTO files, in page and reading order.
 
-    Lines without a polygon that holds them get one from their baseline (see `outline`); `repaired` says which.
+    Lines without a usable polygon get one from their baseline (see `outline`); `repaired` says which.
 
     Args:
         root: folder of the data, or a zip archive of it.
         fetch: called with `root`, and with `repo` if there is one; returns the folder, downloaded if need be. None: the
             folder is `root`.
         repo: OWNER/NAME of a repository for `fetch`, which the sample ids then begin with.
-        xml: glob of the XML files below `root`. Where a mets.xml is among them, the pages are those that it lists.
+        xml: glob of the XML files below `root`. If a mets.xml is among them, the pages are those that it lists.
         images: folder of the page images below `root`; None: beside each XML file, or above a folder page or alto.
-        splits: table `page<TAB>split` (the XML's stem or path, without suffix) as a file below `root`, a full path, or
-            `package:NAME` for one that ships with htr_lightning; or the shares of the pages to draw for each split,
-            such as {train: 0.8, val: 0.1, test: 0.1}, where no group is in two splits; or counts of lines, such as
-            {train: 16, val: 10, test: 40}, null for all that the others leave; None: every page.
+        splits: table `page<TAB>split` (stem or path of the XML file, without suffix) as a file below `root`, a full
+            path, or `package:NAME` for one that ships with htr_lightning; or random fractions of the pages, such as
+            {train: 0.8, val: 0.1, test: 0.1}, with no group in two splits; or numbers of random lines, such as
+            {train: 16, val: 10, test: 40}, null for all that are left; None: every page.
         split: the split to read; None: every page.
-        seed: of the lot that draws the splits.
+        seed: of random splits.
         name: first part of every sample id.
-        group: regular expression whose first group, matched on the page's stem, names the writer or document; one
-            with a slash is matched on the path below `root`: `(.+)/` groups by folder.
-        reduce: applied to every line that is cut out, before it is kept: see `Preprocess.reduce`.
+        group: regular expression whose first group, matched on the stem of the XML file, names the writer or document;
+            one with a slash is matched on the path below `root`: `(.+)/` groups by folder.
+        reduce: applied to every line that is cropped: see `Preprocess.reduce`.
         rotate: "reading" rotates every line so that it reads from left to right; "deskew" only removes slopes below
             45 degrees. See `line_angle`.
         empty: what to do with a line without text: "error", "skip" (counted) or "keep".
-        faulty: what to do with a page that cannot be read or has no image, a line that cannot be cut out, or an id
-            given twice: "error" or "skip" (counted).
-        preload: cut all lines out at once and keep them in memory (a page is decoded once, not once a line).
+        faulty: what to do with a page that cannot be read or has no image, a line that cannot be cropped, or an id that
+            occurs twice: "error" or "skip" (counted).
+        preload: crop all lines at once and keep them in memory, so that every page is decoded only once.
     """
 
     def __init__(
@@ -87,13 +87,13 @@ class PageXml(Sequence[Sample]):
         self.root = archive.folder(given)
         self._reduce, self.rotate = reduce, rotate
         self.skipped: list[Skipped] = []
-        self.repaired: dict[str, str] = {}  # by sample id: how the line's polygon differs from the file's
+        self.repaired: dict[str, str] = {}  # by sample id: how the polygon of the line differs from the file
         name = name or (repo or "").rpartition("/")[2] or (given.name if given.is_dir() else given.stem)
         self._entries: list[_Entry] = []
         faults: list[str] = []
         paths, unlisted = self._paths(xml)
         for path in unlisted:
-            self.skipped.append(Skipped(f"{name}/{self._where(path)}", "file that the METS beside it does not list"))
+            self.skipped.append(Skipped(f"{name}/{self._where(path)}", "file that is not listed in the METS beside it"))
         self._stems = Counter(path.stem for path in paths)
         paths = self._of_split(paths, splits, split, seed, name, faulty)
         for path in paths:
@@ -104,11 +104,11 @@ class PageXml(Sequence[Sample]):
             page, image = opened
             for line, repaired, fault in outline(page):
                 id = f"{title}/{line.id}"
-                if trouble := _trouble(line, fault, empty, faulty):
-                    if trouble.skip:
-                        self.skipped.append(Skipped(id, trouble.kind, by=trouble.by))
+                if problem := _problem(line, fault, empty, faulty):
+                    if problem.skip:
+                        self.skipped.append(Skipped(id, problem.kind, by=problem.option))
                     else:
-                        faults.append(f"{id}: {trouble.kind}: {trouble.remedy}")
+                        faults.append(f"{id}: {problem.kind}: {problem.remedy}")
                     continue
                 if repaired:
                     self.repaired[id] = repaired
@@ -116,20 +116,20 @@ class PageXml(Sequence[Sample]):
         if faults:
             more = f" (and {len(faults) - 1} more such lines)" if len(faults) > 1 else ""
             raise InputError(faults[0] + more)
-        self._entries = self._without_twins(self._entries, faulty)
+        self._entries = self._without_duplicates(self._entries, faulty)
         if split is not None and by_line(splits):
-            drawn = draw_lines([entry.id for entry in self._entries], splits, seed, str(self.root))
-            self.skipped += [Skipped(e.id, "line that no split takes") for e in self._entries if e.id not in drawn]
-            self._entries = [entry for entry in self._entries if drawn.get(entry.id) == split]
+            chosen = split_lines([entry.id for entry in self._entries], splits, seed, str(self.root))
+            self.skipped += [Skipped(e.id, "line that is in no split") for e in self._entries if e.id not in chosen]
+            self._entries = [entry for entry in self._entries if chosen.get(entry.id) == split]
         if not self._entries:
             kinds = Counter(skipped.kind for skipped in self.skipped)
             why = "".join(f"; skipped: {count} x {kind}" for kind, count in kinds.items())
             where = f"split '{split}' of {xml}"
-            raise InputError(f"{self.root}: no line with text in {where}; check root, xml and splits{why}")
+            raise InputError(f"{self.root}: no line with text in {where}; check data.root and data.reader{why}")
         self._open_page: tuple[Path, UInt8[ndarray, "H W"]] | None = None
         self._crops: dict[int, UInt8[ndarray, "h w"]] = {}
-        if preload or faulty == "skip":  # else what is skipped would depend on `preload`
-            self._cut_all(f"reading {name} {split or ''}".strip(), faulty, preload)
+        if preload or faulty == "skip":  # otherwise what is skipped would depend on `preload`
+            self._crop_all(f"reading {name} {split or ''}".strip(), faulty, preload)
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -142,7 +142,7 @@ class PageXml(Sequence[Sample]):
         if image is None:
             if self._open_page is None or self._open_page[0] != entry.image:
                 self._open_page = entry.image, open_page(entry.page, entry.image)
-            image = self._cut(entry, self._open_page[1])
+            image = self._crop(entry, self._open_page[1])
         return Sample(entry.id, image, entry.line.text, entry.group)
 
     @property
@@ -167,7 +167,7 @@ class PageXml(Sequence[Sample]):
         return [image.shape if (image := self._crops.get(i)) is not None else s for i, s in enumerate(sizes)]
 
     def _paths(self, xml: str) -> tuple[list[Path], list[Path]]:
-        """The files of the pages, and those that a METS leaves out."""
+        """The files of the pages, and those that a METS does not list."""
         paths, unlisted = expand(sorted(self.root.glob(xml)))
         if not paths:
             raise InputError(f"{self.root}: no file matches '{xml}'; set data.root to the folder of the XML files")
@@ -186,8 +186,8 @@ class PageXml(Sequence[Sample]):
             return paths
         if not isinstance(splits, str):
             groups = [self._group(path) for path in paths]
-            drawn = draw_splits(groups, splits, seed, str(self.root))  # type: ignore[arg-type]
-            return [path for path, group in zip(paths, groups, strict=True) if drawn[group] == split]
+            chosen = split_groups(groups, splits, seed, str(self.root))  # type: ignore[arg-type]
+            return [path for path, group in zip(paths, groups, strict=True) if chosen[group] == split]
         pages = read_splits(self.root, splits)
         wanted = {page for page, its in pages.items() if its == split}
         if not wanted:
@@ -198,9 +198,9 @@ class PageXml(Sequence[Sample]):
                 f"{self.root}: {len(missing)} pages of split '{split}' have no XML file, first '{missing[0]}'; "
                 "complete the folder or use a split table of your own"
             )
-            self._leave_out([f"{name}/{page}" for page in missing], "page without XML file", error, faulty)
+            self._skip([f"{name}/{page}" for page in missing], "page without XML file", error, faulty)
         self.skipped += [
-            Skipped(f"{name}/{self._where(path)}", "page that the split table does not name")
+            Skipped(f"{name}/{self._where(path)}", "page that is not in the split table")
             for path in paths
             if not {path.stem, self._where(path)} & set(pages)
         ]
@@ -215,7 +215,7 @@ class PageXml(Sequence[Sample]):
         return group_of(self._writers, self._where(path) if by_folder else path.stem, path.stem)
 
     def _open(self, path: Path, title: str, images: Path | None, faulty: str) -> tuple[Page, Path] | None:
-        """A page and its image, None where it is skipped."""
+        """A page and its image, None if it is skipped."""
         page = None
         kind = "unreadable page"
         try:
@@ -227,45 +227,45 @@ class PageXml(Sequence[Sample]):
                 check_page_size(page, image, read_size(image, (page.height, page.width)))
         except InputError as error:
             ids = [title] if page is None else [f"{title}/{line.id}" for line in page.lines]
-            self._leave_out(ids, kind, error, faulty)
+            self._skip(ids, kind, error, faulty)
             return None
         return page, image
 
-    def _cut(self, entry: "_Entry", page: UInt8[ndarray, "H W"]) -> UInt8[ndarray, "h w"]:
+    def _crop(self, entry: "_Entry", page: UInt8[ndarray, "H W"]) -> UInt8[ndarray, "h w"]:
         try:
             image = crop_line(page, entry.line, self.rotate)
         except ValueError as error:
-            raise InputError(f"{entry.id}: {error}; mend the line in {entry.page.path}") from None
+            raise InputError(f"{entry.id}: {error}; correct the line in {entry.page.path}") from None
         return image if self._reduce is None else self._reduce(image)
 
-    def _leave_out(self, ids: Iterable[str], kind: str, error: InputError, faulty: str) -> None:
+    def _skip(self, ids: Iterable[str], kind: str, error: InputError, faulty: str) -> None:
         if faulty != "skip":
             raise error
         self.skipped += [Skipped(id, kind, str(error), "faulty") for id in ids]
 
-    def _without_twins(self, entries: list["_Entry"], faulty: str) -> list["_Entry"]:
+    def _without_duplicates(self, entries: list["_Entry"], faulty: str) -> list["_Entry"]:
         kept: dict[str, _Entry] = {}
         for entry in entries:
             if kept.setdefault(entry.id, entry) is not entry:
-                error = f"{self.root}: two lines have the id {entry.id}; give pages and lines names of their own"
-                self._leave_out([entry.id], "id given twice", InputError(error), faulty)
+                error = f"{self.root}: two lines have the id {entry.id}; give pages and lines distinct names"
+                self._skip([entry.id], "id that occurs twice", InputError(error), faulty)
         return list(kept.values())
 
-    def _cut_all(self, title: str, faulty: str, keep: bool) -> None:
-        """Cut out every line, and keep the crops; with faulty=skip, lines that cannot be cut out are left out."""
+    def _crop_all(self, title: str, faulty: str, keep: bool) -> None:
+        """Crop every line and keep the crops; with faulty=skip, lines that cannot be cropped are skipped."""
         by_image: dict[Path, list[int]] = {}
         for index, entry in enumerate(self._entries):
             by_image.setdefault(entry.image, []).append(index)
 
-        def cut(index: int, page: UInt8[ndarray, "H W"]) -> UInt8[ndarray, "h w"] | InputError:
+        def crop(index: int, page: UInt8[ndarray, "H W"]) -> UInt8[ndarray, "h w"] | InputError:
             try:
-                return self._cut(self._entries[index], page)
+                return self._crop(self._entries[index], page)
             except InputError as error:
                 if faulty != "skip":
                     raise
                 return error
 
-        def cut_page(indices: list[int]) -> list[tuple[int, UInt8[ndarray, "h w"] | InputError]]:
+        def crop_page(indices: list[int]) -> list[tuple[int, UInt8[ndarray, "h w"] | InputError]]:
             first = self._entries[indices[0]]
             try:
                 page = open_page(first.page, first.image)
@@ -273,22 +273,22 @@ class PageXml(Sequence[Sample]):
                 if faulty != "skip":
                     raise
                 return [(index, error) for index in indices]
-            return [(index, cut(index, page)) for index in indices]
+            return [(index, crop(index, page)) for index in indices]
 
         found: dict[int, UInt8[ndarray, "h w"] | None] = {}
         with ThreadPoolExecutor() as pool:  # decoding releases the interpreter lock
-            pages: Iterable = pool.map(cut_page, by_image.values())
+            pages: Iterable = pool.map(crop_page, by_image.values())
             for crops in track(
                 pages, description=title, total=len(by_image), transient=True, disable=not sys.stdout.isatty()
             ):
-                for index, crop in crops:
-                    if isinstance(crop, InputError):
-                        self._leave_out([self._entries[index].id], "unusable image", crop, faulty)
+                for index, result in crops:
+                    if isinstance(result, InputError):
+                        self._skip([self._entries[index].id], "unusable image", result, faulty)
                     else:
-                        found[index] = crop if keep else None
-        left = sorted(found)
-        self._entries = [self._entries[index] for index in left]
-        self._crops = {place: crop for place, index in enumerate(left) if (crop := found[index]) is not None}
+                        found[index] = result if keep else None
+        kept = sorted(found)
+        self._entries = [self._entries[index] for index in kept]
+        self._crops = {number: image for number, index in enumerate(kept) if (image := found[index]) is not None}
 
 
 class _Entry(NamedTuple):
@@ -299,16 +299,16 @@ class _Entry(NamedTuple):
     group: str
 
 
-class _Trouble(NamedTuple):
+class _Problem(NamedTuple):
     kind: str
-    by: str  # the option that may let it go
+    option: str  # that says whether to skip it
     remedy: str
     skip: bool
 
 
-def _trouble(line: Line, fault: str, empty: str, faulty: str) -> _Trouble | None:
+def _problem(line: Line, fault: str, empty: str, faulty: str) -> _Problem | None:
     if not line.text.strip() and empty != "keep":
-        return _Trouble(NO_TEXT, "empty", "transcribe it, or set data.reader.empty=skip", empty == "skip")
+        return _Problem(NO_TEXT, "empty", "transcribe it, or set data.reader.empty=skip", empty == "skip")
     if fault:
-        return _Trouble(fault, "faulty", "mend it, or set data.reader.faulty=skip", faulty == "skip")
+        return _Problem(fault, "faulty", "correct it, or set data.reader.faulty=skip", faulty == "skip")
     return None

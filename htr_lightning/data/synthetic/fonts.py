@@ -1,4 +1,4 @@
-"""Hands made of a font file."""
+"""Writers whose letters come from a font file."""
 
 from collections.abc import Collection
 from functools import lru_cache
@@ -13,8 +13,8 @@ from PIL import Image, ImageDraw, ImageFont
 from htr_lightning.errors import InputError
 from htr_lightning.text.codec import name
 
-SIZE = 56  # pixels at which letters are drawn before they are bent and scaled
-IDEOGRAPHS = "\u2e80"  # from here on characters stand alone and vary one by one
+SIZE = 56  # pixels at which letters are drawn before they are distorted and scaled
+IDEOGRAPHS = "\u2e80"  # characters from here on stand alone and vary individually
 
 
 @lru_cache(maxsize=256)
@@ -22,24 +22,24 @@ def _font(path: Path, size: int = SIZE) -> ImageFont.FreeTypeFont:
     try:
         return ImageFont.truetype(str(path), size)
     except (OSError, ValueError) as error:
-        raise InputError(f"{path}: not a font that can be used ({error}); take it out of the folder") from None
+        raise InputError(f"{path}: not a usable font ({error}); remove it from the folder") from None
 
 
 @lru_cache(maxsize=65536)
 def covers(path: Path, character: str) -> bool:
-    """Whether a font has a glyph of its own for a character; the one for missing characters does not count."""
+    """Whether a font has a glyph for a character, other than the one for missing characters."""
     if character == " ":
         return True
     font = _font(path)
     try:
         drawn, missing = font.getmask(character), font.getmask("\U0010fffe")
     except (OSError, ValueError) as error:
-        raise InputError(f"{path}: broken at {name(character)} ({error}); take it out of the folder") from None
+        raise InputError(f"{path}: broken at {name(character)} ({error}); remove it from the folder") from None
     return drawn.getbbox() is not None and (drawn.size != missing.size or bytes(drawn) != bytes(missing))
 
 
 class FontWriter:
-    """A writer whose letters come from a TTF, OTF or TTC file; habits bend the line, not the letter.
+    """A writer whose letters come from a TTF, OTF or TTC file; habits distort the line, not the letters.
 
     Args:
         seed: of the writer.
@@ -54,23 +54,23 @@ class FontWriter:
         self.wander = rng.uniform(0.005, 0.04)  # of the size
         self.jitter = rng.uniform(0, 0.04)
         self.word_space = rng.uniform(0.2, 0.45)
-        self.weight = rng.uniform(-0.3, 1.0)  # share of thinned or thickened strokes
+        self.weight = rng.uniform(-0.3, 1.0)  # of the image with thinner (below 0) or thicker strokes
         self.pencil = bool(rng.random() < 0.25)
 
     def mask(
-        self, text: str, rng: np.random.Generator, height: int, struck: Collection[int] = ()
+        self, text: str, rng: np.random.Generator, height: int, crossed_out: Collection[int] = ()
     ) -> tuple[UInt8[ndarray, "H W"], float]:
-        """A line as ink coverage in [0, 255], filling most of `height` pixels, and the row of its baseline.
+        """A line as ink coverage from 0 to 255, filling most of `height` pixels, and the row of its baseline.
 
         Raises:
             ValueError: the font lacks a character.
         """
         if lacking := next((c for c in text if not covers(self.path, c)), None):
             raise ValueError(f"{self.path.name} has no {name(lacking)}")
-        ink, baseline = self._drawn(text, rng, struck)
+        ink, baseline = self._drawn(text, rng, crossed_out)
         changed = (cv2.dilate if self.weight > 0 else cv2.erode)(ink, np.ones((3, 3), np.uint8))
         ink = cv2.addWeighted(ink, 1 - abs(self.weight), changed, abs(self.weight), 0)
-        ink = self._bent(ink, baseline, rng)
+        ink = self._distorted(ink, baseline, rng)
         used_rows, used_columns = np.flatnonzero(ink.any(1)), np.flatnonzero(ink.any(0))
         if not len(used_rows):
             return np.zeros((height, 2 * height), np.uint8), height * 0.7
@@ -83,9 +83,9 @@ class FontWriter:
         return cv2.resize(ink, size, interpolation=shrinks), float((baseline - top + margin[0]) * scale)
 
     def _drawn(
-        self, text: str, rng: np.random.Generator, struck: Collection[int]
+        self, text: str, rng: np.random.Generator, crossed_out: Collection[int]
     ) -> tuple[UInt8[ndarray, "H W"], float]:
-        """The words side by side, an em of paper around them, and the row of their baseline."""
+        """The words side by side with an em of space around them, and the row of their baseline."""
         pieces: list[tuple[float, str, ImageFont.FreeTypeFont]] = []
         lines: list[tuple[float, float]] = []
         x = float(SIZE)
@@ -95,7 +95,7 @@ class FontWriter:
                 font = _font(self.path, SIZE + int(rng.integers(-4, 5)) if piece[:1] >= IDEOGRAPHS else SIZE)
                 pieces.append((x, piece, font))
                 x += font.getlength(piece) * (1 + self.jitter * rng.normal())
-            if number in struck:
+            if number in crossed_out:
                 lines.append((start, x))
             x += self.word_space * SIZE * float(np.exp(rng.normal(0, 0.15)))
         canvas = Image.new("L", (int(x + SIZE), 3 * SIZE), 0)
@@ -104,12 +104,14 @@ class FontWriter:
             draw.text((left, baseline + rng.normal(0, self.jitter) * SIZE), piece, fill=255, font=font, anchor="ls")
         for start, end in lines:
             for _ in range(int(rng.integers(1, 4))):
-                y, fall = baseline - SIZE * rng.uniform(0.15, 0.4), SIZE * rng.normal(0, 0.08)
-                draw.line((start, y - fall, end, y + fall), fill=255, width=int(rng.integers(2, 5)))
+                y, slope = baseline - SIZE * rng.uniform(0.15, 0.4), SIZE * rng.normal(0, 0.08)
+                draw.line((start, y - slope, end, y + slope), fill=255, width=int(rng.integers(2, 5)))
         return np.array(canvas), baseline
 
-    def _bent(self, ink: UInt8[ndarray, "H W"], baseline: float, rng: np.random.Generator) -> UInt8[ndarray, "H w"]:
-        """Stretched, slanted and with a baseline that wanders."""
+    def _distorted(
+        self, ink: UInt8[ndarray, "H W"], baseline: float, rng: np.random.Generator
+    ) -> UInt8[ndarray, "H w"]:
+        """Stretched and slanted, with a baseline that moves up and down."""
         height, width = ink.shape
         lean = abs(self.slant) * height
         columns = np.arange(int(width * self.width + 2 * lean), dtype=np.float32) - np.float32(lean)
@@ -120,7 +122,7 @@ class FontWriter:
 
 
 def _pieces(word: str) -> list[str]:
-    """Runs of letters as they are, since a font may join them; ideographs one by one."""
+    """Runs of letters as a whole, since a font may join them; ideographs one by one."""
     pieces: list[str] = []
     for character in word:
         if pieces and character < IDEOGRAPHS and pieces[-1][-1] < IDEOGRAPHS:

@@ -1,4 +1,4 @@
-"""Letters as single strokes: Hershey's alphabets, and what is put together from them."""
+"""Letters as single strokes: the alphabets of Hershey, and what is composed of them."""
 
 import unicodedata
 from functools import lru_cache
@@ -64,7 +64,7 @@ class Glyph(NamedTuple):
 
     strokes: list[Float[ndarray, "_ 2"]]
     advance: float
-    marks: int = 0  # how many of the last strokes are dots and accents
+    marks: int = 0  # number of strokes at the end that are dots and accents
 
 
 @lru_cache(maxsize=8)
@@ -86,7 +86,7 @@ def _font(name: str) -> dict[str, Glyph]:
 
 
 def smooth(stroke: Float[ndarray, "N 2"]) -> Float[ndarray, "M 2"]:
-    """Corners rounded by cutting them (Chaikin, 1974), ends kept; twice where there are few points."""
+    """Corners rounded by Chaikin's algorithm (1974), ends kept; applied twice to few points."""
     for _ in range(2 if len(stroke) < 5 else 1):
         ahead, behind = stroke[:-1] * 0.75 + stroke[1:] * 0.25, stroke[:-1] * 0.25 + stroke[1:] * 0.75
         stroke = np.concatenate([stroke[:1], np.stack([ahead, behind], 1).reshape(-1, 2), stroke[-1:]])
@@ -101,7 +101,7 @@ def x_height(font: str) -> float:
 
 
 def can_write(character: str) -> bool:
-    """Whether all the alphabets have a character, or the parts of one."""
+    """Whether all the alphabets have a character, or the parts that it is composed of."""
     try:
         return all(glyph(font, character).strokes for font in PRINTED + CURSIVE)
     except ValueError:
@@ -110,7 +110,7 @@ def can_write(character: str) -> bool:
 
 @lru_cache(maxsize=4096)
 def glyph(font: str, character: str) -> Glyph:
-    """A character of a font; letters with marks and a few signs are put together from others.
+    """A character of a font; letters with marks and a few signs are composed of others.
 
     Raises:
         ValueError: the font cannot write it.
@@ -135,7 +135,7 @@ def glyph(font: str, character: str) -> Glyph:
     decomposed = unicodedata.normalize("NFD", character)
     letter, marks = decomposed[:1], decomposed[1:]
     if letter not in letters or not marks or any(mark not in MARKS for mark in marks):
-        raise ValueError(f"hand '{font}' cannot write '{character}' (U+{ord(character):04X})")
+        raise ValueError(f"font '{font}' cannot write '{character}' (U+{ord(character):04X})")
     written, advance, dots = letters[letter]
     body = written[: len(written) - dots] if not all(mark in BELOW for mark in marks) else written
     points = np.concatenate(body)

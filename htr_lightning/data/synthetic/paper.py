@@ -1,4 +1,4 @@
-"""Paper, ink and rulings: what a line looks like once it is scanned."""
+"""Paper, ink and ruled lines: what a written line looks like after scanning."""
 
 from functools import lru_cache
 
@@ -9,15 +9,15 @@ from numpy import ndarray
 
 
 def with_neighbors(mask: UInt8[ndarray, "H W"], baseline: float, rng: np.random.Generator) -> UInt8[ndarray, "H W"]:
-    """Ink coverage with tails of the line above and tips of the line below, where a crop cuts them.
+    """Ink coverage with descenders of a line above and ascenders of a line below, as cut off by a crop.
 
-    They are the line's own, moved along it: what hangs below the baseline to the upper edge, what rises above the
-    small letters to the lower one.
+    They are those of the line itself, shifted along it: what is below the baseline goes to the upper edge, what is
+    above the small letters to the lower edge.
 
     Args:
-        mask: share of every pixel that ink covers, in [0, 255].
+        mask: how much of every pixel is covered with ink, from 0 to 255.
         baseline: row on which the letters stand.
-        rng: dice.
+        rng: the only source of randomness.
     """
     height, width = mask.shape
     result = mask.copy()
@@ -25,24 +25,24 @@ def with_neighbors(mask: UInt8[ndarray, "H W"], baseline: float, rng: np.random.
     foot = round(baseline + height * rng.uniform(0.06, 0.2))
     head = round(baseline - height * rng.uniform(0.35, 0.55))
     if which & 1 and 0 < foot < height:
-        tails = np.roll(mask[foot:], int(rng.integers(width)), 1)
-        np.maximum(result[: len(tails)], tails, out=result[: len(tails)])
+        descenders = np.roll(mask[foot:], int(rng.integers(width)), 1)
+        np.maximum(result[: len(descenders)], descenders, out=result[: len(descenders)])
     if which & 2 and 0 < head < height:
-        tips = np.roll(mask[:head], int(rng.integers(width)), 1)[: round(height * rng.uniform(0.1, 0.3))]
-        np.maximum(result[height - len(tips) :], tips, out=result[height - len(tips) :])
+        ascenders = np.roll(mask[:head], int(rng.integers(width)), 1)[: round(height * rng.uniform(0.1, 0.3))]
+        np.maximum(result[height - len(ascenders) :], ascenders, out=result[height - len(ascenders) :])
     return result
 
 
 def write_on_paper(
     mask: UInt8[ndarray, "H W"], baseline: float, pencil: bool, rng: np.random.Generator
 ) -> UInt8[ndarray, "H W"]:
-    """Ink coverage as a scan: uneven ink on uneven paper, at times ruled, at times out of focus.
+    """Ink coverage as a scan: uneven ink on uneven paper, sometimes ruled, sometimes out of focus.
 
     Args:
-        mask: share of every pixel that ink covers, in [0, 255].
+        mask: how much of every pixel is covered with ink, from 0 to 255.
         baseline: row on which the letters stand.
-        pencil: grey and grainy rather than inked.
-        rng: dice.
+        pencil: grey and grainy like pencil.
+        rng: the only source of randomness.
     """
     height, width = mask.shape
     clean = rng.random() < 0.6  # a scanner that whitens paper
@@ -71,7 +71,7 @@ def _noise() -> Float[ndarray, "256 4096"]:
 
 
 def _tile(height: int, width: int, rng: np.random.Generator) -> Float[ndarray, "H W"]:
-    """A copy of a window of fixed noise of unit variance: fresh noise would take longer than the drawing."""
+    """A copy of a window of fixed noise of unit variance: new noise would take longer than drawing the line."""
     noise = _noise()
     top = int(rng.integers(max(1, noise.shape[0] - height)))
     left = int(rng.integers(max(1, noise.shape[1] - width)))
@@ -89,7 +89,7 @@ def _paper(height: int, width: int, clean: bool, rng: np.random.Generator) -> Fl
 
 
 def _rule(paper: Float[ndarray, "H W"], baseline: float, rng: np.random.Generator) -> None:
-    """A ruling near the baseline; on copies it is as dark as ink, and may be broken."""
+    """Draw a ruled line near the baseline; on copies it is as dark as ink and may be broken."""
     height, width = paper.shape
     row, darkness, tilt = baseline + rng.normal(0.02, 0.04) * height, rng.uniform(15, 150), rng.normal(0, 0.004) * width
     lines = np.zeros(paper.shape, dtype=np.uint8)

@@ -1,4 +1,4 @@
-"""What synthetic lines say: words of a list, or running text."""
+"""The texts of synthetic lines: words of a list, or running text."""
 
 from collections import Counter, defaultdict
 from collections.abc import Collection, Sequence
@@ -11,25 +11,25 @@ import numpy as np
 from htr_lightning.errors import InputError
 
 SIGNS = "0123456789,.;:!?-'\"()"
-# What stands before and after a word of a list, each as often as the others.
+# Signs before and after a word of a list, all with the same probability.
 MARKS = [*(("", sign) for sign in ",.,.,.;:!?-'"), ('"', '"'), ("(", ")"), ("(", ")")]
 UNITS = ("words", "line", "characters")
-LONGEST = 200  # characters of a line; more is no line that anybody writes
+MAX_CHARACTERS = 200  # of a line of handwriting
 
 
 @runtime_checkable
 class Source(Protocol):
-    """Draws the words of a line."""
+    """Gives the words of random lines."""
 
     def draw(self, length: Sequence[int], rng: np.random.Generator) -> list[str]: ...
 
 
 class WordList:
-    """Words of a list, the first more often, with the capitals, punctuation and figures of ordinary prose.
+    """Words of a list, the first ones more often, with the capitals, punctuation and figures of prose.
 
     Args:
-        words: most frequent first.
-        writable: the characters that may be drawn; a capital, sign or figure that is not among them is left out.
+        words: the most frequent first.
+        writable: the characters that can be written; other capitals, signs and figures are not used.
     """
 
     def __init__(self, words: Sequence[str], writable: Collection[str]) -> None:
@@ -39,28 +39,28 @@ class WordList:
     def draw(self, length: Sequence[int], rng: np.random.Generator) -> list[str]:
         count = int(rng.integers(length[0], length[1] + 1))
         chosen = [self.words[i] for i in (len(self.words) * rng.random(count) ** 1.5).astype(int)]
-        for place, (figure, mark, capital) in enumerate(rng.random((count, 3)).tolist()):
+        for number, (figure, mark, capital) in enumerate(rng.random((count, 3)).tolist()):
             if figure < 0.05 and self.figures:
-                chosen[place] = str(rng.integers(10 ** rng.integers(1, 5)))
-            if capital < (0.3 if place == 0 else 0.04):
-                chosen[place] = capitalized(chosen[place], self.writable)
+                chosen[number] = str(rng.integers(10 ** rng.integers(1, 5)))
+            if capital < (0.3 if number == 0 else 0.04):
+                chosen[number] = capitalized(chosen[number], self.writable)
             if mark < 0.16:
                 before, after = MARKS[int(rng.integers(len(MARKS)))]
                 if all(sign in self.writable for sign in before + after):
-                    chosen[place] = before + chosen[place] + after
+                    chosen[number] = before + chosen[number] + after
         return chosen
 
 
 class RunningText:
-    """Pieces of a text as it stands, with its capitals and punctuation.
+    """Pieces of a text, with its capitals and punctuation.
 
     Args:
-        text: any.
+        text: any text.
         unit: words: as many consecutive words as `length` says; line: a whole line of the text; characters: as many
-            consecutive characters as `length` says, cut anywhere.
+            consecutive characters as `length` says, beginning and ending anywhere.
 
     Raises:
-        InputError: the unit is none, or would give a line too long to write.
+        InputError: the unit is unknown, or would give a line that is too long to be written.
     """
 
     def __init__(self, text: str, unit: str) -> None:
@@ -71,10 +71,11 @@ class RunningText:
         self.words = text.split()
         self.body = " ".join(self.words)
         pieces = {"words": self.words, "line": self.lines, "characters": []}[unit]
-        if longest := next((piece for piece in pieces if len(piece) > LONGEST), None):
+        if longest := next((piece for piece in pieces if len(piece) > MAX_CHARACTERS), None):
+            remedy = "characters" if unit == "words" else "words"
             raise InputError(
                 f"data.reader.unit={unit}: '{longest[:20]}…' has {len(longest)} characters, more than a line of "
-                f"handwriting has ({LONGEST}); use data.reader.unit={'characters' if unit == 'words' else 'words'}"
+                f"handwriting ({MAX_CHARACTERS}); use data.reader.unit={remedy}"
             )
 
     def draw(self, length: Sequence[int], rng: np.random.Generator) -> list[str]:
@@ -90,11 +91,11 @@ class RunningText:
 
 
 class Spelling:
-    """Invents words that are spelt as the words of a source are: a chain of letters, each after the two before it.
+    """Makes pseudowords spelt like the words of a source, by a Markov chain of letters of order two.
 
     Args:
-        words: any; those of letters only are learnt from.
-        writable: the letters that may be drawn.
+        words: of the source; only those that consist of letters are used.
+        writable: the letters that can be written.
     """
 
     def __init__(self, words: Sequence[str], writable: Collection[str]) -> None:
@@ -102,16 +103,16 @@ class Spelling:
         for word in words[:200_000]:
             bare = word.strip(",.;:!?-'\"()«»").lower()
             if bare.isalpha() and all(letter in writable for letter in bare):
-                for place, letter in enumerate(bare + " "):
-                    after[("  " + bare)[place : place + 2]][letter] += 1
+                for start, letter in enumerate(bare + " "):
+                    after[("  " + bare)[start : start + 2]][letter] += 1
         self.after = {pair: ("".join(sorted(seen.elements()))) for pair, seen in after.items()}
 
     def draw(self, rng: np.random.Generator) -> str:
-        """A word of at most 14 letters; empty where the source has no word."""
+        """A pseudoword of at most 14 letters; "" if the source has no word."""
         word = "  "
-        for dice in rng.random(14 if self.after else 0).tolist():
+        for value in rng.random(14 if self.after else 0).tolist():
             letters = self.after[word[-2:]]
-            letter = letters[int(dice * len(letters))]
+            letter = letters[int(value * len(letters))]
             if letter == " ":
                 break
             word += letter
@@ -119,20 +120,20 @@ class Spelling:
 
 
 def capitalized(word: str, writable: Collection[str]) -> str:
-    """The word with a capital first letter, where that can be written."""
+    """The word with a capital first letter, if that can be written."""
     capital = word[0].upper()
     return capital + word[1:] if all(letter in writable for letter in capital) else word
 
 
 def read_words(words: str) -> list[str]:
-    """A word list, most frequent first.
+    """A word list, the most frequent first.
 
     Raises:
         InputError: there is no such file, or it is empty.
     """
     found = _read(words, "words").split()
     if not found:
-        raise InputError(f"{words}: the word list is empty; give it words")
+        raise InputError(f"{words}: the word list is empty; add words")
     return found
 
 
@@ -144,7 +145,7 @@ def read_text(text: str) -> str:
     """
     found = _read(text, "text")
     if not found.strip():
-        raise InputError(f"{text}: the file has no text; give it some")
+        raise InputError(f"{text}: the file has no text; add some")
     return found
 
 

@@ -1,4 +1,4 @@
-"""Hands that write: single-stroke letters in a writer's own forms, joined as the writer joins them."""
+"""Synthetic writers: single-stroke letters in forms of their own, joined in ways of their own."""
 
 from collections.abc import Collection
 from itertools import accumulate
@@ -20,25 +20,25 @@ HERMITE = np.stack([2 * _T**3 - 3 * _T**2 + 1, _T**3 - 2 * _T**2 + _T, _T**3 - _
 
 
 class Form(NamedTuple):
-    """A letter as a writer makes it: all its strokes one after the other, baseline at y = 0, left edge at x = 0."""
+    """A letter of a writer: all its strokes one after the other, baseline at y = 0, left edge at x = 0."""
 
     points: Float[ndarray, "N 2"]
-    lengths: list[int]  # points of each stroke
+    lengths: list[int]  # number of points of each stroke
     advance: float
-    entry: int = -1  # the point where a join from the letter before arrives; -1: none does
-    exit: int = -1  # the point where a join to the letter after leaves
+    entry: int = -1  # the point where a join from the letter before arrives; -1: no join
+    exit: int = -1  # the point where a join to the next letter begins
 
 
 class Letter(NamedTuple):
-    """The forms in which a writer makes a letter, and when which."""
+    """The forms of a letter of a writer, and when each is used."""
 
     forms: list[Form]
-    share: float  # of the first form, where there are two
-    last: bool  # the second form stands at the end of words, whatever the share
+    fraction: float  # of the first form, if there are two
+    last: bool  # the second form is used at the end of words, whatever the fraction
 
 
 class SyntheticWriter:
-    """A writer: alphabets and the habits that bend them. The same seed is the same writer.
+    """A writer: alphabets, and the habits that distort them. The same seed is the same writer.
 
     Args:
         seed: of the writer.
@@ -54,33 +54,37 @@ class SyntheticWriter:
         self.other = other[rng.integers(2)]
         self.mix = (rng.choice([0.0, 0.15]), rng.uniform(0.2, 0.6), rng.choice([0.0, 0.2]))[style]
         self.capitals = PRINTED[rng.integers(2)] if rng.random() < (0.9, 0.8, 0.4)[style] else CURSIVE[rng.integers(2)]
-        self.variety = rng.uniform(0.0, 0.5)  # share of the letters that have two forms
+        self.variety = rng.uniform(0.0, 0.5)  # fraction of the letters that have two forms
         self.ligature = (rng.choice([0.0, 0.25, 0.6]), rng.uniform(0.4, 0.95), rng.uniform(0.85, 1.0))[style]
-        self.slant = rng.normal(0.1, 0.2) if self.font in PRINTED else rng.normal(-0.05, 0.18)  # these lean
+        self.slant = (
+            rng.normal(0.1, 0.2) if self.font in PRINTED else rng.normal(-0.05, 0.18)
+        )  # cursive fonts are slanted
         self.width = float(np.exp(rng.normal(0.08, 0.2)))
         self.x_height = CAPITAL * rng.uniform(0.4, 0.65) / x_height(self.font)  # factor on small letters
         self.ascender, self.descender = rng.uniform(0.8, 1.3), rng.uniform(0.6, 1.3)
         self.spacing = rng.normal(0.0, 0.9) if not self.joined else rng.normal(-0.4, 0.4)  # units between letters
         self.word_space = rng.uniform(7, 22)
-        self.bend = rng.uniform(0.4, 1.6)  # units by which a letter's own form departs from the font's
-        self.jitter = rng.uniform(0.5, 1.8)  # how much two of the same letter differ
+        self.bend = rng.uniform(0.4, 1.6)  # units by which the form of a letter differs from the font
+        self.jitter = rng.uniform(0.5, 1.8)  # how much two instances of a letter differ
         self.taper = rng.choice([0.0, rng.uniform(0.05, 0.3)])  # by how much letters shrink towards the end of a word
-        self.bounce = rng.uniform(0.1, 0.9)  # units by which words leave the baseline
-        self.wander = rng.uniform(0.3, 2.0)  # units of baseline wander
+        self.bounce = rng.uniform(0.1, 0.9)  # units by which words are off the baseline
+        self.wander = rng.uniform(0.3, 2.0)  # units by which the baseline moves up and down
         self.drift = rng.normal(0.0, 0.008)
         self.tremor = rng.uniform(0.05, 0.3)
         self.pen = float(np.exp(rng.uniform(-0.4, 0.65)))  # pixels at an x-height of about 18
         self.nib = rng.uniform(0, np.pi)
         self.contrast = rng.choice([0.0, 0.35, 0.8], p=[0.6, 0.3, 0.1])
         self.pencil = rng.random() < 0.2
-        self.dot = rng.normal(0, 1, 2) * (1.2, 1.0) + (0.8, -0.8)  # where dots and accents land
+        self.dot = rng.normal(0, 1, 2) * (1.2, 1.0) + (0.8, -0.8)  # shift of dots and accents
         self.dash = rng.random() < 0.3  # dots are dashes
         self.bar = float(np.exp(rng.normal(0.1, 0.3)))  # length of the bars of t and f
-        self.open = rng.uniform(0.05, 0.18) if rng.random() < 0.3 else 0.0  # share of a round stroke left unclosed
+        self.open = (
+            rng.uniform(0.05, 0.18) if rng.random() < 0.3 else 0.0
+        )  # fraction of a round stroke that is not closed
         self._letters: dict[str, Letter] = {}
 
     def letter(self, character: str) -> Letter:
-        """A character in this writer's forms."""
+        """A character in the forms of this writer."""
         if character not in self._letters:
             rng = np.random.default_rng((*self.seed, 1, ord(character)))
             count = 1 + int(rng.random() < self.variety)
@@ -100,7 +104,7 @@ class SyntheticWriter:
         strokes = _habits(character, source, self, rng)
         turn, shear = rng.normal(0, 0.03), rng.normal(0, 0.07)
         sx, sy = np.exp(rng.normal(0, 0.08)), np.exp(rng.normal(0, 0.05))
-        if character.islower():  # letters of another alphabet are brought to the size of this one
+        if character.islower():  # letters of another alphabet are scaled to the size of this one
             size = self.x_height * x_height(self.font) / x_height(font)
             sx, sy = sx * size, sy * size
         points = np.concatenate(strokes) - np.array((source.advance / 2, BASELINE), np.float32)
@@ -120,38 +124,40 @@ class SyntheticWriter:
         form = Form(points.astype(np.float32), [len(stroke) for stroke in strokes], float(source.advance * sx))
         return form._replace(entry=entry, exit=exit_)
 
-    def strokes(self, text: str, rng: np.random.Generator, struck: Collection[int] = ()) -> list[Float[ndarray, "_ 2"]]:
+    def strokes(
+        self, text: str, rng: np.random.Generator, crossed_out: Collection[int] = ()
+    ) -> list[Float[ndarray, "_ 2"]]:
         """A line of text as strokes in font units, the baseline at y = 0.
 
         Args:
             text: words with one space between them.
-            rng: dice of this line.
-            struck: numbers of the words that are struck out.
+            rng: the only source of randomness.
+            crossed_out: numbers of the words that are crossed out.
         """
-        return _cut(*self._written(text, rng, struck))
+        return _split(*self._written(text, rng, crossed_out))
 
     def _written(
-        self, text: str, rng: np.random.Generator, struck: Collection[int]
+        self, text: str, rng: np.random.Generator, crossed_out: Collection[int]
     ) -> tuple[Float[ndarray, "N 2"], list[int]]:
-        """All strokes of a line one after the other, and how many points each has."""
+        """All strokes of a line one after the other, and the number of points of each."""
         pieces: list[ndarray] = []
         lengths: list[int] = []
         x = 0.0
         for number, word in enumerate(text.split(" ")):
             start, lift, tilt = x, self.bounce * rng.normal(), 0.012 * rng.normal()
             noise = rng.normal(0, 1, (len(word), 5)) * self.jitter
-            dice = rng.random((len(word), 2))
+            chances = rng.random((len(word), 2))
             pen: tuple[ndarray, ndarray] | None = None  # where the last letter ended and the direction of its end
-            for place, character in enumerate(word):
-                forms, share, last = self.letter(character)
-                second = len(forms) > 1 and (place == len(word) - 1 if last else dice[place, 0] > share)
+            for index, character in enumerate(word):
+                forms, fraction, last = self.letter(character)
+                second = len(forms) > 1 and (index == len(word) - 1 if last else chances[index, 0] > fraction)
                 form = forms[1 if second else 0]
-                size = 1 - self.taper * place / max(6, len(word))
-                a, b, c, d, e = noise[place].tolist()
+                size = 1 - self.taper * index / max(6, len(word))
+                a, b, c, d, e = noise[index].tolist()
                 sx, sy, turn = (1 + 0.05 * a) * size * self.width, (1 + 0.05 * b) * size, 0.03 * c
                 points = form.points @ np.array([[sx, turn], [-turn, sy]], dtype=np.float32)
                 points += np.array((x, lift + 0.5 * d + tilt * (x - start)), np.float32)
-                if pen is not None and form.entry >= 0 and dice[place, 1] < self.ligature:
+                if pen is not None and form.entry >= 0 and chances[index, 1] < self.ligature:
                     join = _join(*pen, points[form.entry], points[form.entry + 1] - points[form.entry])
                     if join is not None:
                         pieces.append(join)
@@ -162,16 +168,18 @@ class SyntheticWriter:
                 pieces.append(points)
                 lengths += form.lengths
                 x += form.advance * sx + self.spacing + 0.4 * e
-            if number in struck and word:
+            if number in crossed_out and word:
                 for line in _scribble(start, x, lift - 0.3 * CAPITAL, rng):
                     pieces.append(line)
                     lengths.append(len(line))
             x += self.word_space * self.width * float(np.exp(rng.normal(0, 0.2)))
         points = np.concatenate(pieces) if pieces else np.zeros((0, 2), np.float32)
-        return self._bent(points.astype(np.float32), x, rng), lengths
+        return self._distorted(points.astype(np.float32), x, rng), lengths
 
-    def _bent(self, points: Float[ndarray, "N 2"], length: float, rng: np.random.Generator) -> Float[ndarray, "N 2"]:
-        """Slanted, along a baseline that wanders, with the tremor of the pen."""
+    def _distorted(
+        self, points: Float[ndarray, "N 2"], length: float, rng: np.random.Generator
+    ) -> Float[ndarray, "N 2"]:
+        """Slanted, along a baseline that moves up and down, with the tremor of the pen."""
         x = points[:, 0].copy()
         knots = np.arange(-20, length + 40, 2.5)
         tremor = rng.normal(0, self.tremor, (2, len(knots)))
@@ -184,14 +192,14 @@ class SyntheticWriter:
         return points
 
     def mask(
-        self, text: str, rng: np.random.Generator, height: int, struck: Collection[int] = ()
+        self, text: str, rng: np.random.Generator, height: int, crossed_out: Collection[int] = ()
     ) -> tuple[UInt8[ndarray, "H W"], float]:
-        """A line as ink coverage in [0, 255], filling most of `height` pixels, and the row of its baseline.
+        """A line as ink coverage from 0 to 255, filling most of `height` pixels, and the row of its baseline.
 
         Raises:
-            ValueError: the hand's font lacks a character.
+            ValueError: the font of the writer lacks a character.
         """
-        points, lengths = self._written(text, rng, struck)
+        points, lengths = self._written(text, rng, crossed_out)
         if not len(points):
             return np.zeros((height, 2 * height), np.uint8), height * 0.7
         low, high = points.min(0), points.max(0)
@@ -203,46 +211,46 @@ class SyntheticWriter:
         mask = np.zeros((height * SUPERSAMPLING, width * SUPERSAMPLING), dtype=np.uint8)
         pixels = np.round((points * scale + offset) * (SUPERSAMPLING << SHIFT)).astype(np.int32)
         thickness = max(1.6, self.pen * scale / 1.3 * SUPERSAMPLING * float(np.exp(rng.normal(0, 0.08))))
-        _ink(mask, _cut(pixels, lengths), thickness, self)
+        _ink(mask, _split(pixels, lengths), thickness, self)
         return cv2.resize(mask, (width, height), interpolation=cv2.INTER_AREA), float(offset[1])
 
 
-def _cut(points: ndarray, lengths: list[int]) -> list[ndarray]:
-    """Points one after the other as strokes of these lengths."""
+def _split(points: ndarray, lengths: list[int]) -> list[ndarray]:
+    """Points split into strokes of these lengths."""
     ends = list(accumulate(lengths))
     return [points[end - length : end] for end, length in zip(ends, lengths, strict=True)]
 
 
 def _habits(
-    character: str, source: Glyph, hand: SyntheticWriter, rng: np.random.Generator
+    character: str, source: Glyph, writer: SyntheticWriter, rng: np.random.Generator
 ) -> list[Float[ndarray, "_ 2"]]:
-    """The strokes of a glyph with a writer's bars, dots, accents and unclosed rounds."""
+    """The strokes of a glyph with the bars, dots, accents and open rounds of a writer."""
     body = len(source.strokes) - source.marks
     strokes = []
     for number, stroke in enumerate(source.strokes):
         size = stroke.max(0) - stroke.min(0)
         middle = (stroke.max(0) + stroke.min(0)) / 2
         if number >= body:
-            shift = hand.dot + rng.normal(0, 0.4, 2)
-            if size.max() < 2.5 and hand.dash:
+            shift = writer.dot + rng.normal(0, 0.4, 2)
+            if size.max() < 2.5 and writer.dash:
                 stroke = middle + smooth(np.array([(-1.3, 0.5), (1.4, -0.5)], dtype=np.float32))
             elif size.max() >= 2.5:
                 stroke = middle + (stroke - middle) * np.exp(rng.normal(0, 0.15, 2))
             stroke = stroke + shift * (1, min(1.0, 6 / max(1.0, float(BASELINE - middle[1]))))
         elif character in "tf" and size[0] > 2 * size[1]:
-            stroke = middle + (stroke - middle) * (hand.bar * np.exp(rng.normal(0, 0.1)), 1)
+            stroke = middle + (stroke - middle) * (writer.bar * np.exp(rng.normal(0, 0.1)), 1)
             stroke = stroke + rng.normal(0, 0.7, 2)
-        elif hand.open and size.min() > 5 and np.hypot(*(stroke[0] - stroke[-1])) < 1.5:
-            stroke = stroke[: max(4, int(len(stroke) * (1 - hand.open)))]
+        elif writer.open and size.min() > 5 and np.hypot(*(stroke[0] - stroke[-1])) < 1.5:
+            stroke = stroke[: max(4, int(len(stroke) * (1 - writer.open)))]
         strokes.append(stroke.astype(np.float32))
-    if character in "7zZ" and hand.bar > 1.2:
+    if character in "7zZ" and writer.bar > 1.2:
         middle = np.concatenate(strokes).mean(0)
         strokes.append(smooth(np.array([middle + (-4, 1), middle + (4, 0)], dtype=np.float32)))
     return strokes
 
 
 def _ends(strokes: list[Float[ndarray, "_ 2"]]) -> tuple[int, int]:
-    """The points of the strokes' concatenation where the pen comes in and goes out: leftmost start, rightmost end."""
+    """The points of the concatenated strokes where joins arrive and leave: leftmost start, rightmost end."""
     if not strokes:
         return -1, -1
     starts = np.cumsum([0, *(len(stroke) for stroke in strokes)])
@@ -255,7 +263,7 @@ def _ends(strokes: list[Float[ndarray, "_ 2"]]) -> tuple[int, int]:
 def _join(
     start: Float[ndarray, "2"], leaving: Float[ndarray, "2"], end: Float[ndarray, "2"], arriving: Float[ndarray, "2"]
 ) -> Float[ndarray, "8 2"] | None:
-    """A curve from the end of one letter to the beginning of the next (cubic Hermite), or None where the pen lifts."""
+    """A curve from one letter to the next (cubic Hermite), or None if the pen is lifted."""
     (dx, dy), (lx, ly), (ax, ay) = (end - start).tolist(), leaving.tolist(), arriving.tolist()
     if not -2.5 < dx < 11 or abs(dy) > 16 or start[1] > 4 or dx * dx + dy * dy < 0.5:
         return None
@@ -263,8 +271,8 @@ def _join(
         lx, ly = 0.9, 0.4  # the pen turns back at the end of a round letter
     if ax <= 0:
         ax, ay = 1.0, -0.3  # it arrives rightwards and turns there
-    far = (dx * dx + dy * dy) ** 0.5
-    leave, arrive = far / (lx * lx + ly * ly + 1e-9) ** 0.5, far / (ax * ax + ay * ay + 1e-9) ** 0.5
+    distance = (dx * dx + dy * dy) ** 0.5
+    leave, arrive = distance / (lx * lx + ly * ly + 1e-9) ** 0.5, distance / (ax * ax + ay * ay + 1e-9) ** 0.5
     knots = np.array([start, (lx * leave, ly * leave), (ax * arrive, ay * arrive), end], dtype=np.float32)
     return HERMITE @ knots
 
@@ -283,14 +291,14 @@ def _scribble(left: float, right: float, middle: float, rng: np.random.Generator
     return lines
 
 
-def _ink(mask: UInt8[ndarray, "H W"], fixed: list[ndarray], thickness: float, hand: SyntheticWriter) -> None:
-    if not hand.contrast:
+def _ink(mask: UInt8[ndarray, "H W"], fixed: list[ndarray], thickness: float, writer: SyntheticWriter) -> None:
+    if not writer.contrast:
         cv2.polylines(mask, fixed, False, 255, max(1, round(thickness)), cv2.LINE_AA, SHIFT)
         return
     segments = np.concatenate([np.stack([stroke[:-1], stroke[1:]], 1) for stroke in fixed])
     along = segments[:, 1] - segments[:, 0]
-    across = np.abs(np.sin(np.arctan2(along[:, 1], along[:, 0]) - hand.nib))
+    across = np.abs(np.sin(np.arctan2(along[:, 1], along[:, 0]) - writer.nib))
     level = np.minimum((across * 3).astype(int), 2)  # three widths of the nib
     for number in range(3):
-        width = max(1, round(thickness * (1 + hand.contrast * (number - 1) / 2)))
+        width = max(1, round(thickness * (1 + writer.contrast * (number - 1) / 2)))
         cv2.polylines(mask, list(segments[level == number]), False, 255, width, cv2.LINE_AA, SHIFT)

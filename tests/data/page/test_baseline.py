@@ -86,7 +86,7 @@ def test_a_sliver_is_widened_and_a_narrow_line_kept() -> None:
     assert [each.repaired for each in kept] == [""] * 5
     assert kept[-1].line.polygon == narrow
     widened = outline(page(*rest, line(polygon=thin, baseline=[(100, 310), (500, 310)])))[-1]
-    assert widened.repaired == "sliver made into a polygon by the baseline"
+    assert widened.repaired == "sliver replaced by a polygon made from the baseline"
     assert widened.line.polygon == box(100, 310 - 35, 500, 310 + 15)
 
 
@@ -107,7 +107,7 @@ def test_of_two_scales_the_one_that_fits_on_the_page_is_taken() -> None:
     assert not any(each.repaired or each.fault for each in plain)
     found = outline(in_two_scales(baselines=3))
     assert [each.line.polygon for each in found] == [each.line.polygon for each in plain]
-    assert {each.repaired for each in found} == {"baseline in another scale than the page, not used"}
+    assert {each.repaired for each in found} == {"baseline in another scale than the page, ignored"}
     assert {reading_angle(each.line) for each in found} == {0.0}
     found = outline(in_two_scales(polygons=3))
     assert {each.repaired for each in found} == {"polygon in another scale than the page, made from the baseline"}
@@ -188,7 +188,7 @@ def test_a_baseline_shorter_than_its_line_is_thick_tells_no_direction() -> None:
 def test_baselines_from_right_to_left_with_slivers_were_drawn_the_wrong_way_round() -> None:
     back = [line(polygon=box(100, y - 2, 500, y + 4), baseline=[(500, y), (100, y)]) for y in ROWS]
     found = outline(page(*back))
-    assert {each.repaired for each in found} == {"baseline turned round"}
+    assert {each.repaired for each in found} == {"baseline reversed"}
     assert {reading_angle(each.line) for each in found} == {0.0}
     assert found[0].line.polygon == box(100, 100 - 35, 500, 100 + 15)
     true = [line(polygon=box(100, y - 15, 500, y + 35), baseline=[(500, y), (100, y)]) for y in ROWS]
