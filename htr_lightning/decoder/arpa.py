@@ -1,7 +1,7 @@
-"""The ARPA format of n-gram models, as KenLM and SRILM read and write it.
+"""The ARPA format of n-gram models, as read and written by KenLM and SRILM.
 
-Symbols are single characters besides <s>, </s> and <unk>. Blanks separate in the format, so that a space goes by
-another name.
+Symbols are single characters besides <s>, </s> and <unk>. Blanks are separators in the format, so a space is written
+as another name.
 """
 
 import gzip
@@ -19,14 +19,14 @@ from numpy import ndarray
 from htr_lightning.errors import InputError
 
 END, UNKNOWN, START = SPECIALS = ("</s>", "<unk>", "<s>")
-SEPARATORS = "\0\t\n\v\f\r"  # no model has these: ARPA files could not hold them
-NO_UNKNOWN = -100.0  # log10 probability of <unk> in a file without it, as KenLM takes it
+SEPARATORS = "\0\t\n\v\f\r"  # cannot be symbols, since ARPA files could not hold them
+NO_UNKNOWN = -100.0  # log10 probability of <unk> in a file without it, as in KenLM
 _LN10 = math.log(10)
 _COUNT = re.compile(r"ngram +(\d+) *= *(\d+)")
 
 
 class NGrams(NamedTuple):
-    """The n-grams of one order: symbol numbers, natural logarithms, and the lines of the file."""
+    """The n-grams of one order: symbol ids, natural logarithms, and line numbers of the file."""
 
     ids: Int[ndarray, "N K"]
     log_probs: Float[ndarray, " N"]
@@ -35,7 +35,7 @@ class NGrams(NamedTuple):
 
 
 def read(path: str | Path, space: str) -> tuple[list[str], list[NGrams]]:
-    """The symbols of an ARPA file in their order, and its n-grams order by order; plain or gzip.
+    """The symbols of an ARPA file in order, and its n-grams order by order; plain or gzip.
 
     Raises:
         InputError: the file cannot be read or is malformed; the message names file and line.
@@ -48,13 +48,13 @@ def read(path: str | Path, space: str) -> tuple[list[str], list[NGrams]]:
         if not line:
             continue
         if counts is None:
-            counts = [] if line == "\\data\\" else None  # what stands before it is a comment
+            counts = [] if line == "\\data\\" else None  # anything before it is a comment
         elif line.startswith("\\"):
             if sections:
                 sections[-1].close(number, counts[len(sections) - 1])
             wanted = "\\end\\" if 0 < len(counts) == len(sections) else f"\\{len(sections) + 1}-grams:"
             if line != wanted or not counts:
-                fail(path, number, f"'{line[:40]}' where {wanted if counts else 'ngram 1='} was expected")
+                fail(path, number, f"'{line[:40]}' instead of {wanted if counts else 'ngram 1='}")
             if line == "\\end\\":
                 break
             sections.append(_Section(len(sections) + 1, len(counts), path, space))
@@ -63,27 +63,27 @@ def read(path: str | Path, space: str) -> tuple[list[str], list[NGrams]]:
         else:
             match = _COUNT.fullmatch(line)
             if not match or int(match[1]) != len(counts) + 1:
-                fail(path, number, f"'{line[:40]}' where 'ngram {len(counts) + 1}=' was expected")
+                fail(path, number, f"'{line[:40]}' instead of 'ngram {len(counts) + 1}='")
             counts.append(int(match[2]))
     else:
         wanted = "\\data\\" if counts is None else "\\end\\"
-        fail(path, number, f"the file ends before {wanted}; it is no ARPA file, or not whole")
+        fail(path, number, f"the file ends before {wanted}; it is no ARPA file, or truncated")
     for special in (START, END):
         if special not in names:
-            fail(path, number, f"{special} is not among the 1-grams; it belongs to every model of lines")
+            fail(path, number, f"{special} is not among the 1-grams; every model of lines needs it")
     if UNKNOWN not in names:
         sections[0].append([names.setdefault(UNKNOWN, len(names))], NO_UNKNOWN, 0.0, number)
     return [" " if name == space else name for name in names], [section.ngrams() for section in sections]
 
 
 def write(path: str | Path, symbols: Sequence[str], orders: Sequence[NGrams], space: str) -> None:
-    """Write n-grams order by order, as gzip where the name ends so; the longest have no backoff weights.
+    """Write n-grams order by order, as gzip if the name ends in .gz; the longest have no backoff weights.
 
     Raises:
-        InputError: `space` is a symbol of its own or has blanks, or the file cannot be written.
+        InputError: `space` is a symbol itself or contains blanks, or the file cannot be written.
     """
     if not space or space in symbols or set(space) & set(SEPARATORS + " "):
-        raise InputError(f"{path}: '{space}' cannot stand for the space in it; choose text that is no symbol")
+        raise InputError(f"{path}: '{space}' cannot represent the space in it; choose another name")
     names = [space if symbol == " " else symbol for symbol in symbols]
     pack = gzip.open if Path(path).suffix == ".gz" else open
     try:
@@ -97,16 +97,16 @@ def write(path: str | Path, symbols: Sequence[str], orders: Sequence[NGrams], sp
                     file.write(f"{log_prob:.8g}\t{' '.join([names[id] for id in ids])}{weight}\n")
             file.write("\n\\end\\\n")
     except OSError as error:
-        raise InputError(f"{path}: not written ({error.strerror or error}); choose another place") from None
+        raise InputError(f"{path}: cannot be written ({error.strerror or error}); choose another path") from None
 
 
 def fail(path: str | Path, line: int, reason: str) -> NoReturn:
-    """Raise the error of a malformed file."""
+    """Raise the error for a malformed file."""
     raise InputError(f"{path}, line {line}: {reason}")
 
 
 class _Section:
-    """The n-grams of one order while they are read."""
+    """The n-grams of one order, as they are read."""
 
     def __init__(self, order: int, highest: int, path: str | Path, space: str) -> None:
         self.order, self.weighted, self.path, self.space = order, order < highest, path, space
@@ -120,14 +120,14 @@ class _Section:
             fields = [field for field in fields if field]
         symbols, rest = fields[1 : self.order + 1], fields[self.order + 1 :]
         if len(symbols) < self.order or len(rest) > self.weighted:
-            end = " and perhaps a weight" if self.weighted else ""
+            end = " and an optional weight" if self.weighted else ""
             fail(self.path, number, f"'{line[:40]}' is not a logarithm, {self.order} symbols{end}")
         try:
             log_prob, backoff = float(fields[0]), float(rest[0]) if rest else 0.0
         except ValueError:
             log_prob = backoff = math.nan
         if not (math.isfinite(log_prob) and math.isfinite(backoff) and log_prob <= 0):
-            fail(self.path, number, f"'{line[:40]}' has no log10 probability (0 or less) or no backoff weight")
+            fail(self.path, number, f"'{line[:40]}' has no valid log10 probability (0 or less) or backoff weight")
         if self.order == 1:
             self._name(number, symbols[0], names)
         try:
@@ -152,15 +152,15 @@ class _Section:
 
     def _name(self, number: int, symbol: str, names: dict[str, int]) -> None:
         if len(symbol) > 1 and symbol not in SPECIALS and symbol != self.space:
-            reason = f"is no single character, nor {self.space}, by which the space goes; give what does by --space"
+            reason = f"is neither a character nor {self.space}, the name of the space; give its name by --space"
             fail(self.path, number, f"'{symbol[:40]}' {reason}")
         if symbol in names:
-            fail(self.path, number, f"'{symbol}' stands here for the second time")
+            fail(self.path, number, f"'{symbol}' is listed twice")
         names[symbol] = len(names)
 
 
 def _lines(path: str | Path) -> Iterator[tuple[int, str]]:
-    """The numbered lines of a text file, gzip or not, without blanks at the ends."""
+    """The numbered lines of a text file, plain or gzip, stripped of blanks."""
     number = 0
     try:
         with open(path, "rb") as file:

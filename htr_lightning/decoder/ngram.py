@@ -15,21 +15,19 @@ from htr_lightning.decoder.arpa import END, SEPARATORS, SPECIALS, START, UNKNOWN
 from htr_lightning.errors import InputError
 from htr_lightning.text.codec import alphabet_of
 
-TABLE_BYTES = 1 << 28  # of the rows that an automaton keeps
+TABLE_BYTES = 1 << 28  # of the rows that an automaton caches
 
 
 class NGram:
-    """A character n-gram model with backoff: p(c | context), or weight(context) * p(c | shorter context) where the
-    model does not have the n-gram. A text is a line from <s> to </s>.
+    """A character n-gram model with backoff: p(c | context), or weight(context) * p(c | shorter context) if the model
+    does not contain the n-gram. A text is a line from <s> to </s>.
 
-    The n-grams are a trie: node 0 is the empty one, and node i that of `keys[i - 1]`. See `kneser_ney.estimate`.
+    The n-grams are a trie: node 0 is the empty one, and node i has key `keys[i - 1]`. See `kneser_ney.estimate`.
 
     Args:
         order: of the longest n-grams.
-        symbols: the characters, in the order of their numbers; </s>, <unk> and <s> have the next three.
-        keys: as `kneser_ney.estimate` gives them, and so
-        log_probs: natural logarithms, and
-        backoffs: natural logarithms.
+        symbols: the characters, in the order of their ids; those of </s>, <unk> and <s> follow.
+        keys, log_probs, backoffs: as `kneser_ney.estimate` returns them.
     """
 
     def __init__(
@@ -58,20 +56,20 @@ class NGram:
         Args:
             texts: the lines, without line ends.
             order: of the longest n-grams.
-            min_count: n-grams of three and more symbols that occur less often are left out.
+            min_count: n-grams of three or more symbols that occur less often are dropped.
 
         Raises:
-            InputError: there is no text, one has a line end or tab, or `order` is below 1.
+            InputError: there is no text, one contains a line break or tab, or `order` is below 1.
         """
         texts = list(texts)
         symbols = alphabet_of(texts)
         if order < 1:
-            raise InputError(f"order={order}: an n-gram model has an order of 1 or more; 6 suits characters")
+            raise InputError(f"order={order}: must be at least 1; 6 works well for characters")
         if not texts:
-            raise InputError("there is no text to estimate a language model from; give it at least one line")
+            raise InputError("there is no text to estimate a language model from; give at least one line")
         if bad := set(symbols) & set(SEPARATORS):
             code = f"U+{ord(min(bad)):04X}"
-            raise InputError(f"a text of the language model has {code}; give lines without line ends and tabs")
+            raise InputError(f"a text of the language model contains {code}; give lines without line breaks and tabs")
         ids, _ = _lines(texts, symbols)
         return cls(order, symbols, *kneser_ney.estimate(ids, len(symbols) + len(SPECIALS), order, min_count))
 
@@ -81,10 +79,10 @@ class NGram:
 
         Args:
             path: of the file.
-            space: what stands for the space in it, such as ▁ or |.
+            space: its name for the space, such as ▁ or |.
 
         Raises:
-            InputError: the file cannot be read, is malformed, or is no model of characters.
+            InputError: the file cannot be read, is malformed, or is not a model of characters.
         """
         names, orders = arpa.read(path, space)
         symbols = sorted(set(names) - set(SPECIALS))
@@ -102,7 +100,7 @@ class NGram:
             new = nodes * len(names) + ids[:, -1]
             rank = np.argsort(new, kind="stable")
             if len(twice := np.flatnonzero(np.diff(new[rank]) == 0)):
-                fail(path, found.lines[rank[twice[0] + 1]], "an n-gram that stands there already")
+                fail(path, found.lines[rank[twice[0] + 1]], "an n-gram that is listed twice")
             keys = np.concatenate([keys, new[rank]])
             log_probs.append(found.log_probs[rank])
             backoffs.append(found.backoffs[rank])
@@ -110,22 +108,22 @@ class NGram:
         return cls(len(orders), symbols, keys, *weights)
 
     def write_arpa(self, path: str | Path, space: str = "<space>") -> None:
-        """Write an ARPA file, as gzip where the name ends in .gz; see `read_arpa`."""
+        """Write an ARPA file, as gzip if the name ends in .gz; see `read_arpa`."""
         arpa.write(path, [*self.symbols, *SPECIALS], self._orders(), space)
 
     def log_prob(self, text: str) -> float:
-        """Natural logarithm of the probability of a whole line, its end included."""
+        """Natural logarithm of the probability of a line, including its end."""
         return float(self._line_log_probs([text])[0])
 
     def perplexity(self, texts: Iterable[str]) -> float:
         """Inverse of the geometric mean probability of a character; the end of a line counts as one."""
         texts = list(texts)
         if not texts:
-            raise InputError("there is no text to measure a language model on; give it at least one line")
+            raise InputError("there is no text to measure a language model on; give at least one line")
         return math.exp(-self._line_log_probs(texts).sum() / sum(len(text) + 1 for text in texts))
 
     def automaton(self, alphabet: Sequence[str]) -> "Automaton":
-        """The model over the characters of a recognizer; those that it does not know are <unk>."""
+        """The model over the characters of a recognizer; unknown ones are <unk>."""
         return Automaton(self, alphabet)
 
     def to_plain(self) -> dict[str, Any]:
@@ -150,7 +148,7 @@ class NGram:
         return cls(plain["order"], symbols, keys, log_probs, np.pad(backoffs, (0, len(log_probs) - len(backoffs))))
 
     def _links(self) -> Int[ndarray, " M"]:
-        """Of each node the longest n-gram that it ends in, without its first symbols, that the model has."""
+        """Of each node, the longest proper suffix of its n-gram that the model contains."""
         links = np.zeros(len(self.keys) + 1, np.int64)
         for level in self.levels[2:]:
             last = self.last[level.start - 1 : level.stop - 1]
@@ -163,13 +161,13 @@ class NGram:
         return links
 
     def _children(self, nodes: Int[ndarray, " N"], symbols: Int[ndarray, " N"]) -> Int[ndarray, " N"]:
-        """The node of each n-gram prolonged by a symbol, -1 where there is none."""
+        """The node of each n-gram extended by a symbol, or -1."""
         return _find(self.keys, nodes * (self.start + 1) + symbols)
 
     def _line_log_probs(self, texts: Sequence[str]) -> Float[ndarray, " B"]:
         ids, starts = _lines(texts, self.symbols)
-        nodes = 1 + ids  # of the n-gram that ends at each place
-        log_probs = self.log_probs[nodes]  # then, as `Automaton` does it, so that not a bit differs
+        nodes = 1 + ids  # of the n-gram that ends at each position
+        log_probs = self.log_probs[nodes]  # then in the order of `Automaton`, to be equal to the last bit
         for _ in self.levels[2:]:
             context = np.concatenate([[-1], nodes[:-1]])
             known = context >= 0
@@ -190,12 +188,12 @@ class NGram:
 
 
 class Automaton:
-    """An n-gram model over the classes of a recognizer. A state is a context, the longest that matters to what may
-    follow; its row has the log-probability of each class and the state behind it. Rows are kept once they are needed.
+    """An n-gram model over the classes of a recognizer. A state is the longest context that affects what follows; its
+    row has the log-probability of each class and the state after it. Rows are computed when needed and cached.
 
     Args:
         model: an n-gram model.
-        alphabet: the characters of the classes, in their order.
+        alphabet: the characters of the classes, in order.
 
     Attributes:
         start: the state at the start of a line.
@@ -216,18 +214,18 @@ class Automaton:
     def look_up(
         self, states: Int[ndarray, "B K"], classes: Int[ndarray, "B J"]
     ) -> tuple[Float[ndarray, "B K J"], Int[ndarray, "B K J"]]:
-        """Natural log-probabilities of J classes behind K states each, and the states behind them."""
+        """See `language.Automaton`."""
         self._fill(states.ravel())
-        places = self._row[states][:, :, None], classes[:, None, :]
-        return self._log_probs[places], self._next[places].astype(np.int64)
+        index = self._row[states][:, :, None], classes[:, None, :]
+        return self._log_probs[index], self._next[index].astype(np.int64)
 
     def ends(self, states: Int[ndarray, " N"]) -> Float[ndarray, " N"]:
-        """Natural log-probability of the end of the line behind some states."""
+        """See `language.Automaton`."""
         self._fill(states)
         return self._ends[self._row[states]]
 
     def _forget(self) -> None:
-        self._row = np.full(len(self._states), -1, np.int32)  # of each state in the table, -1 where it has none yet
+        self._row = np.full(len(self._states), -1, np.int32)  # of each state in the table, or -1
         self._filled = 0
         self._log_probs = np.empty((0, len(self._symbols)), np.float32)
         self._next = np.empty((0, len(self._symbols)), np.int32)
@@ -249,14 +247,14 @@ class Automaton:
                 for table in (self._log_probs, self._next, self._ends)
             )
         new = slice(self._filled, stop)
-        log_probs, following = self._computed(missing)
+        log_probs, following = self._compute(missing)
         self._log_probs[new], self._next[new] = log_probs[:, self._symbols], following[:, self._symbols]
         self._ends[new] = log_probs[:, self._model.end]
         self._row[missing] = np.arange(new.start, new.stop)
         self._filled = stop
 
-    def _computed(self, states: Int[ndarray, " N"]) -> tuple[Float[ndarray, "N V"], Int[ndarray, "N V"]]:
-        """Rows over all symbols: those of the empty context, then what each longer context knows better."""
+    def _compute(self, states: Int[ndarray, " N"]) -> tuple[Float[ndarray, "N V"], Int[ndarray, "N V"]]:
+        """Rows over all symbols: those of the empty context, refined by each longer context."""
         model = self._model
         unigrams = model.levels[1]
         log_probs = np.tile(model.log_probs[unigrams], (len(states), 1))
@@ -278,7 +276,7 @@ class Automaton:
 
 
 def _numbers(characters: str, symbols: Sequence[str]) -> Int[ndarray, " N"]:
-    """The numbers of characters among some symbols; that of <unk> for others."""
+    """The ids of characters among some symbols; that of <unk> for others."""
     table = np.full(max(map(ord, symbols), default=0) + 2, len(symbols) + SPECIALS.index(UNKNOWN))
     table[[ord(symbol) for symbol in symbols]] = np.arange(len(symbols))
     codes = np.frombuffer(characters.encode("utf-32-le", "surrogatepass"), np.uint32)
@@ -286,7 +284,7 @@ def _numbers(characters: str, symbols: Sequence[str]) -> Int[ndarray, " N"]:
 
 
 def _lines(texts: Sequence[str], symbols: Sequence[str]) -> tuple[Int[ndarray, " T"], Int[ndarray, " B"]]:
-    """The numbers of some lines from <s> to </s>, one behind the other, and where each begins."""
+    """The symbol ids of some lines from <s> to </s>, concatenated, and where each begins."""
     sizes = np.array([len(text) + 2 for text in texts])
     starts = np.cumsum(sizes) - sizes
     ids = np.full(sizes.sum(), -1)
@@ -296,8 +294,8 @@ def _lines(texts: Sequence[str], symbols: Sequence[str]) -> tuple[Int[ndarray, "
 
 
 def _find(keys: Int[ndarray, " N"], wanted: Int[ndarray, " M"]) -> Int[ndarray, " M"]:
-    """The nodes of some keys, -1 where there is none."""
-    places = np.searchsorted(keys, wanted)
-    there = places < len(keys)
-    there[there] = keys[places[there]] == wanted[there]
-    return np.where(there, places + 1, -1)
+    """The nodes of some keys, or -1."""
+    index = np.searchsorted(keys, wanted)
+    found = index < len(keys)
+    found[found] = keys[index[found]] == wanted[found]
+    return np.where(found, index + 1, -1)

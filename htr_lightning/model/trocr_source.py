@@ -1,4 +1,4 @@
-"""Where a pretrained TrOCR comes from: a folder that `transformers` wrote, or a repository of huggingface.co."""
+"""Pretrained TrOCR models: from a folder that `transformers` wrote, or from a repository of huggingface.co."""
 
 import json
 from importlib.util import find_spec
@@ -11,9 +11,9 @@ from torch import Tensor
 from htr_lightning.errors import InputError
 from htr_lightning.net.pretrained import DECODER, ENCODER, transformers
 
-TIMEOUT = 10  # seconds; without a network nobody waits longer
+TIMEOUT = 10  # seconds, for machines without a network
 SMALL_FILES = ("*.json", "*.txt", "*.model")
-WEIGHTS = ("model.safetensors", "pytorch_model.bin")  # the first that is there
+WEIGHTS = ("model.safetensors", "pytorch_model.bin")  # the first one that exists
 
 
 class Source(NamedTuple):
@@ -28,20 +28,20 @@ def open_source(source: str) -> Source:
     """A pretrained TrOCR.
 
     Args:
-        source: a folder, or the name of a repository such as microsoft/trocr-base-handwritten; it is downloaded once.
+        source: a folder, or a repository such as microsoft/trocr-base-handwritten, which is downloaded once.
 
     Raises:
-        InputError: it is not there and cannot be fetched, or it is no TrOCR.
+        InputError: it does not exist and cannot be downloaded, or it is no TrOCR.
     """
     package = transformers()
-    folder = Path(source) if Path(source).is_dir() else _fetched(source)
+    folder = Path(source) if Path(source).is_dir() else _fetch(source)
     _check_kind(folder, source)
     if not list(folder.glob("tokenizer.json")) and list(folder.glob("*.model")) and not find_spec("sentencepiece"):
         raise InputError(
-            f"model.source={source}: its tokenizer is a sentencepiece file, which the package sentencepiece reads; pip "
-            "install sentencepiece protobuf (for the first start only: checkpoints carry the tokenizer)"
+            f"model.source={source}: its tokenizer is a sentencepiece file; pip install sentencepiece protobuf (for "
+            "the first start only: checkpoints contain the tokenizer)"
         )
-    package.logging.set_verbosity_error()  # what it would say of weights is checked here
+    package.logging.set_verbosity_error()  # weights are checked here
     package.logging.disable_progress_bar()
     try:
         model, loading = package.VisionEncoderDecoderModel.from_pretrained(
@@ -49,7 +49,7 @@ def open_source(source: str) -> Source:
         )
         tokenizer = package.AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         text = tokenizer.backend_tokenizer.to_str()
-    except Exception as error:  # of damaged files every reader raises what it likes
+    except Exception as error:  # damaged files raise anything
         raise InputError(
             f"model.source={source}: cannot be opened ({_first_line(error)}); copy or download it again"
         ) from None
@@ -57,13 +57,13 @@ def open_source(source: str) -> Source:
     weights = {name: weight for name, weight in model.state_dict().items() if not name.startswith("encoder.pooler.")}
     foreign = sorted(name for name in weights if not name.startswith(("encoder.", "decoder.")))
     if lost or foreign:
-        what = f"has no weights for {lost[0]}" if lost else f"has a layer of its own, {foreign[0]}"
+        what = f"has no weights for {lost[0]}" if lost else f"has an unknown layer, {foreign[0]}"
         raise InputError(f"model.source={source}: {what}; give a TrOCR, such as microsoft/trocr-small-handwritten")
     return Source(_architecture(model), text, weights)
 
 
 def _architecture(model: Any) -> dict[str, Any]:
-    """What the network is built from, and the tokens that are no text: numbers, words and lists."""
+    """The settings of the network and its special tokens, as plain data."""
     encoder, decoder = model.config.encoder, model.config.decoder
     words, head = model.decoder.get_input_embeddings(), model.decoder.get_output_embeddings()
     settings = {key: getattr(decoder, key) for key in DECODER}
@@ -81,16 +81,16 @@ def _architecture(model: Any) -> dict[str, Any]:
 
 
 def _check_kind(folder: Path, source: str) -> None:
-    """Raises InputError where a folder holds no vision encoder-decoder of TrOCR's kind."""
+    """Raises InputError if a folder does not contain a vision encoder-decoder like TrOCR."""
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InputError(
-            f"model.source={source}: a folder without config.json; give one that save_pretrained of transformers "
-            "wrote, or a name such as microsoft/trocr-small-handwritten"
+            f"model.source={source}: the folder has no config.json; give one written by save_pretrained of "
+            "transformers, or a name such as microsoft/trocr-small-handwritten"
         ) from None
     except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "no JSON"
+        reason = error.strerror if isinstance(error, OSError) else "not JSON"
         raise InputError(f"model.source={source}: config.json cannot be read ({reason}); copy it again") from None
     config = config if isinstance(config, dict) else {}
     sides = [side.get("model_type") if isinstance(side := config.get(key), dict) else None
@@ -98,19 +98,19 @@ def _check_kind(folder: Path, source: str) -> None:
     if sides[0] not in ("vit", "deit") or sides[1] != "trocr":
         what = " + ".join(map(str, sides)) if any(sides) else config.get("model_type")
         raise InputError(
-            f"model.source={source}: holds {what}, not an encoder vit or deit with a decoder trocr; give a TrOCR, such "
-            "as microsoft/trocr-small-handwritten"
+            f"model.source={source}: contains {what}, not an encoder vit or deit with a decoder trocr; give a TrOCR, "
+            "such as microsoft/trocr-small-handwritten"
         )
     if not any((folder / name).is_file() for name in WEIGHTS):
-        raise InputError(f"model.source={source}: holds no weights ({' or '.join(WEIGHTS)}); copy it again")
+        raise InputError(f"model.source={source}: has no weights ({' or '.join(WEIGHTS)}); copy it again")
 
 
-def _fetched(source: str) -> Path:
-    """The folder of a repository, from the cache where it is whole, else downloaded."""
+def _fetch(source: str) -> Path:
+    """The folder of a repository, from the cache if it is complete there, else downloaded."""
     import huggingface_hub as hub
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
-    missing = f"model.source={source}: no such folder here"
+    missing = f"model.source={source}: this folder does not exist"
     if source.count("/") != 1 or source.startswith((".", "/", "~")):
         raise InputError(f"{missing}; check the path, or give a name such as microsoft/trocr-small-handwritten")
     try:
@@ -120,7 +120,7 @@ def _fetched(source: str) -> Path:
     except LocalEntryNotFoundError:
         pass
     except HFValidationError:
-        raise InputError(f"{missing}, and no name of a repository; check the path") from None
+        raise InputError(f"{missing}, and it is not the name of a repository; check the path") from None
     try:
         files = {file.rfilename for file in hub.HfApi().model_info(source, timeout=TIMEOUT).siblings or []}
         weights = next((name for name in WEIGHTS if name in files), None)
@@ -130,14 +130,14 @@ def _fetched(source: str) -> Path:
         code = error.response.status_code if error.response is not None else "no answer"
         raise InputError(
             f"{missing}, and https://huggingface.co/{source} answers {code}; check the name, or log in with "
-            "`hf auth login` where it is private"
+            "`hf auth login` if it is private"
         ) from None
-    except Exception as error:  # OSError, or what the hub's HTTP library has, which changes from version to version
+    except Exception as error:  # OSError, or an error of the HTTP library, which depends on the version
         if not isinstance(error, OSError) and not type(error).__module__.startswith("http"):
             raise
         raise InputError(
-            f"{missing}, and https://huggingface.co/{source} cannot be fetched ({_first_line(error)}); fetch it where "
-            f"there is a network (`hf download {source}`), copy the folder, and give its path"
+            f"{missing}, and https://huggingface.co/{source} cannot be downloaded ({_first_line(error)}); download "
+            f"it on a machine with a network (`hf download {source}`), copy the folder, and give its path"
         ) from None
 
 

@@ -1,1 +1,1 @@
-"""Networks in plain torch: no Lightning, no text, exportable as they stand."""
+"""Networks in plain torch, without Lightning and text; they can be exported as they are."""

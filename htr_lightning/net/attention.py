@@ -16,21 +16,21 @@ def attend(
     """Scaled dot-product attention of every head (Vaswani et al., 2017, equation 1).
 
     Args:
-        mask: 0 or True where there is something to see, minus infinity or False where there is not.
-        causal: whether a token sees only itself and those before it.
+        mask: 0 or True for keys to attend to, minus infinity or False for others.
+        causal: whether a token attends only to itself and earlier ones.
     """
-    if query.device.type == "cpu" and query.dtype == torch.bfloat16:  # whose backward pass takes four times float32's
+    if query.device.type == "cpu" and query.dtype == torch.bfloat16:  # float32 is four times as fast backwards
         mask = mask if mask is None or mask.dtype == torch.bool else mask.float()
         with torch.autocast("cpu", enabled=False):
-            seen = functional.scaled_dot_product_attention(
+            attended = functional.scaled_dot_product_attention(
                 query.float(), keys.float(), values.float(), attn_mask=mask, is_causal=causal
             )
-        return seen.bfloat16()
+        return attended.bfloat16()
     return functional.scaled_dot_product_attention(query, keys, values, attn_mask=mask, is_causal=causal)
 
 
 class SelfAttention(nn.Module):
-    """Attention from tokens to each other that sees no padding."""
+    """Attention among tokens, excluding padding."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -43,7 +43,7 @@ class SelfAttention(nn.Module):
         return self.merge(attend(query, key, value, mask[:, None, None, :]))
 
     def causal(self, x: Float[Tensor, "B T D"]) -> Float[Tensor, "B T D"]:
-        """Every token sees itself and those before it."""
+        """Every token attends to itself and earlier ones."""
         query, key, value = self.project(x)
         return self.merge(attend(query, key, value, causal=True))
 
@@ -51,9 +51,9 @@ class SelfAttention(nn.Module):
         """Query, key and value of every head."""
         return self.inputs(x).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
 
-    def merge(self, seen: Float[Tensor, "B h T d"]) -> Float[Tensor, "B T D"]:
-        """What the heads have seen, as one."""
-        return self.output(seen.transpose(1, 2).flatten(2))
+    def merge(self, attended: Float[Tensor, "B h T d"]) -> Float[Tensor, "B T D"]:
+        """The outputs of all heads, projected."""
+        return self.output(attended.transpose(1, 2).flatten(2))
 
 
 class CrossAttention(nn.Module):
@@ -78,7 +78,7 @@ class CrossAttention(nn.Module):
         bias: Float[Tensor, "B 1 1 S"] | None,
     ) -> Float[Tensor, "B T D"]:
         """Args:
-        bias: 0 where there is memory and minus infinity behind it; None: there is nothing behind it.
+        bias: 0 for memory and minus infinity for padding; None without padding.
         """
         query = self.query(x).unflatten(2, (self.heads, -1)).transpose(1, 2)
         return self.output(attend(query, keys, values, bias).transpose(1, 2).flatten(2))

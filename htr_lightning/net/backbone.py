@@ -1,4 +1,4 @@
-"""Convolutional backbones that see no padding: a line's features do not depend on its neighbours in the batch."""
+"""Convolutional backbones that ignore padding: the features of a line do not depend on its batch."""
 
 from collections.abc import Sequence
 
@@ -9,20 +9,20 @@ from torch.nn import functional
 
 
 def column_mask(widths: Int[Tensor, " B"], columns: int) -> Bool[Tensor, "B 1 1 W"]:
-    """True where a column belongs to its line."""
+    """True for columns of a line, False for padding."""
     return (torch.arange(columns, device=widths.device) < widths[:, None])[:, None, None, :]
 
 
 def strided(widths: Int[Tensor, " B"], stride: int) -> Int[Tensor, " B"]:
-    """Columns left after a layer of this stride with "same" padding."""
+    """Columns after a layer of this stride with "same" padding."""
     return (widths + stride - 1) // stride
 
 
 class ConvNorm(nn.Module):
-    """A 3x3 convolution, batch norm, and the padding set back to zero.
+    """A 3x3 convolution and batch norm, with padding reset to zero.
 
-    At the right end of a line the convolution reads zeros, as it would if the line stood alone; batch norm shifts the
-    columns behind the line off zero, the mask puts them back.
+    At the right end of a line the convolution reads zeros, as for a line alone; batch norm moves padding away from
+    zero, the mask resets it.
     """
 
     def __init__(self, channels_in: int, channels: int, stride: tuple[int, int] = (1, 1), kernel: int = 3) -> None:
@@ -39,7 +39,7 @@ class ConvNorm(nn.Module):
 
 
 class Residual(nn.Module):
-    """Two convolutions beside a shortcut (He et al., 2016, "Deep residual learning for image recognition")."""
+    """Two convolutions with a shortcut (He et al., 2016, "Deep residual learning for image recognition")."""
 
     def __init__(self, channels_in: int, channels: int, stride: tuple[int, int] = (1, 1)) -> None:
         super().__init__()
@@ -49,17 +49,17 @@ class Residual(nn.Module):
         self.shortcut = None if same else ConvNorm(channels_in, channels, stride, kernel=1)
 
     def forward(self, x: Float[Tensor, "B c h w"], mask: Bool[Tensor, "B 1 1 w2"]) -> Float[Tensor, "B c2 h2 w2"]:
-        beside = x if self.shortcut is None else self.shortcut(x, mask, relu=False)
-        return torch.relu(self.second(self.first(x, mask), mask, relu=False) + beside)
+        shortcut = x if self.shortcut is None else self.shortcut(x, mask, relu=False)
+        return torch.relu(self.second(self.first(x, mask), mask, relu=False) + shortcut)
 
 
 class ResidualBackbone(nn.Module):
     """A strided stem and stages of residual blocks; features keep their height.
 
     Args:
-        channels: channels of every stage.
-        blocks: residual blocks of every stage.
-        strides: (rows, columns) stride of every stage's first block.
+        channels: of every stage.
+        blocks: residual blocks per stage.
+        strides: (rows, columns) stride of the first block of every stage.
         stem: channels of the first convolution.
         stem_stride: its (rows, columns) stride; at (1, 1) the first layers take most of the time.
         stem_kernel: its size in pixels.
@@ -104,13 +104,13 @@ class ResidualBackbone(nn.Module):
 
 
 class PlainBackbone(nn.Module):
-    """The convolutions of the tutorials' CRNN: each with batch norm and max-pooling, the rows left over stacked as
-    channels of one row.
+    """The convolutions of the classic CRNN, each with batch norm and max-pooling; the remaining rows are stacked as
+    channels of a single row.
 
     Args:
         height: rows of the images.
-        channels: channels of every convolution.
-        pools: (rows, columns) that are pooled into one after each.
+        channels: of every convolution.
+        pools: (rows, columns) of the max-pooling after each.
     """
 
     def __init__(self, height: int, channels: Sequence[int], pools: Sequence[Sequence[int]]) -> None:
@@ -128,6 +128,6 @@ class PlainBackbone(nn.Module):
         x = images
         for conv, (rows, columns) in zip(self.convs, self.pools, strict=True):
             x = conv(x, column_mask(widths, x.shape[-1]))
-            x = functional.max_pool2d(x, (rows, columns), ceil_mode=True)  # zeros behind a line are never the largest
+            x = functional.max_pool2d(x, (rows, columns), ceil_mode=True)  # padding is zero, never the maximum
             widths = strided(widths, columns)
         return x.flatten(1, 2).unsqueeze(2), widths

@@ -11,7 +11,7 @@ class CNN(nn.Module):
     """A residual backbone, global average pooling (Lin et al., 2014, "Network in network") and a linear layer.
 
     Args:
-        classes: outputs.
+        classes: number of outputs.
         backbone: maps images and widths to features and their widths.
         dropout: probability before the linear layer.
     """
@@ -23,6 +23,6 @@ class CNN(nn.Module):
         self.head = nn.Linear(backbone.channels, classes)
 
     def forward(self, images: Float[Tensor, "B 1 H W"], widths: Int[Tensor, " B"]) -> Float[Tensor, "B C"]:
-        """Class scores; the mean is over all columns, since every image fills its frame."""
+        """Logits; the mean is over all columns, since every image fills its frame."""
         features, _ = self.backbone(images, widths)
         return self.head(self.dropout(torch.mean(features, dim=(2, 3))))

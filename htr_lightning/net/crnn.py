@@ -26,10 +26,10 @@ class Backbone(Protocol):
 
 
 class BiLSTM(nn.Module):
-    """A bidirectional LSTM whose backward half starts at each line's own end.
+    """A bidirectional LSTM whose backward half starts at the end of each line.
 
-    `nn.LSTM(bidirectional=True)` would start it in the padding, and packed sequences neither export nor use the fast
-    CPU kernels; so each line is turned round within its own length, read forward, and turned back.
+    `nn.LSTM(bidirectional=True)` would start in the padding, and packed sequences can neither be exported nor use the
+    fast CPU kernels; so each line is reversed within its own length, processed forward, and reversed back.
     """
 
     def __init__(self, inputs: int, hidden: int) -> None:
@@ -40,8 +40,8 @@ class BiLSTM(nn.Module):
     def forward(self, x: Float[Tensor, "B T D"], lengths: Int[Tensor, " B"]) -> Float[Tensor, "B T D2"]:
         batch, frames, _ = x.shape
         steps = torch.arange(frames, device=x.device)[None, :]
-        turned = torch.where(steps < lengths[:, None], lengths[:, None] - 1 - steps, steps)
-        rows = (turned + frames * torch.arange(batch, device=x.device)[:, None]).flatten()
+        reversed_ = torch.where(steps < lengths[:, None], lengths[:, None] - 1 - steps, steps)
+        rows = (reversed_ + frames * torch.arange(batch, device=x.device)[:, None]).flatten()
         ahead, _ = self.ahead(x)
         back, _ = self.back(x.flatten(0, 1).index_select(0, rows).unflatten(0, (batch, frames)))
         back = back.flatten(0, 1).index_select(0, rows).unflatten(0, (batch, frames))
@@ -50,7 +50,7 @@ class BiLSTM(nn.Module):
 
 class LockedDropout(nn.Module):
     """Dropout with one mask for all frames of a line (Gal and Ghahramani, 2016, "A theoretically grounded application
-    of dropout in recurrent neural networks", arXiv:1512.05287); drawing it also takes a hundredth of the time."""
+    of dropout in recurrent neural networks", arXiv:1512.05287); sampling it also takes a hundredth of the time."""
 
     def __init__(self, p: float) -> None:
         super().__init__()
@@ -61,7 +61,7 @@ class LockedDropout(nn.Module):
 
 
 class CTCNet(nn.Module, ABC):
-    """A backbone, its height collapsed by max-pooling, and a reader of the columns, with a second head for training.
+    """A backbone, its height collapsed by max-pooling, an encoder of the columns, and a second CTC head for training.
 
     The second head, on the columns themselves, is the CTC shortcut of Retsinas et al. (2022, "Best practices for a
     handwritten text recognition system", arXiv:2404.11339), as is the column max-pooling.
@@ -74,7 +74,7 @@ class CTCNet(nn.Module, ABC):
     def forward(
         self, images: Float[Tensor, "B 1 H W"], widths: Int[Tensor, " B"]
     ) -> tuple[Float[Tensor, "B T C"], Int[Tensor, " B"]]:
-        """Frame logits and the count of frames of every line."""
+        """Frame logits, and the number of frames of every line."""
         columns, lengths = self.columns(images, widths)
         features, _ = self.encode(columns, lengths)
         return self.label(features, columns.shape[1]), lengths
@@ -82,7 +82,7 @@ class CTCNet(nn.Module, ABC):
     def heads(
         self, images: Float[Tensor, "B 1 H W"], widths: Int[Tensor, " B"]
     ) -> tuple[list[Float[Tensor, "B T C"]], Int[Tensor, " B"]]:
-        """The logits of every head, the reading one first, for the loss."""
+        """The logits of every head, the main one first, for the loss."""
         columns, lengths = self.columns(images, widths)
         features, _ = self.encode(columns, lengths)
         return self.all_labels(features, columns), lengths
@@ -90,7 +90,7 @@ class CTCNet(nn.Module, ABC):
     def columns(
         self, images: Float[Tensor, "B 1 H W"], widths: Int[Tensor, " B"]
     ) -> tuple[Float[Tensor, "B T D"], Int[Tensor, " B"]]:
-        """The backbone's features and their count of every line."""
+        """The features of the backbone, and the number of columns of every line."""
         features, lengths = self.backbone(images, widths)
         return features.amax(2).transpose(1, 2), lengths
 
@@ -98,16 +98,16 @@ class CTCNet(nn.Module, ABC):
     def encode(
         self, columns: Float[Tensor, "B T D"], lengths: Int[Tensor, " B"]
     ) -> tuple[Float[Tensor, "B S M"], Int[Tensor, " B"]]:
-        """The columns with their context, and their count of every line."""
+        """The encoded columns, and their number for every line."""
 
     @abstractmethod
     def label(self, features: Float[Tensor, "B S M"], frames: int) -> Float[Tensor, "B T C"]:
-        """The logits of the reading head, of so many frames."""
+        """The logits of the main head for this many frames."""
 
     def all_labels(
         self, features: Float[Tensor, "B S M"], columns: Float[Tensor, "B T D"]
     ) -> list[Float[Tensor, "B T C"]]:
-        """The logits of every head, the reading one first."""
+        """The logits of every head, the main one first."""
         logits = [self.label(features, columns.shape[1])]
         if self.shortcut is not None:
             logits.append(self.shortcut(columns.transpose(1, 2)).transpose(1, 2))
@@ -118,13 +118,13 @@ class CRNN(CTCNet):
     """CNN, height collapsed by max-pooling, BiLSTM, linear CTC head (Shi et al., 2015, arXiv:1507.05717).
 
     Args:
-        classes: labels with the blank.
+        classes: number of labels, including the blank.
         backbone: maps images and widths to features and their widths.
-        hidden: units of each LSTM direction.
+        hidden: units per LSTM direction.
         layers: BiLSTM layers.
         dropout: probability before every BiLSTM layer and the head.
-        shortcut: whether there is the second head.
-        mask_ratio: of the columns that spans are drawn for in training, see `SpanMask`; 0 masks nothing.
+        shortcut: whether there is a second head, on the columns.
+        mask_ratio: of columns masked in training, see `SpanMask`; 0 for none.
         mask_span: length of a span in columns.
     """
 

@@ -1,36 +1,36 @@
-"""A network as layers from the image to the classes, whatever it is made of."""
+"""The layers of any network, from the image to the classes."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
 
 from torch import Tensor, nn
 
-HEADS = {"head", "shortcut", "output_projection"}  # what networks call the layers that give logits
+HEADS = {"head", "shortcut", "output_projection"}  # names of the layers that give logits
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.LayerNorm)
 
 
 class Layer(NamedTuple):
-    """Modules of a network that stand at the same depth, and where the first of them is."""
+    """Modules of a network at the same depth, and the name of the first one."""
 
     name: str
     modules: list[nn.Module]
 
     @property
     def parameters(self) -> list[Tensor]:
-        """Each once, also where weights are tied."""
+        """Each once, even if weights are tied."""
         return list(dict.fromkeys(parameter for module in self.modules for parameter in module.parameters()))
 
 
 def layers(net: nn.Module, classes: int) -> list[Layer]:
-    """The layers of a network in the order in which it makes them, that of the classes last.
+    """The layers of a network in order of definition, that of the classes last.
 
-    A layer is a part of the network, of its backbone, encoder or decoder, or of a list of parts; a norm belongs to the
-    layer before it. All that has a row of weights for each class, such as the heads for reading and for training and
-    the embedding of what was written, is one layer, the last.
+    A layer is a child of the network, of its backbone, encoder or decoder, or of a list of modules; a norm belongs to
+    the layer before it. All modules with a row of weights for each class, such as CTC heads and the embedding of a
+    decoder's labels, are one layer, the last.
 
     Args:
         net: of a recognizer.
-        classes: its outputs.
+        classes: number of its outputs.
     """
     found: list[Layer] = []
     for name, module in _parts(net):
@@ -55,7 +55,7 @@ def _parts(net: nn.Module, outermost: bool = True) -> Iterator[tuple[str, nn.Mod
 
 
 def _by_class(layer: Layer, classes: int, last: bool) -> bool:
-    """By place, name or kind as well, since other layers may have as many rows by chance."""
+    """Position, name and type count as well, since other layers may happen to have as many rows."""
     is_head = last or not HEADS.isdisjoint(layer.name.split("."))
     kinds = (nn.Linear, nn.Conv1d, nn.Embedding) if is_head else (nn.Embedding,)
     return all(isinstance(m, kinds) and m.weight.shape[0] == classes for m in layer.modules)

@@ -1,4 +1,4 @@
-"""Distortions of a whole batch of images at once, on whatever device it lies."""
+"""Distortions of a whole batch of images at once, on its device."""
 
 import math
 
@@ -9,48 +9,48 @@ from torch.nn import functional
 
 
 class Distort(nn.Module):
-    """Affine maps and elastic deformation, drawn anew for every image of a batch (Simard et al., 2003, "Best practices
+    """Random affine maps and elastic deformation of every image of a batch (Simard et al., 2003, "Best practices
     for convolutional neural networks applied to visual document analysis").
 
-    For images that fill their frame: what leaves it is lost, and paper comes in. More than ten times as fast, for 28 x
-    28 pixels, as `htr_lightning.augment` is image by image.
+    For images that fill their frame: what leaves it is cut off, what enters is paper. For 28 x 28 pixels, more than ten
+    times as fast as `htr_lightning.augment`, which works image by image.
 
     Args:
-        turn: largest rotation in degrees, either way.
-        scale: largest relative change of the width, and of the height.
-        slant: largest shear, columns a row.
-        shift: largest shift to either side, and up or down, in pixels.
-        elastic: standard deviation of the shift of one pixel, along either axis, in pixels. The paper's field of
+        rotation: largest angle, in degrees.
+        scale: largest relative change of width and height.
+        slant: largest shear, in columns per row.
+        shift: largest horizontal and vertical shift, in pixels.
+        elastic: standard deviation of the displacement of a pixel along either axis, in pixels. The paper's field of
             strength alpha has alpha / (2 sigma sqrt(3 pi)): its 34 at sigma 4 are 1.4 pixels.
         sigma: of the Gaussian that smooths the elastic field, in pixels.
     """
 
-    def __init__(self, turn: float, scale: float, slant: float, shift: float, elastic: float, sigma: float) -> None:
+    def __init__(self, rotation: float, scale: float, slant: float, shift: float, elastic: float, sigma: float) -> None:
         super().__init__()
-        self.turn, self.scale, self.slant, self.shift = math.radians(turn), scale, slant, shift
+        self.rotation, self.scale, self.slant, self.shift = math.radians(rotation), scale, slant, shift
         self.elastic, self.sigma = elastic, sigma
 
     def forward(self, images: Float[Tensor, "B 1 H W"]) -> Float[Tensor, "B 1 H W"]:
-        """The images, each pulled out of shape in its own way."""
+        """The images, each distorted differently."""
         batch, _, height, width = images.shape
-        with torch.autocast(images.device.type, enabled=False):  # places in bfloat16 would be off by visible steps
+        with torch.autocast(images.device.type, enabled=False):  # coordinates in bfloat16 would be visibly wrong
             y, x = torch.meshgrid(_centred(height, images), _centred(width, images), indexing="ij")
-            places = torch.stack([x, y], 2).view(-1, 2) @ self.matrices(batch, images)
-            places = places + self.shift * _uniform(batch, 2, images)[:, None]
-            places = places.view(batch, height, width, 2) + self.field(images)
+            points = torch.stack([x, y], 2).view(-1, 2) @ self.matrices(batch, images)
+            points = points + self.shift * _uniform(batch, 2, images)[:, None]
+            points = points.view(batch, height, width, 2) + self.field(images)
             unit = 2 / images.new_tensor([width, height])  # grid_sample's frame reaches from -1 to 1
-            return functional.grid_sample(images, places * unit, align_corners=False)
+            return functional.grid_sample(images, points * unit, align_corners=False)
 
     def matrices(self, batch: int, like: Tensor) -> Float[Tensor, "B 2 2"]:
-        """Where a pixel (x, y), as a row from the middle, is taken from: turned, slanted, scaled."""
-        turn, slant, wide, high = (_uniform(batch, 4, like) * like.new_tensor(
-            [self.turn, self.slant, self.scale, self.scale])).unbind(1)  # fmt: skip
-        rotation = torch.stack([turn.cos(), turn.sin(), -turn.sin(), turn.cos()], 1).view(-1, 2, 2)
-        rest = torch.stack([1 + wide, torch.zeros_like(wide), slant * (1 + wide), 1 + high], 1).view(-1, 2, 2)
-        return rotation @ rest
+        """The map from a pixel (x, y), relative to the centre, to its source: rotated, sheared, scaled."""
+        rotation, shear, wide, high = (_uniform(batch, 4, like) * like.new_tensor(
+            [self.rotation, self.slant, self.scale, self.scale])).unbind(1)  # fmt: skip
+        turned = torch.stack([rotation.cos(), rotation.sin(), -rotation.sin(), rotation.cos()], 1).view(-1, 2, 2)
+        rest = torch.stack([1 + wide, torch.zeros_like(wide), shear * (1 + wide), 1 + high], 1).view(-1, 2, 2)
+        return turned @ rest
 
     def field(self, images: Float[Tensor, "B 1 H W"]) -> Float[Tensor, "B H W 2"]:
-        """Smooth shifts in pixels, of the same standard deviation everywhere."""
+        """Smooth displacements in pixels, with the same standard deviation everywhere."""
         batch, _, height, width = images.shape
         down, across = (_bumps(size, self.sigma, images) for size in (height, width))
         noise = images.new_empty(batch, 2, down.shape[1], across.shape[1]).normal_(std=self.elastic)
@@ -58,7 +58,7 @@ class Distort(nn.Module):
 
 
 def _centred(count: int, like: Tensor) -> Float[Tensor, " N"]:
-    """Places one apart around 0."""
+    """Unit-spaced coordinates around 0."""
     return torch.arange(count, device=like.device, dtype=like.dtype) - (count - 1) / 2
 
 
@@ -67,8 +67,8 @@ def _uniform(rows: int, columns: int, like: Tensor) -> Float[Tensor, "R C"]:
 
 
 def _bumps(size: int, sigma: float, like: Tensor) -> Float[Tensor, "N K"]:
-    """Gaussians one sigma apart, at every pixel of a side: white noise at their middles becomes a smooth curve of
-    variance 1, as if every pixel had its own noise and the Gaussian smoothed it."""
-    middles = _centred(math.ceil(size / sigma) + 6, like) * sigma
-    bumps = torch.exp(-(((_centred(size, like)[:, None] - middles) / sigma) ** 2) / 2)
+    """Gaussians one sigma apart, at every pixel of a side: white noise at their centres becomes a smooth curve of
+    variance 1, as if it had been drawn per pixel and smoothed."""
+    centres = _centred(math.ceil(size / sigma) + 6, like) * sigma
+    bumps = torch.exp(-(((_centred(size, like)[:, None] - centres) / sigma) ** 2) / 2)
     return bumps / bumps.norm(dim=1, keepdim=True)

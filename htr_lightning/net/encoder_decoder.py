@@ -1,4 +1,4 @@
-"""An encoder that looks and a decoder that writes."""
+"""An image encoder and a character decoder with attention."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol, runtime_checkable
@@ -11,12 +11,12 @@ from htr_lightning.net.crnn import CTCNet
 
 @runtime_checkable
 class CharacterDecoder(Protocol):
-    """Writes one label after the other, looking at a memory; see `TransformerDecoder` and `RecurrentDecoder`."""
+    """Predicts one label after the other, attending to a memory; see `TransformerDecoder` and `RecurrentDecoder`."""
 
     def __call__(
         self, memory: Float[Tensor, "B S M"], lengths: Int[Tensor, " B"], tokens: Int[Tensor, "B L"]
     ) -> Float[Tensor, "B L C"]:
-        """The logits behind every token, none of which sees a later one (teacher forcing)."""
+        """The logits after every token, given those up to it (teacher forcing)."""
         ...
 
     def start(self, memory: Float[Tensor, "B S M"], lengths: Int[Tensor, " B"]) -> Any:
@@ -24,21 +24,21 @@ class CharacterDecoder(Protocol):
         ...
 
     def step(self, tokens: Int[Tensor, " B"], state: Any) -> tuple[Float[Tensor, "B C"], Any]:
-        """The logits behind one token more of every row, and the new state."""
+        """The logits after the next token of every row, and the new state."""
         ...
 
     def reorder(self, state: Any, rows: Int[Tensor, " N"], memory: bool = True) -> Any:
         """The state whose row i is row `rows[i]` of the given one.
 
         Args:
-            memory: whether it moves too; False for rows that change places among those of one memory.
+            memory: whether it moves, too; False if each row still attends to the same memory.
         """
         ...
 
 
 class EncoderOutput(NamedTuple):
-    """What the encoder gives: the memory and every line's places in it, the logits of its CTC heads where it has any,
-    and every line's frames, of which a place may have several."""
+    """The memory and its length for every line, the logits of the CTC heads if there are any, and the number of frames
+    of every line, of which a position of the memory may hold several."""
 
     memory: Float[Tensor, "B S M"]
     lengths: Int[Tensor, " B"]
@@ -50,10 +50,10 @@ class EncoderDecoder(nn.Module):
     """An encoder and a character decoder that attends to what it gives (Bahdanau et al., 2015, arXiv:1409.0473).
 
     Args:
-        classes: labels with the specials.
-        encoder: called with the count of classes; a CTC network, whose features are the memory.
-        decoder: called with the counts of classes and of channels of the memory.
-        ctc: whether the encoder keeps its CTC heads, to learn from them too.
+        classes: number of labels, including specials.
+        encoder: called with the number of classes; a CTC network, whose features are the memory.
+        decoder: called with the numbers of classes and of memory channels.
+        ctc: whether the encoder keeps its CTC heads, for a joint loss.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""The multilayer perceptron of the classic first run."""
+"""A multilayer perceptron for single characters."""
 
 from collections.abc import Sequence
 
@@ -11,8 +11,8 @@ class MLP(nn.Module):
     """Fully connected layers over the pixels of one image of fixed size.
 
     Args:
-        classes: outputs.
-        inputs: pixels of an image, height times width.
+        classes: number of outputs.
+        inputs: pixels per image, height times width.
         hidden: units of every hidden layer.
         mean: subtracted from the ink; 0.1307 for MNIST.
         std: divides the ink; 0.3081 for MNIST.
@@ -39,5 +39,5 @@ class MLP(nn.Module):
         self.layers = nn.Sequential(*layers, nn.Linear(hidden[-1], classes))
 
     def forward(self, images: Float[Tensor, "B 1 H W"], widths: Int[Tensor, " B"]) -> Float[Tensor, "B C"]:
-        """Class scores; `widths` is not looked at, since every image fills its frame."""
+        """Logits; `widths` is not used, since every image fills its frame."""
         return self.layers((torch.flatten(images, 1) - self.mean) / self.std)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from htr_lightning.errors import InputError
 
-# What these classes are built from; nothing else of a config is kept or taken: it may name code to fetch and run.
+# The settings of a config that are used and stored; others are ignored, since they may name code to download and run.
 ENCODER = (
     "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "hidden_act",
     "hidden_dropout_prob", "attention_probs_dropout_prob", "layer_norm_eps", "image_size", "patch_size",
@@ -22,11 +22,11 @@ DECODER = (
     "tie_word_embeddings", "pad_token_id",
 )  # fmt: skip
 
-State = tuple[Tensor, Tensor, Any]  # what the encoder saw, which of its images each row is of, keys and values so far
+State = tuple[Tensor, Tensor, Any]  # the memory, the image of each row, and the keys and values so far
 
 
 def transformers() -> Any:
-    """The package, which takes seconds to import and which only this model needs.
+    """The package, which takes seconds to import and is needed by this model only.
 
     Raises:
         InputError: it is not installed.
@@ -42,17 +42,17 @@ def transformers() -> Any:
 
 class PretrainedTrOCR(nn.Module):
     """Encoder (Dosovitskiy et al., 2021, arXiv:2010.11929; Touvron et al., 2021, arXiv:2012.12877) and decoder with
-    cross-attention (Li et al., 2021, "TrOCR", arXiv:2109.10282); its weights come from elsewhere.
+    cross-attention (Li et al., 2021, "TrOCR", arXiv:2109.10282); its weights are loaded.
 
     Args:
         encoder: settings of the encoder, see `ENCODER`, and "model_type": "vit" or "deit".
         decoder: settings of the decoder, see `DECODER`.
         dropout: probability in the decoder; None: as in its settings.
-        gradient_checkpointing: whether layers are computed again in the backward pass, for less memory.
+        gradient_checkpointing: whether layers are recomputed in the backward pass, to save memory.
 
     Raises:
-        InputError: `transformers` is not installed, or the encoder is of another kind.
-        ValueError: a setting is of no use.
+        InputError: `transformers` is not installed, or the encoder is of another type.
+        ValueError: a setting is not valid.
     """
 
     def __init__(
@@ -71,31 +71,31 @@ class PretrainedTrOCR(nn.Module):
         if encoder.get("model_type") not in kinds:
             raise InputError(f"the encoder is a {encoder.get('model_type')}; TrOCR has one of {', '.join(kinds)}")
         settings, kind = kinds[encoder["model_type"]]
-        further = {} if dropout is None else {"dropout": dropout}
-        from transformers.initialization import no_init_weights  # no part of what the package itself exports
+        overrides = {} if dropout is None else {"dropout": dropout}
+        from transformers.initialization import no_init_weights  # not part of its public interface
 
         with no_init_weights():  # all weights are loaded
             self.encoder = kind(_config(settings, encoder, ENCODER), add_pooling_layer=False)
-            self.decoder = package.TrOCRForCausalLM(_config(package.TrOCRConfig, {**decoder, **further}, DECODER))
-        words, places = self.decoder.model.decoder.embed_tokens, self.decoder.model.decoder.embed_positions
+            self.decoder = package.TrOCRForCausalLM(_config(package.TrOCRConfig, {**decoder, **overrides}, DECODER))
+        words, positions = self.decoder.model.decoder.embed_tokens, self.decoder.model.decoder.embed_positions
         if decoder["tie_word_embeddings"]:
             self.decoder.output_projection.weight = words.weight
-        if not decoder["use_learned_position_embeddings"]:  # they would stay behind when the network moves to a device
-            table = places.weights
-            del places.weights
-            places.register_buffer("weights", table, persistent=False)
+        if not decoder["use_learned_position_embeddings"]:  # else they do not move to a device with the network
+            table = positions.weights
+            del positions.weights
+            positions.register_buffer("weights", table, persistent=False)
         if gradient_checkpointing:
-            for part in (self.encoder, self.decoder):  # it has the longer name in newer versions of the package
+            for part in (self.encoder, self.decoder):  # the name depends on the version of the package
                 enable = getattr(part, "activation_checkpointing_enable", None) or part.gradient_checkpointing_enable
                 enable({"use_reentrant": False})
 
     def forward(self, images: Float[Tensor, "B 1 H W"], widths: Int[Tensor, " B"]) -> Float[Tensor, "B S D"]:
-        """What the decoder looks at. Images are of one size, so widths do not matter."""
+        """The memory of the decoder. Images have one size, so widths are not used."""
         grey = (1 - 2 * images).expand(-1, 3, -1, -1)  # paper 1 and ink -1, as (grey - 0.5) / 0.5
         return self.encoder(grey).last_hidden_state
 
     def logits(self, memory: Float[Tensor, "B S D"], tokens: Int[Tensor, "B L"]) -> Float[Tensor, "B L C"]:
-        """Of the token that follows each token, given those before it."""
+        """The logits of the token after each token, given those up to it."""
         return self.decoder(tokens, encoder_hidden_states=memory, use_cache=False).logits
 
     @staticmethod
@@ -114,7 +114,7 @@ class PretrainedTrOCR(nn.Module):
         """See `htr_lightning.decoder.autoregressive`."""
         memory, images, cache = state
         moved = images[rows]
-        if not torch.equal(moved, images):  # else rows change places within an image, and all of them see the same
+        if not torch.equal(moved, images):  # else each row still attends to the same image
             memory = memory[rows]
             if cache is not None:
                 cache.cross_attention_cache.reorder_cache(rows)
@@ -126,5 +126,5 @@ class PretrainedTrOCR(nn.Module):
 def _config(kind: Any, settings: Mapping[str, Any], keys: tuple[str, ...]) -> Any:
     try:
         return kind(**{key: settings[key] for key in keys if key in settings})
-    except Exception as error:  # the package has classes of its own for a value that is of no use
+    except Exception as error:  # the package has its own errors for invalid values
         raise ValueError(f"{kind.__name__}: {' '.join(str(error).split())}") from None

@@ -8,30 +8,30 @@ from torch import Tensor, nn
 
 
 class RecurrentState(NamedTuple):
-    """What a recurrent decoder has read and written so far."""
+    """The state of a recurrent decoder."""
 
     hidden: Float[Tensor, "B D"]
     cell: Float[Tensor, "B D"]
     context: Float[Tensor, "B M"]
-    seen: Float[Tensor, "B S"]  # attention to every place so far, summed
+    attended: Float[Tensor, "B S"]  # attention to every position so far, summed
     memory: Float[Tensor, "B S M"]
     keys: Float[Tensor, "B S A"]
     mask: Bool[Tensor, "B S"]
 
 
 class RecurrentDecoder(nn.Module):
-    """An LSTM that writes a character a step and looks where to read it, with a sense of where it has looked before.
+    """An LSTM that predicts one character per step, with attention that takes account of earlier attention.
 
     The attention is that of Chorowski et al. (2015, "Attention-based models for speech recognition", arXiv:1506.07503,
     section 2.2) over the summed attention so far; for handwriting see Michael et al. (2019, "Evaluating
     sequence-to-sequence models for handwritten text recognition", arXiv:1903.07377).
 
     Args:
-        classes: labels with the specials.
+        classes: number of labels, including specials.
         memory: channels of the memory.
-        width: units of the LSTM, and of the embedding of characters.
+        width: units of the LSTM and of the embedding.
         attention: units of the attention.
-        kernel: places that the convolution over the attention so far sees, odd.
+        kernel: of the convolution over earlier attention, odd.
         dropout: probability before the LSTM and the head.
     """
 
@@ -51,12 +51,12 @@ class RecurrentDecoder(nn.Module):
     def forward(
         self, memory: Float[Tensor, "B S M"], lengths: Int[Tensor, " B"], tokens: Int[Tensor, "B L"]
     ) -> Float[Tensor, "B L C"]:
-        """The logits behind every token (teacher forcing)."""
-        state, read = self.start(memory, lengths), []
+        """The logits after every token (teacher forcing)."""
+        state, outputs = self.start(memory, lengths), []
         for embedded in self.dropout(self.embed(tokens)).unbind(1):
             state = self._advance(embedded, state)
-            read.append(torch.cat([state.hidden, state.context], 1))
-        return self.head(self.dropout(torch.stack(read, 1)))
+            outputs.append(torch.cat([state.hidden, state.context], 1))
+        return self.head(self.dropout(torch.stack(outputs, 1)))
 
     def start(self, memory: Float[Tensor, "B S M"], lengths: Int[Tensor, " B"]) -> RecurrentState:
         """The state before the first token."""
@@ -67,21 +67,21 @@ class RecurrentDecoder(nn.Module):
         )
 
     def step(self, tokens: Int[Tensor, " B"], state: RecurrentState) -> tuple[Float[Tensor, "B C"], RecurrentState]:
-        """The logits behind one token more of every row."""
+        """The logits after the next token of every row."""
         state = self._advance(self.embed(tokens), state)
         return self.head(torch.cat([state.hidden, state.context], 1)), state
 
     @staticmethod
     def reorder(state: RecurrentState, rows: Int[Tensor, " N"], memory: bool = True) -> RecurrentState:
         """See `CharacterDecoder`."""
-        *own, places, keys, mask = state
-        seen = [part.index_select(0, rows) if memory else part for part in (places, keys, mask)]
-        return RecurrentState(*(part.index_select(0, rows) for part in own), *seen)
+        *own, values, keys, mask = state
+        shared = [part.index_select(0, rows) if memory else part for part in (values, keys, mask)]
+        return RecurrentState(*(part.index_select(0, rows) for part in own), *shared)
 
     def _advance(self, embedded: Float[Tensor, "B D"], state: RecurrentState) -> RecurrentState:
         hidden, cell = self.cell(torch.cat([embedded, state.context], 1), (state.hidden, state.cell))
-        located = self.location(state.seen[:, None]).transpose(1, 2)
+        located = self.location(state.attended[:, None]).transpose(1, 2)
         energies = self.energy(torch.tanh(state.keys + self.query(hidden)[:, None] + located))[:, :, 0]
         weights = energies.float().masked_fill(~state.mask, -torch.inf).softmax(1).to(state.memory.dtype)
         context = torch.bmm(weights[:, None], state.memory)[:, 0]
-        return state._replace(hidden=hidden, cell=cell, context=context, seen=state.seen + weights)
+        return state._replace(hidden=hidden, cell=cell, context=context, attended=state.attended + weights)

@@ -1,4 +1,4 @@
-"""Masking of feature columns in training."""
+"""Random masking of feature columns in training."""
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -6,15 +6,15 @@ from torch import Tensor, nn
 
 
 class SpanMask(nn.Module):
-    """Sets random spans of columns to zero in training, so that context has to read them (Li et al., 2024, "HTR-VT:
-    Handwritten text recognition with vision transformer", arXiv:2409.08573).
+    """Sets random spans of columns to zero in training, so that the network has to use context (Li et al., 2024,
+    "HTR-VT: Handwritten text recognition with vision transformer", arXiv:2409.08573).
 
-    Each line draws its own floor(ratio * length / span) spans, which may overlap: of ratio 0.4 about a third of the
-    columns is masked. A zero column followed by a linear layer is that layer's bias, which is learned: no token of its
-    own is needed, and a masked network has the weights of one that is not.
+    Each line has its own floor(ratio * length / span) spans, which may overlap: with ratio 0.4, about a third of the
+    columns are masked. A zero column gives the bias of the next linear layer, which is learned; so no mask token is
+    needed, and the network has the same weights with and without masking.
 
     Args:
-        ratio: of the summed lengths of a line's spans to its length; 0 masks nothing.
+        ratio: total length of the spans of a line, as a fraction of its length; 0 masks nothing.
         span: length of a span in columns.
     """
 
@@ -23,27 +23,24 @@ class SpanMask(nn.Module):
         self.ratio, self.span = ratio, span
 
     def forward(self, x: Float[Tensor, "B T D"], lengths: Int[Tensor, " B"]) -> Float[Tensor, "B T D"]:
-        """Features with spans set to zero, padding untouched; in evaluation the features as they are."""
+        """Features with spans set to zero, except in padding; unchanged in evaluation."""
         if not self.training or self.ratio == 0:
             return x
         return x.masked_fill(self.draw(lengths, x.shape[1])[:, :, None], 0.0)
 
-    def draw(
-        self, lengths: Int[Tensor, " B"], columns: int, generator: torch.Generator | None = None, least: int = 0
-    ) -> Bool[Tensor, "B T"]:
+    def draw(self, lengths: Int[Tensor, " B"], columns: int) -> Bool[Tensor, "B T"]:
         """Which columns are masked.
 
         Args:
             lengths: of the lines.
             columns: that they are padded to.
-            generator: None: torch's own.
-            least: spans that every line has, however short it is.
         """
-        counts = (lengths * self.ratio / self.span).long().clamp(min=least)[:, None]
-        most = max(least, int(columns * self.ratio / self.span))
+        counts = (lengths * self.ratio / self.span).long()[:, None]
+        max_count = int(columns * self.ratio / self.span)
         room = (lengths[:, None] - self.span + 1).clamp(min=1)
-        starts = (torch.rand(len(lengths), most, device=lengths.device, generator=generator) * room).long()
-        drawn = torch.arange(most, device=lengths.device) < counts
-        place = torch.arange(columns, device=lengths.device)[None, :, None]
-        into = place - starts[:, None, :]
-        return ((into >= 0) & (into < self.span) & (place < lengths[:, None, None]) & drawn[:, None, :]).any(2)
+        starts = (torch.rand(len(lengths), max_count, device=lengths.device) * room).long()
+        used = torch.arange(max_count, device=lengths.device) < counts
+        column = torch.arange(columns, device=lengths.device)[None, :, None]
+        offset = column - starts[:, None, :]
+        inside = (offset >= 0) & (offset < self.span) & (column < lengths[:, None, None])
+        return (inside & used[:, None, :]).any(2)

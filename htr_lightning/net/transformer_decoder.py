@@ -1,4 +1,4 @@
-"""The transformer decoder with its cache."""
+"""The transformer decoder with a key-value cache."""
 
 import math
 from typing import NamedTuple, cast
@@ -10,16 +10,16 @@ from torch import Tensor, nn
 from htr_lightning.net.attention import CrossAttention, SelfAttention, attend
 
 
-def sinusoids(places: Int[Tensor, " T"], width: int) -> Float[Tensor, "T D"]:
-    """The position encoding of Vaswani et al. (2017, section 3.5) of an even width, at any place."""
-    rates = torch.exp(torch.arange(0, width, 2, device=places.device) * (-math.log(10000.0) / width))
-    angles = places[:, None] * rates
+def sinusoids(positions: Int[Tensor, " T"], width: int) -> Float[Tensor, "T D"]:
+    """The position encoding of Vaswani et al. (2017, section 3.5), of an even width."""
+    rates = torch.exp(torch.arange(0, width, 2, device=positions.device) * (-math.log(10000.0) / width))
+    angles = positions[:, None] * rates
     return torch.stack([angles.sin(), angles.cos()], 2).flatten(1)
 
 
 class DecoderBlock(nn.Module):
-    """Causal self-attention, attention to the memory and a two-layer perceptron, each behind a layer norm and added to
-    its input."""
+    """Causal self-attention, attention to the memory and a two-layer perceptron, each with a layer norm before it and a
+    residual connection."""
 
     def __init__(self, width: int, memory: int, heads: int, dropout: float) -> None:
         super().__init__()
@@ -32,7 +32,7 @@ class DecoderBlock(nn.Module):
     def forward(
         self, x: Float[Tensor, "B L D"], memory: Float[Tensor, "B S M"], bias: Float[Tensor, "B 1 1 S"] | None
     ) -> Float[Tensor, "B L D"]:
-        """All tokens at once, none of which sees a later one."""
+        """All tokens at once, each attending to those up to it."""
         x = x + self.dropout(self.own.causal(self.norms[0](x)))
         x = x + self.dropout(self.cross(self.norms[1](x), *self.cross.keys(memory), bias))
         return x + self.dropout(self.mlp(self.norms[2](x)))
@@ -40,7 +40,7 @@ class DecoderBlock(nn.Module):
     def step(
         self, x: Float[Tensor, "B 1 D"], cache: "BlockCache", bias: Float[Tensor, "B 1 1 S"] | None
     ) -> tuple[Float[Tensor, "B 1 D"], "BlockCache"]:
-        """One token more, whose predecessors' keys and values stand in the cache."""
+        """The next token; the keys and values of earlier ones are in the cache."""
         query, key, value = self.own.project(self.norms[0](x))
         keys, values = torch.cat([cache.keys, key], 2), torch.cat([cache.values, value], 2)
         x = x + self.own.merge(attend(query, keys, values))
@@ -49,7 +49,7 @@ class DecoderBlock(nn.Module):
 
 
 class BlockCache(NamedTuple):
-    """Keys and values of a block: of the tokens so far, and of the memory."""
+    """Keys and values of a block: of the tokens so far and of the memory."""
 
     keys: Float[Tensor, "B h L d"]
     values: Float[Tensor, "B h L d"]
@@ -58,7 +58,7 @@ class BlockCache(NamedTuple):
 
 
 class DecoderState(NamedTuple):
-    """What a transformer decoder has read and written so far."""
+    """The state of a transformer decoder."""
 
     blocks: list[BlockCache]
     bias: Float[Tensor, "B 1 1 S"] | None  # see `CrossAttention`
@@ -69,18 +69,18 @@ class TransformerDecoder(nn.Module):
     """A character decoder that attends to a memory (Vaswani et al., 2017, arXiv:1706.03762; as in TrOCR, Li et al.,
     2021, arXiv:2109.10282).
 
-    Memory and characters both carry sinusoidal positions, so lines may be of any width and length.
+    Memory and characters have sinusoidal positions, so lines may have any width and length.
 
     Args:
-        classes: labels with the specials.
+        classes: number of labels, including specials.
         memory: channels of the memory, even.
         width: of the decoder, even.
-        depth: its blocks.
-        heads: attention heads of a block.
-        dropout: probability behind every part of a block and the embedding.
+        depth: number of blocks.
+        heads: attention heads per block.
+        dropout: probability after every part of a block and after the embedding.
     """
 
-    places: Float[Tensor, "T D"]  # positions of characters, as far as they were needed
+    positions: Float[Tensor, "T D"]  # encodings of character positions, extended as needed
 
     def __init__(self, classes: int, memory: int, width: int, depth: int, heads: int, dropout: float = 0.1) -> None:
         super().__init__()
@@ -91,13 +91,13 @@ class TransformerDecoder(nn.Module):
         self.norm = nn.LayerNorm(width)
         self.dropout = nn.Dropout(dropout)
         self.head = nn.Linear(width, classes)
-        self.places = sinusoids(torch.arange(256), width)  # no buffer: ranks and averages of weights need none
+        self.positions = sinusoids(torch.arange(256), width)  # no buffer, which would be synchronised and averaged
 
     def forward(
         self, memory: Float[Tensor, "B S M"], lengths: Int[Tensor, " B"], tokens: Int[Tensor, "B L"]
     ) -> Float[Tensor, "B L C"]:
-        """The logits behind every token, all at once (teacher forcing)."""
-        memory, bias = self._placed(memory), _bias(memory, lengths)
+        """The logits after every token, all at once (teacher forcing)."""
+        memory, bias = self._positioned(memory), _bias(memory, lengths)
         x = self.dropout(self._embedded(tokens, slice(tokens.shape[1])))
         for block in self.blocks:
             x = block(x, memory, bias)
@@ -105,7 +105,7 @@ class TransformerDecoder(nn.Module):
 
     def start(self, memory: Float[Tensor, "B S M"], lengths: Int[Tensor, " B"]) -> DecoderState:
         """The state before the first token."""
-        memory, bias = self._placed(memory), _bias(memory, lengths)
+        memory, bias = self._positioned(memory), _bias(memory, lengths)
         blocks = []
         for block in self._blocks:
             keys, values = block.cross.keys(memory)
@@ -113,7 +113,7 @@ class TransformerDecoder(nn.Module):
         return DecoderState(blocks, bias, 0)
 
     def step(self, tokens: Int[Tensor, " B"], state: DecoderState) -> tuple[Float[Tensor, "B C"], DecoderState]:
-        """The logits behind one token more of every row."""
+        """The logits after the next token of every row."""
         x = self._embedded(tokens[:, None], slice(state.length, state.length + 1))
         caches = []
         for block, cache in zip(self._blocks, state.blocks, strict=True):
@@ -125,9 +125,9 @@ class TransformerDecoder(nn.Module):
     def reorder(state: DecoderState, rows: Int[Tensor, " N"], memory: bool = True) -> DecoderState:
         """See `CharacterDecoder`."""
         blocks, bias = [], state.bias
-        for keys, values, *seen in state.blocks:
-            seen = [part.index_select(0, rows) for part in seen] if memory else seen
-            blocks.append(BlockCache(keys.index_select(0, rows), values.index_select(0, rows), *seen))
+        for keys, values, *shared in state.blocks:
+            shared = [part.index_select(0, rows) for part in shared] if memory else shared
+            blocks.append(BlockCache(keys.index_select(0, rows), values.index_select(0, rows), *shared))
         if memory and bias is not None:
             bias = bias.index_select(0, rows)
         return DecoderState(blocks, bias, state.length)
@@ -136,18 +136,18 @@ class TransformerDecoder(nn.Module):
     def _blocks(self) -> list[DecoderBlock]:
         return cast(list[DecoderBlock], list(self.blocks))
 
-    def _embedded(self, tokens: Int[Tensor, "B L"], places: slice) -> Float[Tensor, "B L D"]:
-        if places.stop > len(self.places) or self.places.device != tokens.device:  # once rather than at every step
-            many = max(2 * places.stop, len(self.places))
+    def _embedded(self, tokens: Int[Tensor, "B L"], positions: slice) -> Float[Tensor, "B L D"]:
+        if positions.stop > len(self.positions) or self.positions.device != tokens.device:
+            count = max(2 * positions.stop, len(self.positions))  # rarely rather than at every step
             with torch.inference_mode(False):
-                self.places = sinusoids(torch.arange(many, device=tokens.device), self.width)
-        return self.embed(tokens) * math.sqrt(self.width) + self.places[places].to(self.embed.weight.dtype)
+                self.positions = sinusoids(torch.arange(count, device=tokens.device), self.width)
+        return self.embed(tokens) * math.sqrt(self.width) + self.positions[positions].to(self.embed.weight.dtype)
 
-    def _placed(self, memory: Float[Tensor, "B S M"]) -> Float[Tensor, "B S M"]:
-        places = torch.arange(memory.shape[1], device=memory.device)
-        return memory + sinusoids(places, memory.shape[2])
+    def _positioned(self, memory: Float[Tensor, "B S M"]) -> Float[Tensor, "B S M"]:
+        positions = torch.arange(memory.shape[1], device=memory.device)
+        return memory + sinusoids(positions, memory.shape[2])
 
 
 def _bias(memory: Float[Tensor, "B S M"], lengths: Int[Tensor, " B"]) -> Float[Tensor, "B 1 1 S"] | None:
-    behind = (torch.arange(memory.shape[1], device=memory.device) >= lengths[:, None])[:, None, None]
-    return torch.zeros_like(memory[:, None, None, :, 0]).masked_fill(behind, -torch.inf) if behind.any() else None
+    padding = (torch.arange(memory.shape[1], device=memory.device) >= lengths[:, None])[:, None, None]
+    return torch.zeros_like(memory[:, None, None, :, 0]).masked_fill(padding, -torch.inf) if padding.any() else None

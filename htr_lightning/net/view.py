@@ -1,4 +1,4 @@
-"""A line seen a little otherwise, for reading it more than once."""
+"""Slightly changed views of a line, for test-time augmentation."""
 
 import math
 
@@ -8,23 +8,23 @@ from torch import Tensor, nn
 
 
 class View(nn.Module):
-    """Ink slanted about its middle row and made less high, each column where it was; so frames stay comparable.
+    """Ink sheared about its middle row and reduced in height; the line keeps its width.
 
-    View 0 is the line itself. The others spread evenly and without dice over slants of -`slant` to `slant` and heights
-    of 1 - `shrink` to 1 (Roberts, 2018, "The unreasonable effectiveness of quasirandom sequences"), so the first n are
-    the same for any count of views. A line is seen alike alone and in a batch.
+    View 0 is the line itself. The others are a quasirandom sequence over shears of -`slant` to `slant` and heights of
+    1 - `shrink` to 1 (Roberts, 2018, "The unreasonable effectiveness of quasirandom sequences"), so the first n do not
+    depend on the number of views. A line has the same view alone and in a batch.
 
     Args:
-        number: of the view.
-        slant: columns a row.
-        shrink: of the height.
+        number: of the view, from 0.
+        slant: maximum shear, in columns per row.
+        shrink: maximum reduction of the height, as a fraction.
     """
 
     def __init__(self, number: int, slant: float = 0.1, shrink: float = 0.08) -> None:
         super().__init__()
         self.number = number
-        self.slant = slant * (2 * _share(number, 1) - 1) if number else 0.0
-        self.scale = 1 - shrink * _share(number, 2) if number else 1.0
+        self.slant = slant * (2 * _quasirandom(number, 1) - 1) if number else 0.0
+        self.scale = 1 - shrink * _quasirandom(number, 2) if number else 1.0
 
     def forward(self, images: Float[Tensor, "B 1 H W"], widths: Int[Tensor, " B"]) -> Float[Tensor, "B 1 H W"]:
         if not self.number:
@@ -35,21 +35,21 @@ class View(nn.Module):
         source = (rows - middle) / self.scale + middle
         weights = (1 - (source[:, None] - rows).abs()).clamp(min=0).to(images.dtype)  # linear between two rows
         shift = (rows - middle) * self.slant
-        whole = shift.floor()
-        place = torch.arange(columns, device=images.device) + whole.long()[:, None]
-        part = (shift - whole).to(images.dtype)[:, None]
+        floor = shift.floor()
+        column = torch.arange(columns, device=images.device) + floor.long()[:, None]
+        fraction = (shift - floor).to(images.dtype)[:, None]
         ink = torch.einsum("hr,bcrw->bchw", weights, images)
-        ink = (1 - part) * _columns(ink, place) + part * _columns(ink, place + 1)
+        ink = (1 - fraction) * _columns(ink, column) + fraction * _columns(ink, column + 1)
         inside = torch.arange(columns, device=images.device) < widths[:, None]
-        return ink * inside[:, None, None, :]  # what leaves a line is not its neighbour's padding
+        return ink * inside[:, None, None, :]  # ink that leaves the line is cut off
 
 
-def _columns(ink: Float[Tensor, "B 1 H W"], place: Int[Tensor, "H W"]) -> Float[Tensor, "B 1 H W"]:
-    """Of every row the ink at some columns; none outside."""
-    found = ink.gather(3, place.clamp(0, ink.shape[3] - 1).expand_as(ink))
-    return found * ((place >= 0) & (place < ink.shape[3]))
+def _columns(ink: Float[Tensor, "B 1 H W"], column: Int[Tensor, "H W"]) -> Float[Tensor, "B 1 H W"]:
+    """The ink of every row at some columns; zero outside."""
+    found = ink.gather(3, column.clamp(0, ink.shape[3] - 1).expand_as(ink))
+    return found * ((column >= 0) & (column < ink.shape[3]))
 
 
-def _share(number: int, axis: int) -> float:
+def _quasirandom(number: int, axis: int) -> float:
     plastic = 1.32471795724474602596  # the real root of x ** 3 = x + 1
     return math.fmod(0.5 + number / plastic**axis, 1)

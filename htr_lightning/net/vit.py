@@ -11,7 +11,7 @@ from htr_lightning.net.span_mask import SpanMask
 
 
 class Position(nn.Module):
-    """A depthwise convolution over the tokens, which tells each its neighbours, at any width (Chu et al., 2021,
+    """A depthwise convolution over the tokens as a position encoding for any width (Chu et al., 2021,
     "Conditional positional encodings for vision transformers", arXiv:2102.10882)."""
 
     def __init__(self, width: int, kernel: int) -> None:
@@ -23,7 +23,7 @@ class Position(nn.Module):
 
 
 class Block(nn.Module):
-    """Position, attention and a two-layer perceptron, each behind a layer norm and added to its input."""
+    """Position, attention and a two-layer perceptron, each with a layer norm before it and a residual connection."""
 
     def __init__(self, width: int, heads: int, kernel: int, dropout: float) -> None:
         super().__init__()
@@ -44,17 +44,17 @@ class ViT(CTCNet):
     arXiv:2010.11929), linear CTC head; after HTR-VT (Li et al., 2024, arXiv:2409.08573).
 
     Args:
-        classes: labels with the blank.
+        classes: number of labels, including the blank.
         backbone: the stem; maps images and widths to features and their widths.
         width: of the encoder.
-        depth: blocks of the encoder.
-        patch: columns of the stem's features that make a token; each column is still a frame of the output.
-        heads: attention heads of a block.
-        kernel: tokens that a block's convolution for position sees.
+        depth: number of encoder blocks.
+        patch: feature columns of the stem per token; each column is still a frame of the output.
+        heads: attention heads per block.
+        kernel: of the convolutions for position, in tokens.
         dropout: probability in every block and before the head.
-        mask_ratio: of the columns that spans are drawn for in training, see `SpanMask`; 0 masks nothing.
+        mask_ratio: of columns masked in training, see `SpanMask`; 0 for none.
         mask_span: length of a span in columns.
-        shortcut: whether there is the second head.
+        shortcut: whether there is a second head, on the columns.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class ViT(CTCNet):
         self.blocks = nn.ModuleList(Block(width, heads, kernel, dropout) for _ in range(depth))
         self.norm = nn.LayerNorm(width)
         self.dropout = LockedDropout(dropout)
-        self.head = nn.ModuleList(nn.Linear(width, classes) for _ in range(patch))  # one a column of the token
+        self.head = nn.ModuleList(nn.Linear(width, classes) for _ in range(patch))  # one per column of the token
         self.shortcut = nn.Conv1d(backbone.channels, classes, 3, padding=1) if shortcut else None
 
     def encode(

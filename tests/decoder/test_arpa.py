@@ -92,23 +92,23 @@ def test_other_dialects_are_read(tmp_path: Path) -> None:
         (SMALL, "", "line 0: the file ends before .data"),
         ("\n\\end\\", "", "ends before .end"),
         ("\\data\\\n", "", "ends before .data"),
-        ("ngram 1=5\n", "", "line 4: 'ngram 2=3' where 'ngram 1=' was expected"),
+        ("ngram 1=5\n", "", "line 4: 'ngram 2=3' instead of 'ngram 1='"),
         ("ngram 2=3", "ngram 2=three", "line 5: "),
         ("ngram 2=3", "ngram 2=4", r"line 20: 3 2-grams, but .data. says 4"),
-        ("ngram 1=5\nngram 2=3\nngram 3=1\n", "", "line 5: .* where ngram 1= was expected"),
-        ("\\2-grams", "\\3-grams", "line 15: '.3-grams:' where .2-grams: was expected"),
+        ("ngram 1=5\nngram 2=3\nngram 3=1\n", "", "line 5: .* instead of ngram 1="),
+        ("\\2-grams", "\\3-grams", "line 15: '.3-grams:' instead of .2-grams:"),
         ("ngram 3=1\n", "", "line 15: .* is not a logarithm, 2 symbols$"),
-        ("-0.4	</s>", "-0.4x	</s>", "line 11: .* has no log10 probability"),
-        ("-0.4	</s>", "nan	</s>", "line 11: .* has no log10 probability"),
-        ("-0.4	</s>", "0.4	</s>", "line 11: .* has no log10 probability"),
-        ("-0.4	</s>", "-0.4	</s>	inf", "line 11: .* no backoff weight"),
+        ("-0.4	</s>", "-0.4x	</s>", "line 11: .* has no valid log10 probability"),
+        ("-0.4	</s>", "nan	</s>", "line 11: .* has no valid log10 probability"),
+        ("-0.4	</s>", "0.4	</s>", "line 11: .* has no valid log10 probability"),
+        ("-0.4	</s>", "-0.4	</s>	inf", "line 11: .* or backoff weight"),
         ("-0.4	</s>", "-0.4", "line 11: '-0.4' is not a logarithm, 1 symbols"),
-        ("-0.4	</s>", "-0.4	a", "line 12: 'a' stands here for the second time"),
+        ("-0.4	</s>", "-0.4	a", "line 12: 'a' is listed twice"),
         ("-0.4	</s>", "-0.4	b", "</s> is not among the 1-grams"),
         ("-99	<s>	-0.5", "-99	c", "'<s>' is not among the 1-grams"),
-        ("-0.6	a	-0.25", "-0.6	the	-0.25", "line 12: 'the' is no single character"),
+        ("-0.6	a	-0.25", "-0.6	the	-0.25", "line 12: 'the' is neither a character"),
         ("-0.2	a <space>", "-0.2	a b", "line 17: 'b' is not among the 1-grams"),
-        ("-0.2	a <space>", "-0.2	<s> a", "line 17: an n-gram that stands there already"),
+        ("-0.2	a <space>", "-0.2	<s> a", "line 17: an n-gram that is listed twice"),
         ("-0.05	<s> a a", "-0.05	a a a", "line 21: an n-gram whose context"),
         ("-0.05	<s> a a", "-0.05	<s> a a	-0.1", "line 21: .* is not a logarithm, 3 symbols"),
         ("-0.05	<s> a a", "-0.05	<s> a", "line 21: .* is not a logarithm, 3 symbols"),
@@ -149,13 +149,13 @@ def test_files_that_cannot_be_read_are_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("space", ["", "a", "a b", "\t"])
-def test_the_stand_in_of_the_space_is_no_symbol(tmp_path: Path, space: str) -> None:
-    with pytest.raises(InputError, match="cannot stand for the space"):
+def test_the_name_of_the_space_is_no_symbol(tmp_path: Path, space: str) -> None:
+    with pytest.raises(InputError, match="cannot represent the space"):
         NGram.estimate(["a b"], 2).write_arpa(tmp_path / "model.arpa", space)
 
 
-def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="not written"):
+def test_a_path_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="cannot be written"):
         NGram.estimate(["a b"], 2).write_arpa(tmp_path / "none" / "model.arpa")
 
 

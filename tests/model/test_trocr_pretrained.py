@@ -269,22 +269,22 @@ def test_a_source_that_is_not_there_or_no_trocr_is_told_in_a_line(
     tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HF_HOME", str(tmp_path))
-    with pytest.raises(InputError, match=r"^model.source=microsoft/trocr-small-handwritten: no such folder here, and "
-                       r"https://huggingface.co/microsoft/trocr-small-handwritten cannot be fetched \(.*offline.*\); "
-                       r".*hf download") as told:  # fmt: skip
+    with pytest.raises(InputError, match=r"^model.source=microsoft/trocr-small-handwritten: this folder does not exist"
+                       r", and https://huggingface.co/microsoft/trocr-small-handwritten cannot be downloaded "
+                       r"\(.*offline.*\); .*hf download") as told:  # fmt: skip
         recognizer_of("microsoft/trocr-small-handwritten")
     assert "\n" not in str(told.value)
-    with pytest.raises(InputError, match=r"missing: no such folder here; check the path"):
+    with pytest.raises(InputError, match=r"missing: this folder does not exist; check the path"):
         recognizer_of(tmp_path / "missing")
-    with pytest.raises(InputError, match=r"a folder without config\.json"):
+    with pytest.raises(InputError, match=r"the folder has no config\.json"):
         recognizer_of(tmp_path)
     transformers.ViTConfig().save_pretrained(tmp_path)
-    with pytest.raises(InputError, match="holds vit, not an encoder vit or deit with a decoder trocr"):
+    with pytest.raises(InputError, match="contains vit, not an encoder vit or deit with a decoder trocr"):
         recognizer_of(tmp_path)
     (tmp_path / "config.json").write_text("{")
-    with pytest.raises(InputError, match="no JSON"):
+    with pytest.raises(InputError, match="not JSON"):
         recognizer_of(tmp_path)
-    for left_out, told_of in {"model.safetensors": "holds no weights", "tokenizer.json": "cannot be opened"}.items():
+    for left_out, told_of in {"model.safetensors": "has no weights", "tokenizer.json": "cannot be opened"}.items():
         broken = tmp_path / f"without {left_out}"
         shutil.copytree(source, broken)
         (broken / left_out).unlink()

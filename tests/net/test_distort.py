@@ -8,7 +8,7 @@ from torch.nn import functional
 
 from htr_lightning.net.distort import Distort
 
-STILL = {"turn": 0.0, "scale": 0.0, "slant": 0.0, "shift": 0.0, "elastic": 0.0, "sigma": 4.0}
+STILL = {"rotation": 0.0, "scale": 0.0, "slant": 0.0, "shift": 0.0, "elastic": 0.0, "sigma": 4.0}
 
 
 @pytest.fixture(autouse=True)
@@ -48,7 +48,7 @@ def test_affine_maps_keep_within_their_bounds() -> None:
     def drawn(**strength: float) -> torch.Tensor:
         return Distort(**STILL | strength).matrices(2000, torch.zeros(1))
 
-    turned = drawn(turn=15.0)
+    turned = drawn(rotation=15.0)
     torch.testing.assert_close(turned @ turned.mT, torch.eye(2).expand(2000, 2, 2))
     angles = torch.rad2deg(torch.atan2(turned[:, 0, 1], turned[:, 0, 0]))
     assert -15 <= angles.min() < -14
