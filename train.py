@@ -8,9 +8,8 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from htr_lightning import command
-from htr_lightning.config import offer_experiments
+from htr_lightning.config import check_groups, offer_experiments
 from htr_lightning.errors import InputError
-from htr_lightning.replay import offer_replay
 from htr_lightning.training.run import train
 
 
@@ -26,8 +25,8 @@ def main(config: DictConfig) -> float:
 
 
 def run() -> None:
-    """The command: what Hydra composes from is made known first."""
-    offer_replay(sys.argv[1:])
+    """The command."""
+    check_groups(sys.argv[1:])
     offer_experiments()
     main()
 

@@ -108,8 +108,6 @@ def _config_error(error: BaseException) -> str:
         return f"{message}; {lines[start]} {', '.join(lines[start + 1 : next(ends, len(lines))])}"
     if key := next((line.removeprefix("full_key: ") for line in lines if line.startswith("full_key: ")), None):
         message = f"{key}: {message}" if key not in message else message
-    if message.startswith("Could not override 'experiments'"):
-        return "experiments=NAME: the group is called experiment; write experiment=NAME"
     if "Could not override" in message or "not in struct" in str(error):
         hint = "`python train.py --cfg job` prints all keys, and + before a key adds one"
         return f"{message.rstrip('.')}: there is no such key; {hint}"

@@ -23,6 +23,8 @@ from htr_lightning.errors import InputError
 from htr_lightning.model.base import Recognizer
 from htr_lightning.transcription import Transcriber
 
+GROUPS = {"experiments": "experiment", "replay": "data@replay"}  # what people type, and what Hydra calls it
+
 
 def fast_precision(accelerator: str) -> str:
     """Lightning's name for the fastest training precision: "bf16-mixed" if the device computes in bfloat16 natively,
@@ -47,6 +49,14 @@ def conf_dir() -> Path:
     return here / "conf" if (here / "conf").is_dir() else here.parent / "conf"
 
 
+def check_groups(overrides: Sequence[str]) -> None:
+    """Raises InputError if a group is chosen by another name than its own."""
+    for override in overrides:
+        group, _, name = override.lstrip("+").partition("=")
+        if group in GROUPS and name not in ("", "null"):
+            raise InputError(f"{override}: write {GROUPS[group]}={name}")
+
+
 def offer_experiments() -> None:
     """Make options of the group `experiment` of the recipes in experiments/, beside conf/ and in the working directory.
 
@@ -64,9 +74,7 @@ def offer_experiments() -> None:
 
 def compose_train(overrides: Sequence[str]) -> DictConfig:
     """The config of train.py with overrides."""
-    from htr_lightning.replay import offer_replay  # which looks for conf/ here
-
-    offer_replay(overrides)
+    check_groups(overrides)
     offer_experiments()
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         return compose("train", overrides=list(overrides))

@@ -28,7 +28,7 @@ def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp
         monkeypatch.setattr(sys, "argv", ["train.py", f"hydra.run.dir={tmp_path}/run", *overrides])
         capsys.readouterr()
         try:
-            command.run(train.main)
+            command.run(train.run)
             code = 0
         except SystemExit as error:
             code = int(error.code or 0)
@@ -179,7 +179,8 @@ def test_unknown_key_and_unknown_name(run, htr, best: Path) -> None:
     refused(run("optimizer.lr"), "optimizer.lr")
     refused(run("scheduler=null", *SMALL), "null", "~scheduler")
     refused(run("+trainer.limit_val_batches=0", *SMALL), "trainer.limit_val_batches=0", "remove this override")
-    refused(run("experiments=seed_mlp"), "experiments=NAME", "experiment=NAME")
+    refused(run("experiments=seed_mlp"), "experiments=seed_mlp", "write experiment=seed_mlp")
+    refused(run("replay=folder", "replay.root=x"), "replay=folder", "write data@replay=folder")
     refused(run("callbacks.checkpoint.monitor=val/cre", *SMALL), "ModelCheckpoint follows val/cre", "val/cer")
     refused(run("model=mlp", "data=mnist", "decoder=beam"), "decoder=beam", "model=mlp has no decoder", "remove")
     refused(run("optimizer.lr=abc", *SMALL), "optimizer", "optimizer.lr")
@@ -242,7 +243,7 @@ def test_a_fused_step_is_wanted_or_not(run) -> None:
 
 
 def test_replayed_lines_that_are_missing_are_told_by_their_own_key(htr, best: Path, tmp_path: Path) -> None:
-    given = ["fine-tune", best, "data=synthetic", "replay=folder", f"hydra.run.dir={tmp_path}/run"]
+    given = ["fine-tune", best, "data=synthetic", "data@replay=folder", f"hydra.run.dir={tmp_path}/run"]
     refused(htr(*given), "replay.root is not set", "replay.root=FOLDER")
     refused(htr(*given, "replay.root=nowhere"), "nowhere: no such folder", "set replay.root")
 

@@ -11,7 +11,6 @@ from omegaconf import OmegaConf
 
 from htr_lightning.config import compose_train
 from htr_lightning.errors import InputError
-from htr_lightning.replay import offer_replay
 
 CONF = Path(__file__).parent.parent / "conf"
 HYDRA_KEYS = {"_target_", "_partial_", "_convert_", "_recursive_", "_args_"}
@@ -88,7 +87,6 @@ EXPERIMENTS = sorted((CONF.parent / "experiments").glob("*.yaml"))
 
 @pytest.mark.parametrize("path", [p for p in EXPERIMENTS if "fine_tune" not in p.stem], ids=lambda path: path.stem)
 def test_every_experiment_composes(path: Path) -> None:
-    offer_replay([f"experiment={path.stem}"])
     config = composed(f"experiment={path.stem}")
     check_keys(config)
     assert config["trainer"]["max_time"] or config["trainer"]["max_epochs"] > 0 or config["trainer"]["max_steps"] > 0
@@ -104,7 +102,6 @@ def test_every_experiment_composes(path: Path) -> None:
     ],
 )
 def test_models_that_write_are_read_by_all_that_they_have(overrides: list[str], decoder: str) -> None:
-    offer_replay(overrides)
     assert composed(*overrides)["model"]["decoder"]["_target_"] == f"htr_lightning.decoder.{decoder}"
 
 

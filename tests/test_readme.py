@@ -171,7 +171,7 @@ def test_train(command: str, data: Callable, tmp_path: Path, capsys: pytest.Capt
         sys.argv = words[1:]
         import train
 
-        train.main()
+        train.run()
         assert "max_time" in capsys.readouterr().out
         return
     run = run_train(tmp_path / "run", *words[2:], *short)

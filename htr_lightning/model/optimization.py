@@ -17,13 +17,12 @@ def configure_optimizers(recognizer: Any) -> Any:
     """The optimizer and the scheduler of a recognizer, as Lightning takes them.
 
     Raises:
-        InputError: there is no optimizer, it does not accept its values, or the scheduler does not fit the trainer.
+        InputError: there is no optimizer, or it does not accept its values.
     """
-    trainer: Trainer = recognizer.trainer
     if recognizer.optimizer is None:
         raise InputError("this recognizer was built without an optimizer; it can read but not be trained")
     if any(p.dtype != torch.float32 for p in recognizer.parameters()):
-        raise InputError(f"trainer.precision={trainer.precision}: weights stay float32; use bf16-mixed or 16-mixed")
+        raise InputError(f"trainer.precision={recognizer.trainer.precision}: weights stay float32; use bf16-mixed or 16-mixed")
     groups = recognizer.parameters()
     if recognizer.layer_decay != 1:
         groups = rates_by_depth(recognizer.net, recognizer.num_classes, recognizer.layer_decay)
@@ -37,14 +36,8 @@ def configure_optimizers(recognizer: Any) -> Any:
         group["lr"] *= group.get("lr_scale", 1.0)  # before a scheduler takes it as its peak
     if recognizer.scheduler is None:
         return optimizer
-    scheduler = recognizer.scheduler(optimizer, progress=lambda: progress(trainer))
-    described = scheduler if isinstance(scheduler, dict) else {"scheduler": scheduler, "interval": "step"}
-    if "monitor" in described and trainer.check_val_every_n_epoch != 1:
-        raise InputError(
-            f"scheduler: it follows {described['monitor']} from epoch to epoch; validate once per epoch: "
-            "trainer.check_val_every_n_epoch=1 trainer.val_check_interval=1.0"
-        )
-    return {"optimizer": optimizer, "lr_scheduler": described}
+    scheduler = recognizer.scheduler(optimizer, progress=lambda: progress(recognizer.trainer))
+    return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
 
 def clip_gradients(

@@ -11,9 +11,8 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from htr_lightning import checkpoint
-from htr_lightning.config import conf_dir, offer_experiments
+from htr_lightning.config import check_groups, conf_dir, offer_experiments
 from htr_lightning.errors import InputError
-from htr_lightning.replay import offer_replay
 from htr_lightning.training.run import train
 
 NAME = "checkpoint"  # of the options that come from the checkpoint
@@ -33,8 +32,8 @@ def fine_tune(path: str, overrides: Sequence[str]) -> None:
     Raises:
         InputError: the checkpoint cannot be used, or an override chooses another model.
     """
+    check_groups(overrides)
     offer(path)
-    offer_replay(overrides)
     offer_experiments()
 
     def run(config: DictConfig) -> float:

@@ -28,13 +28,13 @@ from htr_lightning.net.depth import layers
 from htr_lightning.optim import SAM
 from htr_lightning.schedule import OneCycle
 from htr_lightning.training.callbacks import FreezeBackbone
-from htr_lightning.training.fine_tune import offer, offer_replay
+from htr_lightning.training.fine_tune import offer
 from htr_lightning.training.transfer import transfer
 from training.test_transfer import logits
 
 ROOT = Path(__file__).parent.parent.parent
 DATA = [word for word in SMALL if not word.startswith("model.")]
-OLD = ["replay=synthetic", "replay.reader.lines={train: 30, val: 4, test: 4}",
+OLD = ["data@replay=synthetic", "replay.reader.lines={train: 30, val: 4, test: 4}",
        "replay.reader.writers={train: 3, val: 2, test: 2}"]  # fmt: skip
 
 
@@ -194,13 +194,12 @@ def test_a_decay_that_is_none_is_refused(make_recognizer: Callable, decay: float
 @pytest.fixture(scope="module")
 def replayable(best: Path) -> None:
     offer(str(best))
-    offer_replay(["replay"])
 
 
 @pytest.mark.usefixtures("replayable")
 @pytest.mark.parametrize("data", names("data"))
 def test_every_data_config_can_be_replayed_beside_another(data: str) -> None:
-    config = OmegaConf.to_container(composed("data=page_xml", f"replay={data}", "++replay.root=OLD"), resolve=True)
+    config = OmegaConf.to_container(composed("data=page_xml", f"data@replay={data}", "replay.root=OLD"), resolve=True)
     check_keys(config)
     assert config["data"]["replay"] == config["replay"]
     assert config["replay"]["root"] == "OLD"
@@ -244,7 +243,7 @@ def test_what_cannot_be_is_refused_in_one_line(best: Path, htr: Callable[..., Ou
     refused(htr("fine-tune", best, "data=synthetic", "model=mlp", folder), "the model is the checkpoint's")
     refused(htr("fine-tune", best, "data=synthetic", f"start={best}x", folder), "the model is the checkpoint's")
     refused(htr("fine-tune", best, "data=synthetic", "optimizer.rate=1", folder), "optimizer.rate", "no such key")
-    refused(htr("fine-tune", best, "data=synthetic", "replay=nothing", folder), "replay/nothing")
+    refused(htr("fine-tune", best, "data=synthetic", "data@replay=nothing", folder), "data/nothing")
     refused(htr("fine-tune", best, folder), "data")
 
 

@@ -17,7 +17,6 @@ from htr_lightning.card import FORMAT
 from htr_lightning.config import data_for
 from htr_lightning.errors import InputError
 from htr_lightning.evidence.evaluate import evaluate
-from htr_lightning.replay import offer_replay
 
 ROOT = Path(__file__).parent.parent.parent
 SUMMARY = {
@@ -123,9 +122,8 @@ def test_early_stopping_follows_the_validation_loss(tmp_path: Path) -> None:
 
 
 def test_every_epoch_is_validated_also_where_later_ones_are_shorter(tmp_path: Path) -> None:
-    old = ["replay=synthetic", "replay.reader.lines={train: 96, val: 4, test: 4}", "replay.reader.length=[1, 2]",
+    old = ["data@replay=synthetic", "replay.reader.lines={train: 96, val: 4, test: 4}", "replay.reader.length=[1, 2]",
            "data.replay_decay=0.3", "trainer.max_epochs=4"]  # fmt: skip
-    offer_replay(old)  # as train.py does before Hydra reads the command
     run = run_train(tmp_path / "run", *SMALL, *old)
     names, *rows = (row.split(",") for row in (run / "metrics.csv").read_text().splitlines())
     figures = [dict(zip(names, row, strict=True)) for row in rows]
