@@ -22,7 +22,9 @@ def configure_optimizers(recognizer: Any) -> Any:
     if recognizer.optimizer is None:
         raise InputError("this recognizer was built without an optimizer; it can read but not be trained")
     if any(p.dtype != torch.float32 for p in recognizer.parameters()):
-        raise InputError(f"trainer.precision={recognizer.trainer.precision}: weights stay float32; use bf16-mixed or 16-mixed")
+        raise InputError(
+            f"trainer.precision={recognizer.trainer.precision}: weights stay float32; use bf16-mixed or 16-mixed"
+        )
     groups = recognizer.parameters()
     if recognizer.layer_decay != 1:
         groups = rates_by_depth(recognizer.net, recognizer.num_classes, recognizer.layer_decay)
