@@ -1,6 +1,6 @@
 """One file of plain data from which a recognizer is built again: read, checked, loaded, written.
 
-What a checkpoint tells of itself (config, data, commit, versions) is put together in card.py.
+What a checkpoint says about itself (config, data, commit, versions) is put together in card.py.
 """
 
 import os
@@ -31,14 +31,14 @@ def read(path: str | Path) -> dict[str, Any]:
     """The content of a checkpoint: plain data and tensors, nothing is executed.
 
     Raises:
-        InputError: the file is missing, no checkpoint, holds pickled objects, or is of a newer format.
+        InputError: the file is missing or not a checkpoint, holds pickled objects, or has a newer format.
     """
     path = Path(path)
     try:
         if zipfile.is_zipfile(path):  # torch does not look at the checksums that it wrote
             with zipfile.ZipFile(path) as archive:
                 if (part := archive.testzip()) is not None:
-                    raise ValueError(f"the checksum of {part} does not fit")
+                    raise ValueError(f"the checksum of {part} does not match")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about pickle protocols: what cannot be read is refused below
             content = torch.load(path, map_location="cpu", weights_only=True)
@@ -48,7 +48,7 @@ def read(path: str | Path) -> dict[str, Any]:
         raise InputError(f"{path}: is a folder; name the file in it, such as {path}/checkpoints/best.ckpt") from None
     except pickle.UnpicklingError:
         raise InputError(
-            f"{path}: holds pickled objects or is no checkpoint; it is not opened, since unpickling runs code. "
+            f"{path}: holds pickled objects or is not a checkpoint; it is not opened, since unpickling runs code. "
             "Use a file that htr_lightning wrote"
         ) from None
     except Exception as error:  # of damaged bytes the unpickler raises anything: IndexError, struct.error, ...
@@ -62,7 +62,7 @@ def read(path: str | Path) -> dict[str, Any]:
             f"{path}: format {card['format']}, but this htr_lightning {__version__} reads up to {FORMAT}; upgrade it"
         )
     if not isinstance(alphabet := card.get("alphabet"), list) or not all(isinstance(c, str) for c in alphabet):
-        raise InputError(f"{path}: its alphabet is no list of characters; it is not loaded")
+        raise InputError(f"{path}: its alphabet is not a list of characters; it is not loaded")
     return content
 
 
@@ -117,7 +117,7 @@ def _find(target: str) -> Any:
 
 
 def check_targets(config: Any, allow: Sequence[str], where: str) -> None:
-    """Raises InputError where a nested config names a class that `check_target` refuses."""
+    """Raises InputError if a nested config names a class that `check_target` refuses."""
     for target in targets(config):
         check_target(target, allow, where)
 
@@ -147,13 +147,13 @@ def check_target(target: Any, allow: Sequence[str], where: str) -> None:
     """Refuse a `_target_` that is not a class defined in this package or an allowed one.
 
     The prefix alone would not do: `htr_lightning.checkpoint.os.system` begins with it too. So the name must lead to
-    a class that says of itself that it was defined there; functions do things when they are called. Only modules of
+    a class whose `__module__` says that it was defined there; functions do things when they are called. Only modules of
     allowed packages are imported.
 
     Raises:
         InputError: it is refused.
     """
-    refusal = InputError(f"{where}: names '{target}', which is no class of {PACKAGE}; it is not loaded: it could be "
+    refusal = InputError(f"{where}: names '{target}', which is not a class of {PACKAGE}; it is not loaded: it could be "
                          "any code. If it is your own, pass allow=[...]")  # fmt: skip
     packages = (PACKAGE, *allow)
     module_name, _, class_name = target.rpartition(".") if isinstance(target, str) else ("", "", "")
@@ -171,7 +171,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     """Writes beside the old file and renames, so that the previous checkpoint survives a full disk or a kill."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        """Raises InputError where the folder cannot be written or the disk is full."""
+        """Raises InputError if the folder cannot be written or the disk is full."""
         path = Path(path)
         beside = path.with_name(f".{path.name}.{os.getpid()}")
         try:

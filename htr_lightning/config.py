@@ -141,7 +141,7 @@ def open_data(
     one_pass: bool = False,
     full: bool = False,
 ) -> OpenedData:
-    """The data that overrides describe for the model that they describe, without anything replayed.
+    """The data that overrides describe, prepared for the model that they describe, without replay.
 
     Args:
         overrides: of the config of train.py.
@@ -180,14 +180,14 @@ def data_for(
         recognizer: a trained one.
         overrides: of the data.
         full: take lines as they were scanned; the recognizer reduces them itself.
-        unlabelled: keep lines without text, too, unless splits or subsets are drawn from the others.
+        unlabelled: also keep lines without text, unless splits or subsets are drawn from the others.
 
     Raises:
         InputError: an override does not fit.
     """
     for override in overrides:
         if not override.lstrip("+~").startswith(("data.", "data=")):
-            raise InputError(f"{override}: only the data can be changed here, as by data=copiste or data.root=FOLDER")
+            raise InputError(f"{override}: only the data can be changed here, as in data=copiste or data.root=FOLDER")
     card = recognizer.card
     named = any(override.lstrip("+").startswith("data=") for override in overrides)
     if named:
@@ -222,10 +222,10 @@ def data_for(
 
 
 def check_whole(overrides: Sequence[str], split: str) -> None:
-    """Raises InputError if a subset of the training lines is asked for, and another split."""
+    """Raises InputError if a subset of the training lines is requested together with another split."""
     for override in overrides:
         if split != "train" and override.lstrip("+").startswith("data.subset="):
-            raise InputError(f"{override}: selects training lines; {split} is read as a whole, remove this override")
+            raise InputError(f"{override}: selects training lines; {split} is read as a whole; remove this override")
 
 
 def _keep_unlabelled(settings: dict[str, Any]) -> None:
@@ -237,7 +237,7 @@ def _keep_unlabelled(settings: dict[str, Any]) -> None:
 
 
 def _drop_sources(data: DictConfig, given: set[str]) -> None:
-    """Of the places that a checkpoint's data came from, those that the overrides leave meaningless, and downloads."""
+    """The sources of a checkpoint's data that the overrides make meaningless, including downloads."""
     moved = given & {"data.root", "data.repo"}
     if moved and "data.pack" not in given and data.get("pack") is not None:
         data.pack = None

@@ -125,7 +125,7 @@ def to_grey(ink: ndarray) -> UInt8[ndarray, "_ _"]:
 def augmentation_sheet(
     before: Sequence[UInt8[ndarray, "_ _"]], after: Sequence[Sequence[UInt8[ndarray, "_ _"]]], height: int = 48
 ) -> UInt8[ndarray, "H W"]:
-    """Each line with a bar on its left, and indented below it its augmented versions.
+    """Each line with a bar on its left, and its augmented versions indented below it.
 
     Args:
         before: the original lines.

@@ -63,7 +63,7 @@ class OneCycle(LRScheduler):
         super().__init__(optimizer)
 
     def factor(self, done: float) -> float:
-        """The learning rate as a fraction of the peak once `done` of the run is over."""
+        """The learning rate as a fraction of the peak after a fraction `done` of the run."""
         if done < self.warmup:
             return self.start + (1 - self.start) * done / self.warmup
         falling = (done - self.warmup) / max(1e-9, 1 - self.warmup)

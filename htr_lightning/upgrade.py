@@ -77,7 +77,7 @@ def upgrade(content: dict[str, Any], path: str) -> dict[str, Any]:
     """
     card = content["htr"]
     if not card["alphabet"]:
-        raise InputError(f"{path}: a pre-training on images without texts, which no longer exists; train without it")
+        raise InputError(f"{path}: pre-trained on images without texts, a kind that no longer exists; train without it")
     training = dict(card["training"])
     training["data"] = renamed(training["data"], path)
     for part in ("optimizer", "scheduler"):

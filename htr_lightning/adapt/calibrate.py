@@ -17,7 +17,7 @@ FACTORS = (4.0, 2.0, 1.4, 1.2)  # by which a weight is changed, as long as that 
 
 
 class Weighted(NamedTuple):
-    """Weights of the members of an ensemble, the largest 1; the edits with equal weights, and the evaluation with
+    """Weights of the members of an ensemble, the largest being 1; the edits with equal weights, and the evaluation with
     these."""
 
     weights: list[float]
@@ -45,7 +45,7 @@ def fit(
     Args:
         recognizer: with the default calibration.
         data: see `config.data_for`.
-        weights: whether to fit them, too.
+        weights: whether to fit the ensemble weights as well.
         advance: called with the number of lines done, for a progress bar.
     """
     if not weights or not isinstance(recognizer, Ensemble):

@@ -71,7 +71,7 @@ def open_unlabelled(
         data = data_for(recognizer, lines, full=True, unlabelled=True)
         return lines_of_data(data, list(dict.fromkeys(splits or ["train"])))
     if splits:
-        raise InputError(f"--split {splits[0]}: files have no splits; remove it, or name a data set by data=...")
+        raise InputError(f"--split {splits[0]}: files have no splits; remove it, or name a data set with data=...")
     sources, errors = find_sources(lines)
     if errors:
         raise InputError(errors[0])
@@ -194,7 +194,7 @@ def write(
         known = {id: split for split in SPLITS for id in labelled.lines(split).reader.ids}
         if twice := next((label for label in labels if label.status == KEPT and label.id in known), None):
             raise InputError(
-                f"{twice.id}: is also a {known[twice.id]} line of the labelled data; separate them by data.subset or "
+                f"{twice.id}: is also a {known[twice.id]} line of the labelled data; separate them with data.subset or "
                 "--split"
             )
         others = rows_of(labelled, SPLITS, taken, advance)

@@ -69,7 +69,7 @@ def beam_settings(overrides: Sequence[str], recognizer: Recognizer) -> dict[str,
 
 
 def read_lines(path: Path, recognizer: Recognizer) -> list[str]:
-    """The lines of a text file that are not empty, normalised like references.
+    """The non-empty lines of a text file, normalised like references.
 
     Raises:
         InputError: it cannot be read, or has no text.
@@ -79,10 +79,10 @@ def read_lines(path: Path, recognizer: Recognizer) -> list[str]:
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}; check the path") from None
     except UnicodeDecodeError as error:
-        raise InputError(f"{path}: not UTF-8 at byte {error.start}; convert it, as with iconv -t UTF-8") from None
+        raise InputError(f"{path}: not UTF-8 at byte {error.start}; convert it, e.g. with iconv -t UTF-8") from None
     texts = [text for line in lines if (text := recognizer.normalizer(line))]
     if not texts:
-        raise InputError(f"{path}: has no text; give a file with a line of text per line")
+        raise InputError(f"{path}: has no text; give a file with one text per line")
     return texts
 
 
@@ -116,7 +116,7 @@ def make_language(recognizer: Recognizer, data: LineDataModule, source: Language
     else:
         ngram, origin = NGram.read_arpa(source.arpa, source.space or "<space>"), str(source.arpa)
         if source.space is not None and " " not in ngram.symbols:
-            raise InputError(f"{origin}: has no '{source.space}'; give the symbol of the space in it by --space")
+            raise InputError(f"{origin}: has no '{source.space}'; give its symbol for a space with --space")
     notes = [f"language model: order {ngram.order}, from {origin}"]
     known = set(recognizer.codec.alphabet)
     if unseen := known - set(ngram.symbols):
@@ -130,7 +130,7 @@ def make_language(recognizer: Recognizer, data: LineDataModule, source: Language
         words = [recognizer.visual(word) for word in read_lines(Path(source.lexicon), recognizer)]
     usable = {word for word in words if known.issuperset(word)}
     if not usable:
-        raise InputError(f"{source.lexicon}: no word has only characters of the checkpoint's alphabet; check the file")
+        raise InputError(f"{source.lexicon}: no word is spelt only with the checkpoint's alphabet; check the file")
     left_out = len(set(words)) - len(usable)
     notes.append(f"lexicon: {len(usable)} words, {left_out} left out for characters outside the alphabet")
     return Language(ngram, Lexicon(usable)), notes
@@ -200,7 +200,7 @@ def _around(weights: tuple[float, float], alpha: float, beta: float) -> list[tup
 
 
 class Stopwatch:
-    """A function with its total processor time over all threads.
+    """Wraps a function and totals its CPU time over all threads.
 
     Args:
         work: the function.

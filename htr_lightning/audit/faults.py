@@ -212,7 +212,7 @@ def frame_faults(
 
 
 def leaks(lines: Sequence[Line], alike: float = 0.8, same: float = 0.9) -> Iterator[Fault]:
-    """Lines of a later split that are also in an earlier one, identical or scanned, cropped or compressed anew.
+    """Lines of a later split that are also in an earlier one, identical or rescanned, recropped or recompressed.
 
     Images are compared by their fingerprints, among lines of similar length. Two writers copying the same text stay
     well below `alike`. Images above `same` with different texts count as one image as well, unless there are many of

@@ -15,7 +15,7 @@ MIN_GROUP = 5  # lines needed to estimate how wide a writer writes
 BAND = 10  # columns of a profile by which handwriting may lead or lag the model
 SHIFT_COST = 2.0  # of leading or lagging by a column, relative to a squared difference of profiles of variance 1
 CHUNK = 2048  # pairs compared at a time
-PAGE = 10  # neighbours among the worse third of lines: about those of a page
+PAGE = 10  # neighbours among the worst third of lines: about those of a page
 MIN_CHARACTERS = 16  # shorter texts cannot be told apart
 MAX_PAIRED = 700  # lines that are compared pairwise
 
@@ -162,7 +162,7 @@ def swaps(
 ) -> Iterator[tuple[int, int]]:
     """Pairs of lines whose texts, of similar length, fit better when swapped.
 
-    Candidates are neighbours in reading order, the worse third of the lines of about a page, and the worst tenth of
+    Candidates are neighbours in reading order, the worst third of the lines of about a page, and the worst tenth of
     all. The more pairs are compared, the larger the improvement has to be.
     """
     count = len(sizes)

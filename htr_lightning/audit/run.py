@@ -1,4 +1,4 @@
-"""A data config audited: its readers asked for all their faults, its model for its frames."""
+"""Audits a data config: asks its readers for all their faults and its model for its frames."""
 
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -38,7 +38,7 @@ class Subject(NamedTuple):
 
 
 def open_subject(overrides: Sequence[str] = (), augment: str | None = None) -> Subject:
-    """The readers of a composed config, with every option that says "error" at "skip": all faults, not the first.
+    """The readers of a composed config, with every "error" option set to "skip": all faults, not just the first.
 
     Raises:
         InputError: no split can be read.
@@ -70,7 +70,7 @@ def audit(subject: Subject, advance: Callable[[int], None] = lambda lines: None)
 def critical_kinds(subject: Subject, found: Audit) -> list[str]:
     """The kinds of fault that stop training or make its results wrong.
 
-    What only this audit skipped is among them, what the config itself skips is not.
+    Lines skipped only by this audit are included; lines that the config itself skips are not.
     """
     kinds = {*CRITICAL, NO_SPLIT}
     for left in found.skipped:
@@ -109,7 +109,7 @@ def augmented(subject: Subject, count: int = 8, times: int = 3) -> UInt8[ndarray
 def _levelled(preprocess: Preprocess, image: UInt8[ndarray, "H W"]) -> UInt8[ndarray, "h w"]:
     try:
         return preprocess.geometry(image)
-    except ValueError:  # too small or too wide: told as a fault
+    except ValueError:  # too small or too wide: reported as a fault
         return image
 
 

@@ -13,7 +13,7 @@ from htr_lightning.cli.arguments import typer_app
 @typer_app.callback(invoke_without_command=True)
 def main(
     version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
-    verbose: Annotated[bool, typer.Option("--verbose", help="With --version: of all packages used.")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", help="With --version: list all packages used.")] = False,
 ) -> None:
     """Handwritten text recognition with trained checkpoints."""
     if version and verbose:

@@ -21,7 +21,7 @@ Checkpoint = Annotated[str, typer.Argument(help="Checkpoint of a run: runs/DAY/T
 Overrides = Annotated[list[str] | None, typer.Argument(help="Hydra overrides: data=copiste data.root=...")]
 Splits = Annotated[list[str] | None, typer.Option("--split", help="Only this split (repeatable)")]
 Format = Annotated[Literal["kraken", "pylaia", "parquet", "page"], typer.Option("--to", help="Format to write")]
-Greedy = Annotated[bool, typer.Option("--greedy", help="Without beam, language model and lexicon")]
+Greedy = Annotated[bool, typer.Option("--greedy", help="Decode without beam search, language model or lexicon")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N")]
 Views = Annotated[int, typer.Option("--tta", min=1, help="Test-time augmentation: number of views of each line")]
 Calibration = Annotated[
@@ -38,7 +38,7 @@ def split_checkpoints(first: str, arguments: list[str]) -> tuple[list[str], list
 
 
 def numbers(option: str, text: str | None) -> list[float] | None:
-    """The numbers of an option, which are separated by commas."""
+    """The comma-separated numbers of an option."""
     try:
         return None if text is None else [float(number) for number in text.split(",")]
     except ValueError:
@@ -47,14 +47,14 @@ def numbers(option: str, text: str | None) -> list[float] | None:
 
 @contextmanager
 def progress_bar(title: str, total: int | None) -> Iterator[Callable[[int], None]]:
-    """A progress bar on stderr if that is a terminal; gives a function to advance it by so many lines."""
+    """A progress bar on stderr if that is a terminal; yields a function that advances it by a number of lines."""
     with _progress(title, total) as progress:
         yield lambda count: progress.advance(progress.task_ids[0], count)
 
 
 @contextmanager
 def progress_text(title: str) -> Iterator[Callable[[str], None]]:
-    """Like `progress_bar`, for work of unknown length; gives a function to change the text."""
+    """Like `progress_bar`, for work of unknown length; yields a function that changes the text."""
     with _progress(title, None) as progress:
         yield lambda text: progress.update(progress.task_ids[0], description=text)
 

@@ -110,8 +110,8 @@ def pseudo_label(
 ) -> None:
     """Transcribe unlabelled lines and write the confident ones as training lines, for self-training.
 
-    Overrides without data=NAME change the data of the checkpoint's run: where it was trained on data.subset=[0,500],
-    data.subset=[500,null] are the other lines. References are ignored. data=folder reads the result.
+    Overrides without data=NAME change the data of the checkpoint's run: if it was trained on data.subset=[0,500],
+    data.subset=[500,null] selects the other lines. References are ignored. data=folder reads the result.
     """
     from htr_lightning.adapt import pseudo_label as verb
     from htr_lightning.config import data_for
@@ -125,7 +125,7 @@ def pseudo_label(
     known = data_for(recognizer, labelled, full=True) if labelled else None
     if known is not None:
         for name in SPLITS:
-            known.lines(name)  # before the work, too
+            known.lines(name)  # before the work as well
     unlabelled = verb.open_unlabelled(recognizer, lines, split, known is not None)
     for note in unlabelled.notes:
         print(f"note: {note}", file=sys.stderr)
@@ -133,7 +133,7 @@ def pseudo_label(
         found = unlabelled.labels(recognizer, advance)
     for label in found:
         if label.status in (verb.UNREADABLE, verb.PAGE):
-            print(f"note: {label.id}: {label.status}; htr transcribe says more", file=sys.stderr)
+            print(f"note: {label.id}: {label.status}; run htr transcribe for details", file=sys.stderr)
     labels = verb.select(found, min_confidence, fraction)
     about = {"checkpoint": checkpoint, "of": lines, "min_confidence": min_confidence, "fraction": fraction,
              "labelled": labelled}  # fmt: skip
@@ -162,7 +162,7 @@ def audit(
     json_file: Annotated[Path | None, typer.Option("--json", help="The same as JSON")] = None,
     augment: Annotated[str | None, typer.Option(help="Show training lines with augment=NAME")] = None,
 ) -> None:
-    """Find faults of a data set before training on it; the exit code is 1 if one of them is critical."""
+    """Find faults in a data set before training on it; the exit code is 1 if one of them is critical."""
     from htr_lightning.audit import run as verb
     from htr_lightning.audit.page import page
 

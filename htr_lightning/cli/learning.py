@@ -1,4 +1,4 @@
-"""Commands that make a better checkpoint of one."""
+"""Commands that turn a checkpoint into a better one."""
 
 import sys
 from pathlib import Path
@@ -83,12 +83,12 @@ def tune_decoder(
     overrides: Overrides = None,
     text: Annotated[
         list[str] | None,
-        typer.Option(help="File with a line of text per line, or train for the training texts (repeatable)"),
+        typer.Option(help="File with one text per line, or train for the training texts (repeatable)"),
     ] = None,
     arpa: Annotated[Path | None, typer.Option(help="Character n-gram model, of text in visual order")] = None,
     space: Annotated[str | None, typer.Option(help="Symbol of the space in --arpa (default: <space>)")] = None,
     lexicon: Annotated[
-        str | None, typer.Option(help="File with a word per line, or train: allow only these words")
+        str | None, typer.Option(help="File with one word per line, or train: allow only these words")
     ] = None,
     order: Annotated[int, typer.Option(help="Order of an estimated n-gram model")] = 6,
     out: Annotated[Path | None, typer.Option(help="New checkpoint (default: CHECKPOINT-lm.ckpt)")] = None,

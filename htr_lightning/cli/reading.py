@@ -65,7 +65,7 @@ def transcribe(
     recognizer = load_all(checkpoints, device, greedy, tta, calibrated, weighted)
     sources, errors = find_sources(names)
     if format == "page" and out is None and len(sources) > 1:
-        raise InputError(f"--format page with {len(sources)} files: give a folder for them by --out")
+        raise InputError(f"--format page with {len(sources)} files: give a folder for them with --out")
     targets = page_paths(sources, out) if format == "page" and out is not None else {}
     for target in targets.values():
         check_writable(target)  # before the work, not after it

@@ -21,7 +21,7 @@ def unpack(path: Path) -> Path:
     """The folder of a zip archive's files; if they are all in one folder, that one.
 
     Raises:
-        InputError: the archive is damaged, encrypted, names a file outside itself, or is a bomb.
+        InputError: the archive is damaged, encrypted, names a file outside itself, or is a zip bomb.
     """
     try:
         with ZipFile(path) as archive:
@@ -60,7 +60,7 @@ def _check(path: Path, members: list[ZipInfo]) -> None:
 
 
 def _is_litter(name: str) -> bool:
-    """Whether a file is one of those that macOS adds to every archive."""
+    """Whether a file is one that macOS adds to every archive."""
     parts = PurePosixPath(name).parts
     return "__MACOSX" in parts or (bool(parts) and (parts[-1].startswith("._") or parts[-1] == ".DS_Store"))
 

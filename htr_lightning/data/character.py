@@ -41,7 +41,7 @@ class FixedSize(Preprocess):
         return self.columns
 
     def check(self, size: tuple[int, int]) -> None:
-        """Raises ValueError where a scan of (height, width) pixels is too small to hold a character."""
+        """Raises ValueError if a scan of (height, width) pixels is too small to hold a character."""
         check_side(size)
 
     def geometry(self, image: UInt8[ndarray, "H W"]) -> UInt8[ndarray, "h w"]:
@@ -51,7 +51,7 @@ class FixedSize(Preprocess):
         return (255 - 255 * deslant(self.to_array(image))).round().astype(np.uint8)
 
     def to_array(self, image: UInt8[ndarray, "H W"]) -> Float32[ndarray, "h w"]:
-        """Raises ValueError where the image is too small to hold a character."""
+        """Raises ValueError if the image is too small to hold a character."""
         self.check((image.shape[0], image.shape[1]))
         if image.shape == (self.height, self.columns):
             return cv2.LUT(dark_on_light(image) if self.polarity == "auto" else image, INK)
@@ -81,7 +81,7 @@ def deslant(ink: Float32[ndarray, "H W"]) -> Float32[ndarray, "H W"]:
 
 
 def limit_side(image: UInt8[ndarray, "H W"], side: int, min_side: int) -> UInt8[ndarray, "h w"]:
-    """The image with no side longer than `side` pixels, nor shorter than `min_side` by that."""
+    """The image reduced to at most `side` pixels per side, without making a side shorter than `min_side`."""
     scale = side / max(image.shape)
     if scale >= 1:
         return image

@@ -120,7 +120,7 @@ class LineDataModule(LightningDataModule):
         root: folder of the data, for the reader.
         repo: public repository that the reader downloads if `root` is not given.
         pack: a file written by `htr pack`, read in place of the reader.
-        subset: of the training lines, by its begin and end in a fixed random order, see `subset_of`; None: all.
+        subset: of the training lines, given by start and end in a fixed random order, see `subset_of`; None: all.
         subset_by: "line", or "group" to keep groups together.
         augment: applied in training only.
         alphabet: the characters to learn; None: those of the training texts.
@@ -129,11 +129,11 @@ class LineDataModule(LightningDataModule):
         multiple: batch widths are rounded up to a multiple of this, in columns: fewer shapes to prepare kernels for.
         reduce_scans: whether a reader that keeps its lines in memory reduces high scans as `preprocess` does; false
             leaves them as they were scanned, for models of another height or for other programs.
-        workers: loading processes of each rank.
-        cache_mb: megabytes of decoded and normalised lines of each split that a process keeps from epoch to epoch.
-        seed: of order and augmentation.
+        workers: loading processes per rank.
+        cache_mb: megabytes of decoded and normalised lines per split that a process keeps from epoch to epoch.
+        seed: for the order of lines and augmentation.
         replay: data whose training lines are mixed into the training batches, so that they are not forgotten.
-        replay_fraction: of the lines of the first epoch that are replayed.
+        replay_fraction: fraction of the lines of the first epoch that are replayed.
         replay_decay: factor on that fraction from each epoch to the next.
     """
 
@@ -177,7 +177,7 @@ class LineDataModule(LightningDataModule):
         """The reader of a split, or of the packed file if there is one; for training, the subset if there is one.
 
         Raises:
-            InputError: there is no such split or subset, or it has no line.
+            InputError: there is no such split or subset, or it has no lines.
         """
         if split not in SPLITS:
             raise InputError(f"'{split}' is not a split; use one of {', '.join(SPLITS)}")
@@ -187,7 +187,7 @@ class LineDataModule(LightningDataModule):
         else:
             reader = self.reader(split=split, **self._given())
         if not len(reader):
-            raise InputError(f"split '{split}' has no line; check data.root and the split")
+            raise InputError(f"split '{split}' has no lines; check data.root and the split")
         if split == "train" and self.subset is not None:
             reader = cast(Reader, subset_of(reader, self.subset, self.subset_by))
         return reader
@@ -209,7 +209,7 @@ class LineDataModule(LightningDataModule):
         """The lines of a split; they are read once.
 
         Raises:
-            InputError: the split has no line, or a line cannot be used.
+            InputError: the split has no lines, or a line cannot be used.
         """
         if split not in self._lines:
             reader = self.open(split)

@@ -13,7 +13,7 @@ from htr_lightning.errors import InputError
 def archive(url: str, name: str, files: str, digest: str | None, root: str | Path | None = None) -> Path:
     """Download and unpack a zip archive of a repository at a commit, and check the files in it.
 
-    The archive that a forge makes of a commit does not stay the same to the byte, so its content is checked instead: of
+    The archive that a forge makes of a commit is not byte-for-byte stable, so its content is checked instead: for
     a set of pages the XML files, which hold the texts and the size of each image.
 
     Args:
@@ -45,7 +45,7 @@ def archive(url: str, name: str, files: str, digest: str | None, root: str | Pat
 
 
 def repository(repo: str, revision: str | None, digest: str | None = None) -> Path:
-    """Download a GitHub repository at a commit; `archive` says how.
+    """Download a GitHub repository at a commit; see `archive`.
 
     Raises:
         InputError: the repository or the commit is not a valid name, or cannot be downloaded.
@@ -55,7 +55,7 @@ def repository(repo: str, revision: str | None, digest: str | None = None) -> Pa
     if revision is None or not re.fullmatch(r"[0-9a-f]{7,40}", revision):
         given = "is not set" if revision is None else f"= {revision}"
         raise InputError(
-            f"data.reader.fetch.revision {given}: name a commit of {repo}, so that every run reads the same; "
+            f"data.reader.fetch.revision {given}: name a commit of {repo}, so that every run reads the same data; "
             f"https://github.com/{repo}/commits lists them"
         )
     name = f"{repo.replace('/', '_')}_{revision[:7]}"

@@ -1,4 +1,4 @@
-"""Lines that cannot be used: refused by name, or skipped and counted as the options say."""
+"""Lines that cannot be used: refused by name, or skipped and counted, depending on the options."""
 
 from collections.abc import Sequence
 from typing import NamedTuple

@@ -64,7 +64,7 @@ def shear(strokes: UInt8[ndarray, "H W"], slant: float) -> UInt8[ndarray, "H w"]
 
 
 def estimate_slant(strokes: UInt8[ndarray, "H W"]) -> float:
-    """The slant of a binary image: without it the ink is in few columns, the sum of whose squares is largest."""
+    """The slant of a binary image; removing it gathers the ink in few columns (largest sum of squared counts)."""
     columns = [cv2.reduce(shear(strokes, slant), 0, cv2.REDUCE_SUM, dtype=cv2.CV_32F) for slant in SLANTS.tolist()]
     return float(SLANTS[int(np.argmax([float((ink * ink).sum()) for ink in columns]))])
 

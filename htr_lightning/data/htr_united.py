@@ -35,7 +35,7 @@ def fetch(root: str | Path | None = None, repo: str | None = None, revision: str
         known, digest = KNOWN.get(repo, (None, None))
         folder = download.repository(repo, revision or known, digest if revision in (None, known) else None)
     else:
-        raise InputError("data.repo is not set; give OWNER/NAME of a repository, or its folder by data.root")
+        raise InputError("data.repo is not set; give OWNER/NAME of a repository, or set data.root to its folder")
     _print_terms(folder, repo or folder.name)
     return folder
 

@@ -59,7 +59,7 @@ def read_image(
 def image_size(
     path: str | Path, content: bytes | memoryview | None = None, max_pixels: int = MAX_PIXELS
 ) -> tuple[int, int]:
-    """Height and width that `read_image` would give, from the file's header alone.
+    """Height and width that `read_image` would return, from the file's header alone.
 
     Raises:
         InputError: the file is missing, not an image or too large.
@@ -77,7 +77,7 @@ def image_size(
 
 
 def read_size(path: str | Path, size: tuple[int, int]) -> tuple[int, int]:
-    """Height and width of an image, from its header alone; `size` if that is the same rotated by a quarter.
+    """Height and width of an image, from its header alone; `size` if that is the same rotated by a quarter turn.
 
     Raises:
         InputError: the file is missing, not an image or too large.
@@ -103,7 +103,7 @@ def _opened(
                     f"{path}: {image.size[0]} x {image.size[1]} pixels are too many for a page; crop or scale it"
                 )
             if isinstance(image, TiffImageFile) and (pages := _pages(image)) > 1:
-                raise InputError(f"{path}: has {pages} pages in one file; split it, as with tiffsplit")  # fmt: skip
+                raise InputError(f"{path}: has {pages} pages in one file; split it, e.g. with tiffsplit")  # fmt: skip
             yield image
     except InputError:
         raise
@@ -132,7 +132,7 @@ def _pages(image: TiffImageFile) -> int:
 def grey(image: Image.Image) -> UInt8[ndarray, "H W"]:
     """A Pillow image of any mode as 8-bit grey levels.
 
-    Of more bits the eight highest that are in use are kept, since scanners write 12 bits into 16; floats are fractions
+    With more bits, the eight highest in use are kept, since scanners store 12 bits in 16; floats are fractions
     of white, or 8 or 16-bit values if they are larger.
     """
     if image.mode == "F":
@@ -176,5 +176,5 @@ def shrink_to_height(image: UInt8[ndarray, "H W"], height: int) -> UInt8[ndarray
 
 
 def shrunk_size(size: tuple[int, int], height: int) -> tuple[int, int]:
-    """The (height, width) that `shrink_to_height` gives."""
+    """The (height, width) that `shrink_to_height` returns."""
     return size if size[0] <= height else (height, max(1, round(size[1] * height / size[0])))

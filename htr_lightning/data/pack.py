@@ -10,7 +10,7 @@ The file consists of, in this order:
     offset of that last block (u64), END
 
 A block is its length (u32), the CRC-32 of its content (u32) and its content in JSON; numbers are little-endian. Every
-chunk is complete in itself, so that interrupted packing is resumed after the last one and memory holds only one.
+chunk is complete in itself, so packing can resume after the last one, and only one is held in memory.
 """
 
 import json
@@ -106,11 +106,11 @@ class PackWriter:
     """Writes a packed file; used in a `with` block, whose end completes the file.
 
     Everything goes to `path`.part in complete chunks. If that file exists, packing is resumed, and the result is the
-    same to the byte as without an interruption.
+    same, byte for byte, as without an interruption.
 
     Args:
         path: the file; it must not exist.
-        height: rows that higher lines are reduced to, see `packed_height`; None: not at all.
+        height: rows to which taller lines are reduced, see `packed_height`; None: not at all.
         source: a fingerprint of what the lines depend on: packing is not resumed with anything else.
 
     Raises:
@@ -178,7 +178,7 @@ class PackWriter:
         self._splits[split] = {"chunks": chunks, "skipped": [list(skipped) for skipped in reader.skipped]}
 
     def _append(self, content: dict[str, Any], images: Sequence[UInt8[ndarray, "_ _"]], tail: bytes = b"") -> int:
-        """Write a block and what follows it to the disk; gives its offset."""
+        """Write a block and the data that follows it to disk; returns its offset."""
         offset = self._file.tell()
         block = json.dumps(content, separators=(",", ":")).encode()
         try:
@@ -232,7 +232,7 @@ class PackWriter:
             self._chunks.setdefault(split, []).append(offset)
 
     def _compare(self, chunks: Sequence[int], reader: Reader) -> int:
-        """The number of lines that are packed already; they must be the first of the reader."""
+        """The number of lines that are packed already; they must be the first lines of the reader."""
         end, done = self._file.tell(), 0
         known = list(zip(reader.ids, reader.texts, reader.groups, strict=True))
         for offset in chunks:

@@ -21,7 +21,7 @@ INK = (255 - np.arange(256)).astype(np.float32) / 255  # of a grey level
 def reduce_rows(image: UInt8[ndarray, "H W"], rows: int | None) -> UInt8[ndarray, "h w"]:
     """The image with at most `rows` rows (None: any number); one that would become too narrow to read stays as it is.
 
-    Pixels are averaged by area and the aspect is kept.
+    Pixels are averaged by area and the aspect ratio is kept.
     """
     if reduced_size((image.shape[0], image.shape[1]), rows) == image.shape:
         return image
@@ -45,11 +45,11 @@ class Preprocess(Protocol):
 
     @property
     def max_rows(self) -> int | None:
-        """Rows to which `reduce` brings a higher scan: twice the network's, so that augmentation does not blur it."""
+        """Rows to which `reduce` brings a taller scan: twice the network's, so that augmentation does not blur it."""
         return max(MIN_ROWS, 2 * self.height)
 
     def __call__(self, image: UInt8[ndarray, "H W"]) -> Float32[ndarray, "h w"]:
-        """Raises ValueError where the image cannot be used, see `check`."""
+        """Raises ValueError if the image cannot be used, see `check`."""
         return self.to_array(self.geometry(self.reduce(image)))
 
     def reduce(self, image: UInt8[ndarray, "H W"]) -> UInt8[ndarray, "h w"]:
@@ -61,7 +61,7 @@ class Preprocess(Protocol):
         return image
 
     def to_array(self, image: UInt8[ndarray, "H W"]) -> Float32[ndarray, "h w"]:
-        """What comes after augmentation. Raises ValueError where the image cannot be used."""
+        """What comes after augmentation. Raises ValueError if the image cannot be used."""
         ...
 
     def width(self, size: tuple[int, int]) -> int:
@@ -69,19 +69,19 @@ class Preprocess(Protocol):
         ...
 
     def check(self, size: tuple[int, int]) -> None:
-        """Raises ValueError where a scan of (height, width) pixels cannot be used."""
+        """Raises ValueError if a scan of (height, width) pixels cannot be used."""
         ...
 
 
 class FitHeight(Preprocess):
-    """Scales an image to one height, keeping its aspect; the network sees lines of any width.
+    """Scales an image to one height, keeping its aspect ratio; the network sees lines of any width.
 
     Paper (the median grey) becomes 0 and the darkest hundredth 1, so that neither exposure nor ink colour matters.
 
     Args:
         height: rows of the array.
         margin: columns of paper added on both sides: room for the frames that read the first and last character.
-        width_scale: factor on the width after scaling; 1 keeps the aspect.
+        width_scale: factor on the width after scaling; 1 keeps the aspect ratio.
         max_width: columns that a line may have; a wider image is not a line.
         polarity: "auto" detects light ink on dark paper and inverts it; "dark" takes ink to be dark.
     """
@@ -96,12 +96,12 @@ class FitHeight(Preprocess):
         return self._columns(reduced_size(size, self.max_rows))
 
     def check(self, size: tuple[int, int]) -> None:
-        """Raises ValueError where a scan of (height, width) pixels is too small or too wide to be a line."""
+        """Raises ValueError if a scan of (height, width) pixels is too small or too wide to be a line."""
         check_side(size)
         self._check_width(size, self.width(size))
 
     def to_array(self, image: UInt8[ndarray, "H W"]) -> Float32[ndarray, "h w"]:
-        """Raises ValueError where the image is too small or too wide to be a line."""
+        """Raises ValueError if the image is too small or too wide to be a line."""
         size = (image.shape[0], image.shape[1])
         check_side(size)
         width = self._columns(size)
@@ -167,7 +167,7 @@ class NormalizeHandwriting(Preprocess):
         return self.fit.width(size)
 
     def check(self, size: tuple[int, int]) -> None:
-        """Raises ValueError where a scan of (height, width) pixels is too small or too wide to be a line."""
+        """Raises ValueError if a scan of (height, width) pixels is too small or too wide to be a line."""
         self.fit.check(size)
 
     def geometry(self, image: UInt8[ndarray, "H W"]) -> UInt8[ndarray, "h w"]:
@@ -216,7 +216,7 @@ class FitFrame(Preprocess):
     Args:
         height: rows of the array.
         columns: columns of the array.
-        keep_aspect: true: the image stands at the left of the frame, the rest is paper, and grey levels are mapped as
+        keep_aspect: true: the image is at the left of the frame, the rest is paper, and grey levels are mapped as
             in `FitHeight`. False: it fills the frame whatever its aspect, with its grey levels as they are, which is
             how TrOCR was trained (Li et al., 2021, arXiv:2109.10282, section 3.2).
         polarity: "auto" detects light ink on dark paper and inverts it; "dark" takes ink to be dark.
@@ -232,11 +232,11 @@ class FitFrame(Preprocess):
         return self.columns
 
     def check(self, size: tuple[int, int]) -> None:
-        """Raises ValueError where a scan of (height, width) pixels is too small to hold a character."""
+        """Raises ValueError if a scan of (height, width) pixels is too small to hold a character."""
         check_side(size)
 
     def to_array(self, image: UInt8[ndarray, "H W"]) -> Float32[ndarray, "h w"]:
-        """Raises ValueError where the image is too small to hold a character."""
+        """Raises ValueError if the image is too small to hold a character."""
         self.check((image.shape[0], image.shape[1]))
         if not self.keep_aspect:
             if self.polarity == "auto":
@@ -273,7 +273,7 @@ def _scaled(image: UInt8[ndarray, "H W"], size: tuple[int, int], polarity: str) 
 
 
 def check_side(size: tuple[int, int]) -> None:
-    """Raises ValueError where an image of (height, width) pixels is too small to hold a character."""
+    """Raises ValueError if an image of (height, width) pixels is too small to hold a character."""
     if min(size) < MIN_SIDE:
         raise ValueError(f"{size[1]} x {size[0]} pixels are too few to hold a character; scan it larger")
 

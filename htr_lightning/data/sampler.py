@@ -19,13 +19,13 @@ class BatchIndices(NamedTuple):
 
 
 def replayed(new: int, fraction: float) -> int:
-    """Number of replayed lines in an epoch with so many new ones, where they are this fraction of all lines.
+    """Number of replayed lines in an epoch of `new` new lines, if they are to be this fraction of all lines.
 
     Raises:
         InputError: the fraction is not in [0, 1).
     """
     if not 0 <= fraction < 1:
-        raise InputError(f"data.replay_fraction={fraction}: give a fraction of the training lines, from 0 to below 1")
+        raise InputError(f"data.replay_fraction={fraction}: give a fraction of the training lines, in [0, 1)")
     return round(new * fraction / (1 - fraction))
 
 
@@ -44,9 +44,9 @@ class BucketBatchSampler:
         seed: with the epoch, the only source of randomness.
         rank: of this process.
         world_size: number of processes.
-        old: number of lines at the end that are replayed: an epoch takes only some of them, others each time until all
+        old: number of lines at the end that are replayed: an epoch takes only some, different ones each time until all
             have been used.
-        replay_fraction: of the lines of the first epoch that are old.
+        replay_fraction: fraction of the lines of the first epoch that are old.
         replay_decay: factor on that fraction from each epoch to the next.
 
     Raises:
@@ -105,14 +105,14 @@ class BucketBatchSampler:
         return self._planned[1]
 
     def _shuffled(self) -> list[list[int]]:
-        """Where the budget of columns binds, the number of batches may differ by one between epochs."""
+        """Where the column budget binds, the number of batches may differ by one between epochs."""
         rng = np.random.default_rng((self.seed, self.epoch))
         order = rng.permutation(self._of_epoch())
         window = 40 * self.max_lines  # wide enough for similar widths, narrow enough for new neighbours in each epoch
         batches = []
         for start in range(0, len(order), window):
             lines = order[start : start + window]
-            about = self.widths[lines] * rng.uniform(0.97, 1.03, len(lines))  # new neighbours in small sets, too
+            about = self.widths[lines] * rng.uniform(0.97, 1.03, len(lines))  # new neighbours even in small sets
             batches += self._cut(lines[np.argsort(-about)])
         # Ranks wait for each other at every step, so the batches of one round are neighbours in width.
         full = len(batches) // self.world_size * self.world_size

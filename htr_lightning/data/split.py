@@ -94,7 +94,7 @@ def split_groups(
     if len(pages) < len(wanted):
         raise InputError(
             f"{name}: {len(pages)} groups are too few for {len(wanted)} splits; give fewer fractions in "
-            "data.reader.splits, or smaller groups by data.reader.group"
+            "data.reader.splits, or smaller groups with data.reader.group"
         )
     order = sorted(pages, key=lambda group: sha256(f"{seed}/{group}".encode()).digest())
     splits: dict[str, str] = {}
@@ -115,7 +115,7 @@ def split_lines(
 ) -> dict[str, str]:
     """A random split for each line: the same for the same ids and seed on any machine.
 
-    Test lines are chosen first and training lines last: another number of training lines changes no other split, and a
+    Test lines are chosen first and training lines last: changing their number changes no other split, and a
     smaller number is a subset of a larger one.
 
     Args:
@@ -128,7 +128,7 @@ def split_lines(
         {id: split} of the lines that are in a split.
 
     Raises:
-        InputError: invalid counts, or more lines than there are.
+        InputError: invalid counts, or more lines requested than there are.
     """
     given = {split: None if (n := counts[split]) is None else int(n) for split in reversed(SPLITS) if split in counts}
     wanted = sum(1 if count is None else count for count in given.values())

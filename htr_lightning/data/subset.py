@@ -52,18 +52,18 @@ def subset_of(reader: Reader, bounds: Sequence[int | None], by: str) -> Subset:
 
     Args:
         reader: of all lines.
-        bounds: begin and end, counted in lines.
+        bounds: start and end, counted in lines.
         by: "line", or "group": groups are kept together, in the subset that holds their first line.
 
     Raises:
-        InputError: invalid bounds, or no line within them.
+        InputError: invalid bounds, or no lines within them.
     """
     given = f"data.subset={bounds}".replace("None", "null")
     is_pair = isinstance(bounds, list | tuple) and len(bounds) == 2
     is_pair = is_pair and all(bound is None or type(bound) is int for bound in bounds)
     start, end = bounds if is_pair else (None, None)
     if start is None or start < 0 or (end is not None and end <= start):
-        raise InputError(f"{given}: give begin and end, such as [0, 500], or [500, null] for the rest")
+        raise InputError(f"{given}: give start and end, such as [0, 500], or [500, null] for the rest")
     if by not in BY:
         raise InputError(f"data.subset_by={by}: use one of {', '.join(BY)}")
     names = reader.ids if by == "line" else reader.groups

@@ -1,7 +1,7 @@
 """The ARPA format of n-gram models, as read and written by KenLM and SRILM.
 
 Symbols are single characters besides <s>, </s> and <unk>. Blanks are separators in the format, so a space is written
-as another name.
+under another name.
 """
 
 import gzip
@@ -67,10 +67,10 @@ def read(path: str | Path, space: str) -> tuple[list[str], list[NGrams]]:
             counts.append(int(match[2]))
     else:
         wanted = "\\data\\" if counts is None else "\\end\\"
-        fail(path, number, f"the file ends before {wanted}; it is no ARPA file, or truncated")
+        fail(path, number, f"the file ends before {wanted}; it is not an ARPA file, or is truncated")
     for special in (START, END):
         if special not in names:
-            fail(path, number, f"{special} is not among the 1-grams; every model of lines needs it")
+            fail(path, number, f"{special} is not among the 1-grams; every line model needs it")
     if UNKNOWN not in names:
         sections[0].append([names.setdefault(UNKNOWN, len(names))], NO_UNKNOWN, 0.0, number)
     return [" " if name == space else name for name in names], [section.ngrams() for section in sections]

@@ -39,7 +39,7 @@ class Steps(NamedTuple):
     reorder: Callable[[Any, Int[Tensor, " N"]], Any]  # gives the state whose row i is row `rows[i]` of the given one
     start: Int[Tensor, " B"]  # the token before the first label of each line
     end: int  # the token that ends a line
-    frames: FrameScores | None = None  # of models that have CTC heads, too
+    frames: FrameScores | None = None  # of models that also have CTC heads
 
 
 class Greedy:
@@ -115,7 +115,7 @@ class Beam:
 
     @property
     def has_posterior(self) -> bool:
-        """See `Decoder`; scores per token are no log-probabilities."""
+        """See `Decoder`; scores per token are not log-probabilities."""
         return self.length_norm == 0
 
     def with_automaton(self, automaton: Automaton | None) -> "Beam":
@@ -181,7 +181,7 @@ class Beam:
         return [self._hypotheses(list(zip(*line, strict=True))[:n], end) for line in every]
 
     def _hypotheses(self, sequences: list[tuple[list[int], float, float, float]], end: int) -> list[Hypothesis]:
-        """Sequences as hypotheses, best first; one that was forced to end only if there is no other, and then its
+        """Sequences as hypotheses, best first; one forced to end is included only if there is no other, and then its
         longest prefix that may be a line."""
         found: list[Hypothesis] = []
         for row, log_prob, score, norm in sequences:
@@ -209,5 +209,5 @@ class Beam:
 
 
 def _weighted(log_probs: Float[ndarray, "..."], alpha: float) -> Float[ndarray, "..."]:
-    """What is forbidden stays so, even if the language model has weight 0."""
+    """What is forbidden stays forbidden, even if the language model has weight 0."""
     return np.multiply(log_probs, alpha, out=log_probs.copy(), where=log_probs > -np.inf)

@@ -24,7 +24,7 @@ class Hypothesis(NamedTuple):
 class Decoder(Protocol):
     """Turns the scores of a network into label sequences.
 
-    Which scores depends on the family: frame log-probabilities and lengths for CTC, `autoregressive.Steps` for
+    The kind of scores depends on the family: frame log-probabilities and lengths for CTC, `autoregressive.Steps` for
     autoregressive models, class probabilities for single characters. A recognizer's `scores` are its decoder's
     arguments. Decoders hold settings only, so one may serve several recognizers.
 
@@ -53,14 +53,14 @@ class Decoder(Protocol):
         """This decoder with another language model or lexicon, or with none.
 
         Raises:
-            InputError: it uses none.
+            InputError: the decoder can use neither.
         """
         ...
 
 
 @runtime_checkable
 class BeamDecoder(Decoder, Protocol):
-    """A decoder that searches several hypotheses, with a language model if there is one: `n_best` in two halves."""
+    """A decoder that searches several hypotheses, with a language model if there is one: `n_best` in two steps."""
 
     def prepare(self, *scores: Any, **_: Any) -> Any:
         """What is searched; it does not depend on the language model and its weights."""

@@ -141,14 +141,14 @@ class NGram:
 
     @classmethod
     def from_plain(cls, plain: dict[str, Any]) -> "NGram":
-        """The model of `to_plain`, whose arrays may have become tensors on the CPU."""
+        """The model from the output of `to_plain`, whose arrays may have become tensors on the CPU."""
         symbols, log_probs, backoffs = plain["symbols"], np.asarray(plain["log_probs"]), np.asarray(plain["backoffs"])
         parents = np.repeat(np.arange(len(backoffs)), np.asarray(plain["children"]))
         keys = parents * (len(symbols) + len(SPECIALS)) + np.asarray(plain["last"])
         return cls(plain["order"], symbols, keys, log_probs, np.pad(backoffs, (0, len(log_probs) - len(backoffs))))
 
     def _links(self) -> Int[ndarray, " M"]:
-        """Of each node, the longest proper suffix of its n-gram that the model contains."""
+        """For each node, the longest proper suffix of its n-gram that the model contains."""
         links = np.zeros(len(self.keys) + 1, np.int64)
         for level in self.levels[2:]:
             last = self.last[level.start - 1 : level.stop - 1]

@@ -86,7 +86,7 @@ class PrefixBeam:
         self.automaton: Automaton | None = None
 
     def with_automaton(self, automaton: Automaton | None) -> "PrefixBeam":
-        """See `Decoder`; class 0 of the automaton is label 1, since the blank is none of its classes."""
+        """See `Decoder`; class 0 of the automaton is label 1, since the blank is not one of its classes."""
         other = copy.copy(self)
         other.automaton = automaton
         return other
@@ -98,7 +98,7 @@ class PrefixBeam:
     def n_best(self, log_probs: Float[ndarray, "B T C"], lengths: Int[ndarray, " B"], n: int) -> list[list[Hypothesis]]:
         """Up to `n` different hypotheses of each line, at most `width`, best first.
 
-        The `log_prob` of a hypothesis is log p_ctc alone, so that its confidence is a probability; its `score` is all.
+        The `log_prob` of a hypothesis is log p_ctc alone, so that its confidence is a probability; its `score` is the total.
         """
         return self.search(self.prepare(log_probs, lengths), n)
 
@@ -155,7 +155,7 @@ class PrefixBeam:
         return Beam(blank, label, np.zeros(shape), np.full(shape, BLANK), state, key, parent)
 
     def _step(self, beam: Beam, frames: Frames, step: int, count: int) -> tuple[Beam, ndarray, ndarray]:
-        """The beam after one more frame, of which the `count` most likely labels are considered; of each prefix, which
+        """The beam after one more frame, of which the `count` most likely labels are considered; for each prefix, which
         one it came from and the label it gained, or 0."""
         lines, width = beam.blank.shape
         labels, probs = frames.labels[:lines, step, :count], frames.scores[:lines, step, :count]

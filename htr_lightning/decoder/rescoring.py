@@ -38,7 +38,7 @@ class Rescoring:
 
     Args:
         width, top_labels, min_probability, prune_margin, alpha, beta: of the beam, see `PrefixBeam`.
-        candidates: of the beam that are rescored, the best ones.
+        candidates: number of best hypotheses of the beam that are rescored.
         ctc_weight: in [0, 1].
         max_length: labels after which a line of the autoregressive decoder is ended.
     """

@@ -32,7 +32,7 @@ def rover(hypotheses: Sequence[WeightedHypothesis], weights: Sequence[float]) ->
 
     In every slot of the alignment each hypothesis supports its character, or a gap, by its confidence times the weight
     of its member; the largest sum wins, and its ratio to the sum of all weights is its probability. So equal hypotheses
-    stay as they are. The order of the hypotheses does not matter; of equal sums that with the most confident hypothesis
+    stay as they are. The order of the hypotheses does not matter; in a tie the one with the most confident hypothesis
     wins. Where members give several hypotheses by their posteriors, this is confusion network combination (Evermann and
     Woodland, 2000, "Posterior probability decoding, confidence estimation and system combination").
 
@@ -73,10 +73,10 @@ def combine(
 
 
 def align(texts: Sequence[str]) -> list[tuple[str, ...]]:
-    """The slots of an alignment of all texts: of each text a character or `GAP`, in order.
+    """The slots of an alignment of all texts: for each text a character or `GAP`, in order.
 
     One text after the other is aligned with the slots so far at minimum cost, where a character costs the number of
-    earlier texts that have another one in the slot. Of two texts this is their Levenshtein alignment.
+    earlier texts that have another one in the slot. For two texts this is their Levenshtein alignment.
     """
     counts = Counter(texts)
     ids = {character: id for id, character in enumerate(dict.fromkeys("".join(counts)), start=1)} | {GAP: 0}

@@ -101,7 +101,7 @@ def read_split(
     split: str,
     advance: Callable[[int], None],
 ) -> list[tuple[Line, T]]:
-    """The result of a function of raw images for every line of a split, in order; see `evaluate`."""
+    """The results of applying a function of raw images to every line of a split, in order; see `evaluate`."""
     lines = data.lines(split)
     if data.pack is not None:
         for member in recognizer.members:  # one may need higher lines than the first

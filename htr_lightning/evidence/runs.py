@@ -202,7 +202,7 @@ def predictions(path: str | Path) -> list[Prediction]:
 
 
 def worst(read: Sequence[Prediction], count: int) -> list[Prediction]:
-    """The lines with the most edits, among equals those with the highest confidence."""
+    """The lines with the most edits; ties are broken by the highest confidence."""
     wrong = {one: distance for one in read if (distance := editdistance.eval(one.reference, one.hypothesis))}
     return sorted(wrong, key=lambda one: (-wrong[one], -one.confidence, one.id))[:count]
 

@@ -31,7 +31,7 @@ class EditCounts(Metric):
 
 
 class MeanLoss(Metric):
-    """Summed losses divided by summed counts; NaN without any count."""
+    """Summed losses divided by summed counts; NaN if nothing was counted."""
 
     full_state_update = False
     higher_is_better = False

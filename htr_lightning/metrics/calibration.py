@@ -39,7 +39,7 @@ class PlattScaling(NamedTuple):
 
 
 class Trials(NamedTuple):
-    """Events of one predicted probability: how many there were and how many came true."""
+    """Events with one predicted probability: how many there were and how many came true."""
 
     probability: float
     correct: int

@@ -25,10 +25,10 @@ def check_decoder(decoder: Decoder, has_ctc: bool = False) -> StepDecoder:
 
     Args:
         decoder: see `StepDecoder`.
-        has_ctc: whether the model has CTC heads, too.
+        has_ctc: whether the model also has CTC heads.
 
     Raises:
-        InputError: it is for another kind of model.
+        InputError: the decoder is for another kind of model.
     """
     if decoder.inputs == "frames and steps" and not has_ctc:
         raise InputError(
@@ -47,7 +47,7 @@ def check_length(labels: list[int], max_length: int, sample: str, unit: str) -> 
     """The labels of a training text.
 
     Raises:
-        InputError: there are more than a decoder gives.
+        InputError: there are more than the decoder can output.
     """
     if len(labels) > max_length:
         raise InputError(

@@ -90,7 +90,7 @@ class Recognizer(LightningModule, ABC):
 
     @abstractmethod
     def summed_loss(self, output: Any, batch: Batch) -> tuple[Float[Tensor, ""], int]:
-        """The validation loss of the network's output in nats, and the count that it is divided by in the end.
+        """The validation loss of the network's output in nats, and the count that it is eventually divided by.
 
         Characters outside the alphabet, and lines that have no loss for lack of frames or of a known character, are
         excluded from both; the CER counts them.
@@ -116,7 +116,7 @@ class Recognizer(LightningModule, ABC):
         """The option of conf/decoder that searches its scores with a language model, and the keys that training fixed.
 
         Raises:
-            InputError: its labels are no characters of lines.
+            InputError: its labels are not the characters of a line.
         """
         raise InputError(
             f"a {type(self).__name__} uses no language model, since its labels are not the characters of a line; "

@@ -29,8 +29,8 @@ class CTCRecognizer(LineRecognizer):
     Args:
         alphabet: the characters it can read.
         net: called with the number of classes; maps images and widths to logits "B T C" and lengths "B", and has
-            `heads` that gives the logits of every head, the main one first.
-        decoder: of log-probabilities and lengths, as arrays.
+            `heads`, which returns the logits of every head, the main one first.
+        decoder: takes log-probabilities and lengths as arrays.
         others: see `LineRecognizer`.
     """
 

@@ -27,7 +27,7 @@ class LineRecognizer(Recognizer):
         alphabet: the characters it can read.
         decoder: see `Recognizer`.
         shortcut_weight: weight of the CTC loss of every head but the main one.
-        direction: of lines that have right-to-left letters: "ltr", "rtl", or "auto": that of most letters of the line.
+        direction: of lines that have right-to-left letters: "ltr", "rtl", or "auto" (that of most letters of the line).
         others: see `Recognizer`.
     """
 
@@ -78,8 +78,8 @@ class LineRecognizer(Recognizer):
         ]
         if ambiguous:
             warnings.warn(
-                f"{len(ambiguous)} of {len(ids)} training texts, the first that of {ambiguous[0]}, look the same in "
-                "another logical order and will be read in that one; their CER cannot become 0",
+                f"{len(ambiguous)} of {len(ids)} training texts (first: {ambiguous[0]}) look the same in "
+                "another logical order and will be read in that order; their CER cannot reach 0",
                 stacklevel=2,
             )
         return unknown
@@ -109,13 +109,13 @@ class LineRecognizer(Recognizer):
 def fitting(
     ids: list[str], frames: Int[Tensor, " B"], required: list[int], warned: set[str], consequence: str
 ) -> list[bool]:
-    """Whether each line has enough frames for its text, with one warning for each that has not.
+    """Whether each line has enough frames for its text, with one warning for each that does not.
 
     Args:
         ids: of the lines.
         frames: that the network gives for each image.
         required: frames that each text needs.
-        warned: ids that were named before; grows.
+        warned: ids already warned about; extended in place.
         consequence: what happens to a line with too few.
     """
     counts = frames.tolist()  # once: it waits for the GPU

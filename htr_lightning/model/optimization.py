@@ -45,8 +45,8 @@ def configure_optimizers(recognizer: Any) -> Any:
 def clip_gradients(
     module: LightningModule, optimizer: torch.optim.Optimizer, value: float | None, algorithm: str | None
 ) -> None:
-    """Clip gradients as Lightning does, which refuses to for a fused optimizer in mixed precision. Its gradients are
-    still scaled in half precision; so the bound is scaled, too."""
+    """Clip gradients as Lightning does, which refuses to do so for a fused optimizer in mixed precision. Gradients
+    are still scaled in half precision, so the bound is scaled as well."""
     plugin = module.trainer.precision_plugin
     fused = getattr(optimizer, "_step_supports_amp_scaling", False)
     if not (value and fused and isinstance(plugin, MixedPrecision)):
@@ -66,7 +66,7 @@ def check_fused(optimizer: Any) -> None:
 
 
 def check_monitors(trainer: Trainer, figures: Sequence[str]) -> None:
-    """Refuse callbacks that follow a validation figure which does not exist, before any time is spent."""
+    """Refuse callbacks that monitor a validation metric that does not exist, before any time is spent."""
     for callback in trainer.callbacks:  # type: ignore[attr-defined] # Lightning sets it outside the class
         split, _, figure = str(getattr(callback, "monitor", "")).partition("/")
         if split == "val" and figure not in figures:

@@ -22,7 +22,7 @@ BLANK, START, END = 0, 1, 2
 
 
 class DecoderState(NamedTuple):
-    """The state of the network's decoder, and of each row its line, its labels so far and their maximum."""
+    """The state of the network's decoder, and for each row its line, its labels so far and their maximum number."""
 
     state: Any
     lines: Int[Tensor, " B"]
@@ -31,7 +31,7 @@ class DecoderState(NamedTuple):
 
 
 class Seq2SeqRecognizer(LineRecognizer):
-    """Characters one after the other until an end (Sutskever et al., 2014, arXiv:1409.3215), learned with teacher
+    """Predicts characters one by one until an end (Sutskever et al., 2014, arXiv:1409.3215), learned with teacher
     forcing; with `ctc_weight` jointly with CTC (Watanabe et al., 2017, "Hybrid CTC/attention architecture for
     end-to-end speech recognition", equation 13).
 
@@ -79,7 +79,7 @@ class Seq2SeqRecognizer(LineRecognizer):
         """See `LineRecognizer`.
 
         Raises:
-            InputError: it has more labels than the decoder gives.
+            InputError: it has more labels than the decoder can output.
         """
         return check_length(super().target(text, sample), self.max_length, sample, "characters")
 
@@ -139,7 +139,7 @@ class Seq2SeqRecognizer(LineRecognizer):
         fitting(ids, frames, list(map(len, targets)), self.short, "end of the line cannot be read")
 
     def _rescore(self, output: EncoderOutput, candidates: list[list[list[int]]]) -> list[list[float]]:
-        """See `FrameScores`; the end counts, too."""
+        """See `FrameScores`; the end also counts."""
         device = output.memory.device
         lines = torch.tensor([line for line, some in enumerate(candidates) for _ in some], device=device)
         targets = [ids for some in candidates for ids in some]

@@ -31,7 +31,7 @@ class PretrainedTrOCRRecognizer(Recognizer):
 
     Its alphabet is the characters of the training texts that the tokenizer can encode; it may read others, which it
     learned elsewhere. Targets end with the end token, and the decoder starts from the token that it was trained with,
-    which for Microsoft's models is the end token, too.
+    which for Microsoft's models is also the end token.
 
     Args:
         alphabet: the characters of the training texts.
@@ -45,7 +45,7 @@ class PretrainedTrOCRRecognizer(Recognizer):
         others: see `Recognizer`.
 
     Raises:
-        InputError: the source does not exist or is no TrOCR, or preprocessing or decoder do not fit it.
+        InputError: the source does not exist or is not a TrOCR, or preprocessing or decoder do not fit it.
     """
 
     net: PretrainedTrOCR
@@ -91,7 +91,7 @@ class PretrainedTrOCRRecognizer(Recognizer):
 
         Raises:
             InputError: a character is not in the alphabet or the tokenizer cannot encode it, and `unknown` is "error";
-                or there are more tokens than the decoder gives.
+                or there are more tokens than the decoder can output.
         """
         if self.unknown == "error":
             lost = next((c for c in text if c in self.unencodable), None)
@@ -112,8 +112,8 @@ class PretrainedTrOCRRecognizer(Recognizer):
         lost = [id for id, text in zip(ids, known, strict=True) if self._round_trip(text) != self.normalizer(text)]
         if lost:
             warnings.warn(
-                f"{len(lost)} of {len(ids)} training texts, the first that of {lost[0]}, are changed by the model's "
-                "tokenizer; their CER cannot become 0",
+                f"{len(lost)} of {len(ids)} training texts (first: {lost[0]}) are changed by the model's "
+                "tokenizer; their CER cannot reach 0",
                 stacklevel=2,
             )
         return unknown

@@ -31,7 +31,7 @@ def open_source(source: str) -> Source:
         source: a folder, or a repository such as microsoft/trocr-base-handwritten, which is downloaded once.
 
     Raises:
-        InputError: it does not exist and cannot be downloaded, or it is no TrOCR.
+        InputError: it does not exist and cannot be downloaded, or it is not a TrOCR.
     """
     package = transformers()
     folder = Path(source) if Path(source).is_dir() else _fetch(source)
@@ -98,7 +98,7 @@ def _check_kind(folder: Path, source: str) -> None:
     if sides[0] not in ("vit", "deit") or sides[1] != "trocr":
         what = " + ".join(map(str, sides)) if any(sides) else config.get("model_type")
         raise InputError(
-            f"model.source={source}: contains {what}, not an encoder vit or deit with a decoder trocr; give a TrOCR, "
+            f"model.source={source}: contains {what}, not a vit or deit encoder with a trocr decoder; give a TrOCR, "
             "such as microsoft/trocr-small-handwritten"
         )
     if not any((folder / name).is_file() for name in WEIGHTS):

@@ -1,6 +1,6 @@
 """The convolutional recurrent network with CTC heads.
 
-The strides of its backbone, set in conf/model/crnn.yaml, decide how many image columns become a frame: there four.
+The strides of its backbone, set in conf/model/crnn.yaml, decide how many image columns become a frame (four there).
 """
 
 from abc import ABC, abstractmethod
@@ -124,7 +124,7 @@ class CRNN(CTCNet):
         layers: BiLSTM layers.
         dropout: probability before every BiLSTM layer and the head.
         shortcut: whether there is a second head, on the columns.
-        mask_ratio: of columns masked in training, see `SpanMask`; 0 for none.
+        mask_ratio: fraction of columns masked in training, see `SpanMask`; 0 for none.
         mask_span: length of a span in columns.
     """
 

@@ -17,12 +17,12 @@ class Layer(NamedTuple):
 
     @property
     def parameters(self) -> list[Tensor]:
-        """Each once, even if weights are tied."""
+        """Each parameter once, even if weights are tied."""
         return list(dict.fromkeys(parameter for module in self.modules for parameter in module.parameters()))
 
 
 def layers(net: nn.Module, classes: int) -> list[Layer]:
-    """The layers of a network in order of definition, that of the classes last.
+    """The layers of a network in order of definition, the one that scores the classes last.
 
     A layer is a child of the network, of its backbone, encoder or decoder, or of a list of modules; a norm belongs to
     the layer before it. All modules with a row of weights for each class, such as CTC heads and the embedding of a

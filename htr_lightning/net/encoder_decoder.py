@@ -31,7 +31,7 @@ class CharacterDecoder(Protocol):
         """The state whose row i is row `rows[i]` of the given one.
 
         Args:
-            memory: whether it moves, too; False if each row still attends to the same memory.
+            memory: whether it is reordered as well; False if each row still attends to the same memory.
         """
         ...
 
@@ -47,7 +47,7 @@ class EncoderOutput(NamedTuple):
 
 
 class EncoderDecoder(nn.Module):
-    """An encoder and a character decoder that attends to what it gives (Bahdanau et al., 2015, arXiv:1409.0473).
+    """An encoder and a character decoder that attends to its output (Bahdanau et al., 2015, arXiv:1409.0473).
 
     Args:
         classes: number of labels, including specials.

@@ -52,7 +52,7 @@ class ViT(CTCNet):
         heads: attention heads per block.
         kernel: of the convolutions for position, in tokens.
         dropout: probability in every block and before the head.
-        mask_ratio: of columns masked in training, see `SpanMask`; 0 for none.
+        mask_ratio: fraction of columns masked in training, see `SpanMask`; 0 for none.
         mask_span: length of a span in columns.
         shortcut: whether there is a second head, on the columns.
     """

@@ -51,7 +51,7 @@ def load_one(path: str, device: str = "auto", greedy: bool = False) -> Recognize
         return recognizer.to(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
     except (RuntimeError, AssertionError):
         raise InputError(
-            f"--device {device}: does not exist here; use auto, cpu, or cuda:N for an NVIDIA GPU"
+            f"--device {device}: is not available here; use auto, cpu, or cuda:N for an NVIDIA GPU"
         ) from None
 
 

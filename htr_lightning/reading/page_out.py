@@ -33,7 +33,7 @@ def _line(line: Line, transcribed: TranscribedLine) -> Line:
 
 
 def _page_of_line(path: Path, lines: Sequence[TranscribedLine]) -> Page:
-    """An image that is one line, as a page with a line as large as itself."""
+    """An image that is one line, as a page whose only line covers all of it."""
     with Image.open(path) as image:
         width, height = ImageOps.exif_transpose(image).size
     corners = [(0.0, 0.0), (float(width), 0.0), (float(width), float(height)), (0.0, float(height))]

@@ -44,7 +44,7 @@ class Reader:
         """The text of an image of one line, or the texts of a list of them.
 
         Args:
-            image: a file, a Pillow image or an array "H W" or "H W 3" of 0 to 255; or a list of these.
+            image: a file, a Pillow image or an array "H W" or "H W 3" with values 0 to 255; or a list of these.
             n_best: number of alternatives per line; 0 for none.
 
         Raises:

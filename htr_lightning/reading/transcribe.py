@@ -42,7 +42,7 @@ class Source(NamedTuple):
 
 
 class TranscribedLine(NamedTuple):
-    """A line of a source with its transcription, or with the reason why there is none."""
+    """A line of a source with its transcription, or the reason why it has none."""
 
     source: Source
     line: Line | None  # None for an image of one line

@@ -52,7 +52,7 @@ class Ensemble:
                           if member.reads_lines != members[0].reads_lines), None):  # fmt: skip
             raise InputError(
                 f"{other}: reads {'lines' if not members[0].reads_lines else 'single characters'}, unlike {names[0]}; "
-                "combine checkpoints that read the same"
+                "combine checkpoints that read the same kind"
             )
         self.members = [member if single else member.with_candidates() for member in members]
         self.counts = [CANDIDATES if not single and one.decoder.has_posterior else 0 for one in self.members]
@@ -96,7 +96,7 @@ class Ensemble:
 
 
 def shares(read: Transcription) -> list[tuple[str, float]]:
-    """The texts of a line, and of each the confidence of the best times its own share of the posterior."""
+    """The texts of a line, and for each the confidence of the best times its own share of the posterior."""
     best = read.alternatives[0].score if read.alternatives else -math.inf
     if best == -math.inf:
         return [(read.text, read.confidence)]

@@ -88,7 +88,7 @@ class Report(Callback):
         self._seconds = time.perf_counter() - throughput.started if throughput else 0.0
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Save a run that is stopped by Ctrl-C; of several ranks, some may already have gone."""
+        """Save a run that is stopped by Ctrl-C; with several ranks, some may already be gone."""
         if isinstance(exception, KeyboardInterrupt) and trainer.world_size == 1 and trainer.global_step:
             path = self.folder / "checkpoints" / "last.ckpt"
             trainer.save_checkpoint(path, weights_only=False)

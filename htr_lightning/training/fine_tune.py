@@ -1,4 +1,4 @@
-"""A checkpoint trained on: its own model, on other data and with another alphabet."""
+"""Training a checkpoint further: its own model, on other data and with another alphabet."""
 
 import sys
 from collections.abc import Sequence
@@ -38,7 +38,7 @@ def fine_tune(path: str, overrides: Sequence[str]) -> None:
 
     def run(config: DictConfig) -> float:
         if HydraConfig.get().runtime.choices["model"] != NAME or config.start != path:
-            raise InputError("fine-tune: the model is the checkpoint's; leave model= and start= away, keys such as "
+            raise InputError("fine-tune: the model is the checkpoint's; omit model= and start=; keys such as "
                              "model.net.dropout=0.3 can be given")  # fmt: skip
         sys.argv[1:1] = ["fine-tune", path]  # by which further ranks are started
         return train(config)
@@ -56,7 +56,7 @@ def offer(path: str) -> None:
     content = checkpoint.read(path)
     card: dict[str, Any] = content["htr"]
     if not isinstance(card.get("model"), dict) or "alphabet" not in card:
-        raise InputError(f"{path}: says no model that could be trained on; give a checkpoint that train.py wrote")
+        raise InputError(f"{path}: names no model that could be trained further; give a checkpoint that train.py wrote")
     checkpoint.check_targets(card["model"], (), path)
     training = card.get("training") or {}
     for target in checkpoint.targets([training.get(part) for part in ("optimizer", "scheduler")]):
@@ -71,7 +71,7 @@ def offer(path: str) -> None:
         model["decoder"], parts["decoder"] = "${decoder}", model["decoder"]
     if "language" in content:  # its weights were tuned for another model than the one to come
         parts["decoder"] = _without_language(card["model"]["decoder"])
-        print(f"note: {path} reads with a language model, which is left away; give the result one by htr tune-decoder",
+        print(f"note: {path} uses a language model, which is dropped; give the result one with htr tune-decoder",
               file=sys.stderr)  # fmt: skip
     store = ConfigStore.instance()
     store.store(NAME, {"model": model, "start": path}, group="model", package="_global_")
@@ -80,7 +80,7 @@ def offer(path: str) -> None:
 
 
 def _without_language(decoder: dict[str, Any]) -> dict[str, Any]:
-    """What a tuned decoder is where there is no language model."""
+    """What a tuned decoder becomes where there is no language model."""
     if decoder["_target_"] == TWO_PASSES:
         return decoder | {"alpha": 0.0, "beta": 0.0}
     longest = decoder.get("max_length")
@@ -92,5 +92,5 @@ def _check_recipe(target: Any, path: str) -> None:
     module, _, name = target.rpartition(".") if isinstance(target, str) else ("", "", "")
     found = getattr(import_module(module), name, None) if module in RECIPES else None
     if not callable(found) or not str(getattr(found, "__module__", "")).startswith(RECIPES):
-        raise InputError(f"{path}: names '{target}', which is no optimizer or scheduler of torch or ours; give "
+        raise InputError(f"{path}: names '{target}', not an optimizer or scheduler of torch or ours; give "
                          "optimizer=adamw scheduler=one_cycle and a checkpoint without it")  # fmt: skip

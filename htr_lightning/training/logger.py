@@ -1,4 +1,4 @@
-"""What is logged to Weights & Biases: config and pictures; figures are logged by `self.log` where they arise."""
+"""What is logged to Weights & Biases: config and pictures; metrics are logged with `self.log` where they arise."""
 
 import os
 from pathlib import Path

@@ -16,7 +16,7 @@ RANK_VARIABLES = ("LOCAL_RANK", "NODE_RANK", "RANK", "WORLD_SIZE", "MASTER_ADDR"
 class SweepRanks(Callback):
     """Makes each job of `-m` look like a run of its own.
 
-    Lightning starts further ranks by running `sys.argv` again, which in a sweep stands for all jobs, and leaves its
+    Lightning starts further ranks by running `sys.argv` again, which in a sweep covers all jobs, and leaves its
     rank variables set, so that the next job takes itself for one of those ranks. While a job runs, `sys.argv` describes
     that job alone; when it ends, the process group is destroyed and the variables are restored.
     """

@@ -30,7 +30,7 @@ def transfer(recognizer: Recognizer, path: str | Path) -> Transfer:
     Before the first step the logits of every kept character are exactly the checkpoint's own.
 
     Raises:
-        InputError: see `checkpoint.read`; or the checkpoint's network is another one.
+        InputError: see `checkpoint.read`; or the checkpoint's network is different.
     """
     content = read(path)
     old, new = content["htr"]["alphabet"], recognizer.alphabet
@@ -43,8 +43,8 @@ def transfer(recognizer: Recognizer, path: str | Path) -> Transfer:
             if not _fits(weight, found, name in wide):
                 shape = "none" if found is None else tuple(found.shape)
                 raise InputError(
-                    f"{path}: its network is another one ({name}: {shape} there, {tuple(weight.shape)} here); "
-                    "give the model's keys of that run, which stand in its .hydra/overrides.yaml"
+                    f"{path}: its network is different ({name}: {shape} there, {tuple(weight.shape)} here); "
+                    "give the model's keys of that run, which are in its .hydra/overrides.yaml"
                 )
             if name in wide:
                 weight[targets] = found[sources]
@@ -57,7 +57,7 @@ def transfer(recognizer: Recognizer, path: str | Path) -> Transfer:
 
 
 def _rows(recognizer: Recognizer, old: list[str]) -> tuple[Tensor, Tensor]:
-    """The classes of a recognizer that the old alphabet has, too, and which they were there."""
+    """The classes of a recognizer that are also in the old alphabet, and their indices there."""
     specials = len(recognizer.codec.specials)
     place = {character: number for number, character in enumerate(old, start=specials)}
     rows = [(own, place[c]) for own, c in enumerate(recognizer.codec.alphabet, start=specials) if c in place]

@@ -135,7 +135,7 @@ def test_fine_tuning_goes_on_without_the_language_and_says_so(
     tuned: tuple[Path, str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     offer(str(tuned[0]))
-    assert "reads with a language model, which is left away" in capsys.readouterr().err
+    assert "uses a language model, which is dropped" in capsys.readouterr().err
     decoder = ConfigStore.instance().load("decoder/checkpoint.yaml").node
     assert decoder["_target_"] == "htr_lightning.decoder.ctc.Greedy"
 

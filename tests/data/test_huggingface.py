@@ -270,7 +270,9 @@ def test_without_a_network_one_line_says_what_to_do_and_at_once(
 
     monkeypatch.setattr("huggingface_hub.HfApi.dataset_info", fail)
     for _ in range(2):
-        with pytest.raises(InputError, match=r"Teklia/IAM-line: not read from the hub .*set data\.root=FOLDER") as told:
+        with pytest.raises(
+            InputError, match=r"Teklia/IAM-line: cannot be read from the hub .*set data\.root=FOLDER"
+        ) as told:
             read(None, repo="Teklia/IAM-line")
         assert len(str(told.value).splitlines()) == 1
         assert not datasets.config.HF_HUB_OFFLINE  # asked again the next time
@@ -330,5 +332,5 @@ def test_a_set_that_the_hub_does_not_have_is_refused(
 
     monkeypatch.setattr("huggingface_hub.HfApi.dataset_info", lambda *_, **__: None)
     monkeypatch.setattr(datasets, "load_dataset", fail)
-    with pytest.raises(InputError, match=r"who/what: no such set on the hub, or one for which you must log in"):
+    with pytest.raises(InputError, match=r"who/what: no such data set on the hub, or one that needs a login"):
         read(None, repo="who/what")

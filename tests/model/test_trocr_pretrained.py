@@ -279,7 +279,7 @@ def test_a_source_that_is_not_there_or_no_trocr_is_told_in_a_line(
     with pytest.raises(InputError, match=r"the folder has no config\.json"):
         recognizer_of(tmp_path)
     transformers.ViTConfig().save_pretrained(tmp_path)
-    with pytest.raises(InputError, match="contains vit, not an encoder vit or deit with a decoder trocr"):
+    with pytest.raises(InputError, match="contains vit, not a vit or deit encoder with a trocr decoder"):
         recognizer_of(tmp_path)
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(InputError, match="not JSON"):

@@ -48,7 +48,7 @@ def test_only_the_heads_grow_with_the_alphabet(best: Path) -> None:
 
 
 def test_another_network_is_refused_by_name(best: Path) -> None:
-    with pytest.raises(InputError, match=r"best.ckpt: its network is another one \(net\..* there, .* here\)"):
+    with pytest.raises(InputError, match=r"best.ckpt: its network is different \(net\..* there, .* here\)"):
         transfer(build("model.net.hidden=24"), best)
 
 

@@ -30,7 +30,7 @@ def outline(page: Page) -> list[Outline]:
 
     A line without a polygon, or with a sliver thinner than a fifth of the line distance, gets one: its baseline moved
     up by 0.7 and down by 0.3 of that distance (see `line_distance`). If most baselines of a page lie apart from their
-    polygons, either of them has another scale, and those that fit on the page are used. If most baselines that run from
+    polygons, one of them has another scale, and those that fit on the page are used. If most baselines that run from
     right to left have slivers, they were drawn in the wrong direction and their polygons sought on the wrong side;
     otherwise such lines are upside down.
     """
@@ -156,7 +156,7 @@ def _apart(line: Line, distance: float) -> bool:
 
 
 def _fits(outlines: list[Points], page: Page) -> bool:
-    """Whether the points lie on the page, as far as its size is stated."""
+    """Whether the points lie on the page; an unknown size sets no limit."""
     corners = np.array([point for points in outlines for point in points]).reshape(-1, 2)
     size = np.array([page.width or np.inf, page.height or np.inf])
     return not len(corners) or bool(((corners > -0.01 * size) & (corners < 1.01 * size)).all(1).mean() >= MIN_INSIDE)

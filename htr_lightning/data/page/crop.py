@@ -30,7 +30,7 @@ def open_page(page: Page, image: Path) -> UInt8[ndarray, "H W"]:
 
 
 def check_page_size(page: Page, image: Path, size: tuple[int, int]) -> None:
-    """Raises InputError where an image of (height, width) pixels is not the one that the lines were drawn on."""
+    """Raises InputError if an image of (height, width) pixels is not the one that the lines were drawn on."""
     if page.height and page.width and size != (page.height, page.width):
         raise InputError(
             f"{page.path}: drawn on {page.width} x {page.height} pixels, but {image.name} has "
@@ -70,7 +70,7 @@ def crop_polygon(
     Args:
         image: of the page.
         polygon: at least three corners (x, y) in pixels; a box is the polygon of its corners.
-        angle: degrees by which the line runs downhill, which the crop is rotated back by. Quarter turns only move
+        angle: degrees by which the line runs downhill; the crop is rotated back by that angle. Quarter turns only move
             pixels.
 
     Raises:

@@ -38,7 +38,7 @@ def read_page(path: Path) -> Page:
 
 
 def expand(paths: Iterable[Path]) -> tuple[list[Path], list[Path]]:
-    """Files in which every METS is replaced by the pages that it lists, in its order; and the files that are not read.
+    """The files, with every METS replaced by the pages that it lists, in its order; and the files that are not read.
 
     In and below the folder of a METS only listed pages are read: an export has each page several times, as PAGE and as
     ALTO, and other files.

@@ -17,7 +17,7 @@ def is_mets(path: Path) -> bool:
 def read(path: Path) -> list[Path]:
     """The PAGE or ALTO files that a METS lists, one per page, in the order of its physical structure.
 
-    Of a page as PAGE and as ALTO, PAGE is taken, which can hold more.
+    If a page is listed as both PAGE and ALTO, PAGE is used, since it can hold more.
 
     Raises:
         InputError: it lists no such file, a file that is missing or elsewhere, or two PAGE files for one page.
@@ -31,7 +31,7 @@ def read(path: Path) -> list[Path]:
         if files:
             pages.append(_best(path, files))
     if not pages:
-        raise InputError(f"{path}: lists no XML file; export the pages as PAGE or ALTO with it")
+        raise InputError(f"{path}: lists no XML file; include the pages as PAGE or ALTO in the export")
     return list(dict.fromkeys(pages))
 
 
@@ -59,7 +59,7 @@ def _structure(root: Element) -> list[list[str]]:
 
 def _inside(path: Path, name: str) -> Path:
     if "://" in name and not name.startswith("file://"):
-        raise InputError(f"{path}: lists {short(name)}, which is not local; export the pages with it")
+        raise InputError(f"{path}: lists {short(name)}, which is not local; include the pages in the export")
     file = path.parent / unquote(name.removeprefix("file://")).replace("\\", "/")
     try:
         inside = file.resolve().is_relative_to(path.parent.resolve())

@@ -25,7 +25,7 @@ class Line(NamedTuple):
 class Page(NamedTuple):
     """A page and its lines, in reading order."""
 
-    path: Path  # of the PAGE or ALTO file, or of the image where there is none
+    path: Path  # of the PAGE or ALTO file, or of the image if there is no such file
     image: str  # its file name as the file states it, or ""
     width: int  # 0: not stated
     height: int

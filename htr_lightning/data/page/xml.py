@@ -77,7 +77,7 @@ def points(text: str | None, path: Path, line: str) -> Points:
         values = [float(number) for number in numbers]
     except ValueError:
         raise InputError(f"{path}: line {line}: points '{short(text)}' are not numbers; correct the line") from None
-    if not all(abs(value) <= MAX_COORDINATE for value in values):  # written so that NaN fails, too
+    if not all(abs(value) <= MAX_COORDINATE for value in values):  # written so that NaN also fails
         raise InputError(f"{path}: line {line}: points '{short(text)}' are not on any page; correct the line")
     if len(values) == 1:
         return []  # ALTO before 4.1: a baseline is one number, its height

@@ -231,18 +231,18 @@ def split_writers(
     stems: dict[str, Path] = {}
     for path in paths:
         if (other := stems.setdefault(path.stem, path)) != path:
-            raise InputError(f"{path}: has the same name as {other}; choose one of them by data.reader.files")
+            raise InputError(f"{path}: has the same name as {other}; choose one of them with data.reader.files")
         part, name = _folder_part(path.relative_to(root)), writer(path)
         if parts.setdefault(name, part) != part:
             raise InputError(
                 f"{path}: writer {name} is in '{part or 'no'}' and '{parts[name] or 'no'}' folders; "
-                "choose files that belong together by data.reader.files"
+                "choose files that belong together with data.reader.files"
             )
     if any(parts.values()):
         if unplaced := next((name for name, part in parts.items() if part is None), None):
             raise InputError(
                 f"{root}: writer {unplaced} is not in a folder of training or test files, unlike others; "
-                "move the file, or choose others by data.reader.files"
+                "move the file, or choose others with data.reader.files"
             )
         test = {name for name, part in parts.items() if part == "test"}
     else:

@@ -73,7 +73,7 @@ class Folder(Sequence[Sample]):
         skipped = sort_out(faults, empty, faulty)
         entries = [entry for entry in entries if (entry.text.strip() or empty == "keep") and _plain(entry)]
         if twice := next((id for id, count in Counter(entry.id for entry in entries).items() if count > 1), None):
-            raise InputError(f"{self.root / part}: two lines have the id {twice}; name every image once")
+            raise InputError(f"{self.root / part}: two lines have the id {twice}; list every image once")
         groups = [entry.group or group_of(writers, entry.id.removeprefix(f"{first}/")) for entry in entries]
         chosen = lines_of(splits, split, groups, str(self.root / part), seed)
         if not chosen:

@@ -32,7 +32,7 @@ class HuggingFace(Sequence[Sample]):
     Memory does not grow with the set: `datasets` maps its arrow files into memory, and images are decoded when they are
     needed. What grows is the disk: parquet files are copied into arrow files once. If that is too much, `streaming`
     copies nothing: rows come one after the other from the hub or the parquet files and can only be read in order. Such
-    a set can be packed or converted, but not be trained on, which needs lines in random order.
+    a set can be packed or converted, but not trained on, which needs lines in random order.
 
     Args:
         root: folder of parquet or arrow files, or one written by `save_to_disk`; needs no network.
@@ -182,7 +182,7 @@ def _from_hub(
         raise InputError(f"{repo}: no such data set on the hub, or one that needs a login (`hf auth login`); check "
                          "data.repo and data.reader.revision") from None  # fmt: skip
     except Exception as error:  # as in `_answers`
-        raise InputError(f"{repo}: not read from the hub ({_reason(error)}); get its files on a machine with a "
+        raise InputError(f"{repo}: cannot be read from the hub ({_reason(error)}); get its files on a machine with a "
                          f"network, `hf download {repo} --repo-type dataset --local-dir FOLDER`; set data.root=FOLDER"
                          ) from None  # fmt: skip
     if part not in parts:
@@ -297,7 +297,7 @@ def check_count(repo: str, part: str, count: int) -> None:
 
 @contextmanager
 def _named(source: str) -> Iterator[None]:
-    """Any error raised by pyarrow and datasets for damaged files as one line that names them."""
+    """Reports any error that pyarrow or datasets raises for damaged files as one line that names them."""
     try:
         yield
     except InputError:

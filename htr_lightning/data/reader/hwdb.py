@@ -90,7 +90,7 @@ def index_dgrl(path: Path) -> LineFile:
     Height comes before width, and top before left: the opposite of `.gnt`.
 
     Raises:
-        InputError: the header is of another form, or a size or count is impossible.
+        InputError: the header is malformed, or a size or count is impossible.
     """
     with mapped(path) as content:
         end = len(content)
@@ -121,7 +121,7 @@ def index_dgrl(path: Path) -> LineFile:
 
 
 def _dgrl_header(path: Path, content: mmap.mmap) -> tuple[int, int, int]:
-    """The length of the header in bytes, the bytes of a label unit and the bits of a pixel."""
+    """The length of the header in bytes, the bytes per label unit and the bits per pixel."""
     if len(content) < HEAD.size or HEAD.unpack_from(content)[1].rstrip(b"\0") != b"DGRL":
         raise InputError(f"{path}: not a .dgrl file (it begins with {content[: HEAD.size]!r}); copy it again")
     length = HEAD.unpack_from(content)[0]
@@ -152,9 +152,9 @@ def character(code: bytes) -> str:
 
 
 def read_bitmap(path: Path, offset: int, size: tuple[int, int], bits: int = 8) -> UInt8[ndarray, "H W"]:
-    """One bitmap, dark ink on paper of 255.
+    """One bitmap, dark ink on white (255) paper.
 
-    In a bitmap of 1 bit, whose rows are padded to whole bytes, the rarer value is ink: the format does not say which.
+    In a 1-bit bitmap, whose rows are padded to whole bytes, the rarer value is ink: the format does not say which.
 
     Raises:
         InputError: the file is missing, or shorter than when it was indexed.

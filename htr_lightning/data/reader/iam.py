@@ -209,7 +209,7 @@ class Iam(Sequence[Sample]):
 
 
 def _absent(rows: list[Row], stated: dict[str, int]) -> list[str]:
-    """Lines that seem to be missing: as many as forms.txt states beyond the present ones, or gaps in the numbering."""
+    """Lines that seem to be missing: those that forms.txt counts beyond the ones present, or gaps in the numbering."""
     numbers: dict[str, set[str]] = {}
     for row in rows:
         numbers.setdefault(form_of(row.id), set()).add(row.id.split("-")[2])

@@ -63,7 +63,7 @@ def read_rows(path: Path, unit: str) -> list[Row]:
     (words.txt only), text. The text is everything from the ninth field on, with `|` between its tokens.
 
     Raises:
-        InputError: the file is missing, a row has another form, or an id occurs twice.
+        InputError: the file is missing, a row is malformed, or an id occurs twice.
     """
     rows: dict[str, Row] = {}
     first = 4 if unit == "line" else 3  # field of x
@@ -95,7 +95,7 @@ def read_forms(path: Path) -> tuple[dict[str, str], dict[str, int]]:
     """The writer and the number of lines of each form in forms.txt (form, writer, sentences, prt, lines, ...).
 
     Raises:
-        InputError: the file is missing, or a row has another form.
+        InputError: the file is missing, or a row is malformed.
     """
     writers, lines = {}, {}
     for number, row in enumerate(read_text(path).split("\n"), start=1):
@@ -118,7 +118,7 @@ def read_boxes(path: Path, unit: str) -> tuple[dict[str, Box], tuple[int, int]]:
         if the file does not state it.
 
     Raises:
-        InputError: the file is missing, not XML, or not of IAM.
+        InputError: the file is missing, not XML, or not from IAM.
     """
     root = parse(path)
     written = child(root, "handwritten-part")

@@ -32,7 +32,7 @@ def split_ids(root: Path, split: str, splits: str, lists: str | None, download: 
     """The form or line ids of a split; see `Iam` for the arguments.
 
     Raises:
-        InputError: a list is missing, or does not have its known length.
+        InputError: a list is missing, or does not have the expected length.
     """
     if splits == "aachen":
         return _aachen(root, split, lists, download)
@@ -112,7 +112,7 @@ def _read_ids(path: Path) -> set[str]:
     """
     ids = [row.strip().removesuffix(".png") for row in read_text(path).split("\n") if row.strip()]
     if not ids:
-        raise InputError(f"{path}: has no id; write a form or line id in each row")
+        raise InputError(f"{path}: has no ids; write a form or line id in each row")
     if odd := [id[:40] for id in ids if not 2 <= len(id.split("-")) <= 4 or len(id.split()) > 1]:
         raise InputError(f"{path}: {named(odd)}: not form or line ids such as a01-000u-00; correct the list")
     if twice := [id for id, count in Counter(ids).items() if count > 1]:

@@ -1,4 +1,4 @@
-"""Where the text of an image file is: in a file beside it, a table, a list of PyLaia, or the name of its folder."""
+"""Where the text of an image file is: in a file beside it, a table, a PyLaia list, or the name of its folder."""
 
 import csv
 import json
@@ -21,7 +21,7 @@ class Pairs:
     """`x.png` with its text in `x.gt.txt`, as in kraken, Calamari and OCR-D.
 
     Args:
-        images: suffixes of the images; of several images with one text, the one whose suffix comes first is taken.
+        images: suffixes of the images; if several images share a text, the one whose suffix comes first is used.
         text: suffix of the texts.
     """
 
@@ -124,7 +124,7 @@ class Table:
 
 
 class Laia:
-    """A table of PyLaia: for each image a line with its id and its text as tokens separated by spaces.
+    """A PyLaia table: for each image a line with its id and its text as tokens separated by spaces.
 
     Args:
         images: folders of the images below the root; an id is a name there, with or without its suffix.
@@ -135,7 +135,7 @@ class Laia:
         self.images, self.space = list(images), space
 
     def __call__(self, root: Path, part: str, split: str) -> Found:
-        """The lines of a table, without empty ones and comments (#)."""
+        """The lines of a table, without empty lines and comments (#)."""
         entries, faults = [], []
         for number, line in enumerate(read_utf8(root / part).split("\n"), start=1):
             if not line.strip() or line.lstrip().startswith("#"):

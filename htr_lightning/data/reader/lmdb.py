@@ -20,7 +20,7 @@ FILE = "data.mdb"
 class Lmdb(Sequence[Sample]):
     """The lines of LMDB databases with the keys `num-samples`, `image-000000001` and `label-000000001`, counted from 1.
 
-    Texts are read at once, images when they are needed. The files do not name writers: every line is its own group.
+    Texts are read immediately, images when they are needed. The files do not name writers: every line is its own group.
 
     Args:
         root: folder of the data.

@@ -105,7 +105,7 @@ def read_idx(path: Path) -> np.ndarray:
     """An IDX file of unsigned bytes or 32-bit integers as an array (format: http://yann.lecun.com/exdb/mnist).
 
     Raises:
-        InputError: another magic number, or another number of bytes than the header states.
+        InputError: the magic number is wrong, or the number of bytes is not what the header states.
     """
     try:
         content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
@@ -129,7 +129,7 @@ def read_mapping(path: Path) -> dict[int, str]:
     """A mapping from labels to characters: rows of a label and decimal code points.
 
     Raises:
-        InputError: a row has another form.
+        InputError: a row is malformed.
     """
     characters = {}
     for number, line in enumerate(path.read_bytes().decode(errors="replace").splitlines(), start=1):
@@ -140,7 +140,7 @@ def read_mapping(path: Path) -> dict[int, str]:
             characters[int(label)] = chr(int(codes[0]))
         except (ValueError, IndexError, OverflowError):
             raise InputError(
-                f"{path}:{number}: '{line[:40]}' is not a label with its code points; copy it again"
+                f"{path}:{number}: '{line[:40]}' is not a label with its code points; copy the file again"
             ) from None
     return characters
 

@@ -39,7 +39,7 @@ class PageXml(Sequence[Sample]):
         splits: table `page<TAB>split` (stem or path of the XML file, without suffix) as a file below `root`, a full
             path, or `package:NAME` for one that ships with htr_lightning; or random fractions of the pages, such as
             {train: 0.8, val: 0.1, test: 0.1}, with no group in two splits; or numbers of random lines, such as
-            {train: 16, val: 10, test: 40}, null for all that are left; None: every page.
+            {train: 16, val: 10, test: 40}, null for all the rest; None: every page.
         split: the split to read; None: every page.
         seed: of random splits.
         name: first part of every sample id.

@@ -42,17 +42,17 @@ class Synthetic(Sequence[Sample]):
         words: a word list, one word per line: "package:english.txt", "package:french.txt", or a file.
         text: a file of running text, written instead of the word list: "package:french_prose.txt", or a file.
         unit: of the running text: words, line or characters; characters for scripts without spaces.
-        length: of the shortest and longest line in words, or in characters if that is the unit.
-        pseudoword_fraction: of the words that are replaced by pseudowords, spelt like the words of the source.
+        length: lengths of the shortest and longest line in words, or in characters if that is the unit.
+        pseudoword_fraction: fraction of the words replaced by pseudowords, spelt like the words of the source.
         rare_characters: characters that are rare in the source or missing from it.
-        rare_fraction: of the words that get one of them.
-        crossed_out_fraction: of the words that are crossed out.
+        rare_fraction: fraction of the words that get one of them.
+        crossed_out_fraction: fraction of the words that are crossed out.
         fonts: a folder of your own TTF, OTF or TTC files; writers of every split use them, each with habits of their
             own.
-        font_fraction: of the writers who use one of them; 1 for scripts that the built-in alphabets lack.
+        font_fraction: fraction of the writers who use one of them; 1 for scripts that the built-in alphabets lack.
         unwritable: "error" refuses a character that no writer can write, "skip" leaves it out of the lines.
         incomplete_fonts: "error" refuses a font that lacks a character, "skip" leaves the font out.
-        neighbor_fraction: of the lines with ascenders and descenders of other lines at their edges.
+        neighbor_fraction: fraction of the lines with ascenders and descenders of other lines at their edges.
         height: smallest and largest height of a line in pixels.
         seed: of writers, texts and everything else that is random.
 
@@ -170,7 +170,7 @@ class Synthetic(Sequence[Sample]):
         return SyntheticWriter(seed)
 
     def _unwritable(self, counts: Counter[str], unwritable: str, incomplete_fonts: str) -> dict[int, None]:
-        """Refuse or leave out now what no writer could write later, characters and fonts."""
+        """Refuse or drop, before drawing, characters and fonts that no writer could use."""
         needed = sorted(c for c in counts if not c.isspace())
         if self._font_fraction < 1:
             lacking = {c for c in needed if not can_write(c)}

@@ -38,7 +38,7 @@ class Letter(NamedTuple):
 
 
 class SyntheticWriter:
-    """A writer: alphabets, and the habits that distort them. The same seed is the same writer.
+    """A writer: alphabets, and the habits that distort them. The same seed gives the same writer.
 
     Args:
         seed: of the writer.
