@@ -98,7 +98,8 @@ class PrefixBeam:
     def n_best(self, log_probs: Float[ndarray, "B T C"], lengths: Int[ndarray, " B"], n: int) -> list[list[Hypothesis]]:
         """Up to `n` different hypotheses of each line, at most `width`, best first.
 
-        The `log_prob` of a hypothesis is log p_ctc alone, so that its confidence is a probability; its `score` is the total.
+        The `log_prob` of a hypothesis is log p_ctc alone, so that its confidence is a probability; its `score` is the
+        total.
         """
         return self.search(self.prepare(log_probs, lengths), n)
 
