@@ -67,7 +67,7 @@ def offer_experiments() -> None:
         for file in folder.glob("*.yaml"):
             try:
                 recipe = OmegaConf.load(file)
-            except (yaml.YAMLError, OSError) as error:
+            except (yaml.YAMLError, OSError, UnicodeDecodeError) as error:
                 raise InputError(f"{file}: not a recipe ({' '.join(str(error).split())}); correct it") from None
             ConfigStore.instance().store(file.stem, recipe, group="experiment", package="_global_")
 
@@ -195,7 +195,10 @@ def data_for(
         OmegaConf.set_struct(config, False)
         config.model = card["model"]
     else:
-        config = OmegaConf.create({"data": card["training"]["data"]})
+        trained = {**card["training"]["data"], "reader": {**card["training"]["data"]["reader"]}}
+        trained["reader"].pop("fetch", None)  # a checkpoint downloads nothing; give data=NAME or data.root
+        checkpoint.check_targets(trained, (), "the checkpoint's config")  # before anything in it is resolved
+        config = OmegaConf.create({"data": trained})
         OmegaConf.set_struct(config, True)
         given = {o.key_or_group: o.value() for o in OverridesParser.create().parse_overrides(list(overrides))}
         for key, value in given.items():
@@ -209,7 +212,6 @@ def data_for(
     if unlabelled:
         _keep_unlabelled(settings)
     if not named:
-        settings["reader"].pop("fetch", None)  # what a checkpoint names is not downloaded; give data=NAME or data.root
         checkpoint.check_targets(settings, (), "the checkpoint's config")
     checkpoint.check_targets(card["model"], (), "the checkpoint's config")
     settings |= {key: card["model"][key] for key in ("preprocess", "normalizer")} | {"alphabet": card["alphabet"]}

@@ -19,7 +19,11 @@ NAME = "checkpoint"  # of the options that come from the checkpoint
 GREEDY = {"_target_": "htr_lightning.decoder.ctc.Greedy"}
 GREEDY_WRITER = {"_target_": "htr_lightning.decoder.autoregressive.Greedy"}
 TWO_PASSES = "htr_lightning.decoder.rescoring.Rescoring"
-RECIPES = ("torch.optim", "htr_lightning.optim")  # where an optimizer or scheduler of a checkpoint may come from
+RECIPES = (
+    "torch.optim",
+    "htr_lightning.optim",
+    "htr_lightning.schedule",
+)  # where an optimizer or scheduler of a checkpoint may come from
 
 
 def fine_tune(path: str, overrides: Sequence[str]) -> None:
@@ -61,11 +65,12 @@ def offer(path: str) -> None:
     training = card.get("training") or {}
     for target in checkpoint.targets([training.get(part) for part in ("optimizer", "scheduler")]):
         _check_recipe(target, path)
-    if not card["alphabet"]:
-        raise InputError(f"{path}: was trained without texts; train a recognizer from it with train.py start={path}")
     model = dict(card["model"], optimizer="${optimizer}", scheduler="${scheduler}", layer_decay=1.0)
     if "parts" in content:
-        model["source"] = training.get("source")  # by which `config.build` knows that there are parts
+        source = training.get("source")  # by which `config.build` knows that there are parts
+        if not (source is None or (isinstance(source, str) and "${" not in source)):
+            raise InputError(f"{path}: its training.source is not the name of a model; train it again")
+        model["source"] = source
     parts = {part: training.get(part) for part in ("optimizer", "scheduler")}
     if "decoder" in model:
         model["decoder"], parts["decoder"] = "${decoder}", model["decoder"]

@@ -88,7 +88,7 @@ def test_every_form_gives_the_same_lines(
     lines = draw(tmp_path)
     for split in SPLITS:
         write(tmp_path, split, lines[split])
-    cache = [f"data.reader.cache={tmp_path}/cache"] if name == "huggingface" else []
+    cache = [f"data.reader.cache_dir={tmp_path}/cache"] if name == "huggingface" else []
     data = data_of(f"data={name}", f"data.root={tmp_path}", *cache)
     for split in SPLITS:
         pixels = {text: np.asarray(Image.open(path)) for path, text in lines[split]}

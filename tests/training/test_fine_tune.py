@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from conftest import CONF, SMALL, Outcome, drawn_lines
 from hydra import compose, initialize_config_dir
 from lightning import Callback, LightningModule, Trainer
@@ -310,3 +311,24 @@ def test_frozen_layers_stand_still_on_two_ranks(best: Path, tmp_path: Path) -> N
         same = [torch.equal(a, b) for one, other in zip(there.modules, here.modules, strict=True)
                 for a, b in zip(one.state_dict().values(), other.state_dict().values(), strict=True)]  # fmt: skip
         assert all(same) == (there.name != "head"), there.name
+
+
+@pytest.mark.parametrize("source", [{"_target_": "os.getcwd"}, "${oc.env:HOME}"])
+def test_a_source_that_is_not_a_name_is_refused(best: Path, tmp_path: Path, source: object) -> None:
+    content = torch.load(best, weights_only=True)
+    content["htr"]["training"]["source"], content["parts"] = source, {}
+    torch.save(content, tmp_path / "crafted.ckpt")
+    with pytest.raises(InputError, match=r"crafted\.ckpt: its training\.source is not the name of a model"):
+        offer(str(tmp_path / "crafted.ckpt"))
+
+
+@pytest.mark.parametrize("scheduler", sorted((ROOT / "conf" / "scheduler").glob("*.yaml")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("optimizer", sorted((ROOT / "conf" / "optimizer").glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_recipe_that_training_offers_can_be_fine_tuned(
+    best: Path, tmp_path: Path, optimizer: Path, scheduler: Path
+) -> None:
+    content = torch.load(best, weights_only=True)
+    parts = {"optimizer": optimizer, "scheduler": scheduler}
+    content["htr"]["training"] |= {part: yaml.safe_load(path.read_text()) for part, path in parts.items()}
+    torch.save(content, tmp_path / "recipe.ckpt")
+    offer(str(tmp_path / "recipe.ckpt"))

@@ -4,6 +4,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from inspect import signature
 from pathlib import Path
 from typing import NamedTuple
 
@@ -78,6 +79,8 @@ class PageXml(Sequence[Sample]):
         if Path(xml).is_absolute():
             raise InputError(f"data.reader.xml={xml}: give a pattern below data.root, such as **/*.xml")
         self._writers = group_pattern(group)
+        if repo is not None and (fetch is None or "repo" not in signature(fetch).parameters):
+            raise InputError(f"data.repo={repo}: these data are read from elsewhere; remove this override")
         if fetch is not None:
             given = fetch(root=root) if repo is None else fetch(root=root, repo=repo)
         elif root is not None:
