@@ -73,7 +73,7 @@ def test_kraken_pairs(tmp_path: Path) -> None:
         assert sorted(found) == expected(split)
 
 
-def test_names_tell_the_sample(tmp_path: Path) -> None:
+def test_names_identify_the_sample(tmp_path: Path) -> None:
     convert(few(), SPLITS, "kraken", tmp_path)
     by_name = names(tmp_path)
     for split in SPLITS:
@@ -126,7 +126,7 @@ def test_page_reads_back_by_our_own_reader(tmp_path: Path) -> None:
 
 
 @given(st.lists(st.text(max_size=70), max_size=6))
-def test_file_names_are_safe_and_none_is_twice(ids: list[str]) -> None:
+def test_file_names_are_safe_and_unique(ids: list[str]) -> None:
     taken: Counter[str] = Counter()
     made = [file_name(id, taken) for id in ids]
     assert len({name.casefold() for name in made}) == len(ids)
@@ -230,7 +230,7 @@ def test_htr_pack_says_what_is_wrong(htr, pages: list[str], tmp_path: Path) -> N
     path = tmp_path / "p.htr"
     assert "--out FILE" in refused("pack", *pages)
     assert "data=copiste" in refused("pack", "--out", path)
-    assert "'dev' is no split" in refused("pack", *pages, "--out", path, "--split", "dev")
+    assert "'dev' is not a split" in refused("pack", *pages, "--out", path, "--split", "dev")
     assert "data.root is not set" in refused("pack", "data=page_xml", "--out", path)
     assert not path.with_name("p.htr.part").exists()
     assert "no such packed file" in refused("pack", "--check", path)

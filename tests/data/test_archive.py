@@ -38,7 +38,7 @@ def test_lines_come_out_of_an_archive_as_out_of_its_folder(tmp_path: Path, write
         assert (ours.image == theirs.image).all()
 
 
-def test_an_archive_is_unpacked_once_and_anew_when_it_changes(tmp_path: Path, cache: Path) -> None:
+def test_an_archive_is_unpacked_once_and_again_when_it_changes(tmp_path: Path, cache: Path) -> None:
     path = pack(tmp_path / "x.zip", {"a.xml": b"1", "b.xml": b"2"})
     first = archive.unpack(path)
     (first / "mark").touch()

@@ -84,7 +84,7 @@ def reader_files(root: Path) -> list[Path]:
     return sorted([*root.rglob("*.gnt"), *root.rglob("*.dgrl")])
 
 
-def test_published_folders_give_the_test_writers_and_validation_is_drawn_from_training(tmp_path: Path) -> None:
+def test_published_folders_give_the_test_writers_and_validation_is_chosen_from_training(tmp_path: Path) -> None:
     for train, val, test in readers(tmp_path, val_fraction=0.34):
         assert {name[-3:] for name in test.groups} in ({"7-c", "8-c"}, {"007", "008"})
         assert [len(set(reader.groups)) for reader in (train, val, test)] == [4, 2, 2]
@@ -98,7 +98,7 @@ def disjoint(*splits: Reader) -> None:
     assert len(set(ids)) == len(ids)
 
 
-def test_without_published_folders_test_writers_are_drawn_too(tmp_path: Path) -> None:
+def test_without_published_folders_test_writers_are_chosen_too(tmp_path: Path) -> None:
     first = readers(tmp_path)
     for folder in ("gnt/HWDB1.1tst_gnt", "gnt/HWDB1.1trn_gnt", "dgrl/HWDB2.0Test", "dgrl/HWDB2.0Train"):
         for path in list((tmp_path / folder).iterdir()):
@@ -152,7 +152,7 @@ def test_a_file_in_neither_folder_and_two_files_of_one_name_are_refused(tmp_path
      ("HWDB1.1tst_gnt", "test"), ("HWDB2.2Test", "test"), ("train_and_test/HWDB2.1Test", "test"),
      ("test/HWDB1.0Train/a", "train")],
 )  # fmt: skip
-def test_the_innermost_folder_that_says_so_tells_the_split(tmp_path: Path, folder: str, part: str) -> None:
+def test_the_innermost_folder_that_says_so_determines_the_split(tmp_path: Path, folder: str, part: str) -> None:
     (tmp_path / folder).mkdir(parents=True)
     for name in ("a", "b"):
         (tmp_path / folder / f"{name}.gnt").write_bytes(gnt([("啊", noise(RNG, 9, 9))]))
@@ -191,7 +191,7 @@ def test_units_that_are_no_character_are_left_out_of_a_line_and_counted(tmp_path
     assert reader.skipped[1][:3] == ("casia/001-P16/0", "label that is no character", "unit 3: 0xff00")
 
 
-def test_what_is_cut_off_is_counted_with_file_and_place(tmp_path: Path) -> None:
+def test_what_is_truncated_is_counted_with_file_and_position(tmp_path: Path) -> None:
     characters = gnt([("啊", noise(RNG, 9, 9)), ("座", noise(RNG, 9, 9))])
     lines = [dgrl([("啊", noise(RNG, 9, 9))] * count) for count in (1, 3)]
     one_writer(tmp_path, characters[:-1])
@@ -233,7 +233,7 @@ def test_what_cannot_be_used_is_refused_with_the_way_out(tmp_path: Path, kind: t
         kind(tmp_path)
     (tmp_path / "a.gnt").write_bytes(gnt([("A", noise(RNG, 9, 9))]))
     (tmp_path / "a.dgrl").write_bytes(dgrl([]))
-    with pytest.raises(InputError, match="'validation' is no split"):
+    with pytest.raises(InputError, match="'validation' is not a split"):
         kind(tmp_path, "validation")
     for option in (
         {"val_fraction": 0.0},

@@ -1,4 +1,4 @@
-"""A reader's splits as batches that hold just its lines, normalised and preprocessed."""
+"""The batches of a split hold exactly the lines of the reader, normalised and preprocessed."""
 
 from pathlib import Path
 
@@ -98,7 +98,7 @@ def test_workers_make_the_batches_that_one_process_makes() -> None:
         assert torch.equal(one.images, other.images)
 
 
-def test_only_training_is_augmented_and_every_epoch_anew() -> None:
+def test_only_training_is_augmented_and_every_epoch_differently() -> None:
     data = module(augment=noisy)
     plain = module()
 
@@ -130,7 +130,7 @@ def test_a_split_without_lines_is_refused() -> None:
 
 
 def test_a_split_of_another_name_is_refused() -> None:
-    with pytest.raises(InputError, match="'dev' is no split"):
+    with pytest.raises(InputError, match="'dev' is not a split"):
         module().lines("dev")
 
 

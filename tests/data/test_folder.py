@@ -1,4 +1,4 @@
-"""Images with texts beside them, in tables and in folder names: written here, read back to the pixel and the text."""
+"""Images with texts beside them, in tables and in folder names are read back to the pixel and the text."""
 
 import csv
 import json
@@ -171,7 +171,7 @@ def test_folders_of_classes_are_read_back(tmp_path: Path) -> None:
     assert sorted(named.texts) == ["B", "a", "kan", "one"]
 
 
-def test_one_folder_is_shared_by_whole_groups(tmp_path: Path) -> None:
+def test_one_folder_is_split_by_whole_groups(tmp_path: Path) -> None:
     for number in range(40):
         draw(tmp_path / f"p{number // 4}/{number}.png", number)
         (tmp_path / f"p{number // 4}/{number}.gt.txt").write_text(f"line {number}")
@@ -302,7 +302,7 @@ def test_bad_rows_are_left_out_on_request_and_counted(tmp_path: Path) -> None:
     [
         ({"root": None}, r"data\.root is not set; .*data\.root=FOLDER"),
         ({"root": "nowhere"}, "nowhere: no such folder"),
-        ({"split": "dev"}, "'dev' is no split"),
+        ({"split": "dev"}, "'dev' is not a split"),
         ({"split": "test"}, r"test: no such folder or table; .*splits\.test=0\.1"),
         ({"group": "("}, "not a regular expression"),
         ({"group": "abc"}, "parentheses"),

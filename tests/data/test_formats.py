@@ -1,4 +1,4 @@
-"""One small set in every form that conf/data reads from files: the same lines come out as batches of each."""
+"""One small data set in every format that conf/data reads from files: all give the same batches."""
 
 import csv
 from collections.abc import Callable
@@ -111,7 +111,7 @@ def test_folders_of_characters_feed_a_classifier(tmp_path: Path) -> None:
     assert [batch.images.shape for batch in data.loader("val")] == [(2, 1, 28, 28)]
 
 
-def test_one_folder_or_one_table_is_shared_as_the_comments_in_conf_say(tmp_path: Path) -> None:
+def test_one_folder_or_one_table_is_split_as_the_comments_in_conf_say(tmp_path: Path) -> None:
     lines = draw(tmp_path)
     every = [line for split in SPLITS for line in lines[split]]
     for path, text in every:

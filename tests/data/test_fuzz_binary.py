@@ -1,4 +1,4 @@
-"""Damaged .gnt, .dgrl, IDX and parquet files give samples or the project's own error."""
+"""Damaged .gnt, .dgrl, IDX and parquet files give samples or an InputError."""
 
 import gzip
 import random

@@ -1,4 +1,4 @@
-"""What is measured of a hand is what was put into it."""
+"""The measured style of handwriting is the one that it was drawn with."""
 
 import cv2
 import numpy as np

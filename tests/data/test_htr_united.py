@@ -42,7 +42,7 @@ def fetched(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[tuple[str, 
     return calls
 
 
-def test_a_known_repository_is_downloaded_at_its_commit_and_its_terms_are_told(
+def test_a_known_repository_is_downloaded_at_its_commit_and_its_terms_are_printed(
     tmp_path: Path, write_page, fetched: list, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for stem in "abcd":
@@ -141,7 +141,7 @@ def test_cremma_is_read_from_its_folder_by_pages_or_documents(htr_data: Path, tm
         PageXml(tmp_path / "nowhere", fetch)
 
 
-def test_the_config_hands_repository_and_revision_to_the_download(fetched: list, tmp_path: Path, write_page) -> None:
+def test_the_config_passes_repository_and_revision_to_the_download(fetched: list, tmp_path: Path, write_page) -> None:
     for stem in "abc":
         write_page(tmp_path / "repo", [stem], stem)
     with initialize_config_dir(str(Path(__file__).parent.parent.parent / "conf"), version_base="1.3"):

@@ -144,7 +144,7 @@ def test_class_labels_are_read_by_their_names(tmp_path: Path, read: Callable[...
     assert read(tmp_path, text="label").texts == ["い", "あ", "い"]
 
 
-def test_shares_keep_writers_together(tmp_path: Path, read: Callable[..., HuggingFace]) -> None:
+def test_fractions_keep_writers_together(tmp_path: Path, read: Callable[..., HuggingFace]) -> None:
     writers = [f"w{n // 3}" for n in range(30)]
     write(tmp_path, "train", drawn(30), [str(n) for n in range(30)], writer=writers)
     shares = {"train": "train", "val": 0.2, "test": 0.1}
@@ -204,7 +204,7 @@ def test_rows_that_cannot_be_used_are_named_or_counted(tmp_path: Path, read: Cal
     assert reader.sizes == [drawn(1)[0].shape]
 
 
-def test_an_image_that_is_none_is_named_by_its_row(tmp_path: Path, read: Callable[..., HuggingFace]) -> None:
+def test_a_bad_image_is_named_by_its_row(tmp_path: Path, read: Callable[..., HuggingFace]) -> None:
     parquet.write_table(
         pa.table({"image": [encoded(drawn(1)[0]), b"no"], "text": ["a", "b"]}), tmp_path / "train.parquet"
     )

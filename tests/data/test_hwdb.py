@@ -109,7 +109,7 @@ def test_labels_of_one_byte_are_read_too(tmp_path: Path, encoding: bytes, unit: 
     assert [character(unit) for unit in line.label] == ["a", "b"]
 
 
-def test_a_gnt_file_cut_anywhere_is_read_as_far_as_it_goes(tmp_path: Path) -> None:
+def test_a_gnt_file_truncated_anywhere_is_read_as_far_as_it_goes(tmp_path: Path) -> None:
     rng, path = np.random.default_rng(0), tmp_path / "a.gnt"
     records = [gnt([(text, noise(rng, height, 5))]) for text, height in zip("啊A座", (3, 4, 2), strict=True)]
     ends = np.cumsum([len(record) for record in records]).tolist()
@@ -123,7 +123,7 @@ def test_a_gnt_file_cut_anywhere_is_read_as_far_as_it_goes(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("bits", [1, 8])
-def test_a_dgrl_file_cut_anywhere_is_read_as_far_as_it_goes_or_refused(tmp_path: Path, bits: int) -> None:
+def test_a_dgrl_file_truncated_anywhere_is_read_as_far_as_it_goes_or_refused(tmp_path: Path, bits: int) -> None:
     rng, path = np.random.default_rng(0), tmp_path / "a.dgrl"
     lines = [("啊A座", noise(rng, 5, 11)), ("阿", noise(rng, 3, 9))]
     content = dgrl(lines, bits=bits)

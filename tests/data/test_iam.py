@@ -1,4 +1,4 @@
-"""IAM trees in the official layout: what is read, what is counted out, and what is missing by name."""
+"""IAM trees in the official layout: what is read, what is skipped and counted, and what is reported missing."""
 
 import json
 import os
@@ -138,7 +138,7 @@ def test_forms_that_lines_txt_lacks_are_named(iam_tree: tuple[Path, Forms], line
         Iam(root, "test")
 
 
-def test_the_group_is_the_writer_where_forms_txt_tells(small_iam: Path) -> None:
+def test_the_group_is_the_writer_named_in_forms_txt(small_iam: Path) -> None:
     assert own(small_iam).groups == ["a01-000u"] * 4 + ["a01-003"] * 4 + ["b02-114x"] * 3
     (small_iam / "ascii" / "forms.txt").write_bytes(
         b"# forms\r\na01-000u 000 2 prt 7 5 52 36\r\na01-003 002 2 prt 7 5 52 36\r\n"
@@ -185,7 +185,7 @@ def test_words_are_read_and_the_two_known_corrupt_ones_reported(tmp_path: Path) 
         own(tmp_path, unit="word")
 
 
-def test_lines_of_forms_are_cut_to_the_pixel(small_iam: Path) -> None:
+def test_lines_of_forms_are_cropped_to_the_pixel(small_iam: Path) -> None:
     write_form(small_iam, "d04-000", (300, 320), D04)
     path = small_iam / "ascii" / "lines.txt"
     row = next(row for row in path.read_text().splitlines() if row.startswith("d04-000-04 "))
@@ -205,7 +205,7 @@ def test_lines_of_forms_are_cut_to_the_pixel(small_iam: Path) -> None:
     np.testing.assert_array_equal(tall[2].image, form[100:190, 20:270])
 
 
-def test_words_of_forms_are_cut_to_the_pixel(tmp_path: Path) -> None:
+def test_words_of_forms_are_cropped_to_the_pixel(tmp_path: Path) -> None:
     write_words(tmp_path, ["d04-000-00-00", "d04-000-00-01"])
     write_form(tmp_path, "d04-000", (300, 320), {"d04-000-00": D04["d04-000-00"]})
     form = read_image(tmp_path / "formsA-D" / "d04-000.png")
@@ -235,7 +235,7 @@ def test_forms_that_are_missing_or_do_not_fit_are_refused(small_iam: Path) -> No
      {"splits": "Aachen"}],
     ids=str,
 )  # fmt: skip
-def test_an_option_that_is_none_of_the_choices_is_refused(small_iam: Path, options: dict) -> None:
+def test_an_invalid_option_is_refused(small_iam: Path, options: dict) -> None:
     with pytest.raises(InputError, match=f"data.reader.{next(iter(options))}="):
         Iam(small_iam, **options)
 
@@ -245,7 +245,7 @@ def test_a_folder_that_is_no_tree_is_refused(small_iam: Path, tmp_path: Path) ->
         Iam()
     with pytest.raises(InputError, match="nowhere: no such folder"):
         Iam(tmp_path / "nowhere")
-    with pytest.raises(InputError, match="'validation' is no split"):
+    with pytest.raises(InputError, match="'validation' is not a split"):
         own(small_iam, "validation")
     with pytest.raises(InputError, match=r"words\.txt: no such file; unpack ascii\.tgz"):
         own(small_iam, unit="word")

@@ -1,4 +1,4 @@
-"""IAM's text and XML files: what is read of them, and what is refused by name."""
+"""The text and XML files of IAM: what is read, and what is refused by name."""
 
 from pathlib import Path
 
@@ -61,7 +61,7 @@ def test_a_row_of_another_form_is_named(tmp_path: Path, row: str) -> None:
         read_rows(path, "line")
 
 
-def test_a_line_that_stands_twice_is_named(tmp_path: Path) -> None:
+def test_a_line_that_occurs_twice_is_named(tmp_path: Path) -> None:
     row = "a01-000u-01 ok 154 19 408 746 1661 89 A"
     with pytest.raises(InputError, match="row 3: a01-000u-01 stands there twice"):
         read_rows(write_rows(tmp_path, row, row), "line")

@@ -1,4 +1,4 @@
-"""The named splits of IAM and one's own: their counts, and where their lists come from."""
+"""The named splits of IAM and your own: their sizes, and where their lists come from."""
 
 from pathlib import Path
 
@@ -85,7 +85,7 @@ def test_a_split_of_one_s_own_names_forms_or_lines(small_iam: Path) -> None:
         own(small_iam, "val")
 
 
-def test_the_lists_are_fetched_only_where_there_are_none_and_checked(
+def test_the_lists_are_downloaded_only_if_they_are_missing_and_checked(
     iam_tree: tuple[Path, Forms], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[str] = []

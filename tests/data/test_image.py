@@ -40,7 +40,7 @@ def save(image: Image.Image, path: Path, orientation: int = 1) -> Path:
 
 @pytest.mark.parametrize("orientation", SHOWN)
 @pytest.mark.parametrize("suffix", ["png", "tif"])
-def test_an_image_is_turned_as_exif_says(tmp_path: Path, suffix: str, orientation: int) -> None:
+def test_an_image_is_rotated_as_exif_says(tmp_path: Path, suffix: str, orientation: int) -> None:
     path = save(Image.fromarray(ROWS), tmp_path / f"turned.{suffix}", orientation)
     np.testing.assert_array_equal(read_image(path), SHOWN[orientation])
     np.testing.assert_array_equal(read_image(path, SHOWN[orientation].shape), SHOWN[orientation])
@@ -53,7 +53,7 @@ def test_where_only_the_stored_pixels_have_the_stated_size_exif_is_ignored(tmp_p
 
 
 @pytest.mark.parametrize("white", [1, 255, 65535])
-def test_floats_are_shares_of_white_or_levels(tmp_path: Path, white: int) -> None:
+def test_floats_are_fractions_of_white_or_grey_levels(tmp_path: Path, white: int) -> None:
     levels = np.arange(256, dtype=np.uint8).reshape(16, 16)
     Image.fromarray(levels.astype(np.float32) * np.float32(white / 255)).save(tmp_path / "float.tif")
     np.testing.assert_array_equal(read_image(tmp_path / "float.tif"), levels)
@@ -110,7 +110,7 @@ def test_every_mode_gives_bytes_in_grey(tmp_path: Path, mode: str) -> None:
     assert pixels.dtype == np.uint8
 
 
-def test_a_jpeg_cut_short_is_refused(tmp_path: Path) -> None:
+def test_a_truncated_jpeg_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "short.jpg"
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (80, 80), dtype=np.uint8)).save(path)
     path.write_bytes(path.read_bytes()[:2000])
@@ -121,7 +121,7 @@ def test_a_jpeg_cut_short_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "content", [b"", b"no image", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"GIF89a", b"<svg/>", b"%PDF-1.7"]
 )
-def test_what_is_no_image_is_refused_by_name(tmp_path: Path, content: bytes) -> None:
+def test_a_file_that_is_not_an_image_is_refused_by_name(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "text.jpg").write_bytes(content)
     with pytest.raises(InputError, match=r"text\.jpg"):
         read_image(tmp_path / "text.jpg")
@@ -223,7 +223,7 @@ def test_shrinking_keeps_aspect_and_ink_and_never_enlarges() -> None:
 @pytest.mark.parametrize("suffix", ["png", "jpg", "tif", "webp", "bmp"])
 @pytest.mark.parametrize("orientation", [1, 3, 6, 8])
 @pytest.mark.parametrize("kept", ["file", "bytes"])
-def test_the_size_of_an_image_is_told_by_its_header(tmp_path: Path, suffix: str, orientation: int, kept: str) -> None:
+def test_the_size_of_an_image_is_read_from_its_header(tmp_path: Path, suffix: str, orientation: int, kept: str) -> None:
     path = tmp_path / f"a.{suffix}"
     exif = Image.Exif()
     exif[0x0112] = orientation
@@ -235,7 +235,7 @@ def test_the_size_of_an_image_is_told_by_its_header(tmp_path: Path, suffix: str,
     assert image.shape == ((310, 200) if orientation > 4 and suffix != "bmp" else (200, 310))
 
 
-def test_the_size_is_told_of_an_image_whose_pixels_are_lost_and_not_of_what_is_none(tmp_path: Path) -> None:
+def test_the_size_of_a_truncated_image_is_known_and_that_of_another_file_is_not(tmp_path: Path) -> None:
     path = tmp_path / "short.png"
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (200, 310), dtype=np.uint8)).save(path)
     assert image_size(path, path.read_bytes()[:40_000]) == (200, 310)

@@ -49,7 +49,7 @@ def test_databases_are_read_back_to_the_pixel_and_the_text(tmp_path: Path) -> No
     assert [sample.group for sample in reader] == reader.groups
 
 
-def test_one_database_may_be_shared_by_the_splits(tmp_path: Path) -> None:
+def test_one_database_may_be_divided_into_splits(tmp_path: Path) -> None:
     pixels = write(tmp_path / "all", [f"t{number}" for number in range(50)])
     splits = {"train": ".", "val": 0.1, "test": 0.2}
     readers = [Lmdb(tmp_path, split, splits=splits) for split in splits]
@@ -93,7 +93,7 @@ def test_lines_that_cannot_be_used_are_named_or_counted(tmp_path: Path) -> None:
     assert len(Lmdb(tmp_path, splits=SPLITS, faulty="skip", empty="keep")) == 2
 
 
-def test_an_image_that_is_none_is_named(tmp_path: Path) -> None:
+def test_a_bad_image_is_named(tmp_path: Path) -> None:
     write(tmp_path / "train", ["a"], image_000000001=b"no image")
     with pytest.raises(InputError, match=r"train/000000001: not an image"):
         Lmdb(tmp_path, splits=SPLITS)[0]
@@ -106,7 +106,7 @@ def test_a_wrong_count_is_refused(tmp_path: Path, stated: bytes) -> None:
         Lmdb(tmp_path, splits=SPLITS)
 
 
-def test_a_database_cut_short_or_of_another_kind_is_refused(tmp_path: Path) -> None:
+def test_a_truncated_database_or_another_file_is_refused(tmp_path: Path) -> None:
     write(tmp_path / "train", ["a long text"] * 200)
     file = tmp_path / "train/data.mdb"
     whole = file.read_bytes()
@@ -127,5 +127,5 @@ def test_a_database_cut_short_or_of_another_kind_is_refused(tmp_path: Path) -> N
 def test_options_that_cannot_be_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"data\.root is not set"):
         Lmdb(None, splits=SPLITS)
-    with pytest.raises(InputError, match="'dev' is no split"):
+    with pytest.raises(InputError, match="'dev' is not a split"):
         Lmdb(tmp_path, "dev", splits=SPLITS)

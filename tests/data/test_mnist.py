@@ -1,4 +1,4 @@
-"""MNIST's own format, written here byte by byte."""
+"""The format of MNIST, written here byte by byte."""
 
 import gzip
 import struct
@@ -40,7 +40,7 @@ def test_an_idx_file_gives_back_what_was_written(tmp_path: Path, shape: tuple[in
 
 
 @pytest.mark.parametrize("suffix", ["", ".gz"])
-def test_an_idx_file_cut_anywhere_is_refused_by_name(tmp_path: Path, suffix: str) -> None:
+def test_an_idx_file_truncated_anywhere_is_refused_by_name(tmp_path: Path, suffix: str) -> None:
     content = idx(np.arange(60, dtype=np.uint8).reshape(3, 4, 5))
     content = gzip.compress(content) if suffix else content
     path = tmp_path / f"short{suffix}"
@@ -64,7 +64,7 @@ def test_another_magic_number_is_refused(tmp_path: Path, start: bytes) -> None:
 
 
 @pytest.mark.parametrize("pack", [True, False])
-def test_the_splits_share_no_digit_and_lose_none(tmp_path: Path, pack: bool) -> None:
+def test_the_splits_are_disjoint_and_together_all_digits(tmp_path: Path, pack: bool) -> None:
     images, labels = write(tmp_path / "MNIST" / "raw", pack=pack)
     train, val, test = (Mnist(tmp_path, split, val_size=6) for split in ("train", "val", "test"))
     assert (len(train), len(val), len(test)) == (14, 6, 7)
@@ -129,7 +129,7 @@ def integers(array: np.ndarray) -> bytes:
     return struct.pack(f">HBB{array.ndim}I", 0, 12, array.ndim, *array.shape) + array.astype(">i4").tobytes()
 
 
-def test_idx_files_of_integers_are_read_and_cut_ones_refused(tmp_path: Path) -> None:
+def test_idx_files_of_integers_are_read_and_truncated_ones_refused(tmp_path: Path) -> None:
     array = np.random.default_rng(0).integers(-(2**31), 2**31, (5, 8))
     (tmp_path / "labels").write_bytes(integers(array))
     np.testing.assert_array_equal(read_idx(tmp_path / "labels"), array)
@@ -157,7 +157,7 @@ def options(name: str, *overrides: str) -> dict:
     return {key: value for key, value in reader.items() if not key.startswith("_")}
 
 
-def test_emnist_images_are_turned_and_its_mapping_says_the_letters(tmp_path: Path) -> None:
+def test_emnist_images_are_transposed_and_its_mapping_gives_the_letters(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (30, 28, 28), dtype=np.uint8)
     labels = rng.integers(1, 27, 30, dtype=np.uint8)
@@ -204,7 +204,7 @@ def test_kmnist_reads_hiragana(tmp_path: Path) -> None:
     assert reader.ids[0] == "kmnist/train/0"
 
 
-def test_qmnist_tells_the_writers(tmp_path: Path) -> None:
+def test_qmnist_names_the_writers(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (12, 28, 28), dtype=np.uint8)
     labels = rng.integers(0, 4000, (12, 8))

@@ -1,4 +1,4 @@
-"""A packed file gives what the reader gave, goes on where it stopped, and never gives anything else."""
+"""A packed file gives what the reader gave and nothing else; interrupted packing is resumed."""
 
 import multiprocessing
 import os
@@ -169,7 +169,7 @@ def test_light_ink_on_dark_paper_differs_by_rounding_only(tmp_path: Path) -> Non
         assert abs(fit(image) - fit(line.image)).max() < 2 / 32  # a grey level or two, at the least contrast
 
 
-def test_packed_lines_are_augmented_anew_in_every_epoch_by_any_worker(tmp_path: Path) -> None:
+def test_packed_lines_are_augmented_differently_in_every_epoch_by_any_worker(tmp_path: Path) -> None:
     path = packed(tmp_path / "p.htr")
     augment = Affine(1.0, 0.1, 0.2, 0.5, 0.1)
 
@@ -204,7 +204,7 @@ def test_lines_reduced_too_far_for_a_model_are_refused(tmp_path: Path) -> None:
 # Going on.
 
 
-def test_an_interrupted_packing_goes_on_where_it_stopped(tmp_path: Path, small_chunks: None) -> None:
+def test_interrupted_packing_is_resumed_where_it_stopped(tmp_path: Path, small_chunks: None) -> None:
     whole = packed(tmp_path / "whole.htr").read_bytes()
 
     class Broken(Drawn):
@@ -232,7 +232,7 @@ def test_an_interrupted_packing_goes_on_where_it_stopped(tmp_path: Path, small_c
     assert not (tmp_path / "p.htr.part").exists()
 
 
-def test_a_packing_cut_off_anywhere_goes_on_to_the_same_file(tmp_path: Path, small_chunks: None) -> None:
+def test_packing_interrupted_anywhere_is_resumed_to_the_same_file(tmp_path: Path, small_chunks: None) -> None:
     whole = packed(tmp_path / "whole.htr").read_bytes()
     for length in np.random.default_rng(0).integers(0, len(whole), 12).tolist() + [0, 5, 8, 12, len(whole) - 1]:
         (tmp_path / "p.htr.part").write_bytes(whole[:length])
@@ -241,7 +241,7 @@ def test_a_packing_cut_off_anywhere_goes_on_to_the_same_file(tmp_path: Path, sma
 
 
 @pytest.mark.parametrize("seed", range(2))
-def test_a_killed_packing_goes_on_to_the_same_file(tmp_path: Path, small_chunks: None, seed: int) -> None:
+def test_killed_packing_is_resumed_to_the_same_file(tmp_path: Path, small_chunks: None, seed: int) -> None:
     whole = packed(tmp_path / "whole.htr").read_bytes()
     process = multiprocessing.get_context("fork").Process(
         target=packed, args=(tmp_path / "p.htr",), kwargs={"seconds": 0.005}
@@ -322,7 +322,7 @@ def test_every_changed_byte_is_noticed(tmp_path: Path, small_chunks: None) -> No
             read_all(path)
 
 
-def test_a_file_cut_short_is_refused(tmp_path: Path, small_chunks: None) -> None:
+def test_a_truncated_file_is_refused(tmp_path: Path, small_chunks: None) -> None:
     path = packed(tmp_path / "p.htr")
     whole = path.read_bytes()
     for length in [*range(0, 60, 7), *np.random.default_rng(0).integers(0, len(whole), 50).tolist(), len(whole) - 1]:

@@ -1,4 +1,4 @@
-"""Lines of pages: which are read, which are counted out, which are refused, and how they are cut."""
+"""Lines of pages: which are read, skipped and counted, or refused, and how they are cropped."""
 
 import re
 import shutil
@@ -50,7 +50,7 @@ def test_every_line_comes_once_with_its_own_pixels(tmp_path: Path, write_page, f
     np.testing.assert_array_equal(reader[-1].image, samples[2].image)
 
 
-def test_preloaded_lines_are_those_cut_on_demand(tmp_path: Path, write_page) -> None:
+def test_preloaded_lines_are_those_cropped_on_demand(tmp_path: Path, write_page) -> None:
     for stem in "abc":
         path = write_page(tmp_path, ["un", "deux", stem], stem)
         spoil(path, "2,30 238,30", "2,20 238,36")  # a slope
@@ -58,14 +58,14 @@ def test_preloaded_lines_are_those_cut_on_demand(tmp_path: Path, write_page) -> 
         np.testing.assert_array_equal(ours.image, theirs.image)
 
 
-def test_lines_are_reduced_as_they_are_cut_out(tmp_path: Path, write_page) -> None:
+def test_lines_are_reduced_as_they_are_cropped(tmp_path: Path, write_page) -> None:
     write_page(tmp_path)
     assert [sample.image.shape for sample in PageXml(tmp_path, reduce=partial(shrink_to_height, height=18))] == [
         (18, 118)
     ] * 2
 
 
-def test_a_sloping_line_is_turned_level_and_a_vertical_one_left(tmp_path: Path) -> None:
+def test_a_sloping_line_is_deskewed_and_a_vertical_one_left(tmp_path: Path) -> None:
     page = np.full((300, 300), 230, np.uint8)
     cv2.line(page, (30, 100), (270, 140), 0, 5)
     line_type = type(read_page_line(tmp_path))
@@ -143,7 +143,7 @@ def test_a_line_without_text_is_refused_skipped_or_kept_as_asked(tmp_path: Path,
     ids=["none", "two points", "right of the page", "left of the page", "a point"],
 )
 @pytest.mark.parametrize("preload", [True, False])
-def test_a_line_that_cannot_be_cut_out_is_refused_or_counted_as_asked(
+def test_a_line_that_cannot_be_cropped_is_refused_or_counted_as_asked(
     tmp_path: Path, write_page, polygon: str, preload: bool
 ) -> None:
     spoil(without_baselines(write_page(tmp_path, ["un", "deux"])), POLYGON, polygon)
@@ -205,7 +205,7 @@ def test_all_faults_are_counted_in_one_message(tmp_path: Path, write_page) -> No
 
 
 @pytest.mark.parametrize("option", ["empty", "faulty"])
-def test_an_option_that_is_none_of_the_choices_is_refused(tmp_path: Path, write_page, option: str) -> None:
+def test_an_invalid_option_is_refused(tmp_path: Path, write_page, option: str) -> None:
     write_page(tmp_path)
     with pytest.raises(InputError, match="sikp"):
         PageXml(tmp_path, **{option: "sikp"})
@@ -266,7 +266,7 @@ def test_a_folder_that_cannot_be_read_is_refused_with_the_way_out(tmp_path: Path
 COPISTE = {"xml": "alto/*.xml", "images": "jpg", "name": "copiste", "group": r"(.+?)(?:_\d)?$", "empty": "skip"}
 
 
-def test_copiste_has_its_published_lines_none_to_mend_and_no_writer_in_two_splits(htr_data: Path) -> None:
+def test_copiste_has_its_published_lines_no_repairs_and_no_writer_in_two_splits(htr_data: Path) -> None:
     counts = {"train": (5130, 3), "val": (582, 1), "test": (617, 0)}
     ids: set[str] = set()
     writers: dict[str, str] = {}
@@ -287,7 +287,7 @@ def test_the_table_of_the_package_is_the_published_one(htr_data: Path) -> None:
     assert read_splits(htr_data, "package:copiste.tsv") == read_splits(htr_data / "copiste", "split.tsv")
 
 
-def test_pages_of_others_are_cut_or_refused_in_one_line(htr_data: Path) -> None:
+def test_pages_of_others_are_cropped_or_refused_in_one_line(htr_data: Path) -> None:
     cut, refused = {}, {}
     for path in sorted((htr_data / "samples").rglob("*.xml")):
         try:
@@ -339,7 +339,7 @@ def test_pages_that_cannot_be_read_and_pages_without_image_are_counted_as_asked(
 
 
 @pytest.mark.parametrize("preload", [True, False])
-def test_a_line_with_a_baseline_only_is_read_and_told(tmp_path: Path, write_page, preload: bool) -> None:
+def test_a_line_with_a_baseline_only_is_read_and_reported(tmp_path: Path, write_page, preload: bool) -> None:
     spoil(write_page(tmp_path, ["un", "deux"]), POLYGON, "")
     reader = PageXml(tmp_path, name="x", preload=preload)
     assert reader.texts == ["un", "deux"]
@@ -353,7 +353,7 @@ def test_a_line_with_a_baseline_only_is_read_and_told(tmp_path: Path, write_page
     ("baseline", "text", "turns"),
     [("150,10 150,190", "abc", 1), ("150,190 150,10", "abc", -1), ("150,190 150,10", "春秋曰", 1), ("", "春秋曰", 1)],
 )
-def test_upright_lines_are_turned_to_be_read_where_that_is_asked(
+def test_vertical_lines_are_rotated_into_reading_direction_if_asked(
     tmp_path: Path, baseline: str, text: str, turns: int
 ) -> None:
     page = np.random.default_rng(0).integers(0, 256, (200, 300), dtype=np.uint8)
@@ -373,7 +373,7 @@ def test_upright_lines_are_turned_to_be_read_where_that_is_asked(
         assert reader.sizes == [(180, 40)]
 
 
-def test_splits_may_be_drawn_by_shares_with_no_group_in_two(tmp_path: Path, write_page) -> None:
+def test_splits_may_be_random_fractions_with_no_group_in_two(tmp_path: Path, write_page) -> None:
     for folder in ("anna", "bert", "carl", "dora"):
         for stem in ("1", "2"):
             write_page(tmp_path / folder, [f"{folder} {stem}"], f"{folder}_{stem}")
@@ -404,14 +404,14 @@ def test_what_is_skipped_does_not_depend_on_preloading(tmp_path: Path, write_pag
         assert (one.image == other.image).all()
 
 
-def test_a_split_table_that_contradicts_itself_is_refused_and_what_it_lacks_is_told(tmp_path: Path, write_page) -> None:
+def test_a_contradictory_split_table_is_refused_and_what_it_lacks_is_reported(tmp_path: Path, write_page) -> None:
     for stem in "abc":
         write_page(tmp_path, stem=stem)
     table = tmp_path / "splits.tsv"
     table.write_text("page\tsplit\na\ttrain\nb\tval\n")
     reader = PageXml(tmp_path, splits="splits.tsv", split="train")
     assert [skipped.kind for skipped in reader.skipped] == ["page that is not in the split table"]
-    for rows, message in (("a\ttrain\na\tval", "'a' stands there twice"), ("a\tvalid", "'valid' is no split")):
+    for rows, message in (("a\ttrain\na\tval", "'a' occurs twice"), ("a\tvalid", "'valid' is not a split")):
         table.write_text(f"page\tsplit\n{rows}\n")
         with pytest.raises(InputError, match=message):
             PageXml(tmp_path, splits="splits.tsv", split="train")

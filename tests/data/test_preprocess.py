@@ -86,7 +86,7 @@ def test_with_polarity_dark_light_ink_is_paper() -> None:
 
 
 @pytest.mark.parametrize("level", [0, 128, 255])
-def test_blank_paper_and_its_grain_are_no_ink(level: int) -> None:
+def test_blank_paper_and_its_grain_are_not_ink(level: int) -> None:
     assert not FitHeight(32)(np.full((40, 200), level, np.uint8)).any()
     grain = np.random.default_rng(0).integers(max(0, level - 2), min(255, level + 2) + 1, (40, 200), dtype=np.uint8)
     assert FitHeight(32)(grain).max() < 0.15
@@ -105,7 +105,7 @@ def test_a_line_wider_than_allowed_is_refused_with_both_numbers() -> None:
         FitHeight(32, max_width=320)(np.zeros((10, 101), np.uint8))
 
 
-def test_an_image_of_just_the_size_is_taken_as_it_is() -> None:
+def test_an_image_of_exactly_the_size_is_taken_as_it_is() -> None:
     pixels = np.zeros((28, 28), np.uint8)
     pixels[4:20, 9:13] = np.random.default_rng(0).integers(1, 256, (16, 4))  # off the centre, as it should stay
     ink = FixedSize(28, 28, 20)(255 - pixels)
@@ -113,7 +113,7 @@ def test_an_image_of_just_the_size_is_taken_as_it_is() -> None:
     np.testing.assert_allclose(FixedSize(28, 28, 20)(pixels), ink, atol=1e-5)
 
 
-def test_a_digit_of_just_the_size_is_its_ink_as_it_stands() -> None:
+def test_a_digit_of_exactly_the_size_is_not_changed() -> None:
     pixels = np.full((28, 28), 255, np.uint8)
     pixels[8:16, 8:24] = np.arange(128).reshape(8, 16)
     for polarity in ("dark", "auto"):
@@ -138,7 +138,7 @@ def test_a_photographed_digit_is_the_same_in_black_and_in_white(
         assert 18 <= max(np.ptp(rows), np.ptp(columns)) + 1 <= 22
 
 
-def test_where_the_digit_stands_and_how_large_it_is_does_not_matter() -> None:
+def test_position_and_size_of_the_digit_do_not_matter() -> None:
     preprocess = FixedSize(28, 28, 20)
     first, second = (
         preprocess(digit(200, 200)),
@@ -195,7 +195,7 @@ def test_a_small_dot_is_dust_or_a_stroke_as_asked() -> None:
 
 
 @pytest.mark.parametrize(("height", "width"), [(12, 60), (60, 12), (40, 40)])
-def test_a_stroke_cut_close_is_kept_where_ink_is_known_to_be_dark(height: int, width: int) -> None:
+def test_a_closely_cropped_stroke_is_kept_if_ink_is_known_to_be_dark(height: int, width: int) -> None:
     pixels = np.full((height, width), 30, np.uint8)  # more ink than paper
     pixels[:3, :] = pixels[:, :3] = 255
     ink = FixedSize(64, 64, 48, polarity="dark")(pixels)

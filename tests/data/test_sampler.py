@@ -1,4 +1,4 @@
-"""Which lines stand in which batch, on which rank, in which epoch."""
+"""Which lines are in which batch, on which rank, in which epoch."""
 
 import random
 from itertools import chain
@@ -78,7 +78,7 @@ def test_training_order_is_new_in_every_epoch_and_the_same_for_the_same_seed() -
     assert first != batches(lines, (8, 4000), 0, shuffle=True, seed=1)
 
 
-def test_one_sampler_over_several_epochs_draws_as_fresh_ones_do() -> None:
+def test_one_sampler_over_several_epochs_gives_the_batches_of_new_ones() -> None:
     lines = list(range(50, 250))
     sampler = BucketBatchSampler(lines, 8, 4000, shuffle=True)
     for epoch in (0, 1, 0):

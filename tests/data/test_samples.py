@@ -1,4 +1,4 @@
-"""Every real file of the samples reads, or is refused with the reason."""
+"""Every real file of the samples is read, or refused with the reason."""
 
 import re
 from collections import Counter

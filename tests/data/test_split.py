@@ -1,4 +1,4 @@
-"""Splits drawn by lot, of groups and of lines."""
+"""Random splits of groups and of lines."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -29,13 +29,13 @@ def test_every_group_is_in_one_split_and_every_split_has_one(numbers: list[int],
 
 
 @pytest.mark.parametrize("pages", [10, 13, 100, 333])
-def test_shares_are_kept_to_the_page_where_groups_are_pages(pages: int) -> None:
+def test_fractions_are_met_to_the_page_if_groups_are_pages(pages: int) -> None:
     counts = Counter(split_groups([f"page_{n}" for n in range(pages)], SHARES).values())
     for split, share in SHARES.items():
         assert abs(counts[split] - share * pages) <= 1
 
 
-def test_shares_are_kept_to_a_group() -> None:
+def test_fractions_are_met_to_a_group() -> None:
     groups = [f"g{n}" for n in range(30) for _ in range(1 + n % 5)]
     drawn = split_groups(groups, SHARES)
     counts = Counter(drawn[group] for group in groups)
@@ -53,7 +53,7 @@ def test_the_splits_are_the_same_on_every_machine() -> None:
     assert [page for page, split in drawn.items() if split != "train"] == ["page_5", "page_6"]
 
 
-def test_a_share_of_nothing_gets_nothing() -> None:
+def test_a_fraction_of_zero_gets_nothing() -> None:
     drawn = split_groups(["a", "b"], {"train": 0.5, "val": 0.5, "test": 0})
     assert sorted(drawn.values()) == ["train", "val"]
 
@@ -61,12 +61,12 @@ def test_a_share_of_nothing_gets_nothing() -> None:
 @pytest.mark.parametrize(
     "shares", [{"train": 0.8}, {"train": 0.8, "dev": 0.2}, {"train": 1.5, "val": -0.5}, {"train": float("nan")}]
 )
-def test_shares_that_are_none_are_refused(shares: dict[str, float]) -> None:
+def test_invalid_fractions_are_refused(shares: dict[str, float]) -> None:
     with pytest.raises(InputError, match=r"data\.reader\.splits="):
         split_groups(["a", "b", "c"], shares)
 
 
-def test_lines_are_drawn_so_that_fewer_training_lines_are_some_of_the_more() -> None:
+def test_a_smaller_number_of_training_lines_is_a_subset_of_a_larger_one() -> None:
     ids = [f"p/{number}" for number in range(98)]
     few, all_left = ({"train": train, "val": 10, "test": 40} for train in (16, None))
     one, other = split_lines(ids, few), split_lines(list(reversed(ids)), all_left)

@@ -1,4 +1,4 @@
-"""Shares of a set: whole groups, nothing twice, nothing lost, always the same."""
+"""Fractions of a data set: whole groups, disjoint, complete, always the same."""
 
 import random
 
@@ -14,7 +14,7 @@ WRITERS = st.lists(st.integers(0, 30).map(str), min_size=60, max_size=200).filte
 
 
 @given(WRITERS, st.integers(0, 5))
-def test_shares_are_whole_groups_that_together_are_the_part(groups: list[str], seed: int) -> None:
+def test_fractions_are_whole_groups_that_together_are_the_part(groups: list[str], seed: int) -> None:
     chosen = {split: lines_of(SHARES, split, groups, "set", seed) for split in SPLITS}
     assert sorted(line for lines in chosen.values() for line in lines) == list(range(len(groups)))
     assert all(chosen.values())
@@ -24,7 +24,7 @@ def test_shares_are_whole_groups_that_together_are_the_part(groups: list[str], s
 
 
 @given(WRITERS, st.randoms(use_true_random=False))
-def test_the_draw_does_not_depend_on_the_order_of_lines_or_of_the_options(
+def test_the_choice_does_not_depend_on_the_order_of_lines_or_of_the_options(
     groups: list[str], dice: random.Random
 ) -> None:
     order = list(range(len(groups)))
@@ -37,22 +37,22 @@ def test_the_draw_does_not_depend_on_the_order_of_lines_or_of_the_options(
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_small_groups_give_the_shares_to_the_line(seed: int) -> None:
+def test_with_small_groups_fractions_are_met_to_the_line(seed: int) -> None:
     groups = [str(line) for line in range(1000)]
     assert [len(lines_of(SHARES, split, groups, "set", seed)) for split in SPLITS] == [700, 200, 100]
 
 
-def test_another_seed_is_another_draw() -> None:
+def test_another_seed_gives_another_choice() -> None:
     groups = [str(line) for line in range(1000)]
     assert lines_of(SHARES, "val", groups, "set", 0) != lines_of(SHARES, "val", groups, "set", 1)
 
 
-def test_a_draw_is_the_same_on_every_machine() -> None:
+def test_the_choice_is_the_same_on_every_machine() -> None:
     groups = [f"writer_{line % 10}" for line in range(30)]
     assert {groups[i] for i in lines_of(SHARES, "val", groups, "set")} == {"writer_4", "writer_6"}
 
 
-def test_groups_too_large_for_their_share_still_give_every_split_one() -> None:
+def test_groups_too_large_for_their_fraction_still_give_every_split_one() -> None:
     groups = ["a"] * 10 + ["b"] * 9 + ["c"] * 8
     chosen = {split: lines_of(SHARES, split, groups, "set") for split in SPLITS}
     assert all(chosen.values())
@@ -69,7 +69,7 @@ def test_splits_by_name_take_their_whole_part() -> None:
 
 
 @pytest.mark.parametrize("shares", [{"val": 0.5, "test": 0.5}, {"val": 0}, {"val": 1.5}, {"val": -0.1, "test": 0.2}])
-def test_shares_that_cannot_be_are_refused(shares: dict[str, float]) -> None:
+def test_impossible_fractions_are_refused(shares: dict[str, float]) -> None:
     with pytest.raises(InputError, match=r"set: data\.reader\.splits .*val="):
         lines_of({"train": "all", **shares}, "val", list("abcdef"), "set")
 
@@ -85,5 +85,5 @@ def test_a_split_that_is_not_given_is_refused() -> None:
         part_of({"train": "a", "val": "b", "test": None}, "test", "set")
     with pytest.raises(InputError, match=r"splits\.train is 0\.5"):
         part_of({"train": 0.5, "val": 0.2}, "val", "set")
-    with pytest.raises(InputError, match="'dev' is no split"):
+    with pytest.raises(InputError, match="'dev' is not a split"):
         part_of({"train": "a"}, "dev", "set")

@@ -1,4 +1,4 @@
-"""Parts of the training lines are disjoint, make up the whole, and are the same wherever they are drawn."""
+"""Subsets of the training lines are disjoint, together all lines, and the same on every machine."""
 
 import numpy as np
 import pytest
@@ -69,7 +69,7 @@ def test_a_part_has_the_lines_of_the_whole() -> None:
     assert part.about == {"unit": "line", "subset": {"lines": [0, 20], "by": "line", "of": WHOLE}}
 
 
-def test_only_training_lines_are_taken_from_and_every_rank_has_its_share_of_the_part() -> None:
+def test_only_training_lines_are_reduced_to_a_subset_which_the_ranks_share() -> None:
     data = module([0, 20])
     assert [len(data.lines(split)) for split in ("train", "val", "test")] == [20, WHOLE, WHOLE]
     for world_size in (1, 2, 3):
@@ -89,6 +89,6 @@ def test_only_training_lines_are_taken_from_and_every_rank_has_its_share_of_the_
         ([0, 5], "page", "data.subset_by=page: use one of line, group"),
     ],
 )
-def test_a_part_that_is_none_is_refused(part: list[int | None], by: str, message: str) -> None:
+def test_an_invalid_subset_is_refused(part: list[int | None], by: str, message: str) -> None:
     with pytest.raises(InputError, match=message):
         module(part, by).open("train")

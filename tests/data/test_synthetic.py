@@ -63,7 +63,7 @@ def test_what_the_lists_say_is_what_the_samples_say(split: str) -> None:
         assert 0.25 < (width / height) / (sample.image.shape[1] / sample.image.shape[0]) < 4  # enough to batch by
 
 
-def test_every_hand_writes_and_no_split_shares_one() -> None:
+def test_every_writer_writes_and_is_in_one_split_only() -> None:
     habits: dict[tuple[float, ...], str] = {}
     for split, count in HANDS.items():
         reader = synthetic(split)
@@ -109,7 +109,7 @@ def test_lines_are_dark_ink_on_light_paper(words: str) -> None:
         assert paper - ink > 30, sample.id
 
 
-def test_a_character_that_no_hand_can_write_is_named() -> None:
+def test_a_character_that_no_writer_can_write_is_named() -> None:
     with pytest.raises(ValueError, match=r"U\+4E2D"):
         glyph("futural", "中")
 
@@ -121,7 +121,7 @@ def test_a_word_list_of_one_s_own_is_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [None, b"", b" \n\n", b"\xff\xfe\xff"])
-def test_a_word_list_that_is_none_is_refused_by_name(tmp_path: Path, content: bytes | None) -> None:
+def test_a_bad_word_list_is_refused_by_name(tmp_path: Path, content: bytes | None) -> None:
     if content is not None:
         (tmp_path / "own.txt").write_bytes(content)
     with pytest.raises(InputError, match=r"own\.txt"):
@@ -146,7 +146,7 @@ def prose(tmp_path: Path) -> str:
     return str(tmp_path / "prose.txt")
 
 
-def test_running_text_is_written_as_it_stands(prose: str) -> None:
+def test_running_text_is_written_unchanged(prose: str) -> None:
     whole = " ".join(PROSE.split())
     for text in synthetic(text=prose, length=(2, 4)).texts:
         assert text in whole
@@ -198,7 +198,7 @@ def test_rare_characters_are_written(prose: str) -> None:
         assert 20 < sum(character in text for text in texts) < 200
 
 
-def test_a_character_that_no_hand_can_write_is_refused_or_left_out_and_counted(tmp_path: Path) -> None:
+def test_a_character_that_no_writer_can_write_is_refused_or_left_out_and_counted(tmp_path: Path) -> None:
     (tmp_path / "mixed.txt").write_text("une ligne 中中 et ж encore", encoding="utf-8")
     with pytest.raises(InputError, match=r"mixed\.txt.*U\+0436.*unwritable=skip"):
         synthetic(text=str(tmp_path / "mixed.txt"))
@@ -225,13 +225,13 @@ def test_a_text_without_spaces_is_not_one_endless_line(tmp_path: Path) -> None:
     "wrong",
     [{"unit": "page"}, {"unwritable": "ignore"}, {"incomplete_fonts": "?"}, {"length": (3, 2)}, {"length": (0, 2)}],
 )
-def test_an_option_that_is_none_is_refused_by_name(prose: str, wrong: dict) -> None:
+def test_an_invalid_option_is_refused_by_name(prose: str, wrong: dict) -> None:
     with pytest.raises(InputError, match=next(iter(wrong))):
         synthetic(text=prose, **wrong)
 
 
 @pytest.mark.parametrize("content", [None, b"", b" \n\n", b"\xff\xfe\xff", b"\x00\x01"])
-def test_a_text_that_is_none_is_refused_by_name(tmp_path: Path, content: bytes | None) -> None:
+def test_a_bad_text_is_refused_by_name(tmp_path: Path, content: bytes | None) -> None:
     if content is not None:
         (tmp_path / "own.txt").write_bytes(content)
     with pytest.raises(InputError, match=r"own\.txt"):
@@ -276,7 +276,7 @@ def test_a_join_begins_and_ends_on_the_letters_and_leaves_in_the_direction_of_th
     assert _join(start, leaving, np.array([40.0, 0.0], np.float32), arriving) is None
 
 
-def test_joined_hands_write_longer_strokes_and_some_letters_in_two_forms() -> None:
+def test_cursive_writers_write_longer_strokes_and_some_letters_in_two_forms() -> None:
     hands = [SyntheticWriter((0, 0, number)) for number in range(60)]
     assert 10 < sum(hand.joined for hand in hands) < 50
     forms = [len(hand.letter(c).forms) for hand in hands for c in "abcdefghijklmnopqrstuvwxyz"]

@@ -49,7 +49,7 @@ def test_a_bent_baseline_gives_a_bent_polygon() -> None:
 
 
 @given(st.floats(-44, 44), st.floats(0.3, 3))
-def test_polygons_turn_and_grow_with_the_page(degrees: float, scale: float) -> None:
+def test_polygons_rotate_and_scale_with_the_page(degrees: float, scale: float) -> None:
     def moved(points: Points) -> Points:
         return [(scale * x, scale * y) for x, y in turned(points, degrees)]
 
@@ -138,7 +138,7 @@ def test_one_baseline_that_strayed_is_one_fault() -> None:
     ],
 )
 @pytest.mark.parametrize("baseline", [[], [(7, 7)], [(7, 7), (7, 7)]])
-def test_without_a_usable_baseline_the_polygon_s_fault_is_told(polygon: Points, fault: str, baseline: Points) -> None:
+def test_without_a_usable_baseline_the_fault_of_the_polygon_is_reported(polygon: Points, fault: str, baseline: Points) -> None:
     assert [each.fault for each in outline(page(line(polygon=polygon, baseline=baseline)))] == [fault]
 
 
@@ -162,7 +162,7 @@ def test_a_column_of_chinese_is_read_downwards_however_its_baseline_was_drawn(de
     assert (angle - degrees + 90) % 180 == pytest.approx(90)
 
 
-def test_a_level_line_of_chinese_is_read_to_the_right() -> None:
+def test_a_horizontal_line_of_chinese_is_read_to_the_right() -> None:
     assert reading_angle(line("春秋曰潛行逆流", baseline=LEVEL)) == 0
 
 
@@ -181,11 +181,11 @@ def test_a_line_of_a_right_to_left_script_is_not_upside_down_because_its_baselin
     assert abs(reading_angle(line("abc", baseline=LEVEL[::-1]))) == 180
 
 
-def test_a_baseline_shorter_than_its_line_is_thick_tells_no_direction() -> None:
+def test_a_baseline_shorter_than_its_line_is_thick_gives_no_direction() -> None:
     assert reading_angle(line("abc", polygon=box(100, 100, 500, 150), baseline=[(300, 110), (300, 140)])) == 0
 
 
-def test_baselines_from_right_to_left_with_slivers_were_drawn_the_wrong_way_round() -> None:
+def test_baselines_from_right_to_left_with_slivers_were_drawn_in_the_wrong_direction() -> None:
     back = [line(polygon=box(100, y - 2, 500, y + 4), baseline=[(500, y), (100, y)]) for y in ROWS]
     found = outline(page(*back))
     assert {each.repaired for each in found} == {"baseline reversed"}

@@ -19,13 +19,13 @@ def test_what_lies_outside_the_polygon_is_painted_as_paper() -> None:
     np.testing.assert_array_equal(page[20:30, 60:70], 10)  # the page itself stays whole
 
 
-def test_a_box_is_cut_out_as_it_stands() -> None:
+def test_a_box_is_cropped_as_it_is() -> None:
     page = np.random.default_rng(0).integers(0, 256, (60, 80), dtype=np.uint8)
     box = [(10.0, 5.0), (50.0, 5.0), (50.0, 25.0), (10.0, 25.0)]
     np.testing.assert_array_equal(crop_polygon(page, box), page[5:25, 10:50])
 
 
-def test_a_box_over_the_edge_is_cut_at_the_page() -> None:
+def test_a_box_over_the_edge_is_clipped_to_the_page() -> None:
     page = np.random.default_rng(0).integers(0, 256, (60, 80), dtype=np.uint8)
     box = [(-10.0, -5.0), (500.0, -5.0), (500.0, 25.0), (-10.0, 25.0)]
     np.testing.assert_array_equal(crop_polygon(page, box), page[:25])
@@ -39,7 +39,7 @@ def test_a_slanted_edge_over_the_page_keeps_its_slant() -> None:
 
 
 @pytest.mark.parametrize("angle", [-30.0, -8.0, 3.0, 8.0, 30.0])
-def test_a_slanted_line_is_turned_level(angle: float) -> None:
+def test_a_sloping_line_is_deskewed(angle: float) -> None:
     page = np.full((400, 400), 230, np.uint8)
     slope = float(np.tan(np.radians(angle)))
     left, right = (60.0, 200 - 140 * slope), (340.0, 200 + 140 * slope)
@@ -56,13 +56,13 @@ BOX = [(10.0, 5.0), (50.0, 5.0), (50.0, 25.0), (10.0, 25.0)]
 
 
 @pytest.mark.parametrize("angle", [-180, -90, 90, 180, 270])
-def test_quarter_turns_move_pixels_and_change_none(angle: int) -> None:
+def test_quarter_turns_only_move_pixels(angle: int) -> None:
     page = np.random.default_rng(0).integers(0, 256, (60, 80), dtype=np.uint8)
     np.testing.assert_array_equal(crop_polygon(page, BOX, float(angle)), np.rot90(page[5:25, 10:50], angle // 90))
 
 
 @pytest.mark.parametrize("angle", [-170.0, -120.0, -95.0, -60.0, 50.0, 80.0, 100.0, 130.0, 175.0])
-def test_a_line_of_any_direction_is_turned_to_be_read_from_left_to_right(angle: float) -> None:
+def test_a_line_of_any_direction_is_rotated_to_read_from_left_to_right(angle: float) -> None:
     page = np.full((600, 600), 230, np.uint8)
     along = np.array((np.cos(np.radians(angle)), np.sin(np.radians(angle))))
     up = np.array((along[1], -along[0]))

@@ -227,7 +227,7 @@ def test_an_empty_polygon_falls_back_to_the_box(tmp_path: Path) -> None:
     assert found.lines[0].polygon == [(5, 7), (105, 7), (105, 27), (5, 27)]
 
 
-def test_a_baseline_of_one_number_tells_no_slope(tmp_path: Path) -> None:
+def test_a_baseline_of_one_number_has_no_slope(tmp_path: Path) -> None:
     found = read(tmp_path, alto('<TextLine ID="l1" BASELINE="33.5" HPOS="5" VPOS="7" WIDTH="10" HEIGHT="20"/>'))
     assert found.lines[0].baseline == []
     assert baseline_angle(found.lines[0].baseline) == 0
@@ -265,14 +265,14 @@ def test_alto_in_another_unit_is_refused(tmp_path: Path, unit: str) -> None:
 
 
 @pytest.mark.parametrize("points", ["1,2 x,4 5,6", "1,2 3,4 5", "1,2 nan,4 5,6", "inf,2 3,4 5,6"])
-def test_points_that_are_none_are_refused_with_file_and_line(tmp_path: Path, points: str) -> None:
+def test_bad_points_are_refused_with_file_and_line(tmp_path: Path, points: str) -> None:
     xml = page(region("r1", f'<TextLine id="l7"><Coords points="{points}"/></TextLine>'))
     with pytest.raises(InputError, match=r"p1\.xml: line l7: "):
         read(tmp_path, xml)
 
 
 @pytest.mark.parametrize("size", ["inf", "1e999", "nan", "", "wide", "-"])
-def test_a_size_that_is_no_number_is_none(tmp_path: Path, size: str) -> None:
+def test_a_size_that_is_not_a_number_is_ignored(tmp_path: Path, size: str) -> None:
     found = read(tmp_path, page("", size=f'imageWidth="{size}" imageHeight="200"'))
     assert (found.width, found.height) == (0, 200)
 
@@ -362,7 +362,7 @@ def test_what_is_larger_than_any_page_is_refused(tmp_path: Path) -> None:
         read(tmp_path, page("<a/>" * 1_000_001))
 
 
-def test_sizes_and_indices_beyond_any_page_are_none(tmp_path: Path) -> None:
+def test_sizes_and_indices_beyond_any_page_are_ignored(tmp_path: Path) -> None:
     found = read(tmp_path, page("", size=f'imageWidth="{"9" * 5000}" imageHeight="-5"'))
     assert (found.width, found.height) == (0, 0)
     lines = [line(f"l{n}", custom=f"readingOrder {{index:{'9' * 5000};}}") for n in range(2)]

@@ -1,4 +1,4 @@
-"""Damaged PAGE, ALTO and METS files give lines or the project's own error: no traceback, no hang, no great memory."""
+"""Damaged PAGE, ALTO and METS files give lines or an InputError: no traceback, no hang, little memory."""
 
 import random
 import re

@@ -1,4 +1,4 @@
-"""Hands made of font files: what they cover, and that they write it."""
+"""Writers whose letters come from font files: which characters they have, and that they write them."""
 
 import os
 from pathlib import Path
@@ -24,7 +24,7 @@ def default_font(folder: Path) -> Path:
     return folder / "own.ttf"
 
 
-def test_fonts_of_one_s_own_write_the_share_of_hands_asked_for(tmp_path: Path) -> None:
+def test_the_given_fraction_of_writers_use_your_own_fonts(tmp_path: Path) -> None:
     default_font(tmp_path)
     for share, some, all_ in ((0.5, True, False), (1.0, True, True), (0.0, False, False)):
         reader = synthetic(fonts=str(tmp_path), font_fraction=share)
@@ -36,7 +36,7 @@ def test_fonts_of_one_s_own_write_the_share_of_hands_asked_for(tmp_path: Path) -
             assert np.median(sample.image) - np.percentile(sample.image, 2) > 30
 
 
-def test_a_font_hand_draws_the_whole_line_at_any_width(tmp_path: Path) -> None:
+def test_a_font_writer_draws_the_whole_line_at_any_width(tmp_path: Path) -> None:
     path = default_font(tmp_path)
     for seed in range(10):
         hand = FontWriter((seed,), path)
