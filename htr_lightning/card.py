@@ -13,7 +13,7 @@ from htr_lightning.data.datamodule import SPLITS, LineDataModule
 from htr_lightning.metrics.edits import DEFINITION
 from htr_lightning.text.codec import name
 
-FORMAT = 1  # raised when a reader of the old format could misread the new one
+FORMAT = 2  # raised when a reader of the old format could misread the new one
 TRAINING = ("optimizer", "scheduler", "layer_decay", "source")  # keys of a model's config that reading does not need
 
 

@@ -27,11 +27,15 @@ from htr_lightning.model.base import Recognizer
 PACKAGE = "htr_lightning"
 
 
-def read(path: str | Path) -> dict[str, Any]:
+def read(path: str | Path, expected: int = FORMAT) -> dict[str, Any]:
     """The content of a checkpoint: plain data and tensors, nothing is executed.
 
+    Args:
+        path: of the file.
+        expected: its format.
+
     Raises:
-        InputError: the file is missing or not a checkpoint, holds pickled objects, or has a newer format.
+        InputError: the file is missing or not a checkpoint, holds pickled objects, or has another format.
     """
     path = Path(path)
     try:
@@ -61,6 +65,11 @@ def read(path: str | Path) -> dict[str, Any]:
         raise InputError(
             f"{path}: format {card['format']}, but this htr_lightning {__version__} reads up to {FORMAT}; upgrade it"
         )
+    if card["format"] != expected:
+        remedy = (
+            f"convert it with htr upgrade {path} --out NEW.ckpt" if card["format"] < expected else "use it as it is"
+        )
+        raise InputError(f"{path}: has format {card['format']} rather than {expected}; {remedy}")
     if not isinstance(alphabet := card.get("alphabet"), list) or not all(isinstance(c, str) for c in alphabet):
         raise InputError(f"{path}: its alphabet is not a list of characters; it is not loaded")
     return content

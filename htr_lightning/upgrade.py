@@ -1,7 +1,9 @@
 """Checkpoints of format 1 converted to format 2: classes and settings under their new names, the same texts read."""
 
+from pathlib import Path
 from typing import Any
 
+from htr_lightning import checkpoint
 from htr_lightning.card import FORMAT
 from htr_lightning.errors import InputError
 
@@ -9,8 +11,10 @@ OLD = "htr_lightning"
 CLASSES = {  # old and new name below the package
     "data.preprocess.FitCore": "data.preprocess.NormalizeHandwriting",
     "data.preprocess.FixedSize": "data.character.FixedSize",
+    "data.reader.htr_united.HtrUnited": "data.reader.page_xml.PageXml",
     "data.squash.Squash": "data.preprocess.FitFrame",
     "optim.OneCycle": "schedule.OneCycle",
+    "optim.plateau": "schedule.OneCycle",
 }
 KEYS: dict[str, dict[str, str | None]] = {  # by the old class: old and new key; None drops it
     "data.datamodule.LineDataModule": {
@@ -23,15 +27,21 @@ KEYS: dict[str, dict[str, str | None]] = {  # by the old class: old and new key;
         "replay": None,
     },
     "data.reader.page_xml.PageXml": {"max_height": None, "turn": "rotate"},
-    "data.reader.htr_united.HtrUnited": {"max_height": None, "turn": "rotate"},
+    "data.reader.htr_united.HtrUnited": {"max_height": None, "turn": "rotate", "revision": None},
     "data.reader.iam.Iam": {"max_height": None},
     "data.reader.casia.CasiaCharacters": {"val_share": "val_fraction", "test_share": "test_fraction"},
     "data.reader.casia.CasiaLines": {"val_share": "val_fraction", "test_share": "test_fraction"},
     "data.reader.synthetic.Synthetic": {
         "hands": "writers",
         "font_share": "font_fraction",
+        "rare": "rare_characters",
         "rare_share": "rare_fraction",
+        "invented": "pseudoword_fraction",
+        "struck": "crossed_out_fraction",
+        "incomplete": "incomplete_fonts",
+        "neighbours": "neighbor_fraction",
     },
+    "data.reader.huggingface.HuggingFace": {"counts": "check_counts", "cache": "cache_dir"},
     "data.preprocess.FitHeight": {"squeeze": "width_scale"},
     "data.preprocess.FitCore": {
         "squeeze": "width_scale",
@@ -54,15 +64,54 @@ KEYS: dict[str, dict[str, str | None]] = {  # by the old class: old and new key;
     },
     "model.seq2seq.Seq2SeqRecognizer": {"blank_paper": "blank_fraction"},
     "model.trocr_pretrained.PretrainedTrOCRRecognizer": {"smoothing": "label_smoothing"},
+    "net.distort.Distort": {"turn": "rotation"},
+    "optim.plateau": {"monitor": None, "mode": None, "factor": None, "patience": None},
 }
 VALUES: dict[str, dict[str, dict[Any, Any]]] = {  # by the old class and the new key: old and new value
     "data.reader.page_xml.PageXml": {"rotate": {"level": "deskew", "read": "reading"}},
     "data.reader.htr_united.HtrUnited": {"rotate": {"level": "deskew", "read": "reading"}},
 }
-ADDED: dict[str, dict[str, Any]] = {"data.squash.Squash": {"keep_aspect": False}}  # by the old class
+ADDED: dict[str, dict[str, Any]] = {  # by the old class
+    "data.squash.Squash": {"keep_aspect": False},
+    "optim.plateau": {"warmup": 0.0, "start": 1.0, "end": 1.0},
+}
 GONE = {  # by the old class: what to do instead
     "model.masked.MaskedColumns": "pre-training on masked columns no longer exists; train a recognizer without it",
 }
+
+
+def upgrade_file(path: str | Path, out: Path) -> str | None:
+    """Write a copy of a checkpoint of format 1 in format 2.
+
+    Returns:
+        A note if lines of some scans may be read from other pixels than before, see `reduction_note`.
+
+    Raises:
+        InputError: the file cannot be read, has format 2 already, or is of a kind that no longer exists.
+    """
+    old = checkpoint.read(path, expected=1)
+    content = upgrade(old, str(path))
+    checkpoint.check_targets(content["htr"]["model"], (), str(path))
+    checkpoint.AtomicCheckpointIO().save_checkpoint(content, out)
+    return reduction_note(old["htr"])
+
+
+def reduction_note(card: dict[str, Any]) -> str | None:
+    """What to know of a recognizer of lines whose training scans were not reduced as all scans are now: to twice its
+    height, or 64 rows if that is more.
+
+    Args:
+        card: of format 1.
+    """
+    preprocess, reader = card["model"]["preprocess"], card["training"]["data"].get("reader", {})
+    if preprocess["_target_"].endswith("FixedSize"):
+        return None  # characters are not reduced
+    rows = max(64, 2 * preprocess["height"])
+    if reader.get("source", "forms") == "forms" and reader.get("max_height") == rows:
+        return None
+    return (
+        f"lines scanned at more than {rows} rows are now reduced to {rows} before they are read; their text may differ"
+    )
 
 
 def upgrade(content: dict[str, Any], path: str) -> dict[str, Any]:

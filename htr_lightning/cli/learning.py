@@ -125,3 +125,17 @@ def tune_decoder(
     print(f"alpha {found.decoder['alpha']:g}, beta {found.decoder['beta']:g} -> {out}")
     if not found.helps:
         print(f"note: the language model does not reduce errors; {checkpoint} is as good without it", file=sys.stderr)
+
+
+@typer_app.command()
+def upgrade(
+    checkpoint: Checkpoint,
+    out: Annotated[Path, typer.Option(help="New checkpoint")],
+) -> None:
+    """Convert a checkpoint of an earlier version; it reads the same texts."""
+    from htr_lightning.upgrade import upgrade_file
+
+    check_writable(out)  # before the work, not after it
+    if note := upgrade_file(checkpoint, out):
+        print(f"note: {note}", file=sys.stderr)
+    print(out)

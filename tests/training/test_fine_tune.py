@@ -249,7 +249,7 @@ def test_what_cannot_be_is_refused_in_one_line(best: Path, htr: Callable[..., Ou
 
 
 def test_a_checkpoint_that_names_no_model_is_refused(tmp_path: Path) -> None:
-    torch.save({"htr": {"format": 1, "alphabet": ["a"]}}, tmp_path / "bare.ckpt")
+    torch.save({"htr": {"format": 2, "alphabet": ["a"]}}, tmp_path / "bare.ckpt")
     with pytest.raises(InputError, match=r"bare\.ckpt: names no model"):
         offer(str(tmp_path / "bare.ckpt"))
 

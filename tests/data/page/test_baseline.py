@@ -138,7 +138,9 @@ def test_one_baseline_that_strayed_is_one_fault() -> None:
     ],
 )
 @pytest.mark.parametrize("baseline", [[], [(7, 7)], [(7, 7), (7, 7)]])
-def test_without_a_usable_baseline_the_fault_of_the_polygon_is_reported(polygon: Points, fault: str, baseline: Points) -> None:
+def test_without_a_usable_baseline_the_fault_of_the_polygon_is_reported(
+    polygon: Points, fault: str, baseline: Points
+) -> None:
     assert [each.fault for each in outline(page(line(polygon=polygon, baseline=baseline)))] == [fault]
 
 
