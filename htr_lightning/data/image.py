@@ -110,7 +110,7 @@ def _opened(
     except FileNotFoundError:
         raise InputError(f"{path}: no such image; check the path or the name in the list that gave it") from None
     except UnidentifiedImageError:
-        raise InputError(f"{path}: not a readable image; convert it to PNG, JPEG or TIFF") from None
+        raise InputError(f"{path}: not an image that can be read; convert it to PNG, JPEG or TIFF") from None
     except Exception as error:  # for a damaged header its decoders raise anything
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise InputError(f"{path}: the image is damaged or truncated ({reason}); copy it again") from None

@@ -129,7 +129,7 @@ def test_a_writer_in_both_folders_is_refused(tmp_path: Path) -> None:
     for folder, page in (("HWDB2.0Train", "001-P16"), ("HWDB2.0Test", "001-P17")):
         (tmp_path / folder).mkdir()
         (tmp_path / folder / f"{page}.dgrl").write_bytes(dgrl([("啊", noise(RNG, 9, 9))]))
-    with pytest.raises(InputError, match=r"001-P16\.dgrl: writer 001 is in 'train' and in 'test' folder"):
+    with pytest.raises(InputError, match=r"001-P16\.dgrl: writer 001 is in 'train' and 'test' folders"):
         CasiaLines(tmp_path)
 
 
@@ -138,7 +138,7 @@ def test_a_file_in_neither_folder_and_two_files_of_one_name_are_refused(tmp_path
     content = gnt([("啊", noise(RNG, 9, 9))])
     (tmp_path / "more").mkdir()
     (tmp_path / "more" / "x.gnt").write_bytes(content)
-    with pytest.raises(InputError, match="writer x is in no folder of training or test files"):
+    with pytest.raises(InputError, match="writer x is not in a folder of training or test files"):
         CasiaCharacters(tmp_path)
     (tmp_path / "more" / "x.gnt").rename(tmp_path / "more" / "1001-c.gnt")
     with pytest.raises(InputError, match=r"1001-c\.gnt: has the name of .*HWDB1\.1trn_gnt"):
@@ -174,8 +174,8 @@ def test_characters_outside_the_set_are_counted(tmp_path: Path) -> None:
     level1, everything = (CasiaCharacters(tmp_path, "test", characters=name) for name in ("level1", "all"))
     assert (level1.texts, everything.texts) == (["啊", "座"], ["啊", "亍", "A", "座"])
     assert level1.ids == ["casia/1300-c/0", "casia/1300-c/5"]
-    assert kinds(level1) == {"character outside the chosen set": 2, "label that is no character": 2}
-    assert kinds(everything) == {"label that is no character": 2}
+    assert kinds(level1) == {"character outside the chosen set": 2, "label that is not a character": 2}
+    assert kinds(everything) == {"label that is not a character": 2}
     assert [(skipped.id, skipped.detail) for skipped in everything.skipped] == [
         ("casia/1300-c/3", "0xffff"), ("casia/1300-c/4", "0x2000")
     ]  # fmt: skip
@@ -187,8 +187,8 @@ def test_units_that_are_no_character_are_left_out_of_a_line_and_counted(tmp_path
     reader = CasiaLines(one_writer(tmp_path, content, "001-P16.dgrl"), "test")
     assert reader.texts == ["啊A座", "阿"]
     assert reader.ids == ["casia/001-P16/0", "casia/001-P16/3"]
-    assert kinds(reader) == {"label that is no character": 3, "line without text": 2}
-    assert reader.skipped[1][:3] == ("casia/001-P16/0", "label that is no character", "unit 3: 0xff00")
+    assert kinds(reader) == {"label that is not a character": 3, "line without text": 2}
+    assert reader.skipped[1][:3] == ("casia/001-P16/0", "label that is not a character", "unit 3: 0xff00")
 
 
 def test_what_is_truncated_is_counted_with_file_and_position(tmp_path: Path) -> None:
@@ -197,12 +197,12 @@ def test_what_is_truncated_is_counted_with_file_and_position(tmp_path: Path) -> 
     one_writer(tmp_path, characters[:-1])
     path = tmp_path / "tst" / "1300-c.gnt"
     (skipped,) = CasiaCharacters(tmp_path, "test").skipped
-    assert skipped[:3] == ("casia/1300-c/1", "cut short", f"{path}: the record at byte 91 has 90 bytes")
+    assert skipped[:3] == ("casia/1300-c/1", "truncated", f"{path}: the record at byte 91 has 90 bytes")
     for end in (len(lines[0]), len(lines[0]) + 30):
         reader = CasiaLines(one_writer(tmp_path, lines[1][:end], "001-P16.dgrl"), "test")
         assert len(reader) == 1
         assert [skipped.id for skipped in reader.skipped] == ["casia/001-P16/1", "casia/001-P16/2"]
-        assert kinds(reader) == {"cut short": 2}
+        assert kinds(reader) == {"truncated": 2}
         assert f"001-P16.dgrl: {end - len(lines[0])} bytes" in reader.skipped[0].detail
     reader = CasiaLines(one_writer(tmp_path, lines[0] + b"more", "001-P16.dgrl"), "test")
     assert kinds(reader) == {"bytes after the last line": 1}

@@ -138,7 +138,7 @@ def test_a_column_may_say_the_split(tmp_path: Path) -> None:
     assert [[id.rpartition("/")[2] for id in ids] for ids in found] == [
         ["0.png", "1.png"], ["2.png", "3.png"], ["4.png", "5.png"]]  # fmt: skip
     (tmp_path / "all.csv").write_text(content + "\n0.png,x,holdout")
-    with pytest.raises(InputError, match=r"all\.csv:8: row of no split \(subset=holdout\)"):
+    with pytest.raises(InputError, match=r"all\.csv:8: row of an unknown split \(subset=holdout\)"):
         Folder(tmp_path, "val", listing=listing, splits=splits)
 
 
@@ -266,14 +266,14 @@ TABLE_FAULTS = [
     ("train.csv", 'file,said\n0.png,"' + "x" * 200_000 + '"\n', r"train\.csv:2: cannot be read \(field larger"),
     ("train.jsonl", '{"file": "0.png"}\n', r"0\.png: line without text"),
     ("train.jsonl", '{"said": "a"}\n', r"train\.jsonl:1: row without image"),
-    ("train.jsonl", '{"file": "0.png", "said": 3}\n', r"train\.jsonl:1: cell that is no text \(said=3\)"),
-    ("train.jsonl", '{"file": ["0.png"], "said": "a"}\n', r"train\.jsonl:1: cell that is no text"),
+    ("train.jsonl", '{"file": "0.png", "said": 3}\n', r"train\.jsonl:1: cell that is not text \(said=3\)"),
+    ("train.jsonl", '{"file": ["0.png"], "said": "a"}\n', r"train\.jsonl:1: cell that is not text"),
     ("train.jsonl", '{"file": "0.png", "said": "\\ud800"}\n', r"0\.png'?: name or text that is not UTF-8"),
-    ("train.jsonl", '\n["0.png", "a"]\n', r"train\.jsonl:2: row that is no JSON object"),
-    ("train.jsonl", '{"file": "0.png", "said": "a"\n', r"train\.jsonl:1: row that is no JSON"),
-    ("train.jsonl", "[" * 100_000 + "\n", r"train\.jsonl:1: row that is no JSON"),
-    ("train.jsonl", "1" * 10_000 + "\n", r"train\.jsonl:1: row that is no JSON"),
-    ("train.xlsx", "PK", r"train\.xlsx: no table that is known by its name"),
+    ("train.jsonl", '\n["0.png", "a"]\n', r"train\.jsonl:2: row that is not a JSON object"),
+    ("train.jsonl", '{"file": "0.png", "said": "a"\n', r"train\.jsonl:1: row that is not JSON"),
+    ("train.jsonl", "[" * 100_000 + "\n", r"train\.jsonl:1: row that is not JSON"),
+    ("train.jsonl", "1" * 10_000 + "\n", r"train\.jsonl:1: row that is not JSON"),
+    ("train.xlsx", "PK", r"train\.xlsx: not a known kind of table"),
 ]
 
 

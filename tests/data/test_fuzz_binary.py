@@ -100,7 +100,7 @@ def open_reader(folder: Path, kind: str, faulty: str) -> Sequence[Sample]:
         case "gz":
             return Mnist(folder / "idx_gz", "test")
     parts = dict.fromkeys(("train", "val", "test"), "test")
-    return HuggingFace(folder / "hub", "test", splits=parts, faulty=faulty, cache=str(folder / "cache"))
+    return HuggingFace(folder / "hub", "test", splits=parts, faulty=faulty, cache_dir=str(folder / "cache"))
 
 
 def read_mutated(folder: Path, seed: int) -> str:

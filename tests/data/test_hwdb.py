@@ -47,7 +47,7 @@ def test_dgrl_gives_back_labels_and_pixels(
     texts = [text for text, _ in lines]
     path.write_bytes(dgrl(list(zip(texts, images, strict=True)), illustration, bits))
     file = index_dgrl(path)
-    assert (file.promised, file.rest, file.bits) == (len(lines), 0, bits)
+    assert (file.stated, file.rest, file.bits) == (len(lines), 0, bits)
     assert [[character(unit) for unit in line.label] for line in file.lines] == texts
     for image, line in zip(images, file.lines, strict=True):
         np.testing.assert_array_equal(read_bitmap(path, line.offset, line.size, bits), image)
@@ -138,7 +138,7 @@ def test_a_dgrl_file_truncated_anywhere_is_read_as_far_as_it_goes_or_refused(tmp
             assert size < ends[0]
             continue
         whole.add(len(file.lines))
-        assert file.promised == 2
+        assert file.stated == 2
         assert len(file.lines) == sum(end <= size for end in ends[1:])
         assert file.rest == size - ends[len(file.lines)]
     assert whole == {0, 1, 2}
@@ -164,7 +164,7 @@ def spoilt(content: bytes, at: int, form: str, *values: int | bytes) -> bytes:
         (spoilt(GNT, 6, "HH", 0, 4), "0 x 4 pixels"),
         (spoilt(GNT, 0, "I2sHH", 10, b"AB", 5, 0), "states 10 bytes and 5 x 0 pixels"),
         (spoilt(GNT, 6, "HH", 65535, 65535), "65535 x 65535 pixels"),
-        (b"\x89PNG\r\n\x1a\n" + bytes(40), "no .gnt file"),
+        (b"\x89PNG\r\n\x1a\n" + bytes(40), "not a .gnt file"),
     ],
 )
 def test_a_damaged_gnt_file_is_refused_in_one_line(tmp_path: Path, content: bytes, words: str) -> None:
@@ -182,8 +182,8 @@ BODY = 36 + len(b"#HWDB\0")  # where the page's sizes stand
     ("content", "words"),
     [
         (b"", "the file is empty"),
-        (b"DGRL", "no .dgrl file"),
-        (spoilt(DGRL, 4, "4s", b"DGR\0"), r"no .dgrl file (it begins with b'*\x00\x00\x00DGR\x00\x00"),
+        (b"DGRL", "not a .dgrl file"),
+        (spoilt(DGRL, 4, "4s", b"DGR\0"), r"not a .dgrl file (it begins with b'*\x00\x00\x00DGR\x00\x00"),
         (spoilt(DGRL, 0, "I", 35), "a header of 35 bytes"),
         (spoilt(DGRL, 0, "I", 2**32 - 1), "a header of 4294967295 bytes"),
         (spoilt(DGRL, 0, "I", 41), "labels in"),
@@ -191,8 +191,8 @@ BODY = 36 + len(b"#HWDB\0")  # where the page's sizes stand
         (spoilt(DGRL, BODY - 4, "H", 65535), "of 65535 bytes"),
         (spoilt(DGRL, BODY - 2, "H", 24), "pixels of 24 bits"),
         (spoilt(DGRL, BODY - 24, "5s", b"UTF-8"), "labels in b'UTF-8'"),
-        (spoilt(DGRL, BODY + 8, "I", 2**32 - 1), "promises 4294967295 lines"),
-        (spoilt(DGRL, BODY + 12, "I", 2**32 - 1), "line 0 promises 4294967295 characters"),
+        (spoilt(DGRL, BODY + 8, "I", 2**32 - 1), "states 4294967295 lines"),
+        (spoilt(DGRL, BODY + 12, "I", 2**32 - 1), "line 0 states 4294967295 characters"),
         (spoilt(DGRL, BODY + 28, "I", 0), "line 0 has 5 x 0 pixels"),
         (spoilt(DGRL, BODY + 32, "I", 0), "line 0 has 0 x 4 pixels"),
         (spoilt(DGRL, BODY + 28, "II", 2**32 - 1, 2**32 - 1), "line 0 has 4294967295 x 4294967295 pixels"),

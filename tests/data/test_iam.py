@@ -134,7 +134,7 @@ def test_forms_that_lines_txt_lacks_are_named(iam_tree: tuple[Path, Forms], line
     root, ids = iam_tree
     lost = ids["test"][0].rsplit("-", 1)[0]
     drop(lines_txt, f"{lost}-")
-    with pytest.raises(InputError, match=f"nothing of {lost} of split 'test'"):
+    with pytest.raises(InputError, match=f"no line of {lost} of split 'test'"):
         Iam(root, "test")
 
 
@@ -145,7 +145,7 @@ def test_the_group_is_the_writer_named_in_forms_txt(small_iam: Path) -> None:
     )
     assert own(small_iam).groups == ["000"] * 4 + ["002"] * 4 + ["b02-114x"] * 3
     (small_iam / "ascii" / "forms.txt").write_text("a01-000u 000\n")
-    with pytest.raises(InputError, match=r"forms\.txt: row 1 'a01-000u 000' is no form"):
+    with pytest.raises(InputError, match=r"forms\.txt: row 1 'a01-000u 000' is not a form"):
         own(small_iam)
 
 

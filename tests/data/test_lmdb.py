@@ -102,7 +102,7 @@ def test_a_bad_image_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize("stated", [b"", b"-1", b"two", b"3000000000", b"9" * 5000])
 def test_a_wrong_count_is_refused(tmp_path: Path, stated: bytes) -> None:
     write(tmp_path / "train", ["a"], num_samples=stated)
-    with pytest.raises(InputError, match=r"data\.mdb: num-samples is '.*' and it holds 3 entries"):
+    with pytest.raises(InputError, match=r"data\.mdb: num-samples is '.*', with 3 entries"):
         Lmdb(tmp_path, splits=SPLITS)
 
 
@@ -116,8 +116,8 @@ def test_a_truncated_database_or_another_file_is_refused(tmp_path: Path) -> None
         with pytest.raises(InputError, match=r"data\.mdb"):
             Lmdb(tmp_path, splits=SPLITS)
     file.unlink()
-    file.write_bytes(b"not a database" * 1000)
-    with pytest.raises(InputError, match=r"data\.mdb: not a database"):
+    file.write_bytes(b"not a readable database" * 1000)
+    with pytest.raises(InputError, match=r"data\.mdb: not a readable database"):
         Lmdb(tmp_path, splits=SPLITS)
     file.unlink()
     with pytest.raises(InputError, match=r"train: no data\.mdb in or below it"):

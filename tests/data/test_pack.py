@@ -194,7 +194,7 @@ def test_lines_reduced_too_far_for_a_model_are_refused(tmp_path: Path) -> None:
     path = packed(tmp_path / "p.htr", 32)
     with pytest.raises(InputError, match=r"p\.htr.*reduced to 32 rows.*takes 48 rows.*htr pack"):
         module(FitHeight(48), path).lines("train")
-    with pytest.raises(InputError, match="takes images as they are"):
+    with pytest.raises(InputError, match="takes whole images"):
         module(FixedSize(28, 28, 20), path).lines("train")
     smaller = module(FitHeight(24), path).lines("train")  # reduced once more, as by a reader's own height
     assert next(iter(module(FitHeight(24), path).loader("val"))).images.shape[2] == 24
@@ -280,7 +280,7 @@ def test_packing_does_not_go_on_with_anything_else(tmp_path: Path, small_chunks:
 
 def test_a_file_of_somebody_else_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "p.htr.part").write_bytes(b"a download of something else")
-    with pytest.raises(InputError, match="not begun by htr pack"):
+    with pytest.raises(InputError, match="not written by htr pack"):
         packed(tmp_path / "p.htr")
     assert (tmp_path / "p.htr.part").read_bytes() == b"a download of something else"
     (tmp_path / "q.htr").write_bytes(b"mine")

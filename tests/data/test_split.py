@@ -19,7 +19,7 @@ SHARES = {"train": 0.8, "val": 0.1, "test": 0.1}
 def test_every_group_is_in_one_split_and_every_split_has_one(numbers: list[int], seed: int) -> None:
     groups = [f"g{number}" for number in numbers]
     if len(set(groups)) < 3:
-        with pytest.raises(InputError, match="groups cannot fill 3 splits"):
+        with pytest.raises(InputError, match="groups are too few for 3 splits"):
             split_groups(groups, SHARES, seed)
         return
     drawn = split_groups(groups, SHARES, seed)

@@ -226,4 +226,4 @@ def _header(path: Path) -> tuple[int, int]:
         with Image.open(path) as image:
             return image.height, image.width
     except (OSError, SyntaxError, ValueError) as error:
-        raise InputError(f"{path}: not a readable image ({error}); unpack it again") from None
+        raise InputError(f"{path}: not an image that can be read ({error}); unpack it again") from None

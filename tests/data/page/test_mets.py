@@ -92,12 +92,12 @@ def test_a_page_may_be_called_mets(tmp_path: Path, write_page) -> None:
 @pytest.mark.parametrize(
     ("place", "words"),
     [
-        ("../out.xml", "lies outside its folder"),
-        ("/etc/passwd.xml", "lies outside its folder"),
+        ("../out.xml", "is outside its folder"),
+        ("/etc/passwd.xml", "is outside its folder"),
         ("https://example.org/a.xml", "not local"),
-        ("gone.xml", "not there"),
+        ("gone.xml", "is missing"),
         ("a.jpg", "lists no XML file"),
-        (f"{'a' * 5000}.xml", "not there"),
+        (f"{'a' * 5000}.xml", "is missing"),
     ],
 )
 def test_what_a_mets_lists_and_cannot_be_read_is_refused(tmp_path: Path, write_page, place: str, words: str) -> None:
