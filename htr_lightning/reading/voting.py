@@ -55,7 +55,7 @@ class Ensemble:
                 "combine checkpoints that read the same kind"
             )
         self.members = [member if single else member.with_candidates() for member in members]
-        self.counts = [CANDIDATES if not single and one.decoder.has_posterior else 0 for one in self.members]
+        self.counts = [0 if single else _candidates(member) for member in self.members]
         self.views = [View(number) for number in range(views)]
         self.weights = [1.0] * len(members) if weights is None else list(weights)
         self.card: dict[str, Any] = members[0].card
@@ -93,6 +93,11 @@ class Ensemble:
     def workers(self) -> AbstractContextManager[Sequence[Read]]:
         """See `Transcriber`."""
         return workers(self)
+
+
+def _candidates(member: Recognizer) -> int:
+    """Hypotheses of a line; one is enough of a single character, whose confidence is its posterior already."""
+    return CANDIDATES if member.reads_lines and member.decoder.has_posterior else 0
 
 
 def shares(read: Transcription) -> list[tuple[str, float]]:

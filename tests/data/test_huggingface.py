@@ -165,7 +165,7 @@ def test_a_set_without_a_test_part_says_what_to_do(tmp_path: Path, read: Callabl
 def test_known_counts_are_checked(tmp_path: Path, read: Callable[..., HuggingFace]) -> None:
     for part, count in (("train", 6482), ("validation", 976), ("test", 2915)):
         check_count("Teklia/IAM-line", part, count)
-        with pytest.raises(InputError, match=rf"Teklia/IAM-line: 7 rows in '{part}' where {count} are known"):
+        with pytest.raises(InputError, match=rf"Teklia/IAM-line: 7 rows in '{part}', but {count} are known"):
             check_count("Teklia/IAM-line", part, 7)
     check_count("Teklia/Himanis-line", "train", 7)  # not known to the line
     check_count("somebody/else", "train", 7)

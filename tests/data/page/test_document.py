@@ -358,7 +358,7 @@ def test_what_is_nested_deeply_is_read(tmp_path: Path) -> None:
 def test_what_is_larger_than_any_page_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="bytes are too many for a page"):
         read(tmp_path, page("<!--" + "x" * 10_000_000 + "-->"))
-    with pytest.raises(InputError, match="tags and attributes are no page"):
+    with pytest.raises(InputError, match="tags and attributes are too many for a page"):
         read(tmp_path, page("<a/>" * 1_000_001))
 
 
