@@ -9,13 +9,14 @@ htr_lightning.evaluate(reader, ["data=copiste"]).cer
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from htr_lightning.version import __version__
+
 if TYPE_CHECKING:
     from htr_lightning.evidence.evaluate import evaluate_reader as evaluate
     from htr_lightning.reading.open import load
     from htr_lightning.reading.reader import Reader
     from htr_lightning.transcription import Transcription
 
-__version__ = "0.1.0"
 __all__ = ["Reader", "Transcription", "__version__", "evaluate", "load"]
 
 _ORIGINS = {  # imported when they are first used: torch takes seconds

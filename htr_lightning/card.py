@@ -8,10 +8,10 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from htr_lightning import __version__
 from htr_lightning.data.datamodule import SPLITS, LineDataModule
 from htr_lightning.metrics.edits import DEFINITION
 from htr_lightning.text.codec import name
+from htr_lightning.version import __version__
 
 FORMAT = 2  # raised when a reader of the old format could misread the new one
 TRAINING = ("optimizer", "scheduler", "layer_decay", "source")  # keys of a model's config that reading does not need

@@ -17,12 +17,12 @@ import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from numpy import ndarray
 
-from htr_lightning import __version__
 from htr_lightning.card import FORMAT, TRAINING
 from htr_lightning.decoder.language import Language
 from htr_lightning.errors import InputError
 from htr_lightning.metrics.calibration import check_platt_scaling
 from htr_lightning.model.base import Recognizer
+from htr_lightning.version import __version__
 
 PACKAGE = "htr_lightning"
 

@@ -5,7 +5,8 @@ from typing import Annotated
 
 import typer
 
-from htr_lightning import __version__, command
+from htr_lightning import command
+from htr_lightning.version import __version__
 from htr_lightning.cli import reading, learning, data  # noqa: F401 - each adds its commands
 from htr_lightning.cli.arguments import typer_app
 

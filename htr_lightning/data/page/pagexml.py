@@ -10,10 +10,10 @@ from pathlib import Path
 from xml.etree import ElementTree
 from xml.etree.ElementTree import Element, SubElement
 
-from htr_lightning import __version__
 from htr_lightning.data.page.page import Line, Page, Points
 from htr_lightning.data.page.xml import child, integer, line_id, local, one_line, parse, points
 from htr_lightning.errors import InputError
+from htr_lightning.version import __version__
 
 NAMESPACE = "http://schema.primaresearch.org/PAGE/gts/pagecontent/2019-07-15"
 AFTER_TEXT = ("TextStyle", "UserDefined", "Labels")  # elements of a line that the schema puts behind its text
