@@ -1,4 +1,4 @@
-"""A line reads the same alone and in a batch, whatever its neighbours."""
+"""A line reads the same alone and in any batch."""
 
 from pathlib import Path
 

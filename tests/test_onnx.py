@@ -1,4 +1,4 @@
-"""Every network exports to ONNX, and the file gives what the network gives at any batch size and width."""
+"""Every network can be exported to ONNX with the same outputs at any batch size and width."""
 
 from collections.abc import Sequence
 

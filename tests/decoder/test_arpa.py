@@ -1,4 +1,4 @@
-"""ARPA files: written and read back, read by KenLM, and malformed."""
+"""ARPA files: round trips, compatibility with KenLM, and malformed files."""
 
 import gzip
 import math
@@ -35,12 +35,12 @@ ngram 3=1
 -0.05	<s> a a
 
 \end\
-"""  # <s> a a is there without a a, as entropy pruning leaves it
+"""  # <s> a a is listed without a a, as after entropy pruning
 
 
 @pytest.mark.parametrize("order", [1, 2, 4, 8])
 @pytest.mark.parametrize(("space", "suffix"), [("<space>", ""), ("␣", ".gz")])
-def test_what_is_written_is_read(tmp_path: Path, order: int, space: str, suffix: str) -> None:
+def test_round_trip(tmp_path: Path, order: int, space: str, suffix: str) -> None:
     model = NGram.estimate([*markov(20), *ODD], order)
     path = tmp_path / f"model.arpa{suffix}"
     model.write_arpa(path, space)
@@ -52,7 +52,7 @@ def test_what_is_written_is_read(tmp_path: Path, order: int, space: str, suffix:
     assert (path.read_bytes()[:2] == b"\x1f\x8b") == (suffix == ".gz")
 
 
-def test_a_small_file_means_what_the_format_says(tmp_path: Path) -> None:
+def test_a_small_file_is_read_by_the_definition_of_the_format(tmp_path: Path) -> None:
     path = tmp_path / "small.arpa"
     path.write_text(SMALL)
     model = NGram.read_arpa(path)
@@ -125,7 +125,7 @@ def test_malformed_files_are_named_with_their_line(tmp_path: Path, old: str, new
 
 
 @pytest.mark.parametrize("lines", range(1, len(SMALL.splitlines())))
-def test_a_cut_file_is_refused(tmp_path: Path, lines: int) -> None:
+def test_a_truncated_file_is_refused(tmp_path: Path, lines: int) -> None:
     path = tmp_path / "cut.arpa"
     path.write_text("\n".join(SMALL.splitlines()[:lines]))
     with pytest.raises(InputError, match="line"):

@@ -94,7 +94,7 @@ def test_a_beam_of_all_sequences_is_brute_force(
 
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("max_length", [1, 3, 6])
-def test_a_beam_of_one_is_greedy_and_greedy_takes_the_likeliest(seed: int, max_length: int) -> None:
+def test_a_beam_of_one_is_greedy_and_greedy_takes_the_most_likely_token(seed: int, max_length: int) -> None:
     table = Table(4, seed)
     greedy = table.read(Greedy(max_length))
     for line, (one, other) in enumerate(zip(greedy, table.read(Beam(1, max_length)), strict=True)):
@@ -133,7 +133,7 @@ def test_no_line_is_longer_than_the_maximum(decoder: type, max_length: int) -> N
 
 
 @pytest.mark.parametrize("decoder", [Greedy(7), Beam(2, 7)])
-def test_decoding_stops_where_all_lines_have_ended(decoder: Greedy | Beam) -> None:
+def test_decoding_stops_when_all_lines_have_ended(decoder: Greedy | Beam) -> None:
     table = Table(3, 0)
     table.table[:, 2, :, :, EOS] += 60
     table.table = table.table.log_softmax(-1)
@@ -155,7 +155,7 @@ def test_n_best_are_different_and_no_more_than_there_are() -> None:
         assert [h.score for h in found] == sorted((h.score for h in found), reverse=True)
 
 
-def test_what_a_language_forbids_is_not_read() -> None:
+def test_forbidden_texts_are_not_found() -> None:
     class NoB:
         """A language without b, which may not end on a space."""
 
@@ -176,7 +176,7 @@ def test_what_a_language_forbids_is_not_read() -> None:
             assert tuple(found.ids) == max(allowed, key=lambda ids: table.log_prob(line, ids))
 
 
-def test_a_beam_wider_than_there_are_lines_ends_with_them_and_gives_no_more() -> None:
+def test_a_beam_wider_than_the_language_gives_all_of_its_lines() -> None:
     class OneLetter:
         """A language of two lines: a and b."""
 
@@ -208,7 +208,7 @@ def test_every_word_is_of_the_lexicon() -> None:
             assert hypothesis.score == pytest.approx(table.log_prob(line, tuple(hypothesis.ids)), abs=1e-4)
 
 
-def test_a_line_that_may_not_end_has_no_text() -> None:
+def test_a_line_that_may_never_end_is_empty() -> None:
     class Endless:
         """A language whose lines never end."""
 
@@ -226,7 +226,7 @@ def test_a_line_that_may_not_end_has_no_text() -> None:
         assert [(found.ids, found.score > -100) for found in line] == [([], True)]
 
 
-def test_a_word_that_has_no_room_is_left_away() -> None:
+def test_an_incomplete_last_word_is_dropped() -> None:
     table, words = Table(20, 0), {"ab", "abba", "b"}
     table.table[..., EOS] -= 60
     beam = Beam(1, 3).with_automaton(Lexicon(words).automaton(list(ALPHABET)))
@@ -236,7 +236,7 @@ def test_a_word_that_has_no_room_is_left_away() -> None:
 
 
 @pytest.mark.parametrize(("width", "max_length"), [(0, 5), (3, 0)])
-def test_settings_that_read_nothing_are_refused(width: int, max_length: int) -> None:
+def test_impossible_settings_are_refused_by_name(width: int, max_length: int) -> None:
     with pytest.raises(InputError, match=r"decoder\.(width|max_length)=0: must be at least 1"):
         Beam(width, max_length)
 

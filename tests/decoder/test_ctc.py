@@ -31,7 +31,7 @@ def test_collapse_is_graves_map_on_every_path(frames: int) -> None:
 
 @pytest.mark.parametrize("frames", [1, 2, 5])
 @pytest.mark.parametrize("seed", range(10))
-def test_greedy_is_the_likeliest_of_all_paths(frames: int, seed: int) -> None:
+def test_greedy_finds_the_most_likely_of_all_paths(frames: int, seed: int) -> None:
     log_probs = random_lines(2, frames, 3, seed=seed, scale=3)
     hypotheses = Greedy()(log_probs, np.array([frames, frames]))
     for line, hypothesis in zip(log_probs.tolist(), hypotheses, strict=True):
@@ -44,7 +44,7 @@ def test_greedy_is_the_likeliest_of_all_paths(frames: int, seed: int) -> None:
         assert hypothesis.log_prob == pytest.approx(scores[best], abs=1e-6)
 
 
-def test_frames_behind_a_line_are_not_read() -> None:
+def test_frames_after_the_end_of_a_line_are_ignored() -> None:
     log_probs = random_lines(4, 9, 5)
     lengths = np.array([9, 4, 1, 0])
     for row, (length, hypothesis) in enumerate(zip(lengths.tolist(), Greedy()(log_probs, lengths), strict=True)):
@@ -65,7 +65,7 @@ def test_confidence_is_the_geometric_mean_over_labels() -> None:
 
 
 @pytest.mark.parametrize("frames", [0, 3])
-def test_a_line_without_frames_is_empty_and_sure(frames: int) -> None:
+def test_a_line_without_frames_is_empty_with_confidence_one(frames: int) -> None:
     (hypothesis,) = Greedy()(random_lines(1, frames, 4), np.array([0]))
     assert hypothesis == Hypothesis([], 0.0, 0.0)
     assert hypothesis.confidence == 1

@@ -1,4 +1,4 @@
-"""Lexicons against the sentence that defines them, and what becomes of them in a search."""
+"""Lexicons against their definition, and in a search."""
 
 import re
 from itertools import product
@@ -49,14 +49,14 @@ def test_the_words_of_texts_accept_these_texts() -> None:
     assert not accepts(automaton, "L'ane", alphabet)
 
 
-def test_letters_and_their_marks_are_words_and_nothing_else_is() -> None:
+def test_only_letters_and_their_marks_make_words() -> None:
     assert not any(map(is_free, "aßéשא\u0301漢"))
     assert all(map(is_free, " 1'-.(€«"))
 
 
 @pytest.mark.parametrize("scale", [0.5, 3.0])
 @pytest.mark.parametrize("with_model", [False, True])
-def test_every_reading_is_made_of_words_of_the_lexicon(scale: float, with_model: bool) -> None:
+def test_every_hypothesis_consists_of_words_of_the_lexicon(scale: float, with_model: bool) -> None:
     log_probs = lines(30, 12, 5, seed=0, scale=scale)
     lexicon = Lexicon(["ab", "a'b", "bba"])
     ngram = NGram.estimate(["ab bba", "a'b ab"], 3) if with_model else None
@@ -70,14 +70,14 @@ def test_every_reading_is_made_of_words_of_the_lexicon(scale: float, with_model:
     assert all(0 <= one.confidence <= 1 and np.isfinite(one.score) for some in found for one in some)
 
 
-def test_a_line_that_ends_inside_a_word_is_cut_back_to_its_last_whole_word() -> None:
+def test_a_line_that_ends_inside_a_word_is_cut_back_to_its_last_complete_word() -> None:
     path = [2, 3, 1, 2]  # "ab a", very sure
     log_probs = np.log(np.eye(5, dtype=np.float32)[[path]] + 1e-9)
     decoder = PrefixBeam(1, 4, 0.001, 10.0).with_automaton(Language(None, Lexicon(["ab"])).automaton(ALPHABET))
     assert decoder(log_probs, np.array([4]))[0].ids == [2, 3, 1]
 
 
-def test_both_add_what_each_says() -> None:
+def test_an_intersection_adds_log_probabilities() -> None:
     ngram, lexicon = NGram.estimate(["ab a", "a'b"], 3), Lexicon(["a", "ab"])
     both = Language(ngram, lexicon).automaton(ALPHABET)
     parts = [ngram.automaton(ALPHABET), lexicon.automaton(ALPHABET)]
@@ -95,7 +95,7 @@ def test_both_add_what_each_says() -> None:
         assert both.ends(states[0][0]) == sum(p.ends(s[0]) for p, s in zip(parts, states[1:], strict=True))
 
 
-def test_a_language_is_the_same_from_plain_data() -> None:
+def test_a_language_survives_conversion_to_plain_data() -> None:
     language = Language(NGram.estimate(["ab a", "a'b"], 3), Lexicon(["a", "ab"]))
     again = Language.from_plain(language.to_plain())
     assert again.lexicon is not None

@@ -25,7 +25,7 @@ ORDERS = st.integers(1, 8)
 
 
 def markov(lines: int, seed: int = 0) -> list[str]:
-    """Lines in which each letter has its own likely followers, so that counts of all sizes are there."""
+    """Lines from a Markov chain, so that n-grams have counts of all sizes."""
     table, draw = random.Random(0), random.Random(seed)
     letters = "abcdefghij klmnop"
     weights = {letter: [table.random() ** 4 for _ in letters] for letter in letters}
@@ -39,7 +39,7 @@ def markov(lines: int, seed: int = 0) -> list[str]:
 
 
 def kneser_ney(texts: list[str], order: int) -> Callable[[str, tuple[str, ...]], float]:
-    """p(symbol | context) from the definition, with no thought of speed."""
+    """p(symbol | context) from the definition, regardless of speed."""
     lines = [("<s>", *text, "</s>") for text in texts]
     raw = [Counter(line[i : i + n] for line in lines for i in range(len(line) - n + 1)) for n in range(order + 1)]
     behind = [Counter(longer[1:] for longer in grams) for grams in raw[1:]]  # of n-grams, distinct symbols before them
@@ -100,13 +100,13 @@ def test_estimated_discounts_are_those_of_the_definition(order: int) -> None:
 
 
 def rows(automaton: ngram.Automaton, states: Sequence[int] | np.ndarray, classes: int) -> tuple[np.ndarray, np.ndarray]:
-    """Log-probabilities of all classes behind some states, and the states behind them."""
+    """Log-probabilities of all classes after some states, and the next states."""
     log_probs, following = automaton.look_up(np.array(states, np.int64)[None], np.arange(classes)[None])
     return log_probs[0], following[0]
 
 
 def total(automaton: ngram.Automaton, states: np.ndarray, classes: int) -> np.ndarray:
-    """The probability of all that may follow each state, the end among it."""
+    """The total probability of everything after each state, including the end."""
     characters = np.exp(rows(automaton, states, classes)[0].astype(float)).sum(1)
     return characters + np.exp(automaton.ends(states).astype(float))
 
@@ -162,7 +162,7 @@ def test_contexts_with_the_same_future_share_a_state() -> None:
     assert after("aa") == after("ba") != after("a")  # <s>a is known, aa and ba are not
 
 
-def test_rows_do_not_depend_on_what_was_asked_before(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rows_do_not_depend_on_earlier_look_ups(monkeypatch: pytest.MonkeyPatch) -> None:
     model = NGram.estimate(markov(60), 4)
     states = np.random.default_rng(0).permutation(len(model.keys) + 1)
     count = len(model.symbols)
@@ -210,14 +210,14 @@ def test_perplexity_is_that_of_characters_and_ends() -> None:
     assert model.perplexity(texts) == pytest.approx(math.exp(-total / (3 + 1 + 0 + 1 + 4 + 1)))
 
 
-def test_more_context_reads_better() -> None:
+def test_more_context_lowers_perplexity() -> None:
     prose = (Path(ngram.__file__).parents[1] / "data" / "words" / "french_prose.txt").read_text("utf-8").splitlines()
     scores = [NGram.estimate(prose[20:], order).perplexity(prose[:20]) for order in (1, 2, 3, 6)]
     assert scores == sorted(scores, reverse=True)
     assert scores[-1] < scores[0] / 2
 
 
-def test_pruning_leaves_out_what_is_rare_and_sums_to_one() -> None:
+def test_pruning_drops_rare_n_grams_and_probabilities_sum_to_one() -> None:
     texts = markov(100)
     whole, pruned = NGram.estimate(texts, 5), NGram.estimate(texts, 5, min_count=2)
     lines = [("<s>", *text, "</s>") for text in texts]
@@ -255,7 +255,7 @@ def test_the_plain_form_is_the_model(order: int, min_count: int) -> None:
         (["a\tb"], 3, r"U\+0009"),
     ],
 )
-def test_what_cannot_be_estimated_is_said(texts: list[str], order: int, message: str) -> None:
+def test_what_cannot_be_estimated_is_refused(texts: list[str], order: int, message: str) -> None:
     with pytest.raises(InputError, match=message) as error:
         NGram.estimate(texts, order)
     assert "\n" not in str(error.value)

@@ -104,7 +104,7 @@ def test_log_prob_is_the_ctc_loss_of_torch_on_long_lines() -> None:
         assert hypothesis.log_prob <= -loss.item() + 1e-6  # and nothing is counted twice
 
 
-def test_a_pruned_search_finds_no_more_probability_than_there_is_and_a_wider_one_no_less_on_the_whole() -> None:
+def test_wider_and_less_pruned_searches_find_no_lower_scores() -> None:
     log_probs, lengths = lines(40, 30, 8, seed=5), np.full(40, 30)
     scores = []
     for width in (1, 2, 4, 16, 64):
@@ -115,7 +115,7 @@ def test_a_pruned_search_finds_no_more_probability_than_there_is_and_a_wider_one
     assert sum(h.score for h in strict) < scores[-1]
 
 
-def test_frames_of_blank_alone_change_nothing_but_cost_their_probability() -> None:
+def test_blank_frames_change_nothing_but_the_probability() -> None:
     log_probs = lines(1, 6, 4, seed=2, scale=0.5)  # no label of it is below the threshold
     nearly = np.log(np.array([[0.9997, 1e-4, 1e-4, 1e-4]], np.float32))
     spread = np.concatenate([*[nearly] * 3, log_probs[0, :3], nearly, log_probs[0, 3:], nearly])
@@ -129,7 +129,7 @@ def test_frames_of_blank_alone_change_nothing_but_cost_their_probability() -> No
 
 
 def test_best_sequence_is_not_always_that_of_the_best_path() -> None:
-    """Three paths of label 1 have more together than the one of nothing: beam and greedy differ by what they ask."""
+    """The three paths of label 1 are together more likely than the empty one, the best single path."""
     log_probs = np.log(np.array([[[0.6, 0.4], [0.6, 0.4]]], np.float32))
     lengths = np.array([2])
     assert Greedy()(log_probs, lengths)[0].ids == []  # 0.36
@@ -137,7 +137,7 @@ def test_best_sequence_is_not_always_that_of_the_best_path() -> None:
 
 
 @pytest.mark.parametrize("width", [1, 4])
-def test_where_every_frame_is_certain_it_reads_what_greedy_reads(width: int) -> None:
+def test_it_equals_greedy_if_every_frame_is_certain(width: int) -> None:
     torch.manual_seed(0)
     paths = torch.randint(0, 5, (6, 40))
     log_probs = (torch.nn.functional.one_hot(paths, 5) * 12.0).log_softmax(2).numpy()
@@ -177,7 +177,7 @@ def test_confidence_is_a_probability_and_hypotheses_differ(scale: float) -> None
         assert all(0 <= h.confidence <= 1 for h in some)
 
 
-def test_frames_without_numbers_give_no_text() -> None:
+def test_nan_gives_an_empty_hypothesis() -> None:
     nothing = beam(width=4)(np.full((2, 5, 3), math.nan, np.float32), np.array([5, 3]))
     assert [h.ids for h in nothing] == [[], []]
     assert [h.confidence for h in nothing] == [0.0, 0.0]

@@ -18,7 +18,7 @@ END = 2  # the last special token; label 1 is the one after it
 
 
 def log_prob(ids: tuple[int, ...]) -> float:
-    """A stub of an autoregressive decoder; it prefers some sequences, by chance, by far."""
+    """A stub of an autoregressive decoder; it strongly prefers some random sequences."""
     return -1.0 - 7.0 * (hash((ids, 5)) % 1000) / 1000
 
 
@@ -96,8 +96,8 @@ def test_ctc_alone_is_the_beam() -> None:
         assert [one.score for one in found] == pytest.approx([one.score for one in expected], abs=1e-4)
 
 
-def test_what_a_beam_prunes_does_not_count_less_than_what_it_missed() -> None:
-    """A beam of one sums the paths that it kept; its candidate has the probability of all."""
+def test_candidates_have_the_probability_of_all_paths() -> None:
+    """A beam of one sums over the paths that it kept; its candidate is rescored over all."""
     log_probs = lines(1, 6, 3, seed=5, scale=0.3)
     (pruned,) = PrefixBeam(**EXACT | {"width": 1})(log_probs, np.array([6]))
     (found,) = rescoring(1.0, width=1, candidates=1).n_best(steps(log_probs, [6], [tuple(pruned.ids)]), 9)[0]
@@ -105,7 +105,7 @@ def test_what_a_beam_prunes_does_not_count_less_than_what_it_missed() -> None:
     assert found.log_prob > pruned.log_prob + 0.1
 
 
-def test_a_line_that_says_nothing_for_sure_is_no_error() -> None:
+def test_nan_gives_an_empty_hypothesis() -> None:
     nothing = np.full((1, 2, 3), math.nan, np.float32)
     (found,) = rescoring(0.5)(steps(nothing, [2]))
     assert (found.ids, found.log_prob) == ([], -math.inf)

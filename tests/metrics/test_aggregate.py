@@ -1,4 +1,4 @@
-"""A mean over a set is that of the set, however it is cut."""
+"""A mean over a set does not depend on its batches."""
 
 import pytest
 import torch
@@ -13,7 +13,7 @@ def measured(totals: list[float], counts: list[int]) -> MeanLoss:
     return metric
 
 
-def test_batches_and_ranks_of_unlike_size_weigh_by_what_they_hold() -> None:
+def test_batches_and_ranks_are_weighted_by_their_counts() -> None:
     totals, counts = [10.0, 0.5, 30.0, 2.0], [5, 1, 50, 0]  # the last: a line without text
     whole = measured(totals, counts)
     assert float(whole.compute()) == pytest.approx(42.5 / 56)
@@ -22,5 +22,5 @@ def test_batches_and_ranks_of_unlike_size_weigh_by_what_they_hold() -> None:
     assert float(first.compute()) == pytest.approx(42.5 / 56)
 
 
-def test_where_nothing_was_counted_there_is_no_mean() -> None:
+def test_the_mean_of_nothing_is_nan() -> None:
     assert measured([0.0], [0]).compute().isnan()

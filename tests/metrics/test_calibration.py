@@ -66,7 +66,7 @@ scales = st.builds(PlattScaling, st.floats(0.1, 10), st.floats(-9, 9))
 
 
 @given(st.floats(0, 1), st.floats(0, 1), scales)
-def test_a_scale_keeps_order_and_gives_probabilities(one: float, other: float, scale: PlattScaling) -> None:
+def test_platt_scaling_is_monotonic_and_gives_probabilities(one: float, other: float, scale: PlattScaling) -> None:
     low, high = sorted([scale(one), scale(other)])
     assert 0 <= low <= high <= 1
     assert (scale(min(one, other)), scale(max(one, other))) == (low, high)
@@ -75,7 +75,7 @@ def test_a_scale_keeps_order_and_gives_probabilities(one: float, other: float, s
 
 
 @given(st.floats(0.01, 0.99), st.floats(0.5, 2), st.floats(-2, 2))
-def test_a_scale_has_an_inverse(probability: float, slope: float, bias: float) -> None:
+def test_platt_scaling_is_invertible(probability: float, slope: float, bias: float) -> None:
     assert PlattScaling(1 / slope, -bias / slope)(PlattScaling(slope, bias)(probability)) == pytest.approx(
         probability, abs=1e-4
     )
@@ -89,7 +89,7 @@ def cost(some: list[Trials], scale: PlattScaling) -> float:
 
 
 @given(st.lists(st.tuples(st.floats(0.05, 0.95), st.integers(0, 5), st.integers(0, 5)), min_size=1, max_size=8))
-def test_the_fit_is_the_likeliest_scale_of_a_grid(some: list[tuple[float, int, int]]) -> None:
+def test_the_fit_is_at_least_as_likely_as_any_of_a_grid(some: list[tuple[float, int, int]]) -> None:
     given_ = [Trials(p, right, right + wrong) for p, right, wrong in some]
     grid = [cost(given_, PlattScaling(a / 4, b / 4)) for a in range(1, 20) for b in range(-20, 21)]
     found = fit_platt_scaling(given_)
@@ -97,15 +97,15 @@ def test_the_fit_is_the_likeliest_scale_of_a_grid(some: list[tuple[float, int, i
 
 
 @pytest.mark.parametrize("scale", [PlattScaling(0.4, 0.0), PlattScaling(2.0, 1.5), PlattScaling(0.7, -1.0)])
-def test_a_known_scale_is_found_again(scale: PlattScaling) -> None:
-    """Events that come true just as often as their probability on this scale says."""
+def test_a_known_scaling_is_recovered(scale: PlattScaling) -> None:
+    """Events that come true exactly as often as the scaled probability says."""
     given_ = [Trials(k / 40, round(scale(k / 40) * 10**6), 10**6) for k in range(2, 39)]
     assert fit_platt_scaling(given_) == pytest.approx(scale, abs=1e-3)
     assert calibration_error(given_) > 0.1
     assert calibration_error([one._replace(probability=scale(one.probability)) for one in given_]) < 1e-3
 
 
-def test_the_fit_of_few_or_only_right_lines_is_finite() -> None:
+def test_the_fit_of_few_or_only_correct_lines_is_finite() -> None:
     assert fit_platt_scaling([]) == PlattScaling() == fit_platt_scaling([Trials(0.9, 0, 0)])
     surer = fit_platt_scaling([Trials(0.9, 50, 50), Trials(0.99, 70, 70)])
     assert 0.9 < surer(0.9) < 1
@@ -113,13 +113,13 @@ def test_the_fit_of_few_or_only_right_lines_is_finite() -> None:
 
 
 @pytest.mark.parametrize("values", [(0, 0), (-1, 0), (math.nan, 0), (math.inf, 0), (1, math.nan), (1,), ("x", "1")])
-def test_what_is_no_scale_is_refused(values) -> None:
+def test_invalid_values_are_refused(values) -> None:
     with pytest.raises(ValueError, match=r"calibration|convert|unpack"):
         check_platt_scaling([value if isinstance(value, str) else float(value) for value in values])
 
 
 def simulated(lines: int, seed: int, overconfidence: float) -> list[tuple[str, list[WeightedHypothesis]]]:
-    """Lines, each read by three readers that err by chance, more on hard lines, and are surer than they should be."""
+    """Lines, each with hypotheses of three members that make random errors and are overconfident."""
     rng = np.random.default_rng(seed)
     found = []
     for _ in range(lines):
@@ -134,7 +134,7 @@ def simulated(lines: int, seed: int, overconfidence: float) -> list[tuple[str, l
 
 
 @pytest.mark.parametrize("overconfidence", [1.0, 2.0])
-def test_a_calibrated_vote_is_as_well_calibrated_as_its_members_and_reads_better(overconfidence: float) -> None:
+def test_a_calibrated_ensemble_is_as_well_calibrated_as_its_members_and_reads_better(overconfidence: float) -> None:
     fitting, measured = (simulated(600, seed, overconfidence) for seed in (0, 1))
 
     def of(lines, reader) -> list[Trials]:

@@ -57,7 +57,7 @@ def test_rates_equal_torchmetrics(pairs: list[tuple[str, str]]) -> None:
 
 
 @pytest.mark.parametrize("length", [63, 64, 65, 127, 128, 129, 639, 640, 641])
-def test_long_lines_are_counted_as_short_ones_are(length: int) -> None:
+def test_long_lines_are_counted_like_short_ones(length: int) -> None:
     dice = random.Random(length)
     reference = "".join(dice.choices("abcd ", k=length))
     hypothesis = "".join(c for c in reference if dice.random() > 0.1) + "".join(dice.choices("abcd ", k=5))
@@ -103,7 +103,7 @@ def test_states_are_integers_and_stay_so() -> None:
     assert metric.compute().edits == 2**53 + 1
 
 
-def test_reset_begins_anew() -> None:
+def test_reset_starts_over() -> None:
     metric = EditCounts()
     metric.update(["abc"], ["x"])
     metric.reset()
@@ -111,7 +111,7 @@ def test_reset_begins_anew() -> None:
     assert metric.compute() == totals([("ab", "a")])
 
 
-def test_counts_begun_in_inference_mode_go_on_outside_it() -> None:
+def test_counts_started_in_inference_mode_continue_outside_it() -> None:
     metric = EditCounts()
     with torch.inference_mode():
         metric.update(["ab"], ["a"])

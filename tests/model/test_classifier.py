@@ -1,4 +1,4 @@
-"""One character an image."""
+"""One character per image."""
 
 from typing import Any
 
@@ -42,7 +42,7 @@ def test_the_loss_is_the_mean_cross_entropy() -> None:
     torch.testing.assert_close(model.loss(lines), expected)
 
 
-def test_distortion_is_of_the_training_images_alone() -> None:
+def test_only_training_images_are_distorted() -> None:
     class Mirror(nn.Module):
         def forward(self, images: torch.Tensor) -> torch.Tensor:
             return images.flip(3)
@@ -54,7 +54,7 @@ def test_distortion_is_of_the_training_images_alone() -> None:
     assert model.state_dict().keys() == plain.state_dict().keys()  # a checkpoint does not depend on it
 
 
-def test_the_likeliest_class_is_read_with_its_probability() -> None:
+def test_the_most_likely_class_is_found_with_its_probability() -> None:
     model, lines = classifier(), batch(["7", "0", "3"])
     with torch.inference_mode():
         probabilities = model.net(lines.images, lines.widths).softmax(1)
@@ -65,7 +65,7 @@ def test_the_likeliest_class_is_read_with_its_probability() -> None:
 
 @pytest.mark.parametrize("size", [1, 2, 4])
 def test_the_validation_loss_is_exact_for_any_batch_size(size: int) -> None:
-    """An image of a character that is no class has no loss, and counts as an error."""
+    """An image of an unknown character is excluded from the loss and counts as an error."""
     model, lines = classifier(), batch(["7", "x", "3", "0"])
     scores = model.net(lines.images, lines.widths)[[0, 2, 3]]
     for start in range(0, 4, size):

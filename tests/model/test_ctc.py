@@ -1,4 +1,4 @@
-"""The CTC loss against the sum over all paths, and what is done with lines that do not fit."""
+"""The CTC loss against the sum over all paths, and lines that do not fit their frames."""
 
 import math
 import warnings
@@ -98,7 +98,7 @@ def test_required_frames_is_the_length_of_the_shortest_path() -> None:
         assert required_frames(list(target)) == frames
 
 
-def test_the_training_loss_is_per_character_and_weighs_the_further_heads() -> None:
+def test_the_training_loss_is_per_character_and_weights_the_other_heads() -> None:
     torch.manual_seed(0)
     heads, texts, targets = [torch.randn(2, 5, 3), torch.randn(2, 5, 3)], ["ab", "b"], [[1, 2], [2]]
     first, second = (sum(nll(head[i], target) for i, target in enumerate(targets)) for head in heads)
@@ -106,7 +106,7 @@ def test_the_training_loss_is_per_character_and_weighs_the_further_heads() -> No
     assert loss.item() == pytest.approx((first + 0.3 * second) / 3, abs=1e-5)
 
 
-def test_an_infeasible_line_is_named_once_and_leaves_the_loss_of_the_others() -> None:
+def test_an_infeasible_line_is_named_once_and_excluded_from_the_loss() -> None:
     torch.manual_seed(0)
     logits = torch.randn(3, 4, 3)
     model = recognizer([logits], [4, 2, 3])
@@ -162,12 +162,12 @@ def test_an_unknown_character_is_skipped_on_request() -> None:
     assert torch.equal(skipping.loss(batch(["aéb"])), plain.loss(batch(["ab"])))
 
 
-def test_another_word_for_unknown_is_refused() -> None:
+def test_another_value_for_unknown_is_refused() -> None:
     with pytest.raises(InputError, match="unknown=ignore"):
         recognizer([torch.randn(1, 4, 3)], [4], unknown="ignore")
 
 
-def test_a_line_reads_the_same_alone_and_beside_others(make_recognizer) -> None:
+def test_a_line_reads_the_same_alone_and_in_a_batch(make_recognizer) -> None:
     model = make_recognizer()
     rng = np.random.default_rng(0)
     lines = [rng.integers(0, 256, size, dtype=np.uint8) for size in [(40, 300), (32, 90), (25, 181), (64, 64)]]
@@ -195,7 +195,7 @@ def test_predictions_carry_the_batch_and_what_reading_gives(make_recognizer) -> 
 
 @pytest.mark.parametrize("size", [1, 2, 5])
 def test_the_validation_loss_is_exact_for_any_batch_size(size: int) -> None:
-    """Characters outside the alphabet and lines that do not fit are left out; a line without text is not."""
+    """Characters outside the alphabet and lines that do not fit are excluded; a line without text is not."""
     torch.manual_seed(0)
     texts, lengths = ["ab", "aa", "", "béa", "b"], [4, 2, 3, 4, 4]  # the second does not fit
     logits, targets = torch.randn(5, 4, 3), {0: [1, 2], 2: [], 3: [2, 1], 4: [2]}

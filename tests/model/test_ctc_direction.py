@@ -1,4 +1,4 @@
-"""Frames run from left to right in the image, references in the order in which they are read."""
+"""Labels run from left to right in the image, references in logical order."""
 
 import pytest
 import torch
@@ -17,7 +17,7 @@ TEXTS = ["قال مُحَمَّد (ص) سنة 1945", "שָׁלוֹם Paris 12", 
 
 
 class EncoderOutput(nn.Module):
-    """A network that sees given labels: each once, a blank after it."""
+    """A network that predicts given labels, each followed by a blank."""
 
     def __init__(self, classes: int) -> None:
         super().__init__()
@@ -38,7 +38,7 @@ def recognizer(alphabet: list[str], direction: str = "auto") -> CTCRecognizer:
 
 
 @pytest.mark.parametrize("direction", ["auto", "rtl"])
-def test_a_recognizer_that_sees_its_targets_reads_the_references(direction: str) -> None:
+def test_a_recognizer_that_predicts_its_targets_reads_the_references(direction: str) -> None:
     texts = [Normalizer()(text) for text in TEXTS]
     model = recognizer(alphabet_of(texts), direction)
     model.net.targets = [model.target(text, "x") for text in texts]
@@ -49,26 +49,26 @@ def test_a_recognizer_that_sees_its_targets_reads_the_references(direction: str)
     assert sum(line_counts(p.reference, p.hypothesis).edits for p in read) == 0
 
 
-def test_targets_run_from_the_left_of_the_image() -> None:
+def test_targets_run_from_left_to_right() -> None:
     model = recognizer(alphabet_of(["אבג )", "ab"]))
     assert model.codec.decode(model.target("אב (ג)", "x")) == "(ג) בא"
     assert model.codec.decode(model.target("ab", "x")) == "ab"
 
 
-def test_the_mirror_image_of_a_bracket_is_a_label_that_is_kept() -> None:
+def test_the_mirror_image_of_a_bracket_is_a_label_of_its_own() -> None:
     model = recognizer(["א", ")"])
     assert model.codec.alphabet == ["א", ")", "("]
     assert recognizer(model.codec.alphabet).codec.alphabet == model.codec.alphabet  # as a checkpoint builds it again
     assert recognizer(["a", ")"]).codec.alphabet == ["a", ")"]
 
 
-def test_texts_that_look_like_another_are_counted() -> None:
+def test_texts_that_look_like_another_are_warned_of() -> None:
     texts = ["אב 12 cd הו", "אב cd 12 הו", "ab 12"]  # the first two look the same
     model = recognizer(alphabet_of(texts))
     with pytest.warns(UserWarning, match=r"1 of 3 training texts \(first: page/0\) look the same"):
         model.check_targets(["page/0", "page/1", "page/2"], texts)
 
 
-def test_another_word_for_a_direction_is_refused() -> None:
+def test_an_unknown_direction_is_refused() -> None:
     with pytest.raises(InputError, match=r"model\.direction=up: use one of auto, ltr, rtl"):
         recognizer(["a"], "up")

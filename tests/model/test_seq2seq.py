@@ -1,4 +1,4 @@
-"""The loss of a recognizer that writes against its definition, and that writing ends."""
+"""The loss of an autoregressive recognizer against its definition, and that decoding ends."""
 
 import math
 import warnings
@@ -61,7 +61,7 @@ def loss(model: Seq2SeqRecognizer, given: Batch) -> float:
 
 @torch.no_grad()
 def log_probs(model: Seq2SeqRecognizer, given: Batch) -> list[torch.Tensor]:
-    """Of every line, the log-probabilities of all labels behind its start and each of its characters."""
+    """Of every line, the log-probabilities of all labels after its start and after each of its characters."""
     seen = model.net(given.images, given.widths)
     rows = []
     for row, text in enumerate(given.texts):

@@ -1,4 +1,4 @@
-"""A pretrained TrOCR is trained, kept and read like any model; here a tiny one with random weights, and no network."""
+"""A pretrained TrOCR is trained, saved and used like any model; here a tiny one with random weights, offline."""
 
 import os
 import shutil
@@ -122,7 +122,7 @@ def overrides(source: Path, *further: str) -> list[str]:
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished run whose source is gone."""
+    """A finished run whose source has been deleted."""
     argv = list(sys.argv)
     folder = tmp_path_factory.mktemp("runs")
     try:
@@ -206,7 +206,7 @@ def test_the_loss_falls(source: Path) -> None:
     assert losses[-1] < 0.7 * losses[0]
 
 
-def test_a_line_alone_reads_as_in_a_batch_and_every_line_ends(source: Path) -> None:
+def test_a_line_reads_the_same_alone_and_in_a_batch_and_every_line_ends(source: Path) -> None:
     recognizer, batch = recognizer_of(source), batch_of(TEXTS)
     together = recognizer.predict(batch)
     for row, one in enumerate(together):
@@ -220,7 +220,7 @@ def test_a_line_alone_reads_as_in_a_batch_and_every_line_ends(source: Path) -> N
     assert all(0 < one.confidence <= 1 for one in together if one.hypothesis)
 
 
-def test_a_beam_of_one_is_greedy_and_a_wide_one_finds_likelier_texts(source: Path) -> None:
+def test_a_beam_of_one_is_greedy_and_a_wide_one_finds_more_likely_texts(source: Path) -> None:
     batch = batch_of(TEXTS)
     assert read(recognizer_of(source, decoder=Beam(1, 20)), batch) == read(recognizer_of(source), batch)
     recognizer = recognizer_of(source, decoder=Beam(4, 20))
@@ -234,7 +234,7 @@ def test_a_beam_of_one_is_greedy_and_a_wide_one_finds_likelier_texts(source: Pat
     assert sum(one.log_prob for one in found[1]) > sum(one.log_prob for one in found[0])
 
 
-def test_what_the_tokenizer_cannot_write_is_named_or_left_out(tmp_path: Path) -> None:
+def test_characters_that_the_tokenizer_cannot_encode_are_refused_or_skipped(tmp_path: Path) -> None:
     save(tmp_path, tokenizer=pieces_tokenizer())
     alphabet = "acdot ½é"
     recognizer = recognizer_of(tmp_path, alphabet)
@@ -250,7 +250,7 @@ def test_what_the_tokenizer_cannot_write_is_named_or_left_out(tmp_path: Path) ->
     everything.check_targets(["a"], ["日é½ a"])
 
 
-def test_a_text_longer_than_the_decoder_writes_is_refused(source: Path) -> None:
+def test_a_text_longer_than_max_length_is_refused(source: Path) -> None:
     recognizer = recognizer_of(source, decoder=Greedy(4))
     with pytest.raises(InputError, match=r"^line 1: its text has \d+ tokens, but .* decoder.max_length=4"):
         recognizer.check_targets(["line 0", "line 1"], ["a cat", "one dog to read"])
@@ -265,7 +265,7 @@ def test_what_does_not_fit_the_source_is_refused(source: Path) -> None:
         recognizer_of(source, decoder=Greedy(40))
 
 
-def test_a_source_that_is_not_there_or_no_trocr_is_told_in_a_line(
+def test_a_missing_or_wrong_source_is_refused_in_one_line(
     tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HF_HOME", str(tmp_path))
@@ -301,7 +301,7 @@ def test_a_source_that_is_not_there_or_no_trocr_is_told_in_a_line(
         recognizer_of(broken)
 
 
-def test_a_repository_is_fetched_once_and_with_one_set_of_weights(
+def test_a_repository_is_downloaded_once_with_one_set_of_weights(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import huggingface_hub as hub
@@ -361,7 +361,9 @@ def test_resume_and_start_need_no_source(run: Path, tmp_path: Path) -> None:
     run_train(tmp_path / "from", *overrides(run / "source", "trainer.max_epochs=1", f"start={last}"))
 
 
-def test_all_readings_of_a_beam_are_told(run: Path, line_image: Path, htr: Callable[..., Any], tmp_path: Path) -> None:
+def test_all_alternatives_of_a_beam_are_printed(
+    run: Path, line_image: Path, htr: Callable[..., Any], tmp_path: Path
+) -> None:
     content = checkpoint.read(run / "run" / "checkpoints" / "best.ckpt")
     content["htr"]["model"]["decoder"] = {
         "_target_": "htr_lightning.decoder.autoregressive.Beam", "width": 3, "max_length": 20,
@@ -403,7 +405,7 @@ def test_a_checkpoint_opens_no_source_and_builds_nothing_else(run: Path, tmp_pat
 
 
 @pytest.mark.slow
-def test_it_learns_eight_lines_by_heart(source: Path, tmp_path: Path) -> None:
+def test_it_overfits_eight_lines(source: Path, tmp_path: Path) -> None:
     run_train(
         tmp_path, *overrides(source, "trainer.max_steps=400", "trainer.max_epochs=-1", "model.dropout=0.0"),
         "data.reader.lines={train: 8, val: 1, test: 1}", "trainer.check_val_every_n_epoch=100",

@@ -1,4 +1,4 @@
-"""Attention is the formula of the paper, in bfloat16 too."""
+"""Attention follows the formula of the paper, also in bfloat16."""
 
 import math
 
@@ -10,7 +10,7 @@ from htr_lightning.net.attention import attend
 
 
 def by_hand(query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, seen: torch.Tensor) -> torch.Tensor:
-    """softmax(Q K^T / sqrt(d)) V over what is seen (Vaswani et al., 2017, equation 1)."""
+    """softmax(Q K^T / sqrt(d)) V over unmasked keys (Vaswani et al., 2017, equation 1)."""
     scores = torch.einsum("bhtd,bhsd->bhts", query, keys) / math.sqrt(query.shape[-1])
     weights = torch.exp(scores) * seen
     return torch.einsum("bhts,bhsd->bhtd", weights / weights.sum(-1, keepdim=True), values)

@@ -7,7 +7,7 @@ from torch import nn
 from htr_lightning.net.backbone import ConvNorm, PlainBackbone, ResidualBackbone, column_mask, strided
 
 
-def test_the_mask_is_true_just_where_a_line_is() -> None:
+def test_the_mask_is_true_exactly_on_lines() -> None:
     widths = torch.tensor([0, 1, 4, 7])
     mask = column_mask(widths, 7)
     assert mask.shape == (4, 1, 1, 7)
@@ -17,7 +17,7 @@ def test_the_mask_is_true_just_where_a_line_is() -> None:
 
 @pytest.mark.parametrize("stride", [1, 2, 3])
 @pytest.mark.parametrize("kernel", [1, 3, 5, 7])
-def test_strided_counts_the_columns_that_a_convolution_gives(stride: int, kernel: int) -> None:
+def test_strided_is_the_width_of_a_convolution(stride: int, kernel: int) -> None:
     conv = nn.Conv2d(1, 1, kernel, stride, padding=kernel // 2)
     widths = torch.arange(1, 40)
     made = [conv(torch.zeros(1, 1, 4, width)).shape[-1] for width in widths.tolist()]
@@ -25,7 +25,7 @@ def test_strided_counts_the_columns_that_a_convolution_gives(stride: int, kernel
 
 
 @pytest.mark.parametrize("training", [True, False])
-def test_padding_stays_zero_behind_a_batch_norm_that_shifts(training: bool) -> None:
+def test_padding_stays_zero_after_a_batch_norm_that_shifts(training: bool) -> None:
     torch.manual_seed(0)
     layer = ConvNorm(2, 3, stride=(1, 2)).train(training)
     nn.init.constant_(layer.norm.bias, 1.0)
@@ -38,7 +38,7 @@ def test_padding_stays_zero_behind_a_batch_norm_that_shifts(training: bool) -> N
 
 @pytest.mark.parametrize("stem_stride", [(1, 1), (2, 2), (4, 2)])
 @pytest.mark.parametrize("stem_kernel", [3, 5])
-def test_features_have_the_channels_and_widths_they_say(stem_stride: tuple[int, int], stem_kernel: int) -> None:
+def test_features_have_the_stated_channels_and_widths(stem_stride: tuple[int, int], stem_kernel: int) -> None:
     net = ResidualBackbone([4, 6], [1, 2], [[1, 1], [2, 2]], 4, stem_stride, stem_kernel).eval()
     widths = torch.tensor([31, 17, 1])
     features, left = net(torch.rand(3, 1, 32, 31), widths)

@@ -1,4 +1,4 @@
-"""The small convolutional network for single characters."""
+"""The convolutional network for single characters."""
 
 import pytest
 import torch
@@ -29,7 +29,7 @@ def test_a_character_s_scores_do_not_depend_on_its_neighbours() -> None:
 
 
 @pytest.mark.parametrize("size", [28, 64])
-def test_any_frame_fits_and_every_weight_learns(size: int) -> None:
+def test_any_frame_size_fits_and_every_weight_has_a_gradient(size: int) -> None:
     cnn = net().train()
     scores = cnn(torch.rand(4, 1, size, size), torch.full((4,), size))
     functional.cross_entropy(scores, torch.tensor([0, 1, 2, 3])).backward()

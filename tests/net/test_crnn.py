@@ -1,4 +1,4 @@
-"""A line's logits are its own: no neighbour in the batch and no padding moves them."""
+"""The logits of a line depend neither on its batch nor on padding."""
 
 import math
 
@@ -71,7 +71,7 @@ def test_gradient_reaches_every_parameter_through_the_heads() -> None:
 
 
 @pytest.mark.parametrize("head", [0, 1])
-def test_each_head_alone_teaches_the_whole_backbone(head: int) -> None:
+def test_each_head_alone_trains_the_whole_backbone(head: int) -> None:
     net = crnn().train()
     heads, _ = net.heads(torch.rand(2, 1, 32, 60), torch.tensor([60, 41]))
     (heads[head] * torch.randn_like(heads[head])).sum().backward()

@@ -13,8 +13,8 @@ BY_CHANCE = [("crnn_attention", 128), ("trocr", 192), ("hybrid", 192), ("vit_ctc
 
 
 @pytest.mark.parametrize(("model", "classes"), [*((model, CLASSES) for model in MODELS), *BY_CHANCE])
-def test_every_parameter_is_in_one_layer_and_the_last_is_what_grows_with_the_classes(model: str, classes: int) -> None:
-    """Also where other layers have as many rows."""
+def test_every_parameter_is_in_one_layer_and_the_last_depends_on_the_classes(model: str, classes: int) -> None:
+    """Even if other layers have as many rows."""
     net, wider = network(model, classes).net, network(model, classes + 1).net
     names = {parameter: name for name, parameter in net.named_parameters()}
     found = layers(net, classes)
@@ -35,7 +35,7 @@ def test_a_crnn_has_its_stages_and_its_recurrent_layers_in_order() -> None:
     ]  # fmt: skip
 
 
-def test_a_chain_is_opened_and_a_norm_goes_with_the_layer_before_it() -> None:
+def test_a_sequential_is_split_and_a_norm_belongs_to_the_layer_before_it() -> None:
     net = nn.Module()
     net.layers = nn.Sequential(nn.Linear(4, 5), nn.BatchNorm1d(5), nn.ReLU(), nn.Linear(5, 6), nn.Linear(6, CLASSES))
     found = layers(net, CLASSES)

@@ -64,14 +64,14 @@ def test_affine_maps_keep_within_their_bounds() -> None:
     assert 0.29 < slanted[:, 1, 0].abs().max() <= 0.3
 
 
-def test_a_turn_is_one_of_the_image_about_its_middle() -> None:
+def test_a_rotation_is_about_the_centre_of_the_image() -> None:
     images = torch.rand(1, 1, 9, 9)
     quarter = Distort(**STILL)
     quarter.matrices = lambda batch, like: torch.tensor([[[0.0, 1.0], [-1.0, 0.0]]])  # type: ignore[method-assign]
     assert any(torch.allclose(quarter(images), images.rot90(k, (2, 3)), atol=1e-4) for k in (1, 3))
 
 
-def test_what_is_shifted_out_is_paper_and_every_image_goes_its_own_way() -> None:
+def test_paper_is_shifted_in_and_every_image_is_shifted_differently() -> None:
     images = torch.ones(50, 1, 10, 10)
     shifted = Distort(**STILL | {"shift": 3.0})(images)
     assert (shifted[:, :, 4:6, 4:6] > 0.999).all()
@@ -79,7 +79,7 @@ def test_what_is_shifted_out_is_paper_and_every_image_goes_its_own_way() -> None
     assert len(shifted.flatten(1).unique(dim=0)) == 50
 
 
-def test_bfloat16_training_sees_the_same_places() -> None:
+def test_bfloat16_training_has_the_same_coordinates() -> None:
     images, distort = torch.rand(4, 1, 28, 28), Distort(10.0, 0.1, 0.1, 1.0, 1.0, 4.0)
     torch.manual_seed(1)
     plain = distort(images)

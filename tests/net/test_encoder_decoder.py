@@ -1,4 +1,4 @@
-"""A decoder that writes step by step from its cache says what it says when it is given all tokens at once."""
+"""Decoding step by step with a cache gives the same as all tokens at once."""
 
 from functools import partial
 
@@ -43,7 +43,7 @@ def test_step_by_step_is_all_at_once(decoder: CharacterDecoder) -> None:
 
 
 @torch.inference_mode()
-def test_no_token_sees_a_later_one_but_every_earlier_one(decoder: CharacterDecoder) -> None:
+def test_every_token_depends_on_all_earlier_ones_and_no_later_one(decoder: CharacterDecoder) -> None:
     seen, lengths = memory([9])
     tokens = torch.randint(11, (1, 8))
     other = tokens.clone()
@@ -54,7 +54,7 @@ def test_no_token_sees_a_later_one_but_every_earlier_one(decoder: CharacterDecod
 
 
 @torch.inference_mode()
-def test_what_lies_behind_a_memory_is_not_seen_and_all_of_it_is(decoder: CharacterDecoder) -> None:
+def test_all_of_a_memory_is_attended_to_and_no_padding(decoder: CharacterDecoder) -> None:
     seen, lengths = memory([9, 4, 1])
     tokens = torch.randint(11, (3, 6))
     together = decoder(seen, lengths, tokens)
@@ -80,7 +80,7 @@ def test_rows_of_a_state_can_be_repeated_and_dropped(decoder: CharacterDecoder) 
 
 
 @torch.inference_mode()
-def test_rows_of_one_memory_change_places_without_it(decoder: CharacterDecoder) -> None:
+def test_rows_of_one_memory_are_reordered_without_it(decoder: CharacterDecoder) -> None:
     seen, lengths = memory([9, 4])
     state = decoder.reorder(decoder.start(seen, lengths), torch.tensor([0, 0, 0, 1, 1, 1]))
     for _ in range(3):
@@ -100,7 +100,7 @@ def test_the_order_of_the_memory_matters() -> None:
 
 
 @torch.inference_mode()
-def test_cross_attention_is_torchs_own() -> None:
+def test_cross_attention_equals_that_of_torch() -> None:
     ours, theirs = CrossAttention(12, 14, 3), nn.MultiheadAttention(12, 3, batch_first=True, kdim=14, vdim=14)
     keys, values = ours.inputs.weight.chunk(2)
     theirs.q_proj_weight.copy_(ours.query.weight)

@@ -1,4 +1,4 @@
-"""The multilayer perceptron of the classic first run."""
+"""The multilayer perceptron."""
 
 import jaxtyping
 import numpy as np
@@ -31,7 +31,7 @@ def test_scores_are_matrix_products_of_the_standardised_ink() -> None:
     torch.testing.assert_close(net(images, torch.full((4,), 4)), expected)
 
 
-def test_batch_norm_reads_an_image_alone_as_in_a_batch_and_learns_eight_by_heart() -> None:
+def test_batch_norm_is_independent_of_the_batch_in_evaluation_and_overfits_eight_images() -> None:
     torch.manual_seed(0)
     net, images, classes = MLP(10, 784, [32, 32], batch_norm=True), torch.rand(8, 1, 28, 28), torch.arange(8)
     widths = torch.full((8,), 28)

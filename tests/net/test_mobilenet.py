@@ -1,4 +1,4 @@
-"""MobileNetV3 on padded lines against torchvision's own forward pass on lines that fill their image."""
+"""MobileNetV3 on padded lines against torchvision's forward pass on unpadded ones."""
 
 import pytest
 import torch
@@ -28,9 +28,7 @@ def torchvisions(ours: MobileNetBackbone, blocks: int) -> nn.Module:
 @pytest.mark.parametrize("training", [False, True], ids=["folded", "training"])
 @pytest.mark.parametrize(("strides", "blocks"), [(STRIDES, 8), ([[2, 2]] * 5, 11), ([[2, 2], [2, 1], [1, 2]], 3)])
 @torch.inference_mode()
-def test_lines_that_fill_the_image_have_torchvisions_features(
-    strides: list[list[int]], blocks: int, training: bool
-) -> None:
+def test_unpadded_lines_have_the_features_of_torchvision(strides: list[list[int]], blocks: int, training: bool) -> None:
     torch.manual_seed(0)
     ours = shaken(MobileNetBackbone(strides, blocks)).train(training)
     theirs, images = torchvisions(ours, blocks), torch.rand(3, 1, 32, 77)
@@ -41,7 +39,7 @@ def test_lines_that_fill_the_image_have_torchvisions_features(
 
 
 @torch.inference_mode()
-def test_features_have_the_widths_they_say_and_zeros_behind_them() -> None:
+def test_features_have_the_stated_widths_followed_by_zeros() -> None:
     torch.manual_seed(0)
     net, widths = shaken(MobileNetBackbone(STRIDES, 8)).eval(), torch.tensor([31, 17, 1])
     features, left = net(torch.rand(3, 1, 32, 40), widths)

@@ -1,4 +1,4 @@
-"""Spans of columns are masked as often as their definition says, in training only, and never in the padding."""
+"""Spans of columns are masked as often as defined, in training only, and never in padding."""
 
 import pytest
 import torch
@@ -27,7 +27,7 @@ def test_a_column_is_masked_as_often_as_spans_fall_on_it(length: int, ratio: flo
     assert (found - expected).abs().max() < 5 * 0.5 / draws**0.5
 
 
-def test_masked_columns_stand_in_spans() -> None:
+def test_masked_columns_form_spans() -> None:
     for row in masked(length=100, frames=100, ratio=0.4, span=8, draws=500).long():
         edges = torch.diff(row, prepend=torch.zeros(1).long(), append=torch.zeros(1).long()).nonzero().flatten()
         assert ((edges[1::2] - edges[::2]) >= 8).all()
@@ -42,7 +42,7 @@ def test_padding_is_never_touched_and_a_line_shorter_than_a_span_neither() -> No
         assert bool((row[:length] == 0).any()) == (length > 8)
 
 
-def test_every_line_draws_its_own_spans() -> None:
+def test_every_line_has_spans_of_its_own() -> None:
     assert len(masked(length=100, frames=100, ratio=0.4, span=8, draws=50).unique(dim=0)) > 45
 
 

@@ -21,7 +21,7 @@ DATA = ["data=synthetic", "data.reader.lines={train: 1, val: 9, test: 7}",
 
 @pytest.fixture
 def others(best: Path, tmp_path: Path) -> list[Path]:
-    """Two more checkpoints, of which the second sees lines higher."""
+    """Two more checkpoints, the second of which scales lines to more rows."""
     paths = []
     for number in range(2):
         content = torch.load(best, weights_only=True)

@@ -28,7 +28,7 @@ LINES = [Synthetic("test", {"test": 5}, {"test": 3})[number].image for number in
 
 @pytest.fixture
 def members(make_recognizer: Callable[..., CTCRecognizer]) -> list[CTCRecognizer]:
-    """Three that read differently, the last with other characters."""
+    """Three that read differently, the last with another alphabet."""
     some = [make_recognizer(), make_recognizer(gain=7), make_recognizer("dcbaxyz ")]
     with torch.no_grad(), torch.random.fork_rng():
         torch.manual_seed(1)
@@ -156,7 +156,7 @@ def test_an_image_that_is_no_line_is_refused_as_by_one_recognizer(members) -> No
         ensemble(members).read([*LINES, np.zeros((1, 1), np.uint8)])
 
 
-def test_views_are_the_line_itself_and_small_changes_that_move_no_column() -> None:
+def test_views_are_the_line_itself_and_small_changes_that_keep_columns() -> None:
     images, widths = torch.zeros(2, 1, 33, 90), torch.tensor([90, 50])
     images[:, 0, 8:25, 20] = 1
     assert View(0)(images, widths) is images

@@ -1,4 +1,4 @@
-"""Edit operations: they rebuild both texts, and there are as few of them as there can be."""
+"""Edit operations rebuild both texts, and are as few as possible."""
 
 from functools import cache
 
@@ -14,7 +14,7 @@ short = st.text("aab é", max_size=6)
 
 @cache
 def fewest(reference: str, hypothesis: str) -> int:
-    """Every way tried."""
+    """By trying all operations."""
     if not reference or not hypothesis:
         return len(reference) + len(hypothesis)
     return min(
@@ -25,7 +25,7 @@ def fewest(reference: str, hypothesis: str) -> int:
 
 
 @given(short, short)
-def test_they_rebuild_both_texts_and_are_as_few_as_any(reference: str, hypothesis: str) -> None:
+def test_they_rebuild_both_texts_and_are_minimal(reference: str, hypothesis: str) -> None:
     found = edits(reference, hypothesis)
     assert "".join(edit.reference for edit in found) == reference
     assert "".join(edit.hypothesis for edit in found) == hypothesis

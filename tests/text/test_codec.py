@@ -1,4 +1,4 @@
-"""Characters and label ids are each other's inverse, and what has no id is named."""
+"""Encoding and decoding are inverse, and unknown characters are named."""
 
 from itertools import pairwise
 
@@ -14,7 +14,7 @@ specials = st.sampled_from([(), ("<blank>",), ("<pad>", "<start>", "<end>")])
 
 
 @given(texts, texts, specials)
-def test_a_text_survives_encoding_and_decoding(text: str, other: str, special: tuple[str, ...]) -> None:
+def test_decoding_inverts_encoding(text: str, other: str, special: tuple[str, ...]) -> None:
     codec = Codec(alphabet_of([text, other, "a"]), special)
     ids = codec.encode(text)
     assert codec.decode(ids) == text
@@ -53,7 +53,7 @@ def test_an_unknown_character_is_named_with_its_sample_and_code_point(character:
 
 
 @given(texts, st.text("abc é"))
-def test_known_keeps_just_what_can_be_encoded_and_its_order(text: str, more: str) -> None:
+def test_known_keeps_exactly_what_can_be_encoded_in_order(text: str, more: str) -> None:
     codec = Codec("abc ")
     known = codec.known(text + more)
     assert known == "".join(c for c in text + more if c in "abc ")
@@ -76,6 +76,6 @@ def test_an_entry_that_is_not_one_code_point_is_refused(entry: str) -> None:
         Codec(["a", entry])
 
 
-def test_a_number_that_yaml_made_of_a_digit_is_refused() -> None:
+def test_a_digit_that_yaml_parsed_as_a_number_is_refused() -> None:
     with pytest.raises(InputError, match="contains 7, which is not a string; quote it"):
         Codec(iter(["a", 7]))  # type: ignore[list-item]

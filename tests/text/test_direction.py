@@ -110,7 +110,7 @@ def test_numbers_run_left_to_right_and_a_sign_between_arabic_ones_does_not_join_
         assert logical(visual(text)) == text
 
 
-def test_marks_stay_behind_their_letter() -> None:
+def test_marks_stay_after_their_letter() -> None:
     assert visual("م\u064fح\u064eم\u0651\u064eد") == "دم\u0651\u064eح\u064eم\u064f"
     assert visual("ש\u05c1\u05b8ל") == "לש\u05c1\u05b8"
     assert visual("ه\u200dم") == "مه\u200d"
@@ -129,7 +129,7 @@ def test_right_to_left_lines_with_numbers_are_restored(text: str) -> None:
 
 
 @given(LTR_LINES)
-def test_left_to_right_text_is_left_alone(text: str) -> None:
+def test_left_to_right_text_is_unchanged(text: str) -> None:
     assert visual(text) is text
     assert logical(text) is text
 
@@ -204,7 +204,7 @@ def test_every_line_of_real_arabic_pages_is_restored(htr_data, form: str) -> Non
 @pytest.mark.parametrize(
     "text", ["(" * 100_000 + "א", "א" + "(א" * 50_000, "א" + "%" * 100_000, "א" + " " * 100_000 + "a"]
 )
-def test_long_odd_lines_take_no_time(text: str) -> None:
+def test_long_unusual_lines_are_fast(text: str) -> None:
     assert len(logical(visual(text))) == len(text)  # within the time limit of a test
 
 

@@ -48,7 +48,7 @@ def test_without_form_and_collapse_nothing_changes(text: str) -> None:
     assert Normalizer("", collapse_spaces=False)(text) == text
 
 
-def test_what_is_replaced_is_gone() -> None:
+def test_replaced_text_is_gone() -> None:
     assert Normalizer(replace={"’": "'", "“": '"', "”": '"'})("l’“ami”") == 'l\'"ami"'
 
 
@@ -75,27 +75,27 @@ def test_replacing_nothing_is_refused() -> None:
         "👩\u200d🔬",
     ],
 )
-def test_what_writing_needs_is_kept(text: str) -> None:
+def test_characters_that_scripts_need_are_kept(text: str) -> None:
     normalize = Normalizer()
     assert unicodedata.normalize("NFD", normalize(text)) == unicodedata.normalize("NFD", text)
     assert len(normalize(text)) <= len(text)
 
 
 def test_marks_of_one_letter_have_one_order() -> None:
-    """Shadda and fatha are typed either way round, stacked Vietnamese marks composed or not."""
+    """Shadda and fatha are typed in either order, stacked Vietnamese marks composed or not."""
     assert Normalizer()("د\u0651\u064e") == Normalizer()("د\u064e\u0651")
     assert Normalizer()("e\u0323\u0302") == Normalizer()("e\u0302\u0323") == "ệ"
 
 
 @given(texts)
-def test_what_was_replaced_stays_as_it_is(text: str) -> None:
+def test_replacement_is_idempotent(text: str) -> None:
     normalize = Normalizer("NFC", replace={"..": ".", "ae": "e", "’": "'", "ß": "ss"})
     assert normalize(normalize(text)) == normalize(text)
     assert normalize(f"{text}........") == normalize(f"{text}.")
     assert "ae" not in normalize(f"{text}aae")
 
 
-def test_a_replacement_that_has_no_end_is_refused() -> None:
+def test_an_endless_replacement_is_refused() -> None:
     with pytest.raises(InputError, match="'é' occurs in its own replacement"):
         Normalizer(replace={"é": "e\u0301s"})
     with pytest.raises(InputError, match="does not terminate on 'aaaa"):
