@@ -1,4 +1,7 @@
-"""Metrics of a run: sums over lines, batches and ranks, divided once at the end, so that results depend on neither."""
+"""Metrics of a run: sums over lines, batches and ranks, divided once at the end, so that results depend on neither.
+
+The error rates themselves are defined in edits.py.
+"""
 
 from collections.abc import Sequence
 
