@@ -141,7 +141,7 @@ def test_a_file_in_neither_folder_and_two_files_of_one_name_are_refused(tmp_path
     with pytest.raises(InputError, match="writer x is not in a folder of training or test files"):
         CasiaCharacters(tmp_path)
     (tmp_path / "more" / "x.gnt").rename(tmp_path / "more" / "1001-c.gnt")
-    with pytest.raises(InputError, match=r"1001-c\.gnt: has the name of .*HWDB1\.1trn_gnt"):
+    with pytest.raises(InputError, match=r"1001-c\.gnt: has the same name as .*HWDB1\.1trn_gnt"):
         CasiaCharacters(tmp_path)
     assert len(CasiaCharacters(tmp_path, files="HWDB1.1*/*.gnt", split="test")) == 2
 

@@ -62,7 +62,7 @@ def test_the_official_task_has_the_lines_of_its_four_lists(iam_tree: tuple[Path,
     (tmp_path / "testset.txt").write_text("\n".join([*lists["testset"][1:], "z99-000-00"]))
     with pytest.raises(InputError, match="no line of z99-000-00 of split 'test'"):
         Iam(root, "test", splits="official", lists=str(tmp_path))
-    with pytest.raises(InputError, match=r"no trainset\.txt there"):
+    with pytest.raises(InputError, match=r"no trainset\.txt in it"):
         Iam(root, "train", splits="official")
 
 

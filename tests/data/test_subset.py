@@ -80,9 +80,9 @@ def test_only_training_lines_are_reduced_to_a_subset_which_the_ranks_share() -> 
 @pytest.mark.parametrize(
     ("part", "by", "message"),
     [
-        ([5, 5], "line", r"data.subset=\[5, 5\]: give begin and end"),
-        ([None, 5], "line", r"data.subset=\[null, 5\]: give begin and end"),
-        ([0], "line", r"data.subset=\[0\]: give begin and end"),
+        ([5, 5], "line", r"data.subset=\[5, 5\]: give start and end"),
+        ([None, 5], "line", r"data.subset=\[null, 5\]: give start and end"),
+        ([0], "line", r"data.subset=\[0\]: give start and end"),
         ([0, 61], "line", r"\[0, 61\]: there are 60 training lines"),
         ([60, None], "line", "no line of 60 training lines begins there"),
         ([1, 2], "group", "no group of 60"),
