@@ -12,9 +12,10 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 
+from htr_lightning.build import build
 from htr_lightning.card import FORMAT
 from htr_lightning.checkpoint import check_target, load, read, targets
-from htr_lightning.config import build, fast_precision
+from htr_lightning.config import fast_precision
 from htr_lightning.errors import InputError
 
 CONF = Path(__file__).parent.parent / "conf"

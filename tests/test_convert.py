@@ -14,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from htr_lightning import checkpoint
+from htr_lightning.build import open_data
 from htr_lightning.card import describe
-from htr_lightning.config import open_data
 from htr_lightning.convert import convert, file_name
 from htr_lightning.data.datamodule import SPLITS, LineDataModule
 from htr_lightning.data.pack import Pack

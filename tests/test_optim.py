@@ -18,7 +18,7 @@ from torch.optim import SGD, AdamW
 from torch.utils.data import DataLoader
 
 from htr_lightning import checkpoint
-from htr_lightning.config import data_for
+from htr_lightning.build import data_for
 from htr_lightning.data.batch import Batch
 from htr_lightning.errors import InputError
 from htr_lightning.evidence.evaluate import evaluate

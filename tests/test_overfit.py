@@ -6,7 +6,7 @@ import pytest
 from conftest import MODELS, network, run_train
 
 from htr_lightning import checkpoint
-from htr_lightning.config import data_for
+from htr_lightning.build import data_for
 from htr_lightning.evidence.evaluate import evaluate
 
 LINES = ["data=synthetic"]

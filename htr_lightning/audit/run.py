@@ -13,7 +13,8 @@ from rich.text import Text
 
 from htr_lightning.audit import faults as lines
 from htr_lightning.audit.faults import CRITICAL, Audit, Fault
-from htr_lightning.config import make, open_data
+from htr_lightning.build import open_data
+from htr_lightning.config import make
 from htr_lightning.data.datamodule import SPLITS, LineDataModule
 from htr_lightning.data.preprocess import Preprocess
 from htr_lightning.data.sample import Reader

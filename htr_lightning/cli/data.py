@@ -37,7 +37,7 @@ def pack(
     Lines are stored in grey at the height of the model, before augmentation; choose it by model=... or
     model.preprocess.height=...
     """
-    from htr_lightning.config import open_data
+    from htr_lightning.build import open_data
     from htr_lightning.data.datamodule import SPLITS
     from htr_lightning.data.pack import Pack, PackWriter, packed_height, packed_splits
 
@@ -75,7 +75,7 @@ def convert(
     split: Splits = None,
 ) -> None:
     """Write a data set in the format of another program, with references normalised as for training."""
-    from htr_lightning.config import open_data
+    from htr_lightning.build import open_data
     from htr_lightning.convert import convert as write
     from htr_lightning.data.datamodule import SPLITS
 
@@ -114,7 +114,7 @@ def pseudo_label(
     data.subset=[500,null] selects the other lines. References are ignored. data=folder reads the result.
     """
     from htr_lightning.adapt import pseudo_label as verb
-    from htr_lightning.config import data_for
+    from htr_lightning.build import data_for
     from htr_lightning.data.split import SPLITS
     from htr_lightning.reading.open import load_one
 

@@ -37,8 +37,8 @@ def calibrate(
     along with the best weights of its checkpoints for --weights.
     """
     from htr_lightning.adapt import calibrate as verb
+    from htr_lightning.build import check_whole, data_for
     from htr_lightning.card import describe
-    from htr_lightning.config import check_whole, data_for
     from htr_lightning.reading.open import load_all
 
     checkpoints, given = split_checkpoints(checkpoint, overrides or [])
@@ -99,8 +99,8 @@ def tune_decoder(
     Overrides change the data, as for evaluate, or the beam: decoder.width=64.
     """
     from htr_lightning.adapt import tune_decoder as verb
+    from htr_lightning.build import data_for
     from htr_lightning.card import describe
-    from htr_lightning.config import data_for
     from htr_lightning.reading.open import load_one
 
     source = verb.LanguageSource(text or (), arpa, space, lexicon, order)

@@ -131,7 +131,7 @@ def evaluate(
     device: Device = "auto",
 ) -> None:
     """Evaluate a checkpoint, or an ensemble of several, on a split: predictions.jsonl and metrics.json."""
-    from htr_lightning.config import check_whole, data_for
+    from htr_lightning.build import check_whole, data_for
     from htr_lightning.evidence import evaluate as verb
     from htr_lightning.reading.open import load_all
 

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple, TypeVar
 from jaxtyping import UInt8
 from numpy import ndarray
 
+from htr_lightning.build import check_whole, data_for
 from htr_lightning.card import describe
-from htr_lightning.config import check_whole, data_for
 from htr_lightning.data.datamodule import LineDataModule
 from htr_lightning.data.pack import Pack
 from htr_lightning.data.sample import Sample

@@ -11,7 +11,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig
 
 from htr_lightning import checkpoint
-from htr_lightning.config import build
+from htr_lightning.build import build
 from htr_lightning.errors import InputError
 from htr_lightning.training.transfer import transfer
 

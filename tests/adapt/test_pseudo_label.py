@@ -13,7 +13,7 @@ from conftest import SMALL, Outcome, run_train
 
 from htr_lightning import checkpoint
 from htr_lightning.adapt.pseudo_label import EMPTY, KEPT, PAGE, UNREADABLE, UNSURE, PseudoLabel, select
-from htr_lightning.config import data_for
+from htr_lightning.build import data_for
 from htr_lightning.data.reader.folder import Folder
 from htr_lightning.data.reader.listing import Pairs
 from htr_lightning.evidence.evaluate import evaluate

@@ -8,7 +8,7 @@ from casia_files import write_characters, write_lines
 from conftest import run_train
 
 from htr_lightning import checkpoint
-from htr_lightning.config import data_for
+from htr_lightning.build import data_for
 from htr_lightning.evidence.evaluate import evaluate
 
 ALPHABET = "啊阿的一是不了人"

@@ -16,7 +16,7 @@ from PIL import Image
 from pyarrow import parquet
 
 from htr_lightning import checkpoint
-from htr_lightning.config import data_for
+from htr_lightning.build import data_for
 from htr_lightning.data.reader.huggingface import HuggingFace, check_count
 from htr_lightning.errors import InputError
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from htr_lightning import checkpoint
-from htr_lightning.config import data_for
+from htr_lightning.build import data_for
 from htr_lightning.data.preprocess import FitHeight
 from htr_lightning.data.reader.page_xml import PageXml
 from htr_lightning.model.base import Recognizer

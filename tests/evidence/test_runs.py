@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from htr_lightning import checkpoint
-from htr_lightning.config import data_for
+from htr_lightning.build import data_for
 from htr_lightning.data.reader.synthetic import Synthetic
 from htr_lightning.errors import InputError
 from htr_lightning.evidence import runs as report

@@ -15,7 +15,7 @@ import torch
 from conftest import run_train
 
 from htr_lightning import checkpoint
-from htr_lightning.config import data_for
+from htr_lightning.build import data_for
 from htr_lightning.data.batch import Batch, collate
 from htr_lightning.data.preprocess import FitFrame
 from htr_lightning.decoder.autoregressive import Beam, Greedy

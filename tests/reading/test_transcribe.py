@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 
 from htr_lightning import checkpoint
-from htr_lightning.config import data_for
+from htr_lightning.build import data_for
 from htr_lightning.data.image import read_image
 from htr_lightning.data.page.document import read_page
 from htr_lightning.data.reader.synthetic import Synthetic

@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.optim import SGD, AdamW
 
 from htr_lightning import checkpoint
-from htr_lightning.config import build, data_for
+from htr_lightning.build import build, data_for
 from htr_lightning.data.datamodule import LineDataModule
 from htr_lightning.errors import InputError
 from htr_lightning.model.base import Recognizer

@@ -13,8 +13,8 @@ import torch
 from conftest import SMALL, run_train
 
 from htr_lightning import checkpoint
+from htr_lightning.build import data_for
 from htr_lightning.card import FORMAT
-from htr_lightning.config import data_for
 from htr_lightning.errors import InputError
 from htr_lightning.evidence.evaluate import evaluate
 

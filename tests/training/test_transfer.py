@@ -7,7 +7,8 @@ import torch
 from conftest import SMALL, run_train
 from hydra import compose, initialize_config_dir
 
-from htr_lightning import checkpoint, config
+from htr_lightning import build as building
+from htr_lightning import checkpoint
 from htr_lightning.errors import InputError
 from htr_lightning.model.base import Recognizer
 from htr_lightning.training.transfer import class_weights, transfer
@@ -18,7 +19,7 @@ CONF = str(Path(__file__).parent.parent.parent / "conf")
 def build(*overrides: str) -> Recognizer:
     with initialize_config_dir(CONF, version_base="1.3"):
         composed = compose("train", overrides=["run_dir=runs/test", "name=test", *SMALL, *overrides])
-    return config.build(composed)[1].eval()
+    return building.build(composed)[1].eval()
 
 
 def logits(recognizer: Recognizer) -> torch.Tensor:

@@ -1,0 +1,178 @@
+"""Build the data and the recognizer that a config describes."""
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from hashlib import sha256
+from typing import Any, NamedTuple
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import DictConfig, OmegaConf
+
+from htr_lightning import checkpoint
+from htr_lightning.card import card
+from htr_lightning.config import compose_train, make, plain
+from htr_lightning.data.datamodule import LineDataModule
+from htr_lightning.data.sampler import READING_COLUMNS, READING_LINES
+from htr_lightning.errors import InputError
+from htr_lightning.model.base import Recognizer
+from htr_lightning.transcription import Transcriber
+
+
+def build(config: DictConfig, known: Sequence[str] = ()) -> tuple[LineDataModule, Recognizer]:
+    """The data and the recognizer of a composed config; training texts are checked against the alphabet.
+
+    Args:
+        config: of train.py.
+        known: characters to read in addition to those of the data.
+
+    Raises:
+        InputError: the data cannot be read, or a training text cannot be learned.
+    """
+    settings = plain(config)
+    data: LineDataModule = make(settings["data"])
+    alphabet = list(dict.fromkeys([*known, *data.alphabet]))
+    before = settings.get("resume") or settings.get("start")
+    parts = checkpoint.read(before).get("parts", {}) if before and "source" in settings["model"] else {}
+    try:
+        recognizer: Recognizer = make(settings["model"])(alphabet=alphabet, **parts)
+    except TypeError as error:
+        if "unexpected keyword argument" not in str(error):
+            raise
+        raise InputError(f"model: {error}; `python train.py --cfg job` prints all keys") from None
+    unknown: Counter[str] = Counter()
+    for lines in data.sources:
+        unknown += recognizer.check_targets(lines.reader.ids, lines.texts)
+    recognizer.card = card(settings, recognizer.alphabet, data, unknown)
+    return data, recognizer
+
+
+class OpenedData(NamedTuple):
+    """Data described by overrides, for the model described by them."""
+
+    data: LineDataModule
+    settings: dict[str, Any]  # of the data, as composed
+    model: dict[str, Any]
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of everything that the lines depend on."""
+        keys = ("root", "repo", "subset", "subset_by", "reduce_scans", "preprocess", "normalizer")
+        lines = {key: self.settings.get(key) for key in keys}
+        lines["reader"] = {key: value for key, value in self.settings["reader"].items() if key != "preload"}
+        return sha256(json.dumps(lines, sort_keys=True).encode()).hexdigest()
+
+
+def open_data(
+    overrides: Sequence[str],
+    augment: str | None = None,
+    lenient: bool = False,
+    one_pass: bool = False,
+    full: bool = False,
+) -> OpenedData:
+    """The data that overrides describe, prepared for the model that they describe, without replay.
+
+    Args:
+        overrides: of the config of train.py.
+        augment: name of an augmentation of the training lines; None for no augmentation.
+        lenient: skip the lines that the reader as configured would refuse.
+        one_pass: every line is read once, so none is kept in memory.
+        full: take lines as they were scanned, not reduced for the model.
+
+    Raises:
+        InputError: no data is named.
+    """
+    if not any(override.lstrip("+").startswith(("data=", "experiment=")) for override in overrides):
+        raise InputError("no data is named; give its config, as in data=copiste data.root=FOLDER")
+    config = compose_train([*overrides, *([] if augment is None else [f"augment={augment}"])])
+    settings, model = plain(config.data), plain(config.model)
+    reader = dict(settings["reader"])
+    if lenient:
+        reader |= {key: "skip" for key in ("empty", "faulty") if reader.get(key) == "error"}
+    if one_pass and "preload" in reader:
+        reader["preload"] = False
+    if full:
+        settings["reduce_scans"] = False
+    left_out = {"replay": None} | ({"augment": None} if augment is None else {})
+    return OpenedData(make(settings | left_out | {"reader": reader}), settings, model)
+
+
+def data_for(
+    recognizer: Transcriber, overrides: Sequence[str] = (), full: bool = False, unlabelled: bool = False
+) -> LineDataModule:
+    """The data that overrides describe, prepared as the recognizer needs it.
+
+    With `data=NAME` among the overrides, that config is composed; otherwise they change the data that the recognizer
+    was trained on. Preprocessing and normaliser are always the recognizer's own.
+
+    Args:
+        recognizer: a trained one.
+        overrides: of the data.
+        full: take lines as they were scanned; the recognizer reduces them itself.
+        unlabelled: also keep lines without text, unless splits or subsets are drawn from the others.
+
+    Raises:
+        InputError: an override does not fit.
+    """
+    for override in overrides:
+        if not override.lstrip("+~").startswith(("data.", "data=")):
+            raise InputError(f"{override}: only the data can be changed here, as in data=copiste or data.root=FOLDER")
+    card = recognizer.card
+    named = any(override.lstrip("+").startswith("data=") for override in overrides)
+    if named:
+        config = compose_train(overrides)
+        OmegaConf.set_struct(config, False)
+        config.model = card["model"]
+    else:
+        trained = {**card["training"]["data"], "reader": {**card["training"]["data"]["reader"]}}
+        trained["reader"].pop("fetch", None)  # a checkpoint downloads nothing; give data=NAME or data.root
+        checkpoint.check_targets(trained, (), "the checkpoint's config")  # before anything in it is resolved
+        config = OmegaConf.create({"data": trained})
+        OmegaConf.set_struct(config, True)
+        given = {o.key_or_group: o.value() for o in OverridesParser.create().parse_overrides(list(overrides))}
+        for key, value in given.items():
+            OmegaConf.update(config, key, value)
+        _drop_sources(config.data, set(given))
+    settings = plain(config.data)
+    if len({member.preprocess.max_rows for member in recognizer.members}) > 1:
+        full = True  # each member reduces for itself
+    if full:
+        settings["reduce_scans"] = False
+    if unlabelled:
+        _keep_unlabelled(settings)
+    if not named:
+        checkpoint.check_targets(settings, (), "the checkpoint's config")
+    checkpoint.check_targets(card["model"], (), "the checkpoint's config")
+    settings |= {key: card["model"][key] for key in ("preprocess", "normalizer")} | {"alphabet": card["alphabet"]}
+    settings |= {"augment": None, "replay": None, "cache_mb": 0}  # each line of a split is read once, as it is
+    for key, many in (("max_lines", READING_LINES), ("max_columns", READING_COLUMNS)):
+        if not any(f"data.{key}=" in override for override in overrides):
+            settings[key] = many
+    data: LineDataModule = make(settings)
+    return data
+
+
+def check_whole(overrides: Sequence[str], split: str) -> None:
+    """Raises InputError if a subset of the training lines is requested together with another split."""
+    for override in overrides:
+        if split != "train" and override.lstrip("+").startswith("data.subset="):
+            raise InputError(f"{override}: selects training lines; {split} is read as a whole; remove this override")
+
+
+def _keep_unlabelled(settings: dict[str, Any]) -> None:
+    """Have a reader keep lines without text, where that leaves the other lines in the same splits and subset."""
+    empty, splits = (settings["reader"].get(key) for key in ("empty", "splits"))
+    drawn = isinstance(splits, dict) and not all(isinstance(value, str) for value in splits.values())
+    if empty == "error" or (empty == "skip" and settings.get("subset") is None and not drawn):
+        settings["reader"]["empty"] = "keep"
+
+
+def _drop_sources(data: DictConfig, given: set[str]) -> None:
+    """The sources of a checkpoint's data that the overrides make meaningless, including downloads."""
+    moved = given & {"data.root", "data.repo"}
+    if moved and "data.pack" not in given and data.get("pack") is not None:
+        data.pack = None
+    if "data.repo" in given and "data.root" not in given:
+        data.root = None
+    if "data.repo" not in given and data.get("repo") is not None and data.root is None:
+        data.repo = None
