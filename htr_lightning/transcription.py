@@ -48,12 +48,14 @@ class Transcriber(Protocol):
 
     Attributes:
         card: what the checkpoint says about itself.
+        single_characters: whether it reads one character per image rather than a line.
         preprocess: says which images can be read, and roughly how wide they will be.
         normalizer: of the texts.
         calibration: of the confidences.
     """
 
     card: dict[str, Any]
+    single_characters: bool
     preprocess: Preprocess
     normalizer: Normalizer
     calibration: PlattScaling

@@ -50,11 +50,11 @@ class Recognizer(LightningModule, ABC):
         card: what the checkpoint says about itself, plain data.
         parts: plain data that it is built from besides config and alphabet.
         calibration: of the confidences.
-        reads_lines: whether it reads lines rather than single characters.
+        single_characters: whether it reads one character per image rather than a line.
     """
 
     specials: Sequence[str] = ()
-    reads_lines = True
+    single_characters: bool = False
     net: nn.Module
 
     def __init__(

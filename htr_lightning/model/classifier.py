@@ -26,7 +26,7 @@ class Classifier(Recognizer):
         others: see `Recognizer`.
     """
 
-    reads_lines = False
+    single_characters = True
 
     def __init__(
         self,

@@ -48,12 +48,11 @@ class Ensemble:
         single: bool = False,
         weights: Sequence[float] | None = None,
     ) -> None:
+        self.single_characters = members[0].single_characters
         if other := next((name for member, name in zip(members, names, strict=True)
-                          if member.reads_lines != members[0].reads_lines), None):  # fmt: skip
-            raise InputError(
-                f"{other}: reads {'lines' if not members[0].reads_lines else 'single characters'}, unlike {names[0]}; "
-                "combine checkpoints that read the same kind"
-            )
+                          if member.single_characters != self.single_characters), None):  # fmt: skip
+            kind = "lines" if self.single_characters else "single characters"
+            raise InputError(f"{other}: reads {kind}, unlike {names[0]}; combine checkpoints that read the same kind")
         self.members = [member if single else member.with_candidates() for member in members]
         self.counts = [0 if single else _candidates(member) for member in self.members]
         self.views = [View(number) for number in range(views)]
@@ -97,7 +96,7 @@ class Ensemble:
 
 def _candidates(member: Recognizer) -> int:
     """Hypotheses of a line; one is enough of a single character, whose confidence is its posterior already."""
-    return CANDIDATES if member.reads_lines and member.decoder.has_posterior else 0
+    return CANDIDATES if member.decoder.has_posterior and not member.single_characters else 0
 
 
 def shares(read: Transcription) -> list[tuple[str, float]]:
