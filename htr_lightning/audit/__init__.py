@@ -1,1 +1,1 @@
-"""Finding what is wrong with a data set."""
+"""Find the faults in a data set before training on it."""

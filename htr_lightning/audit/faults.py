@@ -1,4 +1,4 @@
-"""Faults of a data set, line by line."""
+"""Find the faults in a data set, line by line."""
 
 import unicodedata
 from collections import Counter
@@ -16,37 +16,37 @@ from htr_lightning.errors import InputError
 from htr_lightning.text.codec import alphabet_of, name
 from htr_lightning.text.normalize import Normalizer
 
-# Critical faults: they stop training, or make its results wrong.
-UNREADABLE, SIZE, FRAMES = "unreadable line", "unusable size", "text too long for its frames"
+# Critical faults stop training or invalidate its results.
+UNREADABLE, SIZE, FRAMES = "unreadable line", "unusable size", "too few frames for the text"
 OUTSIDE, DUPLICATE_ID = "character outside the alphabet", "id in two splits"
 LEAK, WRITER = "same image in two splits", "writer in two splits"
 CRITICAL = (UNREADABLE, SIZE, FRAMES, OUTSIDE, DUPLICATE_ID, LEAK, WRITER)
-# Worth a look.
+# Other faults are worth a look.
 EMPTY, CONTROL, UNSEEN = "line without text", "control or unassigned character", "character not in the training texts"
 BLANK, SMALL, POLARITY = "blank image", "tiny image", "light ink on dark paper"
 UPRIGHT, UPSIDE_DOWN, CUT = "line is vertical", "line is upside down", "letters cut off"
-MISMATCH, SWAPPED = "text does not fit its image", "text of another line"
+MISMATCH, SWAPPED = "text does not fit its image", "text belongs to another line"
 
-ENOUGH = 100  # lines needed to tell what is usual in a set
-FEW = 0.05  # of the lines; what more of them have is normal for the set
-A_WORD = 4  # characters; shorter lines are not checked for orientation or duplicates
+ENOUGH = 100  # minimum number of lines for detecting outliers
+FEW = 0.05  # fraction of lines; a property shared by more of them is normal for the set
+A_WORD = 4  # characters; lines up to this length are not checked for orientation or duplicates
 
 
 class Fault(NamedTuple):
-    """A fault of a line, a writer or a split."""
+    """A fault found in a line, a writer or a split."""
 
     id: str
     kind: str
     detail: str
     split: str
-    compare: tuple[str, int] | None = None  # split and position of a line to show beside it
+    compare: tuple[str, int] | None = None  # split and position of the line to show next to it
 
 
 class Line(NamedTuple):
-    """A line without its pixels."""
+    """The text and measurements of a line, without its pixels."""
 
     split: str
-    position: int  # in its reader
+    position: int  # index in the reader
     id: str
     text: str  # normalised
     group: str
@@ -74,16 +74,16 @@ def audit(
     frames: Callable[[int], int] | None = None,
     advance: Callable[[int], None] = lambda lines: None,
 ) -> Audit:
-    """All faults of a data set that can be found in its lines.
+    """Find all faults in the lines of a data set.
 
     Args:
-        readers: by split, in the order train, val, test.
-        normalizer: the model's.
-        preprocess: the model's.
-        alphabet: the characters to learn; None for those of the training texts.
-        needed: number of frames that a normalised text needs; None for a model without frames.
-        frames: number of frames for a number of columns after preprocessing.
-        advance: called with the number of lines done, for a progress bar.
+        readers: readers by split, in the order train, val, test.
+        normalizer: text normaliser of the model.
+        preprocess: preprocessing of the model.
+        alphabet: characters to learn; None for the characters of the training texts.
+        needed: returns the number of frames that a normalised text needs; None for a model without frames.
+        frames: returns the number of frames that the network produces from a number of preprocessed columns.
+        advance: called with the number of lines processed since the last call, to update a progress bar.
     """
     lines: list[Line] = []
     faults: list[Fault] = []
@@ -103,7 +103,7 @@ def audit(
         faults += [Fault(left.id, left.kind, left.detail, split) for left in reader.skipped]
         repaired = getattr(reader, "repaired", {})
         if len(repaired) > FEW * len(reader):
-            notes.append(f"{len(repaired)} of {len(reader)} lines of {split} have a polygon made from the baseline")
+            notes.append(f"{len(repaired)} of {len(reader)} lines in {split} have a polygon built from the baseline")
         else:
             faults += [Fault(id, how, "", split) for id, how in repaired.items()]
     faults += identity_faults(readers)
@@ -115,7 +115,7 @@ def audit(
     known = {(fault.id, fault.split) for fault in faults if fault.kind in (BLANK, UPRIGHT, SIZE)}
     usual = [line for line in lines if line.text and line.measures.ink > 0 and (line.id, line.split) not in known]
     if len(usual) < ENOUGH:
-        notes.append(f"{len(usual)} lines are too few to tell what is usual; outliers were not searched for")
+        notes.append(f"{len(usual)} usable lines are too few to detect outliers ({ENOUGH} are needed)")
     else:
         faults += upside_down(usual)
         faults += mismatches(usual)
@@ -132,7 +132,7 @@ def audit(
 
 
 def identity_faults(readers: Mapping[str, Reader]) -> Iterator[Fault]:
-    """Ids and writers in more than one split, unless the whole set is by one writer."""
+    """Yield ids and writers that occur in more than one split; if the set has a single writer, only ids are checked."""
     for kind, of in (("ids", DUPLICATE_ID), ("groups", WRITER)):
         counts = {split: Counter(getattr(reader, kind)) for split, reader in readers.items()}
         if kind == "groups" and len(set().union(*counts.values())) == 1:
@@ -143,13 +143,13 @@ def identity_faults(readers: Mapping[str, Reader]) -> Iterator[Fault]:
         for one in sorted(set().union(*(set(a) & set(b) for a, b in combinations(counts.values(), 2)))):
             where = [split for split, its in counts.items() if one in its]
             if kind == "groups" and all(one in ids[split] for split in where):
-                continue  # groups that are ids say nothing about writers, and ids are reported already
-            places = (f"{counts[split][one]} lines of {split} (first {firsts[split][one]})" for split in where)
+                continue  # groups that are line ids carry no information about writers, and ids are already reported
+            places = (f"{counts[split][one]} lines in {split} (first: {firsts[split][one]})" for split in where)
             yield Fault(one, of, ", ".join(places), where[-1])
 
 
 def text_faults(lines: Sequence[Line], alphabet: Sequence[str]) -> Iterator[Fault]:
-    """Lines without text, with control or unassigned characters, and with characters outside the alphabet."""
+    """Yield lines without text, with control or unassigned characters, or with characters outside the alphabet."""
     learned = set(alphabet)
     for line in lines:
         if not line.text.strip():
@@ -162,7 +162,7 @@ def text_faults(lines: Sequence[Line], alphabet: Sequence[str]) -> Iterator[Faul
 
 
 def image_faults(lines: Sequence[Line], preprocess: Preprocess) -> Iterator[Fault]:
-    """Images that are blank, tiny, inverted or vertical unlike most others, or that cut through letters."""
+    """Yield images that, unlike most, are blank, tiny, inverted or vertical, or that cut through letters."""
     height = float(np.median([line.measures.size[0] for line in lines])) if lines else 0.0
     long = [line.measures.size for line in lines if len(line.text) > A_WORD]
     horizontal = not long or np.mean([width > height for height, width in long]) > 0.5
@@ -180,9 +180,9 @@ def image_faults(lines: Sequence[Line], preprocess: Preprocess) -> Iterator[Faul
             yield Fault(line.id, BLANK, f"{its.contrast} grey levels, {its.ink:.2%} ink", line.split)
             continue
         if its.size[0] < 0.3 * height:
-            yield Fault(line.id, SMALL, f"{size}, others are {height:.0f} high", line.split)
+            yield Fault(line.id, SMALL, f"{size}; the median height is {height:.0f} pixels", line.split)
         if its.dark != dark:
-            yield Fault(line.id, POLARITY, "unlike most lines", line.split)
+            yield Fault(line.id, POLARITY, "unlike most lines in this set", line.split)
         if horizontal and its.size[0] > its.size[1] and len(line.text) > A_WORD:
             yield Fault(line.id, UPRIGHT, f"{size} for {len(line.text)} characters", line.split)
         for edge, side in ((0, "above"), (2, "below")):
@@ -191,14 +191,14 @@ def image_faults(lines: Sequence[Line], preprocess: Preprocess) -> Iterator[Faul
 
 
 def _edge_limit(fractions: Sequence[float]) -> float:
-    """The largest normal fraction of ink along an edge; beyond it are outliers, more than descenders cause."""
+    """Return the largest normal fraction of ink along an edge; descenders alone stay below it."""
     return max(0.1, float(np.median(fractions)) + 8 * float(np.subtract(*np.percentile(fractions, (75, 50)))))
 
 
 def frame_faults(
     lines: Sequence[Line], preprocess: Preprocess, needed: Callable[[str], int], frames: Callable[[int], int]
 ) -> Iterator[Fault]:
-    """Lines whose text needs more frames than the network has for it: they are excluded from the loss."""
+    """Yield lines whose text needs more frames than the network produces; such lines are excluded from the loss."""
     for line in lines:
         try:
             preprocess.check(line.measures.size)
@@ -206,17 +206,16 @@ def frame_faults(
             continue
         need, has = needed(line.text), frames(preprocess.width(line.measures.size))
         if need > has:
-            yield Fault(
-                line.id, FRAMES, f"{len(line.text)} characters need {need} frames, the image gives {has}", line.split
-            )
+            detail = f"{len(line.text)} characters need {need} frames, but the image yields {has}"
+            yield Fault(line.id, FRAMES, detail, line.split)
 
 
 def leaks(lines: Sequence[Line], alike: float = 0.8, same: float = 0.9) -> Iterator[Fault]:
-    """Lines of a later split that are also in an earlier one, identical or rescanned, recropped or recompressed.
+    """Yield lines that also occur in an earlier split: identical, rescanned, recropped or recompressed.
 
-    Images are compared by their fingerprints, among lines of similar length. Two writers copying the same text stay
-    well below `alike`. Images above `same` with different texts count as one image as well, unless there are many of
-    them: then the lines are printed, and may differ in a single letter.
+    Fingerprints of images are compared among lines of similar length. Two writers copying the same text stay well below
+    `alike`. A pair above `same` with different texts also counts as the same image, unless there are many such pairs:
+    in printed text, two lines may differ in a single letter.
     """
     splits = list(dict.fromkeys(line.split for line in lines))
     for number, split in enumerate(splits):
@@ -231,12 +230,12 @@ def leaks(lines: Sequence[Line], alike: float = 0.8, same: float = 0.9) -> Itera
             twins = {line.position: twin for line, twin in renamed} | twins
         for line in later:
             if twin := twins.get(line.position):
-                text = "same text" if twin.text == line.text else f"there '{twin.text}'"
-                yield Fault(line.id, LEAK, f"{twin.id} of {twin.split}, {text}", split, (twin.split, twin.position))
+                text = "same text" if twin.text == line.text else f"labelled '{twin.text}' there"
+                yield Fault(line.id, LEAK, f"{twin.id} in {twin.split}, {text}", split, (twin.split, twin.position))
 
 
 def _alike(later: Sequence[Line], earlier: Sequence[Line]) -> Iterator[tuple[Line, Line, float]]:
-    """For every line of at least a word, the earlier line with the most similar fingerprint."""
+    """Yield each line longer than a short word with the most similar line of an earlier split, and their similarity."""
     later, earlier = (
         [line for line in some if len(line.text) > A_WORD and line.measures.ink > 0] for some in (later, earlier)
     )
@@ -275,11 +274,11 @@ def upside_down(lines: Sequence[Line], sure: float = -0.3, far: float = 3.5) -> 
 
 
 def mismatches(lines: Sequence[Line], far: float = 5.0) -> Iterator[Fault]:
-    """Lines whose text is much too long or short for the ink, and lines that fit the text of another line better.
+    """Yield lines whose text is far too long or short for the ink, or fits another line better.
 
-    The text predicts the length of a line twice, by the width of its characters and by the number of their strokes. If
-    both disagree with the image, the text is a different one; if the line is too wide for its strokes, the image shows
-    only part of its height.
+    The text predicts the length of a line in two ways: from the widths of its characters and from the number of their
+    strokes. If both disagree with the image, the text is wrong; if the line is too wide for its strokes, the image
+    shows only part of the line's height.
     """
     codes = encode([line.text for line in lines])
     groups = [line.group for line in lines]
@@ -288,14 +287,14 @@ def mismatches(lines: Sequence[Line], far: float = 5.0) -> Iterator[Fault]:
     sizes = np.array([len(line.text) for line in lines])
     excess, flat = (room[0] + strokes[0]) / 2, room[0] - strokes[0]
     of_all = by_size((room[1] + strokes[1]) / 2, sizes), by_size(room[1] - strokes[1], sizes)
-    few = in_small_group(groups)  # compared with lines whose writers are as little known
+    few = in_small_group(groups)  # compared with other lines from small groups
     unusual, cut = (np.where(few, all_, by_size(own, sizes)) for all_, own in zip(of_all, (excess, flat), strict=True))
     for index, line in enumerate(lines):
         about = round(sizes[index] * np.exp(excess[index]))
         if abs(unusual[index]) > far and abs(excess[index]) > np.log(1.3) and abs(about - sizes[index]) >= A_WORD:
-            yield Fault(line.id, MISMATCH, f"{sizes[index]} characters, but ink for about {about}", line.split)
+            yield Fault(line.id, MISMATCH, f"{sizes[index]} characters, but the ink suggests about {about}", line.split)
         if cut[index] > far and flat[index] > np.log(1.3):
-            detail = f"{np.exp(flat[index]):.1f} times as wide as usual for its strokes"
+            detail = f"{np.exp(flat[index]):.1f} times as wide as usual for its number of strokes"
             yield Fault(line.id, CUT, detail, line.split)
     shapes = Shapes(codes, widths, np.stack([line.measures.profile for line in lines]))
     for index, other in swaps(shapes, sizes):
@@ -305,7 +304,7 @@ def mismatches(lines: Sequence[Line], far: float = 5.0) -> Iterator[Fault]:
 
 
 def statistics(split: str, reader: Reader, texts: Mapping[str, Sequence[str]], lines: Sequence[Line]) -> dict[str, Any]:
-    """Counts of a split, quantiles of its images, and how many of its texts are also in train."""
+    """Return counts and quantiles for a split, and how many of its texts also occur in train."""
     its = [line.measures for line in lines if line.split == split]
     quantiles = {}
     for title, values in (
@@ -343,9 +342,9 @@ def _notes(readers: Mapping[str, Reader], texts: Mapping[str, Sequence[str]]) ->
         also = sum(len(text) for text in its if text in trained)
         if split != "train" and also:
             fraction = also / max(1, sum(map(len, its)))
-            yield f"{fraction:.1%} of the characters of {split} are in lines whose text is also in train"
+            yield f"{fraction:.1%} of the characters in {split} are in lines whose text also occurs in train"
     if len({group for reader in readers.values() for group in reader.groups}) == 1:
-        yield "all lines are by one writer or from one document: this set cannot show how well a model generalises"
+        yield "all lines come from one writer or document; this set cannot show how well a model generalises"
 
 
 def _in_order(faults: Sequence[Fault], readers: Mapping[str, Reader]) -> list[Fault]:

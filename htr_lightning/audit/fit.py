@@ -1,4 +1,4 @@
-"""How well texts fit their images, judged by character widths and shapes estimated from the set itself: no network."""
+"""Measure how well texts fit their images, using character widths and shapes estimated from the data set itself."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -10,25 +10,25 @@ from numpy import ndarray
 
 from htr_lightning.audit.measure import COLUMNS
 
-CHARACTERS = 255  # the most frequent ones, modelled separately; all others share one model
-MIN_GROUP = 5  # lines needed to estimate how wide a writer writes
-BAND = 10  # columns of a profile by which handwriting may lead or lag the model
-SHIFT_COST = 2.0  # of leading or lagging by a column, relative to a squared difference of profiles of variance 1
-CHUNK = 2048  # pairs compared at a time
-PAGE = 10  # neighbours among the worst third of lines: about those of a page
-MIN_CHARACTERS = 16  # shorter texts cannot be told apart
-MAX_PAIRED = 700  # lines that are compared pairwise
+CHARACTERS = 255  # number of frequent characters modelled separately; all others share one model
+MIN_GROUP = 5  # minimum number of lines for estimating the width of a writer's characters
+BAND = 10  # profile columns by which the handwriting may lead or lag the model
+SHIFT_COST = 2.0  # cost of shifting by one column, relative to the squared difference of profiles with variance 1
+CHUNK = 2048  # number of pairs compared at a time
+PAGE = 10  # number of neighbours compared among the worst third of lines: about one page
+MIN_CHARACTERS = 16  # shorter texts cannot be distinguished
+MAX_PAIRED = 700  # maximum number of lines compared pairwise
 
 
 class Codes(NamedTuple):
-    """Texts as indices of modelled characters."""
+    """Texts encoded as indices of modelled characters."""
 
     texts: list[Int[ndarray, " _"]]
-    kinds: int  # number of indices
+    kinds: int  # number of distinct indices
 
 
 def encode(texts: Sequence[str]) -> Codes:
-    """Texts as indices, the most frequent character first; all beyond `CHARACTERS` share the last index."""
+    """Encode texts as indices by descending frequency; characters beyond `CHARACTERS` share the last index."""
     frequent = [character for character, _ in Counter("".join(texts)).most_common(CHARACTERS)]
     numbers = {character: number for number, character in enumerate(frequent)}
     codes = [np.array([numbers.get(c, len(numbers)) for c in text], dtype=np.int64) for text in texts]
@@ -38,19 +38,19 @@ def encode(texts: Sequence[str]) -> Codes:
 def lengths_of(
     codes: Codes, lengths: Float[ndarray, " N"], groups: Sequence[str]
 ) -> tuple[Float[ndarray, " C"], Float[ndarray, " N"], Float[ndarray, " N"]]:
-    """The length that each character adds to a line, and the deviation of each line from the length of its text.
+    """Estimate each character's contribution to line length, and how far each line deviates from its expected length.
 
-    A ridge regression of lengths on character counts with the mean length as prior, refitted without outliers and with
-    a scale of its own for each group of at least `MIN_GROUP` lines.
+    Fits a ridge regression of line length on character counts, shrunk towards the average length per character and
+    refitted with outliers excluded and a separate scale for each group of at least `MIN_GROUP` lines.
 
     Args:
-        codes: of the texts, none of which is empty.
-        lengths: positive, in any unit.
-        groups: of the lines.
+        codes: encoded texts, none of them empty.
+        lengths: line lengths; positive, in any unit.
+        groups: the group of each line.
 
     Returns:
-        The length of each character; the logarithm of measured over expected length of each line, at the scale of its
-        group; and the same at the common scale.
+        The length per character; the log ratio of measured to expected length for each line, using its group's scale;
+        and the same ratio using the common scale.
     """
     counts = np.zeros((len(lengths), codes.kinds))
     for row, text in zip(counts, codes.texts, strict=True):
@@ -76,18 +76,18 @@ def lengths_of(
 
 
 def in_small_group(groups: Sequence[str]) -> Bool[ndarray, " N"]:
-    """Whether the group of a line is too small for a scale of its own."""
+    """Return whether each line's group is too small to estimate a separate scale."""
     counts = Counter(groups)
     return np.array([counts[group] < MIN_GROUP for group in groups])
 
 
 def deviation(values: Float[ndarray, " N"]) -> float:
-    """The standard deviation estimated from the median absolute deviation."""
+    """Estimate the standard deviation from the median absolute deviation."""
     return max(1e-6, 1.4826 * float(np.median(abs(values - np.median(values)))))
 
 
 def by_size(values: Float[ndarray, " N"], sizes: Int[ndarray, " N"], bins: int = 12) -> Float[ndarray, " N"]:
-    """Values as standard scores among lines of similar size, since short lines vary more than long ones."""
+    """Standardise values among lines of similar size, because short lines vary more than long ones."""
     order = np.argsort(sizes, kind="stable")
     parts = [part for part in np.array_split(order, max(1, min(bins, len(values) // 20))) if len(part)]
     centres = [float(np.mean(sizes[part])) for part in parts]
@@ -96,15 +96,15 @@ def by_size(values: Float[ndarray, " N"], sizes: Int[ndarray, " N"], bins: int =
 
 
 class Shapes:
-    """The typical column profile of each character, and from it how well any text fits any line.
+    """A model of each character's typical column profile, which scores how well any text fits any line.
 
-    The characters of a text are laid out over the ink of the line by their widths; the shape of a character is the mean
-    profile of all columns assigned to it.
+    The characters of a text are laid out over the ink of a line according to their widths; the shape of a character is
+    the mean profile of all columns assigned to it.
 
     Args:
-        codes: of the lines' own texts.
-        widths: of the characters.
-        profiles: of the lines.
+        codes: encoded texts of the lines.
+        widths: width of each character.
+        profiles: column profiles of the lines.
     """
 
     def __init__(self, codes: Codes, widths: Float[ndarray, " C"], profiles: Float16[ndarray, "N 3 128"]) -> None:
@@ -119,7 +119,7 @@ class Shapes:
         self.expected = np.stack([self._profile(row) for row in assigned]).astype(np.float16)
 
     def costs(self, lines: Int[ndarray, " P"], texts: Int[ndarray, " P"]) -> Float32[ndarray, " P"]:
-        """The mean squared difference along the best alignment of line and text, for pairs of their indices."""
+        """Return the mean squared difference along the best alignment, for each pair of a line and a text."""
         parts = [slice(start, start + CHUNK) for start in range(0, len(lines), CHUNK)]
         pairs = ((self.profiles[lines[part]], self.expected[texts[part]]) for part in parts)
         costs = [align(*(of.astype(np.float32) for of in pair)) for pair in pairs]
@@ -138,11 +138,11 @@ class Shapes:
 def align(
     lines: Float32[ndarray, "P F T"], texts: Float32[ndarray, "P F T"], band: int = BAND
 ) -> Float32[ndarray, " P"]:
-    """Mean squared difference of profiles along the best monotone alignment within `band` columns.
+    """Return the mean squared difference of profiles along the best monotone alignment within `band` columns.
 
-    At each column of the line the text advances by zero, one or two columns (Sakoe and Chiba, 1978, "Dynamic
-    programming algorithm optimization for spoken word recognition", with band and slope constraint); both ends may be
-    off by two columns.
+    At each column of the line, the text advances by zero, one or two columns (Sakoe and Chiba, 1978, "Dynamic
+    programming algorithm optimization for spoken word recognition", with band and slope constraints); both ends may be
+    off by up to two columns.
     """
     offsets = np.arange(-band, band + 1)
     far = np.float32(1e9)
@@ -160,10 +160,10 @@ def align(
 def swaps(
     shapes: Shapes, sizes: Int[ndarray, " N"], near: float = 0.35, anywhere: float = 0.6
 ) -> Iterator[tuple[int, int]]:
-    """Pairs of lines whose texts, of similar length, fit better when swapped.
+    """Yield pairs of lines whose texts are of similar length and fit better when swapped.
 
-    Candidates are neighbours in reading order, the worst third of the lines of about a page, and the worst tenth of
-    all. The more pairs are compared, the larger the improvement has to be.
+    Candidates are neighbours in reading order, nearby lines among the worst-fitting third, and all pairs among the
+    worst-fitting tenth. Distant pairs are more numerous, so they must improve the fit by more.
     """
     count = len(sizes)
     own = shapes.costs(np.arange(count), np.arange(count))

@@ -1,4 +1,4 @@
-"""Measurements of a line image: ink, polarity, edges, orientation, and a fingerprint."""
+"""Measure a line image: its ink, polarity, edges and orientation, and a fingerprint for finding duplicates."""
 
 from hashlib import blake2b
 from typing import NamedTuple
@@ -11,32 +11,32 @@ from numpy import ndarray
 from htr_lightning.data.image import dark_on_light
 from htr_lightning.data.preprocess import MIN_SIDE, stretch
 
-ROWS = 32  # height at which lines are measured
-MAX_COLUMNS = 4096  # a wider image is compressed for measuring
-GRID = (64, 8)  # columns and rows of a fingerprint
-COLUMNS = 128  # of a profile: two or three per character
-RADII = (2, 4, 8)  # pixels at height ROWS: from the width of a stroke to that of a letter
+ROWS = 32  # height in pixels at which lines are measured
+MAX_COLUMNS = 4096  # wider images are compressed horizontally
+GRID = (64, 8)  # columns and rows in a fingerprint
+COLUMNS = 128  # number of columns in a profile: two or three per character
+RADII = (2, 4, 8)  # pixels at height ROWS, from the width of a stroke to the width of a letter
 
 
 class Measures(NamedTuple):
-    """Measurements of one line image; fractions are in [0, 1], lengths in line heights."""
+    """The measurements of a line image; fractions are in [0, 1] and lengths in line heights."""
 
     size: tuple[int, int]  # (height, width) in pixels
-    digest: bytes  # of the pixels
+    digest: bytes  # hash of the pixels
     dark: bool  # whether the ink is darker than the paper
-    contrast: int  # grey levels between paper and the darkest percentile
-    ink: float  # fraction of the pixels that is ink
+    contrast: int  # grey levels between the paper and the darkest percentile
+    ink: float  # fraction of pixels that are ink
     edges: tuple[float, float, float, float]  # fraction of ink along the top, right, bottom and left edge
-    extent: float  # from the first to the last ink
-    strokes: float  # strokes crossed by a row through the letters
-    spread: float  # standard deviation of the ink's rows
-    shape: Float16[ndarray, "768"]  # local shapes minus those of the line rotated by 180 degrees
-    fingerprint: Int8[ndarray, "512"]  # coarse image of the bounding box of the ink, robust to JPEG and shifts
-    profile: Float16[ndarray, "3 128"]  # ink per column above, within and below the x-height, from first to last ink
+    extent: float  # distance between the first and the last ink column
+    strokes: float  # number of strokes that a row through the letters crosses
+    spread: float  # standard deviation of the vertical position of ink
+    shape: Float16[ndarray, "768"]  # local shapes, minus the same for the line rotated by 180 degrees
+    fingerprint: Int8[ndarray, "512"]  # coarse image of the inked area, robust to compression and shifts
+    profile: Float16[ndarray, "3 128"]  # ink per column above, within and below the x-height
 
 
 def measure(image: UInt8[ndarray, "H W"]) -> Measures:
-    """Measure a line image; ink is defined as in `preprocess.stretch`."""
+    """Measure a line image. Ink is defined as in `preprocess.stretch`."""
     digest = blake2b(image.tobytes(), digest_size=12, key=b"%d" % image.shape[1]).digest()
     if min(image.shape) < MIN_SIDE:
         nothing = np.zeros((6, COLUMNS), np.float16)
@@ -69,7 +69,7 @@ def measure(image: UInt8[ndarray, "H W"]) -> Measures:
 
 
 def _box(mask: Bool[ndarray, "H W"]) -> tuple[slice, slice]:
-    """Rows and columns of the ink, ignoring outlying specks; the whole image if there is no ink."""
+    """Return the rows and columns of the ink, ignoring outlying specks, or the whole image if there is no ink."""
     if not mask.any():
         return slice(0, mask.shape[0]), slice(0, mask.shape[1])
     rows, columns = mask.sum(1).cumsum(), mask.sum(0).cumsum()
@@ -80,10 +80,11 @@ def _box(mask: Bool[ndarray, "H W"]) -> tuple[slice, slice]:
 
 
 def _shape(mask: Bool[ndarray, "H W"], middle: float) -> Float16[ndarray, "768"]:
-    """Histograms of which of eight neighbours at a distance are ink, above the middle, minus those of the rotated line.
+    """Return histograms of the local shapes above the middle of a line, minus those of the same line rotated.
 
-    A rotation by 180 degrees swaps above and below and each neighbour with its opposite, so the histogram of the
-    rotated line is a permutation of this one. Square roots give rare shapes more weight.
+    A local shape is the set of those of eight neighbours, at a given distance, that are ink. Rotation by 180 degrees
+    swaps above with below and each neighbour with its opposite, so the rotated line needs no second pass. Square roots
+    give rare shapes more weight.
     """
     height, width = mask.shape
     above, below = (np.arange(height) <= middle)[:, None], (np.arange(height) >= middle)[:, None]
@@ -105,7 +106,7 @@ def _shape(mask: Bool[ndarray, "H W"], middle: float) -> Float16[ndarray, "768"]
 
 
 def _fingerprint(ink: Float[ndarray, "h w"]) -> Int8[ndarray, "512"]:
-    """Ink on a grid, the mean of each row subtracted: rows of handwriting are alike, columns are not."""
+    """Return the ink on a coarse grid with each row's mean subtracted; only columns distinguish handwritten lines."""
     grid: ndarray = cv2.resize(np.ascontiguousarray(ink, dtype=np.float32), GRID, interpolation=cv2.INTER_AREA)
     grid = cv2.GaussianBlur(grid, (3, 1), 0)
     grid -= grid.mean(1, keepdims=True)
@@ -113,7 +114,7 @@ def _fingerprint(ink: Float[ndarray, "h w"]) -> Int8[ndarray, "512"]:
 
 
 def _profile(mask: Bool[ndarray, "H w"], middle: float, spread: float) -> Float16[ndarray, "3 128"]:
-    """Ink per column in three zones, each with mean 0 and variance 1."""
+    """Return the ink per column in three zones, each normalised to mean 0 and variance 1."""
     rows = np.arange(mask.shape[0])
     zones = (rows < middle - spread, abs(rows - middle) <= spread, rows > middle + spread)
     ink: ndarray = np.stack([mask[zone].sum(0) for zone in zones]).astype(np.float32)
@@ -124,7 +125,7 @@ def _profile(mask: Bool[ndarray, "H w"], middle: float, spread: float) -> Float1
 
 
 def unit(fingerprints: Int8[ndarray, "N 512"]) -> Float32[ndarray, "N 512"]:
-    """Fingerprints as unit vectors, whose product is the correlation of two lines."""
+    """Return fingerprints as unit vectors, so that their dot product is the correlation of two lines."""
     vectors = fingerprints.astype(np.float32)
     return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-6)
 

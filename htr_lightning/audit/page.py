@@ -1,4 +1,4 @@
-"""The HTML page of an audit: tables, and contact sheets of lines to compare image and text by eye."""
+"""Render an audit as an HTML page: tables, and contact sheets for comparing images and texts by eye."""
 
 from base64 import b64encode
 from collections import Counter
@@ -16,7 +16,7 @@ from htr_lightning.errors import InputError
 from htr_lightning.text.codec import name
 
 HEIGHT, WIDTH = 48, 900  # maximum size of a thumbnail in pixels
-FAULTS, SAMPLE = 40, 40  # lines shown per kind of fault, and per split
+FAULTS, SAMPLE = 40, 40  # maximum number of lines shown per kind of fault, and per split
 
 STYLE = """
 body { font: 15px/1.45 system-ui, sans-serif; margin: 2em auto; max-width: 76em; padding: 0 1em; color: #222; }
@@ -38,14 +38,14 @@ def page(
     readers: Mapping[str, Reader],
     augmented: tuple[str, UInt8[ndarray, "H W"]] | None = None,
 ) -> str:
-    """A self-contained HTML file, faults first, with at most `FAULTS` lines of each kind.
+    """Render an audit as a self-contained HTML page, faults first, with at most `FAULTS` lines of each kind.
 
     Args:
-        title: of the data.
-        found: the audit.
+        title: name of the data.
+        found: result of the audit.
         critical: kinds of fault that are critical.
-        readers: for the images.
-        augmented: name and sheet of an augmentation.
+        readers: readers by split, which supply the images.
+        augmented: name of an augmentation, and a sheet of lines before and after it.
     """
     lines = {(line.split, line.id): line.position for line in found.lines}
     kinds = Counter(fault.kind for fault in found.faults)
@@ -62,7 +62,7 @@ def page(
         parts += ["<h2>Faults</h2>", _table(("kind", "count", "critical"), rows)]
     for kind, count in kinds.items():
         some = [fault for fault in found.faults if fault.kind == kind][:FAULTS]
-        more = f"<p class=small>{count - len(some)} more: see the --json file.</p>" if count > len(some) else ""
+        more = f"<p class=small>{count - len(some)} more in the --json output.</p>" if count > len(some) else ""
         style = " class=critical" if kind in critical else ""
         cards = (_fault(fault, lines.get((fault.split, fault.id)), readers) for fault in some)
         parts.append(f"<h2 id={_anchor(kind)}{style}>{escape(kind)} ({count})</h2>{_sheet(cards)}{more}")
@@ -80,7 +80,7 @@ def page(
 def _verdict(kinds: Mapping[str, int], critical: Sequence[str]) -> str:
     if critical:
         return f"<span class=critical>Critical: {escape(', '.join(critical))}.</span>"
-    return "No critical fault" + ("; some lines are worth a look." if kinds else ".")
+    return "No critical faults" + ("; some lines are worth a look." if kinds else ".")
 
 
 def _splits(found: Audit) -> str:
@@ -95,7 +95,7 @@ def _splits(found: Audit) -> str:
     )
     return (
         "<h2>Splits</h2>"
-        + _table(("split", *counts, "lines whose text is also in train"), rows)
+        + _table(("split", *counts, "lines whose text also occurs in train"), rows)
         + _table(("", "min", "5 %", "median", "95 %", "max"), quantiles)
     )
 
@@ -105,9 +105,9 @@ def _unseen(found: Audit) -> str:
     text = f"<h2>Alphabet</h2><p>{len(found.alphabet)} characters: <bdi>{escape(alphabet)}</bdi></p>"
     if not found.unseen:
         return text
-    rows = ((escape(name(character)), ", ".join(f"{count} lines of {split}" for split, count in its.items()))
+    rows = ((escape(name(character)), ", ".join(f"{split}: {count}" for split, count in its.items()))
             for character, its in found.unseen.items())  # fmt: skip
-    return text + _table(("not in the training texts", "found in"), rows)
+    return text + _table(("not in the training texts", "lines containing it"), rows)
 
 
 def _table(head: Iterable[object], rows: Iterable[Iterable[object]]) -> str:

@@ -1,4 +1,4 @@
-"""Audits a data config: asks its readers for all their faults and its model for its frames."""
+"""Audit the data of a config: its readers report their faults, and its model the number of frames."""
 
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -23,26 +23,26 @@ from htr_lightning.model.base import Recognizer
 from htr_lightning.picture import augmentation_sheet
 from htr_lightning.text.codec import alphabet_of
 
-NO_SPLIT = "split that cannot be read"
+NO_SPLIT = "unreadable split"
 
 
 class Subject(NamedTuple):
-    """What is audited: the data of a config, as the model of that config will see it."""
+    """The data to audit, prepared for the model of the same config."""
 
     title: str
     data: LineDataModule
     readers: dict[str, Reader]
-    faults: list[Fault]  # of splits that cannot be read
-    model: dict[str, Any]  # its config
-    alphabet: list[str] | None  # to learn; None: the characters of the training texts
-    strict: set[str]  # options by which the reader, as configured, refuses what is skipped here
+    faults: list[Fault]  # splits that cannot be read
+    model: dict[str, Any]  # config of the model
+    alphabet: list[str] | None  # characters to learn; None for the characters of the training texts
+    strict: set[str]  # reader options set to "error" in the config and to "skip" here
 
 
 def open_subject(overrides: Sequence[str] = (), augment: str | None = None) -> Subject:
-    """The readers of a composed config, with every "error" option set to "skip": all faults, not just the first.
+    """Open the readers of a composed config with every "error" option set to "skip", so that all faults are found.
 
     Raises:
-        InputError: no split can be read.
+        InputError: if no data is named, or no split can be read.
     """
     data, settings, model = open_data(overrides, augment, lenient=True)
     readers, faults = {}, []
@@ -61,7 +61,7 @@ def open_subject(overrides: Sequence[str] = (), augment: str | None = None) -> S
 
 
 def audit(subject: Subject, advance: Callable[[int], None] = lambda lines: None) -> Audit:
-    """Everything wrong with the data; see `data.audit`."""
+    """Find all faults in the data; see `faults.audit`."""
     data, readers = subject.data, subject.readers
     needed, frames = _frames(subject)
     found = lines.audit(readers, data.normalizer, data.preprocess, subject.alphabet, needed, frames, advance)
@@ -69,9 +69,9 @@ def audit(subject: Subject, advance: Callable[[int], None] = lambda lines: None)
 
 
 def critical_kinds(subject: Subject, found: Audit) -> list[str]:
-    """The kinds of fault that stop training or make its results wrong.
+    """Return the kinds of fault that stop training or invalidate its results.
 
-    Lines skipped only by this audit are included; lines that the config itself skips are not.
+    These include lines that only the audit skips, but not lines that the config itself skips.
     """
     kinds = {*CRITICAL, NO_SPLIT}
     for left in found.skipped:
@@ -81,7 +81,7 @@ def critical_kinds(subject: Subject, found: Audit) -> list[str]:
 
 
 def record(found: Audit, critical: Sequence[str]) -> dict[str, Any]:
-    """The audit as plain data, for `--json`."""
+    """Return the audit as plain data, for `--json`."""
     return {
         "splits": found.splits,
         "alphabet": found.alphabet,
@@ -94,7 +94,7 @@ def record(found: Audit, critical: Sequence[str]) -> dict[str, Any]:
 
 
 def augmented(subject: Subject, count: int = 8, times: int = 3) -> UInt8[ndarray, "H W"] | None:
-    """A sheet of training lines before and after augmentation; None for a set without training lines."""
+    """Return a sheet of training lines before and after augmentation, or None without training lines."""
     reader, augment = subject.readers.get("train"), subject.data.augment
     if reader is None or augment is None or not len(reader):
         return None
@@ -110,12 +110,12 @@ def augmented(subject: Subject, count: int = 8, times: int = 3) -> UInt8[ndarray
 def _levelled(preprocess: Preprocess, image: UInt8[ndarray, "H W"]) -> UInt8[ndarray, "h w"]:
     try:
         return preprocess.geometry(image)
-    except ValueError:  # too small or too wide: reported as a fault
+    except ValueError:  # too small or too wide, which is reported as a fault
         return image
 
 
 def _frames(subject: Subject) -> tuple[Callable[[str], int], Callable[[int], int]]:
-    """Frames that a text needs, and that the network gives for a width."""
+    """Return functions for the number of frames that a text needs and that the network produces from a width."""
     normalizer, readers = subject.data.normalizer, subject.readers.values()
     known = alphabet_of(normalizer(text) for reader in readers for text in reader.texts)
     alphabet = sorted({*known, *(subject.alphabet or ())})
@@ -124,7 +124,7 @@ def _frames(subject: Subject) -> tuple[Callable[[str], int], Callable[[int], int
 
 
 def tables(found: Audit, critical: Sequence[str]) -> list[Table]:
-    """What a terminal shows: the splits, and the faults by kind."""
+    """Return tables of the splits and of the faults by kind, for the terminal."""
     splits = Table("split", "lines", "characters", "groups", "skipped", box=None)
     for split, its in found.splits.items():
         splits.add_row(split, *(f"{its[key]:,}" for key in ("lines", "characters", "groups", "skipped")))

@@ -158,17 +158,17 @@ def _skipped(reader: "Reader") -> str:
 @typer_app.command()
 def audit(
     overrides: Annotated[list[str] | None, typer.Argument(help="Hydra overrides: data=copiste data.root=...")] = None,
-    html: Annotated[Path, typer.Option(help="HTML page with contact sheets")] = Path("audit.html"),
-    json_file: Annotated[Path | None, typer.Option("--json", help="The same as JSON")] = None,
-    augment: Annotated[str | None, typer.Option(help="Show training lines with augment=NAME")] = None,
+    html: Annotated[Path, typer.Option(help="HTML report to write, with contact sheets of lines")] = Path("audit.html"),
+    json_file: Annotated[Path | None, typer.Option("--json", help="JSON report to write")] = None,
+    augment: Annotated[str | None, typer.Option(help="Also show training lines augmented with augment=NAME")] = None,
 ) -> None:
-    """Find faults in a data set before training on it; the exit code is 1 if one of them is critical."""
+    """Find the faults in a data set before training on it. The exit code is 1 if any of them is critical."""
     from htr_lightning.audit import run as verb
     from htr_lightning.audit.page import page
 
     for path, option in ((html, "--html"), (json_file, "--json")):
         if path is not None:
-            check_writable(path, option)  # before the work, not after it
+            check_writable(path, option)  # fail before the work, not after it
     subject = verb.open_subject(overrides or [], augment)
     with progress_bar("auditing", sum(map(len, subject.readers.values()))) as advance:
         found = verb.audit(subject, advance)

@@ -94,8 +94,8 @@ def test_what_training_refuses_is_named_to_the_last_and_gives_exit_code_1(
     found = kinds(data)
     assert found["pages/a/l0"] == "polygon of 2 points"
     assert found["pages/b/l0"] == "line without text"
-    assert {found[split] for split in ("val", "test")} == {"split that cannot be read"}
-    assert {"polygon of 2 points", "line without text", "split that cannot be read"} <= set(data["critical"])
+    assert {found[split] for split in ("val", "test")} == {"unreadable split"}
+    assert {"polygon of 2 points", "line without text", "unreadable split"} <= set(data["critical"])
     assert {s["id"] for s in data["skipped"]} == {"pages/a/l0", "pages/b/l0"}
     assert "pages/a/l0" in html
 
@@ -115,12 +115,12 @@ def test_frames_are_those_of_the_model_that_is_named(htr: Callable[..., Outcome]
     path.write_text(path.read_text(encoding="utf-8").replace(text, " ".join([text] * 5)), encoding="utf-8")
     asked = ["data=page_xml", f"data.root={pages}"]
     outcome, data, _ = audit(htr, pages.parent, *asked)
-    assert kinds(data)["pages/a/l0"] == "text too long for its frames"
+    assert kinds(data)["pages/a/l0"] == "too few frames for the text"
     assert outcome.code == 1
     finer = ["model.net.backbone.strides=[[1, 1], [2, 1], [2, 1]]", "model.net.backbone.stem_stride=[2, 1]"]
     assert "pages/a/l0" not in kinds(audit(htr, pages.parent, *asked, *finer)[1])
     _, data, _ = audit(htr, pages.parent, *asked, "model=mlp")
-    assert kinds(data)["pages/a/l0"] == "text too long for its frames"  # a classifier reads one character
+    assert kinds(data)["pages/a/l0"] == "too few frames for the text"  # a classifier reads one character
 
 
 def test_text_in_the_page_is_text(htr: Callable[..., Outcome], pages: Path) -> None:
