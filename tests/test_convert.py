@@ -233,13 +233,13 @@ def test_htr_pack_says_what_is_wrong(htr, pages: list[str], tmp_path: Path) -> N
     assert "'dev' is not a split" in refused("pack", *pages, "--out", path, "--split", "dev")
     assert "data.root is not set" in refused("pack", "data=page_xml", "--out", path)
     assert not path.with_name("p.htr.part").exists()
-    assert "no such packed file" in refused("pack", "--check", path)
+    assert "not found" in refused("pack", "--check", path)
     assert htr("pack", *pages, "--out", path).code == 0
-    assert "exists already" in refused("pack", *pages, "--out", path)
+    assert "already exists" in refused("pack", *pages, "--out", path)
     content = bytearray(path.read_bytes())
     content[-600] ^= 1
     path.write_bytes(content)
-    assert "damaged" in refused("pack", "--check", path)
+    assert "corrupted" in refused("pack", "--check", path)
 
 
 def test_htr_convert(htr, pages: list[str], tmp_path: Path) -> None:

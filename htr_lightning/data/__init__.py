@@ -1,1 +1,1 @@
-"""Samples, documents, readers and the batches made of them; knows no model."""
+"""Samples, pages, readers and batches. Does not depend on any model."""

@@ -1,4 +1,4 @@
-"""What a network takes: lines stacked into a batch of tensors."""
+"""Collate lines into a batch of tensors."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -11,11 +11,11 @@ from torch import Tensor
 
 
 class Batch(NamedTuple):
-    """Lines of similar width, padded to the widest."""
+    """A batch of lines, padded to the width of the widest."""
 
     ids: list[str]
-    images: Float[Tensor, "B 1 H W"]  # ink 1, paper 0, padded with paper on the right
-    widths: Int[Tensor, " B"]  # columns before padding
+    images: Float[Tensor, "B 1 H W"]  # ink is 1 and paper is 0; padded with paper on the right
+    widths: Int[Tensor, " B"]  # width of each line before padding, in columns
     texts: list[str]
     groups: list[str]
 
@@ -23,7 +23,7 @@ class Batch(NamedTuple):
 def collate(
     ids: list[str], arrays: Sequence[Float[ndarray, "H _"]], texts: list[str], groups: list[str], multiple: int = 1
 ) -> Batch:
-    """Stack arrays of one height, padded with paper to a common width that is a multiple of `multiple`."""
+    """Stack arrays of equal height, padded with paper to a common width that is a multiple of `multiple`."""
     columns = [array.shape[1] for array in arrays]
     width = -(-max(columns) // multiple) * multiple
     images = np.zeros((len(arrays), 1, arrays[0].shape[0], width), arrays[0].dtype)

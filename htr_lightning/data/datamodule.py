@@ -1,4 +1,4 @@
-"""Training, validation and test batches from any reader."""
+"""Build training, validation and test batches from any reader."""
 
 import re
 from collections.abc import Callable, Iterable, Sequence
@@ -29,7 +29,7 @@ Augment = Callable[[UInt8[ndarray, "H W"], np.random.Generator], UInt8[ndarray, 
 
 
 class LineDataset(Dataset[Batch]):
-    """The lines of one split, loaded a batch at a time."""
+    """A dataset of the lines in one split, indexed by batch."""
 
     def __init__(
         self,
@@ -63,14 +63,14 @@ class LineDataset(Dataset[Batch]):
         return collate([s.id for s in samples], arrays, texts, [s.group for s in samples], self.multiple)
 
     def _array(self, image: UInt8[ndarray, "H W"], epoch: int, index: int) -> Float32[ndarray, "h w"]:
-        if self.augment:  # an empty chain is false: a generator for every image costs more than loading it
+        if self.augment:  # false for an empty `Compose`; creating a generator costs more than loading an image
             augmented = self.augment(image, np.random.default_rng((self.seed, epoch, index)))
-            with suppress(ValueError):  # stretched beyond what the model takes
+            with suppress(ValueError):  # the augmented line is too large or too small for the model
                 return self.preprocess.to_array(augmented)
         return self.preprocess.to_array(image)
 
     def _normalized(self, index: int) -> Sample:
-        """A sample after `geometry`, from the cache where it is there."""
+        """Return a sample after `geometry`, from the cache if possible."""
         if index in self._cache:
             return self._cache[index]
         sample = self.reader[index]
@@ -87,8 +87,11 @@ class LineDataset(Dataset[Batch]):
 
     @cached_property
     def widths(self) -> list[int]:
-        """Columns of every line after preprocessing; where they depend on the writing and not on the size alone, they
-        are exact for the lines in the cache and estimated for others. The same in every process."""
+        """The width of every line after preprocessing, in columns; identical in every process.
+
+        If the width depends on the writing as well as on the image size, it is exact for cached lines and estimated
+        for all others.
+        """
         widths = [self.preprocess.width(size) for size in self.reader.sizes]
         if not self.preprocess.by_size:
             for index in range(len(widths)):
@@ -100,41 +103,43 @@ class LineDataset(Dataset[Batch]):
 
     @cached_property
     def texts(self) -> list[str]:
-        """References, normalised."""
+        """The normalised reference texts."""
         return [self.normalizer(text) for text in self.reader.texts]
 
 
 def _whole(batch: Any) -> Any:
-    """The batch as it was collated: torch's own conversion would visit every string in it."""
+    """Return the batch unchanged, because PyTorch's default conversion would visit every string in it."""
     return batch
 
 
 class LineDataModule(LightningDataModule):
-    """The splits of a reader as batches of lines of similar width.
+    """A Lightning data module that serves the splits of a reader as batches of lines of similar width.
 
     Args:
-        reader: called with `split="train"`, `"val"` or `"test"`, with `root` and `repo` if they are given, and with
-            `reduce` if it accepts it.
-        preprocess: the model's, so that training, validation and transcription see the same pixels.
-        normalizer: the model's, for the same reason.
-        root: folder of the data, for the reader.
-        repo: public repository that the reader downloads if `root` is not given.
-        pack: a file written by `htr pack`, read in place of the reader.
-        subset: of the training lines, given by start and end in a fixed random order, see `subset_of`; None: all.
+        reader: function that returns the reader of a split. It is called with `split` ("train", "val" or "test"), with
+            `root` and `repo` if they are set, and with `reduce` if it has such a parameter.
+        preprocess: the model's preprocessing, so that training, validation and transcription use the same pixels.
+        normalizer: the model's text normalizer.
+        root: data folder, passed to the reader.
+        repo: public repository that the reader downloads if `root` is not set.
+        pack: packed file to use instead of the reader, written by `htr pack`.
+        subset: start and end of the training lines to use, counted in a fixed random order (see `subset_of`); None uses
+            all lines.
         subset_by: "line", or "group" to keep groups together.
-        augment: applied in training only.
-        alphabet: the characters to learn; None: those of the training texts.
-        max_lines: largest number of lines in a batch.
-        max_columns: largest number of columns in a batch, padding included.
-        multiple: batch widths are rounded up to a multiple of this, in columns: fewer shapes to prepare kernels for.
-        reduce_scans: whether a reader that keeps its lines in memory reduces high scans as `preprocess` does; false
-            leaves them as they were scanned, for models of another height or for other programs.
-        workers: loading processes per rank.
-        cache_mb: megabytes of decoded and normalised lines per split that a process keeps from epoch to epoch.
-        seed: for the order of lines and augmentation.
-        replay: data whose training lines are mixed into the training batches, so that they are not forgotten.
-        replay_fraction: fraction of the lines of the first epoch that are replayed.
-        replay_decay: factor on that fraction from each epoch to the next.
+        augment: augmentation of the training lines.
+        alphabet: the characters to learn; None uses the characters in the training texts.
+        max_lines: maximum number of lines per batch.
+        max_columns: maximum number of columns per batch, including padding.
+        multiple: number of columns to a multiple of which batch widths are rounded up; larger values produce fewer
+            distinct shapes, for which fewer kernels are compiled.
+        reduce_scans: whether a reader that keeps its lines in memory shrinks tall scans in the same way as
+            `preprocess`. Set to false to keep the original resolution, for example for models of different heights.
+        workers: number of loader processes per rank.
+        cache_mb: size of the cache of decoded, normalised lines per split and process, in megabytes.
+        seed: random seed of line order and augmentation.
+        replay: data module whose training lines are mixed into the training batches to prevent forgetting.
+        replay_fraction: fraction of replayed lines in the first epoch.
+        replay_decay: factor by which that fraction is multiplied after each epoch.
     """
 
     def __init__(
@@ -163,7 +168,7 @@ class LineDataModule(LightningDataModule):
         super().__init__()
         for name, value in {"max_lines": max_lines, "max_columns": max_columns, "multiple": multiple}.items():
             if value < 1:
-                raise InputError(f"data.{name}={value}: give at least 1")
+                raise InputError(f"data.{name}={value}: must be at least 1")
         self.reader, self.preprocess, self.normalizer, self.augment = reader, preprocess, normalizer, augment
         self.max_lines, self.max_columns, self.multiple = max_lines, max_columns, multiple
         self.root, self.repo, self.pack = root, repo, pack
@@ -174,10 +179,10 @@ class LineDataModule(LightningDataModule):
         self._lines: dict[str, LineDataset] = {}
 
     def open(self, split: str) -> Reader:
-        """The reader of a split, or of the packed file if there is one; for training, the subset if there is one.
+        """Return the reader of a split, restricted to the subset if one is set and the split is "train".
 
         Raises:
-            InputError: there is no such split or subset, or it has no lines.
+            InputError: if the split or the subset does not exist or is empty.
         """
         if split not in SPLITS:
             raise InputError(f"'{split}' is not a split; use one of {', '.join(SPLITS)}")
@@ -187,35 +192,35 @@ class LineDataModule(LightningDataModule):
         else:
             reader = self.reader(split=split, **self._given())
         if not len(reader):
-            raise InputError(f"split '{split}' has no lines; check data.root and the split")
+            raise InputError(f"split '{split}' is empty; check data.root and data.reader")
         if split == "train" and self.subset is not None:
             reader = cast(Reader, subset_of(reader, self.subset, self.subset_by))
         return reader
 
     def _given(self) -> dict[str, Any]:
-        """The arguments that this data module gives to its reader."""
+        """Return the arguments that this data module passes to its reader."""
         accepted = signature(self.reader).parameters
         given: dict[str, Any] = {
             key: value for key, value in (("root", self.root), ("repo", self.repo)) if value is not None
         }
         for key, value in given.items():
             if key not in accepted:
-                raise InputError(f"data.{key}={value}: these data are read from elsewhere; remove this override")
-        if self.reduce_scans and "reduce" in accepted:  # it keeps its lines in memory
+                raise InputError(f"data.{key}={value}: this reader has no such option; remove this override")
+        if self.reduce_scans and "reduce" in accepted:  # the reader keeps its lines in memory
             given["reduce"] = self.preprocess.reduce
         return given
 
     def lines(self, split: str) -> LineDataset:
-        """The lines of a split; they are read once.
+        """Return the dataset of a split, which is created on first use.
 
         Raises:
-            InputError: the split has no lines, or a line cannot be used.
+            InputError: if the split is empty or contains an unusable line.
         """
         if split not in self._lines:
             reader = self.open(split)
             for id, size in zip(reader.ids, reader.sizes, strict=True):
                 try:
-                    self.preprocess.check(size)  # now rather than in the middle of a run
+                    self.preprocess.check(size)  # fail now rather than in the middle of a run
                 except ValueError as error:
                     raise InputError(f"{id}: {error}") from None
             self._lines[split] = LineDataset(
@@ -225,18 +230,18 @@ class LineDataModule(LightningDataModule):
 
     @property
     def sources(self) -> list[LineDataset]:
-        """What is trained on: the training split, and the replayed lines if there are any."""
+        """The training split, followed by the replayed lines if there are any."""
         own = self.lines("train")
         if self.replay is None:
             return [own]
         try:
             return [own, self.replay.lines("train")]
-        except InputError as error:  # the key in the message is one of replay
+        except InputError as error:  # the key in the message belongs to `replay`
             raise InputError(re.sub(r"\bdata(?=\.(root|repo|pack|reader)\b)", "replay", str(error))) from None
 
     @property
     def replayed(self) -> int:
-        """Number of replayed lines in the first epoch."""
+        """The number of replayed lines in the first epoch."""
         return 0 if self.replay is None else replayed(len(self.lines("train")), self.replay_fraction)
 
     @property
@@ -247,7 +252,7 @@ class LineDataModule(LightningDataModule):
         return alphabet_of(text for lines in self.sources for text in lines.texts)
 
     def loader(self, split: str, rank: int = 0, world_size: int = 1, training: bool = False) -> DataLoader[Batch]:
-        """The batches of a split: shuffled and augmented for training, otherwise every line once as it is."""
+        """Return the batches of a split, shuffled and augmented if `training` is set."""
         lines = self.lines(split)
         old = 0
         if training:
@@ -274,7 +279,7 @@ class LineDataModule(LightningDataModule):
         return DataLoader(
             lines,
             sampler=batches,
-            batch_size=None,  # the sampler gives whole batches
+            batch_size=None,  # the sampler yields whole batches
             collate_fn=_whole,
             num_workers=workers,
             persistent_workers=workers > 0,
@@ -291,7 +296,7 @@ class LineDataModule(LightningDataModule):
         return self.loader("test", *self._rank())
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
-        """Moves the tensors alone: Lightning would visit every string of a batch at every step."""
+        """Move only the tensors, because Lightning would visit every string of the batch at every step."""
         return batch._replace(images=batch.images.to(device), widths=batch.widths.to(device))
 
     def _rank(self) -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""Lines that cannot be used: refused by name, or skipped and counted, depending on the options."""
+"""Reject or skip unusable lines, depending on the reader's options."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -10,23 +10,23 @@ EMPTY = "line without text"
 
 
 class Fault(NamedTuple):
-    """What is wrong with one line, row or file of a data set."""
+    """A fault in one line, row or file of a dataset."""
 
-    id: str  # of the sample, or the file and row
-    kind: str  # "row without image": faults of one kind are counted together
+    id: str  # sample id, or file and row
+    kind: str  # for example "row without image"; faults are counted by kind
     detail: str = ""  # the offending value
 
 
 def sort_out(faults: Sequence[Fault], empty: str, faulty: str) -> list[Skipped]:
-    """The lines that are skipped, as the options say.
+    """Return the lines to skip, or raise an error if the options do not allow skipping them.
 
     Args:
-        faults: all that were found.
-        empty: "error", "skip" or "keep" for lines without text.
-        faulty: "error" or "skip" for all others.
+        faults: all faults found by the reader.
+        empty: what to do with lines without text: "error", "skip" or "keep".
+        faulty: what to do with all other faults: "error" or "skip".
 
     Raises:
-        InputError: a line is not to be skipped; the first is named and those of its kind are counted.
+        InputError: if a fault must not be skipped; the message names the first one and counts others of its kind.
     """
     for option, value, choices in (("empty", empty, ("error", "skip", "keep")), ("faulty", faulty, ("error", "skip"))):
         if value not in choices:
@@ -40,13 +40,13 @@ def sort_out(faults: Sequence[Fault], empty: str, faulty: str) -> list[Skipped]:
             f"{printable(first.id)}: {first.kind}"
             + (f" ({printable(first.detail)})" if first.detail else "")
             + (f", the first of {count}" if count > 1 else "")
-            + f"; correct it, or set data.reader.{option}=skip"
+            + f"; fix the data, or set data.reader.{option}=skip"
         )
     return [Skipped(*fault, "empty" if fault.kind == EMPTY else "faulty") for fault in faults]
 
 
 def encodable(text: str) -> bool:
-    """Whether a text can be written as UTF-8: half of a surrogate pair, as found in broken JSON, cannot."""
+    """Return whether a text can be encoded as UTF-8; lone surrogates, which occur in malformed JSON, cannot."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -55,5 +55,5 @@ def encodable(text: str) -> bool:
 
 
 def printable(text: str) -> str:
-    """A text with every control character replaced, so that a message stays on one line."""
+    """Replace nonprintable characters, so that an error message stays on one line."""
     return "".join(character if character.isprintable() else "\ufffd" for character in text)

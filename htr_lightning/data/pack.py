@@ -1,16 +1,17 @@
-"""A data set decoded once, as one memory-mapped, checksummed file.
+"""Pack a decoded dataset into a single memory-mapped, checksummed file.
 
-The file consists of, in this order:
+The file has the following layout:
 
     MAGIC
-    block {"height": rows that lines are reduced to, or null; "source": fingerprint of what is packed}
+    block {"height": maximum height of the lines in pixels, or null, "source": fingerprint of the packed data}
     chunks, each a block {"split": name, "lines": [[id, text, group, height, width, CRC-32 of the pixels], ...]}
-        followed by the pixels of these lines, one byte each, row by row
-    block {name of a split: {"chunks": [offset of each], "skipped": [[id, kind, detail], ...]}}
-    offset of that last block (u64), END
+        followed by the pixels of these lines, one byte per pixel, row by row
+    index block {name of a split: {"chunks": [chunk offset, ...], "skipped": [[id, kind, detail], ...]}}
+    offset of the index block (u64), END
 
-A block is its length (u32), the CRC-32 of its content (u32) and its content in JSON; numbers are little-endian. Every
-chunk is complete in itself, so packing can resume after the last one, and only one is held in memory.
+A block consists of its length (u32), the CRC-32 of its content (u32) and its content as JSON. Numbers are
+little-endian. Every chunk is self-contained, so interrupted packing resumes after the last complete chunk, and only one
+chunk at a time is held in memory.
 """
 
 import json
@@ -34,19 +35,22 @@ from htr_lightning.errors import InputError
 
 MAGIC, END = b"HTRPACK1", b"HTRPACK."
 BLOCK, TAIL = struct.Struct("<II"), struct.Struct("<Q8s")
-CHUNK_LINES, CHUNK_BYTES = 1024, 32 << 20  # largest number of lines and pixels in a chunk
+CHUNK_LINES, CHUNK_BYTES = 1024, 32 << 20  # a chunk is closed when it reaches one of these sizes
 
 
 class Pack(Sequence[Sample]):
-    """One split of a packed file. Opening it checks everything but the pixels, which are checked as lines are read.
+    """A reader of one split of a packed file.
+
+    Everything except the pixels is verified when the file is opened; pixels are verified when a line is read.
 
     Args:
-        path: a file written by `htr pack`.
-        split: train, val or test.
-        preprocess: what the lines are to be preprocessed with; None: not checked.
+        path: path to a file written by `htr pack`.
+        split: "train", "val" or "test".
+        preprocess: preprocessing of the model that will use the lines, checked for compatibility; None skips the check.
 
     Raises:
-        InputError: there is no such file or split, it is damaged, or its lines are too small for `preprocess`.
+        InputError: if the file or the split does not exist, the file is corrupted, or its lines are too small for
+            `preprocess`.
     """
 
     def __init__(self, path: str | Path, split: str, preprocess: Preprocess | None = None) -> None:
@@ -58,7 +62,9 @@ class Pack(Sequence[Sample]):
         with _reading(self.path) as file:
             header, splits = _read_index(file)
             if split not in splits:
-                raise InputError(f"{path}: has no split '{split}', only {', '.join(splits)}; pack that split as well")
+                raise InputError(
+                    f"{path}: no split '{split}' (available: {', '.join(splits)}); pack this split as well"
+                )
             self.height: int | None = header["height"]
             if preprocess is not None:
                 self._check(packed_height(preprocess))
@@ -77,17 +83,17 @@ class Pack(Sequence[Sample]):
         return len(self.ids)
 
     def __getitem__(self, index: int) -> Sample:  # type: ignore[override]
-        """Raises InputError if the pixels are not those that were packed."""
+        """Return a line. Raises InputError if its pixels are corrupted."""
         index = range(len(self))[index]
         start, height, width, checksum = self._positions[index].tolist()
         pixels = self._bytes[start : start + height * width]
         if crc32(pixels.data) != checksum:
-            raise InputError(f"{self.path}: the pixels of {self.ids[index]} are damaged; pack the data again")
-        image = pixels.reshape(height, width).copy()  # not a view: augmentation may write into it
+            raise InputError(f"{self.path}: the pixels of {self.ids[index]} are corrupted; pack the data again")
+        image = pixels.reshape(height, width).copy()  # augmentation may modify it in place
         return Sample(self.ids[index], image, self.texts[index], self.groups[index])
 
     def __reduce__(self) -> tuple[type["Pack"], tuple[str, str]]:
-        return Pack, (str(self.path), self.split)  # a worker opens the file itself: pickling would copy the mapping
+        return Pack, (str(self.path), self.split)  # pickling would copy the mapped file, so each worker opens it anew
 
     @property
     def sizes(self) -> list[tuple[int, int]]:
@@ -95,41 +101,42 @@ class Pack(Sequence[Sample]):
 
     def _check(self, needed: int | None) -> None:
         if self.height is not None and (needed is None or needed > self.height):
-            wants = "whole images" if needed is None else f"{needed} rows"
+            wants = "full-size images" if needed is None else f"a height of {needed} pixels"
             raise InputError(
-                f"{self.path}: its lines are reduced to {self.height} rows, but this model takes {wants}; run htr pack "
-                "again with the overrides of this model"
+                f"{self.path}: lines were packed at a height of {self.height} pixels, but this model needs {wants}; "
+                "run htr pack again with the overrides of this model"
             )
 
 
 class PackWriter:
-    """Writes a packed file; used in a `with` block, whose end completes the file.
+    """A context manager that writes a packed file and completes it on exit.
 
-    Everything goes to `path`.part in complete chunks. If that file exists, packing is resumed, and the result is the
-    same, byte for byte, as without an interruption.
+    Chunks are written to `path`.part. If this file exists, packing resumes after the last complete chunk, and the
+    result is byte-for-byte identical to that of an uninterrupted run.
 
     Args:
-        path: the file; it must not exist.
-        height: rows to which taller lines are reduced, see `packed_height`; None: not at all.
-        source: a fingerprint of what the lines depend on: packing is not resumed with anything else.
+        path: path to the output file, which must not exist.
+        height: maximum height of the packed lines in pixels, to which taller lines are scaled down (see
+            `packed_height`); None keeps the original size.
+        source: fingerprint of the packed data and their settings; packing resumes only if it is unchanged.
 
     Raises:
-        InputError: the file exists, cannot be written, or was started with other settings.
+        InputError: if the file exists, cannot be written, or was started with different settings.
     """
 
     def __init__(self, path: str | Path, height: int | None, source: str = "") -> None:
         self.path, self.height = Path(path), height
         self.part = self.path.with_name(f"{self.path.name}.part")
         if self.path.exists():
-            raise InputError(f"{self.path}: exists already and is not overwritten; choose another name or delete it")
+            raise InputError(f"{self.path}: already exists; choose another --out or delete the file")
         self._chunks: dict[str, list[int]] = {}
-        self._splits: dict[str, dict[str, list]] = {}  # those that are complete
+        self._splits: dict[str, dict[str, list]] = {}  # the completed splits
         header = {"height": height, "source": source}
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._file = open(self.part, "a+b")  # noqa: SIM115
         except OSError as error:
-            raise InputError(f"{self.part}: {error.strerror}; choose another --out") from None
+            raise InputError(f"{self.part}: cannot be written ({error.strerror}); choose another --out") from None
         try:
             self._resume(header)
         except BaseException:
@@ -149,15 +156,15 @@ class PackWriter:
             self.part.unlink()  # there is nothing to resume
 
     def write(self, split: str, reader: Reader, advance: Callable[[int], None] = lambda lines: None) -> None:
-        """Pack the lines of a split that have not been packed yet.
+        """Pack the lines of a split, except those that have already been packed.
 
         Args:
-            split: its name.
-            reader: its lines.
-            advance: called with the count of lines done, for a progress bar.
+            split: name of the split.
+            reader: reader of the split.
+            advance: function called with the number of newly packed lines, for example to update a progress bar.
 
         Raises:
-            InputError: a line cannot be read, the lines packed so far are not the reader's, or the disk is full.
+            InputError: if a line cannot be read, the lines packed so far differ from the reader's, or the disk is full.
         """
         chunks = self._chunks.setdefault(split, [])
         done = self._compare(chunks, reader) if chunks else 0
@@ -178,7 +185,7 @@ class PackWriter:
         self._splits[split] = {"chunks": chunks, "skipped": [list(skipped) for skipped in reader.skipped]}
 
     def _append(self, content: dict[str, Any], images: Sequence[UInt8[ndarray, "_ _"]], tail: bytes = b"") -> int:
-        """Write a block and the data that follows it to disk; returns its offset."""
+        """Write a block and the data that follows it, and return the offset of the block."""
         offset = self._file.tell()
         block = json.dumps(content, separators=(",", ":")).encode()
         try:
@@ -187,10 +194,11 @@ class PackWriter:
                 self._file.write(image.data)
             self._file.write(tail)
             self._file.flush()
-            os.fsync(self._file.fileno())  # what precedes the next chunk is safe
+            os.fsync(self._file.fileno())  # so that a crash can only lose the next chunk
         except OSError as error:
             raise InputError(
-                f"{self.part}: not written ({error.strerror}); free space and run the same command again to resume"
+                f"{self.part}: cannot be written ({error.strerror}); "
+                "free some space and run the same command again to resume"
             ) from None
         return offset
 
@@ -200,14 +208,14 @@ class PackWriter:
         os.replace(self.part, self.path)
 
     def _resume(self, header: dict[str, Any]) -> None:
-        """Start a file, or find the end of the last complete chunk of an unfinished one."""
+        """Start a new file, or truncate an unfinished one to its last complete chunk."""
         self._file.seek(0)
         magic = self._file.read(len(MAGIC))
         if magic != MAGIC[: len(magic)]:
-            raise InputError(f"{self.part}: not written by htr pack; move it away or choose another --out")
+            raise InputError(f"{self.part}: not a packed file; move it or choose another --out")
         try:
             started = _read_block(self._file)
-        except ValueError:  # not even the first block
+        except ValueError:  # not even the first block is complete
             self._file.seek(0)
             self._file.truncate()
             self._file.write(MAGIC)
@@ -215,7 +223,7 @@ class PackWriter:
             return
         if started != header:
             raise InputError(
-                f"{self.part}: was started with other settings; give those again, or delete it to start over"
+                f"{self.part}: started with different settings; use the same settings, or delete the file to start over"
             )
         while True:
             offset = self._file.tell()
@@ -225,46 +233,49 @@ class PackWriter:
                 for line in lines:
                     if crc32(self._file.read(_area(line))) != line[5]:
                         raise ValueError("pixels")
-            except (ValueError, KeyError):  # truncated, or the last block of the file
+            except (ValueError, KeyError):  # a truncated chunk, or the index block
                 self._file.seek(offset)
                 self._file.truncate()
                 return
             self._chunks.setdefault(split, []).append(offset)
 
     def _compare(self, chunks: Sequence[int], reader: Reader) -> int:
-        """The number of lines that are packed already; they must be the first lines of the reader."""
+        """Return the number of lines already packed, which must be the first lines of the reader."""
         end, done = self._file.tell(), 0
         known = list(zip(reader.ids, reader.texts, reader.groups, strict=True))
         for offset in chunks:
             self._file.seek(offset)
             packed = [tuple(line[:3]) for line in _read_block(self._file)["lines"]]
             if packed != known[done : done + len(packed)]:
-                raise InputError(f"{self.part}: was started with other lines; delete it to start over")
+                raise InputError(f"{self.part}: started with different lines; delete the file to start over")
             done += len(packed)
         self._file.seek(end)
         return done
 
 
 def packed_height(preprocess: Preprocess) -> int | None:
-    """Rows to which lines can be reduced when they are packed, since `preprocess` does the same; None: not at all."""
+    """Return the height in pixels to which packing may scale lines down without affecting `preprocess`, or None."""
     return preprocess.height if isinstance(preprocess, FitHeight) else None
 
 
 def packed_splits(path: str | Path) -> list[str]:
-    """The splits of a packed file.
+    """Return the names of the splits in a packed file.
 
     Raises:
-        InputError: there is no such file, or it is damaged.
+        InputError: if the file is missing or corrupted.
     """
     with _reading(Path(path)) as file:
         return list(_read_index(file)[1])
 
 
 def _reduce(sample: Sample, height: int | None) -> UInt8[ndarray, "_ _"]:
-    """The image of a line with at most `height` rows, by the same steps as `FitHeight`."""
+    """Scale the image of a line down to at most `height` rows, in the same way as `FitHeight`."""
     rows, columns = sample.image.shape
     if not 0 < min(rows, columns) <= max(rows, columns) <= MAX_SIDE:
-        raise InputError(f"{sample.id}: {columns} x {rows} pixels cannot be a line; correct or remove it")
+        raise InputError(
+            f"{sample.id}: image size out of range ({columns} x {rows} pixels, maximum {MAX_SIDE}); "
+            "fix or remove the image"
+        )
     return sample.image if height is None else reduce_rows(FitHeight(height).reduce(sample.image), height)
 
 
@@ -274,22 +285,22 @@ def _area(line: list) -> int:
 
 @contextmanager
 def _reading(path: Path) -> Iterator[BinaryIO]:
-    """An open packed file; an InputError if it is missing or damaged."""
+    """Open a packed file for reading. Raises InputError if it is missing or corrupted."""
     try:
         with open(path, "rb") as file:
             yield file
     except FileNotFoundError:
-        raise InputError(f"{path}: no such packed file; make it with htr pack, or set data.pack=null") from None
+        raise InputError(f"{path}: not found; create it with htr pack, or set data.pack=null") from None
     except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}); give a file written by htr pack") from None
+        raise InputError(f"{path}: cannot be read ({error.strerror}); check data.pack") from None
     except (ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError, RecursionError) as error:
-        raise InputError(f"{path}: damaged, or not written by htr pack ({error}); pack the data again") from None
+        raise InputError(f"{path}: corrupted or not a packed file ({error}); pack the data again") from None
 
 
 def _read_index(file: BinaryIO) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The first and the last block of a packed file."""
+    """Read the header and the index of a packed file."""
     if (magic := file.read(len(MAGIC))) != MAGIC:
-        raise ValueError(f"it begins with {magic!r}")
+        raise ValueError(f"starts with {magic!r}, expected {MAGIC!r}")
     header = _read_block(file)
     if file.seek(0, os.SEEK_END) < TAIL.size:
         raise ValueError("truncated")
@@ -300,12 +311,12 @@ def _read_index(file: BinaryIO) -> tuple[dict[str, Any], dict[str, Any]]:
     file.seek(offset)
     splits = _read_block(file)
     if file.tell() != os.fstat(file.fileno()).st_size - TAIL.size:
-        raise ValueError("its end is not where its index says")
+        raise ValueError("wrong index offset")
     return header, splits
 
 
 def _read_block(file: BinaryIO) -> Any:
-    """The content of the block at the position of the file. Raises ValueError if it is truncated or damaged."""
+    """Read the block at the current file position. Raises ValueError if it is truncated or corrupted."""
     head = file.read(BLOCK.size)
     if len(head) < BLOCK.size:
         raise ValueError("truncated")
@@ -314,19 +325,19 @@ def _read_block(file: BinaryIO) -> Any:
         raise ValueError("truncated")
     content = file.read(length)
     if crc32(content) != checksum:
-        raise ValueError("a checksum does not match")
+        raise ValueError("checksum mismatch")
     return json.loads(content)
 
 
 def _positions(file: BinaryIO, lines: Sequence[list]) -> Int64[ndarray, "N 4"]:
-    """Offset, height, width and checksum of the pixels of lines, which begin at the position of the file.
+    """Return the offset, height, width and checksum of lines whose pixels begin at the current file position.
 
-    Raises ValueError if the file is too short to hold them.
+    Raises ValueError if a size is out of range or the file is truncated.
     """
     numbers = np.array([line[3:] for line in lines], np.int64).reshape(-1, 3)
     sides = numbers[:, :2]
     if not 0 < sides.min() <= sides.max() <= MAX_SIDE:
-        raise ValueError(f"a side of {sides.min()} or {sides.max()} pixels")
+        raise ValueError(f"line height or width out of range ({sides.min()} to {sides.max()} pixels)")
     ends = file.tell() + np.cumsum(sides.prod(1))
     if ends[-1] > os.fstat(file.fileno()).st_size:
         raise ValueError("truncated")

@@ -1,4 +1,4 @@
-"""What a reader gives: samples, and what it skipped."""
+"""The `Reader` interface and what readers return: samples and skipped lines."""
 
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
@@ -8,35 +8,35 @@ from typing import NamedTuple, Protocol, runtime_checkable
 from jaxtyping import UInt8
 from numpy import ndarray
 
-Reduce = Callable[[UInt8[ndarray, "H W"]], UInt8[ndarray, "h w"]]  # what a reader does to lines that it keeps
+Reduce = Callable[[UInt8[ndarray, "H W"]], UInt8[ndarray, "h w"]]  # shrinks the lines that a reader keeps in memory
 
 
 class Sample(NamedTuple):
-    """A line, word or digit with its reference."""
+    """A line, word or digit with its reference text."""
 
-    id: str  # "copiste/page_1/line_3": in every error, prediction and table
-    image: UInt8[ndarray, "H W"]  # as scanned, dark ink on light paper
+    id: str  # for example "copiste/page_1/line_3"; shown in errors, predictions and tables
+    image: UInt8[ndarray, "H W"]  # the scan, with dark ink on light paper
     text: str  # the reference
-    group: str  # writer, document or page; splits and confidence intervals are drawn over groups
+    group: str  # writer, document or page; the unit of random splits and confidence intervals
 
 
 class Skipped(NamedTuple):
-    """A line that was skipped as the options of the reader say; nothing is skipped silently."""
+    """A line that the reader skipped, recorded so that nothing is skipped silently."""
 
-    id: str  # of the sample
-    kind: str  # "line without text": lines of one kind are counted together
+    id: str  # sample id
+    kind: str  # for example "line without text"; skipped lines are counted by kind
     detail: str = ""  # the offending value
-    by: str = ""  # the option that skipped it, "empty" or "faulty"; with "error" the line would have been refused
+    by: str = ""  # the option that caused the skip, "empty" or "faulty"
 
 
 @runtime_checkable
 class Reader(Protocol):
-    """A `Sequence[Sample]` that gives its texts, groups and sizes without opening an image."""
+    """A `Sequence[Sample]` that provides its texts, groups and sizes without loading an image."""
 
     ids: Sequence[str]
     texts: Sequence[str]
     groups: Sequence[str]
-    sizes: Sequence[tuple[int, int]]  # (height, width) in pixels before preprocessing; an estimate is enough
+    sizes: Sequence[tuple[int, int]]  # (height, width) in pixels before preprocessing; may be estimates
     skipped: Sequence[Skipped]
 
     def __len__(self) -> int: ...
@@ -45,7 +45,7 @@ class Reader(Protocol):
 
 
 class ConcatReader(Sequence[Sample]):
-    """The samples of several readers, concatenated."""
+    """A reader that concatenates several readers."""
 
     def __init__(self, readers: Sequence[Reader]) -> None:
         self._readers = readers

@@ -1,4 +1,4 @@
-"""Batches of lines of similar width. No torch: a DataLoader takes any iterable that has a length."""
+"""Sample batches of lines of similar width. Does not import torch."""
 
 from collections.abc import Iterator, Sequence
 from itertools import cycle, islice
@@ -8,49 +8,49 @@ import numpy as np
 
 from htr_lightning.errors import InputError
 
-READING_LINES, READING_COLUMNS = 32, 32768  # budget of a batch that is only read: no gradients are kept
+READING_LINES, READING_COLUMNS = 32, 32768  # batch size limits for inference, which stores no activations
 
 
 class BatchIndices(NamedTuple):
-    """The lines of one batch; the epoch seeds their augmentation, whichever worker makes it."""
+    """The lines of one batch, and the epoch, which seeds their augmentation in any worker."""
 
     epoch: int
     indices: list[int]
 
 
 def replayed(new: int, fraction: float) -> int:
-    """Number of replayed lines in an epoch of `new` new lines, if they are to be this fraction of all lines.
+    """Return how many replayed lines to add to `new` new lines so that they make up `fraction` of the total.
 
     Raises:
-        InputError: the fraction is not in [0, 1).
+        InputError: if the fraction is not in [0, 1).
     """
     if not 0 <= fraction < 1:
-        raise InputError(f"data.replay_fraction={fraction}: give a fraction of the training lines, in [0, 1)")
+        raise InputError(f"data.replay_fraction={fraction}: must be in [0, 1)")
     return round(new * fraction / (1 - fraction))
 
 
 class BucketBatchSampler:
-    """Batches of lines of similar width within a budget, sharded by rank.
+    """A batch sampler that groups lines of similar width, limits the batch size, and shards batches across ranks.
 
-    The batches are the same for any number of ranks: rank r takes every `world_size`-th of them. Outside training no
-    line is repeated, so some ranks may have one batch more than others. In training every rank takes the same number,
-    and the first batches of the epoch fill up the last round.
+    The batches do not depend on the number of ranks: rank r takes every `world_size`-th batch. Without shuffling, no
+    line is repeated, so some ranks may have one batch more than others. With shuffling, the first batches of the epoch
+    are repeated at its end so that all ranks have the same number of batches.
 
     Args:
-        widths: columns of every line after preprocessing; an estimate is enough.
-        max_lines: largest number of lines in a batch.
-        max_columns: largest number of columns in a batch, padding included; a wider line is a batch of its own.
-        shuffle: for training: lines of similar width from random windows, in random order, new in every epoch.
-        seed: with the epoch, the only source of randomness.
-        rank: of this process.
+        widths: width of every line after preprocessing, in columns; may be estimates.
+        max_lines: maximum number of lines per batch.
+        max_columns: maximum number of columns per batch, including padding; a wider line forms a batch by itself.
+        shuffle: whether to draw new batches in random order in every epoch, for training.
+        seed: random seed; the batches depend only on the seed and the epoch.
+        rank: rank of this process.
         world_size: number of processes.
-        old: number of lines at the end that are replayed: an epoch takes only some, different ones each time until all
-            have been used.
-        replay_fraction: fraction of the lines of the first epoch that are old.
-        replay_decay: factor on that fraction from each epoch to the next.
+        old: number of replayed lines, which come last in `widths`. Each epoch uses some of them, and none is used again
+            before all others have been used.
+        replay_fraction: fraction of replayed lines in the first epoch.
+        replay_decay: factor by which that fraction is multiplied after each epoch.
 
     Raises:
-        InputError: outside training there are fewer lines than ranks.
+        InputError: if an option is invalid, or `shuffle` is false and there are fewer lines than ranks.
     """
 
     def __init__(
@@ -70,18 +70,19 @@ class BucketBatchSampler:
         self.max_lines, self.max_columns = max_lines, max_columns
         self.shuffle, self.seed = shuffle, seed
         if not shuffle and 0 < len(widths) < world_size:
-            raise InputError(f"{len(widths)} lines are too few for {world_size} ranks; use fewer trainer.devices")
+            raise InputError(f"expected at least {world_size} lines, one per device, got {len(widths)}; "
+                             "use fewer trainer.devices")  # fmt: skip
         self.rank, self.world_size = rank, world_size
         self.old, self.replay_fraction, self.replay_decay = old, replay_fraction, replay_decay
         if not 0 <= replay_decay <= 1:
-            raise InputError(f"data.replay_decay={replay_decay}: give a factor from 0 to 1")
+            raise InputError(f"data.replay_decay={replay_decay}: must be in [0, 1]")
         if old:
-            self._count(0)  # refuses an invalid fraction
+            self._count(0)  # raises an error if the fraction is invalid
         self.epoch = 0
         self._planned: tuple[int, list[list[int]]] | None = None
 
     def set_epoch(self, epoch: int) -> None:
-        """Called by Lightning before every epoch."""
+        """Set the epoch; Lightning calls this before every epoch."""
         self.epoch = epoch
 
     def __len__(self) -> int:
@@ -99,29 +100,29 @@ class BucketBatchSampler:
             else:
                 order = np.argsort(-self.widths, kind="stable")
                 batches = self._cut(order)
-                if len(batches) < self.world_size:  # the others would wait for a rank without a batch
+                if len(batches) < self.world_size:  # a rank without a batch would block the others
                     batches = [[index] for index in order.tolist()]
             self._planned = self.epoch, batches[self.rank :: self.world_size]
         return self._planned[1]
 
     def _shuffled(self) -> list[list[int]]:
-        """Where the column budget binds, the number of batches may differ by one between epochs."""
+        """Return the shuffled batches of the epoch; their number may vary slightly if `max_columns` limits batches."""
         rng = np.random.default_rng((self.seed, self.epoch))
         order = rng.permutation(self._of_epoch())
-        window = 40 * self.max_lines  # wide enough for similar widths, narrow enough for new neighbours in each epoch
+        window = 40 * self.max_lines  # large enough for similar widths, small enough to vary the batches
         batches = []
         for start in range(0, len(order), window):
             lines = order[start : start + window]
-            about = self.widths[lines] * rng.uniform(0.97, 1.03, len(lines))  # new neighbours even in small sets
+            about = self.widths[lines] * rng.uniform(0.97, 1.03, len(lines))  # varies the batches of small datasets
             batches += self._cut(lines[np.argsort(-about)])
-        # Ranks wait for each other at every step, so the batches of one round are neighbours in width.
+        # Ranks wait for each other at every step, so the batches of one step should have similar widths.
         full = len(batches) // self.world_size * self.world_size
         rounds = [batches[i : i + self.world_size] for i in range(0, full, self.world_size)]
         rng.shuffle(rounds)
         return [batch for batches in rounds for batch in batches] + batches[full:]
 
     def _of_epoch(self) -> np.ndarray:
-        """All new lines, and the next old ones of an endless sequence of permutations."""
+        """Return the indices of all new lines, and of the next old lines in an endless series of permutations."""
         new = np.arange(len(self.widths) - self.old)
         counts = [self._count(epoch) for epoch in range(self.epoch + 1)] if self.old else [0]
         if not counts[-1]:

@@ -1,4 +1,4 @@
-"""Which lines are for training, validation and test: by a table, by name, or at random with no group in two splits."""
+"""Assign lines to training, validation and test splits: from a table, by name, or at random without dividing groups."""
 
 import csv
 import re
@@ -12,89 +12,89 @@ from typing import TypeGuard
 from htr_lightning.errors import InputError
 
 SPLITS = ("train", "val", "test")
-Splits = Mapping[str, str | float | int | None]  # a part of the data set by name, or a fraction of the training part
+Splits = Mapping[str, str | float | int | None]  # name of a source split, or a fraction of the source training split
 
 
 def group_pattern(group: str) -> re.Pattern[str]:
-    """A regular expression that finds the writer in an id.
+    """Compile the regular expression that extracts the writer from an id.
 
     Raises:
-        InputError: it is not a regular expression, or has no group.
+        InputError: if the expression is invalid or has no capturing group.
     """
     try:
         pattern = re.compile(group)
     except re.error as error:
-        raise InputError(f"data.reader.group={group}: not a regular expression ({error})") from None
+        raise InputError(f"data.reader.group={group}: invalid regular expression ({error}); fix it") from None
     if not pattern.groups:
-        raise InputError(f"data.reader.group={group}: put parentheses around the part that names the writer")
+        raise InputError(f"data.reader.group={group}: no capturing group; put parentheses around the writer's name")
     return pattern
 
 
 def group_of(pattern: re.Pattern[str], id: str, other: str | None = None) -> str:
-    """The writer named in an id; `other`, by default the id itself, if there is none."""
+    """Return the writer in an id; if the pattern does not match, return `other`, or the id if `other` is not set."""
     found = pattern.match(id)
     return (found[1] if found else None) or other or id
 
 
 def read_splits(root: Path, table: str) -> dict[str, str]:
-    """A table `page<TAB>split` with a header, as {page: split}.
+    """Read a table with a header and two tab-separated columns, page and split, as {page: split}.
 
     Raises:
-        InputError: there is no such file, or a row does not have two cells.
+        InputError: if the file is missing or malformed.
     """
     kind, _, name = table.rpartition(":")
     path = resources.files("htr_lightning.data") / "splits" / name if kind == "package" else root / table
     if not path.is_file():
         raise InputError(
-            f"{path}: no such split table; set data.reader.splits to a table of page and split, or to fractions, "
-            "as in '{train: 0.8, val: 0.1, test: 0.1}'"
+            f"{path}: split table not found; set data.reader.splits to a table with the columns page and split, or to "
+            "fractions such as '{train: 0.8, val: 0.1, test: 0.1}'"
         )
     try:
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError:
-        raise InputError(f"{path}: the split table is not UTF-8; save it as UTF-8") from None
+        raise InputError(f"{path}: not UTF-8; save the table as UTF-8") from None
     rows = list(csv.reader(text.splitlines(), delimiter="\t"))[1:]
     if bad := next((row for row in rows if len(row) != 2), None):
-        raise InputError(f"{table}: row {bad} does not have two cells, page and split; correct it")
+        raise InputError(f"{table}: expected 2 columns, page and split, got {bad}; fix the row")
     if odd := next((split for _, split in rows if split not in SPLITS), None):
         raise InputError(f"{table}: '{odd}' is not a split; use one of {', '.join(SPLITS)}")
     if twice := next((page for page, count in Counter(page for page, _ in rows).items() if count > 1), None):
-        raise InputError(f"{table}: '{twice}' occurs twice; name each page once")
+        raise InputError(f"{table}: duplicate page '{twice}'; list each page once")
     return dict(rows)
 
 
 def split_groups(
     groups: Sequence[str], fractions: Mapping[str, float], seed: int = 0, name: str = "the data"
 ) -> dict[str, str]:
-    """A random split for each group: the same for the same groups and seed on any machine.
+    """Assign each group to a random split, reproducibly across machines.
 
-    Every split first gets one group, the smallest fraction first; then each further group goes to the split that lacks
-    most.
+    Each split first receives one group, starting with the split of the smallest fraction. Every further group goes to
+    the split that is furthest below its target size.
 
     Args:
-        groups: of each line or page; groups are not divided.
-        fractions: of the lines or pages for train, val and test; they add up to 1.
-        seed: of the random order.
-        name: of the data, for messages.
+        groups: group of each line or page; groups are never divided.
+        fractions: fractions of the lines or pages in train, val and test, which sum to 1.
+        seed: random seed.
+        name: name of the dataset, used in error messages.
 
     Returns:
-        {group: split}.
+        The split of each group.
 
     Raises:
-        InputError: invalid fractions, or fewer groups than splits.
+        InputError: if the fractions are invalid, or there are fewer groups than splits.
     """
     if not groups:
-        raise InputError(f"{name}: no line or page in it; check the path")
+        raise InputError(f"{name}: no lines or pages found; check the path")
     fractions = {split: float(fraction) for split, fraction in fractions.items()}
     valid = all(0 <= fraction <= 1 for fraction in fractions.values()) and abs(sum(fractions.values()) - 1) < 0.01
     if set(fractions) - set(SPLITS) or not valid:
-        raise InputError(f"data.reader.splits={fractions}: give fractions of {', '.join(SPLITS)} that add up to 1")
+        raise InputError(f"data.reader.splits={fractions}: fractions of {', '.join(SPLITS)} must sum to 1")
     pages = Counter(groups)
     wanted = {split: part * len(groups) for split, part in sorted(fractions.items(), key=lambda it: it[1]) if part}
     if len(pages) < len(wanted):
         raise InputError(
-            f"{name}: {len(pages)} groups are too few for {len(wanted)} splits; give fewer fractions in "
-            "data.reader.splits, or smaller groups with data.reader.group"
+            f"{name}: expected at least {len(wanted)} groups, one per split, got {len(pages)}; use fewer splits in "
+            "data.reader.splits, or define smaller groups with data.reader.group"
         )
     order = sorted(pages, key=lambda group: sha256(f"{seed}/{group}".encode()).digest())
     splits: dict[str, str] = {}
@@ -113,34 +113,35 @@ def split_groups(
 def split_lines(
     ids: Sequence[str], counts: Mapping[str, int | float | None], seed: int = 0, name: str = "the data"
 ) -> dict[str, str]:
-    """A random split for each line: the same for the same ids and seed on any machine.
+    """Assign lines to random splits, reproducibly across machines.
 
-    Test lines are chosen first and training lines last: changing their number changes no other split, and a
-    smaller number is a subset of a larger one.
+    Test lines are chosen first and training lines last, so changing the number of training lines does not affect the
+    other splits, and a smaller training split is a subset of a larger one.
 
     Args:
-        ids: of the lines.
-        counts: of the lines for train, val and test; None for one of them: all that are left.
-        seed: of the random order.
-        name: of the data, for messages.
+        ids: line ids.
+        counts: numbers of lines in train, val and test; None for one split means all remaining lines.
+        seed: random seed.
+        name: name of the dataset, used in error messages.
 
     Returns:
-        {id: split} of the lines that are in a split.
+        The split of each line that was assigned to one.
 
     Raises:
-        InputError: invalid counts, or more lines requested than there are.
+        InputError: if the counts are invalid or exceed the number of lines.
     """
     given = {split: None if (n := counts[split]) is None else int(n) for split in reversed(SPLITS) if split in counts}
     wanted = sum(1 if count is None else count for count in given.values())
     valid = all(count is None or count == int(count) > 0 for count in counts.values())
     if set(counts) - set(SPLITS) or not valid or list(given.values()).count(None) > 1:
-        raise InputError(f"data.reader.splits={dict(counts)}: give counts of lines for {', '.join(SPLITS)}, one of "
-                         "which may be null for all that are left")  # fmt: skip
+        raise InputError(f"data.reader.splits={dict(counts)}: numbers of lines in {', '.join(SPLITS)} must be positive "
+                         "integers; one of them may be null, which means all remaining lines")  # fmt: skip
     if wanted > len(ids):
-        raise InputError(f"{name}: {len(ids)} lines, but data.reader.splits={dict(counts)} takes {wanted}; take fewer")
+        raise InputError(f"{name}: data.reader.splits={dict(counts)} needs {wanted} lines, but there are {len(ids)}; "
+                         "use smaller numbers")  # fmt: skip
     order = sorted(ids, key=lambda id: sha256(f"{seed}/{id}".encode()).digest())
     splits: dict[str, str] = {}
-    for split in sorted(given, key=lambda split: given[split] is None):  # all that are left comes last
+    for split in sorted(given, key=lambda split: given[split] is None):  # the remaining lines are assigned last
         count = len(order) if given[split] is None else given[split]
         splits |= dict.fromkeys(order[:count], split)
         order = order[count:]
@@ -148,15 +149,17 @@ def split_lines(
 
 
 def by_line(splits: str | Mapping[str, int | float | None] | None) -> TypeGuard[Mapping[str, int | float | None]]:
-    """Whether splits are counts of lines rather than a table or fractions, which are at most 1."""
+    """Return whether splits are given as numbers of lines rather than as a table or fractions."""
     return isinstance(splits, Mapping) and any(count is None or count > 1 for count in splits.values())
 
 
 def part_of(splits: Splits, split: str, name: str) -> str:
-    """The part of the data that holds a split: the one it names, or the training part for a fraction of it.
+    """Return the source split that contains a split.
+
+    This is the source split named in `splits`, or the source training split if `splits` gives a fraction.
 
     Raises:
-        InputError: there is no such split, or it names no part.
+        InputError: if the split is invalid or has no source split.
     """
     if split not in SPLITS:
         raise InputError(f"'{split}' is not a split; use one of {', '.join(SPLITS)}")
@@ -165,34 +168,34 @@ def part_of(splits: Splits, split: str, name: str) -> str:
     if not isinstance(part, str):
         where = split if named is None else "train"
         raise InputError(
-            f"{name}: data.reader.splits.{where} is {splits.get(where)}; name a part of the data"
-            + ("" if where == "train" else ", or give a fraction of train such as 0.1")
+            f"{name}: data.reader.splits.{where}={splits.get(where)}: set it to a split of this dataset"
+            + ("" if where == "train" else ", or to a fraction of the training split such as 0.1")
         )
     return part
 
 
 def lines_of(splits: Splits, split: str, groups: Sequence[str], name: str, seed: int = 0) -> list[int]:
-    """Indices of the lines of a part that belong to a split, in their order.
+    """Return the indices of the lines of a source split that belong to a split, in ascending order.
 
-    A split that is a number is that fraction of the lines of the training part, in whole groups, so that no writer or
-    page is in two splits. Which ones depends on the names and sizes of the groups and the seed alone: not on the order
-    of the lines, not on the machine.
+    A split given as a fraction consists of whole groups of the source training split, so that no writer or page is in
+    two splits. The choice depends only on the names and sizes of the groups and on the seed, not on the order of the
+    lines or the machine.
 
     Args:
-        splits: for each split the name of a part, or a fraction.
-        split: the one that is wanted.
-        groups: of the lines of the split's part.
-        name: of the data, for messages.
-        seed: of the random order.
+        splits: source split of each split, or a fraction of the source training split.
+        split: the requested split.
+        groups: group of each line of the source split.
+        name: name of the dataset, used in error messages.
+        seed: random seed.
 
     Raises:
-        InputError: the fractions leave nothing to train on, or there are fewer groups than splits.
+        InputError: if the fractions leave no training lines, or there are fewer groups than splits.
     """
     fractions = {key: float(value) for key, value in sorted(splits.items()) if isinstance(value, int | float)}
     if not fractions or (split != "train" and split not in fractions):
         return list(range(len(groups)))
     if min(fractions.values()) <= 0 or sum(fractions.values()) >= 1:
         given = ", ".join(f"{key}={value:g}" for key, value in fractions.items())
-        raise InputError(f"{name}: data.reader.splits {given}: fractions must be above 0 and leave some lines to train")
+        raise InputError(f"{name}: data.reader.splits {given}: fractions must be positive and sum to less than 1")
     chosen = split_groups(groups, {"train": 1 - sum(fractions.values()), **fractions}, seed, name)
     return [index for index, group in enumerate(groups) if chosen[group] == split]

@@ -1,4 +1,4 @@
-"""A subset of a reader's lines, such as the first 500 of a fixed random order, and the rest."""
+"""Select a reproducible random subset of the lines of a reader."""
 
 from collections.abc import Sequence
 from functools import cached_property
@@ -13,12 +13,12 @@ BY = ("line", "group")
 
 
 class Subset(Sequence[Sample]):
-    """Some lines of a reader, in its order.
+    """A reader of some lines of another reader, in their original order.
 
     Args:
-        reader: the whole.
-        indices: of the lines.
-        about: what the card of a checkpoint says about them.
+        reader: the full reader.
+        indices: indices of the lines.
+        about: description of the subset for the checkpoint card.
     """
 
     def __init__(self, reader: Reader, indices: Sequence[int], about: dict[str, Any]) -> None:
@@ -26,7 +26,7 @@ class Subset(Sequence[Sample]):
         self.ids, self.texts, self.groups = (
             [column[index] for index in self.indices] for column in (reader.ids, reader.texts, reader.groups)
         )
-        self.skipped: Sequence[Skipped] = reader.skipped  # of all lines: their subset is not known
+        self.skipped: Sequence[Skipped] = reader.skipped  # of the full reader; skipped lines belong to no subset
         self.repaired: dict[str, str] = getattr(reader, "repaired", {})
         self.about = {**getattr(reader, "about", {}), **about}
 
@@ -38,32 +38,33 @@ class Subset(Sequence[Sample]):
 
     @cached_property
     def sizes(self) -> list[tuple[int, int]]:
-        """Height and width of every image."""
+        """The height and width of every image."""
         sizes = self.reader.sizes
         return [sizes[index] for index in self.indices]
 
 
 def subset_of(reader: Reader, bounds: Sequence[int | None], by: str) -> Subset:
-    """The lines from `bounds[0]` up to, but not including, `bounds[1]` in a fixed random order; None is the end.
+    """Return the lines from `bounds[0]` up to, but not including, `bounds[1]` in a fixed random order.
 
-    The order is that of the SHA-256 of the ids, or of the groups and then the ids: the same for the same lines in every
-    process and on any machine, whatever the seed of the run. So [0, 500] and [500, None] are disjoint and together are
-    all lines.
+    Lines are ordered by the SHA-256 hash of their ids, or of their groups and then their ids. The order is identical in
+    every process, on every machine and for every seed, so [0, 500] and [500, None] are complementary.
 
     Args:
-        reader: of all lines.
-        bounds: start and end, counted in lines.
-        by: "line", or "group": groups are kept together, in the subset that holds their first line.
+        reader: the full reader.
+        bounds: start and end, counted in lines; an end of None means the last line.
+        by: "line", or "group" to keep each group together in the subset that contains its first line.
 
     Raises:
-        InputError: invalid bounds, or no lines within them.
+        InputError: if the bounds are invalid or contain no lines.
     """
     given = f"data.subset={bounds}".replace("None", "null")
     is_pair = isinstance(bounds, list | tuple) and len(bounds) == 2
     is_pair = is_pair and all(bound is None or type(bound) is int for bound in bounds)
     start, end = bounds if is_pair else (None, None)
     if start is None or start < 0 or (end is not None and end <= start):
-        raise InputError(f"{given}: give start and end, such as [0, 500], or [500, null] for the rest")
+        raise InputError(
+            f"{given}: must be a start and an end, such as [0, 500], or [500, null] for the remaining lines"
+        )
     if by not in BY:
         raise InputError(f"data.subset_by={by}: use one of {', '.join(BY)}")
     names = reader.ids if by == "line" else reader.groups
@@ -71,15 +72,15 @@ def subset_of(reader: Reader, bounds: Sequence[int | None], by: str) -> Subset:
     order = sorted(range(len(keys)), key=keys.__getitem__)
     stop = len(order) if end is None else end
     if stop > len(order):
-        raise InputError(f"{given}: there are {len(order)} training lines; give a lower end, or null")
+        raise InputError(f"{given}: the end exceeds the {len(order)} training lines; use a smaller end, or null")
     chosen: list[int] = []
-    first = 0  # position of the unit's first line in the order
+    first = 0  # position of the current unit's first line in the order
     for _, unit in groupby(order, key=lambda index: keys[index][0]):
         lines = list(unit)
         chosen += lines if start <= first < stop else []
         first += len(lines)
     if not chosen:
-        raise InputError(f"{given}: no {by} of {len(order)} training lines begins there; give wider bounds")
+        raise InputError(f"{given}: no {by} starts in this range; use a wider range")
     return Subset(reader, chosen, {"subset": {"lines": [start, end], "by": by, "of": len(order)}})
 
 

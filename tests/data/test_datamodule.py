@@ -125,7 +125,7 @@ def test_the_alphabet_is_that_of_the_normalised_training_texts() -> None:
 
 def test_a_split_without_lines_is_refused() -> None:
     data = module(lambda split: Listed([]))
-    with pytest.raises(InputError, match="split 'val' has no line"):
+    with pytest.raises(InputError, match="split 'val' is empty"):
         data.loader("val")
 
 

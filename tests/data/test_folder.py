@@ -304,7 +304,7 @@ def test_bad_rows_are_left_out_on_request_and_counted(tmp_path: Path) -> None:
         ({"root": "nowhere"}, "nowhere: no such folder"),
         ({"split": "dev"}, "'dev' is not a split"),
         ({"split": "test"}, r"test: no such folder or table; .*splits\.test=0\.1"),
-        ({"group": "("}, "not a regular expression"),
+        ({"group": "("}, "invalid regular expression"),
         ({"group": "abc"}, "parentheses"),
         ({"empty": "no"}, r"data\.reader\.empty=no: use one of error, skip, keep"),
         ({"faulty": "keep"}, r"data\.reader\.faulty=keep: use one of error, skip"),

@@ -108,7 +108,7 @@ def test_a_page_of_the_table_without_a_file_is_named(tmp_path: Path, write_page)
 
 @pytest.mark.parametrize("table", ["nothing.tsv", "package:nothing.tsv"])
 def test_a_missing_table_is_named(tmp_path: Path, table: str) -> None:
-    with pytest.raises(InputError, match=r"nothing\.tsv: no such split table"):
+    with pytest.raises(InputError, match=r"nothing\.tsv: split table not found"):
         read_splits(tmp_path, table)
 
 
@@ -411,7 +411,7 @@ def test_a_contradictory_split_table_is_refused_and_what_it_lacks_is_reported(tm
     table.write_text("page\tsplit\na\ttrain\nb\tval\n")
     reader = PageXml(tmp_path, splits="splits.tsv", split="train")
     assert [skipped.kind for skipped in reader.skipped] == ["page that is not in the split table"]
-    for rows, message in (("a\ttrain\na\tval", "'a' occurs twice"), ("a\tvalid", "'valid' is not a split")):
+    for rows, message in (("a\ttrain\na\tval", "duplicate page 'a'"), ("a\tvalid", "'valid' is not a split")):
         table.write_text(f"page\tsplit\n{rows}\n")
         with pytest.raises(InputError, match=message):
             PageXml(tmp_path, splits="splits.tsv", split="train")

@@ -19,7 +19,7 @@ SHARES = {"train": 0.8, "val": 0.1, "test": 0.1}
 def test_every_group_is_in_one_split_and_every_split_has_one(numbers: list[int], seed: int) -> None:
     groups = [f"g{number}" for number in numbers]
     if len(set(groups)) < 3:
-        with pytest.raises(InputError, match="groups are too few for 3 splits"):
+        with pytest.raises(InputError, match="at least 3 groups"):
             split_groups(groups, SHARES, seed)
         return
     drawn = split_groups(groups, SHARES, seed)
@@ -87,7 +87,7 @@ def test_pages_are_split_by_line_and_what_is_left_over_is_counted(tmp_path: Path
     for part in parts.values():
         assert [skipped.kind for skipped in part.skipped] == ["line that is in no split"] * 3
     assert len(PageXml(tmp_path, splits={"train": None, "val": 2, "test": 4}, split="train")) == 6
-    with pytest.raises(InputError, match=r"12 lines, but .* takes 16"):
+    with pytest.raises(InputError, match="needs 16 lines, but there are 12"):
         PageXml(tmp_path, splits={"train": 10, "val": 2, "test": 4}, split="train")
-    with pytest.raises(InputError, match="give counts of lines"):
+    with pytest.raises(InputError, match="must be positive integers"):
         PageXml(tmp_path, splits={"train": None, "val": None, "test": 4}, split="train")
