@@ -138,7 +138,7 @@ def test_a_file_in_neither_folder_and_two_files_of_one_name_are_refused(tmp_path
     content = gnt([("啊", noise(RNG, 9, 9))])
     (tmp_path / "more").mkdir()
     (tmp_path / "more" / "x.gnt").write_bytes(content)
-    with pytest.raises(InputError, match="writer x is not in a folder of training or test files"):
+    with pytest.raises(InputError, match="writer x is in neither a training nor a test folder"):
         CasiaCharacters(tmp_path)
     (tmp_path / "more" / "x.gnt").rename(tmp_path / "more" / "1001-c.gnt")
     with pytest.raises(InputError, match=r"1001-c\.gnt: has the same name as .*HWDB1\.1trn_gnt"):
@@ -197,12 +197,12 @@ def test_what_is_truncated_is_counted_with_file_and_position(tmp_path: Path) -> 
     one_writer(tmp_path, characters[:-1])
     path = tmp_path / "tst" / "1300-c.gnt"
     (skipped,) = CasiaCharacters(tmp_path, "test").skipped
-    assert skipped[:3] == ("casia/1300-c/1", "truncated", f"{path}: the record at byte 91 has 90 bytes")
+    assert skipped[:3] == ("casia/1300-c/1", "truncated file", f"{path}: the record at byte 91 ends after 90 bytes")
     for end in (len(lines[0]), len(lines[0]) + 30):
         reader = CasiaLines(one_writer(tmp_path, lines[1][:end], "001-P16.dgrl"), "test")
         assert len(reader) == 1
         assert [skipped.id for skipped in reader.skipped] == ["casia/001-P16/1", "casia/001-P16/2"]
-        assert kinds(reader) == {"truncated": 2}
+        assert kinds(reader) == {"truncated file": 2}
         assert f"001-P16.dgrl: {end - len(lines[0])} bytes" in reader.skipped[0].detail
     reader = CasiaLines(one_writer(tmp_path, lines[0] + b"more", "001-P16.dgrl"), "test")
     assert kinds(reader) == {"bytes after the last line": 1}
@@ -211,16 +211,16 @@ def test_what_is_truncated_is_counted_with_file_and_position(tmp_path: Path) -> 
 def test_a_damaged_file_is_refused_or_counted(tmp_path: Path) -> None:
     one_writer(tmp_path, gnt([("啊", noise(RNG, 9, 9))]))
     one_writer(tmp_path, b"\x89PNG" + bytes(99), "1299-c.gnt")
-    with pytest.raises(InputError, match=r"1299-c\.gnt: .* copy it again, or set data\.reader\.faulty=skip"):
+    with pytest.raises(InputError, match=r"1299-c\.gnt: .* download it again, or set data\.reader\.faulty=skip"):
         CasiaCharacters(tmp_path, "test")
     reader = CasiaCharacters(tmp_path, "test", faulty="skip")
     assert reader.ids == ["casia/1300-c/0"]
     assert reader[0].group == "1300-c"
-    assert kinds(reader) == {"file that cannot be read": 1}
+    assert kinds(reader) == {"unreadable file": 1}
     assert "1299-c.gnt" in reader.skipped[0].detail
     one_writer(tmp_path, b"", "001-P1.dgrl")
     one_writer(tmp_path, dgrl([("啊", noise(RNG, 9, 9))]), "002-P1.dgrl")
-    assert kinds(CasiaLines(tmp_path, "test", faulty="skip")) == {"file that cannot be read": 1}
+    assert kinds(CasiaLines(tmp_path, "test", faulty="skip")) == {"unreadable file": 1}
 
 
 @pytest.mark.parametrize("kind", [CasiaCharacters, CasiaLines])
@@ -245,9 +245,9 @@ def test_what_cannot_be_used_is_refused_with_the_way_out(tmp_path: Path, kind: t
         (name,) = option
         with pytest.raises(InputError, match=rf"data\.reader\.{name}="):
             kind(tmp_path, "test", **option)
-    with pytest.raises(InputError, match="'train' has no writer: 1 writers"):
+    with pytest.raises(InputError, match="'train' has no writer: of 1 writers"):
         kind(tmp_path)
-    with pytest.raises(InputError, match=r"no (character|line)"):
+    with pytest.raises(InputError, match=r"has no (character|line)"):
         kind(tmp_path, "test")
     with pytest.raises(InputError, match=r"data\.reader\.characters=level2"):
         CasiaCharacters(tmp_path, "test", characters="level2")

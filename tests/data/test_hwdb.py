@@ -119,7 +119,9 @@ def test_a_gnt_file_truncated_anywhere_is_read_as_far_as_it_goes(tmp_path: Path)
         file = index_gnt(path)
         assert len(file.labels) == len(file.boxes) == sum(end <= size for end in ends)
         start = max([0, *(end for end in ends if end <= size)])
-        assert file.cut == ("" if size in ends else f"{path}: the record at byte {start} has {size - start} bytes")
+        assert file.cut == (
+            "" if size in ends else f"{path}: the record at byte {start} ends after {size - start} bytes"
+        )
 
 
 @pytest.mark.parametrize("bits", [1, 8])
@@ -158,11 +160,11 @@ def spoilt(content: bytes, at: int, form: str, *values: int | bytes) -> bytes:
     ("content", "words"),
     [
         (b"", "the file is empty"),
-        (spoilt(GNT, 0, "I", 31), "byte 0 states 31 bytes and 5 x 4 pixels"),
-        (spoilt(GNT, 30, "I", 0), "byte 30 states 0 bytes"),
+        (spoilt(GNT, 0, "I", 31), "byte 0 has an invalid header (31 bytes for 5 x 4 pixels)"),
+        (spoilt(GNT, 30, "I", 0), "byte 30 has an invalid header (0 bytes"),
         (spoilt(GNT, 0, "I", 2**32 - 1), "4294967295 bytes"),
         (spoilt(GNT, 6, "HH", 0, 4), "0 x 4 pixels"),
-        (spoilt(GNT, 0, "I2sHH", 10, b"AB", 5, 0), "states 10 bytes and 5 x 0 pixels"),
+        (spoilt(GNT, 0, "I2sHH", 10, b"AB", 5, 0), "(10 bytes for 5 x 0 pixels)"),
         (spoilt(GNT, 6, "HH", 65535, 65535), "65535 x 65535 pixels"),
         (b"\x89PNG\r\n\x1a\n" + bytes(40), "not a .gnt file"),
     ],
@@ -183,16 +185,16 @@ BODY = 36 + len(b"#HWDB\0")  # where the page's sizes stand
     [
         (b"", "the file is empty"),
         (b"DGRL", "not a .dgrl file"),
-        (spoilt(DGRL, 4, "4s", b"DGR\0"), r"not a .dgrl file (it begins with b'*\x00\x00\x00DGR\x00\x00"),
-        (spoilt(DGRL, 0, "I", 35), "a header of 35 bytes"),
-        (spoilt(DGRL, 0, "I", 2**32 - 1), "a header of 4294967295 bytes"),
-        (spoilt(DGRL, 0, "I", 41), "labels in"),
-        (spoilt(DGRL, BODY - 4, "H", 0), "of 0 bytes"),
-        (spoilt(DGRL, BODY - 4, "H", 65535), "of 65535 bytes"),
-        (spoilt(DGRL, BODY - 2, "H", 24), "pixels of 24 bits"),
-        (spoilt(DGRL, BODY - 24, "5s", b"UTF-8"), "labels in b'UTF-8'"),
-        (spoilt(DGRL, BODY + 8, "I", 2**32 - 1), "states 4294967295 lines"),
-        (spoilt(DGRL, BODY + 12, "I", 2**32 - 1), "line 0 states 4294967295 characters"),
+        (spoilt(DGRL, 4, "4s", b"DGR\0"), r"not a .dgrl file (it starts with b'*\x00\x00\x00DGR\x00\x00"),
+        (spoilt(DGRL, 0, "I", 35), "header length (35 bytes"),
+        (spoilt(DGRL, 0, "I", 2**32 - 1), "header length (4294967295 bytes"),
+        (spoilt(DGRL, 0, "I", 41), "labels with"),
+        (spoilt(DGRL, BODY - 4, "H", 0), "with 0 bytes per unit"),
+        (spoilt(DGRL, BODY - 4, "H", 65535), "with 65535 bytes per unit"),
+        (spoilt(DGRL, BODY - 2, "H", 24), "24 bits per pixel"),
+        (spoilt(DGRL, BODY - 24, "5s", b"UTF-8"), "b'UTF-8' labels"),
+        (spoilt(DGRL, BODY + 8, "I", 2**32 - 1), "claims 4294967295 lines"),
+        (spoilt(DGRL, BODY + 12, "I", 2**32 - 1), "line 0 claims 4294967295 characters"),
         (spoilt(DGRL, BODY + 28, "I", 0), "line 0 has 5 x 0 pixels"),
         (spoilt(DGRL, BODY + 32, "I", 0), "line 0 has 0 x 4 pixels"),
         (spoilt(DGRL, BODY + 28, "II", 2**32 - 1, 2**32 - 1), "line 0 has 4294967295 x 4294967295 pixels"),

@@ -1,1 +1,1 @@
-"""Readers: sequences of `Sample` with `texts`, `groups` and `sizes` that open no image; no tensors, no models."""
+"""Read data sets as sequences of `Sample`, with ids, texts, groups and sizes available without decoding any image."""

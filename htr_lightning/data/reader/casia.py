@@ -1,4 +1,4 @@
-"""Chinese handwriting of CASIA-HWDB: isolated characters (HWDB1.x) and text lines (HWDB2.x)."""
+"""Read the Chinese handwriting of CASIA-HWDB: isolated characters (HWDB1.x) and text lines (HWDB2.x)."""
 
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -15,27 +15,27 @@ from htr_lightning.data.sample import Sample, Skipped
 from htr_lightning.data.split import SPLITS, split_groups
 from htr_lightning.errors import InputError
 
-# Folders as published: HWDB1.1trn_gnt, Gnt1.0TrainPart1, HWDB2.0Test.
+# Published folder names include HWDB1.1trn_gnt, Gnt1.0TrainPart1 and HWDB2.0Test.
 FOLDERS = {"train": re.compile("train|trn", re.IGNORECASE), "test": re.compile("test|tst", re.IGNORECASE)}
-UNREADABLE, TRUNCATED = "file that cannot be read", "truncated"
+UNREADABLE, TRUNCATED = "unreadable file", "truncated file"
 NO_CHARACTER, OUTSIDE = "label that is not a character", "character outside the chosen set"
 File = TypeVar("File")
 
 
 class CasiaCharacters(Sequence[Sample]):
-    """The isolated characters of a folder of `.gnt` files, in the order of writers and records.
+    """The isolated characters in a folder of `.gnt` files, ordered by writer and record.
 
     Args:
-        root: folder of the files.
-        split: train, val or test; see `split_writers`. A writer is a file's stem.
-        files: glob of the files below `root`.
-        characters: "level1" reads the 3,755 frequent hanzi of GB 2312 and counts all others as skipped, "all" reads
+        root: folder containing the files, at any depth.
+        split: train, val or test; see `split_writers`. The writer is the stem of the file name.
+        files: glob pattern of the files below `root`.
+        characters: "level1" reads the 3,755 frequent hanzi of GB 2312 and counts all others as skipped; "all" reads
             everything (7,356 characters in HWDB1.0 to 1.2 together).
-        val_fraction: of the training writers, held out for validation.
-        test_fraction: of all writers, held out for testing if no folder says which they are.
-        seed: of the random choice of writers.
-        faulty: what to do with a damaged file: "error", or "skip" (the whole file, counted). A truncated file is read
-            as far as it goes, and its last record counted.
+        val_fraction: fraction of the training writers held out for validation.
+        test_fraction: fraction of all writers held out for testing, unless folder names identify the test writers.
+        seed: random seed for the choice of writers.
+        faulty: what to do with a corrupted file: "error", or "skip" to skip and count the whole file. A truncated file
+            is read up to its last complete record, and the incomplete one is counted as skipped.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class CasiaCharacters(Sequence[Sample]):
         faulty: str = "error",
     ) -> None:
         if characters not in ("level1", "all"):
-            raise InputError(f"data.reader.characters={characters}: use level1 or all")
+            raise InputError(f"data.reader.characters={characters}: expected level1 or all")
         wanted = gb2312_level1() if characters == "level1" else None
         self.skipped: list[Skipped] = []
         self.texts: list[str] = []
@@ -74,7 +74,7 @@ class CasiaCharacters(Sequence[Sample]):
             kept.append(np.hstack([where, file.boxes[numbers]]))
             self._paths.append(path)
         if not self.texts:
-            raise InputError(f"{root}: no character of set '{characters}' in split '{split}'; check {paths[0]}")
+            raise InputError(f"{root}: split '{split}' has no character of the set '{characters}'; check {paths[0]}")
         self._index: Int[ndarray, "N 5"] = np.concatenate(kept)  # file, record, height, width, offset
         self._writers = [path.stem for path in self._paths]
 
@@ -100,20 +100,20 @@ class CasiaCharacters(Sequence[Sample]):
 
 
 class CasiaLines(Sequence[Sample]):
-    """The text lines of a folder of `.dgrl` files, in the order of pages and lines.
+    """The text lines in a folder of `.dgrl` files, ordered by page and line.
 
-    Label units that are not characters are left out of the text and counted one by one; so is a line of which nothing
-    is left.
+    Label units that are not characters are omitted from the text, and each is counted as skipped; so is a line whose
+    text becomes empty.
 
     Args:
-        root: folder of the files.
-        split: train, val or test; see `split_writers`. A writer is a file's stem up to its first hyphen.
-        files: glob of the files below `root`.
-        val_fraction: of the training writers, held out for validation.
-        test_fraction: of all writers, held out for testing if no folder says which they are.
-        seed: of the random choice of writers.
-        faulty: what to do with a damaged file: "error", or "skip" (the whole file, counted). A truncated file is read
-            as far as it goes, and its missing lines counted.
+        root: folder containing the files, at any depth.
+        split: train, val or test; see `split_writers`. The writer is the stem of the file name up to the first hyphen.
+        files: glob pattern of the files below `root`.
+        val_fraction: fraction of the training writers held out for validation.
+        test_fraction: fraction of all writers held out for testing, unless folder names identify the test writers.
+        seed: random seed for the choice of writers.
+        faulty: what to do with a corrupted file: "error", or "skip" to skip and count the whole file. A truncated file
+            is read up to its last complete line, and its missing lines are counted as skipped.
     """
 
     def __init__(
@@ -152,7 +152,7 @@ class CasiaLines(Sequence[Sample]):
             if file.rest and not missing:
                 self.skipped.append(Skipped(f"casia/{path.stem}", "bytes after the last line", detail))
         if not self._entries:
-            raise InputError(f"{root}: no line with text in split '{split}'; check {paths[0]}")
+            raise InputError(f"{root}: split '{split}' has no line with text; check {paths[0]}")
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -190,7 +190,7 @@ class _Entry(NamedTuple):
 
 @cache
 def gb2312_level1() -> frozenset[str]:
-    """The 3,755 frequent hanzi: rows 16 to 55 of GB 2312-80, the last of which ends at cell 89."""
+    """Return the 3,755 frequent hanzi: rows 16 to 55 of GB 2312-80, of which the last ends at cell 89."""
     codes = (bytes((0xA0 + row, 0xA0 + cell)) for row in range(16, 56) for cell in range(1, 95))
     return frozenset("".join(code.decode("gb2312", errors="ignore") for code in codes))
 
@@ -204,45 +204,47 @@ def split_writers(
     test_fraction: float,
     seed: int,
 ) -> list[Path]:
-    """The files of one split, sorted; no writer is in two splits.
+    """Return the files of one split, sorted. No writer is in two splits.
 
-    If the names of folders below `root` say so (train or trn, test or tst; the innermost counts), training and test
-    writers are the published ones; otherwise test writers are chosen at random. Validation writers are chosen from
-    those of training (see `split_groups`): the same on every machine.
+    If folder names below `root` identify the split (train or trn, test or tst; the innermost folder takes precedence),
+    the published training and test writers are used; otherwise test writers are chosen at random. Validation writers
+    are chosen from the training writers (see `split_groups`) and are the same on every machine.
 
     Raises:
-        InputError: there is no file or writer for the split, a writer is in both folders, a file in neither, or two
-            files have the same name.
+        InputError: if the split has no file or writer, a writer occurs in training and test folders, a file is outside
+            these folders, or two files have the same name.
     """
     if root is None:
-        raise InputError("data.root is not set; give the folder of the CASIA-HWDB files, as in data.root=FOLDER")
+        raise InputError("data.root is not set; set it to the folder containing the CASIA-HWDB files: data.root=FOLDER")
     if split not in SPLITS:
-        raise InputError(f"'{split}' is not a split of CASIA-HWDB; use one of train, val, test")
+        raise InputError(f"'{split}' is not a split of CASIA-HWDB; expected train, val or test")
     for option, fraction in (("val_fraction", val_fraction), ("test_fraction", test_fraction)):
         if not 0 < fraction < 1:
-            raise InputError(f"data.reader.{option}={fraction}: give a fraction of the writers between 0 and 1")
+            raise InputError(f"data.reader.{option}={fraction}: expected a fraction between 0 and 1")
     try:
         paths = sorted(path for path in Path(root).glob(files) if path.is_file())
     except (ValueError, NotImplementedError):  # raised by pathlib for an invalid or absolute pattern
-        raise InputError(f"data.reader.files={files}: give a pattern below data.root, such as **/*.gnt") from None
+        raise InputError(
+            f"data.reader.files={files}: expected a pattern relative to data.root, such as **/*.gnt"
+        ) from None
     if not paths:
         raise InputError(f"{root}: no file matches '{files}'; set data.root to the folder of the CASIA-HWDB files")
     parts: dict[str, str | None] = {}
     stems: dict[str, Path] = {}
     for path in paths:
         if (other := stems.setdefault(path.stem, path)) != path:
-            raise InputError(f"{path}: has the same name as {other}; choose one of them with data.reader.files")
+            raise InputError(f"{path}: has the same name as {other}; select one of them with data.reader.files")
         part, name = _folder_part(path.relative_to(root)), writer(path)
         if parts.setdefault(name, part) != part:
             raise InputError(
-                f"{path}: writer {name} is in '{part or 'no'}' and '{parts[name] or 'no'}' folders; "
-                "choose files that belong together with data.reader.files"
+                f"{path}: writer {name} is in '{part or 'other'}' and '{parts[name] or 'other'}' folders; "
+                "select consistent files with data.reader.files"
             )
     if any(parts.values()):
         if unplaced := next((name for name, part in parts.items() if part is None), None):
             raise InputError(
-                f"{root}: writer {unplaced} is not in a folder of training or test files, unlike others; "
-                "move the file, or choose others with data.reader.files"
+                f"{root}: writer {unplaced} is in neither a training nor a test folder, unlike other writers; "
+                "move the file, or exclude it with data.reader.files"
             )
         test = {name for name, part in parts.items() if part == "test"}
     else:
@@ -251,8 +253,8 @@ def split_writers(
     wanted = {"train": set(parts) - test - val, "val": val, "test": test}[split]
     if not wanted:
         raise InputError(
-            f"{root}: split '{split}' has no writer: {len(parts)} writers, {len(test)} of them for testing and "
-            f"{len(val)} for validation; complete the folder"
+            f"{root}: split '{split}' has no writer: of {len(parts)} writers, {len(test)} are for testing and "
+            f"{len(val)} for validation; add the missing files"
         )
     return [path for path in paths if writer(path) in wanted]
 
@@ -267,7 +269,7 @@ def _folder_part(path: Path) -> str | None:
 
 def _choose(writers: set[str], fraction: float, seed: int, split: str, root: str | Path) -> set[str]:
     if len(writers) < 2:
-        return writers  # another split may be the one that is wanted
+        return writers  # leaves the other split empty, which matters only if that split is requested
     splits = split_groups(sorted(writers), {"train": 1 - fraction, split: fraction}, seed, str(root))
     return {writer for writer in writers if splits[writer] == split}
 
@@ -275,9 +277,9 @@ def _choose(writers: set[str], fraction: float, seed: int, split: str, root: str
 def _indexed(
     paths: Sequence[Path], index: Callable[[Path], File], faulty: str, skipped: list[Skipped]
 ) -> Iterator[tuple[Path, File]]:
-    """Every file with its index; damaged ones are refused or counted."""
+    """Yield every file with its index; corrupted files raise an error or are counted as skipped."""
     if faulty not in ("error", "skip"):
-        raise InputError(f"data.reader.faulty={faulty}: use error or skip")
+        raise InputError(f"data.reader.faulty={faulty}: expected error or skip")
     for path in paths:
         try:
             yield path, index(path)

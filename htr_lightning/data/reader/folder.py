@@ -1,4 +1,4 @@
-"""Lines and characters that are image files, with their texts beside them, in a table or in folder names."""
+"""Read lines or characters from image files whose texts are in text files, a table or folder names."""
 
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -16,29 +16,31 @@ from htr_lightning.errors import InputError
 class Entry(NamedTuple):
     """A line found by a listing."""
 
-    id: str  # relative to the root: "train/0001"
+    id: str  # path relative to the root, such as "train/0001"
     image: Path
     text: str
-    group: str | None = None  # if the listing knows it
+    group: str | None = None  # None if the listing does not know the group
 
 
 Listing = Callable[[Path, str, str], tuple[list[Entry], list[Fault]]]
 
 
 class Folder(Sequence[Sample]):
-    """The image files in a folder that a listing finds.
+    """The image files that a listing finds in a folder.
 
     Args:
-        root: folder of the data.
+        root: folder containing the data.
         split: train, val or test.
-        listing: called with root, the name of the split's part and the split; gives the lines and the faults.
-        splits: for each split the part of the data, a folder or a table below `root`, depending on the listing; or a
-            number, for that fraction of the training part, in whole groups (see `lines_of`).
-        seed: of the random fractions.
-        group: regular expression whose first group, matched on the id, names the writer or document.
-        name: first part of every sample id; None: the name of the folder.
+        listing: called with the root, the name of the folder or table that holds the split, and the split; returns the
+            lines and the faults.
+        splits: for each split, a folder or table below `root`, depending on the listing; or a number between 0 and 1,
+            to draw that fraction of the training lines in whole groups (see `lines_of`).
+        seed: random seed for splits drawn as fractions.
+        group: regular expression matched against the id; its first group captures the writer or document.
+        name: first component of every sample id; None uses the name of the folder.
         empty: what to do with a line without text: "error", "skip" (counted) or "keep".
-        faulty: what to do with an image without text, a text without image or a bad row: "error" or "skip" (counted).
+        faulty: what to do with an image without text, a text without an image or an invalid row: "error" or "skip"
+            (counted).
     """
 
     def __init__(
@@ -55,30 +57,35 @@ class Folder(Sequence[Sample]):
         faulty: str = "error",
     ) -> None:
         if root is None:
-            raise InputError("data.root is not set; give the folder of the images, as in data.root=FOLDER")
+            raise InputError("data.root is not set; set it to the folder containing the images: data.root=FOLDER")
         self.root = Path(root)
         if not self.root.is_dir():
-            raise InputError(f"{root}: no such folder; set data.root to where the images are")
+            raise InputError(f"{root}: no such folder; set data.root to the folder containing the images")
         writers = group_pattern(group)
         part = part_of(splits, split, str(self.root))
         if not exists(self.root / part):
-            raise InputError(f"{self.root / part}: no such folder or table; set data.reader.splits to the parts of the "
-                             f"data, or to fractions, as in data.reader.splits.{split}=0.1")  # fmt: skip
+            raise InputError(
+                f"{self.root / part}: no such folder or table; set data.root to the folder containing it, or "
+                f"data.reader.splits.{split} to its name"
+                + ("" if split == "train" else f" or to a fraction: data.reader.splits.{split}=0.1")
+            )
         is_fraction = not isinstance(splits[split], str)
         entries, faults = listing(self.root, part, "train" if is_fraction else split)
         first = name or self.root.resolve().name
         entries = [entry._replace(id=f"{first}/{entry.id}") for entry in entries]
         faults += [Fault(entry.id, EMPTY) for entry in entries if not entry.text.strip()]
-        faults += [Fault(ascii(entry.id), "name or text that is not UTF-8") for entry in entries if not _plain(entry)]
+        faults += [Fault(ascii(entry.id), "name or text is not valid UTF-8") for entry in entries if not _plain(entry)]
         skipped = sort_out(faults, empty, faulty)
         entries = [entry for entry in entries if (entry.text.strip() or empty == "keep") and _plain(entry)]
         if twice := next((id for id, count in Counter(entry.id for entry in entries).items() if count > 1), None):
-            raise InputError(f"{self.root / part}: two lines have the id {twice}; list every image once")
+            raise InputError(f"{self.root / part}: duplicate id {twice}; list every image once")
         groups = [entry.group or group_of(writers, entry.id.removeprefix(f"{first}/")) for entry in entries]
         chosen = lines_of(splits, split, groups, str(self.root / part), seed)
         if not chosen:
-            raise InputError(f"{self.root / part}: no line for split '{split}'; check data.root and data.reader.splits")
-        self.skipped = [] if is_fraction else skipped  # those of the training part are reported once
+            raise InputError(
+                f"{self.root / part}: no lines found for split '{split}'; check data.root and data.reader.splits"
+            )
+        self.skipped = [] if is_fraction else skipped  # reported once, with the training lines
         self.ids = [entries[index].id for index in chosen]
         self.texts = [entries[index].text for index in chosen]
         self.groups = [groups[index] for index in chosen]
@@ -93,12 +100,12 @@ class Folder(Sequence[Sample]):
 
     @cached_property
     def sizes(self) -> list[tuple[int, int]]:
-        """Height and width of every image, from the headers of the files."""
+        """The height and width of every image in pixels, read from the file headers."""
         return [image_size(path, max_pixels=LINE_PIXELS) for path in self._images]
 
 
 def exists(path: Path) -> bool:
-    """Whether a file or folder exists; False for a name that no file can have."""
+    """Return whether a file or folder exists; False for an invalid name."""
     try:
         return path.exists()
     except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""Line sets of the Hugging Face hub, or folders of their parquet and arrow files, through the `datasets` library."""
+"""Read line data sets from the Hugging Face Hub, or from folders of parquet or arrow files, with `datasets`."""
 
 import csv
 import re
@@ -21,38 +21,39 @@ from htr_lightning.data.sample import Sample
 from htr_lightning.data.split import Splits, lines_of, part_of
 from htr_lightning.errors import InputError
 
-TIMEOUT = 10  # seconds that the hub has to answer
+TIMEOUT = 10  # seconds to wait for a response from the hub
 
-Rows = Any  # a datasets.Dataset, or the IterableDataset of a stream
+Rows = Any  # datasets.Dataset, or datasets.IterableDataset when streaming
 
 
 class HuggingFace(Sequence[Sample]):
-    """The rows of a set with an image and a text column.
+    """The rows of a data set with an image column and a text column.
 
-    Memory does not grow with the set: `datasets` maps its arrow files into memory, and images are decoded when they are
-    needed. What grows is the disk: parquet files are copied into arrow files once. If that is too much, `streaming`
-    copies nothing: rows come one after the other from the hub or the parquet files and can only be read in order. Such
-    a set can be packed or converted, but not trained on, which needs lines in random order.
+    Memory does not grow with the data set: `datasets` memory-maps its arrow files, and images are decoded on demand.
+    Disk usage does, because parquet files are converted to arrow files once. With `streaming`, nothing is copied: rows
+    are read from the hub or the parquet files in order only. A streamed data set can be packed or converted, but not
+    used for training, which needs lines in random order.
 
     Args:
-        root: folder of parquet or arrow files, or one written by `save_to_disk`; needs no network.
+        root: folder of parquet or arrow files, or written by `save_to_disk`; needs no network.
         split: train, val or test.
-        splits: for each split the part of the set: its name on the hub, or in a folder the beginning of the file names
-            or the name of a folder ("." is all files); or a number, for that fraction of the training part, in whole
-            groups.
-        repo: name on the hub, if there is no `root`; with a `root`, the set whose known counts are checked.
-        subset: configuration on the hub, for a set that has several.
-        revision: commit, tag or branch on the hub; None: the newest.
-        image: column of the images.
-        text: column of the texts; class labels become their names, numbers their digits.
-        group: column of the writer or document; None: every line is its own group.
-        seed: of the random fractions.
-        check_counts: refuse a split of a set listed in `splits/huggingface.tsv` whose size is not the known one.
-        streaming: read in order and copy nothing.
-        cache_dir: folder for the arrow files; None: that of `datasets`.
-        name: first part of every sample id; None: the last part of `repo`, or the name of the folder.
+        splits: for each split, its name on the hub, or in a folder the prefix of its file names or the name of its
+            folder ("." matches all files); or a number between 0 and 1, to draw that fraction of the training rows in
+            whole groups.
+        repo: name on the hub, if `root` is not given; with `root`, the data set whose known row counts are checked.
+        subset: configuration name on the hub, for data sets with several configurations.
+        revision: commit, tag or branch on the hub; None uses the latest.
+        image: column containing the images.
+        text: column containing the texts; class labels are replaced by their names, numbers by their digits.
+        group: column containing the writer or document; None makes every line a separate group.
+        seed: random seed for splits drawn as fractions.
+        check_counts: raise an error if the row count of a data set listed in `splits/huggingface.tsv` is unexpected.
+        streaming: read rows in order without copying anything.
+        cache_dir: folder for the arrow files; None uses the cache of `datasets`.
+        name: first component of every sample id; None uses the last component of `repo`, or the name of the folder.
         empty: what to do with a line without text: "error", "skip" (counted) or "keep".
-        faulty: what to do with a row without image: "error" or "skip" (counted); in a stream it is found while reading.
+        faulty: what to do with a row without an image: "error" or "skip" (counted); when streaming, such a row is only
+            detected when it is read.
     """
 
     def __init__(
@@ -76,8 +77,10 @@ class HuggingFace(Sequence[Sample]):
         faulty: str = "error",
     ) -> None:
         if root is None and not repo:
-            raise InputError("data.repo is not set; give a data set of the hub, as in data.repo=Teklia/IAM-line, or a "
-                             "folder of its files, as in data.root=FOLDER")  # fmt: skip
+            raise InputError(
+                "data.repo is not set; set it to a data set on the hub, such as data.repo=Teklia/IAM-line, or set "
+                "data.root to a folder of parquet or arrow files"
+            )
         self.root = None if root is None else Path(root)
         self.image, self.streaming = image, streaming
         self._source = str(repo if self.root is None else self.root)
@@ -89,8 +92,11 @@ class HuggingFace(Sequence[Sample]):
         columns = [text] if group is None else [text, group]
         held = list(rows.column_names or rows.features or [])
         if lacking := [column for column in [image, *columns] if column not in held]:
-            raise InputError(f"{self._source}: no column '{lacking[0]}' among {printable(', '.join(held)[:200])}; set "
-                             "data.reader.image, text and group to the names of the columns")  # fmt: skip
+            available = printable(", ".join(held)[:200])
+            raise InputError(
+                f"{self._source}: no column '{lacking[0]}' (available: {available}); set data.reader.image, "
+                "data.reader.text and data.reader.group to the column names"
+            )
         with _named(self._source):
             texts, *others = _columns(rows, columns, self._source)
             self._rows = rows.select_columns([image]).cast_column(image, datasets.Image(decode=False))
@@ -99,10 +105,10 @@ class HuggingFace(Sequence[Sample]):
         title = name or (repo or Path(self._source).resolve().name).rpartition("/")[2]
         ids = [f"{title}/{part.strip('./') or 'row'}/{row:06d}" for row in range(len(texts))]
         faults = [Fault(id, EMPTY) for id, text in zip(ids, texts, strict=True) if not text.strip()]
-        faults += [Fault(id, "text that is not UTF-8") for id, t in zip(ids, texts, strict=True) if not encodable(t)]
-        faults += [Fault(ids[row], "row without image", told) for row, told in self._imageless()]
+        faults += [Fault(id, "text is not valid UTF-8") for id, t in zip(ids, texts, strict=True) if not encodable(t)]
+        faults += [Fault(ids[row], "row without an image", told) for row, told in self._imageless()]
         skipped = sort_out(faults, empty, faulty)
-        self.skipped = skipped if isinstance(splits[split], str) else []  # those of the training part are reported once
+        self.skipped = skipped if isinstance(splits[split], str) else []  # reported once, with the training rows
         out = {fault.id for fault in faults if fault.kind != EMPTY or empty != "keep"}
         kept = [row for row, id in enumerate(ids) if id not in out]
         writers = others[0] if others else ids
@@ -111,9 +117,9 @@ class HuggingFace(Sequence[Sample]):
         self.ids = [ids[kept[index]] for index in chosen]
         self.texts = [texts[kept[index]] for index in chosen]
         self.groups = [groups[index] for index in chosen]
-        self._kept = [kept[index] for index in chosen]  # rows of the part
+        self._kept = [kept[index] for index in chosen]  # row numbers in the data set
         self._stream: Iterator[tuple[int, Any]] | None = None
-        self._passed = -1  # row of the stream that was read last
+        self._passed = -1  # last row read from the stream
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -126,7 +132,7 @@ class HuggingFace(Sequence[Sample]):
 
     @cached_property
     def sizes(self) -> list[tuple[int, int]]:
-        """Height and width of every image, from its header; a stream is read once for it."""
+        """The height and width of every image in pixels, read from its header; a stream is read once for this."""
         mapped = None if self.streaming else self._rows.data.column(self.image)
         sizes = []
         for id, row in zip(self.ids, self._kept, strict=True):
@@ -140,28 +146,32 @@ class HuggingFace(Sequence[Sample]):
         return sizes
 
     def _cell(self, row: int) -> Any:
-        """The image cell of a row; in a stream that of a later row, or of the first again."""
+        """Return the image cell of a row; a stream only moves forward, or starts again at the first row."""
         with _named(self._source):
             if not self.streaming:
                 return self._rows[row][self.image]
             if self._stream is None or row == self._kept[0]:
                 self._stream, self._passed = iter(enumerate(self._rows)), -1
             if row <= self._passed:
-                raise InputError(f"{self._source}: a stream can only be read in order, but row {row} is needed after "
-                                 f"row {self._passed}; pack it first, or set data.reader.streaming=false")  # fmt: skip
+                raise InputError(
+                    f"{self._source}: a stream can only be read in order, but row {row} was requested after row "
+                    f"{self._passed}; pack it first, or set data.reader.streaming=false"
+                )
             for number, cells in self._stream:
                 self._passed = number
                 if number == row:
                     return cells[self.image]
-        raise InputError(f"{self._source}: ends before row {row}; it has changed since it was opened")
+        raise InputError(
+            f"{self._source}: ends before row {row}; the data set has changed since it was opened, so start again"
+        )
 
     def _content(self, cell: Any) -> tuple[Path, Any]:
-        """The path of the image in a cell, and its bytes if the table holds them."""
+        """Return the path of the image in a cell, and its bytes if they are embedded."""
         path = Path((cell or {}).get("path") or "")
         return (path if self.root is None else self.root / path), (cell or {}).get("bytes")
 
     def _imageless(self) -> Iterator[tuple[int, str]]:
-        """Rows without an image or the path of an existing file, as in tables written without embedding them."""
+        """Yield rows with neither an embedded image nor the path of an existing file."""
         if self.streaming:
             return
         column = self._rows.data.column(self.image)
@@ -169,7 +179,7 @@ class HuggingFace(Sequence[Sample]):
         for row, there in enumerate(held.to_pylist()):
             path, _ = self._content(None if there else column[row].as_py())
             if not there and not (exists(path) and path.is_file()):
-                yield row, "an image was not embedded when the table was written"
+                yield row, "not embedded when the table was written"
 
 
 def _from_hub(
@@ -179,31 +189,34 @@ def _from_hub(
         with nullcontext() if _answers(repo, revision) else _offline():
             parts = datasets.load_dataset(repo, subset, revision=revision, streaming=streaming, cache_dir=cache_dir)
     except datasets.exceptions.DatasetNotFoundError:
-        raise InputError(f"{repo}: no such data set on the hub, or one that needs a login (`hf auth login`); check "
-                         "data.repo and data.reader.revision") from None  # fmt: skip
+        raise InputError(
+            f"{repo}: not found on the hub, or private; check data.repo and data.reader.revision, or log in with "
+            "`hf auth login`"
+        ) from None
     except Exception as error:  # as in `_answers`
-        raise InputError(f"{repo}: cannot be read from the hub ({_reason(error)}); get its files on a machine with a "
-                         f"network, `hf download {repo} --repo-type dataset --local-dir FOLDER`; set data.root=FOLDER"
-                         ) from None  # fmt: skip
+        raise InputError(
+            f"{repo}: cannot be read from the hub ({_reason(error)}); on a machine with network access, run "
+            f"`hf download {repo} --repo-type dataset --local-dir FOLDER`, and set data.root=FOLDER"
+        ) from None
     if part not in parts:
         raise InputError(_no_part(repo, part, sorted(map(str, parts))))
     return parts[part]
 
 
 def _answers(repo: str, revision: str | None) -> bool:
-    """Whether the hub answers, even if only that there is no such data set."""
+    """Return whether the hub responds, even if only to say that the data set does not exist."""
     try:
         huggingface_hub.HfApi().dataset_info(repo, revision=revision, timeout=TIMEOUT)
     except huggingface_hub.errors.HfHubHTTPError:
         return True
-    except Exception:  # the client passes on network errors of the libraries below it
+    except Exception:  # the client passes on the network errors of its own dependencies
         return False
     return True
 
 
 @contextmanager
 def _offline() -> Iterator[None]:
-    """Use what has been downloaded before, instead of trying for a minute to reach a hub that does not answer."""
+    """Use cached downloads, rather than spend a minute trying to reach a hub that does not respond."""
     settings: tuple[Any, ...] = (huggingface_hub.constants, datasets.config)
     before = [setting.HF_HUB_OFFLINE for setting in settings]
     try:
@@ -217,33 +230,33 @@ def _offline() -> Iterator[None]:
 
 def _from_folder(root: Path, part: str, streaming: bool, cache_dir: str | None) -> Rows:
     if not root.is_dir():
-        raise InputError(f"{root}: no such folder; set data.root to where the parquet or arrow files are")
+        raise InputError(f"{root}: no such folder; set data.root to a folder of parquet or arrow files")
     files = {ending: _files(root, ending) for ending in ("parquet", "arrow")}
     ending = "parquet" if files["parquet"] else "arrow"
     chosen = [path for path in files[ending] if _belongs(path.relative_to(root), part)]
     if not files[ending]:
-        raise InputError(f"{root}: no parquet or arrow file in or below it; set data.root")
+        raise InputError(f"{root}: contains no parquet or arrow files; set data.root to a folder that contains them")
     if not chosen:
         raise InputError(_no_part(str(root), part, [path.relative_to(root).as_posix() for path in files[ending]]))
     for path in chosen if ending == "parquet" else []:
         with _named(str(path)):
-            ParquetFile(path).close()  # reads the footer, so that of several files the damaged one is named
+            ParquetFile(path).close()  # reads the footer, so that the error names the corrupted one of several files
     with _named(f"{root} ({part})"):
         if ending == "arrow" and not streaming:
             rows = datasets.concatenate_datasets([datasets.Dataset.from_file(str(path)) for path in chosen])
-            rows.data.validate(full=True)  # offsets out of bounds would kill the process later
+            rows.data.validate(full=True)  # invalid offsets would crash the process later
             return rows
         paths = {part: [str(path) for path in chosen]}
         return datasets.load_dataset(ending, data_files=paths, split=part, streaming=streaming, cache_dir=cache_dir)
 
 
 def _files(root: Path, ending: str) -> list[Path]:
-    """The files of a data set, without the cache of `datasets` beside them."""
+    """Return the files of a data set, excluding files cached next to them by `datasets`."""
     return [path for path in sorted(root.rglob(f"*.{ending}")) if not path.name.startswith(("cache-", "tmp"))]
 
 
 def _belongs(path: Path, part: str) -> bool:
-    """Whether a file belongs to a part: `train.parquet`, `train-00000-of-00003.parquet`, `train/0000.parquet`."""
+    """Return whether a file belongs to a split, e.g. `train-00000-of-00003.parquet` or `train/0000.parquet`."""
     return (
         part == "." or part in path.parts[:-1] or re.fullmatch(rf"{re.escape(part)}([-_.]\d.*)?", path.stem) is not None
     )
@@ -251,16 +264,16 @@ def _belongs(path: Path, part: str) -> bool:
 
 def _no_part(source: str, part: str, held: list[str]) -> str:
     return (
-        f"{source}: no part '{part}' among {printable(', '.join(held)[:200])}; set data.reader.splits to the names of "
-        "the parts, or to a fraction of the training part, as in data.reader.splits.test=0.1"
+        f"{source}: no split '{part}' (available: {printable(', '.join(held)[:200])}); set data.reader.splits to the "
+        "available names, or to a fraction of the training rows, such as data.reader.splits.test=0.1"
     )
 
 
 def _columns(rows: Rows, names: Sequence[str], source: str) -> list[list[str]]:
-    """The texts of some columns, read without the images.
+    """Read text columns without the images.
 
     Raises:
-        InputError: a column does not hold texts.
+        InputError: if a column does not contain text.
     """
     features = rows.features or {}
     if isinstance(rows, datasets.Dataset):
@@ -275,39 +288,41 @@ def _columns(rows: Rows, names: Sequence[str], source: str) -> list[list[str]]:
         if isinstance(classes, datasets.ClassLabel):
             found[name] = ["" if value is None or value < 0 else classes.int2str(value) for value in values]
         if bad := next((v for v in found[name] if v is not None and not isinstance(v, str | int)), None):
-            raise InputError(f"{source}: column '{name}' holds {type(bad).__name__}, not text; choose another")
+            raise InputError(
+                f"{source}: column '{name}' contains {type(bad).__name__} values, not text; choose another column"
+            )
     return [["" if value is None else str(value) for value in found[name]] for name in names]
 
 
 def check_count(repo: str, part: str, count: int) -> None:
-    """Compare the size of a part with the known one.
+    """Compare the row count of a split with the known count.
 
     Raises:
-        InputError: they differ.
+        InputError: if they differ.
     """
     table = (resources.files("htr_lightning.data") / "splits" / "huggingface.tsv").read_text(encoding="utf-8")
     known = {row["repo"]: row for row in csv.DictReader(table.splitlines(), delimiter="\t")}
     expected = known.get(repo, {}).get(part)
     if expected and int(expected) != count:
         raise InputError(
-            f"{repo}: {count} rows in '{part}', but {expected} are known; complete the files, set "
-            "data.reader.revision to another revision, or data.reader.check_counts=false"
+            f"{repo}: expected {expected} rows in '{part}', got {count}; download the missing files, set "
+            "data.reader.revision to another revision, or set data.reader.check_counts=false"
         )
 
 
 @contextmanager
 def _named(source: str) -> Iterator[None]:
-    """Reports any error that pyarrow or datasets raises for damaged files as one line that names them."""
+    """Turn any error that pyarrow or datasets raises for corrupted files into a message that names the source."""
     try:
         yield
     except InputError:
         raise
     except Exception as error:
-        raise InputError(f"{source}: cannot be read ({_reason(error)}); copy the files again") from None
+        raise InputError(f"{source}: cannot be read ({_reason(error)}); download the files again") from None
 
 
 def _reason(error: BaseException) -> str:
-    """The first line of the first cause."""
+    """Return the first line of the root cause."""
     while error.__cause__ is not None:
         error = error.__cause__
     return f"{type(error).__name__}: {error}".splitlines()[0][:200]
