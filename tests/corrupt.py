@@ -132,7 +132,7 @@ class Spoiler:
         self.write_tree(page, tree)
         self.plant(
             "two points",
-            ["polygon made from the baseline", "sliver replaced by a polygon made from the baseline"],
+            ["polygon created from the baseline", "polygon too thin, replaced using the baseline"],
             page,
             line.get("ID", ""),
         )
@@ -217,7 +217,7 @@ class Spoiler:
         left, top = int(left) + 20, int(top) + 20
         set_polygon(line, [(left, top), (left + width, top), (left + width, top + height), (left, top + height)])
         self.write_tree(page, tree)
-        self.plant("polygon on paper", [audit.BLANK, "polygon and baseline lie apart"], page, line.get("ID", ""))
+        self.plant("polygon on paper", [audit.BLANK, "polygon and baseline do not overlap"], page, line.get("ID", ""))
 
     def half_height(self, split: str) -> None:
         """Only what is below, or above, the middle of the letters."""

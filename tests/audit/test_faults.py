@@ -196,10 +196,10 @@ def test_frames_are_asked_at_the_width_that_the_network_sees() -> None:
 
 
 def test_what_the_reader_skipped_is_named() -> None:
-    left = Skipped("x/1", "polygon of 2 points", "1,1 2,2")
+    left = Skipped("x/1", "polygon with 2 points", "1,1 2,2")
     found = audit({"train": Samples(DRAWN["train"], [left])}, Normalizer(), FitHeight(32, 8))
     assert found.skipped == [left]
-    assert named(found, "x/1") == {"polygon of 2 points"}
+    assert named(found, "x/1") == {"polygon with 2 points"}
 
 
 def test_critical_faults_come_first() -> None:

@@ -92,10 +92,10 @@ def test_what_training_refuses_is_named_to_the_last_and_gives_exit_code_1(
     outcome, data, html = audit(htr, pages.parent, "data=page_xml", f"data.root={pages}")
     assert outcome.code == 1
     found = kinds(data)
-    assert found["pages/a/l0"] == "polygon of 2 points"
+    assert found["pages/a/l0"] == "polygon with 2 points"
     assert found["pages/b/l0"] == "line without text"
     assert {found[split] for split in ("val", "test")} == {"unreadable split"}
-    assert {"polygon of 2 points", "line without text", "unreadable split"} <= set(data["critical"])
+    assert {"polygon with 2 points", "line without text", "unreadable split"} <= set(data["critical"])
     assert {s["id"] for s in data["skipped"]} == {"pages/a/l0", "pages/b/l0"}
     assert "pages/a/l0" in html
 

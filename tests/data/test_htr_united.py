@@ -135,7 +135,7 @@ def test_cremma_is_read_from_its_folder_by_pages_or_documents(htr_data: Path, tm
         "data/Lettre_de_ETessier_a_G-VTessier",
         "data/brouillons-badinter-discours-peine-de-mort",
     ]
-    with pytest.raises(InputError, match="at least 3 groups, .*, got 2"):
+    with pytest.raises(InputError, match=r"at least 3 groups, .*, got 2"):
         PageXml(root, fetch, split="train", splits=shares, group="(.+)/")
     with pytest.raises(InputError, match="no such folder"):
         PageXml(tmp_path / "nowhere", fetch)

@@ -271,7 +271,10 @@ def test_packing_does_not_go_on_with_anything_else(tmp_path: Path, small_chunks:
             super().__init__(split)
             self.texts[3] = "corrected"
 
-    with pytest.raises(InputError, match=r"different lines.*delete the file"), PackWriter(tmp_path / "p.htr", 32, "a") as writer:
+    with (
+        pytest.raises(InputError, match=r"different lines.*delete the file"),
+        PackWriter(tmp_path / "p.htr", 32, "a") as writer,
+    ):
         writer.write("train", Other("train"))
     kept = part.read_bytes()
     assert begun.startswith(kept)
@@ -291,7 +294,7 @@ def test_a_file_of_somebody_else_is_left_alone(tmp_path: Path) -> None:
 
 
 def test_nothing_is_left_of_a_packing_that_packed_nothing(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="x/0: .*9 x 0 pixels"), PackWriter(tmp_path / "p.htr", 32) as writer:
+    with pytest.raises(InputError, match=r"x/0: .*9 x 0 pixels"), PackWriter(tmp_path / "p.htr", 32) as writer:
         writer.write("train", Listed(np.zeros((0, 9), np.uint8)))
     assert not list(tmp_path.iterdir())
 

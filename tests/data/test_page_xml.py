@@ -323,7 +323,7 @@ def test_pages_that_cannot_be_read_and_pages_without_image_are_counted_as_asked(
     (tmp_path / "a.xml").write_text("<html/>")
     (tmp_path / "b.png").unlink()
     spoil(tmp_path / "c.xml", 'imageWidth="240"', 'imageWidth="480"')
-    for stem, words in (("a", "neither PAGE nor ALTO"), ("b", "no image"), ("c", "drawn on 480 x 80")):
+    for stem, words in (("a", "neither PAGE nor ALTO"), ("b", "no image"), ("c", "expected an image of 480 x 80")):
         with pytest.raises(InputError, match=words):
             PageXml(tmp_path, xml=f"{stem}.xml")
     reader = PageXml(tmp_path, name="x", faulty="skip")
@@ -343,7 +343,7 @@ def test_a_line_with_a_baseline_only_is_read_and_reported(tmp_path: Path, write_
     spoil(write_page(tmp_path, ["un", "deux"]), POLYGON, "")
     reader = PageXml(tmp_path, name="x", preload=preload)
     assert reader.texts == ["un", "deux"]
-    assert reader.repaired == {"x/page/l0": "polygon made from the baseline"}
+    assert reader.repaired == {"x/page/l0": "polygon created from the baseline"}
     assert not reader.skipped
     page = cv2.imread(str(tmp_path / "page.png"), cv2.IMREAD_GRAYSCALE)
     np.testing.assert_array_equal(reader[0].image, page[2:42, 2:238])  # the baseline at 30, the next at 70

@@ -26,7 +26,7 @@ class Row(NamedTuple):
     turns: dict[int, int] = {}  # noqa: RUF012  lines by degrees, where any is not level
 
 
-NO_TEXT, MADE = "line without text", "polygon made from the baseline"
+NO_TEXT, MADE = "line without text", "polygon created from the baseline"
 LETTER = "cremma_mss20/data/Lettre_de_ETessier_a_G-VTessier/01R_P1S7P178_00{}".format
 SPEECH = "cremma_mss20/data/brouillons-badinter-discours-peine-de-mort/{}_default".format
 WILL = "testaments/TestamentsDePoilus_will_{}".format

@@ -1,1 +1,1 @@
-"""Pages and their lines: PAGE, ALTO and METS files."""
+"""Read and write pages and their lines: PAGE, ALTO and METS files."""

@@ -1,4 +1,4 @@
-"""ALTO XML, 2 to 4 (https://github.com/altoxml/schema)."""
+"""Read ALTO XML, versions 2 to 4 (https://github.com/altoxml/schema)."""
 
 from pathlib import Path
 from xml.etree.ElementTree import Element
@@ -9,22 +9,22 @@ from htr_lightning.errors import InputError
 
 
 def read(path: Path, root: Element) -> Page:
-    """The page of an <alto> element, its blocks in the reading order of ALTO 4.3 if there is one.
+    """Read the page in an <alto> element, with its blocks in reading order if the file specifies one (ALTO 4.3).
 
     Raises:
-        InputError: it does not have exactly one page, is not in pixels, or the points of a line are not coordinates.
+        InputError: if there is not exactly one page, the measurement unit is not pixels, or coordinates are invalid.
     """
     unit = child(root, "Description", "MeasurementUnit")
     if unit is not None and (unit.text or "pixel").strip() != "pixel":
-        raise InputError(f"{path}: coordinates in {short(unit.text)}; export the page with pixel coordinates")
+        raise InputError(f"{path}: unsupported unit '{short(unit.text)}'; export the page with pixel coordinates")
     pages = [e for e in root.iter() if local(e) == "Page"]
     if len(pages) != 1:
-        raise InputError(f"{path}: ALTO with {len(pages)} <Page> elements; split it into one file per page")
+        raise InputError(f"{path}: expected 1 <Page> element, got {len(pages)}; split the file into one file per page")
     name = child(root, "Description", "sourceImageInformation", "fileName")
     references = (e.get("REF", "") for e in root.iter() if local(e) == "ElementRef")
     order = {name: position for position, name in enumerate(references)}
     blocks = [e for e in pages[0].iter() if local(e) == "TextBlock"]
-    blocks.sort(key=lambda e: order.get(e.get("ID", ""), len(order)))  # stable: unlisted ones stay in file order
+    blocks.sort(key=lambda e: order.get(e.get("ID", ""), len(order)))  # stable, so unlisted blocks stay in file order
     elements = [(block.get("ID", ""), e) for block in blocks for e in block if local(e) == "TextLine"]
     lines = [_line(path, e, number, block) for number, (block, e) in enumerate(elements, start=1)]
     width, height = (max(0, integer(pages[0].get(key), 0)) for key in ("WIDTH", "HEIGHT"))
@@ -45,7 +45,7 @@ def _line(path: Path, element: Element, number: int, block: str) -> Line:
 
 
 def _text(line: Element) -> str:
-    """The text of a line: its strings, spaces and hyphen; never SUBS_CONTENT, which joins parts of two lines."""
+    """Return the strings, spaces and hyphen of a line, ignoring SUBS_CONTENT, which joins a word across two lines."""
     parts = [e for e in line if local(e) in ("String", "SP", "HYP")]
     spaced = any(local(e) == "SP" for e in parts)
     glue = "" if spaced else " "  # some programs do not write the spaces between words
@@ -54,7 +54,7 @@ def _text(line: Element) -> str:
         match local(e):
             case "SP":
                 text += " "
-            case "HYP":  # the hyphen is on the page even if the file writes it as a soft one
+            case "HYP":  # a soft hyphen in the file is a visible hyphen on the page
                 text += e.get("CONTENT", "-").replace("\u00ad", "-")
             case _:
                 text += glue + e.get("CONTENT", "")

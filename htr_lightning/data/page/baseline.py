@@ -1,4 +1,4 @@
-"""Where a line is on its page: its polygon, or one made from its baseline, and its reading direction."""
+"""Determine the polygon and the reading direction of a line, repairing polygons from baselines where necessary."""
 
 import math
 import unicodedata
@@ -10,35 +10,35 @@ from numpy import ndarray
 
 from htr_lightning.data.page.page import Line, Page, Points, baseline_angle, page_box
 
-ABOVE, BELOW = 0.7, 0.3  # of the line distance, from the baseline; that of a vertical column is in its middle
-SLIVER = 0.2  # of the line distance; no line is as thin
-MAX_PAIRS = 1_000_000  # of lines that are compared; on a page with more than 1,000 lines some are passed over
-MIN_INSIDE = 0.95  # fraction of the points that must lie on the page
-TALL = 1.5  # ratio of height to width of a column; PaddleOCR uses the same
+ABOVE, BELOW = 0.7, 0.3  # extent of a polygon from its baseline, in line distances; vertical columns are centred on it
+SLIVER = 0.2  # thickness in line distances below which a polygon is too thin to contain a line
+MAX_PAIRS = 1_000_000  # approximate maximum number of baseline pairs to compare; larger pages are subsampled
+MIN_INSIDE = 0.95  # fraction of points that must lie on the page
+TALL = 1.5  # height-to-width ratio above which a box is a vertical column, as in PaddleOCR
 
 
 class Outline(NamedTuple):
-    """A line with the polygon to crop."""
+    """A line whose polygon is ready to be cropped, or the reason why it cannot be."""
 
     line: Line
-    repaired: str = ""  # how its polygon or baseline differs from the file's
-    fault: str = ""  # why it cannot be cropped
+    repaired: str = ""  # how the polygon or baseline differs from the one in the file
+    fault: str = ""  # why the line cannot be cropped
 
 
 def outline(page: Page) -> list[Outline]:
-    """The lines of a page with polygons that hold them.
+    """Return the lines of a page with usable polygons.
 
-    A line without a polygon, or with a sliver thinner than a fifth of the line distance, gets one: its baseline moved
-    up by 0.7 and down by 0.3 of that distance (see `line_distance`). If most baselines of a page lie apart from their
-    polygons, one of them has another scale, and those that fit on the page are used. If most baselines that run from
-    right to left have slivers, they were drawn in the wrong direction and their polygons sought on the wrong side;
-    otherwise such lines are upside down.
+    If a polygon is missing, or thinner than a fifth of the line distance, it is replaced by the area between the
+    baseline moved up by 0.7 and down by 0.3 of the line distance (see `line_distance`). If most baselines of a page lie
+    apart from their polygons, the two use different scales, and the ones that fit on the page are kept. If most
+    baselines that run from right to left have polygons that are too thin, these baselines were drawn in the wrong
+    direction and are reversed; otherwise, lines with such baselines are upside down.
     """
     distance = line_distance(page.lines)
     both = [line for line in page.lines if _length(line.baseline) and len(line.polygon) > 2]
     apart = {id(line) for line in both if _apart(line, distance)}
     if 2 * len(apart) > len(both):
-        apart = {id(line) for line in both}  # near the origin two scales look alike
+        apart = {id(line) for line in both}  # near the origin, lines overlap whatever the scale
     fit = (_fits([x.polygon for x in both], page), _fits([x.baseline for x in both], page)) if apart else None
     back = [line for line in both if abs(reading_angle(line)) > 135]
     slivers = [line for line in back if _is_sliver(line, distance)]
@@ -49,10 +49,11 @@ def outline(page: Page) -> list[Outline]:
 
 
 def line_distance(lines: Sequence[Line]) -> float:
-    """Pixels from one baseline to the next, 0 if a page has neither neighbouring baselines nor polygons.
+    """Return the typical distance between neighbouring baselines in pixels, or 0 if it cannot be determined.
 
-    The median distance from a line to the nearest parallel baseline beside it, at most a third of the median length,
-    since a page may have few lines; on a page without neighbours, the median thickness of the polygons.
+    This is the median distance from a baseline to the nearest parallel one above or below it, limited to a third of the
+    median line length because a page may have few lines. On a page without neighbouring baselines, it is the median
+    thickness of the polygons.
     """
     ends = np.array([[*line.baseline[0], *line.baseline[-1]] for line in lines if _length(line.baseline)])
     gaps = _gaps(ends.reshape(-1, 4))
@@ -64,12 +65,11 @@ def line_distance(lines: Sequence[Line]) -> float:
 
 
 def reading_angle(line: Line) -> float:
-    """The direction in which a line is read, in degrees downhill, -180 to 180.
+    """Return the direction in which a line is read, in degrees clockwise from the x axis, between -180 and 180.
 
-    It is that of the baseline, whose left side is the upper side of the writing, with two exceptions. A column of
-    Chinese, Japanese or Korean is read downwards however its baseline was drawn, or if it is only a tall box. A
-    horizontal baseline of a right-to-left script that was drawn in reading order does not mean that the line is upside
-    down.
+    Baselines normally run in reading direction, with the top of the writing on their left. There are two exceptions:
+    columns of Chinese, Japanese or Korean are read downwards even if the baseline runs upwards or is missing, and
+    baselines of right-to-left scripts may run from right to left without the line being upside down.
     """
     angle = baseline_angle(line.baseline)
     if not _length(line.baseline):
@@ -78,59 +78,60 @@ def reading_angle(line: Line) -> float:
         if _is_wide(line.text):
             return angle + 180 if angle < 0 else angle
         if len(line.polygon) > 2 and _area(line.polygon) > _length(line.baseline) ** 2:
-            return 0.0  # a baseline shorter than the line is thick: drawn by mistake
+            return 0.0  # the baseline is shorter than the line is thick, so it was drawn by mistake
     elif abs(angle) > 135 and _is_right_to_left(line.text):
         return angle - math.copysign(180, angle)
     return angle
 
 
 def _outline(line: Line, page: Page, distance: float, apart: tuple[bool, bool] | None, wrong: bool) -> Outline:
-    """A line with its outline.
+    """Repair a line where necessary, and check that it can be cropped.
 
     Args:
-        line: as the file has it.
-        page: its page.
-        distance: see `line_distance`.
-        apart: if its polygon and baseline lie apart, whether the polygons and the baselines of the page fit on it.
-        wrong: whether its baseline was drawn in the wrong direction.
+        line: the line in the file.
+        page: the page that contains the line.
+        distance: line distance in pixels (see `line_distance`).
+        apart: whether the polygons and the baselines, respectively, fit on the page; None if the polygon and the
+            baseline of the line overlap.
+        wrong: whether the baseline was drawn in the wrong direction.
     """
     repaired = ""
     if wrong:
         line, repaired = _surrounded(line._replace(baseline=line.baseline[::-1]), distance), "baseline reversed"
     elif apart == (True, False):
-        line, repaired = line._replace(baseline=[]), "baseline in another scale than the page, ignored"
+        line, repaired = line._replace(baseline=[]), "baseline not in page coordinates, ignored"
     elif apart == (False, True):
-        line, repaired = _surrounded(line, distance), "polygon in another scale than the page, made from the baseline"
+        line, repaired = _surrounded(line, distance), "polygon not in page coordinates, replaced using the baseline"
     elif apart is not None:
-        return Outline(line, fault="polygon and baseline lie apart")
+        return Outline(line, fault="polygon and baseline do not overlap")
     elif _length(line.baseline) and len(line.polygon) < 3:
-        line, repaired = _surrounded(line, distance), "polygon made from the baseline"
+        line, repaired = _surrounded(line, distance), "polygon created from the baseline"
     elif _is_sliver(line, distance):
-        line, repaired = _surrounded(line, distance), "sliver replaced by a polygon made from the baseline"
+        line, repaired = _surrounded(line, distance), "polygon too thin, replaced using the baseline"
     if not line.polygon:
         return Outline(line, repaired, "line without polygon or box")
     if len(line.polygon) < 3:
-        return Outline(line, repaired, f"polygon of {len(line.polygon)} points")
+        return Outline(line, repaired, f"polygon with {len(line.polygon)} points")
     if page.height and page.width:
         left, top, right, bottom = page_box(line.polygon, (page.height, page.width))
         if right <= left or bottom <= top:
-            return Outline(line, repaired, "polygon off the page")
+            return Outline(line, repaired, "polygon outside the page")
     return Outline(line, repaired)
 
 
 def _surrounded(line: Line, distance: float) -> Line:
-    """The line with a polygon made from its baseline."""
-    distance = distance or _length(line.baseline) / 10  # the only line of its page
+    """Return the line with a polygon created from its baseline."""
+    distance = distance or _length(line.baseline) / 10  # a page with a single line has no line distance
     angle = math.radians(reading_angle(line._replace(polygon=[])))
     above, below = (0.5, 0.5) if _is_wide(line.text) and abs(math.sin(angle)) > 0.7 else (ABOVE, BELOW)
-    x, y = math.sin(angle) * distance, -math.cos(angle) * distance  # upwards, as the writing stands
+    x, y = math.sin(angle) * distance, -math.cos(angle) * distance  # towards the top of the writing
     upper = [(px + above * x, py + above * y) for px, py in line.baseline]
     lower = [(px - below * x, py - below * y) for px, py in reversed(line.baseline)]
     return line._replace(polygon=upper + lower)
 
 
 def _gaps(ends: ndarray) -> list[float]:
-    """The distance of each baseline, x0 y0 x1 y1, to the nearest parallel one beside it."""
+    """Return the distances from baselines (x0, y0, x1, y1) to the nearest parallel one above or below, where any."""
     step = ends[:, 2:] - ends[:, :2]
     length = np.hypot(*step.T)
     along, middle = step / length[:, None], (ends[:, :2] + ends[:, 2:]) / 2
@@ -140,13 +141,13 @@ def _gaps(ends: ndarray) -> list[float]:
     beside = np.abs(dx * x + dy * y) < (length + length[some, None]) / 2
     parallel = np.abs(along[some] @ along.T) > math.cos(math.radians(20))
     across = np.abs(dy * x - dx * y)
-    near = np.where(beside & parallel & (across > 4), across, np.inf)  # closer ones are pieces of one line
+    near = np.where(beside & parallel & (across > 4), across, np.inf)  # closer baselines are segments of one line
     nearest = near.min(axis=1, initial=np.inf)
     return [float(gap) for gap in nearest[np.isfinite(nearest)]]
 
 
 def _apart(line: Line, distance: float) -> bool:
-    """Whether less than half of the baseline is in or near the bounding box of the polygon."""
+    """Return whether less than half of the baseline is in or near the bounding box of the polygon."""
     left, top, right, bottom = _box(line.polygon)
     margin = max(0.5 * min(right - left, bottom - top), 0.5 * distance, 5)
     (x0, y0), (x1, y1) = line.baseline[0], line.baseline[-1]
@@ -156,14 +157,14 @@ def _apart(line: Line, distance: float) -> bool:
 
 
 def _fits(outlines: list[Points], page: Page) -> bool:
-    """Whether the points lie on the page; an unknown size sets no limit."""
+    """Return whether nearly all points lie on the page, which is always true if the page size is unknown."""
     corners = np.array([point for points in outlines for point in points]).reshape(-1, 2)
     size = np.array([page.width or np.inf, page.height or np.inf])
     return not len(corners) or bool(((corners > -0.01 * size) & (corners < 1.01 * size)).all(1).mean() >= MIN_INSIDE)
 
 
 def _thickness(line: Line) -> float:
-    """Area of the polygon divided by its length."""
+    """Return the area of the polygon divided by its length."""
     left, top, right, bottom = _box(line.polygon)
     diagonal = math.hypot(right - left, bottom - top)
     length = min(_length(line.baseline) or diagonal, diagonal)
@@ -171,7 +172,7 @@ def _thickness(line: Line) -> float:
 
 
 def _is_sliver(line: Line, distance: float) -> bool:
-    """Whether a line has a baseline and a polygon too thin for the writing."""
+    """Return whether a line has a baseline and a polygon that is too thin to contain the writing."""
     return _length(line.baseline) > 0 and len(line.polygon) > 2 and _thickness(line) < SLIVER * distance
 
 
@@ -186,7 +187,7 @@ def _area(polygon: Points) -> float:
 
 
 def _length(baseline: Points) -> float:
-    """Pixels from the first to the last point; 0 for less than one."""
+    """Return the distance from the first to the last point in pixels, or 0 if it is less than one pixel."""
     length = math.dist(baseline[0], baseline[-1]) if len(baseline) > 1 else 0.0
     return length if length >= 1 else 0.0
 
@@ -199,7 +200,7 @@ def _is_tall(polygon: Points) -> bool:
 
 
 def _is_wide(text: str) -> bool:
-    """Whether most characters are as wide as they are high: Chinese, Japanese, Korean."""
+    """Return whether most characters are full-width, as in Chinese, Japanese and Korean."""
     letters = [c for c in text if not c.isspace()]
     return 2 * sum(unicodedata.east_asian_width(c) in "WF" for c in letters) > len(letters)
 

@@ -1,4 +1,4 @@
-"""Lines cropped out of the image of their page and rotated."""
+"""Crop lines from page images and rotate them."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,14 +15,14 @@ from htr_lightning.errors import InputError
 
 ROTATE = ("deskew", "reading")
 MAX_SLOPE = 45.0  # degrees; a line with a steeper baseline is vertical or upside down
-MIN_SLOPE = 0.3  # degrees; rotating by less only blurs
+MIN_SLOPE = 0.3  # degrees; a smaller rotation only blurs the image
 
 
 def open_page(page: Page, image: Path) -> UInt8[ndarray, "H W"]:
-    """The image of a page, checked against the size that its XML file states.
+    """Load the image of a page and check its size against the XML file.
 
     Raises:
-        InputError: the image cannot be read, or has another size.
+        InputError: if the image cannot be read or its size differs from that in the XML file.
     """
     pixels = read_image(image, (page.height, page.width))
     check_page_size(page, image, (pixels.shape[0], pixels.shape[1]))
@@ -30,30 +30,30 @@ def open_page(page: Page, image: Path) -> UInt8[ndarray, "H W"]:
 
 
 def check_page_size(page: Page, image: Path, size: tuple[int, int]) -> None:
-    """Raises InputError if an image of (height, width) pixels is not the one that the lines were drawn on."""
+    """Raise InputError if the size of an image (height, width) differs from that in the page's XML file."""
     if page.height and page.width and size != (page.height, page.width):
         raise InputError(
-            f"{page.path}: drawn on {page.width} x {page.height} pixels, but {image.name} has "
-            f"{size[1]} x {size[0]}; use the image that the lines were drawn on"
+            f"{page.path}: expected an image of {page.width} x {page.height} pixels, but {image.name} has "
+            f"{size[1]} x {size[0]}; use the image on which the lines were drawn"
         )
 
 
 def crop_line(image: UInt8[ndarray, "H W"], line: Line, rotate: str = "deskew") -> UInt8[ndarray, "h w"]:
-    """One line out of the image of its page, rotated by `line_angle`.
+    """Crop a line from the image of its page, and rotate it by `line_angle`.
 
     Raises:
-        ValueError: the line's polygon has fewer than three points or lies off the page.
+        ValueError: if the polygon has fewer than three points or lies outside the page.
     """
     return crop_polygon(image, line.polygon, line_angle(line, rotate))
 
 
 def line_angle(line: Line, rotate: str) -> float:
-    """Degrees downhill by which a line is rotated when it is cropped.
+    """Return the angle by which a line is rotated counter-clockwise when it is cropped, in degrees.
 
     Args:
-        line: with its polygon.
-        rotate: "reading" rotates every line so that it reads from left to right (see `reading_angle`; a column of
-            Chinese is rotated counter-clockwise); "deskew" removes slopes below 45 degrees and leaves other lines.
+        line: the line, with its polygon.
+        rotate: "reading" rotates every line so that it reads horizontally (see `reading_angle`), including columns of
+            Chinese; "deskew" removes slopes below 45 degrees and does not rotate other lines.
     """
     angle = reading_angle(line) if rotate == "reading" else baseline_angle(line.baseline)
     quarters = 90.0 * round(angle / 90)
@@ -65,23 +65,22 @@ def line_angle(line: Line, rotate: str) -> float:
 def crop_polygon(
     image: UInt8[ndarray, "H W"], polygon: Sequence[tuple[float, float]], angle: float = 0.0
 ) -> UInt8[ndarray, "h w"]:
-    """The bounding box of a polygon, everything outside the polygon painted in the grey of the paper.
+    """Crop the bounding box of a polygon, and fill the area outside the polygon with the median grey level inside it.
 
     Args:
-        image: of the page.
-        polygon: at least three corners (x, y) in pixels; a box is the polygon of its corners.
-        angle: degrees by which the line runs downhill; the crop is rotated back by that angle. Quarter turns only move
-            pixels.
+        image: image of the page.
+        polygon: at least three corners (x, y) in pixels.
+        angle: angle by which to rotate the crop counter-clockwise, in degrees. Multiples of 90 degrees are lossless.
 
     Raises:
-        ValueError: fewer than three corners, or nothing of the polygon lies on the page.
+        ValueError: if the polygon has fewer than three corners or lies outside the page.
     """
     corners = np.asarray(polygon, dtype=np.float32).reshape(-1, 2)
     if len(corners) < 3:
-        raise ValueError(f"polygon of {len(corners)} points; a line needs at least 3")
+        raise ValueError(f"polygon with {len(corners)} points; at least 3 are required")
     left, top, right, bottom = page_box(corners, image.shape)
     if right - left < 1 or bottom - top < 1:
-        raise ValueError("polygon encloses no pixel of the page")
+        raise ValueError("polygon contains no pixels of the page")
     if round(angle / 90):
         image, corners, angle = _turn_by_quarters(image, corners, angle)
         left, top, right, bottom = page_box(corners, image.shape)
@@ -102,7 +101,7 @@ def crop_polygon(
     cv2.fillPoly(inside, [np.round(corners - (left, top)).astype(np.int32)], 1)
     covered = inside.astype(bool)
     if not covered.any():
-        raise ValueError("polygon encloses no pixel of the page")
+        raise ValueError("polygon contains no pixels of the page")
     crop[~covered] = np.median(crop[covered])
     return crop
 
@@ -110,11 +109,13 @@ def crop_polygon(
 def _turn_by_quarters(
     image: UInt8[ndarray, "H W"], corners: Float32[ndarray, "P 2"], angle: float
 ) -> tuple[UInt8[ndarray, "h w"], Float32[ndarray, "P 2"], float]:
-    """The surroundings of a polygon and the polygon, turned counter-clockwise by quarters; and the remaining angle."""
+    """Crop the surroundings of a polygon and rotate both by quarter turns; also return the remaining angle."""
     quarters = round(angle / 90)
     angle -= 90 * quarters
     left, top, right, bottom = page_box(corners, image.shape)
-    margin = 2 + int(abs(np.sin(np.radians(2 * angle))) * max(right - left, bottom - top))  # the rotation needs it
+    margin = 2 + int(
+        abs(np.sin(np.radians(2 * angle))) * max(right - left, bottom - top)
+    )  # needed for the remaining rotation
     x, y = max(0, left - margin), max(0, top - margin)
     image, corners = image[y : bottom + margin, x : right + margin], corners - np.array((x, y), np.float32)
     for _ in range(quarters % 4):

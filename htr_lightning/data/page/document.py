@@ -1,4 +1,4 @@
-"""PAGE, ALTO and METS files as plain data: pages, their text lines in reading order, their images."""
+"""Read pages with their lines in reading order from PAGE, ALTO and METS files, and find their images."""
 
 import re
 from collections.abc import Iterable
@@ -12,14 +12,14 @@ from htr_lightning.errors import InputError
 
 __all__ = ["Line", "Page", "Points", "baseline_angle", "expand", "find_image", "read_page"]
 
-XML_FOLDERS = ("page", "alto", "xml")  # an export has its images beside such a folder
+XML_FOLDERS = ("page", "alto", "xml")  # exports usually keep their images in the parent of one of these folders
 
 
 def read_page(path: Path) -> Page:
-    """Parse a PAGE (2010-2019) or ALTO (2-4) file, with or without its namespace.
+    """Read a PAGE (2010-2019) or ALTO (2-4) file, with or without a namespace.
 
     Raises:
-        InputError: the file is missing, not XML, or neither PAGE nor ALTO.
+        InputError: if the file is missing, not XML, or neither PAGE nor ALTO.
     """
     root = parse(path)
     match local(root):
@@ -29,22 +29,22 @@ def read_page(path: Path) -> Page:
             return alto.read(path, root)
         case "mets":
             raise InputError(
-                f"{path}: METS is a list of pages, not a page; name it mets.xml, and its pages are read in order"
+                f"{path}: METS is a list of pages, not a page; rename the file to mets.xml to read the pages it lists"
             )
         case name:
             raise InputError(
-                f"{path}: neither PAGE nor ALTO, its root is <{short(name)}>; export the page as one of them"
+                f"{path}: neither PAGE nor ALTO (root element <{short(name)}>); export the page as PAGE or ALTO"
             )
 
 
 def expand(paths: Iterable[Path]) -> tuple[list[Path], list[Path]]:
-    """The files, with every METS replaced by the pages that it lists, in its order; and the files that are not read.
+    """Replace every METS file by the pages it lists; return the resulting files and those left out.
 
-    In and below the folder of a METS only listed pages are read: an export has each page several times, as PAGE and as
-    ALTO, and other files.
+    In the folder of a METS file and its subfolders, files that are not listed are left out, because an export may
+    contain each page several times, for example as PAGE and as ALTO.
 
     Raises:
-        InputError: a METS cannot be used.
+        InputError: if a METS file is invalid.
     """
     paths = list(paths)
     lists = {path: mets.read(path) for path in paths if mets.is_mets(path)}
@@ -64,14 +64,15 @@ def expand(paths: Iterable[Path]) -> tuple[list[Path], list[Path]]:
 
 
 def find_image(page: Page, folder: Path | None = None) -> Path:
-    """The image of a page: by the name that its file states, or else by the stem of the file.
+    """Find the image of a page, by the file name in the XML file or else by the stem of the XML file.
 
     Args:
-        page: see `read_page`.
-        folder: of the images; None: that of the file, or the one above it if that is called page, alto or xml.
+        page: the page.
+        folder: folder containing the images; None searches the folder of the XML file, and its parent if that folder is
+            called page, alto or xml.
 
     Raises:
-        InputError: there is no such image.
+        InputError: if the image is not found.
     """
     here = page.path.parent
     folders = [folder] if folder else [here, here.parent] if here.name.lower() in XML_FOLDERS else [here]
@@ -81,12 +82,12 @@ def find_image(page: Page, folder: Path | None = None) -> Path:
         for name in [named, *(f"{page.path.stem}{ending}" for ending in endings)]:
             if name and _is_file(parent / name):
                 return parent / name
-    wanted = f"'{short(named)}' nor '{page.path.stem}.*'" if named else f"'{page.path.stem}.*'"
-    raise InputError(f"{page.path}: no image {wanted} in {folders[0]}; put it there under one of these names")
+    wanted = f"'{short(named)}' or '{page.path.stem}.*'" if named else f"'{page.path.stem}.*'"
+    raise InputError(f"{page.path}: no image {wanted} found in {folders[0]}; put it there")
 
 
 def _is_file(path: Path) -> bool:
     try:
         return path.is_file()
-    except OSError:  # a name that no file can have
+    except OSError:  # an invalid file name
         return False

@@ -1,4 +1,4 @@
-"""METS (https://www.loc.gov/standards/mets): the list of pages that an export comes with."""
+"""Read METS files (https://www.loc.gov/standards/mets), which list the pages of an export."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,17 +10,18 @@ from htr_lightning.errors import InputError
 
 
 def is_mets(path: Path) -> bool:
-    """Whether a file is METS, by its name (mets.xml, METS.xml, 0815_mets.xml) and its root element."""
+    """Return whether a file is METS, based on its name (such as mets.xml or 0815_mets.xml) and its root element."""
     return path.stem.lower().endswith("mets") and local(parse(path)) == "mets"
 
 
 def read(path: Path) -> list[Path]:
-    """The PAGE or ALTO files that a METS lists, one per page, in the order of its physical structure.
+    """Return the PAGE or ALTO files listed in a METS file, one per page, in the order of its physical structure.
 
-    If a page is listed as both PAGE and ALTO, PAGE is used, since it can hold more.
+    If a page is listed as both PAGE and ALTO, PAGE is preferred because it is more expressive.
 
     Raises:
-        InputError: it lists no such file, a file that is missing or elsewhere, or two PAGE files for one page.
+        InputError: if no PAGE or ALTO file is listed, a listed file is missing or outside the folder of the METS file,
+            or two files of the same format are listed for one page.
     """
     root = parse(path)
     paths = dict(_files(root))
@@ -31,12 +32,12 @@ def read(path: Path) -> list[Path]:
         if files:
             pages.append(_best(path, files))
     if not pages:
-        raise InputError(f"{path}: lists no XML file; include the pages as PAGE or ALTO in the export")
+        raise InputError(f"{path}: lists no XML files; include the pages as PAGE or ALTO in the export")
     return list(dict.fromkeys(pages))
 
 
 def _files(root: Element) -> Iterator[tuple[str, str]]:
-    """Id and path of every XML file."""
+    """Yield the id and path of every XML file."""
     for file in (e for e in root.iter() if local(e) == "file"):
         for location in (e for e in file if local(e) == "FLocat"):
             name = next((value for key, value in location.attrib.items() if key.rpartition("}")[2] == "href"), "")
@@ -45,7 +46,7 @@ def _files(root: Element) -> Iterator[tuple[str, str]]:
 
 
 def _structure(root: Element) -> list[list[str]]:
-    """Ids of the files of each page, by the physical structure if there are several."""
+    """Return the file ids of each page, preferring the physical structure map."""
     maps = [e for e in root.iter() if local(e) == "structMap"]
     maps.sort(key=lambda e: e.get("TYPE", "").lower() != "physical")
     for structure in maps:
@@ -59,17 +60,17 @@ def _structure(root: Element) -> list[list[str]]:
 
 def _inside(path: Path, name: str) -> Path:
     if "://" in name and not name.startswith("file://"):
-        raise InputError(f"{path}: lists {short(name)}, which is not local; include the pages in the export")
+        raise InputError(f"{path}: lists {short(name)}, which is not a local file; include the pages in the export")
     file = path.parent / unquote(name.removeprefix("file://")).replace("\\", "/")
     try:
         inside = file.resolve().is_relative_to(path.parent.resolve())
         found = inside and file.is_file()
-    except (OSError, ValueError):  # a name that no file can have
+    except (OSError, ValueError):  # an invalid file name
         inside, found = True, False
     if not inside:
-        raise InputError(f"{path}: lists {short(name)}, which is outside its folder; move it there")
+        raise InputError(f"{path}: lists {short(name)}, which is outside the folder of this METS file; move it there")
     if not found:
-        raise InputError(f"{path}: lists {short(name)}, which is missing; complete the export")
+        raise InputError(f"{path}: lists {short(name)}, which is missing; export the pages again")
     return file
 
 
@@ -81,7 +82,7 @@ def _best(path: Path, files: list[Path]) -> Path:
         found = [file for file in files if kinds[file] == kind]
         if len(found) > 1:
             names = " and ".join(file.relative_to(path.parent).as_posix() for file in found[:2])
-            raise InputError(f"{path}: lists {names} for one page; choose with data.reader.xml=FOLDER/*.xml")
+            raise InputError(f"{path}: lists {names} for the same page; select one with data.reader.xml=FOLDER/*.xml")
         if found:
             return found[0]
-    raise InputError(f"{path}: lists {files[0].name} for a page, which is neither PAGE nor ALTO; export the page again")
+    raise InputError(f"{path}: lists {files[0].name}, which is neither PAGE nor ALTO; export the page again")

@@ -1,4 +1,4 @@
-"""A page and its text lines as plain data, whichever format they come from."""
+"""Represent pages and their text lines independently of the file format."""
 
 import math
 from collections.abc import Sequence
@@ -12,28 +12,28 @@ Points = list[tuple[float, float]]
 
 
 class Line(NamedTuple):
-    """A text line. Coordinates are in pixels, x to the right and y down."""
+    """A text line. Coordinates are in pixels, with x to the right and y downwards."""
 
     id: str
     text: str  # "" for a line without text
-    polygon: Points  # a box as its four corners; [] for neither
-    baseline: Points  # [] for no baseline
+    polygon: Points  # the four corners if the line has a box; [] if it has no outline
+    baseline: Points  # [] if the line has no baseline
     region: str  # id of the region or block
-    confidence: float | None = None  # in the text, as a probability per character; None: not known
+    confidence: float | None = None  # probability per character; None if unknown
 
 
 class Page(NamedTuple):
     """A page and its lines, in reading order."""
 
-    path: Path  # of the PAGE or ALTO file, or of the image if there is no such file
-    image: str  # its file name as the file states it, or ""
-    width: int  # 0: not stated
+    path: Path  # the PAGE or ALTO file, or the image if there is no XML file
+    image: str  # image file name given in the XML file, or ""
+    width: int  # 0 if the XML file does not specify it
     height: int
     lines: list[Line]
 
 
 def baseline_angle(baseline: Points) -> float:
-    """Degrees by which a baseline runs downhill, from its first to its last point; 0 for fewer than two points."""
+    """Return the downward slope of a baseline from its first to its last point in degrees; 0 if it has no length."""
     if len(baseline) < 2:
         return 0.0
     (x0, y0), (x1, y1) = baseline[0], baseline[-1]
@@ -41,7 +41,7 @@ def baseline_angle(baseline: Points) -> float:
 
 
 def page_box(polygon: Sequence[tuple[float, float]] | ndarray, size: tuple[int, int]) -> tuple[int, int, int, int]:
-    """Left, top, right and bottom of a polygon's bounding box, clipped to a page of (height, width)."""
+    """Return the bounding box (left, top, right, bottom) of a polygon, clipped to a page of size (height, width)."""
     corners = np.asarray(polygon, dtype=np.float64).clip((0, 0), size[::-1])
     (left, top), (right, bottom) = np.floor(corners.min(0)), np.ceil(corners.max(0))
     return int(left), int(top), int(right), int(bottom)

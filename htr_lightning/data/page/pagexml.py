@@ -1,6 +1,6 @@
-"""PAGE XML (https://github.com/PRImA-Research-Lab/PAGE-XML): 2010 to 2019 is read, 2019 written.
+"""Read PAGE XML, versions 2010 to 2019, and write version 2019 (https://github.com/PRImA-Research-Lab/PAGE-XML).
 
-A line without polygon or baseline is read as such; baseline.py makes the polygon to crop.
+Lines may lack a polygon or a baseline; `baseline.outline` adds missing polygons.
 """
 
 import re
@@ -16,18 +16,18 @@ from htr_lightning.errors import InputError
 from htr_lightning.version import __version__
 
 NAMESPACE = "http://schema.primaresearch.org/PAGE/gts/pagecontent/2019-07-15"
-AFTER_TEXT = ("TextStyle", "UserDefined", "Labels")  # elements of a line that the schema puts behind its text
+AFTER_TEXT = ("TextStyle", "UserDefined", "Labels")  # elements that must follow the text of a line in the schema
 
 
 def read(path: Path, root: Element) -> Page:
-    """The page of a <PcGts> element, its lines in reading order.
+    """Read the page in a <PcGts> element, with its lines in reading order.
 
     Raises:
-        InputError: it has no page, or the points of a line are not coordinates.
+        InputError: if there is no page, or coordinates are invalid.
     """
     page = child(root, "Page")
     if page is None:
-        raise InputError(f"{path}: PAGE without a <Page>; export the page again")
+        raise InputError(f"{path}: no <Page> element; export the page again")
     reading = child(page, "ReadingOrder")
     order = {name: position for position, name in enumerate([] if reading is None else _regions_in_order(reading))}
     numbers = {e: number for number, e in enumerate((e for e in page.iter() if local(e) == "TextLine"), start=1)}
@@ -37,7 +37,7 @@ def read(path: Path, root: Element) -> Page:
 
 
 def write(page: Page) -> bytes:
-    """A new PAGE 2019 file of a page, ready to be corrected in the usual editors."""
+    """Return a page as a PAGE 2019 file, which common transcription editors can open."""
     ElementTree.register_namespace("", NAMESPACE)
     space = f"{{{NAMESPACE}}}"
     root = Element(f"{space}PcGts")
@@ -67,12 +67,14 @@ def write(page: Page) -> bytes:
 
 
 def replace_texts(path: Path, lines: Sequence[Line]) -> bytes:
-    """A PAGE file with the texts of some of its lines replaced and everything else kept, except what repeats the old
-    texts: the words of these lines and the texts of regions.
+    """Return a PAGE file with the texts of the given lines replaced.
+
+    The words of these lines and the texts of all regions are removed, because they would repeat the old texts.
+    Everything else is kept.
 
     Args:
-        path: of the file.
-        lines: of the page; they are found by their id.
+        path: path to the original file.
+        lines: lines with new texts, matched by id.
     """
     root = parse(path)
     space = root.tag.removesuffix("PcGts")
@@ -93,21 +95,21 @@ def replace_texts(path: Path, lines: Sequence[Line]) -> bytes:
 
 
 def text_equiv(element: Element) -> Element | None:
-    """The element's own TextEquiv of lowest index (one without an index counts as the lowest)."""
+    """Return the TextEquiv child with the lowest index; a missing index counts as the lowest."""
     own = [e for e in element if local(e) == "TextEquiv"]
     return min(own, key=lambda e: integer(e.get("index"), -1), default=None)
 
 
 def _regions_in_order(group: Element) -> list[str]:
-    """Region ids in the order of a group of the ReadingOrder, by index where it has one."""
+    """Return the region ids in a group of the reading order, sorted by index where the group is ordered."""
     names = []
-    for element in sorted(group, key=lambda e: integer(e.get("index"), 0)):  # stable: unordered groups stay as they are
+    for element in sorted(group, key=lambda e: integer(e.get("index"), 0)):  # stable, so unordered groups are unchanged
         names += [element.get("regionRef", ""), *_regions_in_order(element)]
     return names
 
 
 def _lines(path: Path, region: Element, order: dict[str, int], numbers: dict[Element, int]) -> list[Line]:
-    """The lines of a region, then those of what it holds; `numbers` names lines without an id."""
+    """Return the lines of a region, then those of its nested elements; `numbers` provides ids for lines without one."""
     lines, nested = [], []
     for element in region:
         if local(element) == "TextLine":
@@ -115,10 +117,10 @@ def _lines(path: Path, region: Element, order: dict[str, int], numbers: dict[Ele
             line = _line(path, element, numbers[element], region.get("id", ""))
             lines.append((int(position[1]) if position else None, line))
         elif len(element):
-            nested.append(element)  # regions of any kind, cells of tables
+            nested.append(element)  # regions of any type, and table cells
     if all(position is not None for position, _ in lines):
         lines.sort(key=lambda pair: pair[0] or 0)
-    nested.sort(key=lambda e: order.get(e.get("id", ""), len(order)))  # stable: unlisted ones stay in file order
+    nested.sort(key=lambda e: order.get(e.get("id", ""), len(order)))  # stable, so unlisted ones stay in file order
     return [line for _, line in lines] + [line for e in nested for line in _lines(path, e, order, numbers)]
 
 
@@ -150,7 +152,7 @@ def _add_text(element: Element, space: str, line: Line) -> None:
 
 
 def _region_box(page: Page, region: str) -> Points:
-    """The bounding box of a region's lines, or of the page if they have no polygons."""
+    """Return the bounding box of the lines in a region, or of the page if the lines have no polygons."""
     corners = [point for line in page.lines if line.region == region for point in line.polygon]
     xs, ys = zip(*(corners or [(0.0, 0.0), (float(page.width), float(page.height))]), strict=True)
     return [(min(xs), min(ys)), (max(xs), min(ys)), (max(xs), max(ys)), (min(xs), max(ys))]

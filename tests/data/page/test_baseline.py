@@ -38,7 +38,7 @@ def test_a_baseline_alone_gets_the_polygon_of_the_documented_rule() -> None:
     for y, (made, repaired, fault) in zip(ROWS, found, strict=True):
         top, bottom = y - ABOVE * 50, y + BELOW * 50
         assert made.polygon == [(100, top), (500, top), (500, bottom), (100, bottom)]
-        assert repaired == "polygon made from the baseline"
+        assert repaired == "polygon created from the baseline"
         assert not fault
 
 
@@ -86,7 +86,7 @@ def test_a_sliver_is_widened_and_a_narrow_line_kept() -> None:
     assert [each.repaired for each in kept] == [""] * 5
     assert kept[-1].line.polygon == narrow
     widened = outline(page(*rest, line(polygon=thin, baseline=[(100, 310), (500, 310)])))[-1]
-    assert widened.repaired == "sliver replaced by a polygon made from the baseline"
+    assert widened.repaired == "polygon too thin, replaced using the baseline"
     assert widened.line.polygon == box(100, 310 - 35, 500, 310 + 15)
 
 
@@ -107,10 +107,10 @@ def test_of_two_scales_the_one_that_fits_on_the_page_is_taken() -> None:
     assert not any(each.repaired or each.fault for each in plain)
     found = outline(in_two_scales(baselines=3))
     assert [each.line.polygon for each in found] == [each.line.polygon for each in plain]
-    assert {each.repaired for each in found} == {"baseline in another scale than the page, ignored"}
+    assert {each.repaired for each in found} == {"baseline not in page coordinates, ignored"}
     assert {reading_angle(each.line) for each in found} == {0.0}
     found = outline(in_two_scales(polygons=3))
-    assert {each.repaired for each in found} == {"polygon in another scale than the page, made from the baseline"}
+    assert {each.repaired for each in found} == {"polygon not in page coordinates, replaced using the baseline"}
     for (made, _, fault), (there, _, _) in zip(found, plain, strict=True):
         assert not fault
         assert made.baseline == there.baseline
@@ -120,21 +120,21 @@ def test_of_two_scales_the_one_that_fits_on_the_page_is_taken() -> None:
 @pytest.mark.parametrize(("polygons", "baselines", "size"), [(0.25, 1, 1000), (1, 0.25, 1000), (3, 1, 0)])
 def test_where_both_scales_fit_the_page_the_lines_are_refused(polygons: float, baselines: float, size: int) -> None:
     found = outline(in_two_scales(polygons, baselines, size))
-    assert {each.fault for each in found} == {"polygon and baseline lie apart"}
+    assert {each.fault for each in found} == {"polygon and baseline do not overlap"}
 
 
 def test_one_baseline_that_strayed_is_one_fault() -> None:
     rest = [line(polygon=box(100, y - 35, 500, y + 15), baseline=[(100, y), (500, y)]) for y in ROWS]
     found = outline(page(*rest, line(polygon=box(100, 700, 500, 750), baseline=[(100, 900), (500, 900)])))
-    assert [each.fault for each in found] == [""] * 4 + ["polygon and baseline lie apart"]
+    assert [each.fault for each in found] == [""] * 4 + ["polygon and baseline do not overlap"]
 
 
 @pytest.mark.parametrize(
     ("polygon", "fault"),
     [
         ([], "line without polygon or box"),
-        ([(1, 1), (50, 50)], "polygon of 2 points"),
-        (box(1100, 10, 1200, 40), "polygon off the page"),
+        ([(1, 1), (50, 50)], "polygon with 2 points"),
+        (box(1100, 10, 1200, 40), "polygon outside the page"),
     ],
 )
 @pytest.mark.parametrize("baseline", [[], [(7, 7)], [(7, 7), (7, 7)]])

@@ -299,9 +299,9 @@ def test_another_root_is_refused_by_its_name(tmp_path: Path) -> None:
 
 
 def test_page_without_a_page_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="without a <Page>"):
+    with pytest.raises(InputError, match="no <Page> element"):
         read(tmp_path, f"<PcGts {PAGE_NS}/>")
-    with pytest.raises(InputError, match="0 <Page>"):
+    with pytest.raises(InputError, match="expected 1 <Page> element, got 0"):
         read(tmp_path, f"<alto {ALTO_NS}/>")
 
 
@@ -337,14 +337,14 @@ ENTITIES = {
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-16", "utf-16-be"])
 def test_entities_are_refused(tmp_path: Path, kind: str, encoding: str) -> None:
     xml = f"<!DOCTYPE a [{ENTITIES[kind]}]>" + page(region("r", line("l", "&e9;" * 9)))
-    with pytest.raises(InputError, match="declares entities"):
+    with pytest.raises(InputError, match="entity declarations"):
         read(tmp_path, xml.encode(encoding))
 
 
 @pytest.mark.parametrize("depth", [101, 5_000, 100_000])
 @pytest.mark.parametrize("name", ["TextRegion", "OrderedGroup", "x"])
 def test_what_is_nested_too_deeply_is_refused(tmp_path: Path, name: str, depth: int) -> None:
-    with pytest.raises(InputError, match="nested elements"):
+    with pytest.raises(InputError, match="nested more than 100 levels"):
         read(tmp_path, page(f"<{name}>" * depth + f"</{name}>" * depth))
 
 
@@ -356,9 +356,9 @@ def test_what_is_nested_deeply_is_read(tmp_path: Path) -> None:
 
 
 def test_what_is_larger_than_any_page_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="bytes are too many for a page"):
+    with pytest.raises(InputError, match="too large"):
         read(tmp_path, page("<!--" + "x" * 10_000_000 + "-->"))
-    with pytest.raises(InputError, match="tags and attributes are too many for a page"):
+    with pytest.raises(InputError, match="too many tags and attributes"):
         read(tmp_path, page("<a/>" * 1_000_001))
 
 
@@ -367,7 +367,7 @@ def test_sizes_and_indices_beyond_any_page_are_ignored(tmp_path: Path) -> None:
     assert (found.width, found.height) == (0, 0)
     lines = [line(f"l{n}", custom=f"readingOrder {{index:{'9' * 5000};}}") for n in range(2)]
     assert names(read(tmp_path, page(region("r", *lines)))) == ["l0", "l1"]
-    with pytest.raises(InputError, match="not on any page"):
+    with pytest.raises(InputError, match="out of range"):
         read(tmp_path, page(region("r", '<TextLine id="l"><Coords points="0,0 1e300,0 1,1"/></TextLine>')))
 
 
@@ -401,7 +401,7 @@ def test_an_image_of_another_name_is_found_by_the_file_s_stem(tmp_path: Path, su
 
 
 def test_a_missing_image_is_named_as_it_was_looked_for(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"'scan\.jpg' nor 'p1\.\*'"):
+    with pytest.raises(InputError, match=r"'scan\.jpg' or 'p1\.\*'"):
         find_image(Page(tmp_path / "p1.xml", "scan.jpg", 0, 0, []))
 
 

@@ -92,9 +92,9 @@ def test_a_page_may_be_called_mets(tmp_path: Path, write_page) -> None:
 @pytest.mark.parametrize(
     ("place", "words"),
     [
-        ("../out.xml", "is outside its folder"),
-        ("/etc/passwd.xml", "is outside its folder"),
-        ("https://example.org/a.xml", "not local"),
+        ("../out.xml", "is outside the folder"),
+        ("/etc/passwd.xml", "is outside the folder"),
+        ("https://example.org/a.xml", "not a local file"),
         ("gone.xml", "is missing"),
         ("a.jpg", "lists no XML file"),
         (f"{'a' * 5000}.xml", "is missing"),
@@ -111,7 +111,9 @@ def test_what_a_mets_lists_and_cannot_be_read_is_refused(tmp_path: Path, write_p
 def test_two_page_files_for_one_page_are_refused(tmp_path: Path, write_page) -> None:
     for stem in "ab":
         write_page(tmp_path, [stem], stem)
-    with pytest.raises(InputError, match=r"lists a\.xml and b\.xml for one page; choose with data\.reader\.xml"):
+    with pytest.raises(
+        InputError, match=r"lists a\.xml and b\.xml for the same page; select one with data\.reader\.xml"
+    ):
         mets.read(write_mets(tmp_path, {"x": ["a.xml", "b.xml"]}, [["a.xml", "b.xml"]]))
 
 
@@ -122,5 +124,5 @@ def test_places_may_be_written_as_urls(tmp_path: Path, write_page) -> None:
 
 def test_a_mets_of_another_name_is_refused_with_the_remedy(tmp_path: Path) -> None:
     write_mets(tmp_path, {}).rename(tmp_path / "list.xml")
-    with pytest.raises(InputError, match=r"name it mets\.xml"):
+    with pytest.raises(InputError, match=r"rename the file to mets\.xml"):
         read_page(tmp_path / "list.xml")
