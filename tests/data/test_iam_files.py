@@ -57,13 +57,13 @@ def test_rows_of_words_have_a_tag_and_no_components(tmp_path: Path) -> None:
 )
 def test_a_row_of_another_form_is_named(tmp_path: Path, row: str) -> None:
     path = write_rows(tmp_path, "a01-000u-01 ok 154 19 408 746 1661 89 A", row)
-    with pytest.raises(InputError, match=r"rows\.txt: row 3 '"):
+    with pytest.raises(InputError, match=r"rows\.txt: row 3: invalid line '"):
         read_rows(path, "line")
 
 
 def test_a_line_that_occurs_twice_is_named(tmp_path: Path) -> None:
     row = "a01-000u-01 ok 154 19 408 746 1661 89 A"
-    with pytest.raises(InputError, match="row 3: a01-000u-01 occurs twice"):
+    with pytest.raises(InputError, match="row 3: duplicate id a01-000u-01"):
         read_rows(write_rows(tmp_path, row, row), "line")
 
 

@@ -37,10 +37,10 @@ def test_the_published_lists_give_the_lines_that_papers_count(tmp_path: Path, aa
 def test_an_aachen_list_of_another_count_is_refused(iam_tree: tuple[Path, Forms], tmp_path: Path) -> None:
     forms = (iam_tree[0] / "train.uttlist").read_text().split()
     (tmp_path / "train.uttlist").write_text("\n".join(forms[:-1]))
-    with pytest.raises(InputError, match=r"746 forms, but the Aachen split 'train' has 747"):
+    with pytest.raises(InputError, match=r"expected 747 forms in the Aachen split 'train', got 746"):
         Iam(iam_tree[0], "train", lists=str(tmp_path))
     (tmp_path / "train.uttlist").write_text("\n".join([*forms, forms[3]]))
-    with pytest.raises(InputError, match=f"{forms[3]} occur twice"):
+    with pytest.raises(InputError, match=f"duplicate ids {forms[3]}"):
         Iam(iam_tree[0], "train", lists=str(tmp_path))
     with pytest.raises(InputError, match=r"no val\.uttlist or validation\.uttlist"):
         Iam(iam_tree[0], "val", lists=str(tmp_path))
@@ -57,12 +57,12 @@ def test_the_official_task_has_the_lines_of_its_four_lists(iam_tree: tuple[Path,
     assert [len(reader) for reader in readers] == [6161, 1840, 1861]
     assert set(readers[1].ids) == {f"iam/{id}" for name in ("validationset1", "validationset2") for id in lists[name]}
     (tmp_path / "testset.txt").write_text("\n".join(lists["testset"][1:]))
-    with pytest.raises(InputError, match=r"testset\.txt: 1860 lines, but the official task has 1861"):
+    with pytest.raises(InputError, match=r"testset\.txt: expected 1861 lines, got 1860"):
         Iam(root, "test", splits="official", lists=str(tmp_path))
     (tmp_path / "testset.txt").write_text("\n".join([*lists["testset"][1:], "z99-000-00"]))
-    with pytest.raises(InputError, match="no line of z99-000-00 of split 'test'"):
+    with pytest.raises(InputError, match="no lines for z99-000-00 in split 'test'"):
         Iam(root, "test", splits="official", lists=str(tmp_path))
-    with pytest.raises(InputError, match=r"no trainset\.txt in it"):
+    with pytest.raises(InputError, match=r"contains no trainset\.txt"):
         Iam(root, "train", splits="official")
 
 
@@ -74,14 +74,14 @@ def test_a_split_of_one_s_own_names_forms_or_lines(small_iam: Path) -> None:
     table.write_text("id\tsplit\na01-003\ttrain\nc03-001-00\tval\n")
     assert Iam(small_iam, "val", splits="mine.tsv").ids == ["iam/c03-001-00"]
     assert len(Iam(small_iam, "train", splits=str(table))) == 4
-    with pytest.raises(InputError, match=r"mine\.tsv: no id of split 'test'"):
+    with pytest.raises(InputError, match=r"mine\.tsv: no ids in split 'test'"):
         Iam(small_iam, "test", splits="mine.tsv")
     (small_iam / "own" / "val.txt").write_text("a01\n")
     (small_iam / "own" / "validation.txt").unlink()
-    with pytest.raises(InputError, match="a01: not form or line ids"):
+    with pytest.raises(InputError, match="invalid ids .*a01.* form or line ids"):
         own(small_iam, "val")
     (small_iam / "own" / "val.txt").unlink()
-    with pytest.raises(InputError, match=r"no val\.txt or .* in it"):
+    with pytest.raises(InputError, match=r"contains no val\.txt or "):
         own(small_iam, "val")
 
 

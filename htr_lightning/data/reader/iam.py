@@ -1,4 +1,4 @@
-"""The IAM handwriting database (Marti and Bunke, 2002), from the files that registered users unpack."""
+"""Read the IAM Handwriting Database (Marti and Bunke, 2002) from the unpacked files."""
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -26,8 +26,8 @@ from htr_lightning.data.sample import Reduce, Sample, Skipped
 from htr_lightning.data.split import SPLITS
 from htr_lightning.errors import InputError
 
-CORRUPT = {"a01-117-05-02", "r06-022-03-05"}  # word images that are broken in words.tgz itself
-COUNTED = [f"{number:02}" for number in range(100)]  # how IAM numbers the lines of a form
+CORRUPT = {"a01-117-05-02", "r06-022-03-05"}  # word images that are corrupted in the published words.tgz
+COUNTED = [f"{number:02}" for number in range(100)]  # line numbers within a form, as written by IAM
 CHOICES = {
     "unit": ("line", "word"),
     "source": ("segments", "forms"),
@@ -40,27 +40,28 @@ class Iam(Sequence[Sample]):
     """The lines or words of IAM, in the splits used in the literature.
 
     Args:
-        root: folder of `ascii/` (lines.txt, words.txt, forms.txt), `lines/` or `words/`, and for `source=forms` of
-            `forms/` (the form images, at any depth) and `xml/`.
+        root: folder containing `ascii/` (lines.txt, words.txt, forms.txt) and `lines/` or `words/`; for `source=forms`,
+            `forms/` (form images, at any depth) and `xml/` instead of `lines/` or `words/`.
         split: train, val or test.
         unit: "line" or "word".
-        source: "segments" are the images of lines.tgz or words.tgz, with masked background; "forms" crops the same
-            lines or words, with everything around them, out of the forms, by the boxes of the XML files.
+        source: "segments" uses the images from lines.tgz or words.tgz, whose background is masked; "forms" crops the
+            same lines or words from the scanned forms, including their surroundings, using the boxes in the XML files.
         splits: "aachen" (RWTH: 747, 116, 336 forms with 6,482, 976, 2,915 lines), "official" (large writer independent
-            text line recognition task: 6,161, 900 + 940, 1,861 lines), or your own: a folder with train.txt, val.txt
-            and test.txt of form or line ids, or a table `id<TAB>split`.
-        lists: folder of the lists of a named split; None: they are searched for in `root` and its folders.
-        download: download the Aachen lists if they are missing: form ids, never data of IAM.
-        err: lines and words whose segmentation is doubtful according to IAM: "keep", "skip" (counted), or "auto",
-            which keeps lines, whose text and image are right, and skips words.
-        punctuation: "spaced" has a space before every sign, as in the files; for "joined" see `join_punctuation`.
-        reduce: with `source=forms`, applied to every crop before it is kept: see `Preprocess.reduce`.
+            text line recognition task: 6,161, 900 + 940, 1,861 lines), or custom splits: a folder with train.txt,
+            val.txt and test.txt listing form or line ids, or a table `id<TAB>split`.
+        lists: folder containing the lists of a named split; None searches `root` and its subfolders.
+        download: download the Aachen lists if they are missing. They contain form ids only, no IAM data.
+        err: what to do with lines and words whose segmentation IAM marks as doubtful: "keep", "skip" (counted), or
+            "auto", which keeps lines, because their texts and images are correct, and skips words.
+        punctuation: "spaced" puts a space before every punctuation mark, as in the files; for "joined", see
+            `join_punctuation`.
+        reduce: with `source=forms`, applied to every crop before it is stored; see `Preprocess.reduce`.
 
     Attributes:
-        err: number of lines or words of the split with doubtful segmentation, kept or not.
+        err: number of lines or words in the split with doubtful segmentation, kept or not.
 
     Raises:
-        InputError: an option is invalid, a list or file cannot be used, or images are missing.
+        InputError: if an option is invalid, a list or file cannot be used, or images are missing.
     """
 
     def __init__(
@@ -82,10 +83,10 @@ class Iam(Sequence[Sample]):
         if not self.root.is_dir():
             raise InputError(f"{self.root}: no such folder; set data.root to where IAM is unpacked")
         if split not in SPLITS:
-            raise InputError(f"'{split}' is not a split of IAM; use one of train, val, test")
+            raise InputError(f"'{split}' is not a split of IAM; expected train, val or test")
         for option, value in (("unit", unit), ("source", source), ("err", err), ("punctuation", punctuation)):
             if value not in CHOICES[option]:
-                raise InputError(f"data.reader.{option}={value}: use one of {', '.join(CHOICES[option])}")
+                raise InputError(f"data.reader.{option}={value}: expected one of {', '.join(CHOICES[option])}")
         self._unit, self._split = unit, split
         wanted = split_ids(self.root, split, splits, lists, download)
         table, forms = self._ascii(f"{unit}s.txt"), self._ascii("forms.txt")
@@ -94,12 +95,14 @@ class Iam(Sequence[Sample]):
         found = [wanted.intersection((row.id, line_of(row.id), form_of(row.id))) for row in self._table]
         rows = [row for row, by in zip(self._table, found, strict=True) if by]
         if lacking := sorted(wanted.difference(*found)):
-            raise InputError(f"{table}: no line of {named(lacking)} of split '{split}'; use the file of ascii.tgz")
-        if splits == "aachen" and unit == "line" and len(rows) != AACHEN_LINES[split]:
-            absent = named(_absent(rows, stated))
             raise InputError(
-                f"{table}: {len(rows)} lines on the forms of Aachen split '{split}', not {AACHEN_LINES[split]}"
-                f"{'; missing: ' + absent if absent else ''}; use the file of ascii.tgz, or splits of your own"
+                f"{table}: no lines for {named(lacking)} in split '{split}'; use the original file from ascii.tgz"
+            )
+        if splits == "aachen" and unit == "line" and len(rows) != AACHEN_LINES[split]:
+            absent = f" (missing: {named(names)})" if (names := _absent(rows, stated)) else ""
+            raise InputError(
+                f"{table}: expected {AACHEN_LINES[split]} lines in the Aachen split '{split}', got {len(rows)}"
+                f"{absent}; use the original file from ascii.tgz, or custom splits"
             )
         self.skipped: list[Skipped] = []
         self.err = sum(row.err for row in rows)
@@ -127,7 +130,7 @@ class Iam(Sequence[Sample]):
 
     @cached_property
     def sizes(self) -> list[tuple[int, int]]:
-        """Height and width: of the crops, or as stated in the table, or as stated in the header of the image."""
+        """The height and width of every image in pixels, from the crops, the table or the image headers."""
         if self._crops:
             return [(crop.shape[0], crop.shape[1]) for crop in self._crops]
         return [(row.box[3], row.box[2]) if min(row.box[2:]) > 0 else _header(self._path(row.id)) for row in self._rows]
@@ -142,13 +145,13 @@ class Iam(Sequence[Sample]):
     def _leave_out_corrupt(self) -> None:
         for row in [row for row in self._rows if row.id in CORRUPT]:
             try:
-                read_image(self._path(row.id))  # in some copies it is repaired
+                read_image(self._path(row.id))  # some copies contain a repaired image
             except InputError as error:
                 self.skipped.append(Skipped(f"iam/{row.id}", "corrupt image", str(error)))
                 self._rows.remove(row)
 
     def _check_images(self) -> None:
-        """Name all missing images at once, those of the split first."""
+        """Raise an error that names all missing images, those in the split first."""
         missing = [row.id for row in self._rows if not self._path(row.id).is_file()]
         if not missing:
             return
@@ -157,11 +160,11 @@ class Iam(Sequence[Sample]):
         names = named([self._path(id).relative_to(self.root).as_posix() for id in missing + others])
         raise InputError(
             f"{self.root}: {len(missing + others)} of {len(self._table)} {self._unit} images are missing, "
-            f"{len(missing)} of them in split '{self._split}': {names}; unpack {self._unit}s.tgz again"
+            f"including {len(missing)} in split '{self._split}': {names}; unpack {self._unit}s.tgz again"
         )
 
     def _cut_forms(self, reduce: Reduce | None) -> None:
-        """Crop all lines at once, since decoding a form takes a tenth of a second."""
+        """Crop all lines up front, because decoding a form takes a tenth of a second."""
         images = {path.stem: path for path in sorted(self.root.glob("forms*/**/*.png"))}
         by_form: dict[str, list[Row]] = {}
         for row in self._rows:
@@ -171,8 +174,8 @@ class Iam(Sequence[Sample]):
         lacking += [f"xml/{form}.xml" for form in by_form if not xml[form].is_file()]
         if lacking:
             raise InputError(
-                f"{self.root}: {len(lacking)} files of split '{self._split}' are missing: {named(lacking)}; "
-                "unpack the archives of the forms and xml.tgz there"
+                f"{self.root}: {len(lacking)} files in split '{self._split}' are missing: {named(lacking)}; "
+                "unpack formsA-D.tgz, formsE-H.tgz and formsI-Z.tgz into forms/, and xml.tgz into xml/"
             )
 
         def cut(form: str) -> tuple[dict[str, UInt8[ndarray, "_ _"]], set[str]]:
@@ -180,8 +183,8 @@ class Iam(Sequence[Sample]):
             page = read_image(images[form])
             if all(stated) and any(abs(a / b - 1) > 0.05 for a, b in zip(page.shape, stated, strict=True)):
                 raise InputError(
-                    f"{images[form]}: {page.shape[1]} x {page.shape[0]} pixels, but {xml[form].name} was drawn on "
-                    f"{stated[1]} x {stated[0]}; use the form as it was scanned"
+                    f"{images[form]}: expected {stated[1]} x {stated[0]} pixels according to {xml[form].name}, got "
+                    f"{page.shape[1]} x {page.shape[0]}; use the original scan"
                 )
             crops = {}
             for row in by_form[form]:
@@ -190,7 +193,7 @@ class Iam(Sequence[Sample]):
                 crop = page[max(0, top) : max(0, bottom), max(0, left) : max(0, right)]
                 if not crop.size:
                     raise InputError(
-                        f"iam/{row.id}: its box {left},{top} {right},{bottom} holds no pixel of {images[form]}; "
+                        f"iam/{row.id}: the box {left},{top} {right},{bottom} is outside {images[form]}; "
                         f"correct it in {xml[form]}"
                     )
                 crops[row.id] = (crop if reduce is None else reduce(crop)).copy()
@@ -198,18 +201,18 @@ class Iam(Sequence[Sample]):
 
         crops: dict[str, UInt8[ndarray, "_ _"]] = {}
         boxed: set[str] = set()
-        with ThreadPoolExecutor() as pool:  # decoding releases the interpreter lock
+        with ThreadPoolExecutor() as pool:  # decoding releases the GIL
             done = pool.map(cut, by_form)
             for of_form, its in track(done, f"reading iam {self._split}", len(by_form), transient=True):
                 crops |= of_form
                 boxed |= its
         self._crops = [crops[row.id] for row in self._rows]
         unlisted = sorted(boxed.difference(row.id for row in self._table))
-        self.skipped += [Skipped(f"iam/{id}", f"{self._unit} of xml/ that {self._unit}s.txt lacks") for id in unlisted]
+        self.skipped += [Skipped(f"iam/{id}", f"{self._unit} in xml/ but not in {self._unit}s.txt") for id in unlisted]
 
 
 def _absent(rows: list[Row], stated: dict[str, int]) -> list[str]:
-    """Lines that seem to be missing: those that forms.txt counts beyond the ones present, or gaps in the numbering."""
+    """Return the ids of lines that seem to be missing, judged by the counts in forms.txt or gaps in the numbering."""
     numbers: dict[str, set[str]] = {}
     for row in rows:
         numbers.setdefault(form_of(row.id), set()).add(row.id.split("-")[2])
@@ -226,4 +229,4 @@ def _header(path: Path) -> tuple[int, int]:
         with Image.open(path) as image:
             return image.height, image.width
     except (OSError, SyntaxError, ValueError) as error:
-        raise InputError(f"{path}: not an image that can be read ({error}); unpack it again") from None
+        raise InputError(f"{path}: not an image ({error}); unpack it again") from None

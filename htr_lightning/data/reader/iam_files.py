@@ -1,4 +1,4 @@
-"""The text and XML files of IAM as plain data."""
+"""Parse the text and XML files of IAM into plain data."""
 
 import re
 from collections.abc import Sequence
@@ -17,56 +17,56 @@ CONTRACTION = re.compile(r"'(s|d|m|t|ll|re|ve)|n't", re.IGNORECASE)
 
 
 class Row(NamedTuple):
-    """A row of lines.txt or words.txt."""
+    """A row in lines.txt or words.txt."""
 
     id: str
-    err: bool  # IAM's segmentation of the line into words is doubtful
-    box: Box  # x, y, width, height on the form in pixels; -1 where unknown
-    tokens: list[str]  # words and signs; one may contain a space
+    err: bool  # whether IAM marks the segmentation into words as doubtful
+    box: Box  # x, y, width, height on the form in pixels; -1 if unknown
+    tokens: list[str]  # words and punctuation marks; a token may contain a space
 
 
 def form_of(id: str) -> str:
-    """The form of a line or word id: its first two parts, whose lengths vary."""
+    """Return the form in a line or word id: the first two components, whose lengths vary."""
     return "-".join(id.split("-")[:2])
 
 
 def line_of(id: str) -> str:
-    """The line of a line or word id: its first three parts."""
+    """Return the line in a line or word id: the first three components."""
     return "-".join(id.split("-")[:3])
 
 
 def named(names: Sequence[str]) -> str:
-    """The first ten names of a list, and how many more there are."""
+    """Format the first ten names in a list, and the number of remaining ones."""
     return ", ".join(names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "")
 
 
 def read_text(path: Path) -> str:
-    """A text file of IAM, or a list of its ids.
+    """Read a text file of IAM, or a list of ids.
 
     Raises:
-        InputError: it is missing, or not text.
+        InputError: if the file is missing or not a text file.
     """
     try:
         return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError:
-        raise InputError(f"{path}: not a text file in ASCII or UTF-8; unpack it again") from None
+        raise InputError(f"{path}: not an ASCII or UTF-8 text file; unpack it again") from None
     except FileNotFoundError:
-        raise InputError(f"{path}: no such file; unpack ascii.tgz below data.root, into ascii/") from None
+        raise InputError(f"{path}: no such file; unpack ascii.tgz into ascii/ below data.root") from None
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from None
 
 
 def read_rows(path: Path, unit: str) -> list[Row]:
-    """The rows of lines.txt or words.txt.
+    """Read the rows of lines.txt or words.txt.
 
-    Their fields are separated by spaces: id, status, grey level, components (lines.txt only), x, y, w, h, tag
-    (words.txt only), text. The text is everything from the ninth field on, with `|` between its tokens.
+    Fields are separated by spaces: id, status, grey level, number of components (lines.txt only), x, y, width, height,
+    tag (words.txt only), text. The text starts at the ninth field, and its tokens are separated by `|`.
 
     Raises:
-        InputError: the file is missing, a row is malformed, or an id occurs twice.
+        InputError: if the file is missing, a row is malformed, or an id is duplicated.
     """
     rows: dict[str, Row] = {}
-    first = 4 if unit == "line" else 3  # field of x
+    first = 4 if unit == "line" else 3  # index of the field x
     for number, row in enumerate(read_text(path).split("\n"), start=1):
         fields = row.split(maxsplit=8)
         if not fields or fields[0].startswith("#"):
@@ -80,22 +80,22 @@ def read_rows(path: Path, unit: str) -> list[Row]:
             and all(map(PIXELS.fullmatch, box))
         ):
             raise InputError(
-                f"{path}: row {number} '{row.strip()[:60]}' is not a {unit} of IAM; use the file of ascii.tgz"
+                f"{path}: row {number}: invalid {unit} '{row.strip()[:60]}'; use the original file from ascii.tgz"
             )
         if fields[0] in rows:
-            raise InputError(f"{path}: row {number}: {fields[0]} occurs twice; use the file of ascii.tgz")
+            raise InputError(f"{path}: row {number}: duplicate id {fields[0]}; use the original file from ascii.tgz")
         x, y, width, height = map(int, box)
         rows[fields[0]] = Row(fields[0], fields[1] != "ok", (x, y, width, height), tokens)
     if not rows:
-        raise InputError(f"{path}: has no {unit}; use the file of ascii.tgz")
+        raise InputError(f"{path}: contains no {unit}s; use the original file from ascii.tgz")
     return list(rows.values())
 
 
 def read_forms(path: Path) -> tuple[dict[str, str], dict[str, int]]:
-    """The writer and the number of lines of each form in forms.txt (form, writer, sentences, prt, lines, ...).
+    """Read the writer and the number of lines of each form from forms.txt (form, writer, sentences, prt, lines, ...).
 
     Raises:
-        InputError: the file is missing, or a row is malformed.
+        InputError: if the file is missing, or a row is malformed.
     """
     writers, lines = {}, {}
     for number, row in enumerate(read_text(path).split("\n"), start=1):
@@ -104,26 +104,26 @@ def read_forms(path: Path) -> tuple[dict[str, str], dict[str, int]]:
             continue
         if len(fields) < 5 or not PIXELS.fullmatch(fields[4]):
             raise InputError(
-                f"{path}: row {number} '{row.strip()[:60]}' is not a form of IAM; use the file of ascii.tgz"
+                f"{path}: row {number}: invalid form '{row.strip()[:60]}'; use the original file from ascii.tgz"
             )
         writers[fields[0]], lines[fields[0]] = fields[1], int(fields[4])
     return writers, lines
 
 
 def read_boxes(path: Path, unit: str) -> tuple[dict[str, Box], tuple[int, int]]:
-    """The boxes of the lines or words in an XML file, and the size of its form.
+    """Read the boxes of the lines or words in an XML file, and the size of the form.
 
     Returns:
-        For each id the box (left, top, right, bottom) of all components, in pixels; and (height, width) of the form, 0
-        if the file does not state it.
+        The bounding box (left, top, right, bottom) of all components for each id, in pixels; and the (height, width) of
+        the form, 0 if unknown.
 
     Raises:
-        InputError: the file is missing, not XML, or not from IAM.
+        InputError: if the file is missing, not XML, or not an IAM form.
     """
     root = parse(path)
     written = child(root, "handwritten-part")
     if written is None:
-        raise InputError(f"{path}: no <handwritten-part>; use the file of xml.tgz")
+        raise InputError(f"{path}: no <handwritten-part>; use the original file from xml.tgz")
     lines = [element for element in written if local(element) == "line"]
     if unit == "line":
         units = [(line, list(line)) for line in lines]
@@ -147,15 +147,15 @@ def read_boxes(path: Path, unit: str) -> tuple[dict[str, Box], tuple[int, int]]:
                 )
         return boxes, (_pixels(root.get("height", "0")), _pixels(root.get("width", "0")))
     except (KeyError, ValueError) as error:
-        raise InputError(f"{path}: {error} is missing or not a number; use the file of xml.tgz") from None
+        raise InputError(f"{path}: {error} is missing or not a number; use the original file from xml.tgz") from None
 
 
 def join_punctuation(tokens: Sequence[str]) -> str:
-    """Tokens as a text with the spaces of prose: `He said : " No . "` becomes `He said: "No."`.
+    """Join tokens with the spacing of prose: `He said : " No . "` becomes `He said: "No."`.
 
-    Closing signs and contractions ('s, n't, ...) are joined to the word before, opening brackets to the word after.
-    Quotes open and close in turn; one at the end of a line closes. This is a heuristic: in a line that begins inside a
-    quotation it takes the closing quote for an opening one.
+    Closing punctuation and contractions ('s, n't, ...) attach to the preceding word, opening brackets to the following
+    one. Quotation marks open and close alternately, and close at the end of a line. This is a heuristic: if a line
+    starts inside a quotation, the closing mark is mistaken for an opening one.
     """
     text, opened, glue = "", set[str](), True
     for number, token in enumerate(tokens):

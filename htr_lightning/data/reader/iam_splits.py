@@ -1,4 +1,4 @@
-"""Which forms and lines of IAM are for training, validation and test: the named splits, or your own."""
+"""Find the forms and lines of IAM that belong to a split: Aachen, official or custom."""
 
 from collections import Counter
 from hashlib import sha256
@@ -11,7 +11,7 @@ from htr_lightning.errors import InputError
 
 AACHEN_FORMS = {"train": 747, "val": 116, "test": 336}
 AACHEN_LINES = {"train": 6482, "val": 976, "test": 2915}
-# Line ids, one per row, at a pinned commit. The digests are those of the sorted form ids in each file, one per row.
+# Lists of line ids at a pinned commit. Each digest is computed from the sorted form ids in the list, one per row.
 AACHEN_URL = (
     "https://raw.githubusercontent.com/IntuitionMachines/OrigamiNet/9e82724cc2998d583a976b1ca781f7aeba73c38c/iam/"
 )
@@ -20,7 +20,7 @@ AACHEN_DIGESTS = {
     "val": "75abe797e51d606c0ee288a55ad1a76b02ee5dd93d7e3a724468a67af4c8ec41",
     "test": "03bfd39708f3d44059de2935de2453a94d7f174caaca72b367f5366f6f7ab2c7",
 }
-OFFICIAL = {  # lines of each list
+OFFICIAL = {  # number of lines in each list
     "train": {"trainset.txt": 6161},
     "val": {"validationset1.txt": 900, "validationset2.txt": 940},
     "test": {"testset.txt": 1861},
@@ -29,10 +29,10 @@ NAMES = {"train": ("train",), "val": ("val", "validation"), "test": ("test",)}
 
 
 def split_ids(root: Path, split: str, splits: str, lists: str | None, download: bool) -> set[str]:
-    """The form or line ids of a split; see `Iam` for the arguments.
+    """Return the form or line ids of a split. See `Iam` for the arguments.
 
     Raises:
-        InputError: a list is missing, or does not have the expected length.
+        InputError: if a list is missing, or does not have the expected length.
     """
     if splits == "aachen":
         return _aachen(root, split, lists, download)
@@ -48,19 +48,19 @@ def _aachen(root: Path, split: str, lists: str | None, download: bool) -> set[st
     if path is None:
         if lists is not None or not download:
             raise InputError(
-                f"{lists or root}: no {' or '.join(names)} in it; set data.reader.lists to the folder of the Aachen "
-                "lists, or data.reader.download=true"
+                f"{lists or root}: contains no {' or '.join(names)}; set data.reader.lists to the folder that contains "
+                "the Aachen lists, or data.reader.download=true"
             )
-        path = text_file(f"{AACHEN_URL}{split}.ln", f"iam_{split}.ln", "and set data.reader.lists to its folder")
+        path = text_file(f"{AACHEN_URL}{split}.ln", f"iam_{split}.ln", "and set data.reader.lists to the folder")
     forms = {form_of(id) for id in _read_ids(path)}
     if len(forms) != AACHEN_FORMS[split]:
         raise InputError(
-            f"{path}: {len(forms)} forms, but the Aachen split '{split}' has {AACHEN_FORMS[split]}; use the complete "
-            "list, or data.reader.splits=FOLDER for splits of your own"
+            f"{path}: expected {AACHEN_FORMS[split]} forms in the Aachen split '{split}', got {len(forms)}; use the "
+            "complete list, or set data.reader.splits=FOLDER for custom splits"
         )
     found = sha256("".join(f"{form}\n" for form in sorted(forms)).encode()).hexdigest()
     if downloaded and found != AACHEN_DIGESTS[split]:
-        raise InputError(f"{path}: not the Aachen list (sha256 {found}); delete it, or set data.reader.lists=FOLDER")
+        raise InputError(f"{path}: not the Aachen list (SHA-256 {found}); delete it, or set data.reader.lists=FOLDER")
     return forms
 
 
@@ -68,12 +68,12 @@ def _official(root: Path, lists: str | None, name: str, count: int) -> set[str]:
     path = _find(root, lists, [name])
     if path is None:
         raise InputError(
-            f"{lists or root}: no {name} in it; unpack largeWriterIndependentTextLineRecognitionTask.zip below "
+            f"{lists or root}: contains no {name}; unpack largeWriterIndependentTextLineRecognitionTask.zip below "
             "data.root, or set data.reader.lists=FOLDER"
         )
     ids = _read_ids(path)
     if len(ids) != count:
-        raise InputError(f"{path}: {len(ids)} lines, but the official task has {count}; use the file as published")
+        raise InputError(f"{path}: expected {count} lines, got {len(ids)}; use the original file of the official task")
     return ids
 
 
@@ -81,40 +81,42 @@ def _own(path: Path, split: str) -> set[str]:
     if path.is_file():
         ids = {id for id, its in read_splits(path.parent, path.name).items() if its == split}
         if not ids:
-            raise InputError(f"{path}: no id of split '{split}'; add one, or use another data.reader.splits")
+            raise InputError(f"{path}: no ids in split '{split}'; add some, or change data.reader.splits")
         return ids
     if not path.is_dir():
-        raise InputError(f"data.reader.splits={path}: no such folder or table, and neither aachen nor official")
+        raise InputError(
+            f"data.reader.splits={path}: no such folder or table; expected aachen, official, or a path to custom splits"
+        )
     names = [name + ending for name in NAMES[split] for ending in (".txt", ".uttlist")]
     found = next((path / name for name in names if (path / name).is_file()), None)
     if found is None:
-        raise InputError(f"{path}: no {' or '.join(names)} in it; write one, with a form or line id in each row")
+        raise InputError(f"{path}: contains no {' or '.join(names)}; create one with a form or line id in each row")
     return _read_ids(found)
 
 
 def _find(root: Path, lists: str | None, names: list[str]) -> Path | None:
-    """A list in the folder that the user names, or else in the root or one of its folders."""
+    """Find a list in the given folder, or else in the root or one of its subfolders."""
     folders = [root, *sorted(filter(Path.is_dir, root.iterdir()))] if lists is None else [_named(root, lists)]
     return next((path for folder in folders for name in names if (path := folder / name).is_file()), None)
 
 
 def _named(root: Path, name: str) -> Path:
-    """The path that a user names: below the root if it exists there, or else as it is."""
+    """Return the path of a name: relative to the root if it exists there, or else as given."""
     below = root / str(name)
     return below if below.exists() else Path(str(name))
 
 
 def _read_ids(path: Path) -> set[str]:
-    """Form or line ids, one per row.
+    """Read form or line ids, one per row.
 
     Raises:
-        InputError: there are none, one occurs twice, or a row is not an id.
+        InputError: if there are no ids, an id is duplicated, or a row is not an id.
     """
     ids = [row.strip().removesuffix(".png") for row in read_text(path).split("\n") if row.strip()]
     if not ids:
-        raise InputError(f"{path}: has no ids; write a form or line id in each row")
+        raise InputError(f"{path}: contains no ids; write a form or line id in each row")
     if odd := [id[:40] for id in ids if not 2 <= len(id.split("-")) <= 4 or len(id.split()) > 1]:
-        raise InputError(f"{path}: {named(odd)}: not form or line ids such as a01-000u-00; correct the list")
+        raise InputError(f"{path}: invalid ids {named(odd)}; expected form or line ids such as a01-000u-00")
     if twice := [id for id, count in Counter(ids).items() if count > 1]:
-        raise InputError(f"{path}: {named(twice)} occur twice; correct the list")
+        raise InputError(f"{path}: duplicate ids {named(twice)}; list each id once")
     return set(ids)

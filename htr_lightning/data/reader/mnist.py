@@ -1,4 +1,4 @@
-"""Handwritten characters in the IDX format of MNIST: MNIST, EMNIST, KMNIST, QMNIST."""
+"""Read handwritten characters in the IDX format: MNIST, EMNIST, KMNIST and QMNIST."""
 
 import gzip
 import struct
@@ -18,26 +18,28 @@ FILES = {
     "test": ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"),
 }
 DOWNLOADS = {"mnist": MNIST, "emnist": EMNIST, "kmnist": KMNIST, "qmnist": QMNIST}
-TYPES = {0x08: "u1", 0x0C: ">i4"}  # bytes, and the integers of QMNIST's labels
-WRITER = 2  # column of QMNIST's labels: class, series, writer, digit of the writer, ... (Yadav and Bottou, 2019)
+TYPES = {0x08: "u1", 0x0C: ">i4"}  # bytes, and the integer labels of QMNIST
+WRITER = 2  # column of QMNIST's labels: class, series, writer, index, ... (Yadav and Bottou, 2019)
 
 
 class Mnist(Sequence[Sample]):
-    """MNIST and similar sets as lines of one character, dark on light like every sample (the files are light on dark).
+    """The characters of MNIST or a similar data set, each as a line of length one.
+
+    The files store light ink on dark paper; samples are inverted to dark on light, like those of every reader.
 
     Args:
-        root: folder of the IDX files, plain or gzipped, at any depth; they are downloaded there if they are missing and
-            `download` is set.
-        split: train, val or test. Validation is the last `val_size` of the training characters.
-        val_size: characters held out of training.
-        download: get missing files from the mirror known to torchvision, and check them against its checksums.
-        name: of the set, first part of every sample id: mnist, kmnist, qmnist, or emnist-letters and the like.
-        files: names of the images and labels of train and test. Labels are one number each, or the eight of QMNIST, of
-            which the first is the class and the third the writer.
-        classes: the characters in the order of their labels.
-        mapping: file beside the images that gives the characters instead, as EMNIST has one: rows of a label and its
-            code points, the first of which is taken.
-        transpose: the images are stored by columns, as those of EMNIST are.
+        root: folder containing the IDX files, plain or gzipped, at any depth; also the destination of downloads.
+        split: train, val or test. Validation uses the last `val_size` training characters.
+        val_size: number of training characters held out for validation.
+        download: download missing files from torchvision's mirror and verify their checksums.
+        name: name of the data set and first component of every sample id: mnist, kmnist, qmnist, or e.g.
+            emnist-letters.
+        files: names of the image and label files for train and test. A label is a single number, or a row of eight
+            numbers in QMNIST, where the first is the class and the third the writer.
+        classes: the characters, ordered by label.
+        mapping: name of a file that maps labels to characters, as in EMNIST, used instead of `classes`. Each row
+            contains a label and code points, of which the first is used.
+        transpose: whether images are stored column by column, as in EMNIST.
     """
 
     def __init__(
@@ -53,37 +55,43 @@ class Mnist(Sequence[Sample]):
         transpose: bool = False,
     ) -> None:
         if root is None:
-            raise InputError("data.root is not set; give the folder of the MNIST files, as in data.root=FOLDER")
+            raise InputError(
+                f"data.root is not set; set it to the folder containing the {name} files: data.root=FOLDER"
+            )
         self.root = Path(root)
         if split not in SPLITS:
-            raise InputError(f"'{split}' is not a split of {name}; use one of train, val, test")
+            raise InputError(f"'{split}' is not a split of {name}; expected train, val or test")
         part = "test" if split == "test" else "train"
         if download and not _find(self.root, files[part][0]):
             _download(name, self.root, part)
         images, labels = (read_idx(self._file(file)) for file in files[part])
         if images.ndim != 3 or labels.ndim not in (1, 2) or len(images) != len(labels):
-            raise InputError(f"{self.root}: {images.shape} images but {labels.shape} labels; use files of one set")
+            raise InputError(
+                f"{self.root}: images {images.shape} and labels {labels.shape} do not match; download them again"
+            )
         first, last = {"train": (0, len(images) - val_size), "val": (len(images) - val_size, len(images))}.get(
             split, (0, len(images))
         )
         if not 0 <= first < last:
             raise InputError(
-                f"{self.root}: split '{split}' of {len(images)} digits is empty; lower val_size={val_size}"
+                f"{self.root}: split '{split}' is empty with {len(images)} characters and val_size={val_size}; change "
+                "data.reader.val_size"
             )
         self._images = (images.transpose(0, 2, 1) if transpose else images)[first:last]
         self.ids = [f"{name}/{part}/{index}" for index in range(first, last)]
         labels = labels[first:last]
         if labels.ndim == 1:
-            self.groups = self.ids  # the files do not name the writers
+            self.groups = self.ids  # the files do not identify the writers
         elif labels.shape[1] > WRITER:
             self.groups, labels = [f"{name}/writer_{writer}" for writer in labels[:, WRITER].tolist()], labels[:, 0]
         else:
-            raise InputError(f"{self.root}: labels of {labels.shape[1]} numbers; QMNIST has 8, the others 1")
+            raise InputError(
+                f"{self.root}: expected 1 or 8 numbers per label, got {labels.shape[1]}; download the files again"
+            )
         characters = dict(enumerate(classes or "")) if mapping is None else read_mapping(self._file(mapping))
         if unknown := set(np.unique(labels).tolist()) - set(characters):
             where = mapping or "data.reader.classes"
-            raise InputError(f"{self.root}: label {min(unknown)} of {name} is not in {where}; check that they belong "
-                             "together")  # fmt: skip
+            raise InputError(f"{self.root}: label {min(unknown)} of {name} is not in {where}; use matching files")
         self.texts = [characters[label] for label in labels.tolist()]
         self.sizes = [self._images.shape[1:]] * len(self.ids)
         self.skipped: list[Skipped] = []
@@ -102,34 +110,36 @@ class Mnist(Sequence[Sample]):
 
 
 def read_idx(path: Path) -> np.ndarray:
-    """An IDX file of unsigned bytes or 32-bit integers as an array (format: http://yann.lecun.com/exdb/mnist).
+    """Read an IDX file of unsigned bytes or 32-bit integers (format: http://yann.lecun.com/exdb/mnist).
 
     Raises:
-        InputError: the magic number is wrong, or the number of bytes is not what the header states.
+        InputError: if the magic number is wrong, or the file size does not match the header.
     """
     try:
         content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
     except (OSError, EOFError, zlib.error) as error:
-        raise InputError(f"{path}: cannot be unpacked ({error}); copy it again") from None
+        raise InputError(f"{path}: cannot be read ({error}); download it again") from None
     if len(content) < 4 or content[:2] != b"\0\0" or content[2] not in TYPES or not 1 <= content[3] <= 4:
-        raise InputError(f"{path}: not an IDX file of bytes (it begins with {content[:4]!r}); copy it again")
+        raise InputError(f"{path}: not an IDX file (it starts with {content[:4]!r}); download it again")
     kind, dimensions = np.dtype(TYPES[content[2]]), content[3]
     start = 4 + 4 * dimensions
     shape = struct.unpack_from(f">{dimensions}I", content, 4) if len(content) >= start else (0,)
     expected = start + int(np.prod(shape, dtype=object)) * kind.itemsize
     if len(content) != expected:
-        raise InputError(f"{path}: {len(content)} bytes, but its header states {expected}; copy it again")
+        raise InputError(
+            f"{path}: expected {expected} bytes according to the header, got {len(content)}; download it again"
+        )
     try:
         return np.frombuffer(content, dtype=kind, offset=start).reshape(shape)
-    except ValueError as error:  # no values, but sizes beyond those of an array
-        raise InputError(f"{path}: {shape} values ({error}); copy it again") from None
+    except ValueError as error:  # no values, but dimensions that NumPy does not support
+        raise InputError(f"{path}: invalid shape {shape} ({error}); download it again") from None
 
 
 def read_mapping(path: Path) -> dict[int, str]:
-    """A mapping from labels to characters: rows of a label and decimal code points.
+    """Read a mapping from labels to characters; each row contains a label and decimal code points.
 
     Raises:
-        InputError: a row is malformed.
+        InputError: if a row is malformed.
     """
     characters = {}
     for number, line in enumerate(path.read_bytes().decode(errors="replace").splitlines(), start=1):
@@ -140,7 +150,7 @@ def read_mapping(path: Path) -> dict[int, str]:
             characters[int(label)] = chr(int(codes[0]))
         except (ValueError, IndexError, OverflowError):
             raise InputError(
-                f"{path}:{number}: '{line[:40]}' is not a label with its code points; copy the file again"
+                f"{path}:{number}: expected a label and code points, got '{line[:40]}'; download the file again"
             ) from None
     return characters
 
@@ -148,21 +158,23 @@ def read_mapping(path: Path) -> dict[int, str]:
 def _download(name: str, root: Path, part: str) -> None:
     family, _, subset = name.partition("-")
     if family not in DOWNLOADS:
-        raise InputError(f"{name}: its download address is not known; put its files into {root}")
+        raise InputError(f"{name}: cannot be downloaded automatically; copy its files to {root}")
     try:
         DOWNLOADS[family](str(root), train=part == "train", download=True, **({"split": subset} if subset else {}))
     except (RuntimeError, OSError, ValueError) as error:
-        raise InputError(f"{root}: {name} could not be downloaded ({str(error).splitlines()[0]}); put its files there"
-                         ) from None  # fmt: skip
+        reason = str(error).splitlines()[0]
+        raise InputError(f"{root}: {name} cannot be downloaded ({reason}); copy its files to this folder") from None
 
 
 def _find(root: Path, name: str) -> Path | None:
-    """The file of a name, plain or gzipped.
+    """Find a file by name, plain or gzipped.
 
     Raises:
-        InputError: there are several, since KMNIST uses the same names as MNIST.
+        InputError: if files in several folders match; MNIST and KMNIST use the same names.
     """
     found = sorted({*root.rglob(name), *root.rglob(f"{name}.gz")})
     if len({path.parent for path in found}) > 1:
-        raise InputError(f"{found[0]} and {found[-1]}: files of two sets; set data.root to the folder of one")
+        raise InputError(
+            f"{found[0]} and {found[-1]}: files from two data sets; set data.root to the folder containing one of them"
+        )
     return found[0] if found else None
