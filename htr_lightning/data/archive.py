@@ -1,4 +1,4 @@
-"""Zip archives of an export, unpacked once into the cache of the user."""
+"""Unpack zip archives of exported pages once, into the user's cache."""
 
 import os
 import shutil
@@ -13,15 +13,15 @@ import pooch
 from htr_lightning.errors import InputError
 
 MAX_FILES = 1_000_000
-MAX_RATIO = 100  # of unpacked to packed size; scans hardly shrink and XML shrinks to a twentieth
-ALWAYS = 1_000_000_000  # bytes that are unpacked at any ratio
+MAX_RATIO = 100  # maximum compression ratio; scans hardly compress, and XML compresses about twentyfold
+ALWAYS = 1_000_000_000  # number of bytes that are unpacked at any ratio
 
 
 def unpack(path: Path) -> Path:
-    """The folder of a zip archive's files; if they are all in one folder, that one.
+    """Unpack a zip archive and return the folder of its files, or their only subfolder.
 
     Raises:
-        InputError: the archive is damaged, encrypted, names a file outside itself, or is a zip bomb.
+        InputError: if the archive is corrupted, encrypted, contains a path outside itself, or is a zip bomb.
     """
     try:
         with ZipFile(path) as archive:
@@ -33,14 +33,16 @@ def unpack(path: Path) -> Path:
             if not folder.is_dir():
                 cache.mkdir(parents=True, exist_ok=True)
                 if (free := shutil.disk_usage(cache).free) < (size := sum(m.file_size for m in members)):
-                    raise InputError(f"{path}: unpacks to {size} bytes, but {cache} has {free} free; unpack it by hand")
+                    raise InputError(
+                        f"{path}: unpacks to {size} bytes, but only {free} are free in {cache}; unpack it manually"
+                    )
                 _extract(archive, members, folder)
     except (BadZipFile, zlib.error, EOFError, NotImplementedError, ValueError) as error:
-        raise InputError(f"{path}: the archive is damaged or of an unknown kind ({error}); zip it again") from None
+        raise InputError(f"{path}: the archive is corrupted or unsupported ({error}); create it again") from None
     except RuntimeError:
-        raise InputError(f"{path}: the archive is encrypted; unpack it by hand") from None
+        raise InputError(f"{path}: the archive is encrypted; unpack it manually") from None
     except OSError as error:
-        raise InputError(f"{path}: cannot be unpacked ({error.strerror}); unpack it by hand") from None
+        raise InputError(f"{path}: cannot be unpacked ({error.strerror}); unpack it manually") from None
     while len(inside := list(folder.iterdir())) == 1 and inside[0].is_dir():
         folder = inside[0]
     return folder
@@ -50,23 +52,23 @@ def _check(path: Path, members: list[ZipInfo]) -> None:
     packed, size = path.stat().st_size, sum(member.file_size for member in members)
     if len(members) > MAX_FILES or size > max(ALWAYS, MAX_RATIO * packed):
         raise InputError(
-            f"{path}: {packed} bytes would unpack to {len(members)} files of {size} bytes; if that is right, unpack "
-            "it by hand and set data.root to the folder"
+            f"{path}: {packed} bytes would unpack to {len(members)} files and {size} bytes; if this is correct, unpack "
+            "it manually and set data.root to the folder"
         )
     for member in members:
         name = PurePosixPath(member.filename.replace("\\", "/"))
         if name.is_absolute() or ".." in name.parts or any(part.endswith(":") for part in name.parts):
-            raise InputError(f"{path}: names a file outside itself ({member.filename!a}); zip it again")
+            raise InputError(f"{path}: contains a path outside the archive ({member.filename!a}); create it again")
 
 
 def _is_litter(name: str) -> bool:
-    """Whether a file is one that macOS adds to every archive."""
+    """Return whether a file is metadata that macOS adds to archives."""
     parts = PurePosixPath(name).parts
     return "__MACOSX" in parts or (bool(parts) and (parts[-1].startswith("._") or parts[-1] == ".DS_Store"))
 
 
 def _extract(archive: ZipFile, members: list[ZipInfo], folder: Path) -> None:
-    """Unpack beside the folder, then rename it: another process may be doing the same."""
+    """Unpack into a temporary folder and rename it, because another process may unpack the same archive."""
     beside = Path(tempfile.mkdtemp(dir=folder.parent))
     try:
         archive.extractall(beside, members)
@@ -79,15 +81,17 @@ def _extract(archive: ZipFile, members: list[ZipInfo], folder: Path) -> None:
 
 
 def folder(root: Path) -> Path:
-    """The folder that `data.root` names, or that of the files of a zip archive.
+    """Return the folder that `data.root` names, unpacking it first if it is a zip archive.
 
     Raises:
-        InputError: it is neither of them, or the archive cannot be unpacked.
+        InputError: if `root` is neither a folder nor a zip archive, or cannot be unpacked.
     """
     if root.is_file():
         if not is_zipfile(root):
-            raise InputError(f"{root}: neither a folder nor a zip archive; set data.root to where the pages are")
+            raise InputError(
+                f"{root}: neither a folder nor a zip archive; set data.root to the folder containing the pages"
+            )
         return unpack(root)
     if not root.is_dir():
-        raise InputError(f"{root}: no such folder; set data.root to where the pages are")
+        raise InputError(f"{root}: no such folder; set data.root to the folder containing the pages")
     return root

@@ -1,8 +1,8 @@
-"""Measures slant, x-height and stroke spacing of a line of handwriting, so that they can be normalised.
+"""Measure the slant, x-height and stroke spacing of a line of handwriting so that they can be normalised.
 
-Writers differ more in slant, size and width than in the shapes of their letters; what is normalised need not be
-learned (Marti and Bunke, 2001, "Using a statistical language model to improve the performance of an
-HMM-based cursive handwriting recognition system", section 3; Vinciarelli and Luettin, 2001, "A new normalization
+Writers differ more in slant, size and width than in the shapes of their letters, and a network need not learn
+variation that has been removed (Marti and Bunke, 2001, "Using a statistical language model to improve the performance
+of an HMM-based cursive handwriting recognition system", section 3; Vinciarelli and Luettin, 2001, "A new normalization
 technique for cursive handwritten words").
 """
 
@@ -13,24 +13,24 @@ import numpy as np
 from jaxtyping import Float32, UInt8
 from numpy import ndarray
 
-ROWS = 48  # of the image that is measured
-INK = 0.4  # of full ink; anything darker is a stroke
-SLANTS = np.arange(-0.6, 0.95, 0.1)  # columns per row: from 31 degrees to the left to 43 degrees to the right
-MIN_RULE = 60  # columns of a horizontal run that no letter has
-MIN_STROKES = 4  # crossed by a row; from fewer no spacing can be measured
+ROWS = 48  # height in pixels at which a line is measured
+INK = 0.4  # threshold above which ink counts as a stroke
+SLANTS = np.arange(-0.6, 0.95, 0.1)  # columns per row: 31 degrees to the left to 43 degrees to the right
+MIN_RULE = 60  # length in columns of a horizontal run that is longer than any letter
+MIN_STROKES = 4  # minimum number of strokes crossed by a row for measuring their spacing
 
 
 class WritingStyle(NamedTuple):
-    """The style of a line of handwriting. The x-height is the band of the small letters, from base line to top."""
+    """The style of a line of handwriting. The x-height is the band between baseline and top of small letters."""
 
-    slant: float  # columns per row by which strokes lean to the right
-    top: float  # of the x-height, as a fraction of the height of the image
-    bottom: float
-    stroke_spacing: float | None  # columns from stroke to stroke, as a fraction of the x-height; None: too few strokes
+    slant: float  # columns per row; positive if strokes lean to the right
+    top: float  # top of the x-height, as a fraction of the image height
+    bottom: float  # baseline, as a fraction of the image height
+    stroke_spacing: float | None  # columns between strokes divided by the x-height; None if strokes are too few
 
 
 def measure(ink: Float32[ndarray, "H W"]) -> WritingStyle:
-    """The style of a line whose ink is between 0 and 1."""
+    """Measure the style of a line whose ink is in [0, 1]."""
     columns = max(ROWS // 3, round(ink.shape[1] * ROWS / ink.shape[0]))
     small = cv2.resize(ink, (columns, ROWS), interpolation=cv2.INTER_AREA)
     strokes = remove_rules((small > INK).astype(np.uint8))
@@ -45,7 +45,7 @@ def measure(ink: Float32[ndarray, "H W"]) -> WritingStyle:
 
 
 def remove_rules(strokes: UInt8[ndarray, "H W"]) -> UInt8[ndarray, "H W"]:
-    """A binary image without the ruled lines of the paper, solid or dotted; strokes that cross them are kept."""
+    """Remove ruled lines, solid or dotted, from a binary image, keeping the strokes that cross them."""
     closed = cv2.morphologyEx(strokes, cv2.MORPH_CLOSE, np.ones((1, 9), np.uint8))
     rules = cv2.morphologyEx(closed, cv2.MORPH_OPEN, np.ones((1, MIN_RULE), np.uint8))
     if not rules.any():
@@ -56,7 +56,7 @@ def remove_rules(strokes: UInt8[ndarray, "H W"]) -> UInt8[ndarray, "H W"]:
 
 
 def shear(strokes: UInt8[ndarray, "H W"], slant: float) -> UInt8[ndarray, "H w"]:
-    """A binary image sheared by a slant, so that strokes of this slant become upright."""
+    """Shear a binary image so that strokes with the given slant become upright."""
     rows, columns = strokes.shape
     room = int(np.ceil(abs(SLANTS).max() * rows))
     shear = np.array([[1, slant, -slant * rows / 2 + room / 2], [0, 1, 0]], np.float32)
@@ -64,13 +64,13 @@ def shear(strokes: UInt8[ndarray, "H W"], slant: float) -> UInt8[ndarray, "H w"]
 
 
 def estimate_slant(strokes: UInt8[ndarray, "H W"]) -> float:
-    """The slant of a binary image; removing it gathers the ink in few columns (largest sum of squared counts)."""
+    """Estimate slant as the shear that concentrates ink in the fewest columns (the largest sum of squared counts)."""
     columns = [cv2.reduce(shear(strokes, slant), 0, cv2.REDUCE_SUM, dtype=cv2.CV_32F) for slant in SLANTS.tolist()]
     return float(SLANTS[int(np.argmax([float((ink * ink).sum()) for ink in columns]))])
 
 
 def x_height_band(crossings: Float32[ndarray, " H"], min_rows: int = 5) -> tuple[int, int]:
-    """First row and row after the last of the band whose number of strokes exceeds half of the peak the most."""
+    """Return the band of rows [top, bottom) in which stroke counts exceed half their peak by the most in total."""
     smooth = cv2.GaussianBlur(crossings[:, None], (1, 5), 0)[:, 0]
     gains = np.concatenate([[0.0], np.cumsum(smooth - 0.5 * np.sort(smooth)[-5:].mean())])
     gain = gains[None, :] - gains[:, None]

@@ -52,7 +52,7 @@ def test_an_archive_is_unpacked_once_and_again_when_it_changes(tmp_path: Path, c
 @pytest.mark.parametrize("name", ["../out.xml", "a/../../out.xml", "/etc/out.xml", "..\\out.xml", "C:/out.xml"])
 def test_a_file_outside_the_archive_is_refused(tmp_path: Path, name: str) -> None:
     path = pack(tmp_path / "x.zip", {"good.xml": b"1", name: b"2"})
-    with pytest.raises(InputError, match="names a file outside itself"):
+    with pytest.raises(InputError, match="contains a path outside the archive"):
         archive.unpack(path)
     assert not list(tmp_path.rglob("out.xml"))
 
@@ -60,7 +60,7 @@ def test_a_file_outside_the_archive_is_refused(tmp_path: Path, name: str) -> Non
 def test_a_bomb_is_refused_before_it_is_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cache: Path) -> None:
     monkeypatch.setattr(archive, "ALWAYS", 1_000_000)
     path = pack(tmp_path / "x.zip", {f"{n}.xml": bytes(1_000_000) for n in range(3)})
-    with pytest.raises(InputError, match="would unpack to 3 files of 3000000 bytes"):
+    with pytest.raises(InputError, match="would unpack to 3 files and 3000000 bytes"):
         archive.unpack(path)
     assert not cache.exists()
 
@@ -78,7 +78,7 @@ def test_a_damaged_archive_is_refused(tmp_path: Path) -> None:
     content = pack(tmp_path / "x.zip", {"a.xml": bytes(range(256)) * 40}).read_bytes()
     start = content.index(b"a.xml") + 40
     (tmp_path / "x.zip").write_bytes(content[:start] + b"\xff\xff" + content[start + 2 :])
-    with pytest.raises(InputError, match="damaged"):
+    with pytest.raises(InputError, match="corrupted"):
         archive.unpack(tmp_path / "x.zip")
 
 

@@ -138,7 +138,7 @@ def test_a_column_may_say_the_split(tmp_path: Path) -> None:
     assert [[id.rpartition("/")[2] for id in ids] for ids in found] == [
         ["0.png", "1.png"], ["2.png", "3.png"], ["4.png", "5.png"]]  # fmt: skip
     (tmp_path / "all.csv").write_text(content + "\n0.png,x,holdout")
-    with pytest.raises(InputError, match=r"all\.csv:8: row of an unknown split \(subset=holdout\)"):
+    with pytest.raises(InputError, match=r"all\.csv:8: row with an unknown split \(subset=holdout\)"):
         Folder(tmp_path, "val", listing=listing, splits=splits)
 
 
@@ -213,9 +213,9 @@ def _two_lines(folder: Path) -> None:
 
 PAIR_FAULTS: list[tuple[Callable[[Path], None], str, str]] = [
     (_no_text, r"train/7\.png: image without \.gt\.txt, the first of 2; .*data\.reader\.faulty=skip", "faulty"),
-    (_no_image, r"page0/000\.gt\.txt: text without image", "faulty"),
-    (_latin1, r"page0/000\.gt\.txt: text that cannot be read \(not UTF-8 \(byte 0\)", "faulty"),
-    (_two_lines, r"page0/000\.gt\.txt: text of several lines \(2 lines\)", "faulty"),
+    (_no_image, r"page0/000\.gt\.txt: text without an image", "faulty"),
+    (_latin1, r"page0/000\.gt\.txt: unreadable text \(not UTF-8 \(at byte 0\)", "faulty"),
+    (_two_lines, r"page0/000\.gt\.txt: text with several lines \(2 lines\)", "faulty"),
     (_empty, r"train/page0/000: line without text; .*data\.reader\.empty=skip", "empty"),
 ]
 
@@ -248,32 +248,32 @@ def test_lines_without_text_are_kept_on_request(tmp_path: Path) -> None:
 
 
 TABLE_FAULTS = [
-    ("train.csv", "file,said\n0.png\n", r"train\.csv:2: row of 1 cells in a table of 2 columns"),
-    ("train.csv", "file,said\n0.png,a, b\n", r"train\.csv:2: row of 3 cells"),
-    ("train.csv", 'file,said\n0.png,"a\n', r"train\.csv:\d: cannot be read \(unexpected end of data\)"),
-    ("train.csv", "file,said\n,a\n", r"train\.csv:2: row without image"),
-    ("train.csv", "file,said\nnone.png,a\n", r"train\.csv:2: row whose image is missing \(.*none\.png\)"),
+    ("train.csv", "file,said\n0.png\n", r"train\.csv:2: expected 2 cells, got 1"),
+    ("train.csv", "file,said\n0.png,a, b\n", r"train\.csv:2: expected 2 cells, got 3"),
+    ("train.csv", 'file,said\n0.png,"a\n', r"train\.csv:\d: cannot be parsed \(unexpected end of data\)"),
+    ("train.csv", "file,said\n,a\n", r"train\.csv:2: row without an image"),
+    ("train.csv", "file,said\nnone.png,a\n", r"train\.csv:2: image not found \(.*none\.png\)"),
     ("train.csv", "file,said\n0.png,\n", r"0\.png: line without text"),
     ("train.csv", "file,said\n0.png,a\n0.png,b\n", r"duplicate id .*0\.png"),
-    ("train.csv", "name,said\n0.png,a\n", r"train\.csv: no column 'file' among name, said"),
-    ("train.csv", "na\x0bme,said\n0.png,a\n", r"no column 'file' among na\ufffdme, said"),
+    ("train.csv", "name,said\n0.png,a\n", r"train\.csv: no column 'file' \(available: name, said\)"),
+    ("train.csv", "na\x0bme,said\n0.png,a\n", r"no column 'file' \(available: na\ufffdme, said\)"),
     ("train.csv", "file,said\nx\x0b.png,a\n", r"x\ufffd\.png\)"),
     ("train.csv", "file,said\n", r"train\.csv: no lines found for split 'train'"),
     ("train.csv", "", r"train\.csv: no lines found for split 'train'"),
-    ("train.csv", b"file,said\n0.png,\xe9\n", r"train\.csv: not UTF-8 \(byte 16\)"),
-    ("train.csv", "file,said\n" + "x" * 5000 + ",a\n", r"train\.csv:2: row whose image is missing"),
-    ("train.csv", "file,said\nx\0y,a\n", r"train\.csv:2: .*(missing|NUL)"),
-    ("train.csv", 'file,said\n0.png,"' + "x" * 200_000 + '"\n', r"train\.csv:2: cannot be read \(field larger"),
+    ("train.csv", b"file,said\n0.png,\xe9\n", r"train\.csv: not UTF-8 \(at byte 16\)"),
+    ("train.csv", "file,said\n" + "x" * 5000 + ",a\n", r"train\.csv:2: image not found"),
+    ("train.csv", "file,said\nx\0y,a\n", r"train\.csv:2: .*(not found|NUL)"),
+    ("train.csv", 'file,said\n0.png,"' + "x" * 200_000 + '"\n', r"train\.csv:2: cannot be parsed \(field larger"),
     ("train.jsonl", '{"file": "0.png"}\n', r"0\.png: line without text"),
-    ("train.jsonl", '{"said": "a"}\n', r"train\.jsonl:1: row without image"),
-    ("train.jsonl", '{"file": "0.png", "said": 3}\n', r"train\.jsonl:1: cell that is not text \(said=3\)"),
-    ("train.jsonl", '{"file": ["0.png"], "said": "a"}\n', r"train\.jsonl:1: cell that is not text"),
+    ("train.jsonl", '{"said": "a"}\n', r"train\.jsonl:1: row without an image"),
+    ("train.jsonl", '{"file": "0.png", "said": 3}\n', r"train\.jsonl:1: cell is not text \(said=3\)"),
+    ("train.jsonl", '{"file": ["0.png"], "said": "a"}\n', r"train\.jsonl:1: cell is not text"),
     ("train.jsonl", '{"file": "0.png", "said": "\\ud800"}\n', r"0\.png'?: name or text is not valid UTF-8"),
-    ("train.jsonl", '\n["0.png", "a"]\n', r"train\.jsonl:2: row that is not a JSON object"),
-    ("train.jsonl", '{"file": "0.png", "said": "a"\n', r"train\.jsonl:1: row that is not JSON"),
-    ("train.jsonl", "[" * 100_000 + "\n", r"train\.jsonl:1: row that is not JSON"),
-    ("train.jsonl", "1" * 10_000 + "\n", r"train\.jsonl:1: row that is not JSON"),
-    ("train.xlsx", "PK", r"train\.xlsx: not a known kind of table"),
+    ("train.jsonl", '\n["0.png", "a"]\n', r"train\.jsonl:2: row is not a JSON object"),
+    ("train.jsonl", '{"file": "0.png", "said": "a"\n', r"train\.jsonl:1: row is not valid JSON"),
+    ("train.jsonl", "[" * 100_000 + "\n", r"train\.jsonl:1: row is not valid JSON"),
+    ("train.jsonl", "1" * 10_000 + "\n", r"train\.jsonl:1: row is not valid JSON"),
+    ("train.xlsx", "PK", r"train\.xlsx: unsupported table format"),
 ]
 
 
@@ -294,7 +294,7 @@ def test_bad_rows_are_left_out_on_request_and_counted(tmp_path: Path) -> None:
     reader = Folder(tmp_path, listing=Table("file", "said"), splits={"train": "train.csv"}, faulty="skip")
     assert reader.texts == ["a"]
     assert [skipped.kind for skipped in reader.skipped] == [
-        "row whose image is missing", "row of 1 cells in a table of 2 columns", "row without image"]  # fmt: skip
+        "image not found", "expected 2 cells, got 1", "row without an image"]  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -319,13 +319,13 @@ def test_options_that_cannot_be_are_refused(tmp_path: Path, options: dict[str, A
 
 def test_bad_folders_of_classes_and_bad_lists_are_named(tmp_path: Path) -> None:
     draw(tmp_path / "train/1.png")
-    with pytest.raises(InputError, match=r"train/1\.png: image outside the folders of classes"):
+    with pytest.raises(InputError, match=r"train/1\.png: image outside the character folders"):
         Folder(tmp_path, listing=Classes(), splits=SPLITS)
     (tmp_path / "names.tsv").write_text("b B\n")
-    with pytest.raises(InputError, match=r"names\.tsv:1: give a folder name, a tab"):
+    with pytest.raises(InputError, match=r"names\.tsv:1: expected a folder name, a tab"):
         Folder(tmp_path, listing=Classes("names.tsv"), splits=SPLITS)
     (tmp_path / "train.txt").write_text("one a b\n")
-    with pytest.raises(InputError, match=r"train\.txt:1: row whose image is missing \(one\)"):
+    with pytest.raises(InputError, match=r"train\.txt:1: image not found \(one\)"):
         Folder(tmp_path, listing=Laia(["."]), splits={"train": "train.txt"})
 
 

@@ -68,7 +68,7 @@ def test_any_repository_is_downloaded_at_a_commit_that_is_named(tmp_path: Path, 
     assert fetched == [("https://github.com/someone/letters/archive/0123abc.zip", None)]
     with pytest.raises(
         InputError,
-        match=r"fetch\.revision is not set: name a commit of someone/letters, .*github\.com/someone/letters/commits",
+        match=r"fetch\.revision is not set; set it to a commit of someone/letters, .*github\.com/someone/letters/commits",
     ):
         PageXml(fetch=fetch, repo="someone/letters")
     with pytest.raises(InputError, match=r"data\.repo is not set"):
@@ -77,7 +77,7 @@ def test_any_repository_is_downloaded_at_a_commit_that_is_named(tmp_path: Path, 
 
 @pytest.mark.parametrize("revision", ["main", "v1.0", "", "0123ABC", "0123abc/../x"])
 def test_a_revision_that_may_move_is_refused(fetched: list, revision: str) -> None:
-    with pytest.raises(InputError, match=r"data\.reader\.fetch\.revision ="):
+    with pytest.raises(InputError, match=r"data\.reader\.fetch\.revision is not a commit"):
         download.repository("someone/letters", revision)
     assert not fetched
 
@@ -99,7 +99,7 @@ def test_a_digest_is_checked_only_for_the_commit_it_was_made_of(fetched: list, t
 
 
 def test_terms_come_from_whatever_file_states_them(tmp_path: Path) -> None:
-    assert terms(tmp_path, "a/b") == ("a/b: licence not stated, ask its authors\na/b: cite a/b. https://github.com/a/b")
+    assert terms(tmp_path, "a/b") == ("a/b: licence not stated; ask the authors\na/b: cite a/b. https://github.com/a/b")
     (tmp_path / "LICENSE").write_text("\n# Attribution 4.0 International\n\n====")
     assert "licence Attribution 4.0 International\n" in terms(tmp_path, "a/b")
     (tmp_path / "CITATION.cff").write_text(
@@ -118,7 +118,7 @@ def test_a_catalogue_entry_of_another_form_states_nothing(tmp_path: Path, conten
 @pytest.mark.parametrize("content", [b"a: [", b"\xff\xfe\xff", b"[" * 5_000])
 def test_a_catalogue_entry_that_is_no_yaml_is_refused_in_one_line(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "htr-united.yml").write_bytes(content)
-    with pytest.raises(InputError, match=r"htr-united\.yml: not YAML") as refused:
+    with pytest.raises(InputError, match=r"htr-united\.yml: invalid YAML") as refused:
         terms(tmp_path, "a/b")
     assert "\n" not in str(refused.value)
 

@@ -81,15 +81,15 @@ def test_loading_processes_read_a_database_that_this_one_has_open(tmp_path: Path
 def test_lines_that_cannot_be_used_are_named_or_counted(tmp_path: Path) -> None:
     write(tmp_path / "train", ["a", "b", " ", "d", "e"], (b"image-000000001", b"label-000000002"),
           label_000000004=b"\xff")  # fmt: skip
-    with pytest.raises(InputError, match=r"train/000000001: label without image .*faulty=skip"):
+    with pytest.raises(InputError, match=r"train/000000001: label without an image .*faulty=skip"):
         Lmdb(tmp_path, splits=SPLITS, empty="skip")
     with pytest.raises(InputError, match=r"train/000000003: line without text; .*empty=skip"):
         Lmdb(tmp_path, splits=SPLITS, faulty="skip")
     reader = Lmdb(tmp_path, splits=SPLITS, faulty="skip", empty="skip")
     assert reader.texts == ["e"]
     assert [(skipped.id[-1], skipped.kind) for skipped in reader.skipped] == [
-        ("1", "label without image"), ("2", "image without label"), ("3", "line without text"),
-        ("4", "label that is not UTF-8")]  # fmt: skip
+        ("1", "label without an image"), ("2", "image without a label"), ("3", "line without text"),
+        ("4", "label is not valid UTF-8")]  # fmt: skip
     assert len(Lmdb(tmp_path, splits=SPLITS, faulty="skip", empty="keep")) == 2
 
 
@@ -102,7 +102,7 @@ def test_a_bad_image_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize("stated", [b"", b"-1", b"two", b"3000000000", b"9" * 5000])
 def test_a_wrong_count_is_refused(tmp_path: Path, stated: bytes) -> None:
     write(tmp_path / "train", ["a"], num_samples=stated)
-    with pytest.raises(InputError, match=r"data\.mdb: num-samples is '.*', with 3 entries"):
+    with pytest.raises(InputError, match=r"data\.mdb: invalid num-samples '.*' in a database of 3 entries"):
         Lmdb(tmp_path, splits=SPLITS)
 
 

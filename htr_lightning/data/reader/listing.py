@@ -1,4 +1,4 @@
-"""Where the text of an image file is: in a file beside it, a table, a PyLaia list, or the name of its folder."""
+"""Find image files and their texts: in text files, tables, PyLaia lists or folder names."""
 
 import csv
 import json
@@ -18,18 +18,18 @@ Found = tuple[list[Entry], list[Fault]]
 
 
 class Pairs:
-    """`x.png` with its text in `x.gt.txt`, as in kraken, Calamari and OCR-D.
+    """Pairs of an image and a text file, such as `x.png` and `x.gt.txt`, as in kraken, Calamari and OCR-D.
 
     Args:
-        images: suffixes of the images; if several images share a text, the one whose suffix comes first is used.
-        text: suffix of the texts.
+        images: suffixes of image files; if several images share a text file, the suffix listed first is used.
+        text: suffix of text files.
     """
 
     def __init__(self, images: Sequence[str], text: str = ".gt.txt") -> None:
         self.images, self.text = [ending.lower() for ending in images], text
 
     def __call__(self, root: Path, part: str, split: str) -> Found:
-        """The pairs below a folder."""
+        """Find the pairs below a folder."""
         pictures, texts = {}, []
         longest_first = sorted(self.images, key=len, reverse=True)
         for path in files_below(root / part):
@@ -45,12 +45,12 @@ class Pairs:
             try:
                 text = read_utf8(path).strip("\r\n")
             except InputError as error:
-                faults.append(Fault(str(path), "text that cannot be read", str(error).partition(": ")[2]))
+                faults.append(Fault(str(path), "unreadable text", str(error).partition(": ")[2]))
                 continue
             if not same:
-                faults.append(Fault(str(path), "text without image", f"none of {', '.join(self.images)}"))
+                faults.append(Fault(str(path), "text without an image", f"expected one of {', '.join(self.images)}"))
             elif "\n" in text:
-                faults.append(Fault(str(path), "text of several lines", f"{text.count(chr(10)) + 1} lines"))
+                faults.append(Fault(str(path), "text with several lines", f"{text.count(chr(10)) + 1} lines"))
             else:
                 entries.append(Entry(stem, same[0], text))
         faults += [Fault(str(path), f"image without {self.text}") for path in pictures.values()]
@@ -58,25 +58,27 @@ class Pairs:
 
 
 class Images:
-    """Images without texts, to be labelled."""
+    """Images without texts, for example for pseudo-labelling."""
 
     def __call__(self, root: Path, part: str, split: str) -> Found:
-        """The images below a folder."""
+        """Find the images below a folder."""
         paths = [path for path in files_below(root / part) if path.suffix.lower() in SUFFIXES]
         return [Entry(path.relative_to(root).as_posix(), path, "") for path in paths], []
 
 
 class Table:
-    """A CSV, TSV or JSON Lines file with a row for each image.
+    """A CSV, TSV or JSON Lines table with a row for each image.
+
+    A column is given by name, or by index (from 0) if the table has no header.
 
     Args:
-        image: column of the names of the images, below `images` or beside the table; a number counts the columns of a
-            table without header, from 0.
-        text: column of the texts, likewise.
-        group: column of the writer or document; None: `data.reader.group` finds it in the name of the image.
-        split: column of the split of each row; None: the table holds one part only.
-        images: folder of the images below the root.
-        delimiter: between cells; None: by the suffix of the file, a comma for .csv and a tab for .tsv and .txt.
+        image: column containing the image file names, relative to `images` or to the folder of the table.
+        text: column containing the texts.
+        group: column containing the writer or document; None derives the group from the image name with
+            `data.reader.group`.
+        split: column containing the split of each row; None if the table contains only one split.
+        images: folder of the images, relative to the root.
+        delimiter: cell delimiter; None chooses a comma for .csv and a tab for .tsv, .tab and .txt.
     """
 
     def __init__(
@@ -92,7 +94,7 @@ class Table:
         self.images, self.delimiter = images, delimiter
 
     def __call__(self, root: Path, part: str, split: str) -> Found:
-        """The rows of a table."""
+        """Read the rows of a table."""
         table = root / part
         columns = [column for column in (self.image, self.text, self.group, self.split) if column is not None]
         entries: list[Entry] = []
@@ -104,19 +106,19 @@ class Table:
                 continue
             values = {column: row.get(column) for column in columns}
             if bad := next((c for c in columns if values[c] is not None and not isinstance(values[c], str)), None):
-                faults.append(Fault(where, "cell that is not text", f"{bad}={str(values[bad])[:40]}"))
+                faults.append(Fault(where, "cell is not text", f"{bad}={str(values[bad])[:40]}"))
                 continue
             if self.split is not None:
                 stated = next((s for s, spelt in SPELLINGS.items() if str(values[self.split]).lower() in spelt), None)
                 if stated is None:
-                    faults.append(Fault(where, "row of an unknown split", f"{self.split}={values[self.split]}"))
+                    faults.append(Fault(where, "row with an unknown split", f"{self.split}={values[self.split]}"))
                 if stated != split:
                     continue
             name = values[self.image]
             if not name:
-                faults.append(Fault(where, "row without image"))
+                faults.append(Fault(where, "row without an image"))
             elif not (image := first_file([root / self.images / name, table.parent / name])):
-                faults.append(Fault(where, "row whose image is missing", str(root / self.images / name)))
+                faults.append(Fault(where, "image not found", str(root / self.images / name)))
             else:
                 group = None if self.group is None else values[self.group]
                 entries.append(Entry(name, image, values[self.text] or "", group or None))
@@ -124,18 +126,18 @@ class Table:
 
 
 class Laia:
-    """A PyLaia table: for each image a line with its id and its text as tokens separated by spaces.
+    """A PyLaia table, in which each row contains an image id and a text tokenised by spaces.
 
     Args:
-        images: folders of the images below the root; an id is a name there, with or without its suffix.
-        space: the token for a space; None: the text is not split into tokens, everything after the id is the text.
+        images: folders of the images, relative to the root; an id is the name of an image, with or without its suffix.
+        space: token that stands for a space; None if texts are not tokenised.
     """
 
     def __init__(self, images: Sequence[str], space: str | None = "<space>") -> None:
         self.images, self.space = list(images), space
 
     def __call__(self, root: Path, part: str, split: str) -> Found:
-        """The lines of a table, without empty lines and comments (#)."""
+        """Read the rows of a table, ignoring empty rows and comments (#)."""
         entries, faults = [], []
         for number, line in enumerate(read_utf8(root / part).split("\n"), start=1):
             if not line.strip() or line.lstrip().startswith("#"):
@@ -148,28 +150,28 @@ class Laia:
             if image := first_file([root / folder / name for folder in self.images for name in names]):
                 entries.append(Entry(id, image, text))
             else:
-                faults.append(Fault(f"{root / part}:{number}", "row whose image is missing", id))
+                faults.append(Fault(f"{root / part}:{number}", "image not found", id))
         return entries, faults
 
 
 class Classes:
-    """A folder for each character, with its images: `あ/001.png`, or `U+3042/001.png` by its code point.
+    """One folder of images per character, named by character (`あ/001.png`) or code point (`U+3042/001.png`).
 
     Args:
-        names: table below the root of folder names and characters, separated by tabs; None: folders are named by their
-            characters.
+        names: path of a table of folder names and characters, separated by tabs, relative to the root; None if folders
+            are named by character or code point.
     """
 
     def __init__(self, names: str | None = None) -> None:
         self.names = names
 
     def __call__(self, root: Path, part: str, split: str) -> Found:
-        """The images below the folders."""
+        """Find the images in the folders."""
         names: dict[str, str] = {}
         for number, line in enumerate(read_utf8(root / self.names).splitlines() if self.names else [], start=1):
             folder, _, character = line.partition("\t")
             if not folder or not character:
-                raise InputError(f"{root / str(self.names)}:{number}: give a folder name, a tab and a character")
+                raise InputError(f"{root / str(self.names)}:{number}: expected a folder name, a tab and a character")
             names[folder] = character
         entries, faults = [], []
         for path in files_below(root / part):
@@ -177,7 +179,7 @@ class Classes:
                 continue
             inside = path.relative_to(root / part).parts
             if len(inside) < 2:
-                faults.append(Fault(str(path), "image outside the folders of classes"))
+                faults.append(Fault(str(path), "image outside the character folders"))
             elif self.names and inside[0] not in names:
                 faults.append(Fault(str(path), "folder without a character", f"{inside[0]} is not in {self.names}"))
             else:
@@ -189,10 +191,10 @@ class Classes:
 def read_rows(
     path: Path, columns: Sequence[str | int], delimiter: str | None = None
 ) -> Iterator[tuple[int, dict[str | int, Any] | str]]:
-    """The rows of a table with their line numbers; for a bad row, what is wrong with it.
+    """Yield the line number of each row with its cells, or with a description of the fault if the row is invalid.
 
     Raises:
-        InputError: there is no such table, it is not UTF-8, or its header lacks a column.
+        InputError: if the table is missing, is not UTF-8, or has no column of a requested name.
     """
     content = read_utf8(path)
     if path.suffix.lower() in (".jsonl", ".ndjson"):
@@ -204,12 +206,12 @@ def read_rows(
         delimiter = {".csv": ",", ".tsv": "\t", ".tab": "\t", ".txt": "\t"}.get(path.suffix.lower())
     if delimiter is None or len(delimiter) != 1:
         raise InputError(
-            f"{path}: not a known kind of table; use .csv, .tsv or .jsonl, or set data.reader.listing.delimiter"
+            f"{path}: unsupported table format; use .csv, .tsv or .jsonl, or set data.reader.listing.delimiter"
         )
     rows = csv.reader(
         StringIO(content, newline=""),
         delimiter=delimiter,
-        quoting=csv.QUOTE_NONE if delimiter == "\t" else csv.QUOTE_MINIMAL,  # with tabs nothing is quoted
+        quoting=csv.QUOTE_NONE if delimiter == "\t" else csv.QUOTE_MINIMAL,  # tab-separated tables have no quoting
         strict=True,
     )
     header: list[Any] | None = None
@@ -220,49 +222,52 @@ def read_rows(
             if header is None:
                 header = list(range(len(row))) if all(isinstance(column, int) for column in columns) else row
                 if lacking := [column for column in columns if column not in header]:
+                    available = printable(", ".join(map(str, header))[:200])
                     raise InputError(
-                        f"{path}: no column '{lacking[0]}' among {printable(', '.join(map(str, header))[:200])}; "
-                        "set data.reader.listing to the names of the columns"
+                        f"{path}: no column '{lacking[0]}' (available: {available}); set data.reader.listing.image and "
+                        "data.reader.listing.text to the column names"
                     )
                 if header is row:
                     continue
             if len(row) == len(header):
                 yield rows.line_num, dict(zip(header, row, strict=True))
             else:
-                yield rows.line_num, f"row of {len(row)} cells in a table of {len(header)} columns"
+                yield rows.line_num, f"expected {len(header)} cells, got {len(row)}"
     except csv.Error as error:
-        raise InputError(f"{path}:{rows.line_num}: cannot be read ({error}); correct the quotes in this row") from None
+        raise InputError(
+            f"{path}:{rows.line_num}: cannot be parsed ({error}); correct the quotes in this row"
+        ) from None
 
 
 def _object(line: str) -> dict[str | int, Any] | str:
     try:
         row = json.loads(line)
     except (ValueError, RecursionError):
-        return "row that is not JSON"
-    return row if isinstance(row, dict) else "row that is not a JSON object"
+        return "row is not valid JSON"
+    return row if isinstance(row, dict) else "row is not a JSON object"
 
 
 def read_utf8(path: Path) -> str:
-    """The text of a file, without a byte order mark.
+    """Read a UTF-8 text file, without the byte order mark.
 
     Raises:
-        InputError: it cannot be read, or is not UTF-8.
+        InputError: if the file cannot be read, or is not UTF-8.
     """
     try:
         return path.read_bytes().decode("utf-8-sig")
     except OSError as error:
-        raise InputError(f"{path}: {error.strerror}; check data.root and the names below it") from None
+        raise InputError(f"{path}: {error.strerror}; check data.root and data.reader") from None
     except UnicodeDecodeError as error:
-        raise InputError(f"{path}: not UTF-8 (byte {error.start}); save it as UTF-8") from None
+        raise InputError(f"{path}: not UTF-8 (at byte {error.start}); save it as UTF-8") from None
 
 
 def files_below(folder: Path) -> list[Path]:
-    """The files in and below a folder, sorted."""
+    """Return the files in a folder and its subfolders, sorted."""
     return sorted(Path(where, name) for where, _, names in os.walk(folder) for name in names)
 
 
 def first_file(paths: Sequence[Path]) -> Path | None:
-    """The first path that is an existing file."""
+    """Return the first path that is an existing file."""
     return next((path for path in paths if exists(path) and path.is_file()), None)
 
 

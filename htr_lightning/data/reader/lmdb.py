@@ -1,4 +1,4 @@
-"""Lines in LMDB databases, as used by parseq, docTR and the scene text benchmarks."""
+"""Read lines from LMDB databases, as used by parseq, docTR and scene text benchmarks."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -18,19 +18,20 @@ FILE = "data.mdb"
 
 
 class Lmdb(Sequence[Sample]):
-    """The lines of LMDB databases with the keys `num-samples`, `image-000000001` and `label-000000001`, counted from 1.
+    """The lines in LMDB databases with the keys `num-samples`, `image-000000001`, `label-000000001`, and so on.
 
-    Texts are read immediately, images when they are needed. The files do not name writers: every line is its own group.
+    Texts are read up front and images on demand. The databases do not identify writers, so every line is a separate
+    group.
 
     Args:
-        root: folder of the data.
+        root: folder containing the databases.
         split: train, val or test.
-        splits: for each split the folder of its databases below `root`, at any depth; or a number, for that fraction of
-            the training lines.
-        seed: of the random fractions.
-        name: first part of every sample id; None: the name of the folder.
+        splits: for each split, the folder below `root` that contains its databases, at any depth; or a number between 0
+            and 1, to draw that fraction of the training lines.
+        seed: random seed for splits drawn as fractions.
+        name: first component of every sample id; None uses the name of the folder.
         empty: what to do with a line without text: "error", "skip" (counted) or "keep".
-        faulty: what to do with a line whose image or label is missing: "error" or "skip" (counted).
+        faulty: what to do with a line without an image or label: "error" or "skip" (counted).
     """
 
     def __init__(
@@ -45,7 +46,7 @@ class Lmdb(Sequence[Sample]):
         faulty: str = "error",
     ) -> None:
         if root is None:
-            raise InputError("data.root is not set; give the folder of the databases, as in data.root=FOLDER")
+            raise InputError("data.root is not set; set it to the folder containing the databases: data.root=FOLDER")
         self.root = Path(root)
         part = self.root / part_of(splits, split, str(self.root))
         databases = sorted(path.parent for path in part.rglob(FILE))
@@ -68,8 +69,8 @@ class Lmdb(Sequence[Sample]):
         skipped = sort_out(faults, empty, faulty)
         chosen = lines_of(splits, split, [line[0] for line in lines], str(part), seed)
         if not chosen:
-            raise InputError(f"{part}: no line for split '{split}'; check data.root and data.reader.splits")
-        self.skipped = skipped if isinstance(splits[split], str) else []  # those of the training part are reported once
+            raise InputError(f"{part}: no lines found for split '{split}'; check data.root and data.reader.splits")
+        self.skipped = skipped if isinstance(splits[split], str) else []  # reported once, with the training lines
         self.ids = [lines[index][0] for index in chosen]
         self.groups = self.ids
         self.texts = [lines[index][3] for index in chosen]
@@ -86,7 +87,7 @@ class Lmdb(Sequence[Sample]):
 
     @cached_property
     def sizes(self) -> list[tuple[int, int]]:
-        """Height and width of every image, from its header."""
+        """The height and width of every image in pixels, read from its header."""
         sizes = []
         for id, (folder, key) in zip(self.ids, self._keys, strict=True):
             with _reading(folder) as transaction:
@@ -95,54 +96,56 @@ class Lmdb(Sequence[Sample]):
 
 
 def _labels(folder: Path) -> Iterator[tuple[int, bytes, str | Fault]]:
-    """Number, image key and text of every line of a database."""
+    """Yield the number, image key and text of every line in a database."""
     with _reading(folder) as transaction:
         stated = bytes(transaction.get(b"num-samples") or b"")
         held = transaction.stat()["entries"]
         if not stated.isdigit() or len(stated) > 18 or int(stated) > held:
             raise InputError(
-                f"{folder / FILE}: num-samples is '{stated[:9].decode(errors='replace')}', with {held} entries; "
-                "write it again with an image and a label for each sample"
+                f"{folder / FILE}: invalid num-samples '{stated[:9].decode(errors='replace')}' in a database of {held} "
+                "entries; create it again with an image and a label for each sample"
             )
         for number in range(1, int(stated) + 1):
             key, label = b"image-%09d" % number, transaction.get(b"label-%09d" % number)
             try:
                 text = None if label is None else bytes(label).decode()
             except UnicodeDecodeError:
-                yield number, key, Fault("", "label that is not UTF-8")
+                yield number, key, Fault("", "label is not valid UTF-8")
                 continue
             if text is None:
-                yield number, key, Fault("", "image without label", f"label-{number:09d}")
+                yield number, key, Fault("", "image without a label", f"label-{number:09d}")
             elif transaction.get(key) is None:
-                yield number, key, Fault("", "label without image", key.decode())
+                yield number, key, Fault("", "label without an image", key.decode())
             else:
                 yield number, key, text
 
 
 @contextmanager
 def _reading(folder: Path) -> Iterator[lmdb.Transaction]:
-    """A read-only transaction; its errors name the file."""
+    """Open a read-only transaction whose errors name the file."""
     try:
         with _environment(folder).begin(buffers=True) as transaction:
             yield transaction
     except lmdb.Error as error:
-        raise InputError(f"{folder / FILE}: not a readable database ({error}); copy it again") from None
+        raise InputError(f"{folder / FILE}: not a readable database ({error}); download it again") from None
 
 
 @lru_cache(maxsize=64)
 def _environment(folder: Path) -> lmdb.Environment:
-    """A database, opened once: LMDB does not allow it to be opened twice in a process.
+    """Open a database; the result is cached because LMDB forbids opening a database twice in a process.
 
     Raises:
-        InputError: the file is shorter than its header says; reading beyond its end would kill the process.
+        InputError: if the file is shorter than its header states; reading beyond its end would crash the process.
     """
     environment = lmdb.open(str(folder), readonly=True, lock=False, readahead=False, meminit=False)
     pages, size = environment.info()["last_pgno"] + 1, (folder / FILE).stat().st_size
     if pages * environment.stat()["psize"] > size:
         environment.close()
-        raise InputError(f"{folder / FILE}: {size} bytes, but its header states {pages} pages; copy it again")
+        raise InputError(
+            f"{folder / FILE}: {size} bytes are too few for the {pages} pages in its header; download it again"
+        )
     return environment
 
 
-if hasattr(os, "register_at_fork"):  # an open database must not be used by a forked process, which opens its own
+if hasattr(os, "register_at_fork"):  # a forked process must not use an open database; it opens it again
     os.register_at_fork(before=_environment.cache_clear)
