@@ -100,7 +100,7 @@ def test_the_lists_are_downloaded_only_if_they_are_missing_and_checked(
     monkeypatch.setattr("pooch.retrieve", retrieve)
     assert len(Iam(iam_tree[0], "val")) == 976
     assert not asked
-    with pytest.raises(InputError, match=r"val\.ln: not downloaded \(no network\).*data\.reader\.lists"):
+    with pytest.raises(InputError, match=r"val\.ln: download failed \(no network\).*data\.reader\.lists"):
         split_ids(tmp_path, "val", "aachen", None, True)
     assert len(asked) == 1
     with pytest.raises(InputError, match=r"data\.reader\.download=true"):
