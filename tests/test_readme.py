@@ -163,7 +163,7 @@ def _page(folder: Path, name: str) -> Path:
     return path
 
 
-@pytest.mark.filterwarnings("ignore:.*a net with a finer stride")  # crowded lines
+@pytest.mark.filterwarnings("ignore:.*use a network with a smaller stride")  # crowded lines
 @pytest.mark.parametrize("command", marked(TRAIN))
 def test_train(command: str, data: Callable, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words, short = data(command)

@@ -1,1 +1,1 @@
-"""Recognizers: a network together with all it needs to turn an image into text."""
+"""Recognizers: networks with everything needed to turn an image into text."""

@@ -1,4 +1,4 @@
-"""What autoregressive recognizers share."""
+"""Checks and teacher forcing shared by autoregressive recognizers."""
 
 from collections.abc import Sequence
 from typing import Protocol, cast, runtime_checkable
@@ -10,25 +10,25 @@ from torch import Tensor
 from htr_lightning.decoder.hypothesis import Decoder
 from htr_lightning.errors import InputError
 
-IGNORED = -100  # label of padding, which torch's losses ignore
+IGNORED = -100  # label of padding; PyTorch losses ignore it by default
 
 
 @runtime_checkable
 class StepDecoder(Decoder, Protocol):
-    """A decoder of `autoregressive.Steps`."""
+    """A decoder that takes `decoder.autoregressive.Steps`."""
 
-    max_length: int  # labels after which a line is ended
+    max_length: int  # maximum number of labels per line
 
 
 def check_decoder(decoder: Decoder, has_ctc: bool = False) -> StepDecoder:
-    """The decoder of an autoregressive model.
+    """Return the decoder if an autoregressive model can use it.
 
     Args:
-        decoder: see `StepDecoder`.
+        decoder: decoder to check.
         has_ctc: whether the model also has CTC heads.
 
     Raises:
-        InputError: the decoder is for another kind of model.
+        InputError: if the decoder is made for another kind of model.
     """
     if decoder.inputs == "frames and steps" and not has_ctc:
         raise InputError(
@@ -44,15 +44,21 @@ def check_decoder(decoder: Decoder, has_ctc: bool = False) -> StepDecoder:
 
 
 def check_length(labels: list[int], max_length: int, sample: str, unit: str) -> list[int]:
-    """The labels of a training text.
+    """Return the labels of a training text if the decoder can output that many.
+
+    Args:
+        labels: label ids of the text.
+        max_length: maximum number of labels per line.
+        sample: id of the line, for the error message.
+        unit: what a label stands for: "characters" or "tokens".
 
     Raises:
-        InputError: there are more than the decoder can output.
+        InputError: if there are more than `max_length` labels.
     """
     if len(labels) > max_length:
         raise InputError(
-            f"{sample}: its text has {len(labels)} {unit}, but lines are ended after decoder.max_length={max_length}; "
-            "raise it, or cut the line"
+            f"{sample}: its text has {len(labels)} {unit}, more than decoder.max_length={max_length}; increase "
+            "decoder.max_length, or split the line"
         )
     return labels
 
@@ -60,7 +66,7 @@ def check_length(labels: list[int], max_length: int, sample: str, unit: str) -> 
 def teacher_forcing(
     targets: Sequence[list[int]], start: int, end: int, pad: int, device: torch.device
 ) -> tuple[Int[Tensor, "B L"], Int[Tensor, "B L"]]:
-    """The inputs of the decoder and its labels: each label is the next input, the last one the end."""
+    """Return the decoder's inputs and labels: at every position, the label is the next input, or the end token."""
     longest = max(map(len, targets)) + 1
     inputs = torch.full((len(targets), longest), pad, dtype=torch.long)
     labels = torch.full((len(targets), longest), IGNORED, dtype=torch.long)

@@ -1,4 +1,4 @@
-"""What every recognizer shares: training and validation steps, metrics, optimizer, checkpoint, and reading images."""
+"""The base class of all recognizers: transcription, training and validation steps, metrics and checkpoints."""
 
 import copy
 from abc import ABC, abstractmethod
@@ -29,28 +29,29 @@ from htr_lightning.transcription import Prediction, Read, Transcription, transcr
 
 
 class Recognizer(LightningModule, ABC):
-    """A network with its codec, normaliser, preprocessing and decoder; subclasses provide the loss and its scores.
+    """A network with its codec, normalizer, preprocessing and decoder; subclasses define the loss and the scores.
 
-    Reading is always done in float32, whatever the training precision, and the text of a line does not depend on its
-    batch: validation, test, `htr evaluate` and `htr transcribe` give the same text. A recognizer is set up by its
-    arguments; what reads otherwise is another one, see `greedy` and `with_language`, which shares its weights.
+    Inference always runs in float32, whatever the training precision, and the text of a line does not depend on the
+    other lines in its batch, so validation, test, `htr evaluate` and `htr transcribe` all return the same text. A
+    recognizer is configured by its arguments and not modified afterwards; `greedy` and `with_language` return new
+    recognizers that share its weights.
 
     Args:
-        alphabet: the characters it can read.
-        decoder: turns `scores` into hypotheses.
-        normalizer: brings references into the form that is learned and compared.
-        preprocess: brings images into the form that the network sees.
-        optimizer: called with the parameters; None for a recognizer that only reads.
-        scheduler: called with the optimizer and `progress`, a function that gives the completed fraction of the run;
-            gives a scheduler that is stepped at every step, or Lightning's description of another one.
-        layer_decay: of the learning rate from each layer to the one before it, see `rates_by_depth`; 1 is one for all.
-        unknown: training characters outside the alphabet: "error", or "skip" to learn the text without them.
+        alphabet: characters that the recognizer can output.
+        decoder: decoder that turns `scores` into hypotheses.
+        normalizer: normalizer for references and transcriptions.
+        preprocess: preprocessing that turns images into network inputs.
+        optimizer: factory called with the parameters; None for inference only.
+        scheduler: factory called with the optimizer and `progress`, a function that returns the completed fraction of
+            the run; returns a scheduler to step after every batch, or a Lightning scheduler config.
+        layer_decay: factor between the learning rates of adjacent layers, see `rates_by_depth`; 1 for a single rate.
+        unknown: treatment of training characters outside the alphabet: "error", or "skip" to train without them.
 
     Attributes:
-        card: what the checkpoint says about itself, plain data.
-        parts: plain data that it is built from besides config and alphabet.
-        calibration: of the confidences.
-        single_characters: whether it reads one character per image rather than a line.
+        card: metadata of the checkpoint, as plain data.
+        parts: plain data needed to rebuild the recognizer, in addition to its config and alphabet.
+        calibration: calibration of the confidences.
+        single_characters: whether each image contains a single character rather than a line.
     """
 
     specials: Sequence[str] = ()
@@ -80,85 +81,87 @@ class Recognizer(LightningModule, ABC):
         self.parts: dict[str, Any] = {}
         self.calibration = PlattScaling()
         self.losses, self.counts = MeanLoss(), EditCounts()
-        self.totals: dict[str, EditTotals] = {}  # by split, as last measured
+        self.totals: dict[str, EditTotals] = {}  # latest counts of each split
 
-    # ---- what a kind of recognizer provides
+    # ---- to be defined by subclasses
 
     @abstractmethod
     def loss(self, batch: Batch) -> Float[Tensor, ""]:
-        """The training loss of a batch."""
+        """Return the training loss of a batch."""
 
     @abstractmethod
     def summed_loss(self, output: Any, batch: Batch) -> tuple[Float[Tensor, ""], int]:
-        """The validation loss of the network's output in nats, and the count that it is eventually divided by.
+        """Return the summed validation loss in nats, and the number of units it is summed over.
 
-        Characters outside the alphabet, and lines that have no loss for lack of frames or of a known character, are
-        excluded from both; the CER counts them.
+        Characters outside the alphabet, and lines whose loss is undefined (with too few frames, or without a known
+        character), are excluded from both; the CER includes them.
         """
 
     @abstractmethod
     def scores(self, output: Any) -> tuple[Any, ...]:
-        """The arguments of the decoder, from the network's output."""
+        """Return the decoder's arguments for the network's output."""
 
     @abstractmethod
     def text(self, hypothesis: Hypothesis) -> str:
-        """The text of a hypothesis, in logical order."""
+        """Return the text of a hypothesis, in logical order."""
 
     @abstractmethod
     def greedy(self) -> "Recognizer":
-        """A recognizer of the same weights that takes the most likely label each time."""
+        """Return a recognizer with the same weights that always takes the most likely label."""
 
     def interpret(self, hypothesis: Hypothesis) -> tuple[str, float]:
-        """The text of a hypothesis and its confidence per character, before calibration."""
+        """Return the text of a hypothesis and its uncalibrated confidence per character."""
         return self.text(hypothesis), hypothesis.confidence
 
     def beam(self) -> tuple[str, dict[str, int]]:
-        """The option of conf/decoder that searches its scores with a language model, and the keys that training fixed.
+        """Return the beam search option in conf/decoder for this model, and the settings fixed by training.
 
         Raises:
-            InputError: its labels are not the characters of a line.
+            InputError: if the labels of the model are not the characters of a line.
         """
         raise InputError(
-            f"a {type(self).__name__} uses no language model, since its labels are not the characters of a line; "
+            f"{type(self).__name__} cannot use a language model, since its labels are not the characters of a line; "
             "use a model such as crnn or trocr"
         )
 
     def with_language(self, language: Language) -> "Recognizer":
-        """A recognizer of the same weights whose decoder uses a language model, a lexicon, or both; of texts in visual
-        order.
+        """Return a recognizer with the same weights whose decoder uses a language model, a lexicon, or both.
+
+        Args:
+            language: language model or lexicon for text in visual order.
 
         Raises:
-            InputError: see `beam`.
+            InputError: if the labels of the model are not the characters of a line.
         """
         self.beam()
         return self.with_decoder(self.decoder.with_automaton(language.automaton(self.codec.alphabet)))
 
     def with_candidates(self) -> "Recognizer":
-        """A recognizer of the same weights that finds several hypotheses with their posteriors, if it can."""
+        """Return a recognizer with the same weights that finds several hypotheses and their posteriors, if possible."""
         return self
 
     def visual(self, text: str) -> str:
-        """A text in the order of its labels, from left to right in the image."""
+        """Return a text in visual order: the order of its labels, from left to right in the image."""
         return text
 
     def required_frames(self, text: str) -> int:
-        """Frames of the network that a text needs; 0 if their number sets no limit."""
+        """Return the minimum number of frames for a text; 0 if the model has no minimum."""
         return 0
 
     def frames_for(self, width: int) -> int:
-        """Frames that the network gives for an image of this many columns."""
+        """Return the number of frames that the network outputs for an image with this many columns."""
         return 0
 
-    # ---- reading
+    # ---- inference
 
     @property
     def alphabet(self) -> list[str]:
-        """The characters that it reads."""
+        """The characters that the recognizer can output."""
         return self.codec.alphabet
 
     @property
     def num_classes(self) -> int:
-        """Labels that its network scores."""
+        """The number of labels that the network scores."""
         return len(self.codec)
 
     @property
@@ -167,8 +170,10 @@ class Recognizer(LightningModule, ABC):
         return (self,)
 
     def with_decoder(self, decoder: Decoder) -> "Recognizer":
-        """A recognizer of the same weights with another decoder; its confidences are not calibrated, if the decoder is
-        of another kind."""
+        """Return a recognizer with the same weights and another decoder.
+
+        Its confidences are uncalibrated if the decoder is of a different class.
+        """
         other = copy.copy(self)
         other.decoder = decoder
         if type(decoder) is not type(self.decoder):
@@ -182,10 +187,10 @@ class Recognizer(LightningModule, ABC):
     def prepare_batch(
         self, images: Sequence[UInt8[ndarray, "_ _"]]
     ) -> tuple[Float[Tensor, "B 1 H W"], Int[Tensor, " B"]]:
-        """Raw images as `transcribe` takes them.
+        """Preprocess raw images into a batch for `transcribe`.
 
         Raises:
-            ValueError: an image is too small or too wide to be a line.
+            ValueError: if an image is too small or too wide to be a line.
         """
         arrays = [self.preprocess(image) for image in images]
         none = [""] * len(images)
@@ -195,17 +200,17 @@ class Recognizer(LightningModule, ABC):
     def transcribe(
         self, images: Float[Tensor, "B 1 H W"], widths: Int[Tensor, " B"], n_best: int = 0
     ) -> list[Transcription]:
-        """The text of preprocessed images; see `Transcriber.read`."""
+        """Transcribe preprocessed images; see `Transcriber.read`."""
         with self.exact():
             return self.decode(self.net(images, widths), n_best)
 
     def decode(self, output: Any, n_best: int = 0) -> list[Transcription]:
-        """The text in the network's output; see `Transcriber.read`."""
+        """Decode the network's output; see `Transcriber.read`."""
         scores = self.scores(output)
         return transcriptions(self.decoder, scores, n_best, self.interpret, self.normalizer, self.calibration)
 
     def predict(self, batch: Batch) -> list[Prediction]:
-        """Transcriptions of a batch beside their references, in evaluation mode and float32."""
+        """Transcribe a batch in float32 and pair the results with their references; requires evaluation mode."""
         return self._predictions(self._output(batch), batch)
 
     def workers(self) -> AbstractContextManager[Sequence[Read]]:
@@ -214,39 +219,39 @@ class Recognizer(LightningModule, ABC):
 
     @contextmanager
     def exact(self) -> Iterator[None]:
-        """Inference in float32, whatever the training precision."""
+        """Run inference in float32, whatever the training precision."""
         with torch.inference_mode(), torch.autocast(self.device.type, enabled=False):
             yield
 
     # ---- targets
 
     def target(self, text: str, sample: str) -> list[int]:
-        """Label ids of a training text.
+        """Return the label ids of a training text.
 
         Raises:
-            InputError: a character is not in the alphabet and `unknown` is "error".
+            InputError: if a character is not in the alphabet and `unknown` is "error".
         """
         return self.codec.encode(self.codec.known(text) if self.unknown == "skip" else text, sample)
 
     def check_targets(self, ids: Sequence[str], texts: Sequence[str]) -> Counter[str]:
-        """Refuse training texts that cannot be learned, before any time is spent.
+        """Check, before training starts, that all training texts can be learned.
 
         Returns:
-            How often each character is skipped, with `unknown="skip"`.
+            The number of occurrences of each skipped character, with `unknown="skip"`.
 
         Raises:
-            InputError: a text cannot be learned; it is named by its id.
+            InputError: if a text cannot be learned; the message contains its id.
         """
         for sample, text in zip(ids, texts, strict=True):
             self.target(text, sample)
         known = set(self.codec.alphabet)
         return Counter(character for text in texts for character in text if character not in known)
 
-    # ---- training, validation and test, as Lightning calls them
+    # ---- Lightning hooks for training, validation and test
 
     @property
     def metrics(self) -> dict[str, dict[str, Any]]:
-        """The counts and rates of every split, as last measured."""
+        """The latest counts and rates of every split."""
         return {split: {**its._asdict(), "cer": its.cer, "wer": its.wer} for split, its in self.totals.items()}
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
@@ -254,13 +259,13 @@ class Recognizer(LightningModule, ABC):
         self.log("train/loss", loss, prog_bar=True, batch_size=len(batch.ids))
         return loss
 
-    def validation_step(self, batch: Batch, batch_idx: int) -> list[Prediction]:  # type: ignore[override] # to callbacks
+    def validation_step(self, batch: Batch, batch_idx: int) -> list[Prediction]:  # type: ignore[override] # for callbacks
         output = self._output(batch)
         with self.exact():
             self.losses.update(*self.summed_loss(output, batch))
         return self._count(self._predictions(output, batch))
 
-    def test_step(self, batch: Batch, batch_idx: int) -> list[Prediction]:  # type: ignore[override] # to callbacks
+    def test_step(self, batch: Batch, batch_idx: int) -> list[Prediction]:  # type: ignore[override] # for callbacks
         return self._count(self.predict(batch))
 
     def on_validation_epoch_start(self) -> None:
@@ -271,7 +276,7 @@ class Recognizer(LightningModule, ABC):
         self.counts.reset()
 
     def on_validation_epoch_end(self) -> None:
-        self.log("val/loss", self.losses.compute(), sync_dist=True)  # already summed over ranks, like the counts
+        self.log("val/loss", self.losses.compute(), sync_dist=True)  # already reduced over ranks
         self._report("val")
 
     def on_test_epoch_end(self) -> None:
@@ -304,8 +309,8 @@ class Recognizer(LightningModule, ABC):
         shapes = [{name: weight.shape for name, weight in state.items()} for state in (own, loaded)]
         if checkpoint["htr"]["alphabet"] != self.alphabet or shapes[0] != shapes[1]:
             raise InputError(
-                "resume: the checkpoint has another alphabet or network; repeat the overrides of its run, which are in "
-                "its .hydra/overrides.yaml"
+                "resume: the checkpoint has a different alphabet or network; repeat the overrides of its run, which "
+                "are in .hydra/overrides.yaml of its run folder"
             )
 
     def _output(self, batch: Batch) -> Any:
@@ -328,4 +333,4 @@ class Recognizer(LightningModule, ABC):
         totals = self.counts.compute()
         self.totals[split] = totals
         rates = {f"{split}/cer": totals.cer, f"{split}/wer": totals.wer, f"{split}/line_accuracy": totals.line_accuracy}
-        self.log_dict(rates, sync_dist=True)  # the same on every rank: the counts are already summed
+        self.log_dict(rates, sync_dist=True)  # equal on all ranks: the counts are already summed

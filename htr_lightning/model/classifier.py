@@ -1,4 +1,4 @@
-"""Recognition of single characters as classification."""
+"""Single-character recognition by classification."""
 
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -17,13 +17,16 @@ from htr_lightning.model.base import Recognizer
 
 
 class Classifier(Recognizer):
-    """One character per image, by cross-entropy; its CER is the error rate and 1 - CER the accuracy.
+    """A classifier of single characters, trained with cross-entropy.
+
+    Its CER is the error rate and 1 - CER the accuracy.
 
     Args:
-        alphabet: the classes.
-        net: called with the number of classes; maps images and widths to logits "B C".
-        distort: augments the images of a training batch all at once, such as `Distort`; None leaves them as they are.
-        others: see `Recognizer`.
+        alphabet: classes, one per character.
+        net: factory called with the number of classes; the network maps images and widths to logits "B C".
+        distort: module that augments all images of a training batch at once, such as `Distort`; None for no
+            augmentation.
+        others: arguments of `Recognizer`.
     """
 
     single_characters = True
@@ -42,7 +45,9 @@ class Classifier(Recognizer):
     def target(self, text: str, sample: str) -> list[int]:
         ids = super().target(text, sample)
         if len(ids) != 1:
-            raise InputError(f"{sample}: '{text}' has {len(ids)} characters; a classifier reads one, use model=crnn")
+            raise InputError(
+                f"{sample}: '{text}' has {len(ids)} characters, but a classifier expects one; use model=crnn"
+            )
         return ids
 
     def loss(self, batch: Batch) -> Float[Tensor, ""]:
@@ -52,7 +57,7 @@ class Classifier(Recognizer):
         return functional.cross_entropy(logits, torch.tensor(targets, device=logits.device))
 
     def summed_loss(self, output: Float[Tensor, "B C"], batch: Batch) -> tuple[Float[Tensor, ""], int]:
-        """The cross-entropies of the images whose character is a class, and how many there are."""
+        """Return the summed cross-entropy over the images whose character is a class, and their number."""
         rows = [row for row, text in enumerate(batch.texts) if len(self.codec.known(text)) == len(text) == 1]
         targets = torch.tensor([self.codec.encode(batch.texts[row], batch.ids[row])[0] for row in rows])
         return functional.cross_entropy(output[rows], targets.to(output.device).long(), reduction="sum"), len(rows)

@@ -1,4 +1,4 @@
-"""Recognition of lines by connectionist temporal classification."""
+"""Line recognition with connectionist temporal classification (CTC)."""
 
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -24,14 +24,16 @@ CANDIDATES = PrefixBeam(width=8, top_labels=8, min_probability=1e-3, prune_margi
 
 
 class CTCRecognizer(LineRecognizer):
-    """Frame labels with a blank (Graves et al., 2006, "Connectionist temporal classification"); the blank is id 0.
+    """A line recognizer trained with CTC (Graves et al., 2006, "Connectionist temporal classification").
+
+    The blank has id 0.
 
     Args:
-        alphabet: the characters it can read.
-        net: called with the number of classes; maps images and widths to logits "B T C" and lengths "B", and has
-            `heads`, which returns the logits of every head, the main one first.
-        decoder: takes log-probabilities and lengths as arrays.
-        others: see `LineRecognizer`.
+        alphabet: characters that the recognizer can output.
+        net: factory called with the number of classes; the network maps images and widths to logits "B T C" and
+            lengths "B".
+        decoder: decoder for arrays of log-probabilities and lengths.
+        others: arguments of `LineRecognizer`.
     """
 
     specials = ("<blank>",)
@@ -41,19 +43,19 @@ class CTCRecognizer(LineRecognizer):
         super().__init__(alphabet, decoder, **others)
         if decoder.inputs != "frames":
             raise InputError(
-                f"decoder: {type(decoder).__name__} decodes {decoder.inputs}, but a CTC model gives frames; use "
+                f"decoder: {type(decoder).__name__} decodes {decoder.inputs}, but a CTC model outputs frames; use "
                 "decoder=greedy or decoder=beam"
             )
         self.net = net(len(self.codec))
 
     def loss(self, batch: Batch) -> Float[Tensor, ""]:
-        """CTC loss in nats per character, see `LineRecognizer.ctc`."""
+        """Return the CTC loss in nats per character; see `LineRecognizer.ctc`."""
         targets = [self.target(text, id) for id, text in zip(batch.ids, batch.texts, strict=True)]
         heads, lengths = self.net.heads(batch.images, batch.widths)
         return self.ctc(heads, lengths, batch.ids, targets)
 
     def summed_loss(self, output: Output, batch: Batch) -> tuple[Float[Tensor, ""], int]:
-        """The CTC loss of the main head over the lines whose text fits their frames, and their characters."""
+        """Return the main head's summed CTC loss over lines with enough frames, and their number of characters."""
         logits, lengths = output
         targets = [self.known(text, id) for id, text in zip(batch.ids, batch.texts, strict=True)]
         rows = [row for row, target in enumerate(targets) if required_frames(target) <= lengths[row]]

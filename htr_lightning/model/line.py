@@ -1,4 +1,4 @@
-"""What recognizers of lines share: the direction of the text, a language model, and CTC as a loss."""
+"""The base class of line recognizers: text direction, language models and the CTC loss."""
 
 import warnings
 from abc import abstractmethod
@@ -20,15 +20,17 @@ from htr_lightning.text.direction import DIRECTIONS, logical, visual, visual_alp
 
 
 class LineRecognizer(Recognizer):
-    """A recognizer of lines, whose labels run from left to right: targets are in visual order, and hypotheses are
-    brought back to logical order.
+    """A recognizer of text lines.
+
+    Labels run from left to right: targets are in visual order, and hypotheses are converted back to logical order.
 
     Args:
-        alphabet: the characters it can read.
-        decoder: see `Recognizer`.
-        shortcut_weight: weight of the CTC loss of every head but the main one.
-        direction: of lines that have right-to-left letters: "ltr", "rtl", or "auto" (that of most letters of the line).
-        others: see `Recognizer`.
+        alphabet: characters that the recognizer can output.
+        decoder: decoder that turns `scores` into hypotheses.
+        shortcut_weight: weight of the CTC loss of every head except the main one.
+        direction: base direction of lines that contain right-to-left letters: "ltr", "rtl", or "auto" for the
+            direction of most letters in the line.
+        others: arguments of `Recognizer`.
     """
 
     def __init__(
@@ -40,12 +42,12 @@ class LineRecognizer(Recognizer):
         **others: Any,
     ) -> None:
         if direction not in DIRECTIONS:
-            raise InputError(f"model.direction={direction}: use one of {', '.join(DIRECTIONS)}")
+            raise InputError(f"model.direction={direction}: expected one of {', '.join(DIRECTIONS)}")
         super().__init__(alphabet, decoder, **others)
         self.codec = Codec(visual_alphabet(self.codec.alphabet, direction), self.specials)
         self.shortcut_weight = shortcut_weight
         self.direction = direction
-        self.infeasible: set[str] = set()  # ids of training lines that have fewer frames than their text needs
+        self.infeasible: set[str] = set()  # ids of training lines with too few frames for their text
 
     @abstractmethod
     def beam(self) -> tuple[str, dict[str, int]]: ...
@@ -57,19 +59,19 @@ class LineRecognizer(Recognizer):
         return logical(self.codec.decode(hypothesis.ids), self.direction)
 
     def target(self, text: str, sample: str) -> list[int]:
-        """Label ids of a training text from the left of its image to the right.
+        """Return the label ids of a training text, ordered left to right as in its image.
 
         Raises:
-            InputError: a character is not in the alphabet and `unknown` is "error".
+            InputError: if a character is not in the alphabet and `unknown` is "error".
         """
         return super().target(self.visual(text), sample)
 
     def known(self, text: str, sample: str) -> list[int]:
-        """Label ids of a validation text without the characters that are not in the alphabet."""
+        """Return the label ids of a validation text, without characters outside the alphabet."""
         return self.codec.encode(self.codec.known(self.visual(text)), sample)
 
     def check_targets(self, ids: Sequence[str], texts: Sequence[str]) -> Counter[str]:
-        """See `Recognizer`; warns of texts that would be read in another logical order that looks the same."""
+        """See `Recognizer`; also warn about texts whose logical order cannot be recovered from their visual order."""
         unknown = super().check_targets(ids, texts)
         ambiguous = [
             id
@@ -78,8 +80,8 @@ class LineRecognizer(Recognizer):
         ]
         if ambiguous:
             warnings.warn(
-                f"{len(ambiguous)} of {len(ids)} training texts (first: {ambiguous[0]}) look the same in "
-                "another logical order and will be read in that order; their CER cannot reach 0",
+                f"{len(ambiguous)} of {len(ids)} training texts (first: {ambiguous[0]}) look the same in a different "
+                "logical order and will be transcribed in that order; their CER cannot reach 0",
                 stacklevel=2,
             )
         return unknown
@@ -87,20 +89,23 @@ class LineRecognizer(Recognizer):
     def ctc(
         self, heads: list[Float[Tensor, "B T C"]], frames: Int[Tensor, " B"], ids: list[str], targets: list[list[int]]
     ) -> Float[Tensor, ""]:
-        """CTC loss of all heads in nats per character, over the lines whose text fits their frames; the others are
-        counted and named, since their loss would be infinite."""
+        """Return the weighted CTC loss of all heads in nats per character.
+
+        Lines with too few frames for their text are excluded, since their loss would be infinite; a warning names
+        each of them once.
+        """
         required = [required_frames(target) for target in targets]
         fits = fitting(ids, frames, required, self.infeasible, "line is excluded from the loss")
         kept = torch.tensor(fits, device=frames.device)
         targets = [target for target, fit in zip(targets, fits, strict=True) if fit]
-        total = sum(map(len, targets))  # of the lines that count, as for the loss
+        total = sum(map(len, targets))  # characters in the lines that are kept
         weights = [1.0] + [self.shortcut_weight] * (len(heads) - 1)
         losses = [w * ctc_loss(head[kept], frames[kept], targets) for w, head in zip(weights, heads, strict=True)]
         return torch.stack(losses).sum() / max(1, total)
 
     def on_train_epoch_end(self) -> None:
         found: list[set[str]] = [self.infeasible]
-        if self.trainer.world_size > 1:  # a line may be on another rank in the next epoch
+        if self.trainer.world_size > 1:  # a line can move to another rank in the next epoch
             found = [set() for _ in range(self.trainer.world_size)]
             torch.distributed.all_gather_object(found, self.infeasible)
         self.log("train/infeasible_lines", float(len(set().union(*found))), sync_dist=True)
@@ -109,34 +114,34 @@ class LineRecognizer(Recognizer):
 def fitting(
     ids: list[str], frames: Int[Tensor, " B"], required: list[int], warned: set[str], consequence: str
 ) -> list[bool]:
-    """Whether each line has enough frames for its text, with one warning for each that does not.
+    """Return whether each line has enough frames for its text, and warn once about each line that does not.
 
     Args:
-        ids: of the lines.
-        frames: that the network gives for each image.
-        required: frames that each text needs.
-        warned: ids already warned about; extended in place.
-        consequence: what happens to a line with too few.
+        ids: line ids.
+        frames: number of frames that the network outputs for each image.
+        required: number of frames that each text requires.
+        warned: ids that were already warned about; updated in place.
+        consequence: what happens to a line with too few frames, for the warning.
     """
-    counts = frames.tolist()  # once: it waits for the GPU
+    counts = frames.tolist()  # synchronizes with the GPU, so only once
     for id, count, needed in zip(ids, counts, required, strict=True):
         if needed > count and id not in warned:
             warned.add(id)
             warnings.warn(
-                f"{id}: its text needs {needed} frames but the image gives {count}; the {consequence}: check its crop, "
-                "or use a net with a finer stride",
+                f"{id}: its text requires {needed} frames but the network outputs only {count}, so the {consequence}; "
+                "check the crop, or use a network with a smaller stride",
                 stacklevel=3,
             )
     return [needed <= count for needed, count in zip(required, counts, strict=True)]
 
 
 def required_frames(target: list[int]) -> int:
-    """Frames that CTC needs for a target: one per label, and a blank between equal neighbours."""
+    """Return the number of frames that CTC requires: one per label, plus a blank between equal neighbours."""
     return len(target) + sum(a == b for a, b in pairwise(target))
 
 
 def ctc_loss(logits: Float[Tensor, "B T C"], lengths: Int[Tensor, " B"], targets: list[list[int]]) -> Float[Tensor, ""]:
-    """The summed negative log-likelihood in nats, in float32: half precision overflows over long lines."""
+    """Return the summed negative log-likelihood in nats, in float32 since half precision overflows on long lines."""
     if not targets:
         return logits.sum() * 0.0
     return -log_likelihoods(logits.float().log_softmax(2), lengths, targets).sum()

@@ -1,4 +1,4 @@
-"""How recognizers are optimized, on Lightning's terms."""
+"""Optimizer, scheduler and gradient clipping of recognizers in Lightning."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -14,28 +14,28 @@ from htr_lightning.schedule import progress
 
 
 def configure_optimizers(recognizer: Any) -> Any:
-    """The optimizer and the scheduler of a recognizer, as Lightning takes them.
+    """Return the optimizer and scheduler of a recognizer in Lightning's format.
 
     Raises:
-        InputError: there is no optimizer, or it does not accept its values.
+        InputError: if the recognizer has no optimizer, or the optimizer rejects its settings.
     """
     if recognizer.optimizer is None:
-        raise InputError("this recognizer was built without an optimizer; it can read but not be trained")
+        raise InputError("the recognizer has no optimizer and cannot be trained; set optimizer")
     if any(p.dtype != torch.float32 for p in recognizer.parameters()):
         raise InputError(
-            f"trainer.precision={recognizer.trainer.precision}: weights stay float32; use bf16-mixed or 16-mixed"
+            f"trainer.precision={recognizer.trainer.precision}: weights must stay float32; use bf16-mixed or 16-mixed"
         )
     groups = recognizer.parameters()
     if recognizer.layer_decay != 1:
         groups = rates_by_depth(recognizer.net, recognizer.num_classes, recognizer.layer_decay)
     try:
         optimizer = recognizer.optimizer(groups)
-    except (TypeError, ValueError, RuntimeError) as error:  # a value that is not a number or out of range
-        raise InputError(f"optimizer: {error}; check its values, such as optimizer.lr") from None
+    except (TypeError, ValueError, RuntimeError) as error:  # not a number, or out of range
+        raise InputError(f"optimizer: {error}; check its settings, such as optimizer.lr") from None
     if not isinstance(fused := optimizer.param_groups[0].get("fused"), bool | None):
-        raise InputError(f"optimizer.fused={fused}: use true or false")
+        raise InputError(f"optimizer.fused={fused}: expected true or false")
     for group in optimizer.param_groups:
-        group["lr"] *= group.get("lr_scale", 1.0)  # before a scheduler takes it as its peak
+        group["lr"] *= group.get("lr_scale", 1.0)  # before a scheduler uses it as its peak
     if recognizer.scheduler is None:
         return optimizer
     scheduler = recognizer.scheduler(optimizer, progress=lambda: progress(recognizer.trainer))
@@ -45,32 +45,40 @@ def configure_optimizers(recognizer: Any) -> Any:
 def clip_gradients(
     module: LightningModule, optimizer: torch.optim.Optimizer, value: float | None, algorithm: str | None
 ) -> None:
-    """Clip gradients as Lightning does, which refuses to do so for a fused optimizer in mixed precision. Gradients
-    are still scaled in half precision, so the bound is scaled as well."""
+    """Clip gradients, also for a fused optimizer in mixed precision, which Lightning does not support.
+
+    In half precision, gradients are still multiplied by the loss scale at this point, so the threshold is multiplied
+    by it as well.
+    """
     plugin = module.trainer.precision_plugin
     fused = getattr(optimizer, "_step_supports_amp_scaling", False)
     if not (value and fused and isinstance(plugin, MixedPrecision)):
         return module.clip_gradients(optimizer, value, algorithm)
-    if plugin.scaler and algorithm == "value":  # which would hide an overflow from the scaler
-        raise InputError("trainer.gradient_clip_algorithm=value: set optimizer.fused=false to use it with 16-mixed")
+    if plugin.scaler and algorithm == "value":  # would hide an overflow from the scaler
+        raise InputError(
+            "trainer.gradient_clip_algorithm=value: not supported with 16-mixed and a fused optimizer; set "
+            "optimizer.fused=false"
+        )
     bound = value * (plugin.scaler.get_scale() if plugin.scaler else 1.0)
     clip = nn.utils.clip_grad_value_ if algorithm == "value" else nn.utils.clip_grad_norm_
     clip([weight for group in optimizer.param_groups for weight in group["params"]], bound)
 
 
 def check_fused(optimizer: Any) -> None:
-    """Have the optimizer of a resumed run that began with an unfused step be treated as unfused: a scaler would hand
-    its scale to a step that takes none."""
+    """Mark the optimizer of a resumed run as unfused if its state is unfused.
+
+    Otherwise a gradient scaler would pass its scale to a step function that does not accept one.
+    """
     if hasattr(optimizer, "_step_supports_amp_scaling"):
         optimizer._step_supports_amp_scaling = all(group.get("fused") for group in optimizer.param_groups)
 
 
 def check_monitors(trainer: Trainer, figures: Sequence[str]) -> None:
-    """Refuse callbacks that monitor a validation metric that does not exist, before any time is spent."""
+    """Check, before training starts, that callbacks only monitor validation metrics that exist."""
     for callback in trainer.callbacks:  # type: ignore[attr-defined] # Lightning sets it outside the class
         split, _, figure = str(getattr(callback, "monitor", "")).partition("/")
         if split == "val" and figure not in figures:
             raise InputError(
-                f"callbacks: {type(callback).__name__} follows val/{figure}, which does not exist; use one of "
+                f"callbacks: {type(callback).__name__} monitors val/{figure}, which does not exist; use one of "
                 + ", ".join(f"val/{name}" for name in figures)
             )

@@ -1,4 +1,4 @@
-"""Recognition of lines by an encoder and an autoregressive decoder of characters."""
+"""Line recognition with an encoder and an autoregressive character decoder."""
 
 from collections.abc import Callable, Iterable
 from functools import partial
@@ -22,7 +22,7 @@ BLANK, START, END = 0, 1, 2
 
 
 class DecoderState(NamedTuple):
-    """The state of the network's decoder, and for each row its line, its labels so far and their maximum number."""
+    """The state of the network's decoder, and for each row its line, its number of labels so far, and the maximum."""
 
     state: Any
     lines: Int[Tensor, " B"]
@@ -31,22 +31,23 @@ class DecoderState(NamedTuple):
 
 
 class Seq2SeqRecognizer(LineRecognizer):
-    """Predicts characters one by one until an end (Sutskever et al., 2014, arXiv:1409.3215), learned with teacher
-    forcing; with `ctc_weight` jointly with CTC (Watanabe et al., 2017, "Hybrid CTC/attention architecture for
-    end-to-end speech recognition", equation 13).
+    """A recognizer that predicts characters one by one until an end token (Sutskever et al., 2014, arXiv:1409.3215).
 
-    No line is given more labels than its columns would have frames for CTC, so that decoding always ends.
+    It is trained with teacher forcing; with `ctc_weight`, jointly with CTC (Watanabe et al., 2017, "Hybrid
+    CTC/attention architecture for end-to-end speech recognition", equation 13). A line gets at most as many labels as
+    it has frames, so decoding always ends.
 
     Args:
-        alphabet: the characters it can read.
-        net: called with the number of classes.
-        decoder: see `decoder.autoregressive`; with CTC heads it may be a `decoder.rescoring.Rescoring`.
-        label_smoothing: probability that is spread over all labels (Szegedy et al., 2016, arXiv:1512.00567).
-        token_noise: fraction of the decoder's inputs that are replaced by random characters in training, so that it
-            relies on the image and recovers from errors.
-        blank_fraction: fraction of the training lines that are replaced by empty paper without text.
-        ctc_weight: of the CTC loss beside that of the decoder, in [0, 1); 0 for a network without CTC heads.
-        others: see `LineRecognizer`.
+        alphabet: characters that the recognizer can output.
+        net: factory called with the number of classes.
+        decoder: decoder from `decoder.autoregressive`, or with CTC heads also `decoder.rescoring.Rescoring`.
+        label_smoothing: probability spread over all labels (Szegedy et al., 2016, arXiv:1512.00567).
+        token_noise: fraction of decoder inputs replaced by random characters in training, so that the decoder relies
+            on the image and recovers from errors.
+        blank_fraction: fraction of training lines replaced by blank paper with empty text.
+        ctc_weight: weight of the CTC loss relative to the decoder's loss, in [0, 1); 0 for a network without CTC
+            heads.
+        others: arguments of `LineRecognizer`.
     """
 
     specials = ("<blank>", "<start>", "<end>")
@@ -68,23 +69,23 @@ class Seq2SeqRecognizer(LineRecognizer):
         self.net = net(len(self.codec))
         if self.net.ctc != (ctc_weight > 0) or not 0 <= ctc_weight < 1:
             raise InputError(
-                f"model.ctc_weight={ctc_weight} and model.net.ctc={self.net.ctc}: use a weight between 0 and 1 with "
-                "net.ctc=true, or 0 with net.ctc=false"
+                f"model.ctc_weight={ctc_weight} does not match model.net.ctc={self.net.ctc}; use a weight between 0 "
+                "and 1 with net.ctc=true, or 0 with net.ctc=false"
             )
         self.label_smoothing, self.token_noise, self.blank_fraction = label_smoothing, token_noise, blank_fraction
         self.ctc_weight = ctc_weight
-        self.short: set[str] = set()  # ids of lines that have fewer frames than characters
+        self.short: set[str] = set()  # ids of lines with fewer frames than characters
 
     def target(self, text: str, sample: str) -> list[int]:
-        """See `LineRecognizer`.
+        """Return the label ids of a training text; see `LineRecognizer.target`.
 
         Raises:
-            InputError: it has more labels than the decoder can output.
+            InputError: if the text has more labels than the decoder can output.
         """
         return check_length(super().target(text, sample), self.max_length, sample, "characters")
 
     def loss(self, batch: Batch) -> Float[Tensor, ""]:
-        """Cross-entropy in nats per label, including the end, weighted with the CTC loss in nats per character."""
+        """Return the cross-entropy in nats per label, including ends, combined with the CTC loss per character."""
         targets = [self.target(text, id) for id, text in zip(batch.ids, batch.texts, strict=True)]
         images = batch.images
         if self.blank_fraction > 0:
@@ -92,7 +93,7 @@ class Seq2SeqRecognizer(LineRecognizer):
             images = images * ~blank.to(images.device)[:, None, None, None]
             targets = [[] if is_blank else target for target, is_blank in zip(targets, blank.tolist(), strict=True)]
         output = self.net(images, batch.widths)
-        if not self.ctc_weight:  # else the CTC loss names them
+        if not self.ctc_weight:  # otherwise the CTC loss warns about them
             self._warn_short(batch.ids, targets, output.frames)
         inputs, labels = teacher_forcing(targets, START, END, START, images.device)
         if self.token_noise > 0:
@@ -109,7 +110,7 @@ class Seq2SeqRecognizer(LineRecognizer):
         return (1 - self.ctc_weight) * loss + self.ctc_weight * ctc
 
     def summed_loss(self, output: EncoderOutput, batch: Batch) -> tuple[Float[Tensor, ""], int]:
-        """The cross-entropy of the decoder without smoothing, and the number of labels, including ends."""
+        """Return the decoder's summed cross-entropy without smoothing, and the number of labels, including ends."""
         targets = [self.known(text, id) for id, text in zip(batch.ids, batch.texts, strict=True)]
         self._warn_short(batch.ids, targets, output.frames)
         inputs, labels = teacher_forcing(targets, START, END, START, output.memory.device)
@@ -136,10 +137,10 @@ class Seq2SeqRecognizer(LineRecognizer):
         return "rescoring" if self.ctc_weight else "autoregressive_beam", {"max_length": self.max_length}
 
     def _warn_short(self, ids: list[str], targets: list[list[int]], frames: Int[Tensor, " B"]) -> None:
-        fitting(ids, frames, list(map(len, targets)), self.short, "end of the line cannot be read")
+        fitting(ids, frames, list(map(len, targets)), self.short, "end of the line cannot be transcribed")
 
     def _rescore(self, output: EncoderOutput, candidates: list[list[list[int]]]) -> list[list[float]]:
-        """See `FrameScores`; the end also counts."""
+        """Return the log-probabilities of candidates, including the end token; see `FrameScores`."""
         device = output.memory.device
         lines = torch.tensor([line for line, some in enumerate(candidates) for _ in some], device=device)
         targets = [ids for some in candidates for ids in some]
@@ -164,6 +165,6 @@ class Seq2SeqRecognizer(LineRecognizer):
 
     def _reorder(self, state: DecoderState, rows: Int[Tensor, " N"]) -> DecoderState:
         lines = state.lines[rows]
-        moved = not torch.equal(lines, state.lines)  # else every sequence attends to the same memory as before
+        moved = not torch.equal(lines, state.lines)  # otherwise every sequence still attends to the same memory
         inner = self.net.decoder.reorder(state.state, rows, memory=moved)
         return DecoderState(inner, lines, state.labels[rows], state.max_labels[rows])

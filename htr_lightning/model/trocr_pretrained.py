@@ -1,4 +1,4 @@
-"""Recognition of lines by a pretrained TrOCR."""
+"""Line recognition with a pretrained TrOCR model."""
 
 import math
 import warnings
@@ -23,29 +23,31 @@ from htr_lightning.model.trocr_source import open_source
 from htr_lightning.net.pretrained import PretrainedTrOCR
 from htr_lightning.text.codec import Codec, name
 
-LETTER = "q"  # no mark composes with it
+LETTER = "q"  # combines with no diacritic
 
 
 class PretrainedTrOCRRecognizer(Recognizer):
-    """A TrOCR (Li et al., 2021, arXiv:2109.10282) that was trained elsewhere, with its own tokenizer of subwords.
+    """A pretrained TrOCR model (Li et al., 2021, arXiv:2109.10282) with its own subword tokenizer.
 
-    Its alphabet is the characters of the training texts that the tokenizer can encode; it may read others, which it
-    learned elsewhere. Targets end with the end token, and the decoder starts from the token that it was trained with,
-    which for Microsoft's models is also the end token.
+    The alphabet consists of the characters of the training texts that the tokenizer can encode; the model may also
+    output other characters from its pretraining. Targets end with the end token. The decoder starts from the token used
+    in pretraining, which for Microsoft's models is the end token as well.
 
     Args:
-        alphabet: the characters of the training texts.
-        decoder: see `htr_lightning.decoder.autoregressive`.
-        source: a folder that `save_pretrained` of transformers wrote, or a repository of huggingface.co; opened only if
-            there is no `architecture`.
-        architecture, tokenizer: the model's, as plain data; a checkpoint has them.
-        dropout: probability in the decoder; None: the source's own.
-        label_smoothing: probability that is spread over all tokens in training.
-        gradient_checkpointing: whether layers are recomputed in the backward pass, to save memory.
-        others: see `Recognizer`.
+        alphabet: characters of the training texts.
+        decoder: decoder from `htr_lightning.decoder.autoregressive`.
+        source: folder written by `save_pretrained` of transformers, or a repository on huggingface.co; loaded only if
+            `architecture` is None.
+        architecture: settings of the network as plain data, as stored in a checkpoint.
+        tokenizer: tokenizer in JSON, as stored in a checkpoint.
+        dropout: dropout probability in the decoder; None for the value of the source.
+        label_smoothing: probability spread over all tokens in training.
+        gradient_checkpointing: whether to recompute layers in the backward pass to save memory.
+        others: arguments of `Recognizer`.
 
     Raises:
-        InputError: the source does not exist or is not a TrOCR, or preprocessing or decoder do not fit it.
+        InputError: if the source does not exist or is not a TrOCR model, or the preprocessing or decoder does not
+            match it.
     """
 
     net: PretrainedTrOCR
@@ -63,11 +65,11 @@ class PretrainedTrOCRRecognizer(Recognizer):
         **others: Any,
     ) -> None:
         super().__init__(alphabet, decoder, **others)
-        self.max_length = check_decoder(decoder).max_length  # before anything is fetched
+        self.max_length = check_decoder(decoder).max_length  # before anything is downloaded
         weights = None
         if architecture is None or tokenizer is None:
             if source is None:
-                raise InputError("model.source: required; give the folder or the repository of a TrOCR")
+                raise InputError("model.source: required; set it to the folder or repository of a TrOCR model")
             architecture, tokenizer, weights = open_source(source)
         self.net = PretrainedTrOCR(architecture["encoder"], architecture["decoder"], dropout, gradient_checkpointing)
         if weights is not None:
@@ -87,11 +89,11 @@ class PretrainedTrOCRRecognizer(Recognizer):
         return int(self.parts["architecture"]["decoder"]["vocab_size"])
 
     def target(self, text: str, sample: str) -> list[int]:
-        """Tokens of a training text, without start and end.
+        """Return the tokens of a training text, without start and end.
 
         Raises:
-            InputError: a character is not in the alphabet or the tokenizer cannot encode it, and `unknown` is "error";
-                or there are more tokens than the decoder can output.
+            InputError: if the text has more tokens than the decoder can output; or, with `unknown="error"`, if a
+                character is not in the alphabet or cannot be encoded by the tokenizer.
         """
         if self.unknown == "error":
             lost = next((c for c in text if c in self.unencodable), None)
@@ -99,33 +101,33 @@ class PretrainedTrOCRRecognizer(Recognizer):
                 what = name(lost) if lost is not None else f"'{text}'"
                 back = self._round_trip(lost) if lost is not None else decoded
                 raise InputError(
-                    f"{sample}: the model's tokenizer cannot encode {what}, it decodes to '{back}'; change it by "
-                    "model.normalizer.replace or set model.unknown=skip"
+                    f"{sample}: the model's tokenizer cannot encode {what}, which decodes to '{back}'; replace it with "
+                    "model.normalizer.replace, or set model.unknown=skip"
                 )
             self.codec.encode(text, sample)
         return check_length(self._tokens(self.codec.known(text)), self.max_length, sample, "tokens")
 
     def check_targets(self, ids: Sequence[str], texts: Sequence[str]) -> Counter[str]:
-        """See `Recognizer`; warns of texts that the tokenizer changes, with `unknown="skip"`."""
+        """See `Recognizer`; also warn about texts that the tokenizer changes, with `unknown="skip"`."""
         unknown = super().check_targets(ids, texts)
         known = map(self.codec.known, texts)
         lost = [id for id, text in zip(ids, known, strict=True) if self._round_trip(text) != self.normalizer(text)]
         if lost:
             warnings.warn(
-                f"{len(lost)} of {len(ids)} training texts (first: {lost[0]}) are changed by the model's "
-                "tokenizer; their CER cannot reach 0",
+                f"the model's tokenizer changes {len(lost)} of {len(ids)} training texts (first: {lost[0]}); their "
+                "CER cannot reach 0",
                 stacklevel=2,
             )
         return unknown
 
     def loss(self, batch: Batch) -> Float[Tensor, ""]:
-        """Cross-entropy in nats per token, including the end."""
+        """Return the cross-entropy in nats per token, including the end."""
         targets = [self.target(text, id) for id, text in zip(batch.ids, batch.texts, strict=True)]
         memory = self.net(batch.images, batch.widths)
         return self._cross_entropy(memory, targets, reduction="mean", label_smoothing=self.label_smoothing)
 
     def summed_loss(self, output: Float[Tensor, "B S D"], batch: Batch) -> tuple[Float[Tensor, ""], int]:
-        """The cross-entropies of the texts that fit the decoder, without smoothing, and their tokens."""
+        """Return the summed cross-entropy over texts that fit the decoder, without smoothing, and their token count."""
         targets = [self._tokens(self.codec.known(text)) for text in batch.texts]
         rows = [row for row, target in enumerate(targets) if len(target) < self.max_tokens]
         kept = [targets[row] for row in rows]
@@ -141,7 +143,7 @@ class PretrainedTrOCRRecognizer(Recognizer):
         return self.normalizer(self.tokenizer.decode(hypothesis.ids))
 
     def interpret(self, hypothesis: Hypothesis) -> tuple[str, float]:
-        """Labels are tokens, but confidences are per character."""
+        """See `Recognizer`; labels are tokens, but the confidence is per character."""
         text = self.text(hypothesis)
         return text, math.exp(hypothesis.log_prob / max(1, len(text)))
 
@@ -163,37 +165,37 @@ class PretrainedTrOCRRecognizer(Recognizer):
         return self.tokenizer.decode(self._tokens(text)) == text or character == " "
 
     def _check(self, architecture: dict[str, Any]) -> None:
-        """Raises InputError if preprocessing, decoder or tokenizer do not fit the network."""
+        """Raise InputError if the preprocessing, decoder or tokenizer does not match the network."""
         size = architecture["encoder"]["image_size"]
         rows, columns = (size, size) if isinstance(size, int) else size
         size = self.preprocess(np.full((rows, columns), 255, np.uint8)).shape[-2:]
         if size != (rows, columns):
             raise InputError(
-                f"model.preprocess: makes {size[1]} x {size[0]} pixels, but the source takes {columns} x {rows}; set "
-                f"model.preprocess.height={rows} model.preprocess.columns={columns}"
+                f"model.preprocess: outputs {size[1]} x {size[0]} pixels, but the source expects {columns} x {rows}; "
+                f"set model.preprocess.height={rows} model.preprocess.columns={columns}"
             )
         if self.max_length >= self.max_tokens:
             raise InputError(
-                f"decoder.max_length={self.max_length}: the source has positions for {self.max_tokens} tokens, "
-                "including the start; use less"
+                f"decoder.max_length={self.max_length}: too large, the source supports {self.max_tokens} tokens "
+                "including the start; reduce it"
             )
         largest = self.tokenizer.get_vocab_size() - 1
         if largest >= architecture["decoder"]["vocab_size"]:
             raise InputError(
-                f"model.source: its tokenizer has tokens up to {largest}, its network "
-                f"{architecture['decoder']['vocab_size']}; they do not belong together"
+                f"model.source: its tokenizer has {largest + 1} tokens, but its network only "
+                f"{architecture['decoder']['vocab_size']}; use a tokenizer and a network saved together"
             )
 
 
 def open_tokenizer(text: str) -> Any:
-    """The tokenizer of a JSON text.
+    """Return the tokenizer defined by a JSON text.
 
     Raises:
-        ValueError: it is not valid.
+        ValueError: if the text is invalid.
     """
-    from tokenizers import Tokenizer  # comes with transformers, which the network needs
+    from tokenizers import Tokenizer  # a dependency of transformers
 
     try:
         return Tokenizer.from_str(text)
-    except Exception as error:  # the package raises nothing more specific
-        raise ValueError(f"the tokenizer: {error}") from None
+    except Exception as error:  # tokenizers raises nothing more specific
+        raise ValueError(f"invalid tokenizer: {error}") from None

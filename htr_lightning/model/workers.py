@@ -1,4 +1,4 @@
-"""Reading on several cores."""
+"""Transcription on several CPU cores."""
 
 import copy
 from collections.abc import Iterator, Sequence
@@ -15,12 +15,13 @@ from htr_lightning.transcription import Read, Transcription
 
 @contextmanager
 def workers(transcriber: Any) -> Iterator[Sequence[Read]]:
-    """One reading function per core on a CPU: the steps of an LSTM are too small to be shared between cores.
+    """Yield one `read` function per CPU core, since the steps of an LSTM are too small to be split between cores.
 
-    Each has a copy of the recognizers, since automata cache what they have looked up; weights are shared.
+    Each function has its own copy of the recognizers, because automata cache their lookups; weights are shared. On a
+    GPU, there is a single function.
 
     Args:
-        transcriber: a recognizer or an ensemble.
+        transcriber: recognizer or ensemble.
     """
     cores = torch.get_num_threads()
     if cores == 1 or transcriber.members[0].device.type != "cpu":
@@ -36,5 +37,5 @@ def workers(transcriber: Any) -> Iterator[Sequence[Read]]:
 
 
 def _read(transcriber: Any, images: Sequence[UInt8[ndarray, "_ _"]], n_best: int = 0) -> list[Transcription]:
-    torch.set_num_threads(1)  # every thread has a setting of its own
+    torch.set_num_threads(1)  # the setting is per thread
     return transcriber.read(images, n_best)

@@ -70,5 +70,5 @@ def test_texts_that_look_like_another_are_warned_of() -> None:
 
 
 def test_an_unknown_direction_is_refused() -> None:
-    with pytest.raises(InputError, match=r"model\.direction=up: use one of auto, ltr, rtl"):
+    with pytest.raises(InputError, match=r"model\.direction=up: expected one of auto, ltr, rtl"):
         recognizer(["a"], "up")

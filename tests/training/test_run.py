@@ -79,7 +79,7 @@ def test_resuming_a_finished_run_keeps_its_best(run_folder: Path, tmp_path: Path
 def test_resuming_with_another_network_or_alphabet_is_refused(run_folder: Path, tmp_path: Path) -> None:
     last = f"resume={run_folder}/checkpoints/last.ckpt"
     for other in ("model.net.hidden=24", "data.reader.words=package:french.txt"):
-        with pytest.raises(InputError, match="another alphabet or network"):
+        with pytest.raises(InputError, match="a different alphabet or network"):
             run_train(tmp_path / "on", *SMALL, "trainer.max_epochs=3", last, other)
 
 
