@@ -1,4 +1,4 @@
-"""Handwritten text recognition research on PyTorch Lightning and Hydra.
+"""A research framework for handwritten text recognition, built on PyTorch Lightning and Hydra.
 
 reader = htr_lightning.load("best.ckpt")
 reader.read("line.png").text

@@ -1,4 +1,4 @@
-"""Pictures of lines with their transcriptions and edits."""
+"""Draw pictures of lines with their transcriptions and edits."""
 
 from collections.abc import Sequence
 
@@ -10,9 +10,9 @@ from numpy import ndarray
 from htr_lightning.text.align import Edit, edits
 from htr_lightning.text.direction import visual
 
-ROW, TEXT, GAP = 44, 26, 8  # heights in pixels: a line image, a line of text, the space between
+ROW, TEXT, GAP = 44, 26, 8  # height of a line image, a line of text and a gap, in pixels
 GREY, GREEN, RED = (130, 130, 130), (0, 120, 40), (190, 30, 30)
-# Colours of edits that colour-blind readers can tell apart (Okabe and Ito, 2008, "Color universal design")
+# Edit colours that colour-blind readers can distinguish (Okabe and Ito, 2008, "Color universal design")
 SUBSTITUTION, DELETION, INSERTION = (213, 94, 0), (0, 114, 178), (170, 80, 140)
 
 
@@ -49,10 +49,17 @@ def edit_sheet(
     captions: Sequence[str],
     width: int = 1000,
 ) -> UInt8[ndarray, "H W 3"]:
-    """One strip per line: a caption, the image, and the reference aligned above the hypothesis, character by character.
-    Differences are boxed in the colour of their kind; a space that is part of one is drawn as a symbol.
+    """Draw one strip per line: a caption, the image, and the reference above the hypothesis, aligned by character.
 
-    Right-to-left text is shown and compared in visual order, as in the image.
+    Each edit is boxed in the colour of its kind; a space that is part of an edit is drawn as a symbol. Right-to-left
+    text is shown and compared in visual order, as in the image.
+
+    Args:
+        images: line images.
+        references: reference texts.
+        hypotheses: transcriptions.
+        captions: caption of each line.
+        width: width of the picture in pixels.
 
     Returns:
         The picture in RGB.
@@ -77,7 +84,7 @@ def edit_sheet(
 
 
 def _slots(changes: Sequence[Edit], width: int) -> list[UInt8[ndarray, "H W 3"]]:
-    """The reference above the hypothesis, wrapped into as many strips as needed."""
+    """Draw the reference above the hypothesis, wrapped into as many strips as needed."""
     strips: list[UInt8[ndarray, "H W 3"]] = []
     left = width
     for edit in changes:
@@ -107,7 +114,7 @@ def _colour(edit: Edit) -> tuple[int, int, int]:
 def _text(
     picture: UInt8[ndarray, "_ _ 3"], text: str, position: tuple[int, int], colour: tuple[int, int, int], size: int
 ) -> int:
-    """Draw text on a picture and return its width in pixels."""
+    """Draw text on a picture and return the width of the text in pixels."""
     font = cv2.FontFace("sans")
     cv2.putText(picture, text, position, colour, font, size)
     return _width(text, size)
@@ -118,19 +125,19 @@ def _width(text: str, size: int = 18) -> int:
 
 
 def to_grey(ink: ndarray) -> UInt8[ndarray, "_ _"]:
-    """Preprocessed ink in [0, 1] as a greyscale image, dark on light."""
+    """Convert preprocessed ink in [0, 1] to a greyscale image, dark on light."""
     return np.asarray((1 - ink.clip(0, 1)) * 255, dtype=np.uint8)
 
 
 def augmentation_sheet(
     before: Sequence[UInt8[ndarray, "_ _"]], after: Sequence[Sequence[UInt8[ndarray, "_ _"]]], height: int = 48
 ) -> UInt8[ndarray, "H W"]:
-    """Each line with a bar on its left, and its augmented versions indented below it.
+    """Draw each line with a bar on its left, and its augmented versions indented below.
 
     Args:
-        before: the original lines.
-        after: for each line, any number of augmented versions.
-        height: rows to which every image is scaled, as for a network.
+        before: original line images.
+        after: augmented versions of each line.
+        height: height to which all images are scaled, in pixels.
     """
     rows: list[tuple[int, UInt8[ndarray, "_ _"]]] = []  # indent, picture
     for line, versions in zip(before, after, strict=True):

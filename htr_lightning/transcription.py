@@ -1,4 +1,4 @@
-"""What reading an image gives, and what everything that reads images has in common."""
+"""Transcriptions, and the interface of everything that transcribes images."""
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
@@ -14,7 +14,7 @@ from htr_lightning.text.normalize import Normalizer
 
 
 class Alternative(NamedTuple):
-    """One of several hypotheses for an image; the score is a natural logarithm, the best one has the highest."""
+    """One of several hypotheses for an image; its score is a natural logarithm, higher for better hypotheses."""
 
     text: str
     confidence: float
@@ -22,7 +22,7 @@ class Alternative(NamedTuple):
 
 
 class Transcription(NamedTuple):
-    """The text of an image; the confidence is a probability per character."""
+    """The text of an image and its confidence, a probability per character."""
 
     text: str
     confidence: float
@@ -30,7 +30,7 @@ class Transcription(NamedTuple):
 
 
 class Prediction(NamedTuple):
-    """A transcription beside its reference."""
+    """The transcription of a line and its reference."""
 
     id: str
     reference: str
@@ -39,19 +39,19 @@ class Prediction(NamedTuple):
     group: str
 
 
-Read = Callable[..., list[Transcription]]  # of images and n_best, see `Transcriber`
+Read = Callable[..., list[Transcription]]  # called with images and n_best, see `Transcriber.read`
 
 
 @runtime_checkable
 class Transcriber(Protocol):
-    """Turns images into text: a recognizer, an exported one, or an ensemble.
+    """Anything that turns images into text: a recognizer, an exported recognizer or an ensemble.
 
     Attributes:
-        card: what the checkpoint says about itself.
-        single_characters: whether it reads one character per image rather than a line.
-        preprocess: says which images can be read, and roughly how wide they will be.
-        normalizer: of the texts.
-        calibration: of the confidences.
+        card: metadata of the checkpoint.
+        single_characters: whether each image contains a single character rather than a line.
+        preprocess: preprocessing, which checks image sizes and estimates widths.
+        normalizer: normalizer for transcriptions.
+        calibration: calibration of the confidences.
     """
 
     card: dict[str, Any]
@@ -62,24 +62,24 @@ class Transcriber(Protocol):
 
     @property
     def members(self) -> Sequence["Transcriber"]:
-        """The recognizers of an ensemble; any other has itself."""
+        """The recognizers of an ensemble; for a single recognizer, only itself."""
         ...
 
     def read(self, images: Sequence[UInt8[ndarray, "_ _"]], n_best: int = 0) -> list[Transcription]:
-        """The text of raw images, as one batch.
+        """Transcribe raw images as one batch.
 
         Args:
-            images: grey, of any size.
-            n_best: alternatives of each, at most; 0 for none.
+            images: greyscale images of any size.
+            n_best: maximum number of alternatives per image; 0 for none.
 
         Raises:
-            ValueError: an image is too small or too wide to be a line.
-            InputError: its decoder finds only one hypothesis, and `n_best` is larger.
+            ValueError: if an image is too small or too wide to be a line.
+            InputError: if `n_best` is larger than 1 and the decoder finds only one hypothesis.
         """
         ...
 
     def workers(self) -> AbstractContextManager[Sequence[Read]]:
-        """Functions like `read` that may run at the same time, each in one thread."""
+        """Yield functions like `read` that can run at the same time, each in its own thread."""
         ...
 
 
@@ -91,17 +91,18 @@ def transcriptions(
     normalizer: Normalizer,
     calibration: PlattScaling,
 ) -> list[Transcription]:
-    """The decoded scores of a network as normalised texts with calibrated confidences.
+    """Decode the scores of a network into normalized texts with calibrated confidences.
 
-    Of alternatives that have the same text once normalised, the best is kept.
+    If several alternatives have the same normalized text, only the best of them is kept.
 
     Args:
-        decoder: see `Decoder`.
-        scores: its arguments.
-        n_best: see `Transcriber.read`.
-        interpret: gives the text of a hypothesis and its confidence per character, before normalisation and
-            calibration.
-        normalizer, calibration: see `Transcriber`.
+        decoder: decoder for the scores.
+        scores: arguments of the decoder.
+        n_best: maximum number of alternatives per image; 0 for none.
+        interpret: function that returns the text of a hypothesis and its confidence per character, before
+            normalization and calibration.
+        normalizer: normalizer for transcriptions.
+        calibration: calibration of the confidences.
     """
 
     def finish(hypothesis: Hypothesis) -> Alternative:
@@ -114,7 +115,7 @@ def transcriptions(
 
 
 def from_alternatives(alternatives: Sequence[Alternative]) -> Transcription:
-    """The transcription of an n-best list, best first, in which every text is kept once."""
+    """Return the transcription for an n-best list (best first), keeping each text once."""
     distinct: dict[str, Alternative] = {}
     for alternative in alternatives:
         distinct.setdefault(alternative.text, alternative)

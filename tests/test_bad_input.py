@@ -104,8 +104,8 @@ def test_truncated_jpeg(run, htr, best: Path, tmp_path: Path) -> None:
     (tmp_path / "p.png").unlink()
     whole = (tmp_path / "p.jpg").read_bytes()
     (tmp_path / "p.jpg").write_bytes(whole[: len(whole) * 2 // 3])
-    refused(run(*PAGES, splits(tmp_path, "p\ttrain")), "p.jpg", "copy it again")
-    refused(htr("transcribe", best, tmp_path / "p.jpg"), "p.jpg", "copy it again")
+    refused(run(*PAGES, splits(tmp_path, "p\ttrain")), "p.jpg", "download it again")
+    refused(htr("transcribe", best, tmp_path / "p.jpg"), "p.jpg", "download it again")
 
 
 def test_xml_that_is_neither_page_nor_alto(run, htr, best: Path, tmp_path: Path) -> None:
@@ -181,7 +181,7 @@ def test_unknown_key_and_unknown_name(run, htr, best: Path) -> None:
     refused(run("+trainer.limit_val_batches=0", *SMALL), "trainer.limit_val_batches=0", "remove this override")
     refused(run("experiments=seed_mlp"), "experiments=seed_mlp", "write experiment=seed_mlp")
     refused(run("replay=folder", "replay.root=x"), "replay=folder", "write data@replay=folder")
-    refused(run("callbacks.checkpoint.monitor=val/cre", *SMALL), "ModelCheckpoint follows val/cre", "val/cer")
+    refused(run("callbacks.checkpoint.monitor=val/cre", *SMALL), "ModelCheckpoint monitors val/cre", "val/cer")
     refused(run("model=mlp", "data=mnist", "decoder=beam"), "decoder=beam", "model=mlp has no decoder", "remove")
     refused(run("optimizer.lr=abc", *SMALL), "optimizer", "optimizer.lr")
     refused(run("optimizer.lr=-1", *SMALL), "Invalid learning rate", "-1")

@@ -1,4 +1,4 @@
-"""Commands that transcribe and evaluate."""
+"""The `transcribe` and `evaluate` commands."""
 
 import json
 import sys
@@ -33,12 +33,13 @@ def transcribe(
     checkpoint: Checkpoint,
     files: Annotated[
         list[str],
-        typer.Argument(help="More checkpoints for an ensemble (*.ckpt), then images, folders, PAGE or ALTO files"),
+        typer.Argument(help="More checkpoints for an ensemble (*.ckpt); then images, folders, PAGE or ALTO files"),
     ],
     format: Annotated[
-        Literal["text", "tsv", "jsonl", "page"], typer.Option(help="tsv: file, text, confidence")
+        Literal["text", "tsv", "jsonl", "page"],
+        typer.Option(help="Output format (tsv columns: file, text, confidence)"),
     ] = "text",
-    out: Annotated[Path | None, typer.Option(help="Folder for the files of --format page")] = None,
+    out: Annotated[Path | None, typer.Option(help="Output folder for --format page")] = None,
     greedy: Greedy = False,
     n_best: Annotated[int, typer.Option(min=0, help="Number of alternatives per line, with --format jsonl")] = 0,
     weights: Weights = None,
@@ -46,32 +47,32 @@ def transcribe(
     calibration: Calibration = None,
     device: Device = "auto",
 ) -> None:
-    """Print the text of images and pages, line by line."""
+    """Transcribe images and pages, and print their text line by line."""
     from htr_lightning.reading.open import load_all
     from htr_lightning.reading.page_out import page_paths, to_page_xml, write_page
     from htr_lightning.reading.transcribe import find_sources
     from htr_lightning.reading.transcribe import transcribe as run
 
     if n_best and format != "jsonl":
-        raise InputError(f"--n-best {n_best}: only --format jsonl shows alternatives; add it")
+        raise InputError(f"--n-best {n_best}: only --format jsonl includes alternatives; add --format jsonl")
     checkpoints, names = split_checkpoints(checkpoint, files)
     if not names:
-        raise InputError(f"{checkpoints[-1]}: nothing to transcribe; name images or pages after the checkpoints")
+        raise InputError(f"{checkpoints[-1]}: no files to transcribe; add images or pages after the checkpoints")
     if late := [name for name in names if name.endswith(".ckpt")]:
-        raise InputError(f"{late[0]}: follows a file to transcribe; name checkpoints first")
+        raise InputError(f"{late[0]}: checkpoint after a file to transcribe; list all checkpoints first")
     if format != "page" and out is not None:
-        raise InputError(f"--out {out}: only --format page writes files; redirect the output, or remove --out")
+        raise InputError(f"--out {out}: only --format page writes files; remove --out, or redirect the output")
     calibrated, weighted = numbers("--calibration", calibration), numbers("--weights", weights)
     recognizer = load_all(checkpoints, device, greedy, tta, calibrated, weighted)
     sources, errors = find_sources(names)
     if format == "page" and out is None and len(sources) > 1:
-        raise InputError(f"--format page with {len(sources)} files: give a folder for them with --out")
+        raise InputError(f"--format page: {len(sources)} files need an output folder; add --out FOLDER")
     targets = page_paths(sources, out) if format == "page" and out is not None else {}
     for target in targets.values():
         check_writable(target)  # before the work, not after it
     for source in sources:
         if not source.lines:
-            print(f"note: {source.path}: a page without lines", file=sys.stderr)
+            print(f"note: {source.path}: page has no lines", file=sys.stderr)
             if source.path in targets:
                 print(write_page(source, [], targets[source.path]))
     with progress_bar("transcribing", sum(source.lines for source in sources)) as advance:
@@ -86,7 +87,7 @@ def transcribe(
                     if line.transcription is not None:
                         print(_format(line, format))
             elif source.page is None and lines[0].error:
-                continue  # an image that could not be opened has no page
+                continue  # an image that cannot be read has no page
             elif out is None:
                 sys.stdout.write(to_page_xml(source, lines).decode())
             else:
@@ -122,7 +123,7 @@ def _format(line: "TranscribedLine", format: str) -> str:
 def evaluate(
     checkpoint: Checkpoint,
     overrides: Overrides = None,
-    out: Annotated[Path | None, typer.Option(help="Folder for the results (default: beside the checkpoint)")] = None,
+    out: Annotated[Path | None, typer.Option(help="Output folder (default: next to the checkpoint)")] = None,
     split: Annotated[Literal["train", "val", "test"], typer.Option(help="Split to evaluate on")] = "test",
     greedy: Greedy = False,
     weights: Weights = None,
@@ -130,7 +131,7 @@ def evaluate(
     calibration: Calibration = None,
     device: Device = "auto",
 ) -> None:
-    """Evaluate a checkpoint, or an ensemble of several, on a split: predictions.jsonl and metrics.json."""
+    """Evaluate a checkpoint, or several as an ensemble, on a split; write predictions.jsonl and metrics.json."""
     from htr_lightning.build import check_whole, data_for
     from htr_lightning.evidence import evaluate as verb
     from htr_lightning.reading.open import load_all

@@ -1,4 +1,4 @@
-"""One character, in a photo, a scan or a frame of MNIST: found, evenly lit, deslanted and centred."""
+"""Preprocessing of single characters in photos, scans and MNIST images."""
 
 import cv2
 import numpy as np
@@ -10,26 +10,26 @@ from htr_lightning.data.preprocess import INK, MIN_CONTRAST, MIN_SIDE, Preproces
 
 
 class FixedSize(Preprocess):
-    """Centres one character in a frame of fixed size, as the digits of MNIST are.
+    """A preprocessing that centres one character in an array of fixed size, as in MNIST.
 
-    An image of exactly this size is taken as it is. Any other is brought into the form of MNIST: the paper is removed,
-    the bounding box of the ink scaled to `box` pixels and its centre of mass moved to the middle (LeCun et al., 1998,
-    "Gradient-based learning applied to document recognition", section III.A).
+    An image of exactly this size is used as it is. Any other image is processed like the digits of MNIST: the paper is
+    removed, the bounding box of the ink is scaled to `box` pixels, and its centre of mass is moved to the middle (LeCun
+    et al., 1998, "Gradient-based learning applied to document recognition", section III.A).
 
     Args:
-        height: rows of the array.
-        columns: columns of the array.
-        box: longest side of the ink in pixels.
-        min_blob: a blob smaller than this fraction of the largest one is dust; 0 keeps all, for scripts with small
-            dots.
-        polarity: "auto" detects light ink on dark paper, inverts it and evens out the light; "dark" takes ink to be
-            dark and paper to be even, which works even for a character cropped so closely that little paper is left.
-        deslant: shear the character until the rows and columns of its ink are uncorrelated (the same paper's
-            "deslanted").
+        height: height of the array in rows.
+        columns: width of the array in columns.
+        box: longer side of the bounding box of the ink, in pixels.
+        min_blob: minimum size of a blob as a fraction of the largest one; smaller blobs are removed as dust. Use 0 for
+            scripts with small dots.
+        polarity: "auto" to detect and invert light ink on dark paper and to correct uneven lighting; "dark" to assume
+            dark ink on evenly lit paper, which also works for tight crops that contain little paper.
+        deslant: whether to shear the character until the rows and columns of its ink are uncorrelated ("deslanted" in
+            the same paper).
     """
 
     framed = True
-    max_rows: int | None = None  # a character may be a small part of its photo
+    max_rows: int | None = None  # a character may cover a small part of a photo
 
     def __init__(
         self, height: int, columns: int, box: int, min_blob: float = 0.05, polarity: str = "auto", deslant: bool = False
@@ -41,17 +41,17 @@ class FixedSize(Preprocess):
         return self.columns
 
     def check(self, size: tuple[int, int]) -> None:
-        """Raises ValueError if a scan of (height, width) pixels is too small to hold a character."""
+        """Raise ValueError if a scan of the given (height, width) is too small to contain a character."""
         check_side(size)
 
     def geometry(self, image: UInt8[ndarray, "H W"]) -> UInt8[ndarray, "h w"]:
-        """The character deslanted in its frame where that is asked for, so that augmentation slants it anew."""
+        """Deslant the character if requested, before augmentation slants it at random."""
         if not self.deslant:
             return image
         return (255 - 255 * deslant(self.to_array(image))).round().astype(np.uint8)
 
     def to_array(self, image: UInt8[ndarray, "H W"]) -> Float32[ndarray, "h w"]:
-        """Raises ValueError if the image is too small to hold a character."""
+        """See `Preprocess`; raise ValueError if the image is too small to contain a character."""
         self.check((image.shape[0], image.shape[1]))
         if image.shape == (self.height, self.columns):
             return cv2.LUT(dark_on_light(image) if self.polarity == "auto" else image, INK)
@@ -62,7 +62,7 @@ class FixedSize(Preprocess):
         size = (max(1, round(ink.shape[1] * scale)), max(1, round(ink.shape[0] * scale)))
         ink = cv2.resize(ink, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
         peak = float(np.percentile(ink[ink > 0], 80)) if (ink > 0).any() else 1.0
-        ink = (ink / max(peak, 1e-6)).clip(0, 1)  # shrinking makes thin strokes pale
+        ink = (ink / max(peak, 1e-6)).clip(0, 1)  # shrinking fades thin strokes
         rows, columns = np.indices(ink.shape)
         mass = max(float(ink.sum()), 1e-6)
         row, column = float((rows * ink).sum()) / mass, float((columns * ink).sum()) / mass
@@ -71,17 +71,19 @@ class FixedSize(Preprocess):
 
 
 def deslant(ink: Float32[ndarray, "H W"]) -> Float32[ndarray, "H W"]:
-    """Sheared around the row of its centre of mass until the second moment of its rows and columns is 0."""
+    """Shear ink about the row of its centre of mass until the covariance of its rows and columns is 0."""
     moments = cv2.moments(ink)
-    if moments["mu02"] < 1e-6:  # blank paper, or a single row
+    if moments["mu02"] < 1e-6:  # blank, or a single row
         return ink
-    shear = min(max(moments["mu11"] / moments["mu02"], -1.0), 1.0)  # columns a row; more is a diagonal, not a slant
+    shear = min(
+        max(moments["mu11"] / moments["mu02"], -1.0), 1.0
+    )  # columns per row; more is a diagonal stroke, not a slant
     matrix = np.array([[1, shear, -shear * moments["m01"] / moments["m00"]], [0, 1, 0]], np.float32)
     return cv2.warpAffine(ink, matrix, ink.shape[::-1], flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)
 
 
 def limit_side(image: UInt8[ndarray, "H W"], side: int, min_side: int) -> UInt8[ndarray, "h w"]:
-    """The image reduced to at most `side` pixels per side, without making a side shorter than `min_side`."""
+    """Scale an image down to at most `side` pixels on its longer side and at least `min_side` on its shorter side."""
     scale = side / max(image.shape)
     if scale >= 1:
         return image
@@ -90,19 +92,19 @@ def limit_side(image: UInt8[ndarray, "H W"], side: int, min_side: int) -> UInt8[
 
 
 def even_light(image: UInt8[ndarray, "H W"]) -> UInt8[ndarray, "H W"]:
-    """The ink of a dark character on light, unevenly lit paper."""
+    """Return the ink of a dark character on light, unevenly lit paper."""
     window = max(3, min(image.shape) // 2) | 1
     paper = cv2.morphologyEx(image, cv2.MORPH_CLOSE, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (window, window)))
     return cv2.subtract(cv2.GaussianBlur(paper, (0, 0), window / 4), image)
 
 
 def find_character(ink: UInt8[ndarray, "H W"], min_blob: float, min_level: int) -> Float32[ndarray, "h w"]:
-    """The bounding box of a character's ink, with dust removed; a single 0 for blank paper.
+    """Crop ink to the bounding box of a character and remove dust; return a single 0 for a blank image.
 
     Args:
-        ink: 0 is paper.
-        min_blob: a blob smaller than this fraction of the largest one is dust.
-        min_level: an image without a higher level is blank.
+        ink: ink levels, 0 for paper.
+        min_blob: minimum size of a blob as a fraction of the largest one; smaller blobs are dust.
+        min_level: minimum ink level of a character; an image below it is blank.
     """
     if ink.max(initial=0) < min_level:
         return np.zeros((1, 1), dtype=np.float32)
@@ -110,7 +112,9 @@ def find_character(ink: UInt8[ndarray, "H W"], min_blob: float, min_level: int) 
     count, labels, stats, _ = cv2.connectedComponentsWithStats(mask)
     areas = stats[1:, cv2.CC_STAT_AREA]
     kept = np.isin(labels, 1 + np.flatnonzero(areas >= min_blob * areas.max())) if count > 1 else mask > 0
-    around = cv2.dilate(kept.astype(np.uint8), np.ones((3, 3), np.uint8)).astype(bool)  # the soft edge of strokes
+    around = cv2.dilate(kept.astype(np.uint8), np.ones((3, 3), np.uint8)).astype(
+        bool
+    )  # include the soft edges of strokes
     rows, columns = np.flatnonzero(kept.any(1)), np.flatnonzero(kept.any(0))
     ink = np.where(around & (ink > threshold / 3), ink, 0).astype(np.float32)
     return ink[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]

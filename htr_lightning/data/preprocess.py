@@ -1,4 +1,7 @@
-"""From a scan to the float array that a network sees: ink 1, paper 0. No torch: exported recognizers use it as well."""
+"""Preprocessing, which turns a scan into the float array that a network sees: 1 for ink, 0 for paper.
+
+Does not import torch, so that exported recognizers can use it.
+"""
 
 from typing import Protocol, runtime_checkable
 
@@ -12,16 +15,16 @@ from htr_lightning.data.handwriting import measure
 from htr_lightning.data.image import LEVELS, dark_on_light, histogram, light_on_dark, shrink_to_height, shrunk_size
 from htr_lightning.errors import InputError
 
-MIN_SIDE = 3  # pixels; nothing smaller holds a character
-MIN_CONTRAST = 32  # grey levels between paper and ink; anything less is noise and is not stretched
-MIN_ROWS = 64  # a scan is never reduced to fewer
-INK = (255 - np.arange(256)).astype(np.float32) / 255  # of a grey level
+MIN_SIDE = 3  # pixels; a smaller image cannot contain a character
+MIN_CONTRAST = 32  # grey levels between paper and ink; a lower contrast is noise and is not stretched
+MIN_ROWS = 64  # minimum height of a reduced scan
+INK = (255 - np.arange(256)).astype(np.float32) / 255  # ink at each grey level
 
 
 def reduce_rows(image: UInt8[ndarray, "H W"], rows: int | None) -> UInt8[ndarray, "h w"]:
-    """The image with at most `rows` rows (None: any number); one that would become too narrow to read stays as it is.
+    """Scale an image down to at most `rows` rows, averaging by area and keeping its aspect ratio.
 
-    Pixels are averaged by area and the aspect ratio is kept.
+    An image that would become too narrow is returned unchanged, as is any image if `rows` is None.
     """
     if reduced_size((image.shape[0], image.shape[1]), rows) == image.shape:
         return image
@@ -30,60 +33,61 @@ def reduce_rows(image: UInt8[ndarray, "H W"], rows: int | None) -> UInt8[ndarray
 
 
 def reduced_size(size: tuple[int, int], rows: int | None) -> tuple[int, int]:
-    """The (height, width) that `reduce_rows` makes of an image of this (height, width)."""
+    """Return the (height, width) of the image that `reduce_rows` returns for an image of the given (height, width)."""
     small = size if rows is None else shrunk_size(size, rows)
     return small if small[1] >= MIN_SIDE else size
 
 
 @runtime_checkable
 class Preprocess(Protocol):
-    """Turns an image of any size into an array of the network's height: `to_array(geometry(reduce(image)))`."""
+    """A transform from an image of any size to an array of fixed height: `to_array(geometry(reduce(image)))`."""
 
-    height: int  # rows of the array
-    by_size: bool = True  # whether the width follows from the image's size alone
-    framed: bool = False  # whether every array has the same width
+    height: int  # of the array, in rows
+    by_size: bool = True  # whether the width of the array depends only on the size of the image
+    framed: bool = False  # whether all arrays have the same width
 
     @property
     def max_rows(self) -> int | None:
-        """Rows to which `reduce` brings a taller scan: twice the network's, so that augmentation does not blur it."""
+        """The maximum height after `reduce`: twice the array's height, so that augmentation does not blur the image."""
         return max(MIN_ROWS, 2 * self.height)
 
     def __call__(self, image: UInt8[ndarray, "H W"]) -> Float32[ndarray, "h w"]:
-        """Raises ValueError if the image cannot be used, see `check`."""
+        """Preprocess an image; raise ValueError if it cannot be used, see `check`."""
         return self.to_array(self.geometry(self.reduce(image)))
 
     def reduce(self, image: UInt8[ndarray, "H W"]) -> UInt8[ndarray, "h w"]:
-        """A scan with no more rows than are needed; reducing it again changes nothing."""
+        """Scale a scan down to `max_rows`; applying this twice has no further effect."""
         return reduce_rows(image, self.max_rows)
 
     def geometry(self, image: UInt8[ndarray, "H W"]) -> UInt8[ndarray, "h w"]:
-        """What comes before augmentation: nothing by default."""
+        """Apply the steps that precede augmentation; none by default."""
         return image
 
     def to_array(self, image: UInt8[ndarray, "H W"]) -> Float32[ndarray, "h w"]:
-        """What comes after augmentation. Raises ValueError if the image cannot be used."""
+        """Apply the steps that follow augmentation; raise ValueError if the image cannot be used."""
         ...
 
     def width(self, size: tuple[int, int]) -> int:
-        """Columns of the array that a scan of (height, width) pixels becomes."""
+        """Return the number of columns of the array for a scan of the given (height, width)."""
         ...
 
     def check(self, size: tuple[int, int]) -> None:
-        """Raises ValueError if a scan of (height, width) pixels cannot be used."""
+        """Raise ValueError if a scan of the given (height, width) cannot be used."""
         ...
 
 
 class FitHeight(Preprocess):
-    """Scales an image to one height, keeping its aspect ratio; the network sees lines of any width.
+    """A preprocessing that scales an image to a fixed height; its width varies.
 
-    Paper (the median grey) becomes 0 and the darkest hundredth 1, so that neither exposure nor ink colour matters.
+    Paper (the median grey level) is mapped to 0 and the darkest 1% of pixels to 1, so that the result depends neither
+    on exposure nor on ink colour.
 
     Args:
-        height: rows of the array.
-        margin: columns of paper added on both sides: room for the frames that read the first and last character.
-        width_scale: factor on the width after scaling; 1 keeps the aspect ratio.
-        max_width: columns that a line may have; a wider image is not a line.
-        polarity: "auto" detects light ink on dark paper and inverts it; "dark" takes ink to be dark.
+        height: height of the array in rows.
+        margin: number of blank columns added on either side, for the frames of the first and last character.
+        width_scale: additional factor on the width; 1 keeps the aspect ratio.
+        max_width: maximum number of columns; a wider image is not a line.
+        polarity: "auto" to detect and invert light ink on dark paper; "dark" to assume dark ink.
     """
 
     def __init__(
@@ -96,12 +100,12 @@ class FitHeight(Preprocess):
         return self._columns(reduced_size(size, self.max_rows))
 
     def check(self, size: tuple[int, int]) -> None:
-        """Raises ValueError if a scan of (height, width) pixels is too small or too wide to be a line."""
+        """Raise ValueError if a scan of the given (height, width) is too small or too wide to be a line."""
         check_side(size)
         self._check_width(size, self.width(size))
 
     def to_array(self, image: UInt8[ndarray, "H W"]) -> Float32[ndarray, "h w"]:
-        """Raises ValueError if the image is too small or too wide to be a line."""
+        """See `Preprocess`; raise ValueError if the image is too small or too wide to be a line."""
         size = (image.shape[0], image.shape[1])
         check_side(size)
         width = self._columns(size)
@@ -118,26 +122,26 @@ class FitHeight(Preprocess):
     def _check_width(self, size: tuple[int, int], width: int) -> None:
         if width > self.max_width:
             raise ValueError(
-                f"{size[1]} x {size[0]} pixels are {width} columns at height {self.height}, more than "
-                f"max_width={self.max_width}; cut it into lines, or raise model.preprocess.max_width"
+                f"{size[1]} x {size[0]} pixels would be {width} columns wide at height {self.height}, more than "
+                f"max_width={self.max_width}; cut the image into lines, or increase model.preprocess.max_width"
             )
 
 
 class NormalizeHandwriting(Preprocess):
-    """Scales an image so that the x-height of the writing has one size and position, removes the slant and evens out
-    the width of the letters. See `htr_lightning.data.handwriting`.
+    """A preprocessing that normalizes the x-height, vertical position, slant and letter width of handwriting.
 
-    Grey levels are mapped as in `FitHeight`. Strokes that reach beyond the frame are cut off.
+    Measurements are made by `htr_lightning.data.handwriting`. Grey levels are mapped as in `FitHeight`. Strokes that
+    extend beyond the array are cut off.
 
     Args:
-        height: rows of the array.
-        x_height: rows from the base line to the top of the small letters.
-        x_height_center: row of the middle between these two, as a fraction of the height.
-        stroke_spacing: columns from stroke to stroke, as a fraction of the x-height.
-        spacing_strength: how far the width is adjusted to that spacing: 0 keeps the aspect, 1 goes all the way.
-        min_scale: smallest scale relative to that of `FitHeight`, and smallest width relative to the kept aspect.
-        max_scale: largest of both.
-        margin, width_scale, max_width, polarity: as in `FitHeight`.
+        height: height of the array in rows.
+        x_height: distance from the baseline to the top of small letters, in rows.
+        x_height_center: vertical position of the middle of the x-height, as a fraction of the height.
+        stroke_spacing: distance between neighbouring strokes, as a fraction of the x-height.
+        spacing_strength: strength of the adjustment to `stroke_spacing`: 0 keeps the aspect ratio, 1 adjusts fully.
+        min_scale: minimum scale relative to `FitHeight`, and minimum width relative to the original aspect ratio.
+        max_scale: maximum of the same two ratios.
+        margin, width_scale, max_width, polarity: see `FitHeight`.
     """
 
     by_size = False
@@ -163,15 +167,15 @@ class NormalizeHandwriting(Preprocess):
         self.polarity = check_polarity(polarity)
 
     def width(self, size: tuple[int, int]) -> int:
-        """An estimate of the columns of the array: the exact number depends on the writing."""
+        """Estimate the number of columns of the array; the exact number depends on the handwriting."""
         return self.fit.width(size)
 
     def check(self, size: tuple[int, int]) -> None:
-        """Raises ValueError if a scan of (height, width) pixels is too small or too wide to be a line."""
+        """Raise ValueError if a scan of the given (height, width) is too small or too wide to be a line."""
         self.fit.check(size)
 
     def geometry(self, image: UInt8[ndarray, "H W"]) -> UInt8[ndarray, "h w"]:
-        """The normalised line at twice the height, so that augmentation does not blur it."""
+        """Return the normalized line at twice the array's height, so that augmentation does not blur it."""
         rows, columns = image.shape
         self.check((rows, columns))
         if self.polarity == "auto":
@@ -185,7 +189,7 @@ class NormalizeHandwriting(Preprocess):
             else down * self._bounded((self.stroke_spacing / style.stroke_spacing) ** self.spacing_strength)
         )
         down, across = 2 * down, 2 * across
-        shrink = min(1.0, max(down, across))  # first by area: a warp looks at four pixels only
+        shrink = min(1.0, max(down, across))  # by area first, since a warp interpolates between four pixels only
         if shrink < 1:
             size = (max(MIN_SIDE, round(columns * shrink)), max(MIN_SIDE, round(rows * shrink)))
             image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
@@ -211,15 +215,15 @@ class NormalizeHandwriting(Preprocess):
 
 
 class FitFrame(Preprocess):
-    """Scales a word or a line into a frame of fixed size.
+    """A preprocessing that scales a word or a line to a fixed size.
 
     Args:
-        height: rows of the array.
-        columns: columns of the array.
-        keep_aspect: true: the image is at the left of the frame, the rest is paper, and grey levels are mapped as
-            in `FitHeight`. False: it fills the frame whatever its aspect, with its grey levels as they are, which is
-            how TrOCR was trained (Li et al., 2021, arXiv:2109.10282, section 3.2).
-        polarity: "auto" detects light ink on dark paper and inverts it; "dark" takes ink to be dark.
+        height: height of the array in rows.
+        columns: width of the array in columns.
+        keep_aspect: if true, the image keeps its aspect ratio and is padded with paper on the right, and grey levels
+            are mapped as in `FitHeight`; if false, the image is stretched to fill the array and keeps its grey levels,
+            as in the training of TrOCR (Li et al., 2021, arXiv:2109.10282, section 3.2).
+        polarity: "auto" to detect and invert light ink on dark paper; "dark" to assume dark ink.
     """
 
     framed = True
@@ -232,16 +236,16 @@ class FitFrame(Preprocess):
         return self.columns
 
     def check(self, size: tuple[int, int]) -> None:
-        """Raises ValueError if a scan of (height, width) pixels is too small to hold a character."""
+        """Raise ValueError if a scan of the given (height, width) is too small to contain a character."""
         check_side(size)
 
     def to_array(self, image: UInt8[ndarray, "H W"]) -> Float32[ndarray, "h w"]:
-        """Raises ValueError if the image is too small to hold a character."""
+        """See `Preprocess`; raise ValueError if the image is too small to contain a character."""
         self.check((image.shape[0], image.shape[1]))
         if not self.keep_aspect:
             if self.polarity == "auto":
                 image = dark_on_light(image)
-            # Pillow averages over all the pixels that it drops along either axis; OpenCV only where both shrink
+            # Pillow averages along each axis that shrinks; OpenCV only if both do
             grey = Image.fromarray(image).resize((self.columns, self.height), Image.Resampling.BILINEAR)
             return INK[np.asarray(grey)]
         scale = min(self.height / image.shape[0], self.columns / image.shape[1])
@@ -252,7 +256,12 @@ class FitFrame(Preprocess):
 
 
 def stretch(image: UInt8[ndarray, "H W"], counts: Float64[ndarray, "256"] | None = None) -> Float32[ndarray, "H W"]:
-    """Ink from 0 to 1: the median grey is paper, the darkest hundredth full ink; `counts`: the histogram if known."""
+    """Map grey levels to ink: the median to 0 and the darkest 1% of pixels to 1.
+
+    Args:
+        image: dark ink on light paper.
+        counts: histogram of the image, if already known.
+    """
     cumulative = np.cumsum(histogram(image) if counts is None else counts)
     paper, darkest = np.searchsorted(cumulative, (image.size * 0.5, image.size * 0.01)).tolist()
     scale = max(paper - darkest, MIN_CONTRAST)
@@ -261,7 +270,7 @@ def stretch(image: UInt8[ndarray, "H W"], counts: Float64[ndarray, "256"] | None
 
 
 def _scaled(image: UInt8[ndarray, "H W"], size: tuple[int, int], polarity: str) -> Float32[ndarray, "h w"]:
-    """The ink of an image at (height, width) pixels."""
+    """Scale an image to the given (height, width) and map its grey levels to ink."""
     counts = histogram(image)
     if polarity == "auto" and light_on_dark(counts):
         image, counts = 255 - image, counts[::-1]
@@ -273,13 +282,13 @@ def _scaled(image: UInt8[ndarray, "H W"], size: tuple[int, int], polarity: str) 
 
 
 def check_side(size: tuple[int, int]) -> None:
-    """Raises ValueError if an image of (height, width) pixels is too small to hold a character."""
+    """Raise ValueError if an image of the given (height, width) is too small to contain a character."""
     if min(size) < MIN_SIDE:
-        raise ValueError(f"{size[1]} x {size[0]} pixels are too few to hold a character; scan it larger")
+        raise ValueError(f"{size[1]} x {size[0]} pixels are too small to contain a character; use a larger scan")
 
 
 def check_polarity(polarity: str) -> str:
-    """The polarity; raises InputError if it is neither "auto" nor "dark"."""
+    """Return the polarity; raise InputError if it is neither "auto" nor "dark"."""
     if polarity not in ("auto", "dark"):
-        raise InputError(f"model.preprocess.polarity={polarity}: use auto, or dark for dark ink only")
+        raise InputError(f"model.preprocess.polarity={polarity}: expected auto or dark")
     return polarity

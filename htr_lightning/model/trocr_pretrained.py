@@ -176,8 +176,8 @@ class PretrainedTrOCRRecognizer(Recognizer):
             )
         if self.max_length >= self.max_tokens:
             raise InputError(
-                f"decoder.max_length={self.max_length}: too large, the source supports {self.max_tokens} tokens "
-                "including the start; reduce it"
+                f"decoder.max_length={self.max_length}: must be less than {self.max_tokens}, the number of positions "
+                "in the source"
             )
         largest = self.tokenizer.get_vocab_size() - 1
         if largest >= architecture["decoder"]["vocab_size"]:

@@ -1,1 +1,1 @@
-"""Networks in plain torch, without Lightning and text; they can be exported as they are."""
+"""Networks in plain PyTorch, independent of Lightning and of text, so that they can be exported."""

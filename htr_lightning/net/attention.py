@@ -13,13 +13,18 @@ def attend(
     mask: Float[Tensor, "B 1 1 S"] | Bool[Tensor, "B 1 1 S"] | None = None,
     causal: bool = False,
 ) -> Float[Tensor, "B h T d"]:
-    """Scaled dot-product attention of every head (Vaswani et al., 2017, equation 1).
+    """Compute scaled dot-product attention for every head (Vaswani et al., 2017, equation 1).
 
     Args:
-        mask: 0 or True for keys to attend to, minus infinity or False for others.
-        causal: whether a token attends only to itself and earlier ones.
+        query: queries of every head.
+        keys: keys of every head.
+        values: values of every head.
+        mask: 0 or True for keys to attend to, minus infinity or False for the others.
+        causal: whether each token attends only to itself and earlier tokens.
     """
-    if query.device.type == "cpu" and query.dtype == torch.bfloat16:  # float32 is four times as fast backwards
+    if (
+        query.device.type == "cpu" and query.dtype == torch.bfloat16
+    ):  # the backward pass is four times as fast in float32
         mask = mask if mask is None or mask.dtype == torch.bool else mask.float()
         with torch.autocast("cpu", enabled=False):
             attended = functional.scaled_dot_product_attention(
@@ -30,7 +35,7 @@ def attend(
 
 
 class SelfAttention(nn.Module):
-    """Attention among tokens, excluding padding."""
+    """Multi-head self-attention that ignores padding."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -43,21 +48,21 @@ class SelfAttention(nn.Module):
         return self.merge(attend(query, key, value, mask[:, None, None, :]))
 
     def causal(self, x: Float[Tensor, "B T D"]) -> Float[Tensor, "B T D"]:
-        """Every token attends to itself and earlier ones."""
+        """Attend from every token to itself and earlier tokens."""
         query, key, value = self.project(x)
         return self.merge(attend(query, key, value, causal=True))
 
     def project(self, x: Float[Tensor, "B T D"]) -> tuple[Float[Tensor, "B h T d"], ...]:
-        """Query, key and value of every head."""
+        """Return the query, key and value of every head."""
         return self.inputs(x).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
 
     def merge(self, attended: Float[Tensor, "B h T d"]) -> Float[Tensor, "B T D"]:
-        """The outputs of all heads, projected."""
+        """Concatenate the outputs of all heads and project them."""
         return self.output(attended.transpose(1, 2).flatten(2))
 
 
 class CrossAttention(nn.Module):
-    """Attention from tokens to a memory."""
+    """Multi-head attention from tokens to a memory."""
 
     def __init__(self, width: int, memory: int, heads: int) -> None:
         super().__init__()
@@ -67,7 +72,7 @@ class CrossAttention(nn.Module):
         self.output = nn.Linear(width, width)
 
     def keys(self, memory: Float[Tensor, "B S M"]) -> tuple[Float[Tensor, "B h S d"], ...]:
-        """Keys and values of every head, the same for all tokens."""
+        """Return the keys and values of every head, which are shared by all tokens."""
         return self.inputs(memory).unflatten(2, (2, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
 
     def forward(
@@ -77,8 +82,13 @@ class CrossAttention(nn.Module):
         values: Float[Tensor, "B h S d"],
         bias: Float[Tensor, "B 1 1 S"] | None,
     ) -> Float[Tensor, "B T D"]:
-        """Args:
-        bias: 0 for memory and minus infinity for padding; None without padding.
+        """Attend from every token to the memory.
+
+        Args:
+            x: tokens.
+            keys: keys of every head, see `keys`.
+            values: values of every head.
+            bias: 0 for memory and minus infinity for padding; None if there is no padding.
         """
         query = self.query(x).unflatten(2, (self.heads, -1)).transpose(1, 2)
         return self.output(attend(query, keys, values, bias).transpose(1, 2).flatten(2))

@@ -1,4 +1,4 @@
-"""Convolutional backbones that ignore padding: the features of a line do not depend on its batch."""
+"""Convolutional backbones that ignore padding, so that a line's features do not depend on the rest of its batch."""
 
 from collections.abc import Sequence
 
@@ -9,20 +9,20 @@ from torch.nn import functional
 
 
 def column_mask(widths: Int[Tensor, " B"], columns: int) -> Bool[Tensor, "B 1 1 W"]:
-    """True for columns of a line, False for padding."""
+    """Return a mask that is True for the columns of each line and False for padding."""
     return (torch.arange(columns, device=widths.device) < widths[:, None])[:, None, None, :]
 
 
 def strided(widths: Int[Tensor, " B"], stride: int) -> Int[Tensor, " B"]:
-    """Columns after a layer of this stride with "same" padding."""
+    """Return the widths after a layer with this stride and "same" padding."""
     return (widths + stride - 1) // stride
 
 
 class ConvNorm(nn.Module):
-    """A 3x3 convolution and batch norm, with padding reset to zero.
+    """A convolution and batch norm that keep padding at zero.
 
-    At the right end of a line the convolution reads zeros, as for a line alone; batch norm moves padding away from
-    zero, the mask resets it.
+    At the right end of a line, the convolution sees zeros, as it does for a line on its own. Batch norm moves padding
+    away from zero, and the mask resets it.
     """
 
     def __init__(self, channels_in: int, channels: int, stride: tuple[int, int] = (1, 1), kernel: int = 3) -> None:
@@ -39,7 +39,7 @@ class ConvNorm(nn.Module):
 
 
 class Residual(nn.Module):
-    """Two convolutions with a shortcut (He et al., 2016, "Deep residual learning for image recognition")."""
+    """A residual block of two convolutions (He et al., 2016, "Deep residual learning for image recognition")."""
 
     def __init__(self, channels_in: int, channels: int, stride: tuple[int, int] = (1, 1)) -> None:
         super().__init__()
@@ -54,15 +54,15 @@ class Residual(nn.Module):
 
 
 class ResidualBackbone(nn.Module):
-    """A strided stem and stages of residual blocks; features keep their height.
+    """A strided convolution, called the stem, followed by stages of residual blocks.
 
     Args:
-        channels: of every stage.
-        blocks: residual blocks per stage.
-        strides: (rows, columns) stride of the first block of every stage.
-        stem: channels of the first convolution.
-        stem_stride: its (rows, columns) stride; at (1, 1) the first layers take most of the time.
-        stem_kernel: its size in pixels.
+        channels: number of channels in each stage.
+        blocks: number of residual blocks in each stage.
+        strides: (rows, columns) stride of the first block in each stage.
+        stem: number of channels of the stem.
+        stem_stride: (rows, columns) stride of the stem; with (1, 1), the first layers dominate the run time.
+        stem_kernel: kernel size of the stem, in pixels.
     """
 
     def __init__(
@@ -77,7 +77,7 @@ class ResidualBackbone(nn.Module):
         super().__init__()
         self.stem = ConvNorm(1, stem, (stem_stride[0], stem_stride[1]), stem_kernel)
         stages: list[Residual] = []
-        self.strides: list[int] = []  # of the columns
+        self.strides: list[int] = []  # in columns
         width = stem
         for size, count, stride in zip(channels, blocks, strides, strict=True):
             for number in range(count):
@@ -91,10 +91,10 @@ class ResidualBackbone(nn.Module):
     def forward(
         self, images: Float[Tensor, "B 1 H W"], widths: Int[Tensor, " B"]
     ) -> tuple[Float[Tensor, "B c h w"], Int[Tensor, " B"]]:
-        """Features and their widths in columns."""
+        """Return the features and their widths in columns."""
         stride = self.stem.stride[1]
         widths = strided(widths, stride)
-        columns = (images.shape[-1] + stride - 1) // stride  # not -(-x // stride): ONNX divides towards zero
+        columns = (images.shape[-1] + stride - 1) // stride  # not -(-x // stride), since ONNX rounds towards zero
         x = self.stem(images, column_mask(widths, columns))
         for stage, stride in zip(self.stages, self.strides, strict=True):
             columns = (x.shape[-1] + stride - 1) // stride
@@ -104,13 +104,14 @@ class ResidualBackbone(nn.Module):
 
 
 class PlainBackbone(nn.Module):
-    """The convolutions of the classic CRNN, each with batch norm and max-pooling; the remaining rows are stacked as
-    channels of a single row.
+    """The convolutions of the classic CRNN, each followed by batch norm and max-pooling.
+
+    The remaining rows are stacked as channels of a single row.
 
     Args:
-        height: rows of the images.
-        channels: of every convolution.
-        pools: (rows, columns) of the max-pooling after each.
+        height: height of the images in pixels.
+        channels: number of channels of each convolution.
+        pools: (rows, columns) window of the max-pooling after each convolution.
     """
 
     def __init__(self, height: int, channels: Sequence[int], pools: Sequence[Sequence[int]]) -> None:
@@ -124,10 +125,10 @@ class PlainBackbone(nn.Module):
     def forward(
         self, images: Float[Tensor, "B 1 H W"], widths: Int[Tensor, " B"]
     ) -> tuple[Float[Tensor, "B c 1 w"], Int[Tensor, " B"]]:
-        """Features and their widths in columns."""
+        """Return the features and their widths in columns."""
         x = images
         for conv, (rows, columns) in zip(self.convs, self.pools, strict=True):
             x = conv(x, column_mask(widths, x.shape[-1]))
-            x = functional.max_pool2d(x, (rows, columns), ceil_mode=True)  # padding is zero, never the maximum
+            x = functional.max_pool2d(x, (rows, columns), ceil_mode=True)  # padding is zero, never above the maximum
             widths = strided(widths, columns)
         return x.flatten(1, 2).unsqueeze(2), widths

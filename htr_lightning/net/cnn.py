@@ -11,9 +11,9 @@ class CNN(nn.Module):
     """A residual backbone, global average pooling (Lin et al., 2014, "Network in network") and a linear layer.
 
     Args:
-        classes: number of outputs.
-        backbone: maps images and widths to features and their widths.
-        dropout: probability before the linear layer.
+        classes: number of classes.
+        backbone: backbone that maps images and widths to features and their widths.
+        dropout: dropout probability before the linear layer.
     """
 
     def __init__(self, classes: int, backbone: ResidualBackbone, dropout: float = 0.0) -> None:
@@ -23,6 +23,6 @@ class CNN(nn.Module):
         self.head = nn.Linear(backbone.channels, classes)
 
     def forward(self, images: Float[Tensor, "B 1 H W"], widths: Int[Tensor, " B"]) -> Float[Tensor, "B C"]:
-        """Logits; the mean is over all columns, since every image fills its frame."""
+        """Return the logits; pooling covers all columns, since images are not padded."""
         features, _ = self.backbone(images, widths)
         return self.head(self.dropout(torch.mean(features, dim=(2, 3))))

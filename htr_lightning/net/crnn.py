@@ -1,6 +1,6 @@
-"""The convolutional recurrent network with CTC heads.
+"""A convolutional recurrent network with CTC heads.
 
-The strides of its backbone, set in conf/model/crnn.yaml, decide how many image columns become a frame (four there).
+The strides of the backbone, set in conf/model/crnn.yaml, determine the number of image columns per frame (four).
 """
 
 from abc import ABC, abstractmethod
@@ -16,7 +16,7 @@ from htr_lightning.net.span_mask import SpanMask
 
 @runtime_checkable
 class Backbone(Protocol):
-    """Maps images and their widths to features of `channels` and their widths."""
+    """A network that maps images and their widths to features with `channels` channels and their widths."""
 
     channels: int
 
@@ -26,10 +26,10 @@ class Backbone(Protocol):
 
 
 class BiLSTM(nn.Module):
-    """A bidirectional LSTM whose backward half starts at the end of each line.
+    """A bidirectional LSTM whose backward direction starts at the end of each line.
 
     `nn.LSTM(bidirectional=True)` would start in the padding, and packed sequences can neither be exported nor use the
-    fast CPU kernels; so each line is reversed within its own length, processed forward, and reversed back.
+    fast CPU kernels. Instead, each line is reversed within its own length, processed forward, and reversed back.
     """
 
     def __init__(self, inputs: int, hidden: int) -> None:
@@ -49,8 +49,11 @@ class BiLSTM(nn.Module):
 
 
 class LockedDropout(nn.Module):
-    """Dropout with one mask for all frames of a line (Gal and Ghahramani, 2016, "A theoretically grounded application
-    of dropout in recurrent neural networks", arXiv:1512.05287); sampling it also takes a hundredth of the time."""
+    """Dropout with the same mask for all frames of a line (Gal and Ghahramani, 2016, "A theoretically grounded
+    application of dropout in recurrent neural networks", arXiv:1512.05287).
+
+    Sampling the mask is also about a hundred times faster than in ordinary dropout.
+    """
 
     def __init__(self, p: float) -> None:
         super().__init__()
@@ -61,20 +64,20 @@ class LockedDropout(nn.Module):
 
 
 class CTCNet(nn.Module, ABC):
-    """A backbone, its height collapsed by max-pooling, an encoder of the columns, and a second CTC head for training.
+    """A backbone, max-pooling over its rows, an encoder of the resulting columns, and CTC heads.
 
-    The second head, on the columns themselves, is the CTC shortcut of Retsinas et al. (2022, "Best practices for a
-    handwritten text recognition system", arXiv:2404.11339), as is the column max-pooling.
+    Max-pooling over rows and the second head, which is applied to the columns in training (the "CTC shortcut"), are
+    those of Retsinas et al. (2022, "Best practices for a handwritten text recognition system", arXiv:2404.11339).
     """
 
     backbone: Backbone
-    channels: int  # of what `encode` gives
+    channels: int  # of the features returned by `encode`
     shortcut: nn.Conv1d | None
 
     def forward(
         self, images: Float[Tensor, "B 1 H W"], widths: Int[Tensor, " B"]
     ) -> tuple[Float[Tensor, "B T C"], Int[Tensor, " B"]]:
-        """Frame logits, and the number of frames of every line."""
+        """Return the frame logits and the number of frames of every line."""
         columns, lengths = self.columns(images, widths)
         features, _ = self.encode(columns, lengths)
         return self.label(features, columns.shape[1]), lengths
@@ -82,7 +85,7 @@ class CTCNet(nn.Module, ABC):
     def heads(
         self, images: Float[Tensor, "B 1 H W"], widths: Int[Tensor, " B"]
     ) -> tuple[list[Float[Tensor, "B T C"]], Int[Tensor, " B"]]:
-        """The logits of every head, the main one first, for the loss."""
+        """Return the logits of every head, the main one first, and the number of frames of every line."""
         columns, lengths = self.columns(images, widths)
         features, _ = self.encode(columns, lengths)
         return self.all_labels(features, columns), lengths
@@ -90,7 +93,7 @@ class CTCNet(nn.Module, ABC):
     def columns(
         self, images: Float[Tensor, "B 1 H W"], widths: Int[Tensor, " B"]
     ) -> tuple[Float[Tensor, "B T D"], Int[Tensor, " B"]]:
-        """The features of the backbone, and the number of columns of every line."""
+        """Return the pooled features of the backbone and the number of columns of every line."""
         features, lengths = self.backbone(images, widths)
         return features.amax(2).transpose(1, 2), lengths
 
@@ -98,16 +101,16 @@ class CTCNet(nn.Module, ABC):
     def encode(
         self, columns: Float[Tensor, "B T D"], lengths: Int[Tensor, " B"]
     ) -> tuple[Float[Tensor, "B S M"], Int[Tensor, " B"]]:
-        """The encoded columns, and their number for every line."""
+        """Return the encoded columns and their number for every line."""
 
     @abstractmethod
     def label(self, features: Float[Tensor, "B S M"], frames: int) -> Float[Tensor, "B T C"]:
-        """The logits of the main head for this many frames."""
+        """Return the logits of the main head for the given number of frames."""
 
     def all_labels(
         self, features: Float[Tensor, "B S M"], columns: Float[Tensor, "B T D"]
     ) -> list[Float[Tensor, "B T C"]]:
-        """The logits of every head, the main one first."""
+        """Return the logits of every head, the main one first."""
         logits = [self.label(features, columns.shape[1])]
         if self.shortcut is not None:
             logits.append(self.shortcut(columns.transpose(1, 2)).transpose(1, 2))
@@ -115,17 +118,17 @@ class CTCNet(nn.Module, ABC):
 
 
 class CRNN(CTCNet):
-    """CNN, height collapsed by max-pooling, BiLSTM, linear CTC head (Shi et al., 2015, arXiv:1507.05717).
+    """A CNN, max-pooling over its rows, BiLSTM layers and a linear CTC head (Shi et al., 2015, arXiv:1507.05717).
 
     Args:
         classes: number of labels, including the blank.
-        backbone: maps images and widths to features and their widths.
-        hidden: units per LSTM direction.
-        layers: BiLSTM layers.
-        dropout: probability before every BiLSTM layer and the head.
-        shortcut: whether there is a second head, on the columns.
+        backbone: backbone that maps images and widths to features and their widths.
+        hidden: number of units per LSTM direction.
+        layers: number of BiLSTM layers.
+        dropout: dropout probability before each BiLSTM layer and the head.
+        shortcut: whether to add a second CTC head on the columns of the backbone.
         mask_ratio: fraction of columns masked in training, see `SpanMask`; 0 for none.
-        mask_span: length of a span in columns.
+        mask_span: length of a masked span in columns.
     """
 
     def __init__(

@@ -1,36 +1,36 @@
-"""The layers of any network, from the image to the classes."""
+"""The layers of a network, ordered from the image to the classes."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
 
 from torch import Tensor, nn
 
-HEADS = {"head", "shortcut", "output_projection"}  # names of the layers that give logits
+HEADS = {"head", "shortcut", "output_projection"}  # names of layers that output logits
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.LayerNorm)
 
 
 class Layer(NamedTuple):
-    """Modules of a network at the same depth, and the name of the first one."""
+    """The modules at one depth of a network, and the name of the first."""
 
     name: str
     modules: list[nn.Module]
 
     @property
     def parameters(self) -> list[Tensor]:
-        """Each parameter once, even if weights are tied."""
+        """The parameters of the layer, each listed once even if weights are tied."""
         return list(dict.fromkeys(parameter for module in self.modules for parameter in module.parameters()))
 
 
 def layers(net: nn.Module, classes: int) -> list[Layer]:
-    """The layers of a network in order of definition, the one that scores the classes last.
+    """Return the layers of a network in order of definition, with the layer that scores the classes last.
 
     A layer is a child of the network, of its backbone, encoder or decoder, or of a list of modules; a norm belongs to
-    the layer before it. All modules with a row of weights for each class, such as CTC heads and the embedding of a
-    decoder's labels, are one layer, the last.
+    the preceding layer. All modules with one row of weights per class, such as CTC heads and the label embedding of a
+    decoder, together form the last layer.
 
     Args:
-        net: of a recognizer.
-        classes: number of its outputs.
+        net: network of a recognizer.
+        classes: number of outputs of the network.
     """
     found: list[Layer] = []
     for name, module in _parts(net):
@@ -55,7 +55,10 @@ def _parts(net: nn.Module, outermost: bool = True) -> Iterator[tuple[str, nn.Mod
 
 
 def _by_class(layer: Layer, classes: int, last: bool) -> bool:
-    """Position, name and type count as well, since other layers may happen to have as many rows."""
+    """Return whether a layer has one row of weights per class.
+
+    Position, name and type are checked as well, since other layers may happen to have the same number of rows.
+    """
     is_head = last or not HEADS.isdisjoint(layer.name.split("."))
     kinds = (nn.Linear, nn.Conv1d, nn.Embedding) if is_head else (nn.Embedding,)
     return all(isinstance(m, kinds) and m.weight.shape[0] == classes for m in layer.modules)

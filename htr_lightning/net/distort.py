@@ -1,4 +1,4 @@
-"""Distortions of a whole batch of images at once, on its device."""
+"""Random distortions of a whole batch of images on its device."""
 
 import math
 
@@ -9,20 +9,21 @@ from torch.nn import functional
 
 
 class Distort(nn.Module):
-    """Random affine maps and elastic deformation of every image of a batch (Simard et al., 2003, "Best practices
-    for convolutional neural networks applied to visual document analysis").
+    """Random affine and elastic distortions of every image in a batch (Simard et al., 2003, "Best practices for
+    convolutional neural networks applied to visual document analysis").
 
-    For images that fill their frame: what leaves it is cut off, what enters is paper. For 28 x 28 pixels, more than ten
-    times as fast as `htr_lightning.augment`, which works image by image.
+    Meant for unpadded images: pixels moved out of the image are lost, and empty areas become paper. For 28 x 28 pixels,
+    this is more than ten times as fast as `htr_lightning.augment`, which processes one image at a time.
 
     Args:
-        rotation: largest angle, in degrees.
-        scale: largest relative change of width and height.
-        slant: largest shear, in columns per row.
-        shift: largest horizontal and vertical shift, in pixels.
-        elastic: standard deviation of the displacement of a pixel along either axis, in pixels. The paper's field of
-            strength alpha has alpha / (2 sigma sqrt(3 pi)): its 34 at sigma 4 are 1.4 pixels.
-        sigma: of the Gaussian that smooths the elastic field, in pixels.
+        rotation: maximum angle, in degrees.
+        scale: maximum relative change of width and height.
+        slant: maximum shear, in columns per row.
+        shift: maximum horizontal and vertical shift, in pixels.
+        elastic: standard deviation of a pixel's displacement along either axis, in pixels. A field of strength alpha
+            in the paper has a standard deviation of alpha / (2 sigma sqrt(3 pi)), e.g. 1.4 pixels for the paper's
+            alpha = 34 and sigma = 4.
+        sigma: standard deviation of the Gaussian that smooths the elastic field, in pixels.
     """
 
     def __init__(self, rotation: float, scale: float, slant: float, shift: float, elastic: float, sigma: float) -> None:
@@ -31,18 +32,18 @@ class Distort(nn.Module):
         self.elastic, self.sigma = elastic, sigma
 
     def forward(self, images: Float[Tensor, "B 1 H W"]) -> Float[Tensor, "B 1 H W"]:
-        """The images, each distorted differently."""
+        """Distort each image differently."""
         batch, _, height, width = images.shape
-        with torch.autocast(images.device.type, enabled=False):  # coordinates in bfloat16 would be visibly wrong
+        with torch.autocast(images.device.type, enabled=False):  # bfloat16 coordinates would be visibly inaccurate
             y, x = torch.meshgrid(_centred(height, images), _centred(width, images), indexing="ij")
             points = torch.stack([x, y], 2).view(-1, 2) @ self.matrices(batch, images)
             points = points + self.shift * _uniform(batch, 2, images)[:, None]
             points = points.view(batch, height, width, 2) + self.field(images)
-            unit = 2 / images.new_tensor([width, height])  # grid_sample's frame reaches from -1 to 1
+            unit = 2 / images.new_tensor([width, height])  # grid_sample expects coordinates from -1 to 1
             return functional.grid_sample(images, points * unit, align_corners=False)
 
     def matrices(self, batch: int, like: Tensor) -> Float[Tensor, "B 2 2"]:
-        """The map from a pixel (x, y), relative to the centre, to its source: rotated, sheared, scaled."""
+        """Return random rotations, shears and scales, as maps from a pixel (x, y) to its source about the centre."""
         rotation, shear, wide, high = (_uniform(batch, 4, like) * like.new_tensor(
             [self.rotation, self.slant, self.scale, self.scale])).unbind(1)  # fmt: skip
         turned = torch.stack([rotation.cos(), rotation.sin(), -rotation.sin(), rotation.cos()], 1).view(-1, 2, 2)
@@ -50,7 +51,7 @@ class Distort(nn.Module):
         return turned @ rest
 
     def field(self, images: Float[Tensor, "B 1 H W"]) -> Float[Tensor, "B H W 2"]:
-        """Smooth displacements in pixels, with the same standard deviation everywhere."""
+        """Return smooth random displacements in pixels, with the same standard deviation at every pixel."""
         batch, _, height, width = images.shape
         down, across = (_bumps(size, self.sigma, images) for size in (height, width))
         noise = images.new_empty(batch, 2, down.shape[1], across.shape[1]).normal_(std=self.elastic)
@@ -58,7 +59,7 @@ class Distort(nn.Module):
 
 
 def _centred(count: int, like: Tensor) -> Float[Tensor, " N"]:
-    """Unit-spaced coordinates around 0."""
+    """Return unit-spaced coordinates centred on 0."""
     return torch.arange(count, device=like.device, dtype=like.dtype) - (count - 1) / 2
 
 
@@ -67,8 +68,10 @@ def _uniform(rows: int, columns: int, like: Tensor) -> Float[Tensor, "R C"]:
 
 
 def _bumps(size: int, sigma: float, like: Tensor) -> Float[Tensor, "N K"]:
-    """Gaussians one sigma apart, at every pixel of a side: white noise at their centres becomes a smooth curve of
-    variance 1, as if it had been drawn per pixel and smoothed."""
+    """Return Gaussians spaced one sigma apart, evaluated at every pixel along a side.
+
+    Weighted with white noise, they add up to a smooth curve with variance 1, like smoothed noise at every pixel.
+    """
     centres = _centred(math.ceil(size / sigma) + 6, like) * sigma
     bumps = torch.exp(-(((_centred(size, like)[:, None] - centres) / sigma) ** 2) / 2)
     return bumps / bumps.norm(dim=1, keepdim=True)

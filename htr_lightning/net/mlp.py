@@ -8,16 +8,16 @@ from torch import Tensor, nn
 
 
 class MLP(nn.Module):
-    """Fully connected layers over the pixels of one image of fixed size.
+    """Fully connected layers applied to the pixels of a fixed-size image.
 
     Args:
-        classes: number of outputs.
-        inputs: pixels per image, height times width.
-        hidden: units of every hidden layer.
-        mean: subtracted from the ink; 0.1307 for MNIST.
-        std: divides the ink; 0.3081 for MNIST.
-        dropout: probability after every hidden layer.
-        batch_norm: normalise every hidden layer before its ReLU (Ioffe and Szegedy, 2015, arXiv:1502.03167).
+        classes: number of classes.
+        inputs: number of pixels per image (height times width).
+        hidden: number of units in each hidden layer.
+        mean: mean pixel value, subtracted from the input; 0.1307 for MNIST.
+        std: standard deviation of the pixel values, by which the input is divided; 0.3081 for MNIST.
+        dropout: dropout probability after each hidden layer.
+        batch_norm: whether to apply batch norm before each ReLU (Ioffe and Szegedy, 2015, arXiv:1502.03167).
     """
 
     def __init__(
@@ -39,5 +39,5 @@ class MLP(nn.Module):
         self.layers = nn.Sequential(*layers, nn.Linear(hidden[-1], classes))
 
     def forward(self, images: Float[Tensor, "B 1 H W"], widths: Int[Tensor, " B"]) -> Float[Tensor, "B C"]:
-        """Logits; `widths` is not used, since every image fills its frame."""
+        """Return the logits; `widths` is ignored, since images are not padded."""
         return self.layers((torch.flatten(images, 1) - self.mean) / self.std)

@@ -1,4 +1,4 @@
-"""TrOCR's network: an image transformer and a text transformer of the package `transformers`."""
+"""The TrOCR network: an image transformer and a text transformer from the `transformers` package."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from htr_lightning.errors import InputError
 
-# The settings of a config that are used and stored; others are ignored, since they may name code to download and run.
+# The config settings that are used and stored. All others are ignored: they may refer to code to download and run.
 ENCODER = (
     "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "hidden_act",
     "hidden_dropout_prob", "attention_probs_dropout_prob", "layer_norm_eps", "image_size", "patch_size",
@@ -22,14 +22,14 @@ DECODER = (
     "tie_word_embeddings", "pad_token_id",
 )  # fmt: skip
 
-State = tuple[Tensor, Tensor, Any]  # the memory, the image of each row, and the keys and values so far
+State = tuple[Tensor, Tensor, Any]  # the memory, the image index of each row, and the cached keys and values
 
 
 def transformers() -> Any:
-    """The package, which takes seconds to import and is needed by this model only.
+    """Import `transformers` on first use: the import takes seconds and only this model needs it.
 
     Raises:
-        InputError: it is not installed.
+        InputError: if the package is not installed.
     """
     try:
         import transformers as package
@@ -41,18 +41,20 @@ def transformers() -> Any:
 
 
 class PretrainedTrOCR(nn.Module):
-    """Encoder (Dosovitskiy et al., 2021, arXiv:2010.11929; Touvron et al., 2021, arXiv:2012.12877) and decoder with
-    cross-attention (Li et al., 2021, "TrOCR", arXiv:2109.10282); its weights are loaded.
+    """A vision transformer (Dosovitskiy et al., 2021, arXiv:2010.11929; Touvron et al., 2021, arXiv:2012.12877) and a
+    decoder with cross-attention (Li et al., 2021, "TrOCR", arXiv:2109.10282).
+
+    Weights are not initialized, since they are always loaded.
 
     Args:
         encoder: settings of the encoder, see `ENCODER`, and "model_type": "vit" or "deit".
         decoder: settings of the decoder, see `DECODER`.
-        dropout: probability in the decoder; None: as in its settings.
-        gradient_checkpointing: whether layers are recomputed in the backward pass, to save memory.
+        dropout: dropout probability in the decoder; None for the value in `decoder`.
+        gradient_checkpointing: whether to recompute layers in the backward pass to save memory.
 
     Raises:
-        InputError: `transformers` is not installed, or the encoder is of another type.
-        ValueError: a setting is not valid.
+        InputError: if `transformers` is not installed, or the encoder type is unsupported.
+        ValueError: if a setting is invalid.
     """
 
     def __init__(
@@ -69,10 +71,10 @@ class PretrainedTrOCR(nn.Module):
             "deit": (package.DeiTConfig, package.DeiTModel),
         }
         if encoder.get("model_type") not in kinds:
-            raise InputError(f"the encoder is a {encoder.get('model_type')}; TrOCR has one of {', '.join(kinds)}")
+            raise InputError(f"unsupported encoder '{encoder.get('model_type')}'; expected one of {', '.join(kinds)}")
         settings, kind = kinds[encoder["model_type"]]
         overrides = {} if dropout is None else {"dropout": dropout}
-        from transformers.initialization import no_init_weights  # not part of its public interface
+        from transformers.initialization import no_init_weights  # not a public interface
 
         with no_init_weights():  # all weights are loaded
             self.encoder = kind(_config(settings, encoder, ENCODER), add_pooling_layer=False)
@@ -80,41 +82,41 @@ class PretrainedTrOCR(nn.Module):
         words, positions = self.decoder.model.decoder.embed_tokens, self.decoder.model.decoder.embed_positions
         if decoder["tie_word_embeddings"]:
             self.decoder.output_projection.weight = words.weight
-        if not decoder["use_learned_position_embeddings"]:  # else they do not move to a device with the network
+        if not decoder["use_learned_position_embeddings"]:  # make them move between devices with the network
             table = positions.weights
             del positions.weights
             positions.register_buffer("weights", table, persistent=False)
         if gradient_checkpointing:
-            for part in (self.encoder, self.decoder):  # the name depends on the version of the package
+            for part in (self.encoder, self.decoder):  # the method name depends on the version of transformers
                 enable = getattr(part, "activation_checkpointing_enable", None) or part.gradient_checkpointing_enable
                 enable({"use_reentrant": False})
 
     def forward(self, images: Float[Tensor, "B 1 H W"], widths: Int[Tensor, " B"]) -> Float[Tensor, "B S D"]:
-        """The memory of the decoder. Images have one size, so widths are not used."""
-        grey = (1 - 2 * images).expand(-1, 3, -1, -1)  # paper 1 and ink -1, as (grey - 0.5) / 0.5
+        """Return the memory for the decoder; `widths` is ignored, since images are not padded."""
+        grey = (1 - 2 * images).expand(-1, 3, -1, -1)  # paper is 1 and ink is -1, as in (grey - 0.5) / 0.5
         return self.encoder(grey).last_hidden_state
 
     def logits(self, memory: Float[Tensor, "B S D"], tokens: Int[Tensor, "B L"]) -> Float[Tensor, "B L C"]:
-        """The logits of the token after each token, given those up to it."""
+        """Return the logits after every token, given that token and all earlier ones."""
         return self.decoder(tokens, encoder_hidden_states=memory, use_cache=False).logits
 
     @staticmethod
     def begin(memory: Float[Tensor, "B S D"]) -> State:
-        """The state before the first step."""
+        """Return the state before the first step."""
         return memory, torch.arange(len(memory), device=memory.device), None
 
     def step(self, tokens: Int[Tensor, " B"], state: State) -> tuple[Float[Tensor, "B C"], State]:
-        """See `htr_lightning.decoder.autoregressive`."""
+        """Return the log-probabilities after the next token of every row, and the new state; see `Steps`."""
         memory, images, cache = state
         output = self.decoder(tokens[:, None], encoder_hidden_states=memory, past_key_values=cache, use_cache=True)
         return output.logits[:, -1].float().log_softmax(1), (memory, images, output.past_key_values)
 
     @staticmethod
     def reorder(state: State, rows: Int[Tensor, " N"]) -> State:
-        """See `htr_lightning.decoder.autoregressive`."""
+        """Return a state whose row i is row `rows[i]` of the given state; see `Steps`."""
         memory, images, cache = state
         moved = images[rows]
-        if not torch.equal(moved, images):  # else each row still attends to the same image
+        if not torch.equal(moved, images):  # otherwise each row still attends to the same image
             memory = memory[rows]
             if cache is not None:
                 cache.cross_attention_cache.reorder_cache(rows)
@@ -126,5 +128,5 @@ class PretrainedTrOCR(nn.Module):
 def _config(kind: Any, settings: Mapping[str, Any], keys: tuple[str, ...]) -> Any:
     try:
         return kind(**{key: settings[key] for key in keys if key in settings})
-    except Exception as error:  # the package has its own errors for invalid values
+    except Exception as error:  # transformers raises its own errors for invalid values
         raise ValueError(f"{kind.__name__}: {' '.join(str(error).split())}") from None

@@ -1,4 +1,4 @@
-"""The recurrent decoder with attention."""
+"""A recurrent character decoder with attention."""
 
 from typing import NamedTuple
 
@@ -13,26 +13,26 @@ class RecurrentState(NamedTuple):
     hidden: Float[Tensor, "B D"]
     cell: Float[Tensor, "B D"]
     context: Float[Tensor, "B M"]
-    attended: Float[Tensor, "B S"]  # attention to every position so far, summed
+    attended: Float[Tensor, "B S"]  # attention weights of each position, summed over all steps so far
     memory: Float[Tensor, "B S M"]
     keys: Float[Tensor, "B S A"]
     mask: Bool[Tensor, "B S"]
 
 
 class RecurrentDecoder(nn.Module):
-    """An LSTM that predicts one character per step, with attention that takes account of earlier attention.
+    """An LSTM that predicts one character per step, with location-aware attention.
 
     The attention is that of Chorowski et al. (2015, "Attention-based models for speech recognition", arXiv:1506.07503,
-    section 2.2) over the summed attention so far; for handwriting see Michael et al. (2019, "Evaluating
-    sequence-to-sequence models for handwritten text recognition", arXiv:1903.07377).
+    section 2.2), using the sum of all earlier attention weights; for its use in handwriting recognition, see Michael et
+    al. (2019, "Evaluating sequence-to-sequence models for handwritten text recognition", arXiv:1903.07377).
 
     Args:
-        classes: number of labels, including specials.
-        memory: channels of the memory.
-        width: units of the LSTM and of the embedding.
-        attention: units of the attention.
-        kernel: of the convolution over earlier attention, odd.
-        dropout: probability before the LSTM and the head.
+        classes: number of labels, including special tokens.
+        memory: number of memory channels.
+        width: number of units of the LSTM and the embedding.
+        attention: number of units of the attention.
+        kernel: kernel size of the convolution over earlier attention weights; must be odd.
+        dropout: dropout probability before the LSTM and the head.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class RecurrentDecoder(nn.Module):
     def forward(
         self, memory: Float[Tensor, "B S M"], lengths: Int[Tensor, " B"], tokens: Int[Tensor, "B L"]
     ) -> Float[Tensor, "B L C"]:
-        """The logits after every token (teacher forcing)."""
+        """Return the logits after every token (teacher forcing)."""
         state, outputs = self.start(memory, lengths), []
         for embedded in self.dropout(self.embed(tokens)).unbind(1):
             state = self._advance(embedded, state)
@@ -59,7 +59,7 @@ class RecurrentDecoder(nn.Module):
         return self.head(self.dropout(torch.stack(outputs, 1)))
 
     def start(self, memory: Float[Tensor, "B S M"], lengths: Int[Tensor, " B"]) -> RecurrentState:
-        """The state before the first token."""
+        """Return the state before the first token."""
         mask = torch.arange(memory.shape[1], device=memory.device) < lengths[:, None]
         hidden, context = (memory.new_zeros(len(memory), size) for size in (self.cell.hidden_size, memory.shape[2]))
         return RecurrentState(
@@ -67,13 +67,13 @@ class RecurrentDecoder(nn.Module):
         )
 
     def step(self, tokens: Int[Tensor, " B"], state: RecurrentState) -> tuple[Float[Tensor, "B C"], RecurrentState]:
-        """The logits after the next token of every row."""
+        """Return the logits after the next token of every row, and the new state."""
         state = self._advance(self.embed(tokens), state)
         return self.head(torch.cat([state.hidden, state.context], 1)), state
 
     @staticmethod
     def reorder(state: RecurrentState, rows: Int[Tensor, " N"], memory: bool = True) -> RecurrentState:
-        """See `CharacterDecoder`."""
+        """Return a state whose row i is row `rows[i]` of the given state; see `CharacterDecoder`."""
         *own, values, keys, mask = state
         shared = [part.index_select(0, rows) if memory else part for part in (values, keys, mask)]
         return RecurrentState(*(part.index_select(0, rows) for part in own), *shared)

@@ -1,4 +1,4 @@
-"""Random masking of feature columns in training."""
+"""Random masking of feature columns during training."""
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -6,15 +6,15 @@ from torch import Tensor, nn
 
 
 class SpanMask(nn.Module):
-    """Sets random spans of columns to zero in training, so that the network has to use context (Li et al., 2024,
-    "HTR-VT: Handwritten text recognition with vision transformer", arXiv:2409.08573).
+    """A layer that sets random spans of columns to zero in training, so that the network learns to use context (Li et
+    al., 2024, "HTR-VT: Handwritten text recognition with vision transformer", arXiv:2409.08573).
 
-    Each line has its own floor(ratio * length / span) spans, which may overlap: with ratio 0.4, about a third of the
-    columns are masked. A zero column gives the bias of the next linear layer, which is learned; so no mask token is
-    needed, and the network has the same weights with and without masking.
+    Each line gets floor(ratio * length / span) spans, which may overlap: with a ratio of 0.4, about a third of the
+    columns are masked. The next linear layer maps a masked column to its bias, which is learned, so that no mask token
+    is needed and the network has the same weights with and without masking.
 
     Args:
-        ratio: total length of the spans of a line, as a fraction of its length; 0 masks nothing.
+        ratio: total length of the spans in a line, as a fraction of its length; 0 for no masking.
         span: length of a span in columns.
     """
 
@@ -23,17 +23,17 @@ class SpanMask(nn.Module):
         self.ratio, self.span = ratio, span
 
     def forward(self, x: Float[Tensor, "B T D"], lengths: Int[Tensor, " B"]) -> Float[Tensor, "B T D"]:
-        """Features with spans set to zero, except in padding; unchanged in evaluation."""
+        """Return the features with random spans set to zero; in eval mode, return them unchanged."""
         if not self.training or self.ratio == 0:
             return x
         return x.masked_fill(self.draw(lengths, x.shape[1])[:, :, None], 0.0)
 
     def draw(self, lengths: Int[Tensor, " B"], columns: int) -> Bool[Tensor, "B T"]:
-        """Which columns are masked.
+        """Draw the columns to mask.
 
         Args:
-            lengths: of the lines.
-            columns: that they are padded to.
+            lengths: line lengths in columns.
+            columns: number of columns of the padded batch.
         """
         counts = (lengths * self.ratio / self.span).long()[:, None]
         max_count = int(columns * self.ratio / self.span)

@@ -1,4 +1,4 @@
-"""The transformer decoder with a key-value cache."""
+"""A transformer decoder with a key-value cache."""
 
 import math
 from typing import NamedTuple, cast
@@ -11,15 +11,17 @@ from htr_lightning.net.attention import CrossAttention, SelfAttention, attend
 
 
 def sinusoids(positions: Int[Tensor, " T"], width: int) -> Float[Tensor, "T D"]:
-    """The position encoding of Vaswani et al. (2017, section 3.5), of an even width."""
+    """Return the position encodings of Vaswani et al. (2017, section 3.5); the width must be even."""
     rates = torch.exp(torch.arange(0, width, 2, device=positions.device) * (-math.log(10000.0) / width))
     angles = positions[:, None] * rates
     return torch.stack([angles.sin(), angles.cos()], 2).flatten(1)
 
 
 class DecoderBlock(nn.Module):
-    """Causal self-attention, attention to the memory and a two-layer perceptron, each with a layer norm before it and a
-    residual connection."""
+    """A decoder block: causal self-attention, attention to the memory and a two-layer perceptron.
+
+    Each sublayer is preceded by a layer norm and has a residual connection.
+    """
 
     def __init__(self, width: int, memory: int, heads: int, dropout: float) -> None:
         super().__init__()
@@ -32,7 +34,7 @@ class DecoderBlock(nn.Module):
     def forward(
         self, x: Float[Tensor, "B L D"], memory: Float[Tensor, "B S M"], bias: Float[Tensor, "B 1 1 S"] | None
     ) -> Float[Tensor, "B L D"]:
-        """All tokens at once, each attending to those up to it."""
+        """Process all tokens at once, each attending to itself and earlier tokens."""
         x = x + self.dropout(self.own.causal(self.norms[0](x)))
         x = x + self.dropout(self.cross(self.norms[1](x), *self.cross.keys(memory), bias))
         return x + self.dropout(self.mlp(self.norms[2](x)))
@@ -40,7 +42,7 @@ class DecoderBlock(nn.Module):
     def step(
         self, x: Float[Tensor, "B 1 D"], cache: "BlockCache", bias: Float[Tensor, "B 1 1 S"] | None
     ) -> tuple[Float[Tensor, "B 1 D"], "BlockCache"]:
-        """The next token; the keys and values of earlier ones are in the cache."""
+        """Process the next token, using the cached keys and values of earlier tokens."""
         query, key, value = self.own.project(self.norms[0](x))
         keys, values = torch.cat([cache.keys, key], 2), torch.cat([cache.values, value], 2)
         x = x + self.own.merge(attend(query, keys, values))
@@ -49,7 +51,7 @@ class DecoderBlock(nn.Module):
 
 
 class BlockCache(NamedTuple):
-    """Keys and values of a block: of the tokens so far and of the memory."""
+    """The cached keys and values of a block: those of the tokens so far and those of the memory."""
 
     keys: Float[Tensor, "B h L d"]
     values: Float[Tensor, "B h L d"]
@@ -66,21 +68,21 @@ class DecoderState(NamedTuple):
 
 
 class TransformerDecoder(nn.Module):
-    """A character decoder that attends to a memory (Vaswani et al., 2017, arXiv:1706.03762; as in TrOCR, Li et al.,
+    """A transformer decoder (Vaswani et al., 2017, arXiv:1706.03762) that predicts characters, as in TrOCR (Li et al.,
     2021, arXiv:2109.10282).
 
-    Memory and characters have sinusoidal positions, so lines may have any width and length.
+    Memory and characters use sinusoidal position encodings, so lines may have any width and length.
 
     Args:
-        classes: number of labels, including specials.
-        memory: channels of the memory, even.
-        width: of the decoder, even.
-        depth: number of blocks.
-        heads: attention heads per block.
-        dropout: probability after every part of a block and after the embedding.
+        classes: number of labels, including special tokens.
+        memory: number of memory channels; must be even.
+        width: model dimension of the decoder; must be even.
+        depth: number of decoder blocks.
+        heads: number of attention heads per block.
+        dropout: dropout probability after each sublayer and after the embedding.
     """
 
-    positions: Float[Tensor, "T D"]  # encodings of character positions, extended as needed
+    positions: Float[Tensor, "T D"]  # position encodings, extended as needed
 
     def __init__(self, classes: int, memory: int, width: int, depth: int, heads: int, dropout: float = 0.1) -> None:
         super().__init__()
@@ -91,12 +93,12 @@ class TransformerDecoder(nn.Module):
         self.norm = nn.LayerNorm(width)
         self.dropout = nn.Dropout(dropout)
         self.head = nn.Linear(width, classes)
-        self.positions = sinusoids(torch.arange(256), width)  # no buffer, which would be synchronised and averaged
+        self.positions = sinusoids(torch.arange(256), width)  # not a buffer: buffers are synchronized and averaged
 
     def forward(
         self, memory: Float[Tensor, "B S M"], lengths: Int[Tensor, " B"], tokens: Int[Tensor, "B L"]
     ) -> Float[Tensor, "B L C"]:
-        """The logits after every token, all at once (teacher forcing)."""
+        """Return the logits after every token, computed all at once (teacher forcing)."""
         memory, bias = self._positioned(memory), _bias(memory, lengths)
         x = self.dropout(self._embedded(tokens, slice(tokens.shape[1])))
         for block in self.blocks:
@@ -104,7 +106,7 @@ class TransformerDecoder(nn.Module):
         return self.head(self.norm(x))
 
     def start(self, memory: Float[Tensor, "B S M"], lengths: Int[Tensor, " B"]) -> DecoderState:
-        """The state before the first token."""
+        """Return the state before the first token."""
         memory, bias = self._positioned(memory), _bias(memory, lengths)
         blocks = []
         for block in self._blocks:
@@ -113,7 +115,7 @@ class TransformerDecoder(nn.Module):
         return DecoderState(blocks, bias, 0)
 
     def step(self, tokens: Int[Tensor, " B"], state: DecoderState) -> tuple[Float[Tensor, "B C"], DecoderState]:
-        """The logits after the next token of every row."""
+        """Return the logits after the next token of every row, and the new state."""
         x = self._embedded(tokens[:, None], slice(state.length, state.length + 1))
         caches = []
         for block, cache in zip(self._blocks, state.blocks, strict=True):
@@ -123,7 +125,7 @@ class TransformerDecoder(nn.Module):
 
     @staticmethod
     def reorder(state: DecoderState, rows: Int[Tensor, " N"], memory: bool = True) -> DecoderState:
-        """See `CharacterDecoder`."""
+        """Return a state whose row i is row `rows[i]` of the given state; see `CharacterDecoder`."""
         blocks, bias = [], state.bias
         for keys, values, *shared in state.blocks:
             shared = [part.index_select(0, rows) for part in shared] if memory else shared
@@ -138,7 +140,7 @@ class TransformerDecoder(nn.Module):
 
     def _embedded(self, tokens: Int[Tensor, "B L"], positions: slice) -> Float[Tensor, "B L D"]:
         if positions.stop > len(self.positions) or self.positions.device != tokens.device:
-            count = max(2 * positions.stop, len(self.positions))  # rarely rather than at every step
+            count = max(2 * positions.stop, len(self.positions))  # double the table, so that this happens rarely
             with torch.inference_mode(False):
                 self.positions = sinusoids(torch.arange(count, device=tokens.device), self.width)
         return self.embed(tokens) * math.sqrt(self.width) + self.positions[positions].to(self.embed.weight.dtype)

@@ -1,4 +1,4 @@
-"""Slightly changed views of a line, for test-time augmentation."""
+"""Slightly modified views of a line for test-time augmentation."""
 
 import math
 
@@ -8,16 +8,16 @@ from torch import Tensor, nn
 
 
 class View(nn.Module):
-    """Ink sheared about its middle row and reduced in height; the line keeps its width.
+    """A view of a line, sheared about its middle row and reduced in height; its width does not change.
 
-    View 0 is the line itself. The others are a quasirandom sequence over shears of -`slant` to `slant` and heights of
-    1 - `shrink` to 1 (Roberts, 2018, "The unreasonable effectiveness of quasirandom sequences"), so the first n do not
-    depend on the number of views. A line has the same view alone and in a batch.
+    View 0 is the unmodified line. The other views use a quasirandom sequence of shears in [-`slant`, `slant`] and
+    heights in [1 - `shrink`, 1] (Roberts, 2018, "The unreasonable effectiveness of quasirandom sequences"), so that the
+    first n views do not depend on the total number. A view does not depend on the other lines in the batch.
 
     Args:
-        number: of the view, from 0.
+        number: index of the view, starting at 0.
         slant: maximum shear, in columns per row.
-        shrink: maximum reduction of the height, as a fraction.
+        shrink: maximum reduction in height, as a fraction.
     """
 
     def __init__(self, number: int, slant: float = 0.1, shrink: float = 0.08) -> None:
@@ -33,7 +33,9 @@ class View(nn.Module):
         rows = torch.arange(height, device=images.device)
         middle = (height - 1) / 2
         source = (rows - middle) / self.scale + middle
-        weights = (1 - (source[:, None] - rows).abs()).clamp(min=0).to(images.dtype)  # linear between two rows
+        weights = (
+            (1 - (source[:, None] - rows).abs()).clamp(min=0).to(images.dtype)
+        )  # linear interpolation between two rows
         shift = (rows - middle) * self.slant
         floor = shift.floor()
         column = torch.arange(columns, device=images.device) + floor.long()[:, None]
@@ -41,11 +43,11 @@ class View(nn.Module):
         ink = torch.einsum("hr,bcrw->bchw", weights, images)
         ink = (1 - fraction) * _columns(ink, column) + fraction * _columns(ink, column + 1)
         inside = torch.arange(columns, device=images.device) < widths[:, None]
-        return ink * inside[:, None, None, :]  # ink that leaves the line is cut off
+        return ink * inside[:, None, None, :]  # ink sheared beyond the ends of a line is cut off
 
 
 def _columns(ink: Float[Tensor, "B 1 H W"], column: Int[Tensor, "H W"]) -> Float[Tensor, "B 1 H W"]:
-    """The ink of every row at some columns; zero outside."""
+    """Return the ink of every row at the given columns; zero outside the image."""
     found = ink.gather(3, column.clamp(0, ink.shape[3] - 1).expand_as(ink))
     return found * ((column >= 0) & (column < ink.shape[3]))
 

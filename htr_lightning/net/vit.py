@@ -1,4 +1,4 @@
-"""The vision transformer with CTC heads."""
+"""A vision transformer with CTC heads."""
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -11,8 +11,8 @@ from htr_lightning.net.span_mask import SpanMask
 
 
 class Position(nn.Module):
-    """A depthwise convolution over the tokens as a position encoding for any width (Chu et al., 2021,
-    "Conditional positional encodings for vision transformers", arXiv:2102.10882)."""
+    """A depthwise convolution over the tokens that serves as a position encoding for lines of any width (Chu et al.,
+    2021, "Conditional positional encodings for vision transformers", arXiv:2102.10882)."""
 
     def __init__(self, width: int, kernel: int) -> None:
         super().__init__()
@@ -23,7 +23,10 @@ class Position(nn.Module):
 
 
 class Block(nn.Module):
-    """Position, attention and a two-layer perceptron, each with a layer norm before it and a residual connection."""
+    """An encoder block: position encoding, self-attention and a two-layer perceptron.
+
+    Each sublayer is preceded by a layer norm and has a residual connection.
+    """
 
     def __init__(self, width: int, heads: int, kernel: int, dropout: float) -> None:
         super().__init__()
@@ -40,21 +43,21 @@ class Block(nn.Module):
 
 
 class ViT(CTCNet):
-    """Convolutional stem, height collapsed by max-pooling, transformer encoder (Dosovitskiy et al., 2021,
-    arXiv:2010.11929), linear CTC head; after HTR-VT (Li et al., 2024, arXiv:2409.08573).
+    """A convolutional stem, max-pooling over its rows, a transformer encoder (Dosovitskiy et al., 2021,
+    arXiv:2010.11929) and a linear CTC head, based on HTR-VT (Li et al., 2024, arXiv:2409.08573).
 
     Args:
         classes: number of labels, including the blank.
-        backbone: the stem; maps images and widths to features and their widths.
-        width: of the encoder.
+        backbone: stem that maps images and widths to features and their widths.
+        width: model dimension of the encoder.
         depth: number of encoder blocks.
-        patch: feature columns of the stem per token; each column is still a frame of the output.
-        heads: attention heads per block.
-        kernel: of the convolutions for position, in tokens.
-        dropout: probability in every block and before the head.
+        heads: number of attention heads per block.
+        patch: number of feature columns per token; each column remains a frame of the output.
+        kernel: kernel size of the position encodings, in tokens; must be odd.
+        dropout: dropout probability in each block and before the head.
         mask_ratio: fraction of columns masked in training, see `SpanMask`; 0 for none.
-        mask_span: length of a span in columns.
-        shortcut: whether there is a second head, on the columns.
+        mask_span: length of a masked span in columns.
+        shortcut: whether to add a second CTC head on the columns of the backbone.
     """
 
     def __init__(
@@ -79,7 +82,7 @@ class ViT(CTCNet):
         self.blocks = nn.ModuleList(Block(width, heads, kernel, dropout) for _ in range(depth))
         self.norm = nn.LayerNorm(width)
         self.dropout = LockedDropout(dropout)
-        self.head = nn.ModuleList(nn.Linear(width, classes) for _ in range(patch))  # one per column of the token
+        self.head = nn.ModuleList(nn.Linear(width, classes) for _ in range(patch))  # one per column of a token
         self.shortcut = nn.Conv1d(backbone.channels, classes, 3, padding=1) if shortcut else None
 
     def encode(

@@ -1,1 +1,1 @@
-"""Images in, text out."""
+"""Transcription of images and pages."""

@@ -1,4 +1,4 @@
-"""Checkpoints opened for reading: one, or several as an ensemble."""
+"""Load a checkpoint, or several as an ensemble, for transcription."""
 
 import math
 from collections.abc import Sequence
@@ -22,27 +22,27 @@ def load(
     calibration: Sequence[float] | None = None,
     weights: Sequence[float] | None = None,
 ) -> Reader:
-    """A reader of one checkpoint, or of an ensemble of several.
+    """Load a checkpoint, or several as an ensemble.
 
     Args:
-        checkpoints: files.
-        device: "cpu", "cuda", "cuda:N", or "auto" for the GPU if there is one.
-        greedy: take the most likely labels, without beam, language model and lexicon.
-        views: of each line, slightly changed, for test-time augmentation.
-        calibration: slope and bias of the confidences, in place of the checkpoint's own.
-        weights: of the checkpoints of an ensemble; None for equal ones.
+        checkpoints: paths to one or more checkpoints.
+        device: "cpu", "cuda", "cuda:N", or "auto" for a GPU if one is available.
+        greedy: whether to decode without beam search, language model and lexicon.
+        views: number of slightly modified views of each line, for test-time augmentation.
+        calibration: slope and bias of the confidences, replacing those of the checkpoint.
+        weights: weights of the checkpoints in an ensemble; None for equal weights.
 
     Raises:
-        InputError: a checkpoint or an argument cannot be used.
+        InputError: if a checkpoint cannot be loaded or an argument is invalid.
     """
     return Reader(load_all([str(path) for path in checkpoints], device, greedy, views, calibration, weights))
 
 
 def load_one(path: str, device: str = "auto", greedy: bool = False) -> Recognizer:
-    """The recognizer of a checkpoint on a device; see `load`.
+    """Load the recognizer of a checkpoint onto a device; see `load`.
 
     Raises:
-        InputError: see `checkpoint.load`; or the device does not exist.
+        InputError: if the checkpoint cannot be loaded or the device is not available.
     """
     recognizer = checkpoint.load(path)
     if greedy:
@@ -50,9 +50,7 @@ def load_one(path: str, device: str = "auto", greedy: bool = False) -> Recognize
     try:
         return recognizer.to(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
     except (RuntimeError, AssertionError):
-        raise InputError(
-            f"--device {device}: is not available here; use auto, cpu, or cuda:N for an NVIDIA GPU"
-        ) from None
+        raise InputError(f"--device {device}: not available; use auto, cpu, or cuda:N for an NVIDIA GPU") from None
 
 
 def load_all(
@@ -63,10 +61,10 @@ def load_all(
     calibration: Sequence[float] | None = None,
     weights: Sequence[float] | None = None,
 ) -> Recognizer | Ensemble:
-    """The recognizer of a checkpoint, or the ensemble of several checkpoints or views; see `load`.
+    """Load the recognizer of one checkpoint, or an ensemble of several checkpoints or views; see `load`.
 
     Raises:
-        InputError: see `load_one` and `Ensemble`; or weights or calibration are not valid.
+        InputError: if a checkpoint cannot be loaded, the checkpoints cannot be combined, or an argument is invalid.
     """
     if weights is not None:
         _check_weights(weights, paths)
@@ -80,19 +78,19 @@ def load_all(
         try:
             recognizer.calibration = check_platt_scaling(calibration)
         except ValueError:
-            raise InputError(f"--calibration {_joined(calibration)}: give SLOPE,BIAS, as printed by htr calibrate"
+            raise InputError(f"--calibration {_joined(calibration)}: expected SLOPE,BIAS as printed by htr calibrate"
                              ) from None  # fmt: skip
     return recognizer
 
 
 def _check_weights(weights: Sequence[float], paths: Sequence[str]) -> None:
     if len(paths) == 1:
-        raise InputError(f"--weights {_joined(weights)}: {paths[0]} is the only checkpoint; remove --weights, or name "
-                         "several checkpoints")  # fmt: skip
+        raise InputError(f"--weights {_joined(weights)}: only one checkpoint is loaded ({paths[0]}); remove --weights, "
+                         "or add checkpoints")  # fmt: skip
     if len(weights) != len(paths) or not all(0 <= one < math.inf for one in weights) or not any(weights):
         raise InputError(
-            f"--weights {_joined(weights)}: give a number for each of the {len(paths)} checkpoints, none negative and "
-            "at least one positive, as printed by htr calibrate"
+            f"--weights {_joined(weights)}: expected one number for each of the {len(paths)} checkpoints, none "
+            "negative and at least one positive, as printed by htr calibrate"
         )
 
 

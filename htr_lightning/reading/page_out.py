@@ -1,4 +1,4 @@
-"""Transcriptions as PAGE files, ready to be corrected in the usual editors."""
+"""Write transcriptions to PAGE files, which common editors can open for correction."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,9 +14,9 @@ from htr_lightning.reading.transcribe import Source, TranscribedLine
 
 
 def to_page_xml(source: Source, lines: Sequence[TranscribedLine]) -> bytes:
-    """The page of a source with the transcriptions of its lines; a line that could not be read keeps its text.
+    """Return a PAGE file with the transcriptions of a source; lines that could not be transcribed keep their text.
 
-    A PAGE file keeps everything else that it has; from ALTO or a single image a new PAGE file is made.
+    All other content of an existing PAGE file is preserved. An ALTO file or a single image results in a new PAGE file.
     """
     page = source.page
     if page is None:
@@ -33,7 +33,7 @@ def _line(line: Line, transcribed: TranscribedLine) -> Line:
 
 
 def _page_of_line(path: Path, lines: Sequence[TranscribedLine]) -> Page:
-    """An image that is one line, as a page whose only line covers all of it."""
+    """Return a page for an image of one line, which covers the whole page."""
     with Image.open(path) as image:
         width, height = ImageOps.exif_transpose(image).size
     corners = [(0.0, 0.0), (float(width), 0.0), (float(width), float(height)), (0.0, float(height))]
@@ -42,29 +42,27 @@ def _page_of_line(path: Path, lines: Sequence[TranscribedLine]) -> Page:
 
 
 def page_paths(sources: Sequence[Source], folder: Path) -> dict[Path, Path]:
-    """Where the page of each source goes in a folder.
+    """Return the output path of each source in a folder.
 
     Raises:
-        InputError: a file exists already, or two sources have the same name.
+        InputError: if a file already exists, or two sources have the same output path.
     """
     paths: dict[Path, Path] = {}
     for source in sources:
         path = folder / f"{source.path.stem}.xml"
         if path.exists():
-            raise InputError(f"{path}: exists already and is not overwritten; choose another --out")
+            raise InputError(f"{path}: file already exists; choose another --out")
         if path in paths.values():
-            raise InputError(
-                f"{path}: two files would be written there, one of them for {source.path}; transcribe them separately"
-            )
+            raise InputError(f"{path}: output path of two files, one of them {source.path}; transcribe them separately")
         paths[source.path] = path
     return paths
 
 
 def write_page(source: Source, lines: Sequence[TranscribedLine], path: Path) -> Path:
-    """Write the page of a source.
+    """Write the PAGE file of a source and return its path.
 
     Raises:
-        InputError: the file cannot be written.
+        InputError: if the file cannot be written.
     """
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)

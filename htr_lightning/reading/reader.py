@@ -1,4 +1,4 @@
-"""What `htr_lightning.load` returns: images and files in, transcriptions out."""
+"""The `Reader` returned by `htr_lightning.load`, which transcribes images and files."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -18,10 +18,10 @@ Readable = str | Path | Image.Image | ndarray
 
 
 class Reader:
-    """A trained recognizer, or an ensemble of several, that reads images of lines and files.
+    """A trained recognizer, or an ensemble of several, that transcribes images and files.
 
     Args:
-        transcriber: in evaluation mode, on the device to use.
+        transcriber: recognizer or ensemble in eval mode, on the device to use.
     """
 
     def __init__(self, transcriber: Transcriber) -> None:
@@ -29,7 +29,7 @@ class Reader:
 
     @property
     def card(self) -> dict[str, Any]:
-        """What the checkpoint says about itself: alphabet, config, data, figures, versions."""
+        """The metadata of the checkpoint: alphabet, config, data, metrics and versions."""
         return self.transcriber.card
 
     @overload
@@ -41,14 +41,14 @@ class Reader:
     def read(
         self, image: Readable | list[Readable] | tuple[Readable, ...], n_best: int = 0
     ) -> Transcription | list[Transcription]:
-        """The text of an image of one line, or the texts of a list of them.
+        """Transcribe an image of one line, or a list of such images.
 
         Args:
-            image: a file, a Pillow image or an array "H W" or "H W 3" with values 0 to 255; or a list of these.
+            image: path, Pillow image, or array "H W" or "H W 3" with values in [0, 255]; or a list of these.
             n_best: number of alternatives per line; 0 for none.
 
         Raises:
-            InputError: an image cannot be read; it is named by its file, or by its index.
+            InputError: if an image cannot be read; the message contains its path or its index in the list.
         """
         if not isinstance(image, list | tuple):
             return self.read([image], n_best)[0]
@@ -61,14 +61,16 @@ class Reader:
         return found
 
     def transcribe(self, paths: str | Path | Iterable[str | Path], n_best: int = 0) -> list[TranscribedLine]:
-        """Every line of some files in order; what cannot be read is in the list with its `error`.
+        """Transcribe every line of the given files, in order.
+
+        Lines and files that cannot be read are included, with `error` set.
 
         Args:
-            paths: images, folders, globs, and PAGE, ALTO or METS files.
-            n_best: see `read`.
+            paths: paths to images, folders, or PAGE, ALTO or METS files; may contain wildcards.
+            n_best: number of alternatives per line; 0 for none.
 
         Raises:
-            InputError: a path matches no file, or a file is neither an image nor a page.
+            InputError: if a path matches no file, or an XML file is not a page.
         """
         sources, errors = find_sources([str(path) for path in ([paths] if isinstance(paths, str | Path) else paths)])
         if errors:
@@ -84,8 +86,8 @@ def _to_grey(image: Readable, index: int) -> UInt8[ndarray, "H W"]:
     try:
         return grey(Image.fromarray(image) if isinstance(image, ndarray) else image)
     except (TypeError, ValueError, AttributeError):
-        raise InputError(f"{_name(image, index)}: not an image; give a file, a Pillow image, or an array of 0 to 255 "
-                         "with two dimensions, or three for colour") from None  # fmt: skip
+        raise InputError(f"{_name(image, index)}: not an image; expected a path, a Pillow image, or an array with "
+                         "values 0 to 255 and two dimensions, or three for colour") from None  # fmt: skip
 
 
 def _name(image: Readable, index: int) -> str:

@@ -1,4 +1,7 @@
-"""From files to text: images, folders of them, and PAGE or ALTO pages with their lines. No torch."""
+"""Transcribe images, folders of images, and the lines of PAGE or ALTO pages.
+
+Does not import torch.
+"""
 
 import glob
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -21,28 +24,29 @@ from htr_lightning.data.sampler import READING_COLUMNS, READING_LINES, BucketBat
 from htr_lightning.errors import InputError
 from htr_lightning.transcription import Read, Transcriber, Transcription
 
-PAGE_ROWS = 800  # pixels; a line scanned at that height is far wider
-UNSUPPORTED = (".pdf", ".djvu", ".heic")  # formats of scans that are reported rather than skipped
-CHUNK = 256  # lines held in memory to be sorted by width
+PAGE_ROWS = 800  # pixels; a line scanned at this height is much wider
+UNSUPPORTED = (".pdf", ".djvu", ".heic")  # scan formats that are reported rather than ignored
+CHUNK = 256  # lines kept in memory and sorted by width
 
-Indexed = list[tuple[int, UInt8[ndarray, "_ _"]]]  # images with their indices
-Outcome = Transcription | str  # or the reason why an image cannot be read
+Indexed = list[tuple[int, UInt8[ndarray, "_ _"]]]  # pairs of index and image
+Outcome = Transcription | str  # a string is the reason why an image cannot be read
 ReadBatches = Callable[[Iterable[Indexed]], Iterable[list[tuple[int, Outcome]]]]
 
 
 class Source(NamedTuple):
-    """A file to transcribe: an image of one line, or a page of lines."""
+    """A file to transcribe: an image of one line, or a page with lines."""
 
     path: Path
     page: Page | None
 
     @property
     def lines(self) -> int:
+        """The number of lines."""
         return 1 if self.page is None else len(self.page.lines)
 
 
 class TranscribedLine(NamedTuple):
-    """A line of a source with its transcription, or the reason why it has none."""
+    """A line of a source with its transcription, or the reason why it could not be transcribed."""
 
     source: Source
     line: Line | None  # None for an image of one line
@@ -52,20 +56,21 @@ class TranscribedLine(NamedTuple):
 
     @property
     def name(self) -> str:
-        """The file, followed by # and the id of the line if the file is a page."""
+        """The path of the file, followed by # and the line id if the file is a page."""
         return str(self.source.path) if self.line is None else f"{self.source.path}#{self.line.id}"
 
     @property
     def text(self) -> str:
-        """The transcribed text, empty if there is none."""
+        """The transcribed text, or an empty string if there is none."""
         return "" if self.transcription is None else self.transcription.text
 
 
 def find_sources(names: Iterable[str]) -> tuple[list[Source], list[str]]:
-    """The files that names refer to, and an error for each that refers to none.
+    """Find the files that names refer to, and return them with an error for each name or file that cannot be used.
 
-    A name is a file, a folder (searched recursively) or a glob. A METS file refers to the pages it lists, and in its
-    folder only those are read. Images that belong to a page are read through that page only.
+    A name is a file, a folder (searched recursively) or a glob pattern. A METS file stands for the pages it lists; a
+    folder with a METS file stands for these pages only. An image that belongs to a page is transcribed as part of that
+    page only.
     """
     sources: list[Source] = []
     errors: list[str] = []
@@ -74,21 +79,19 @@ def find_sources(names: Iterable[str]) -> tuple[list[Source], list[str]]:
         if path.is_dir():
             paths = [p for p in sorted(path.rglob("*")) if p.suffix.lower() in (".xml", *SUFFIXES, *UNSUPPORTED)]
             if not paths:
-                errors.append(f"{name}: no image and no XML file in this folder; check the path")
+                errors.append(f"{name}: no images or XML files in this folder; check the path")
         elif path.exists():
             paths = [path]
         else:
             paths = [Path(found) for found in sorted(glob.glob(name, recursive=True))]
             if not paths:
-                errors.append(f"{name}: no such file or folder, and as a pattern it matches no file; check the path")
+                errors.append(f"{name}: no such file or folder, and no file matches it as a pattern; check the path")
         files = [p for p in paths if p.suffix.lower() == ".xml"]
         try:
             listed, _ = expand(files)
         except InputError as error:
             errors.append(str(error))
-            listed = [
-                page for page in files if "mets" not in page.stem.lower()
-            ]  # the other pages are read all the same
+            listed = [page for page in files if "mets" not in page.stem.lower()]  # the pages can still be read
         pages = []
         for page in listed:
             try:
@@ -109,15 +112,16 @@ def transcribe(
     n_best: int = 0,
     advance: Callable[[int], None] = lambda lines: None,
 ) -> Iterator[TranscribedLine]:
-    """Every line of every source in order, read in batches of similar width, on a CPU by every core at the same time.
+    """Transcribe every line of every source, in order.
 
-    Nothing is left out: a line that cannot be read comes with its error.
+    Lines are processed in batches of similar width, and on a CPU by all cores in parallel. Lines that cannot be read
+    are included, with `error` set.
 
     Args:
-        recognizer: in evaluation mode.
-        sources: see `find_sources`.
+        recognizer: recognizer in eval mode.
+        sources: files to transcribe, see `find_sources`.
         n_best: number of alternatives per line, see `Transcriber.read`.
-        advance: called with the number of lines done, for a progress bar.
+        advance: function called with the number of lines done, for a progress bar.
     """
     chunk: list[tuple[TranscribedLine, UInt8[ndarray, "_ _"] | None]] = []
     with recognizer.workers() as workers, _in_parallel(workers, n_best) as read:
@@ -133,8 +137,8 @@ def transcribe(
 
 
 def read_images(recognizer: Transcriber, images: Sequence[UInt8[ndarray, "_ _"]], n_best: int = 0) -> list[Outcome]:
-    """The transcription of each image of a line, or the reason why it cannot be read; see `transcribe`."""
-    if len(images) <= READING_LINES:  # not worth more than one core
+    """Transcribe images of lines; return the reason as a string for each image that cannot be read."""
+    if len(images) <= READING_LINES:  # too few to use several cores
         read = partial(_read_batch, recognizer.read, n_best)
         return _read_in_batches(recognizer.preprocess, partial(map, read), list(enumerate(images)))
     with recognizer.workers() as workers, _in_parallel(workers, n_best) as parallel:
@@ -142,7 +146,7 @@ def read_images(recognizer: Transcriber, images: Sequence[UInt8[ndarray, "_ _"]]
 
 
 def open_lines(source: Source) -> Iterator[tuple[TranscribedLine, UInt8[ndarray, "_ _"] | None]]:
-    """Every line of a source, not transcribed yet, with its image, or None for a line with an error."""
+    """Yield every line of a source, not transcribed yet, with its image, or None for a line with an error."""
     if source.page is None:
         try:
             yield TranscribedLine(source, None, None), read_image(source.path)
@@ -168,7 +172,7 @@ def open_lines(source: Source) -> Iterator[tuple[TranscribedLine, UInt8[ndarray,
 
 @contextmanager
 def _in_parallel(workers: Sequence[Read], n_best: int) -> Iterator[ReadBatches]:
-    """A function that reads batches, with a thread for each worker."""
+    """Yield a function that reads batches, using one thread per worker."""
     if len(workers) == 1:
         yield partial(map, partial(_read_batch, workers[0], n_best))
         return
@@ -217,19 +221,19 @@ def _read_batch(read: Read, n_best: int, images: Indexed) -> list[tuple[int, Out
     try:
         found = read([image for _, image in images], n_best)
         return [(index, transcription) for (index, _), transcription in zip(images, found, strict=True)]
-    except ValueError as error:  # one image is not a line: the others are read without it
+    except ValueError as error:  # an image is not a line: read the others without it
         if len(images) == 1:
             return [(images[0][0], str(error))]
         return [outcome for image in images for outcome in _read_batch(read, n_best, [image])]
 
 
 def _note(preprocess: Preprocess, line: TranscribedLine, image: UInt8[ndarray, "H W"]) -> str | None:
-    """What looks like a whole page given as a line; a photo of a single character may have any size."""
+    """Return a note if an image looks like a whole page; a photo of a single character may have any size."""
     of_lines = preprocess.max_rows is not None
     if line.line is not None or not of_lines or image.shape[0] < max(PAGE_ROWS, image.shape[1] / 2):
         return None
     return (
-        f"{line.name}: {image.shape[1]} x {image.shape[0]} pixels look like a page but were read as one line; give the "
+        f"{line.name}: {image.shape[1]} x {image.shape[0]} pixels look like a page but were read as one line; use a "
         "PAGE or ALTO file with its lines"
     )
 
@@ -238,4 +242,4 @@ def _image_of(page: Page) -> Path | None:
     try:
         return find_image(page)
     except InputError:
-        return None  # reported when the page is opened
+        return None  # reported when the page is loaded

@@ -1,4 +1,4 @@
-"""Recognizers, and views of a line, whose hypotheses are combined."""
+"""Ensembles, which combine the hypotheses of several recognizers or several views of a line."""
 
 import math
 from collections.abc import Sequence
@@ -17,27 +17,26 @@ from htr_lightning.model.workers import workers
 from htr_lightning.net.view import View
 from htr_lightning.transcription import Read, Transcription
 
-CANDIDATES = 8  # hypotheses of a line by each member
-MIN_SHARE = 0.01  # of the posterior, for a hypothesis to be aligned
+CANDIDATES = 8  # hypotheses per line and member
+MIN_SHARE = 0.01  # minimum share of the posterior for a hypothesis to be aligned
 
 
 class Ensemble:
-    """Recognizers of any kind, each of which reads every view of a line; their hypotheses are combined by
-    `decoder.rover`.
+    """An ensemble of recognizers of any kind, each of which transcribes every view of a line.
 
-    A member weighs as much as it is confident, times its weight. If its decoder gives several hypotheses with their
-    posteriors, they share that weight accordingly, so that the other members decide where it is unsure; CTC models that
-    decode greedily are given a beam.
+    Hypotheses are combined by `decoder.rover`, weighted by the member's weight times its confidence. If a decoder finds
+    several hypotheses with posteriors, they share this weight in proportion to their posteriors, so that other members
+    decide where one is uncertain. For this, CTC models with a greedy decoder are given a beam search.
 
     Args:
-        members: in evaluation mode, on one device; normaliser and card are those of the first.
-        names: of the members, for errors.
-        views: of each line, see `net.view`.
-        single: whether members give one hypothesis per line, as their own decoder does.
-        weights: of the members; None for equal ones.
+        members: recognizers in eval mode, on the same device; the first one provides the normalizer and the card.
+        names: names of the members, for error messages.
+        views: number of views of each line, see `net.view`.
+        single: whether each member uses its own decoder and contributes a single hypothesis per line.
+        weights: weights of the members; None for equal weights.
 
     Raises:
-        InputError: some members read single characters, others lines.
+        InputError: if some members read single characters and others lines.
     """
 
     def __init__(
@@ -52,7 +51,7 @@ class Ensemble:
         if other := next((name for member, name in zip(members, names, strict=True)
                           if member.single_characters != self.single_characters), None):  # fmt: skip
             kind = "lines" if self.single_characters else "single characters"
-            raise InputError(f"{other}: reads {kind}, unlike {names[0]}; combine checkpoints that read the same kind")
+            raise InputError(f"{other}: reads {kind}, unlike {names[0]}; combine checkpoints of the same kind")
         self.members = [member if single else member.with_candidates() for member in members]
         self.counts = [0 if single else _candidates(member) for member in self.members]
         self.views = [View(number) for number in range(views)]
@@ -63,17 +62,17 @@ class Ensemble:
         self.calibration = PlattScaling()
 
     def read(self, images: Sequence[UInt8[ndarray, "_ _"]], n_best: int = 0) -> list[Transcription]:
-        """The text of raw images; see `Transcriber.read`.
+        """Transcribe raw images; see `Transcriber.read`.
 
         Raises:
-            InputError: alternatives are requested.
+            InputError: if alternatives are requested.
         """
         if n_best:
-            raise InputError(f"n_best={n_best}: an ensemble gives one transcription per line; remove --n-best")
+            raise InputError(f"n_best={n_best}: an ensemble returns one transcription per line; remove --n-best")
         return [self.finish(rover(line, self.weights)) for line in self.hypotheses(images)]
 
     def hypotheses(self, images: Sequence[UInt8[ndarray, "_ _"]]) -> list[list[WeightedHypothesis]]:
-        """The hypotheses of every member for all views of each line."""
+        """Return the hypotheses of every member for all views of each line."""
         lines: list[list[WeightedHypothesis]] = [[] for _ in images]
         for number, (member, count) in enumerate(zip(self.members, self.counts, strict=True) if images else ()):
             batch, widths = member.prepare_batch(images)
@@ -81,12 +80,12 @@ class Ensemble:
                 read = member.transcribe(view(batch, widths), widths, count)
                 for line, one in zip(lines, read, strict=True):
                     for text, confidence in shares(one):
-                        text = self.normalizer(text)  # one Unicode form for all, else accents would not match
+                        text = self.normalizer(text)  # same Unicode form for all members, so that accents match
                         line.append(WeightedHypothesis(text, confidence / len(self.views), number))
         return lines
 
     def finish(self, consensus: Consensus) -> Transcription:
-        """A consensus with normalised text and calibrated confidence."""
+        """Return the transcription of a consensus, with normalized text and calibrated confidence."""
         return Transcription(self.normalizer(consensus.text), self.calibration(consensus.confidence))
 
     def workers(self) -> AbstractContextManager[Sequence[Read]]:
@@ -95,12 +94,12 @@ class Ensemble:
 
 
 def _candidates(member: Recognizer) -> int:
-    """Hypotheses of a line; one is enough of a single character, whose confidence is its posterior already."""
+    """Return the number of candidates per line; 0 for single characters, whose confidence is their posterior."""
     return CANDIDATES if member.decoder.has_posterior and not member.single_characters else 0
 
 
 def shares(read: Transcription) -> list[tuple[str, float]]:
-    """The texts of a line, and for each the confidence of the best times its own share of the posterior."""
+    """Return the texts of a line, each with the line's confidence times its share of the posterior."""
     best = read.alternatives[0].score if read.alternatives else -math.inf
     if best == -math.inf:
         return [(read.text, read.confidence)]

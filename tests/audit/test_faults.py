@@ -37,7 +37,7 @@ class Samples(Sequence[Sample]):
 
     def __getitem__(self, index: int) -> Sample:  # type: ignore[override]
         if self.samples[index].image.size == 1:
-            raise InputError(f"{self.ids[index]}: the image is damaged")
+            raise InputError(f"{self.ids[index]}: the image is corrupted")
         return self.samples[index]
 
 

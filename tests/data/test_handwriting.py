@@ -107,7 +107,7 @@ def test_odd_sizes_are_read_or_refused(size: tuple[int, int]) -> None:
     image = np.full(size, 255, np.uint8)
     fit = NormalizeHandwriting(height=32, x_height=10.0)
     if min(size) < 3:
-        with pytest.raises(ValueError, match="too few"):
+        with pytest.raises(ValueError, match="too small"):
             fit(image)
     else:
         assert fit(image).shape[0] == 32

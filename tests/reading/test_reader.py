@@ -87,7 +87,7 @@ def test_several_checkpoints_are_an_ensemble(best: Path, line_image: Path) -> No
     ensemble = htr_lightning.load(best, best, views=2, weights=[1.0, 0.5], device="cpu")
     assert ensemble.transcriber.weights == [1, 0.5]
     assert isinstance(ensemble.read(line_image).text, str)
-    with pytest.raises(InputError, match=r"--weights 1: .*only checkpoint"):
+    with pytest.raises(InputError, match=r"--weights 1: .*only one checkpoint"):
         htr_lightning.load(best, weights=[1.0])
 
 

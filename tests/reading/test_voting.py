@@ -152,7 +152,7 @@ def test_an_ensemble_has_one_transcription_per_line(members) -> None:
 
 
 def test_an_image_that_is_no_line_is_refused_as_by_one_recognizer(members) -> None:
-    with pytest.raises(ValueError, match="too few"):
+    with pytest.raises(ValueError, match="too small"):
         ensemble(members).read([*LINES, np.zeros((1, 1), np.uint8)])
 
 
