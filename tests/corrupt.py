@@ -160,7 +160,7 @@ class Spoiler:
         other = self.line(tree, next(id for id in self.lines(page) if id != line.get("ID")))
         other.set("ID", line.get("ID", ""))
         self.write_tree(page, tree)
-        self.plant("id twice", ["id that occurs twice"], page, line.get("ID", ""))
+        self.plant("id twice", ["duplicate id"], page, line.get("ID", ""))
 
     def swapped(self) -> None:
         """The texts of two lines of unlike length on one page."""

@@ -205,8 +205,8 @@ def test_a_character_that_no_writer_can_write_is_refused_or_left_out_and_counted
     reader = synthetic(text=str(tmp_path / "mixed.txt"), unwritable="skip", unit="line")
     assert set(reader.texts) == {"une ligne et encore"}
     assert [(s.kind, s.detail) for s in reader.skipped] == [
-        ("character that no writer can write", "1 times"),
-        ("character that no writer can write", "2 times"),
+        ("character that no writer can draw", "1 times"),
+        ("character that no writer can draw", "2 times"),
     ]
     assert "U+4E2D" in reader.skipped[1].id
     (tmp_path / "chinese.txt").write_text("中文", encoding="utf-8")

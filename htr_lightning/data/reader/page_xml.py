@@ -1,4 +1,4 @@
-"""Lines of PAGE and ALTO files, cropped out of their page images."""
+"""Read the lines of PAGE and ALTO files, cropped from their page images."""
 
 import sys
 from collections import Counter
@@ -26,33 +26,34 @@ EMPTY, FAULTY = ("error", "skip", "keep"), ("error", "skip")
 
 
 class PageXml(Sequence[Sample]):
-    """The lines of a folder of PAGE or ALTO files, in page and reading order.
+    """The lines in a folder of PAGE or ALTO files, ordered by page and reading order.
 
-    Lines without a usable polygon get one from their baseline (see `outline`); `repaired` says which.
+    A line without a usable polygon gets one from its baseline (see `outline`) and is listed in `repaired`.
 
     Args:
-        root: folder of the data, or a zip archive of it.
-        fetch: called with `root`, and with `repo` if there is one; returns the folder, downloaded if need be. None: the
-            folder is `root`.
-        repo: OWNER/NAME of a repository for `fetch`, which the sample ids then begin with.
-        xml: glob of the XML files below `root`. If a mets.xml is among them, the pages are those that it lists.
-        images: folder of the page images below `root`; None: beside each XML file, or above a folder page or alto.
-        splits: table `page<TAB>split` (stem or path of the XML file, without suffix) as a file below `root`, a full
-            path, or `package:NAME` for one that ships with htr_lightning; or random fractions of the pages, such as
-            {train: 0.8, val: 0.1, test: 0.1}, with no group in two splits; or numbers of random lines, such as
-            {train: 16, val: 10, test: 40}, null for all the rest; None: every page.
-        split: the split to read; None: every page.
-        seed: of random splits.
-        name: first part of every sample id.
-        group: regular expression whose first group, matched on the stem of the XML file, names the writer or document;
-            one with a slash is matched on the path below `root`: `(.+)/` groups by folder.
-        reduce: applied to every line that is cropped: see `Preprocess.reduce`.
+        root: folder or zip archive containing the data.
+        fetch: called with `root`, and with `repo` if given; returns the folder, downloading it if necessary. None uses
+            `root`.
+        repo: OWNER/NAME of a repository, passed to `fetch`. Its name is the default for `name`.
+        xml: glob pattern of the XML files below `root`. If it matches a METS file, only the listed pages are read.
+        images: folder of the page images, relative to `root`; None searches next to each XML file, and above a folder
+            named page or alto.
+        splits: path to a table `page<TAB>split`, relative to `root`, where a page is the stem or path of an XML file
+            without suffix; `package:NAME` for a table included in htr_lightning; random fractions of the pages, such as
+            {train: 0.8, val: 0.1, test: 0.1}, with no group in two splits; or random numbers of lines, such as
+            {train: 16, val: 10, test: 40}, where null takes all remaining lines. None reads all pages.
+        split: split to read; None reads all pages.
+        seed: random seed for random splits.
+        name: first component of every sample id.
+        group: regular expression matched against the stem of the XML file; its first group captures the writer or
+            document. A pattern with a slash is matched against the path below `root`: `(.+)/` groups by folder.
+        reduce: applied to every cropped line; see `Preprocess.reduce`.
         rotate: "reading" rotates every line so that it reads from left to right; "deskew" only removes slopes below
             45 degrees. See `line_angle`.
         empty: what to do with a line without text: "error", "skip" (counted) or "keep".
-        faulty: what to do with a page that cannot be read or has no image, a line that cannot be cropped, or an id that
-            occurs twice: "error" or "skip" (counted).
-        preload: crop all lines at once and keep them in memory, so that every page is decoded only once.
+        faulty: what to do with an unreadable page, a page without an image, a line that cannot be cropped, or a
+            duplicate id: "error" or "skip" (counted).
+        preload: crop all lines up front and keep them in memory, so that every page is decoded only once.
     """
 
     def __init__(
@@ -75,28 +76,28 @@ class PageXml(Sequence[Sample]):
     ) -> None:
         for option, value, choices in (("rotate", rotate, ROTATE), ("empty", empty, EMPTY), ("faulty", faulty, FAULTY)):
             if value not in choices:
-                raise InputError(f"data.reader.{option}={value}: use one of {', '.join(choices)}")
+                raise InputError(f"data.reader.{option}={value}: expected one of {', '.join(choices)}")
         if Path(xml).is_absolute():
-            raise InputError(f"data.reader.xml={xml}: give a pattern below data.root, such as **/*.xml")
+            raise InputError(f"data.reader.xml={xml}: expected a pattern relative to data.root, such as **/*.xml")
         self._writers = group_pattern(group)
         if repo is not None and (fetch is None or "repo" not in signature(fetch).parameters):
-            raise InputError(f"data.repo={repo}: these data are read from elsewhere; remove this override")
+            raise InputError(f"data.repo={repo}: this data set is not read from a repository; remove this override")
         if fetch is not None:
             given = fetch(root=root) if repo is None else fetch(root=root, repo=repo)
         elif root is not None:
             given = Path(root)
         else:
-            raise InputError("data.root is not set; give the folder of the pages, as in data.root=FOLDER")
+            raise InputError("data.root is not set; set it to the folder containing the pages: data.root=FOLDER")
         self.root = archive.folder(given)
         self._reduce, self.rotate = reduce, rotate
         self.skipped: list[Skipped] = []
-        self.repaired: dict[str, str] = {}  # by sample id: how the polygon of the line differs from the file
+        self.repaired: dict[str, str] = {}  # how the polygon differs from the one in the file, by sample id
         name = name or (repo or "").rpartition("/")[2] or (given.name if given.is_dir() else given.stem)
         self._entries: list[_Entry] = []
         faults: list[str] = []
         paths, unlisted = self._paths(xml)
         for path in unlisted:
-            self.skipped.append(Skipped(f"{name}/{self._where(path)}", "file that is not listed in the METS beside it"))
+            self.skipped.append(Skipped(f"{name}/{self._where(path)}", "file not listed in METS"))
         self._stems = Counter(path.stem for path in paths)
         paths = self._of_split(paths, splits, split, seed, name, faulty)
         for path in paths:
@@ -117,21 +118,22 @@ class PageXml(Sequence[Sample]):
                     self.repaired[id] = repaired
                 self._entries.append(_Entry(id, page, image, line, self._group(path)))
         if faults:
-            more = f" (and {len(faults) - 1} more such lines)" if len(faults) > 1 else ""
+            more = f" (and {len(faults) - 1} more lines with faults)" if len(faults) > 1 else ""
             raise InputError(faults[0] + more)
         self._entries = self._without_duplicates(self._entries, faulty)
         if split is not None and by_line(splits):
             chosen = split_lines([entry.id for entry in self._entries], splits, seed, str(self.root))
-            self.skipped += [Skipped(e.id, "line that is in no split") for e in self._entries if e.id not in chosen]
+            self.skipped += [Skipped(e.id, "line in no split") for e in self._entries if e.id not in chosen]
             self._entries = [entry for entry in self._entries if chosen.get(entry.id) == split]
         if not self._entries:
             kinds = Counter(skipped.kind for skipped in self.skipped)
-            why = "".join(f"; skipped: {count} x {kind}" for kind, count in kinds.items())
-            where = f"split '{split}' of {xml}"
-            raise InputError(f"{self.root}: no line with text in {where}; check data.root and data.reader{why}")
+            skipped = ", ".join(f"{count} x {kind}" for kind, count in kinds.items())
+            where = xml if split is None else f"{xml} for split '{split}'"
+            why = f" (skipped: {skipped})" if skipped else ""
+            raise InputError(f"{self.root}: no lines found in {where}{why}; check data.root and data.reader")
         self._open_page: tuple[Path, UInt8[ndarray, "H W"]] | None = None
         self._crops: dict[int, UInt8[ndarray, "h w"]] = {}
-        if preload or faulty == "skip":  # otherwise what is skipped would depend on `preload`
+        if preload or faulty == "skip":  # otherwise skipped lines would depend on `preload`
             self._crop_all(f"reading {name} {split or ''}".strip(), faulty, preload)
 
     def __len__(self) -> int:
@@ -170,10 +172,12 @@ class PageXml(Sequence[Sample]):
         return [image.shape if (image := self._crops.get(i)) is not None else s for i, s in enumerate(sizes)]
 
     def _paths(self, xml: str) -> tuple[list[Path], list[Path]]:
-        """The files of the pages, and those that a METS does not list."""
+        """Return the page files, and the files that are not listed in METS."""
         paths, unlisted = expand(sorted(self.root.glob(xml)))
         if not paths:
-            raise InputError(f"{self.root}: no file matches '{xml}'; set data.root to the folder of the XML files")
+            raise InputError(
+                f"{self.root}: no file matches '{xml}'; set data.root to the folder containing the XML files"
+            )
         return paths, unlisted
 
     def _of_split(
@@ -194,16 +198,18 @@ class PageXml(Sequence[Sample]):
         pages = read_splits(self.root, splits)
         wanted = {page for page, its in pages.items() if its == split}
         if not wanted:
-            raise InputError(f"{splits}: no page in split '{split}'; it has {', '.join(sorted(set(pages.values())))}")
+            raise InputError(
+                f"{splits}: no pages in split '{split}' (available: {', '.join(sorted(set(pages.values())))}); add some"
+            )
         found = [path for path in paths if {path.stem, self._where(path)} & wanted]
         if missing := sorted(wanted - {name for path in found for name in (path.stem, self._where(path))}):
             error = InputError(
-                f"{self.root}: {len(missing)} pages of split '{split}' have no XML file, first '{missing[0]}'; "
-                "complete the folder or use a split table of your own"
+                f"{self.root}: {len(missing)} pages in split '{split}' have no XML file (first: '{missing[0]}'); "
+                "add the files, or set data.reader.splits to a custom table"
             )
-            self._skip([f"{name}/{page}" for page in missing], "page without XML file", error, faulty)
+            self._skip([f"{name}/{page}" for page in missing], "page without an XML file", error, faulty)
         self.skipped += [
-            Skipped(f"{name}/{self._where(path)}", "page that is not in the split table")
+            Skipped(f"{name}/{self._where(path)}", "page not in the split table")
             for path in paths
             if not {path.stem, self._where(path)} & set(pages)
         ]
@@ -218,7 +224,7 @@ class PageXml(Sequence[Sample]):
         return group_of(self._writers, self._where(path) if by_folder else path.stem, path.stem)
 
     def _open(self, path: Path, title: str, images: Path | None, faulty: str) -> tuple[Page, Path] | None:
-        """A page and its image, None if it is skipped."""
+        """Return a page and the path of its image, or None if the page is skipped."""
         page = None
         kind = "unreadable page"
         try:
@@ -250,12 +256,12 @@ class PageXml(Sequence[Sample]):
         kept: dict[str, _Entry] = {}
         for entry in entries:
             if kept.setdefault(entry.id, entry) is not entry:
-                error = f"{self.root}: two lines have the id {entry.id}; give pages and lines distinct names"
-                self._skip([entry.id], "id that occurs twice", InputError(error), faulty)
+                error = f"{self.root}: duplicate id {entry.id}; give pages and lines unique names"
+                self._skip([entry.id], "duplicate id", InputError(error), faulty)
         return list(kept.values())
 
     def _crop_all(self, title: str, faulty: str, keep: bool) -> None:
-        """Crop every line and keep the crops; with faulty=skip, lines that cannot be cropped are skipped."""
+        """Crop every line, optionally keeping the crops; with faulty=skip, lines that cannot be cropped are skipped."""
         by_image: dict[Path, list[int]] = {}
         for index, entry in enumerate(self._entries):
             by_image.setdefault(entry.image, []).append(index)
@@ -279,7 +285,7 @@ class PageXml(Sequence[Sample]):
             return [(index, crop(index, page)) for index in indices]
 
         found: dict[int, UInt8[ndarray, "h w"] | None] = {}
-        with ThreadPoolExecutor() as pool:  # decoding releases the interpreter lock
+        with ThreadPoolExecutor() as pool:  # decoding releases the GIL
             pages: Iterable = pool.map(crop_page, by_image.values())
             for crops in track(
                 pages, description=title, total=len(by_image), transient=True, disable=not sys.stdout.isatty()
@@ -304,7 +310,7 @@ class _Entry(NamedTuple):
 
 class _Problem(NamedTuple):
     kind: str
-    option: str  # that says whether to skip it
+    option: str  # name of the option that controls skipping
     remedy: str
     skip: bool
 

@@ -1,4 +1,4 @@
-"""Handwriting drawn on demand: any number of lines by writers who do not exist."""
+"""Generate any number of handwritten lines by synthetic writers."""
 
 import unicodedata
 from collections import Counter
@@ -30,34 +30,33 @@ SPLITS = {"train": 0, "val": 1, "test": 2}
 
 
 class Synthetic(Sequence[Sample]):
-    """Lines by synthetic writers; those of validation and test never occur in training.
+    """Lines drawn by synthetic writers; validation and test writers never occur in training.
 
-    Line `index` depends on the seed, the split and the index alone, whichever worker or rank draws it. A crossed-out
-    word is `>word<` in the reference.
+    A line depends only on the seed, the split and its index, not on the worker or rank that draws it. A crossed-out
+    word appears as `>word<` in the reference.
 
     Args:
         split: train, val or test.
         lines: number of lines in each split.
         writers: number of writers in each split.
-        words: a word list, one word per line: "package:english.txt", "package:french.txt", or a file.
-        text: a file of running text, written instead of the word list: "package:french_prose.txt", or a file.
-        unit: of the running text: words, line or characters; characters for scripts without spaces.
-        length: lengths of the shortest and longest line in words, or in characters if that is the unit.
-        pseudoword_fraction: fraction of the words replaced by pseudowords, spelt like the words of the source.
+        words: word list with one word per line: "package:english.txt", "package:french.txt", or a path.
+        text: running text used instead of the word list: "package:french_prose.txt", or a path.
+        unit: unit in which running text is cut: words, line or characters; use characters for scripts without spaces.
+        length: minimum and maximum line length in words, or in characters if `unit` is characters.
+        pseudoword_fraction: fraction of words replaced by pseudowords with a similar spelling.
         rare_characters: characters that are rare in the source or missing from it.
-        rare_fraction: fraction of the words that get one of them.
-        crossed_out_fraction: fraction of the words that are crossed out.
-        fonts: a folder of your own TTF, OTF or TTC files; writers of every split use them, each with habits of their
-            own.
-        font_fraction: fraction of the writers who use one of them; 1 for scripts that the built-in alphabets lack.
-        unwritable: "error" refuses a character that no writer can write, "skip" leaves it out of the lines.
-        incomplete_fonts: "error" refuses a font that lacks a character, "skip" leaves the font out.
-        neighbor_fraction: fraction of the lines with ascenders and descenders of other lines at their edges.
-        height: smallest and largest height of a line in pixels.
-        seed: of writers, texts and everything else that is random.
+        rare_fraction: fraction of words to which a rare character is added.
+        crossed_out_fraction: fraction of words that are crossed out.
+        fonts: folder of TTF, OTF or TTC files; writers in every split use them, each with an individual style.
+        font_fraction: fraction of writers who use a font; 1 for scripts that the built-in alphabets do not cover.
+        unwritable: what to do with a character that no writer can draw: "error", or "skip" to omit it from the lines.
+        incomplete_fonts: what to do with a font that lacks a character: "error", or "skip" to ignore the font.
+        neighbor_fraction: fraction of lines that show ascenders and descenders of adjacent lines at their edges.
+        height: minimum and maximum line height in pixels.
+        seed: random seed for writers, texts and everything else.
 
     Raises:
-        InputError: a file cannot be used, a character cannot be written, or an option is invalid.
+        InputError: if a file cannot be used, a character cannot be drawn, or an option is invalid.
     """
 
     def __init__(
@@ -82,14 +81,14 @@ class Synthetic(Sequence[Sample]):
         seed: int = 0,
     ) -> None:
         if split not in SPLITS:
-            raise InputError(f"'{split}' is not a split of synthetic lines; use one of {', '.join(SPLITS)}")
+            raise InputError(f"'{split}' is not a split; expected one of {', '.join(SPLITS)}")
         if writers[split] < 1:
-            raise InputError(f"data.reader.writers.{split}={writers[split]}: give at least 1")
+            raise InputError(f"data.reader.writers.{split}={writers[split]}: expected at least 1")
         for key, value in (("unwritable", unwritable), ("incomplete_fonts", incomplete_fonts)):
             if value not in ("error", "skip"):
-                raise InputError(f"data.reader.{key}={value}: use error or skip")
+                raise InputError(f"data.reader.{key}={value}: expected error or skip")
         if not 1 <= length[0] <= length[1]:
-            raise InputError(f"data.reader.length={list(length)}: give the shortest and the longest, at least 1")
+            raise InputError(f"data.reader.length={list(length)}: expected a minimum and a maximum, at least 1")
         self.skipped: list[Skipped] = []
         self._split, self._count, self._writer_count = split, lines[split], writers[split]
         self._origin = words if text is None else text
@@ -114,13 +113,15 @@ class Synthetic(Sequence[Sample]):
             self._source = RunningText(prose.translate(left_out), unit)
             known = self._source.words
         if not known:
-            raise InputError(f"{self._origin}: no writer can write any of it; set data.reader.fonts, font_fraction=1")
+            raise InputError(
+                f"{self._origin}: no writer can draw any of its characters; set data.reader.fonts and font_fraction=1"
+            )
         self._spelling = Spelling(known, self._writable) if pseudoword_fraction else None
         self._pseudoword_fraction, self._rare_fraction = pseudoword_fraction, rare_fraction
         self._crossed_out_fraction = crossed_out_fraction
         self._length, self._height, self._seed = tuple(length), tuple(height), seed
         self._neighbor_fraction = neighbor_fraction
-        self._writers: dict[int, SyntheticWriter | FontWriter] = {}  # those needed so far
+        self._writers: dict[int, SyntheticWriter | FontWriter] = {}  # created on demand, by number
 
     def __len__(self) -> int:
         return self._count
@@ -152,7 +153,7 @@ class Synthetic(Sequence[Sample]):
 
     @cached_property
     def sizes(self) -> list[tuple[int, int]]:
-        return [(64, 24 + 22 * len(text)) for text in self.texts]  # close enough to batch by
+        return [(64, 24 + 22 * len(text)) for text in self.texts]  # estimates, accurate enough for batching
 
     def _writer_number(self, index: int) -> int:
         return (index * 7919 + index // self._writer_count) % self._writer_count
@@ -170,7 +171,7 @@ class Synthetic(Sequence[Sample]):
         return SyntheticWriter(seed)
 
     def _unwritable(self, counts: Counter[str], unwritable: str, incomplete_fonts: str) -> dict[int, None]:
-        """Refuse or drop, before drawing, characters and fonts that no writer could use."""
+        """Reject or drop unusable characters and fonts before anything is drawn."""
         needed = sorted(c for c in counts if not c.isspace())
         if self._font_fraction < 1:
             lacking = {c for c in needed if not can_write(c)}
@@ -178,9 +179,9 @@ class Synthetic(Sequence[Sample]):
             lacking = {c for c in needed if not any(covers(path, c) for path in self._fonts)}
         if lacking and unwritable == "error":
             remedy = "remove it from the text, or set data.reader.unwritable=skip"
-            raise InputError(f"{self._origin}: no writer can write {name(min(lacking))}; {remedy}")
+            raise InputError(f"{self._origin}: no writer can draw {name(min(lacking))}; {remedy}")
         self.skipped += [
-            Skipped(f"synthetic/{self._split}/{name(c)}", "character that no writer can write", f"{counts[c]} times")
+            Skipped(f"synthetic/{self._split}/{name(c)}", "character that no writer can draw", f"{counts[c]} times")
             for c in sorted(lacking)
         ]
         whole = []
@@ -188,19 +189,19 @@ class Synthetic(Sequence[Sample]):
             if absent := next((c for c in needed if c not in lacking and not covers(path, c)), None):
                 if incomplete_fonts == "error":
                     remedy = "remove it from the folder, or set data.reader.incomplete_fonts=skip"
-                    raise InputError(f"{path}: this font has no {name(absent)}; {remedy}")
-                self.skipped.append(Skipped(path.name, "font without a character", name(absent)))
+                    raise InputError(f"{path}: the font has no {name(absent)}; {remedy}")
+                self.skipped.append(Skipped(path.name, "font with a missing character", name(absent)))
             else:
                 whole.append(path)
         if self._fonts and not whole:
             raise InputError(
-                f"{self._fonts[0].parent}: no font has every character of {self._origin}; add one that does"
+                f"{self._fonts[0].parent}: no font has every character in {self._origin}; add one that does"
             )
         self._fonts = whole
         return dict.fromkeys(map(ord, lacking))
 
     def _line(self, index: int) -> tuple[list[str], frozenset[int]]:
-        """The words of a line, and the numbers of those that are crossed out."""
+        """Return the words of a line, and the indices of those that are crossed out."""
         rng = np.random.default_rng((self._seed, SPLITS[self._split], index, 0))
         words = self._source.draw(self._length, rng)
         if self._spelling is None and not self._rare_fraction and not self._crossed_out_fraction:
@@ -217,7 +218,7 @@ class Synthetic(Sequence[Sample]):
 
 
 def _with_rare(word: str, character: str, rng: np.random.Generator) -> str:
-    """The word with a letter replaced by a rare one, or with a rare sign before or after it."""
+    """Replace a letter of a word by a rare letter, or add another rare character before or after the word."""
     if character.isalpha():
         position = 0 if character.isupper() else int(rng.integers(len(word)))
         return word[:position] + character + word[position + 1 :]
@@ -229,12 +230,12 @@ def _reference(words: list[str], crossed_out: frozenset[int]) -> str:
 
 
 def find_fonts(folder: Path) -> list[Path]:
-    """The font files below a folder.
+    """Find the font files below a folder.
 
     Raises:
-        InputError: it has no font file.
+        InputError: if the folder contains no font files.
     """
     fonts = sorted(path for path in folder.rglob("*") if path.suffix.lower() in (".ttf", ".otf", ".ttc"))
     if not fonts:
-        raise InputError(f"{folder}: no .ttf, .otf or .ttc file below it; set data.reader.fonts to a folder of fonts")
+        raise InputError(f"{folder}: contains no .ttf, .otf or .ttc files; set data.reader.fonts to a folder of fonts")
     return fonts

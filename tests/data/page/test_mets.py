@@ -72,7 +72,7 @@ def test_a_page_that_is_there_twice_is_read_once_as_page(tmp_path: Path, write_p
     reader = PageXml(tmp_path, name="x")
     assert reader.texts == ["a", "b"]
     assert [s.id for s in reader.skipped] == ["x/alto/a", "x/alto/b", "x/metadata"]
-    assert {s.kind for s in reader.skipped} == {"file that is not listed in the METS beside it"}
+    assert {s.kind for s in reader.skipped} == {"file not listed in METS"}
 
 
 def test_a_folder_beside_that_of_a_mets_is_read_as_ever(tmp_path: Path, write_page) -> None:
