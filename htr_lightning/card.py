@@ -1,4 +1,4 @@
-"""What a checkpoint says about itself: data, config, versions, and how its figures are defined."""
+"""Describe a checkpoint: its data, config and versions, and the definitions of its figures."""
 
 import platform
 import subprocess
@@ -13,20 +13,20 @@ from htr_lightning.metrics.edits import DEFINITION
 from htr_lightning.text.codec import name
 from htr_lightning.version import __version__
 
-FORMAT = 2  # raised when a reader of the old format could misread the new one
-TRAINING = ("optimizer", "scheduler", "layer_decay", "source")  # keys of a model's config that reading does not need
+FORMAT = 2  # increased when code for the old format could misread the new one
+TRAINING = ("optimizer", "scheduler", "layer_decay", "source")  # keys of a model config not needed to transcribe
 
 
 def card(
     settings: dict[str, Any], alphabet: list[str], data: LineDataModule, unknown: Counter[str] | None = None
 ) -> dict[str, Any]:
-    """The card of a recognizer about to be trained, as plain data.
+    """Return the card of a recognizer about to be trained, as plain data.
 
     Args:
-        settings: the resolved config of train.py.
-        alphabet: the characters it reads.
-        data: what it is trained on.
-        unknown: training characters outside the alphabet, which are left out.
+        settings: resolved config of train.py.
+        alphabet: characters that the recognizer can read.
+        data: data that the recognizer is trained on.
+        unknown: counts of training characters outside the alphabet, which are left out.
     """
     training = {key: value for key, value in settings.items() if key != "model"}
     training |= {key: settings["model"][key] for key in TRAINING if key in settings["model"]}
@@ -47,7 +47,7 @@ def card(
 
 
 def describe(data: LineDataModule, split: str) -> dict[str, Any]:
-    """The size of a split and a hash of its sample ids and references: equal hashes mean the same lines."""
+    """Return the size of a split and a hash of its sample ids and references; equal hashes mean the same lines."""
     lines = data.lines(split)
     digest = sha256("\n".join(f"{i}\t{t}" for i, t in sorted(zip(lines.reader.ids, lines.texts, strict=True))).encode())
     return {
@@ -56,12 +56,12 @@ def describe(data: LineDataModule, split: str) -> dict[str, Any]:
         "groups": len(set(lines.reader.groups)),
         "skipped": dict(Counter(skipped.kind for skipped in lines.reader.skipped)),
         "sha256": digest.hexdigest(),
-        **getattr(lines.reader, "about", {}),  # what a reader did to the texts: figures with another are not comparable
+        **getattr(lines.reader, "about", {}),  # how texts were changed; figures are comparable only if equal
     }
 
 
 def git_commit() -> str | None:
-    """The commit of the source tree, "-dirty" if it has changes; None for an installed package."""
+    """Return the commit of the source tree, with "-dirty" if it has changes; None for an installed package."""
     root = Path(__file__).parent.parent
     if not (root / ".git").exists():
         return None
@@ -69,11 +69,11 @@ def git_commit() -> str | None:
         run = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40", "--exclude", "*"]
         return subprocess.run(run, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
-        return None  # no git on this machine, or no commit yet
+        return None  # git is not installed, or there is no commit yet
 
 
 def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that a result depends on."""
+    """Return the versions of Python and of the packages that results depend on."""
     packages = ("torch", "lightning", "torchmetrics", "hydra-core", "editdistance", "numpy", "opencv-python-headless",
                 "transformers")  # fmt: skip
     found = {p: metadata.version(p) for p in packages if any(metadata.distributions(name=p))}

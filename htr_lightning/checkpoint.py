@@ -1,6 +1,6 @@
-"""One file of plain data from which a recognizer is built again: read, checked, loaded, written.
+"""Read, check, load and write checkpoints: single files of plain data from which recognizers are rebuilt.
 
-What a checkpoint says about itself (config, data, commit, versions) is put together in card.py.
+The description in a checkpoint (config, data, commit, versions) is composed in card.py.
 """
 
 import os
@@ -28,62 +28,67 @@ PACKAGE = "htr_lightning"
 
 
 def read(path: str | Path, expected: int = FORMAT) -> dict[str, Any]:
-    """The content of a checkpoint: plain data and tensors, nothing is executed.
+    """Read the content of a checkpoint, plain data and tensors, without executing any code.
 
     Args:
-        path: of the file.
-        expected: its format.
+        path: path to the checkpoint.
+        expected: format that the checkpoint must have.
 
     Raises:
-        InputError: the file is missing or not a checkpoint, holds pickled objects, or has another format.
+        InputError: if the file is missing, is not a checkpoint, contains pickled objects, or has another format.
     """
     path = Path(path)
     try:
-        if zipfile.is_zipfile(path):  # torch does not look at the checksums that it wrote
+        if zipfile.is_zipfile(path):  # torch does not verify the checksums it writes
             with zipfile.ZipFile(path) as archive:
                 if (part := archive.testzip()) is not None:
                     raise ValueError(f"the checksum of {part} does not match")
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about pickle protocols: what cannot be read is refused below
+            warnings.simplefilter("ignore")  # about pickle protocols; unreadable files are rejected below
             content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
-        raise InputError(f"{path}: no such checkpoint; a run keeps its own in checkpoints/best.ckpt") from None
+        raise InputError(
+            f"{path}: checkpoint not found; a run saves its best checkpoint as checkpoints/best.ckpt"
+        ) from None
     except IsADirectoryError:
-        raise InputError(f"{path}: is a folder; name the file in it, such as {path}/checkpoints/best.ckpt") from None
+        raise InputError(f"{path}: is a folder; choose a checkpoint file, e.g. {path}/checkpoints/best.ckpt") from None
     except pickle.UnpicklingError:
         raise InputError(
-            f"{path}: holds pickled objects or is not a checkpoint; it is not opened, since unpickling runs code. "
-            "Use a file that htr_lightning wrote"
+            f"{path}: is not a checkpoint, or contains pickled objects, which can run code and are not loaded; "
+            "use a checkpoint written by htr_lightning"
         ) from None
-    except Exception as error:  # of damaged bytes the unpickler raises anything: IndexError, struct.error, ...
+    except Exception as error:  # the unpickler can raise any exception on corrupted bytes
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(f"{path}: not a checkpoint, or damaged ({reason}); copy it again") from None
+        raise InputError(f"{path}: is not a checkpoint or is corrupted ({reason}); download it again") from None
     card = content.get("htr") if isinstance(content, dict) else None
     if not isinstance(card, dict) or not isinstance(card.get("format"), int):
-        raise InputError(f"{path}: not written by htr_lightning (no format number); train one with train.py")
+        raise InputError(
+            f"{path}: not written by htr_lightning (no format number); use a checkpoint trained with train.py"
+        )
     if card["format"] > FORMAT:
         raise InputError(
-            f"{path}: format {card['format']}, but this htr_lightning {__version__} reads up to {FORMAT}; upgrade it"
+            f"{path}: unsupported format {card['format']} (htr_lightning {__version__} supports up to {FORMAT}); "
+            "upgrade htr_lightning"
         )
     if card["format"] != expected:
-        remedy = (
-            f"convert it with htr upgrade {path} --out NEW.ckpt" if card["format"] < expected else "use it as it is"
-        )
-        raise InputError(f"{path}: has format {card['format']} rather than {expected}; {remedy}")
+        upgrade = f"convert it with htr upgrade {path} --out NEW.ckpt"
+        remedy = upgrade if card["format"] < expected else "it needs no conversion"
+        raise InputError(f"{path}: expected format {expected}, got {card['format']}; {remedy}")
     if not isinstance(alphabet := card.get("alphabet"), list) or not all(isinstance(c, str) for c in alphabet):
-        raise InputError(f"{path}: its alphabet is not a list of characters; it is not loaded")
+        raise InputError(f"{path}: invalid alphabet (expected a list of characters); download the checkpoint again")
     return content
 
 
 def load(path: str | Path, allow: Sequence[str] = ()) -> Recognizer:
-    """The recognizer of a checkpoint, ready to read.
+    """Load the recognizer in a checkpoint, ready to transcribe.
 
     Args:
-        path: a checkpoint of a run.
-        allow: packages besides htr_lightning whose classes the checkpoint may name.
+        path: path to the checkpoint.
+        allow: packages besides htr_lightning whose classes the checkpoint may use.
 
     Raises:
-        InputError: see `read`; or the checkpoint names a class outside the allow-list; or its weights do not fit.
+        InputError: if the file cannot be read (see `read`), the checkpoint uses a class that is not allowed, or its
+            weights do not fit the model.
     """
     content = read(path)
     card = content["htr"]
@@ -92,22 +97,22 @@ def load(path: str | Path, allow: Sequence[str] = ()) -> Recognizer:
         made = construct({key: value for key, value in card["model"].items() if key not in TRAINING})
         recognizer: Recognizer = made(alphabet=card["alphabet"], **content.get("parts", {}))
         recognizer.load_state_dict(content["state_dict"])
-        if "language" in content:  # `htr tune-decoder` put it there
+        if "language" in content:  # added by `htr tune-decoder`
             recognizer = recognizer.with_language(Language.from_plain(content["language"]))
-        recognizer.calibration = check_platt_scaling(card.get("calibration", (1.0, 0.0)))  # and `htr calibrate` that
+        recognizer.calibration = check_platt_scaling(card.get("calibration", (1.0, 0.0)))  # added by `htr calibrate`
     except (AttributeError, IndexError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise InputError(
-            f"{path}: its parts do not fit together ({str(error).splitlines()[0]}); train it again"
+            f"{path}: config and weights do not match ({str(error).splitlines()[0]}); train the model again"
         ) from None
     recognizer.card = card
     return recognizer.eval()
 
 
 def construct(config: Any) -> Any:
-    """The object that plain data describe, inner ones first; see `check_targets`.
+    """Build the object described by plain data, inner objects first; call `check_targets` before.
 
-    A dict with a `_target_` is a call of that class with the other keys as arguments, with `_partial_` one that waits
-    for more, as in `hydra.utils.instantiate` with `_convert_="all"`.
+    A dict with a `_target_` is a call of that class with the other keys as arguments, or with `_partial_` a partial
+    call, as in `hydra.utils.instantiate` with `_convert_="all"`.
     """
     if isinstance(config, list | tuple):
         return [construct(value) for value in config]
@@ -126,20 +131,20 @@ def _find(target: str) -> Any:
 
 
 def check_targets(config: Any, allow: Sequence[str], where: str) -> None:
-    """Raises InputError if a nested config names a class that `check_target` refuses."""
+    """Raise InputError if a nested config names a class that `check_target` rejects."""
     for target in targets(config):
         check_target(target, allow, where)
 
 
 def with_tensors(plain: Any) -> Any:
-    """Nested plain data whose arrays are tensors, which is what a checkpoint may hold."""
+    """Replace the arrays in nested plain data by tensors, since a checkpoint cannot contain arrays."""
     if isinstance(plain, dict):
         return {key: with_tensors(value) for key, value in plain.items()}
     return torch.from_numpy(plain) if isinstance(plain, ndarray) else plain
 
 
 def targets(config: Any) -> Iterable[str]:
-    """Every `_target_` in a nested config, and every string that OmegaConf would resolve, since that may make one."""
+    """Yield every `_target_` in a nested config, and every string that OmegaConf could resolve to one."""
     if isinstance(config, dict):
         if "_target_" in config:
             yield config["_target_"]
@@ -153,17 +158,17 @@ def targets(config: Any) -> Iterable[str]:
 
 
 def check_target(target: Any, allow: Sequence[str], where: str) -> None:
-    """Refuse a `_target_` that is not a class defined in this package or an allowed one.
+    """Reject a `_target_` unless it is a class defined in this package or in an allowed one.
 
-    The prefix alone would not do: `htr_lightning.checkpoint.os.system` begins with it too. So the name must lead to
-    a class whose `__module__` says that it was defined there; functions do things when they are called. Only modules of
-    allowed packages are imported.
+    Checking the prefix is not enough, because `htr_lightning.checkpoint.os.system` starts with the package name too.
+    The name must lead to a class whose `__module__` is in an allowed package; functions are rejected because calling
+    one can have side effects. Only modules of allowed packages are imported.
 
     Raises:
-        InputError: it is refused.
+        InputError: if the target is rejected.
     """
-    refusal = InputError(f"{where}: names '{target}', which is not a class of {PACKAGE}; it is not loaded: it could be "
-                         "any code. If it is your own, pass allow=[...]")  # fmt: skip
+    refusal = InputError(f"{where}: uses '{target}', which is not a class in {PACKAGE} and could run arbitrary "
+                         "code; if you trust its package, pass allow=[PACKAGE]")  # fmt: skip
     packages = (PACKAGE, *allow)
     module_name, _, class_name = target.rpartition(".") if isinstance(target, str) else ("", "", "")
     if module_name.split(".")[0] not in packages:
@@ -177,10 +182,17 @@ def check_target(target: Any, allow: Sequence[str], where: str) -> None:
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes beside the old file and renames, so that the previous checkpoint survives a full disk or a kill."""
+    """A checkpoint writer that keeps the previous checkpoint if the disk is full or the process is killed.
+
+    It writes to a temporary file, which then replaces the previous checkpoint.
+    """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        """Raises InputError if the folder cannot be written or the disk is full."""
+        """Save a checkpoint.
+
+        Raises:
+            InputError: if the folder cannot be written to or the disk is full.
+        """
         path = Path(path)
         beside = path.with_name(f".{path.name}.{os.getpid()}")
         try:
@@ -194,7 +206,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             if beside.exists():
                 beside.unlink()
             reason = error.strerror if isinstance(error, OSError) else str(error).splitlines()[0]
-            kept = "; the previous one is kept" if path.exists() else ""
+            kept = "; the previous checkpoint is kept" if path.exists() else ""
             raise InputError(
-                f"{path}: checkpoint not written ({reason}){kept}. Free space or choose another run folder"
+                f"{path}: cannot write the checkpoint ({reason}{kept}); free disk space or choose another folder"
             ) from None

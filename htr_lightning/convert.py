@@ -1,6 +1,6 @@
-"""Data sets in the formats of other programs: kraken pairs, PyLaia tables, Hugging Face parquet, PAGE.
+"""Convert data sets to the formats of other programs: kraken pairs, PyLaia tables, Hugging Face parquet and PAGE.
 
-Texts are the references used for training: normalised, in logical order.
+Texts are written as they are used in training: normalised and in logical order.
 """
 
 import csv
@@ -27,15 +27,15 @@ from htr_lightning.output import empty_folder
 
 HUGGING_FACE = {"train": "train", "val": "validation", "test": "test"}
 NOT_IN_XML = re.compile("[^\t\n\r -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
-NAME_LENGTH = 60  # characters of a file name: 180 bytes in Chinese, of the 255 that file systems allow
-ROW_GROUP = 256  # lines that a parquet reader decodes at once
+NAME_LENGTH = 60  # in characters: up to 180 bytes in Chinese; file systems allow 255
+ROW_GROUP = 256  # lines that parquet readers decode at a time
 
 
 class Row(NamedTuple):
     """A line to be written."""
 
     split: str
-    name: str  # of its files, without suffix; unique
+    name: str  # unique name of its files, without suffix
     sample: Sample
 
 
@@ -46,24 +46,24 @@ def convert(
     folder: Path,
     advance: Callable[[int], None] = lambda lines: None,
 ) -> None:
-    """Write the lines of some splits into a folder.
+    """Write the lines in some splits of a data set to a folder.
 
     Args:
-        data: see `config.open_data`.
-        splits: train, val, test.
-        file_format: a key of `FORMATS`.
-        folder: where to; created if it does not exist.
-        advance: called with the number of lines done, for a progress bar.
+        data: data set to convert, see `build.open_data`.
+        splits: any of train, val and test.
+        file_format: output format, a key of `FORMATS`.
+        folder: output folder, created if it does not exist.
+        advance: progress callback, called with the number of lines just processed.
 
     Raises:
-        InputError: see `output.empty_folder`; or a line cannot be read, or written in this format.
+        InputError: if the folder is not empty or cannot be created, or a line cannot be read or written in this format.
     """
     empty_folder(folder)
     FORMATS[file_format](rows_of(data, splits, Counter(), advance), folder)
 
 
 def to_kraken(rows: Iterable[Row], folder: Path) -> None:
-    """`SPLIT/NAME.png` beside `SPLIT/NAME.gt.txt`: kraken, Calamari, OCR-D."""
+    """Write `SPLIT/NAME.png` and `SPLIT/NAME.gt.txt` for every line, for kraken, Calamari and OCR-D."""
     for split, name, sample in _listed(rows, folder):
         _save(folder / split / f"{name}.png", sample.image)
         _check_spaces(sample, "a text file of one line")
@@ -71,7 +71,7 @@ def to_kraken(rows: Iterable[Row], folder: Path) -> None:
 
 
 def to_pylaia(rows: Iterable[Row], folder: Path) -> None:
-    """`images/NAME.png`, `train.txt`, `val.txt`, `test.txt` with names and tokens, and `syms.txt` with all tokens."""
+    """Write `images/NAME.png`, a table with names and tokens for each split, and `syms.txt` with all tokens."""
     symbols = set()
     with ExitStack() as stack:
         tables: dict[str, Any] = {}
@@ -89,8 +89,8 @@ def to_pylaia(rows: Iterable[Row], folder: Path) -> None:
 
 
 def to_parquet(rows: Iterable[Row], folder: Path) -> None:
-    """`train.parquet`, `validation.parquet`, `test.parquet` with image, text, id and group, for `datasets`."""
-    import pyarrow as pa  # 50 MB that nothing else needs
+    """Write a parquet file with image, text, id and group for each split, for the `datasets` library."""
+    import pyarrow as pa  # a package of 50 MB that nothing else needs
     from pyarrow.parquet import ParquetWriter
 
     image = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
@@ -113,7 +113,7 @@ def to_parquet(rows: Iterable[Row], folder: Path) -> None:
 
 
 def to_page(rows: Iterable[Row], folder: Path) -> None:
-    """A page per line, `NAME.png` and `NAME.xml`, and `splits.tsv` as read by `data=page_xml`."""
+    """Write every line as a page (`NAME.png`, `NAME.xml`), and `splits.tsv`, for `data=page_xml`."""
     with open(folder / "splits.tsv", "w", encoding="utf-8", newline="") as file:
         table = csv.writer(file, delimiter="\t", lineterminator="\n")
         table.writerow(["page", "split"])
@@ -135,11 +135,11 @@ FORMATS: dict[str, Callable[[Iterable[Row], Path], None]] = {
 
 
 def file_name(id: str, taken: Counter[str]) -> str:
-    """A file name for a sample, of letters, digits, - and _, unique even if case is ignored.
+    """Return a file name for a sample, made of letters, digits, - and _, and unique even if case is ignored.
 
     Args:
-        id: of the sample; its end is kept, which distinguishes lines.
-        taken: names used so far.
+        id: sample id; its end is kept, because it distinguishes the lines on a page.
+        taken: counts of the names used so far; updated.
     """
     letters = re.sub(r"[^\w-]+", "_", unicodedata.normalize("NFC", id))
     stem = letters[-NAME_LENGTH:].strip("_-") or "line"
@@ -154,7 +154,7 @@ def file_name(id: str, taken: Counter[str]) -> str:
 def rows_of(
     data: LineDataModule, splits: Sequence[str], taken: Counter[str], advance: Callable[[int], None]
 ) -> Iterator[Row]:
-    """The lines of some splits, with references normalised; `taken`: see `file_name`."""
+    """Yield the lines in some splits of a data set, with normalised references; `taken` is passed to `file_name`."""
     for split in splits:
         lines = data.lines(split)
         for index in range(len(lines)):
@@ -162,14 +162,14 @@ def rows_of(
             sample = sample._replace(text=lines.normalizer(sample.text))
             if bad := NOT_IN_XML.search(sample.text):
                 raise InputError(
-                    f"{sample.id}: its text has U+{ord(bad[0]):04X}, which is not a text character; remove it"
+                    f"{sample.id}: the text contains U+{ord(bad[0]):04X}, which is not a text character; remove it"
                 )
             yield Row(split, file_name(sample.id, taken), sample)
             advance(1)
 
 
 def _listed(rows: Iterable[Row], folder: Path) -> Iterator[Row]:
-    """The rows as they come, listed in `names.tsv` with their ids and groups."""
+    """Yield the rows unchanged and list them in `names.tsv` with their ids and groups."""
     with open(folder / "names.tsv", "w", encoding="utf-8", newline="") as file:
         table = csv.writer(file, delimiter="\t", lineterminator="\n")
         table.writerow(["name", "split", "id", "group"])
@@ -181,7 +181,7 @@ def _listed(rows: Iterable[Row], folder: Path) -> Iterator[Row]:
 def _check_spaces(sample: Sample, target: str) -> None:
     if bad := next((c for c in sample.text if c.isspace() and c != " "), None):
         raise InputError(
-            f"{sample.id}: its text has U+{ord(bad):04X}, which {target} cannot hold; set "
+            f"{sample.id}: the text contains U+{ord(bad):04X}, which {target} cannot contain; set "
             "model.normalizer.collapse_spaces=true"
         )
 

@@ -1,4 +1,4 @@
-"""Layer-wise learning rates and SAM; the schedule over a run is in schedule.py."""
+"""Layer-wise learning rates and the SAM optimizer; learning-rate schedules are in schedule.py."""
 
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -12,23 +12,23 @@ from htr_lightning.net.depth import layers
 
 
 def rates_by_depth(net: nn.Module, classes: int, decay: float) -> list[dict[str, Any]]:
-    """Parameter groups for layer-wise learning rate decay (Howard and Ruder, 2018, "Universal language model
-    fine-tuning for text classification", arXiv:1801.06146, section 3.2, where it is 1 / 2.6).
+    """Return parameter groups for layer-wise learning-rate decay (Howard and Ruder, 2018, "Universal language model
+    fine-tuning for text classification", arXiv:1801.06146, section 3.2, with a decay of 1 / 2.6).
 
     Args:
-        net: see `layers`.
-        classes: number of its outputs.
-        decay: factor from each layer to the one before it; the head learns at the full rate.
+        net: network to divide into layers, see `layers`.
+        classes: number of outputs of the network.
+        decay: learning-rate factor from each layer to the one before it; the head uses the full rate.
 
     Returns:
-        Groups with a `name` and an `lr_scale`, the factor on the optimizer's learning rate.
+        Parameter groups, each with a `name` and an `lr_scale`, the factor applied to the optimizer's learning rate.
 
     Raises:
-        InputError: `decay` is not in (0, 1].
+        InputError: if `decay` is not in (0, 1].
     """
     if not 0 < decay <= 1:
         raise InputError(
-            f"model.layer_decay={decay}: give a factor above 0 and up to 1, where 1 is the same rate for all"
+            f"model.layer_decay={decay}: must be above 0 and at most 1, where 1 uses the same rate for all layers"
         )
     found = layers(net, classes)
     groups: list[dict[str, Any]] = [
@@ -41,16 +41,17 @@ def rates_by_depth(net: nn.Module, classes: int, decay: float) -> list[dict[str,
 
 
 class SAM(Optimizer):
-    """Sharpness-aware minimization: steps by the gradient at w + rho * g / |g| (Foret et al., 2021, "Sharpness-aware
-    minimization for efficiently improving generalization", arXiv:2010.01412, equation 2 and algorithm 1).
+    """The sharpness-aware minimization optimizer, which steps along the gradient at w + rho * g / |g| (Foret et al.,
+    2021, "Sharpness-aware minimization for efficiently improving generalization", arXiv:2010.01412, equation 2 and
+    algorithm 1).
 
-    Each step computes two gradients and takes twice as long; the logged loss is the second one. It shares learning
-    rates and state with the optimizer it wraps: schedules and checkpoints see only that one. Both gradients are
-    averaged over all ranks, and both forward passes update batch norm statistics.
+    Each step computes two gradients and takes twice as long; the logged loss is that of the second pass. Parameter
+    groups and state are shared with the base optimizer, so schedules and checkpoints only see the base optimizer. Both
+    gradients are averaged over all ranks, and both forward passes update batch norm statistics.
 
     Args:
         params: parameters or parameter groups.
-        base: called with the parameters; the optimizer that takes the step.
+        base: function that builds the base optimizer, which takes the step, from the parameters.
         rho: radius of the neighbourhood.
     """
 
@@ -64,14 +65,16 @@ class SAM(Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """Take a step; `closure` clears the gradients, runs forward and backward, and returns the loss.
+        """Take a step and return the loss.
+
+        Args:
+            closure: function that clears the gradients, runs the forward and backward passes, and returns the loss.
 
         Raises:
-            InputError: there is no closure, or gradients are being accumulated.
+            InputError: if there is no closure, or gradients are being accumulated.
         """
         if closure is None:
-            raise InputError("optimizer=sam computes each gradient twice, which trainer.precision=16-mixed does not "
-                             "allow; use bf16-mixed or 32-true")  # fmt: skip
+            raise InputError("optimizer=sam does not support trainer.precision=16-mixed; use bf16-mixed or 32-true")
         params = [p for group in self.param_groups for p in group["params"]]
         if any(p.grad is not None for p in params):
             raise InputError("optimizer=sam does not support gradient accumulation; set "
@@ -85,7 +88,7 @@ class SAM(Optimizer):
             for p in moved:
                 p.add_(p.grad * scale)
             loss = closure()
-        finally:  # a run interrupted here still saves its own weights
+        finally:  # restore the weights, so that a run interrupted here saves the right ones
             for p, own in zip(moved, before, strict=True):
                 p.copy_(own)
         self.base.step()

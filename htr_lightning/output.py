@@ -1,4 +1,4 @@
-"""Where results go, checked before the work begins: a folder that is new or empty, a file that can be written."""
+"""Check output files and folders before the work begins."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,10 +9,14 @@ from htr_lightning.errors import InputError
 
 @contextmanager
 def writing(path: Path, option: str = "--out") -> Iterator[None]:
-    """Name the file that cannot be written, and the option that chooses another.
+    """Turn an OSError into an InputError that names the file and the option to change.
+
+    Args:
+        path: output path, named if the error does not name a file.
+        option: command-line option that sets the path.
 
     Raises:
-        InputError: in place of an OSError.
+        InputError: if writing fails.
     """
     try:
         yield
@@ -21,10 +25,10 @@ def writing(path: Path, option: str = "--out") -> Iterator[None]:
 
 
 def make_folder(folder: Path) -> None:
-    """Create a folder for results.
+    """Create an output folder.
 
     Raises:
-        InputError: it cannot be created or written to.
+        InputError: if the folder cannot be created or written to.
     """
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
@@ -33,19 +37,19 @@ def make_folder(folder: Path) -> None:
 
 
 def empty_folder(folder: Path) -> None:
-    """Create a folder for results that is to hold nothing else.
+    """Create an output folder; if it already exists, it must be empty.
 
     Raises:
-        InputError: it is not empty, or cannot be created.
+        InputError: if the folder is not empty or cannot be created.
     """
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         if any(folder.iterdir()):
-            raise InputError(f"{folder}: not empty, and nothing is overwritten; choose another --out")
+            raise InputError(f"{folder}: the folder is not empty; choose another --out")
 
 
 def check_writable(path: Path, option: str = "--out") -> None:
-    """Raises InputError if a file cannot be written; the file is left as it is."""
+    """Raise InputError if a file cannot be written, leaving the file as it is."""
     with writing(path, option):
         path.parent.mkdir(parents=True, exist_ok=True)
         is_new = not path.exists()

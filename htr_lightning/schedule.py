@@ -1,4 +1,4 @@
-"""How much of a run is done, and the learning rate at that point."""
+"""Measure the progress of a run and schedule its learning rate."""
 
 import math
 from collections.abc import Callable
@@ -13,12 +13,12 @@ from htr_lightning.errors import InputError
 
 
 def progress(trainer: Trainer) -> float:
-    """The completed fraction of a fit, in [0, 1]: by time, steps or epochs, whichever is furthest.
+    """Return the completed fraction of a fit in [0, 1], by time, steps or epochs, whichever is furthest.
 
-    Rank 0's clock counts, so that all ranks use the same learning rate.
+    All ranks use the clock of rank 0, so that their learning rates are the same.
 
     Raises:
-        InputError: nothing limits the run.
+        InputError: if the run has no limit on time, steps or epochs.
     """
     done: list[float] = []
     if trainer.max_steps > 0:
@@ -34,18 +34,18 @@ def progress(trainer: Trainer) -> float:
             done.append(trainer.strategy.broadcast(elapsed) if trainer.world_size > 1 else elapsed)
     if not done:
         raise InputError(
-            "nothing limits the run: set trainer.max_time=DD:HH:MM:SS, trainer.max_epochs or trainer.max_steps"
+            "the run has no limit; set trainer.max_time=DD:HH:MM:SS, trainer.max_epochs or trainer.max_steps"
         )
     return min(1.0, max(done))
 
 
 class OneCycle(LRScheduler):
-    """Linear warm-up to the optimizer's learning rate, then cosine decay to nearly zero, over the whole run (Smith and
-    Topin, 2017, "Super-convergence", arXiv:1708.07120).
+    """A learning-rate schedule over the whole run, with a linear warm-up to the optimizer's learning rate and a cosine
+    decay to nearly zero (Smith and Topin, 2017, "Super-convergence", arXiv:1708.07120).
 
     Args:
-        optimizer: its learning rates are the peaks.
-        progress: returns the completed fraction of the run; called at every step.
+        optimizer: optimizer whose learning rates are the peaks.
+        progress: function that returns the completed fraction of the run; called at every step.
         warmup: fraction of the run spent on the warm-up.
         start: first learning rate as a fraction of the peak.
         end: last learning rate as a fraction of the peak.
@@ -63,7 +63,7 @@ class OneCycle(LRScheduler):
         super().__init__(optimizer)
 
     def factor(self, done: float) -> float:
-        """The learning rate as a fraction of the peak after a fraction `done` of the run."""
+        """Return the learning rate, as a fraction of the peak, after a fraction `done` of the run."""
         if done < self.warmup:
             return self.start + (1 - self.start) * done / self.warmup
         falling = (done - self.warmup) / max(1e-9, 1 - self.warmup)
@@ -78,5 +78,5 @@ class OneCycle(LRScheduler):
         return self.last_epoch > 0  # the length of the run is unknown before the first step
 
     def state_dict(self) -> dict[str, int]:
-        """Only the step count: the position follows from the run, the shape from the config."""
+        """Return only the step count; the position follows from the run and the shape from the config."""
         return {"last_epoch": self.last_epoch}

@@ -1,4 +1,4 @@
-"""Checkpoints of format 1 converted to format 2: classes and settings under their new names, the same texts read."""
+"""Convert checkpoints from format 1 to format 2, renaming classes and settings; transcriptions stay the same."""
 
 from pathlib import Path
 from typing import Any
@@ -8,7 +8,7 @@ from htr_lightning.card import FORMAT
 from htr_lightning.errors import InputError
 
 OLD = "htr_lightning"
-CLASSES = {  # old and new name below the package
+CLASSES = {  # old to new names, relative to the package
     "data.preprocess.FitCore": "data.preprocess.NormalizeHandwriting",
     "data.preprocess.FixedSize": "data.character.FixedSize",
     "data.reader.htr_united.HtrUnited": "data.reader.page_xml.PageXml",
@@ -16,14 +16,14 @@ CLASSES = {  # old and new name below the package
     "optim.OneCycle": "schedule.OneCycle",
     "optim.plateau": "schedule.OneCycle",
 }
-KEYS: dict[str, dict[str, str | None]] = {  # by the old class: old and new key; None drops it
+KEYS: dict[str, dict[str, str | None]] = {  # by old class: old to new keys; None removes the key
     "data.datamodule.LineDataModule": {
         "part": "subset",
         "part_by": "subset_by",
         "keep": "cache_mb",
         "replay_share": "replay_fraction",
         "replay_fade": "replay_decay",
-        "augment": None,  # its classes have changed, and it is for training alone
+        "augment": None,  # its classes have changed, and only training uses it
         "replay": None,
     },
     "data.reader.page_xml.PageXml": {"max_height": None, "turn": "rotate"},
@@ -67,27 +67,27 @@ KEYS: dict[str, dict[str, str | None]] = {  # by the old class: old and new key;
     "net.distort.Distort": {"turn": "rotation"},
     "optim.plateau": {"monitor": None, "mode": None, "factor": None, "patience": None},
 }
-VALUES: dict[str, dict[str, dict[Any, Any]]] = {  # by the old class and the new key: old and new value
+VALUES: dict[str, dict[str, dict[Any, Any]]] = {  # by old class and new key: old to new values
     "data.reader.page_xml.PageXml": {"rotate": {"level": "deskew", "read": "reading"}},
     "data.reader.htr_united.HtrUnited": {"rotate": {"level": "deskew", "read": "reading"}},
 }
-ADDED: dict[str, dict[str, Any]] = {  # by the old class
+ADDED: dict[str, dict[str, Any]] = {  # by old class: added keys
     "data.squash.Squash": {"keep_aspect": False},
     "optim.plateau": {"warmup": 0.0, "start": 1.0, "end": 1.0},
 }
-GONE = {  # by the old class: what to do instead
-    "model.masked.MaskedColumns": "pre-training on masked columns no longer exists; train a recognizer without it",
+GONE = {  # by old class: why it cannot be converted and what to do
+    "model.masked.MaskedColumns": "masked-column pre-training is no longer supported; train a recognizer without it",
 }
 
 
 def upgrade_file(path: str | Path, out: Path) -> str | None:
-    """Write a copy of a checkpoint of format 1 in format 2.
+    """Write a copy of a format 1 checkpoint in format 2.
 
     Returns:
-        A note if lines of some scans may be read from other pixels than before, see `reduction_note`.
+        A note if some lines may be transcribed differently than before, see `reduction_note`, or None.
 
     Raises:
-        InputError: the file cannot be read, has format 2 already, or is of a kind that no longer exists.
+        InputError: if the file cannot be read, already has format 2, or is of a kind that is no longer supported.
     """
     old = checkpoint.read(path, expected=1)
     content = upgrade(old, str(path))
@@ -97,11 +97,15 @@ def upgrade_file(path: str | Path, out: Path) -> str | None:
 
 
 def reduction_note(card: dict[str, Any]) -> str | None:
-    """What to know of a recognizer of lines whose training scans were not reduced as all scans are now: to twice its
-    height, or 64 rows if that is more.
+    """Return a note if a line recognizer was trained on scans that were not reduced in height as all scans are now.
+
+    Scans are now reduced to twice the recognizer's line height, but to no less than 64 rows.
 
     Args:
-        card: of format 1.
+        card: card in format 1.
+
+    Returns:
+        The note, or None if transcriptions stay the same.
     """
     preprocess, reader = card["model"]["preprocess"], card["training"]["data"].get("reader", {})
     if preprocess["_target_"].endswith("FixedSize"):
@@ -110,23 +114,25 @@ def reduction_note(card: dict[str, Any]) -> str | None:
     if reader.get("source", "forms") == "forms" and reader.get("max_height") == rows:
         return None
     return (
-        f"lines scanned at more than {rows} rows are now reduced to {rows} before they are read; their text may differ"
+        f"line images of more than {rows} rows are now reduced to {rows} before transcription; their texts may differ"
     )
 
 
 def upgrade(content: dict[str, Any], path: str) -> dict[str, Any]:
-    """The content of a checkpoint of format 1 as that of format 2; language model, calibration and parts are kept.
+    """Convert the content of a format 1 checkpoint to format 2, keeping its language model, calibration and parts.
 
     Args:
-        content: see `checkpoint.read`.
-        path: of the file, for messages.
+        content: content of the checkpoint, see `checkpoint.read`.
+        path: path to the checkpoint, used in messages.
 
     Raises:
-        InputError: the checkpoint is of a kind that no longer exists.
+        InputError: if the checkpoint is of a kind that is no longer supported.
     """
     card = content["htr"]
     if not card["alphabet"]:
-        raise InputError(f"{path}: pre-trained on images without texts, a kind that no longer exists; train without it")
+        raise InputError(
+            f"{path}: pre-training on images without texts is no longer supported; train a recognizer without it"
+        )
     training = dict(card["training"])
     training["data"] = renamed(training["data"], path)
     for part in ("optimizer", "scheduler"):
@@ -136,10 +142,10 @@ def upgrade(content: dict[str, Any], path: str) -> dict[str, Any]:
 
 
 def renamed(node: Any, path: str) -> Any:
-    """Plain config data with its classes, keys and values of format 1 replaced by those of format 2.
+    """Replace the classes, keys and values of format 1 in plain config data by those of format 2.
 
     Raises:
-        InputError: a setting has no equivalent.
+        InputError: if a class is no longer supported.
     """
     if isinstance(node, list):
         return [renamed(value, path) for value in node]

@@ -158,7 +158,7 @@ def test_checkpoint_that_is_none(htr, best: Path, line_image: Path, tmp_path: Pa
     content["htr"]["format"] = 999
     torch.save(content, tmp_path / "newer.ckpt")
     refused(htr("transcribe", tmp_path / "newer.ckpt", line_image), "newer.ckpt", "999", "upgrade")
-    refused(htr("transcribe", tmp_path / "none.ckpt", line_image), "none.ckpt", "no such checkpoint")
+    refused(htr("transcribe", tmp_path / "none.ckpt", line_image), "none.ckpt", "checkpoint not found")
 
 
 def test_checkpoint_that_names_other_code_is_refused_before_anything_is_built(
@@ -214,7 +214,7 @@ def test_a_checkpoint_with_a_bit_changed_is_not_read(
         bytes_of = archive.read(next(name for name in archive.namelist() if name.endswith(f"/{part}")))
     content[content.index(bytes_of) + len(bytes_of) // 2] ^= 1
     (tmp_path / "bent.ckpt").write_bytes(content)
-    refused(htr("transcribe", tmp_path / "bent.ckpt", line_image), "bent.ckpt", "damaged", "copy it again")
+    refused(htr("transcribe", tmp_path / "bent.ckpt", line_image), "bent.ckpt", "corrupted", "download it again")
 
 
 def test_a_checkpoint_behind_an_image(htr, best: Path, line_image: Path) -> None:

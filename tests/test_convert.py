@@ -166,7 +166,7 @@ def test_what_a_form_cannot_hold_is_refused(tmp_path: Path) -> None:
 
 def test_nothing_is_overwritten(tmp_path: Path) -> None:
     convert(few(), ["val"], "kraken", tmp_path / "out")
-    with pytest.raises(InputError, match="out: not empty"):
+    with pytest.raises(InputError, match="out: the folder is not empty"):
         convert(few(), ["val"], "page", tmp_path / "out")
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(InputError, match=r"file: .*choose another --out"):

@@ -76,8 +76,7 @@ def test_an_old_checkpoint_is_refused_and_once_converted_reads_the_same(
     outcome = htr("transcribe", old, line_image)
     assert outcome.code == 1
     assert (
-        outcome.stderr
-        == f"error: {old}: has format 1 rather than 2; convert it with htr upgrade {old} --out NEW.ckpt\n"
+        outcome.stderr == f"error: {old}: expected format 2, got 1; convert it with htr upgrade {old} --out NEW.ckpt\n"
     )
     new = tmp_path / "new.ckpt"
     assert htr("upgrade", old, "--out", new).code == 0
@@ -87,12 +86,12 @@ def test_an_old_checkpoint_is_refused_and_once_converted_reads_the_same(
     assert recognizer.calibration == (1.5, 0.25)
     before, after = (htr("evaluate", path, "--out", tmp_path / path.stem).stdout for path in (best, new))
     assert before.split("ECE")[0] == after.split("ECE")[0]
-    assert "use it as it is" in htr("upgrade", new, "--out", tmp_path / "twice.ckpt").stderr
+    assert "it needs no conversion" in htr("upgrade", new, "--out", tmp_path / "twice.ckpt").stderr
 
 
 @pytest.mark.parametrize("name", GONE)
 def test_what_no_longer_exists_is_refused_in_a_line(name: str) -> None:
-    with pytest.raises(InputError, match=r"old\.ckpt: .*no longer exists"):
+    with pytest.raises(InputError, match=r"old\.ckpt: .*no longer supported"):
         renamed({"model": {"_target_": f"htr_lightning.{name}"}}, "old.ckpt")
     with pytest.raises(InputError, match="without texts"):
         upgrade({"htr": {"alphabet": []}}, "old.ckpt")

@@ -1,1 +1,1 @@
-"""A better recognizer from a trained one."""
+"""Improve trained recognizers: calibrate confidences, tune decoders and pseudo-label lines for self-training."""

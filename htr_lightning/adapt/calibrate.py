@@ -1,4 +1,4 @@
-"""The calibration of confidences and the weights of an ensemble, fitted on validation lines."""
+"""Calibrate confidences and fit the weights of an ensemble on validation lines."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -13,25 +13,24 @@ from htr_lightning.metrics.edits import EditTotals
 from htr_lightning.reading.voting import Ensemble
 from htr_lightning.transcription import Prediction, Transcriber
 
-FACTORS = (4.0, 2.0, 1.4, 1.2)  # by which a weight is changed, as long as that reduces edits
+FACTORS = (4.0, 2.0, 1.4, 1.2)  # weights are multiplied or divided by each factor as long as edits decrease
 
 
 class Weighted(NamedTuple):
-    """Weights of the members of an ensemble, the largest being 1; the edits with equal weights, and the evaluation with
-    these."""
+    """The fitted weights of an ensemble, scaled to a maximum of 1, and the results before and after fitting."""
 
     weights: list[float]
-    before: EditTotals
-    after: Evaluation
+    before: EditTotals  # with equal weights
+    after: Evaluation  # with the fitted weights
 
 
 class Calibrated(NamedTuple):
-    """A calibration, and the calibration errors without and with it on the lines that it was fitted on."""
+    """A calibration, and the calibration errors before and after it on the lines used for fitting."""
 
     scaling: PlattScaling
     before: dict[str, float]
     after: dict[str, float]
-    weighted: Weighted | None = None  # of an ensemble without weights
+    weighted: Weighted | None = None  # only if ensemble weights were fitted as well
 
 
 def fit(
@@ -40,13 +39,13 @@ def fit(
     weights: bool,
     advance: Callable[[int], None] = lambda lines: None,
 ) -> Calibrated:
-    """The calibration of a recognizer on the validation lines, and before it the weights of an ensemble.
+    """Fit the calibration of a recognizer on the validation lines and, on request, the weights of an ensemble first.
 
     Args:
-        recognizer: with the default calibration.
-        data: see `config.data_for`.
+        recognizer: recognizer with the default calibration.
+        data: data set to fit on, see `build.data_for`.
         weights: whether to fit the ensemble weights as well.
-        advance: called with the number of lines done, for a progress bar.
+        advance: progress callback, called with the number of lines just processed.
     """
     if not weights or not isinstance(recognizer, Ensemble):
         return calibrate(evaluate(recognizer, data, "val", advance).predictions)
@@ -55,14 +54,14 @@ def fit(
 
 
 def fit_weights(ensemble: Ensemble, read: Sequence[tuple[Line, Sequence[WeightedHypothesis]]]) -> Weighted:
-    """The weights of an ensemble's members with the fewest edits.
+    """Fit the weights of an ensemble to minimise the number of edits.
 
-    Starting from equal ones, the weight whose change removes most edits is raised or lowered, by ever smaller factors,
-    as long as one does.
+    The search starts from equal weights. Each step multiplies or divides the one weight that reduces the edits most,
+    and the factor decreases when no step reduces them any more.
 
     Args:
-        ensemble: see `Ensemble`.
-        read: lines, and the hypotheses of its members for them.
+        ensemble: ensemble whose weights to fit.
+        read: validation lines, each with the hypotheses of all members.
     """
     ordered = [by_confidence(hypotheses) for _, hypotheses in read]
     aligned = [(hypotheses, align([one.text for one in hypotheses])) for hypotheses in ordered]
@@ -87,10 +86,10 @@ def fit_weights(ensemble: Ensemble, read: Sequence[tuple[Line, Sequence[Weighted
 
 
 def calibrate(predictions: Sequence[Prediction]) -> Calibrated:
-    """The calibration that makes the outcomes of characters most likely.
+    """Fit Platt scaling to the character confidences in predictions.
 
     Args:
-        predictions: with the default calibration.
+        predictions: predictions made with the default calibration.
     """
     trials = [character_trials(one.reference, one.hypothesis, one.confidence) for one in predictions]
     scaling = fit_platt_scaling(trials)
@@ -102,13 +101,13 @@ def write(path: str, out: Path, found: Calibrated, lines: dict[str, Any]) -> Non
     """Write a copy of a checkpoint with a calibration.
 
     Args:
-        path: of the checkpoint.
-        out: of the copy.
-        found: see `calibrate`.
-        lines: what it was fitted on, see `card.describe`; recorded with the calibration errors.
+        path: path to the checkpoint.
+        out: path to the copy.
+        found: calibration to store, see `calibrate`.
+        lines: description of the lines used for fitting, see `card.describe`; stored with the calibration errors.
 
     Raises:
-        InputError: the copy cannot be written.
+        InputError: if the copy cannot be written.
     """
     content = checkpoint.read(path)
     content["htr"]["calibration"] = list(found.scaling)

@@ -1,8 +1,8 @@
-"""Pseudo-labels for self-training: unlabelled lines with the transcriptions in which a checkpoint is confident.
+"""Pseudo-label unlabelled lines for self-training, keeping the transcriptions in which a checkpoint is confident.
 
-A student trained on them beside the labelled lines, with augmentation and dropout, is a noisy student (Xie et al.,
-2020, "Self-training with noisy student improves ImageNet classification", arXiv:1911.04252); for handwriting see Wolf
-and Fink (2022, "Self-training of handwritten word recognition for synthetic-to-real adaptation", arXiv:2206.03149).
+A model trained on these and the labelled lines, with augmentation and dropout, is a noisy student (Xie et al., 2020,
+"Self-training with noisy student improves ImageNet classification", arXiv:1911.04252); for handwriting see Wolf and
+Fink (2022, "Self-training of handwritten word recognition for synthetic-to-real adaptation", arXiv:2206.03149).
 """
 
 import csv
@@ -31,62 +31,66 @@ EMPTY, UNSURE, UNREADABLE, PAGE = "no text found", "below the threshold", "unrea
 
 
 class PseudoLabel(NamedTuple):
-    """The transcription of an unlabelled line, and whether the line is kept."""
+    """The transcription of an unlabelled line and whether the line is kept."""
 
     id: str
     group: str
     text: str
     confidence: float
-    status: str = KEPT  # or the reason why it is not
+    status: str = KEPT  # or the reason why the line is not kept
 
 
 class Unlabelled(NamedTuple):
-    """Lines to be labelled: first all are transcribed, then the images of those that are kept are read again."""
+    """Unlabelled lines: all of them are transcribed first, then the images of the kept lines are loaded again."""
 
     labels: Callable[[Transcriber, Callable[[int], None]], list[PseudoLabel]]
-    samples: Callable[[Sequence[PseudoLabel]], Iterator[Sample]]  # of the kept ones, given all labels
+    samples: Callable[[Sequence[PseudoLabel]], Iterator[Sample]]  # yields the kept lines, given the labels of all lines
     size: int  # number of lines
-    skipped: Counter[str]  # by the reader, by kind
+    skipped: Counter[str]  # lines skipped by the reader, counted by kind
     notes: list[str]
 
 
 def open_unlabelled(
     recognizer: Transcriber, lines: Sequence[str], splits: Sequence[str] | None = None, labelled: bool = False
 ) -> Unlabelled:
-    """The lines that `htr pseudo-label` names.
+    """Open the unlabelled lines named in the arguments of `htr pseudo-label`.
 
     Args:
-        recognizer: a trained one.
-        lines: images, folders, globs, PAGE or ALTO files; or overrides of the data.
-        splits: of the data; None for the training lines.
-        labelled: whether labelled data are to be written as well.
+        recognizer: trained recognizer that will transcribe the lines.
+        lines: paths or globs of images, folders, PAGE or ALTO files; or data overrides such as data=copiste.
+        splits: splits to label if overrides are given; None for the training lines.
+        labelled: whether labelled data will be written as well.
 
     Raises:
-        InputError: files and overrides are mixed, or a file cannot be read.
+        InputError: if files and overrides are mixed, or a file cannot be read.
     """
     named = [re.match(r"\+*data(\.\w+)*=", line) is not None for line in lines]
     if any(named) and not all(named):
-        raise InputError(f"{lines[named.index(False)]}: not an override of the data; give either overrides or files")
+        raise InputError(f"{lines[named.index(False)]}: not a data override; give either overrides or files, not both")
     if all(named):
         data = data_for(recognizer, lines, full=True, unlabelled=True)
         return lines_of_data(data, list(dict.fromkeys(splits or ["train"])))
     if splits:
-        raise InputError(f"--split {splits[0]}: files have no splits; remove it, or name a data set with data=...")
+        raise InputError(
+            f"--split {splits[0]}: files have no splits; remove the option or select a data set with data=NAME"
+        )
     sources, errors = find_sources(lines)
     if errors:
         raise InputError(errors[0])
     found = lines_of_files(sources)
     if labelled:
-        found.notes.append("files are not compared with the labelled lines; do not name pages of theirs")
+        found.notes.append(
+            "files are not compared with the labelled lines; leave out pages that contain labelled lines"
+        )
     return found
 
 
 def lines_of_data(data: LineDataModule, splits: Sequence[str]) -> Unlabelled:
-    """The lines of some splits of a data set; their references are ignored.
+    """Return the lines in some splits of a data set, ignoring their references.
 
     Args:
-        data: see `config.data_for` with `unlabelled`.
-        splits: train, val, test.
+        data: data set opened with `unlabelled=True`, see `build.data_for`.
+        splits: any of train, val and test.
     """
     readers = [data.lines(split).reader for split in splits]
 
@@ -105,7 +109,7 @@ def lines_of_data(data: LineDataModule, splits: Sequence[str]) -> Unlabelled:
 
 
 def lines_of_files(sources: Sequence[Source]) -> Unlabelled:
-    """The lines of images and of PAGE and ALTO files, see `find_sources`; texts in the files are ignored."""
+    """Return the lines in image, PAGE and ALTO files (see `find_sources`), ignoring any texts in the files."""
 
     def labels(recognizer: Transcriber, advance: Callable[[int], None]) -> list[PseudoLabel]:
         found = []
@@ -123,23 +127,24 @@ def lines_of_files(sources: Sequence[Source]) -> Unlabelled:
         for label, (_, image) in zip(labels, opened, strict=True):
             if label.status == KEPT:
                 if image is None:
-                    raise InputError(f"{label.id}: was transcribed but can no longer be opened; run the command again")
+                    raise InputError(f"{label.id}: was transcribed but can no longer be read; run the command again")
                 yield Sample(label.id, image, label.text, label.group)
 
     texts = sum(bool(line.text.strip()) for source in sources if source.page for line in source.page.lines)
-    notes = [f"{texts} of the lines have a text, which is ignored"] if texts else []
-    return Unlabelled(labels, samples, sum(source.lines for source in sources), Counter(), notes)
+    size = sum(source.lines for source in sources)
+    notes = [f"the existing text is ignored in {texts} of {size} lines"] if texts else []
+    return Unlabelled(labels, samples, size, Counter(), notes)
 
 
 def select(
     labels: Sequence[PseudoLabel], min_confidence: float | None = None, fraction: float | None = None
 ) -> list[PseudoLabel]:
-    """The labels with the status `UNSURE` for those that are not confident enough.
+    """Return the labels, with the status `UNSURE` for lines that are not confident enough.
 
     Args:
-        labels: in any order; lines without text are never kept.
-        min_confidence: of a line.
-        fraction: of all lines, the most confident first, ties in the order of their ids.
+        labels: labels in any order; lines without text are never kept.
+        min_confidence: minimum confidence of a line.
+        fraction: fraction of all lines to keep, most confident first; ties are broken by id.
     """
     accepted = [
         index
@@ -165,41 +170,41 @@ def write(
     labelled: LineDataModule | None = None,
     advance: Callable[[int], None] = lambda lines: None,
 ) -> Counter[str]:
-    """Write the kept lines as training lines of a data set, `pseudo_labels.tsv` with all labels, and `pseudo.json`.
+    """Write the kept lines as the training split of a data set, all labels to `pseudo_labels.tsv`, and `pseudo.json`.
 
     Args:
-        unlabelled: the lines.
-        labels: see `select`.
-        file_format: a key of `convert.FORMATS`.
-        folder: where to; it must be empty.
-        about: recorded in `pseudo.json` besides the counts.
-        labelled: data whose training, validation and test lines are written too, with their references.
-        advance: called with the number of lines done, for a progress bar.
+        unlabelled: lines that were labelled.
+        labels: labels of all lines, see `select`.
+        file_format: output format, a key of `convert.FORMATS`.
+        folder: output folder, which must be empty.
+        about: settings to store in `pseudo.json` along with the counts.
+        labelled: labelled data whose training, validation and test lines are written as well, with their references.
+        advance: progress callback, called with the number of lines just processed.
 
     Returns:
-        The number of lines of each status.
+        The number of lines with each status.
 
     Raises:
-        InputError: no line is kept, or a kept line is also one of the labelled data, or a file cannot be written.
+        InputError: if no line is kept, a kept line also belongs to the labelled data, or a file cannot be written.
     """
     counts = Counter(label.status for label in labels)
     if not counts[KEPT]:
-        reasons = ", ".join(f"{count} {status}" for status, count in counts.items())
+        reasons = ", ".join(f"{status}: {count}" for status, count in counts.items())
         highest = max((label.confidence for label in labels), default=0.0)
-        raise InputError(f"no line is kept ({reasons}; the highest confidence is {highest:.3f}); lower "
-                         "--min-confidence, or raise --fraction")  # fmt: skip
+        raise InputError(f"no lines to keep ({reasons}; highest confidence {highest:.3f}); lower --min-confidence "
+                         "or raise --fraction")  # fmt: skip
     taken: Counter[str] = Counter()
     others: Iterable[Row] = ()
     if labelled is not None:
         known = {id: split for split in SPLITS for id in labelled.lines(split).reader.ids}
         if twice := next((label for label in labels if label.status == KEPT and label.id in known), None):
             raise InputError(
-                f"{twice.id}: is also a {known[twice.id]} line of the labelled data; separate them with data.subset or "
-                "--split"
+                f"{twice.id}: also in the {known[twice.id]} split of the labelled data; separate the two with "
+                "data.subset or --split"
             )
         others = rows_of(labelled, SPLITS, taken, advance)
     rows = (Row("train", file_name(sample.id, taken), sample) for sample in unlabelled.samples(labels))
-    FORMATS[file_format](chain(_advancing(rows, advance), others), folder)  # train first, each split in one piece
+    FORMATS[file_format](chain(_advancing(rows, advance), others), folder)  # train first: splits must be contiguous
     record = {"lines": len(labels), **about, "status": dict(counts)}
     with writing(folder):
         with open(folder / "pseudo_labels.tsv", "w", encoding="utf-8", newline="") as file:

@@ -1,4 +1,4 @@
-"""A language model for a trained recognizer, with weights tuned on validation lines."""
+"""Add a language model to a trained recognizer and tune its weights on validation lines."""
 
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -18,110 +18,113 @@ from htr_lightning.metrics.edits import EditTotals, count_edits
 from htr_lightning.model.base import Recognizer
 from htr_lightning.text.codec import name
 
-TRAIN = "train"  # in place of a file: the training texts
-COARSE = tuple(product((0.25, 0.5, 0.75), (0.0, 1.0, 2.0)))  # the first values of alpha and beta
-STEPS = ((0.25, 1.0), (0.125, 0.5), (0.0625, 0.25))  # then steps from the best ones, as long as one is better
+TRAIN = "train"  # stands for the training texts in place of a file name
+COARSE = tuple(product((0.25, 0.5, 0.75), (0.0, 1.0, 2.0)))  # initial grid of alpha and beta
+STEPS = ((0.25, 1.0), (0.125, 0.5), (0.0625, 0.25))  # then step sizes, each used until no step helps
 
 
 class Measured(NamedTuple):
-    """A decoder on the validation lines."""
+    """The error counts and speed of a decoder on the validation lines."""
 
     name: str
     totals: EditTotals
-    lines_per_second: float  # of processor time: the decoder alone; with an autoregressive one, its network as well
+    lines_per_second: float  # per second of CPU time; includes the network if decoding is autoregressive
 
 
 class Tuning(NamedTuple):
-    """The decoders compared, the tuned one last, and the config of that one."""
+    """The results of all decoders compared, the tuned one last, and the config of the tuned decoder."""
 
     measured: list[Measured]
     decoder: dict[str, Any]
 
     @property
     def helps(self) -> bool:
-        """Whether the language model makes fewer edits than every decoder without it."""
+        """Whether the tuned decoder makes fewer edits than every decoder without the language model."""
         *others, tuned = self.measured
         return tuned.totals.edits < min(one.totals.edits for one in others)
 
 
 class LanguageSource(NamedTuple):
-    """What a language model is made from, as in the options of `htr tune-decoder`."""
+    """The sources of a language model, as given by the options of `htr tune-decoder`."""
 
-    text: Sequence[str] = ()  # files with a line of text per line; "train" for the training texts, which is the default
-    arpa: Path | None = None  # a character n-gram model to read instead, of texts in visual order
-    space: str | None = None  # the symbol of the space in `arpa`; None for <space>
-    lexicon: str | None = None  # a file with a word per line, or "train" for the words of the training texts
-    order: int = 6  # of an estimated model
+    text: Sequence[str] = ()  # files with one text per line, or "train" for the training texts (default)
+    arpa: Path | None = None  # a character n-gram model to load instead, trained on text in visual order
+    space: str | None = None  # the symbol for a space in `arpa`; None for <space>
+    lexicon: str | None = None  # a file with one word per line, or "train" for the words in the training texts
+    order: int = 6  # order of an estimated model
 
 
 def beam_settings(overrides: Sequence[str], recognizer: Recognizer) -> dict[str, Any]:
-    """The config of the beam for a recognizer, with overrides such as decoder.width=64.
+    """Return the config of a recognizer's beam search, with overrides such as decoder.width=64.
 
     Raises:
-        InputError: it uses no language model, or an override chooses the weights, which are searched.
+        InputError: if the recognizer does not support a language model, or an override sets a weight to be tuned.
     """
     for override in overrides:
         if override.startswith(("decoder.alpha", "decoder.beta")):
-            raise InputError(f"{override}: alpha and beta are searched; remove this override")
+            raise InputError(f"{override}: alpha and beta are tuned by this command; remove the override")
     name, trained = recognizer.beam()
     fixed = [f"decoder.{key}={value}" for key, value in trained.items()]
     return plain(compose_train([f"decoder={name}", *fixed, *overrides]).decoder)
 
 
 def read_lines(path: Path, recognizer: Recognizer) -> list[str]:
-    """The non-empty lines of a text file, normalised like references.
+    """Read the non-empty lines of a text file, normalised like references.
 
     Raises:
-        InputError: it cannot be read, or has no text.
+        InputError: if the file cannot be read or contains no text.
     """
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}; check the path") from None
     except UnicodeDecodeError as error:
-        raise InputError(f"{path}: not UTF-8 at byte {error.start}; convert it, e.g. with iconv -t UTF-8") from None
+        raise InputError(f"{path}: invalid UTF-8 at byte {error.start}; convert it, e.g. with iconv -t UTF-8") from None
     texts = [text for line in lines if (text := recognizer.normalizer(line))]
     if not texts:
-        raise InputError(f"{path}: has no text; give a file with one text per line")
+        raise InputError(f"{path}: contains no text; expected one text per line")
     return texts
 
 
 def check_source(source: LanguageSource) -> None:
-    """Raises InputError if the options contradict each other."""
+    """Raise InputError if the options contradict each other."""
     if source.order < 1:
-        raise InputError(f"--order {source.order}: the order of an n-gram model is at least 1; 6 suits characters")
+        raise InputError(f"--order {source.order}: must be at least 1; 6 works well for characters")
     if source.arpa is not None and source.text:
-        raise InputError("--arpa and --text together: a model is either read or estimated; give one of them")
+        raise InputError("--arpa loads a language model and --text estimates one; give only one of them")
     if source.space is not None and source.arpa is None:
-        raise InputError(f"--space {source.space}: applies to the file of --arpa; give that as well, or remove --space")
+        raise InputError(f"--space {source.space}: applies only to an --arpa file; add --arpa or remove --space")
 
 
 def make_language(recognizer: Recognizer, data: LineDataModule, source: LanguageSource) -> tuple[Language, list[str]]:
-    """A language model, with a lexicon if one is given, over texts in visual order; and notes on both.
+    """Load or estimate a language model over text in visual order, with a lexicon if one is given.
 
     Args:
-        recognizer: its direction and alphabet are used.
-        data: for the training texts; see `config.data_for`.
-        source: see `check_source`.
+        recognizer: recognizer whose text direction and alphabet are used.
+        data: data set with the training texts, see `build.data_for`.
+        source: sources of the model, see `check_source`.
+
+    Returns:
+        The language model with its lexicon, and notes about both for the user.
 
     Raises:
-        InputError: a file cannot be used.
+        InputError: if a file cannot be used.
     """
     files = source.text or ([] if source.arpa else [TRAIN])
     train = data.lines("train").texts if TRAIN in (*files, source.lexicon) else []
     texts = [text for name in files for text in (train if name == TRAIN else read_lines(Path(name), recognizer))]
     if source.arpa is None:
         ngram = NGram.estimate([recognizer.visual(text) for text in texts], source.order)
-        origin = f"{len(texts)} lines, {sum(map(len, texts))} characters"
+        origin = f"{len(texts)} lines ({sum(map(len, texts))} characters)"
     else:
         ngram, origin = NGram.read_arpa(source.arpa, source.space or "<space>"), str(source.arpa)
         if source.space is not None and " " not in ngram.symbols:
-            raise InputError(f"{origin}: has no '{source.space}'; give its symbol for a space with --space")
+            raise InputError(f"{origin}: no symbol '{source.space}'; set --space to the file's symbol for a space")
     notes = [f"language model: order {ngram.order}, from {origin}"]
     known = set(recognizer.codec.alphabet)
     if unseen := known - set(ngram.symbols):
         named = (character if character.strip() else name(character) for character in sorted(unseen))
-        notes.append(f"characters that the language model has not seen: {' '.join(named)}")
+        notes.append(f"characters unknown to the language model: {' '.join(named)}")
     if source.lexicon is None:
         return Language(ngram, None), notes
     if source.lexicon == TRAIN:
@@ -130,9 +133,11 @@ def make_language(recognizer: Recognizer, data: LineDataModule, source: Language
         words = [recognizer.visual(word) for word in read_lines(Path(source.lexicon), recognizer)]
     usable = {word for word in words if known.issuperset(word)}
     if not usable:
-        raise InputError(f"{source.lexicon}: no word is spelt only with the checkpoint's alphabet; check the file")
+        raise InputError(
+            f"{source.lexicon}: every word contains characters outside the checkpoint's alphabet; check the file"
+        )
     left_out = len(set(words)) - len(usable)
-    notes.append(f"lexicon: {len(usable)} words, {left_out} left out for characters outside the alphabet")
+    notes.append(f"lexicon: {len(usable)} words, {left_out} left out because of characters outside the alphabet")
     return Language(ngram, Lexicon(usable)), notes
 
 
@@ -143,14 +148,14 @@ def tune(
     settings: dict[str, Any],
     advance: Callable[[str], None] = lambda done: None,
 ) -> Tuning:
-    """Search the alpha and beta with the fewest edits on the validation lines: a coarse grid, then ever smaller steps.
+    """Search for the alpha and beta with the fewest edits on the validation lines, on a grid and then in smaller steps.
 
     Args:
-        recognizer: in evaluation mode, on the device to use.
-        data: see `config.data_for`.
-        language: see `make_language`.
-        settings: of the beam, see `beam_settings`.
-        advance: called with a description of what was done, for a progress bar.
+        recognizer: recognizer in evaluation mode, on the device to use.
+        data: data set with the validation lines, see `build.data_for`.
+        language: language model to add, see `make_language`.
+        settings: config of the beam search, see `beam_settings`.
+        advance: progress callback, called with a description of the latest step.
     """
     greedy, beam = Stopwatch(recognizer.greedy().decoder), make(settings)
     preparing = Stopwatch(beam.prepare)
@@ -162,7 +167,7 @@ def tune(
             first += greedy(*scores)
             prepared.append(preparing(*scores))
         references += batch.texts
-        advance(f"reading {len(references)}")
+        advance(f"transcribed {len(references)} lines")
     automaton = language.automaton(recognizer.codec.alphabet)
 
     def measure(name: str, hypotheses: Iterable[Hypothesis], seconds: Callable[[], float]) -> Measured:
@@ -200,10 +205,10 @@ def _around(weights: tuple[float, float], alpha: float, beta: float) -> list[tup
 
 
 class Stopwatch:
-    """Wraps a function and totals its CPU time over all threads.
+    """A function wrapper that totals CPU time over all threads.
 
     Args:
-        work: the function.
+        work: function to time.
     """
 
     def __init__(self, work: Callable[..., Any]) -> None:
@@ -221,19 +226,19 @@ def write(path: str, out: Path, language: Language, tuning: Tuning, lines: dict[
     """Write a copy of a checkpoint with a tuned decoder and its language model.
 
     Args:
-        path: of the checkpoint.
-        out: of the copy.
-        language: see `make_language`.
-        tuning: see `tune`.
-        lines: what it was tuned on, see `card.describe`; recorded with the error rates.
+        path: path to the checkpoint.
+        out: path to the copy.
+        language: language model to store, see `make_language`.
+        tuning: tuned decoder to store, see `tune`.
+        lines: description of the lines used for tuning, see `card.describe`; stored with the error rates.
 
     Raises:
-        InputError: the copy cannot be written.
+        InputError: if the copy cannot be written.
     """
     content = checkpoint.read(path)
     rates = {found.name: found.totals.cer for found in tuning.measured}
     content["htr"]["model"]["decoder"] = tuning.decoder
-    for stale in ("calibration", "calibrated"):  # of another decoder's confidences
+    for stale in ("calibration", "calibrated"):  # fitted to the confidences of the previous decoder
         content["htr"].pop(stale, None)
     content["htr"]["tuned"] = {"data": lines, "cer": rates}
     content["language"] = checkpoint.with_tensors(language.to_plain())

@@ -1,4 +1,4 @@
-"""Commands about data."""
+"""Commands that pack, convert, pseudo-label and audit data."""
 
 import json
 import sys
@@ -28,21 +28,21 @@ if TYPE_CHECKING:
 @typer_app.command()
 def pack(
     overrides: Overrides = None,
-    out: Annotated[Path | None, typer.Option(help="File to write; an interrupted run is resumed")] = None,
+    out: Annotated[Path | None, typer.Option(help="Packed file to write; an interrupted run is resumed")] = None,
     split: Splits = None,
-    check: Annotated[Path | None, typer.Option(help="Packed file to verify instead")] = None,
+    check: Annotated[Path | None, typer.Option(help="Packed file to verify instead of writing one")] = None,
 ) -> None:
-    """Decode a data set once into one file, from which data.pack=FILE then trains.
+    """Decode a data set once and pack it into a single file, to train from with data.pack=FILE.
 
-    Lines are stored in grey at the height of the model, before augmentation; choose it by model=... or
-    model.preprocess.height=...
+    Lines are stored in greyscale at the line height of the model, before augmentation. Set the height with model=NAME
+    or model.preprocess.height=N.
     """
     from htr_lightning.build import open_data
     from htr_lightning.data.datamodule import SPLITS
     from htr_lightning.data.pack import Pack, PackWriter, packed_height, packed_splits
 
     if (out is None) == (check is None):
-        raise InputError("give either --out FILE to write a file, or --check FILE to verify one")
+        raise InputError("expected either --out FILE to write a packed file or --check FILE to verify one")
     if check is not None:
         for name in packed_splits(check):
             packed = Pack(check, name)
@@ -70,16 +70,16 @@ def pack(
 @typer_app.command()
 def convert(
     to: Format,
-    out: Annotated[Path, typer.Option(help="New or empty folder to write into")],
+    out: Annotated[Path, typer.Option(help="Output folder, which must be new or empty")],
     overrides: Overrides = None,
     split: Splits = None,
 ) -> None:
-    """Write a data set in the format of another program, with references normalised as for training."""
+    """Convert a data set to the format of another program, with references normalised as in training."""
     from htr_lightning.build import open_data
     from htr_lightning.convert import convert as write
     from htr_lightning.data.datamodule import SPLITS
 
-    empty_folder(out)  # before the work, not after it
+    empty_folder(out)  # fail before the work, not after it
     data = open_data(overrides or [], one_pass=True, full=True).data
     names = list(dict.fromkeys(split or SPLITS))
     total = sum(len(data.lines(name)) for name in names)
@@ -94,24 +94,29 @@ def convert(
 def pseudo_label(
     checkpoint: Checkpoint,
     lines: Annotated[
-        list[str], typer.Argument(help="Line images, folders, globs, PAGE or ALTO files; or overrides: data=...")
+        list[str],
+        typer.Argument(help="Line images, folders, globs, PAGE or ALTO files; or Hydra overrides, e.g. data=NAME"),
     ],
-    out: Annotated[Path, typer.Option(help="New or empty folder to write into")],
-    min_confidence: Annotated[float | None, typer.Option(min=0, max=1, help="Minimum confidence of a line")] = None,
+    out: Annotated[Path, typer.Option(help="Output folder, which must be new or empty")],
+    min_confidence: Annotated[
+        float | None, typer.Option(min=0, max=1, help="Minimum confidence of the lines to keep")
+    ] = None,
     fraction: Annotated[
-        float | None, typer.Option(min=0, max=1, help="Fraction of lines to keep, most confident first (default: 0.5)")
+        float | None,
+        typer.Option(min=0, max=1, help="Fraction of the lines to keep, most confident first (default: 0.5)"),
     ] = None,
     labelled: Annotated[
-        list[str] | None, typer.Option(help="Override (repeatable): labelled data to write as well, unchanged")
+        list[str] | None, typer.Option(help="Hydra override that selects labelled data to write as well (repeatable)")
     ] = None,
     to: Format = "kraken",
     split: Splits = None,
     device: Device = "auto",
 ) -> None:
-    """Transcribe unlabelled lines and write the confident ones as training lines, for self-training.
+    """Transcribe unlabelled lines and write the most confident ones as training lines, for self-training.
 
-    Overrides without data=NAME change the data of the checkpoint's run: if it was trained on data.subset=[0,500],
-    data.subset=[500,null] selects the other lines. References are ignored. data=folder reads the result.
+    Overrides without data=NAME change the data that the checkpoint was trained on: after training with
+    data.subset=[0,500], data.subset=[500,null] selects the other lines. References are ignored. Train on the result
+    with data=folder.
     """
     from htr_lightning.adapt import pseudo_label as verb
     from htr_lightning.build import data_for
@@ -119,13 +124,13 @@ def pseudo_label(
     from htr_lightning.reading.open import load_one
 
     if min_confidence is None and fraction is None:
-        fraction = 0.5  # no threshold suits every checkpoint: with 21 % CER, 17 of 4,630 lines reached 0.9
-    empty_folder(out)  # before the work, not after it
+        fraction = 0.5  # no threshold suits every checkpoint: at 21 % CER, 17 of 4,630 lines reached 0.9
+    empty_folder(out)  # fail before the work, not after it
     recognizer = load_one(checkpoint, device)
     known = data_for(recognizer, labelled, full=True) if labelled else None
     if known is not None:
         for name in SPLITS:
-            known.lines(name)  # before the work as well
+            known.lines(name)  # fail before the work here, too
     unlabelled = verb.open_unlabelled(recognizer, lines, split, known is not None)
     for note in unlabelled.notes:
         print(f"note: {note}", file=sys.stderr)
@@ -140,14 +145,14 @@ def pseudo_label(
     with progress_bar("writing", None) as advance:
         counts = verb.write(unlabelled, labels, to, out, about, known, advance)
     kinds = sorted(counts.items(), key=lambda item: item[0] != verb.KEPT)
-    told = ", ".join(f"{count} {status}" for status, count in kinds) + _told(unlabelled.skipped)
-    print(f"{len(labels)} unlabelled lines: {told} -> {out}")
+    told = ", ".join(f"{status}: {count}" for status, count in kinds)
+    print(f"{len(labels)} unlabelled lines ({told})" + _told(unlabelled.skipped) + f" -> {out}")
     if known is not None:
         print("labelled lines: " + ", ".join(f"{len(known.lines(name))} {name}" for name in SPLITS))
 
 
 def _told(skipped: Counter[str]) -> str:
-    """The lines that a reader skipped on request."""
+    """Format the counts of lines that a reader skipped on request."""
     return "".join(f", {count} skipped ({kind})" for kind, count in skipped.items())
 
 

@@ -1,4 +1,4 @@
-"""Commands that turn a checkpoint into a better one."""
+"""Commands that improve or convert a trained checkpoint."""
 
 import sys
 from pathlib import Path
@@ -26,15 +26,15 @@ from htr_lightning.output import check_writable
 def calibrate(
     checkpoint: Checkpoint,
     overrides: Overrides = None,
-    out: Annotated[Path | None, typer.Option(help="New checkpoint (default: CHECKPOINT-calibrated.ckpt)")] = None,
+    out: Annotated[Path | None, typer.Option(help="Output checkpoint (default: CHECKPOINT-calibrated.ckpt)")] = None,
     weights: Weights = None,
     tta: Views = 1,
     device: Device = "auto",
 ) -> None:
-    """Turn confidences into probabilities, calibrated on the validation lines; texts stay the same.
+    """Calibrate confidences on the validation lines; transcriptions stay the same.
 
-    The calibration of one checkpoint is written into a copy of it. That of an ensemble is printed for --calibration,
-    along with the best weights of its checkpoints for --weights.
+    A single checkpoint is copied to --out with its calibration. For an ensemble, the calibration and the best weights
+    are printed as values for --calibration and --weights.
     """
     from htr_lightning.adapt import calibrate as verb
     from htr_lightning.build import check_whole, data_for
@@ -49,7 +49,7 @@ def calibrate(
     out = out or Path(checkpoint).with_name(f"{Path(checkpoint).stem}-calibrated.ckpt")
     recognizer = load_all(checkpoints, device, False, tta, (1.0, 0.0), numbers("--weights", weights))
     if not is_ensemble:
-        check_writable(out)  # before the work, not after it
+        check_writable(out)  # fail before the work, not after it
     data = data_for(recognizer, given)
     lines = describe(data, "val")
     with progress_bar("evaluating", lines["lines"]) as advance:
@@ -60,8 +60,8 @@ def calibrate(
               f"CER {found.weighted.before.cer:.2%} with equal weights -> {found.weighted.after.cer:.2%}")  # fmt: skip
     scaling = f"{found.scaling.slope:.3f},{found.scaling.bias:.3f}"
     print(f"{lines['lines']} validation lines: calibration {scaling}, "
-          f"ECE of characters {found.before['ece']:.2%} -> {found.after['ece']:.2%}, "
-          f"of lines {found.before['line_ece']:.2%} -> {found.after['line_ece']:.2%}")  # fmt: skip
+          f"character ECE {found.before['ece']:.2%} -> {found.after['ece']:.2%}, "
+          f"line ECE {found.before['line_ece']:.2%} -> {found.after['line_ece']:.2%}")  # fmt: skip
     if is_ensemble:
         print(*(["--weights", weights] if weights else []), "--calibration", scaling)
     else:
@@ -71,7 +71,7 @@ def calibrate(
 
 @typer_app.command("fine-tune", context_settings={"ignore_unknown_options": True})
 def fine_tune(checkpoint: Checkpoint, overrides: Overrides = None) -> None:
-    """Train a checkpoint further on other data: data=page_xml data.root=...; see conf/fine_tune.yaml."""
+    """Fine-tune a checkpoint on other data, e.g. data=page_xml data.root=FOLDER; see conf/fine_tune.yaml."""
     from htr_lightning.training.fine_tune import fine_tune as run
 
     run(checkpoint, overrides or [])
@@ -83,20 +83,23 @@ def tune_decoder(
     overrides: Overrides = None,
     text: Annotated[
         list[str] | None,
-        typer.Option(help="File with one text per line, or train for the training texts (repeatable)"),
+        typer.Option(help="File with one text per line, or train for the training texts (repeatable; default: train)"),
     ] = None,
-    arpa: Annotated[Path | None, typer.Option(help="Character n-gram model, of text in visual order")] = None,
-    space: Annotated[str | None, typer.Option(help="Symbol of the space in --arpa (default: <space>)")] = None,
+    arpa: Annotated[
+        Path | None, typer.Option(help="Character n-gram model of text in visual order, instead of --text")
+    ] = None,
+    space: Annotated[str | None, typer.Option(help="Symbol for a space in --arpa (default: <space>)")] = None,
     lexicon: Annotated[
-        str | None, typer.Option(help="File with one word per line, or train: allow only these words")
+        str | None,
+        typer.Option(help="File with the only words to allow, one per line, or train for those in the training texts"),
     ] = None,
-    order: Annotated[int, typer.Option(help="Order of an estimated n-gram model")] = 6,
-    out: Annotated[Path | None, typer.Option(help="New checkpoint (default: CHECKPOINT-lm.ckpt)")] = None,
+    order: Annotated[int, typer.Option(help="Order of the n-gram model to estimate")] = 6,
+    out: Annotated[Path | None, typer.Option(help="Output checkpoint (default: CHECKPOINT-lm.ckpt)")] = None,
     device: Device = "auto",
 ) -> None:
-    """Add a language model to a checkpoint, its weights tuned on the validation lines; see conf/decoder/.
+    """Add a language model to a checkpoint and tune its weights on the validation lines; see conf/decoder/.
 
-    Overrides change the data, as for evaluate, or the beam: decoder.width=64.
+    Overrides change the data, as for htr evaluate, or the beam search, e.g. decoder.width=64.
     """
     from htr_lightning.adapt import tune_decoder as verb
     from htr_lightning.build import data_for
@@ -107,7 +110,7 @@ def tune_decoder(
     verb.check_source(source)
     out = out or Path(checkpoint).with_name(f"{Path(checkpoint).stem}-lm.ckpt")
     recognizer = load_one(checkpoint, device)
-    check_writable(out)  # before the work, not after it
+    check_writable(out)  # fail before the work, not after it
     given = overrides or []
     settings = verb.beam_settings([one for one in given if one.startswith("decoder.")], recognizer)
     data = data_for(recognizer, [one for one in given if not one.startswith("decoder.")])
@@ -124,18 +127,18 @@ def tune_decoder(
         print(f"{name:16}{totals.cer:8.2%}{change:>9}{speed:14,.0f}")
     print(f"alpha {found.decoder['alpha']:g}, beta {found.decoder['beta']:g} -> {out}")
     if not found.helps:
-        print(f"note: the language model does not reduce errors; {checkpoint} is as good without it", file=sys.stderr)
+        print(f"note: the language model does not reduce errors; use {checkpoint} without it", file=sys.stderr)
 
 
 @typer_app.command()
 def upgrade(
     checkpoint: Checkpoint,
-    out: Annotated[Path, typer.Option(help="New checkpoint")],
+    out: Annotated[Path, typer.Option(help="Output checkpoint")],
 ) -> None:
-    """Convert a checkpoint of an earlier version; it reads the same texts."""
+    """Convert a checkpoint from an earlier version of htr-lightning; transcriptions stay the same."""
     from htr_lightning.upgrade import upgrade_file
 
-    check_writable(out)  # before the work, not after it
+    check_writable(out)  # fail before the work, not after it
     if note := upgrade_file(checkpoint, out):
         print(f"note: {note}", file=sys.stderr)
     print(out)

@@ -1,1 +1,1 @@
-"""What a recognizer reads right and wrong, and runs compared."""
+"""Evaluate checkpoints and compare runs."""

@@ -1,4 +1,4 @@
-"""A checkpoint evaluated on a split: a prediction for every line, and the counts."""
+"""Evaluate a checkpoint on a split, with a prediction for every line and total edit counts."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -27,7 +27,7 @@ T = TypeVar("T")
 
 
 class Line(NamedTuple):
-    """A line of a split that was read."""
+    """The id, reference and group of an evaluated line."""
 
     id: str
     reference: str
@@ -35,19 +35,19 @@ class Line(NamedTuple):
 
 
 class Evaluation(NamedTuple):
-    """The predictions for a split, in the order of its lines, and the counts over all of them."""
+    """The predictions for a split, in the order of its lines, and the total edit counts."""
 
     predictions: list[Prediction]
     totals: EditTotals
 
     @property
     def cer(self) -> float:
-        """Character error rate: edits over reference characters of the whole split."""
+        """The character error rate: edits divided by reference characters, over the whole split."""
         return self.totals.cer
 
     @property
     def wer(self) -> float:
-        """Word error rate."""
+        """The word error rate: word edits divided by reference words, over the whole split."""
         return self.totals.wer
 
 
@@ -55,12 +55,12 @@ def evaluate_reader(checkpoint: Reader | str | Path, overrides: Sequence[str] = 
     """Evaluate a checkpoint on a split, by default of the data it was trained on.
 
     Args:
-        checkpoint: a file, or what `htr_lightning.load` returned.
-        overrides: of the data, as for `htr evaluate`: data=copiste data.root=FOLDER.
+        checkpoint: path to a checkpoint, or a reader returned by `htr_lightning.load`.
+        overrides: data overrides as for `htr evaluate`, e.g. data=copiste data.root=FOLDER.
         split: train, val or test.
 
     Raises:
-        InputError: the checkpoint or the data cannot be read.
+        InputError: if the checkpoint or the data cannot be read.
     """
     reader = checkpoint if isinstance(checkpoint, Reader) else load(checkpoint)
     check_whole(overrides, split)
@@ -73,22 +73,22 @@ def evaluate(
     split: str = "test",
     advance: Callable[[int], None] = lambda lines: None,
 ) -> Evaluation:
-    """Evaluate a recognizer on a split; each line is read once, as by `htr transcribe`.
+    """Evaluate a recognizer on a split, transcribing each line once as `htr transcribe` does.
 
     Args:
-        recognizer: in evaluation mode, on the device to use.
-        data: see `config.data_for`.
+        recognizer: recognizer in evaluation mode, on the device to use.
+        data: data set to evaluate on, see `build.data_for`.
         split: train, val or test.
-        advance: called with the number of lines done, for a progress bar.
+        advance: progress callback, called with the number of lines just processed.
 
     Raises:
-        InputError: a line cannot be read; it is named.
+        InputError: if a line cannot be read; the message names the line.
     """
     return compare(read_split(recognizer, recognizer.read, data, split, advance))
 
 
 def compare(read: Sequence[tuple[Line, Transcription]]) -> Evaluation:
-    """Transcriptions compared with the references of their lines."""
+    """Compare transcriptions with the references of their lines."""
     predictions = [Prediction(line.id, line.reference, one.text, one.confidence, line.group) for line, one in read]
     totals = count_edits([one.reference for one in predictions], [one.hypothesis for one in predictions])
     return Evaluation(predictions, totals)
@@ -101,10 +101,10 @@ def read_split(
     split: str,
     advance: Callable[[int], None],
 ) -> list[tuple[Line, T]]:
-    """The results of applying a function of raw images to every line of a split, in order; see `evaluate`."""
+    """Apply a function of raw images to every line of a split and return the results in order; see `evaluate`."""
     lines = data.lines(split)
     if data.pack is not None:
-        for member in recognizer.members:  # one may need higher lines than the first
+        for member in recognizer.members:  # raises an InputError if a member needs taller lines than the pack has
             Pack(data.pack, split, member.preprocess)
     found: dict[int, tuple[Line, T]] = {}
     for batch in BucketBatchSampler(lines.widths, data.max_lines, data.max_columns):
@@ -125,7 +125,7 @@ def _read(read: Callable[[Sequence[UInt8[ndarray, "_ _"]]], Sequence[T]], sample
 
 
 def calibration(predictions: Sequence[Prediction]) -> dict[str, float]:
-    """The expected calibration error of characters and of whole lines, see `metrics.calibration.DEFINITION`."""
+    """Return the expected calibration error of characters and of lines, see `metrics.calibration.DEFINITION`."""
     read = [(one.reference, one.hypothesis, one.confidence) for one in predictions]
     return {
         "ece": calibration_error([character_trials(*one) for one in read]),
@@ -134,7 +134,7 @@ def calibration(predictions: Sequence[Prediction]) -> dict[str, float]:
 
 
 def conditions(recognizer: Transcriber, checkpoints: Sequence[str], data: LineDataModule, split: str) -> dict[str, Any]:
-    """What an evaluation was made with, as plain data for `metrics.json`."""
+    """Describe the checkpoints, data and settings of an evaluation, as plain data for `metrics.json`."""
     ensemble = isinstance(recognizer, Ensemble)
     about: dict[str, Any] = {
         "checkpoint": list(checkpoints) if ensemble else checkpoints[0],
@@ -149,10 +149,10 @@ def conditions(recognizer: Transcriber, checkpoints: Sequence[str], data: LineDa
 
 
 def write(folder: Path, evaluation: Evaluation, about: dict[str, Any]) -> None:
-    """Write `predictions.jsonl` and `metrics.json`.
+    """Write `predictions.jsonl` and `metrics.json` to a folder.
 
     Raises:
-        InputError: the folder cannot be written to.
+        InputError: if the folder cannot be written to.
     """
     predictions, totals = evaluation
     rates = {"cer": totals.cer, "wer": totals.wer, "line_accuracy": totals.line_accuracy}

@@ -1,4 +1,4 @@
-"""Run folders as plain data: learning curves, comparison of runs, and errors of a model."""
+"""Load run folders as plain data, compare runs and find the errors in predictions."""
 
 import csv
 import json
@@ -19,24 +19,24 @@ from htr_lightning.text.align import Edit, edits
 from htr_lightning.transcription import Prediction
 
 COMPLETE = ("metrics.csv", "summary.json", "checkpoints/best.ckpt")  # files of a finished run
-PER_RUN = ("seed", "name", "run_dir", "hydra.run.dir")  # keys in which runs of the same recipe may differ
+PER_RUN = ("seed", "name", "run_dir", "hydra.run.dir")  # keys that may differ between runs of the same recipe
 
 
 class Curve(NamedTuple):
-    """A metric over the steps of a run."""
+    """The values of a metric over the steps of a run."""
 
     steps: list[int]
     values: list[float]
 
 
 class Run(NamedTuple):
-    """A run folder."""
+    """The config, curves and results of a run."""
 
     folder: Path
     seed: int
-    overrides: list[str]  # including the checkpoint it started from
+    overrides: list[str]  # including the checkpoint the run started from
     curves: dict[str, Curve]  # by logged name: train/loss, val/cer, ...
-    summary: dict[str, Any]  # of summary.json; empty for an unfinished run
+    summary: dict[str, Any]  # contents of summary.json; empty if the run is unfinished
     missing: list[str]  # files that a finished run would have
 
     @property
@@ -45,21 +45,21 @@ class Run(NamedTuple):
 
     @property
     def recipe(self) -> tuple[str, ...]:
-        """The overrides except those in which runs of the same recipe may differ."""
+        """The overrides, except those that may differ between runs of the same recipe."""
         return tuple(sorted(o for o in self.overrides if o.lstrip("+").partition("=")[0] not in PER_RUN))
 
 
 class Band(NamedTuple):
-    """A metric over several runs, at the steps that all of them share."""
+    """The mean and standard deviation of a metric over several runs, at the steps that all of them logged."""
 
     steps: list[int]
     mean: list[float]
-    sd: list[float]  # of the sample; 0 for a single run
+    sd: list[float]  # sample standard deviation; 0 for a single run
     runs: int
 
 
 class Row(NamedTuple):
-    """The finished runs of a recipe: counts are sums, rates and times are means."""
+    """A summary of the finished runs of a recipe: counts are sums, rates and times are means."""
 
     name: str
     runs: int
@@ -75,36 +75,36 @@ class Row(NamedTuple):
 
 
 def find_runs(*folders: str | Path) -> list[Run]:
-    """All runs in the given folders, at any depth, sorted by path.
+    """Load all runs in the given folders, at any depth, sorted by path within each folder.
 
     Raises:
-        InputError: a folder contains no run; or see `read_run`.
+        InputError: if a folder contains no run, or a run cannot be loaded (see `read_run`).
     """
     found: list[Path] = []
     for folder in map(Path, folders):
         inside = sorted(config.parent.parent for config in folder.rglob(".hydra/config.yaml"))
         if not inside:
             raise InputError(
-                f"{folder}: contains no run (no .hydra/config.yaml); give a run folder or a folder above it"
+                f"{folder}: contains no run (no .hydra/config.yaml); choose a run folder or a folder above one"
             )
         found += inside
     return [read_run(folder) for folder in dict.fromkeys(found)]
 
 
 def read_run(folder: str | Path) -> Run:
-    """A run folder, finished or not.
+    """Load a run from its folder, finished or not.
 
     Raises:
-        InputError: it is not a run folder, or one of its files cannot be read.
+        InputError: if the folder is not a run folder, or one of its files cannot be read.
     """
     folder = Path(folder)
     config = _load(folder / ".hydra" / "config.yaml", yaml.safe_load)
     overrides = _load(folder / ".hydra" / "overrides.yaml", yaml.safe_load)
     if not isinstance(config, dict) or not isinstance(overrides, list):
-        raise InputError(f"{folder / '.hydra'}: not the config of a run; copy the folder again")
+        raise InputError(f"{folder / '.hydra'}: does not contain a valid config; copy the run folder again")
     given = [str(one) for one in overrides]
     if config.get("start") is not None and not any(one.lstrip("+").startswith("start=") for one in given):
-        given.append(f"start={config['start']}")  # `htr fine-tune` takes it as an argument
+        given.append(f"start={config['start']}")  # `htr fine-tune` takes the checkpoint as an argument
     missing = [name for name in COMPLETE if not (folder / name).is_file()]
     curves = {} if "metrics.csv" in missing else _load(folder / "metrics.csv", _curves)
     summary = {} if "summary.json" in missing else _load(folder / "summary.json", json.loads)
@@ -112,8 +112,11 @@ def read_run(folder: str | Path) -> Run:
 
 
 def by_recipe(runs: Sequence[Run]) -> dict[str, list[Run]]:
-    """Runs grouped by recipe, so that runs of a group differ only in their seed. A group is named by the overrides that
-    not all recipes share, leaving out paths of data as long as the names stay distinct."""
+    """Group runs by recipe, so that the runs in a group differ only in their seed.
+
+    Each group is named after the overrides that are not common to all recipes. Data paths are left out if the names
+    are distinct without them.
+    """
     recipes: dict[tuple[str, ...], list[Run]] = {}
     for run in runs:
         recipes.setdefault(run.recipe, []).append(run)
@@ -132,11 +135,11 @@ def by_recipe(runs: Sequence[Run]) -> dict[str, list[Run]]:
 
 
 def band(runs: Iterable[Run], key: str) -> Band:
-    """Mean and standard deviation of a metric over runs; runs that did not log it are ignored.
+    """Compute the mean and standard deviation of a metric over runs, ignoring runs that did not log it.
 
     Args:
-        runs: of the same recipe.
-        key: of `Run.curves`.
+        runs: runs of the same recipe.
+        key: name of the metric, a key of `Run.curves`.
     """
     curves = [dict(zip(*run.curves[key], strict=True)) for run in runs if key in run.curves]
     steps = sorted(set.intersection(*map(set, curves))) if curves else []
@@ -145,10 +148,10 @@ def band(runs: Iterable[Run], key: str) -> Band:
 
 
 def compare(recipes: dict[str, list[Run]]) -> list[Row]:
-    """A row for each recipe with a finished run, best validation CER first.
+    """Summarise each recipe that has a finished run, best validation CER first.
 
     Args:
-        recipes: see `by_recipe`.
+        recipes: runs grouped by recipe, see `by_recipe`.
     """
     rows = []
     for name, runs in recipes.items():
@@ -166,8 +169,8 @@ def compare(recipes: dict[str, list[Run]]) -> list[Row]:
 
 
 def markdown(rows: Iterable[Row]) -> str:
-    """The rows as a table in Markdown."""
-    lines = ["| recipe | runs | val CER | test CER | edits / characters | lines | time of a run |"]
+    """Format rows as a Markdown table."""
+    lines = ["| recipe | runs | val CER | test CER | edits / characters | lines | time per run |"]
     lines += ["|:--|--:|--:|--:|--:|--:|--:|"]
     for row in rows:
         val, test = (
@@ -182,47 +185,51 @@ def markdown(rows: Iterable[Row]) -> str:
 
 
 def predictions(path: str | Path) -> list[Prediction]:
-    """The lines of a `predictions.jsonl` written by `htr evaluate`.
+    """Load a `predictions.jsonl` file written by `htr evaluate`.
 
     Raises:
-        InputError: it does not exist, or one of its lines is not a prediction.
+        InputError: if the file does not exist, or one of its lines is not a prediction.
     """
     path = Path(path)
     if not path.is_file():
-        raise InputError(f"{path}: no such file; htr evaluate CHECKPOINT writes it")
+        raise InputError(f"{path}: not found; create it with htr evaluate CHECKPOINT")
     found = []
     for number, line in enumerate(_load(path, str).rstrip("\n").split("\n"), start=1):
         try:
             found.append(Prediction(**json.loads(line)))
         except (TypeError, ValueError):
             raise InputError(
-                f"{path}: line {number} is not a prediction; write the file again with htr evaluate"
+                f"{path}: line {number} is not a prediction; create the file again with htr evaluate CHECKPOINT"
             ) from None
     return found
 
 
 def worst(read: Sequence[Prediction], count: int) -> list[Prediction]:
-    """The lines with the most edits; ties are broken by the highest confidence."""
+    """Return the `count` lines with the most edits; ties are broken by confidence, highest first."""
     wrong = {one: distance for one in read if (distance := editdistance.eval(one.reference, one.hypothesis))}
     return sorted(wrong, key=lambda one: (-wrong[one], -one.confidence, one.id))[:count]
 
 
 def edit_counts(read: Iterable[Prediction]) -> Counter[Edit]:
-    """How often each character was read as which, correct ones included."""
+    """Count how often each reference character was transcribed as each character, including correct ones."""
     return Counter(edit for one in read for edit in edits(one.reference, one.hypothesis))
 
 
 def images(reader: Reader, ids: Iterable[str]) -> list[UInt8[ndarray, "_ _"]]:
-    """The unprocessed images of samples.
+    """Return the unprocessed images of samples.
+
+    Args:
+        reader: data that contain the samples.
+        ids: ids of the samples.
 
     Raises:
-        InputError: the reader does not contain a sample.
+        InputError: if the reader does not contain one of the samples.
     """
     positions = {id: position for position, id in enumerate(reader.ids)}
     ids = list(ids)
     if absent := next((id for id in ids if id not in positions), None):
         raise InputError(
-            f"{absent}: not among these {len(positions)} lines; give the data that the predictions belong to"
+            f"{absent}: not found in {len(positions)} lines; use the data that the predictions were made on"
         )
     return [reader[positions[id]].image for id in ids]
 
@@ -231,9 +238,9 @@ def _load(path: Path, parse: Any) -> Any:
     try:
         return parse(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise InputError(f"{path}: {error.strerror}; is this a run folder?") from None
+        raise InputError(f"{path}: {error.strerror}; check that the folder is a complete run folder") from None
     except (ValueError, yaml.YAMLError) as error:
-        raise InputError(f"{path}: cannot be read ({str(error).splitlines()[0]}); copy it again") from None
+        raise InputError(f"{path}: is corrupted ({str(error).splitlines()[0]}); restore the original file") from None
 
 
 def _curves(text: str) -> dict[str, Curve]:

@@ -1,1 +1,1 @@
-"""Edit counts, calibration and losses over whole sets."""
+"""Compute edit counts, calibration errors and mean losses over whole data sets."""

@@ -1,6 +1,6 @@
-"""Metrics of a run: sums over lines, batches and ranks, divided once at the end, so that results depend on neither.
+"""Run-level metrics, which do not depend on batch size or number of ranks.
 
-The error rates themselves are defined in edits.py.
+Totals are summed over lines, batches and ranks and divided once at the end. The error rates are defined in edits.py.
 """
 
 from collections.abc import Sequence
@@ -13,8 +13,11 @@ from htr_lightning.metrics.edits import EditTotals, count_edits
 
 
 class EditCounts(Metric):
-    """Summed edit counts. It equals torchmetrics' `CharErrorRate` and `WordErrorRate` where those are defined; an empty
-    reference is counted instead of giving NaN."""
+    """A metric that sums edit counts.
+
+    Its rates equal torchmetrics' `CharErrorRate` and `WordErrorRate` wherever these are defined; empty references are
+    counted instead of producing NaN.
+    """
 
     full_state_update = False
     higher_is_better = False
@@ -26,7 +29,7 @@ class EditCounts(Metric):
     counts: Tensor
 
     def update(self, references: Sequence[str], hypotheses: Sequence[str]) -> None:
-        """Add lines: `references[i]` against `hypotheses[i]`."""
+        """Add the edit counts of lines, comparing `references[i]` with `hypotheses[i]`."""
         self.counts += torch.tensor(count_edits(references, hypotheses)).to(self.counts)
 
     def compute(self) -> EditTotals:
@@ -34,7 +37,7 @@ class EditCounts(Metric):
 
 
 class MeanLoss(Metric):
-    """Summed losses divided by summed counts; NaN if nothing was counted."""
+    """The mean loss: summed losses divided by summed counts, or NaN if nothing was counted."""
 
     full_state_update = False
     higher_is_better = False
@@ -48,7 +51,7 @@ class MeanLoss(Metric):
     count: Tensor
 
     def update(self, total: Tensor, count: int) -> None:
-        """Add the summed loss of a batch and the number of characters or images that it covers."""
+        """Add the summed loss of a batch and the number of characters or images in the batch."""
         self.total += total
         self.count += count
 

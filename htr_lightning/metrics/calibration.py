@@ -1,4 +1,4 @@
-"""Calibration: whether confidences are probabilities, and the Platt scaling that makes them so."""
+"""Measure how well confidences agree with accuracy, and calibrate them by Platt scaling."""
 
 import math
 from collections.abc import Sequence
@@ -11,19 +11,20 @@ from numpy import ndarray
 
 DEFINITION = {
     "ece": "expected calibration error of characters: sum of | correct - expected | over 15 equal confidence bins "
-    "/ trials; a line has one trial per character of its hypothesis, at least 1, and each edit makes one of them wrong",
-    "line_ece": "the same with one trial per line, correct if it has no edit, at confidence ** characters",
+    "/ trials; a line has one trial per hypothesis character, but at least 1, and each edit makes one trial wrong",
+    "line_ece": "expected calibration error of lines: the same sum with one trial per line, which is correct if the "
+    "line has no edits and has the probability confidence ** characters",
 }
 MARGIN = 1e-7  # probabilities are clipped to this distance from 0 and 1
-MIN_SLOPE = 0.01  # of a fit, so that the order of confidences is kept
+MIN_SLOPE = 0.01  # lower limit for a fitted slope, so that the order of confidences is kept
 
 
 class PlattScaling(NamedTuple):
-    """Platt scaling: log-odds are multiplied by a slope and shifted by a bias (Platt, 1999, "Probabilistic outputs for
+    """A Platt scaling, which multiplies log-odds by a slope and adds a bias (Platt, 1999, "Probabilistic outputs for
     support vector machines"; Guo et al., 2017, section 4.1).
 
-    A slope alone is temperature scaling of two outcomes, correct and wrong. That does not suffice for a vote: where two
-    of three hypotheses agree on a character, its weight is near one half, which no temperature moves, yet it is mostly
+    A slope alone would be temperature scaling, which is not enough for voting: where two of three hypotheses agree on
+    a character, its weight is close to one half, which no temperature changes, although the character is usually
     correct.
     """
 
@@ -31,7 +32,7 @@ class PlattScaling(NamedTuple):
     bias: float = 0.0
 
     def __call__(self, probability: float) -> float:
-        """The calibrated probability; the default scaling changes nothing."""
+        """Return the calibrated probability; the default scaling returns its input."""
         if self == (1, 0):
             return probability
         odds = max(-700.0, self.slope * _log_odds(probability) + self.bias)
@@ -39,7 +40,7 @@ class PlattScaling(NamedTuple):
 
 
 class Trials(NamedTuple):
-    """Events with one predicted probability: how many there were and how many came true."""
+    """Events with the same predicted probability: how many there were and how many came true."""
 
     probability: float
     correct: int
@@ -47,21 +48,26 @@ class Trials(NamedTuple):
 
 
 def character_trials(reference: str, hypothesis: str, confidence: float) -> Trials:
-    """One trial per character of a hypothesis; each edit makes one of them wrong. An empty hypothesis is one trial,
-    correct if the reference is empty."""
+    """Return one trial per character of a hypothesis, of which each edit makes one wrong.
+
+    An empty hypothesis is one trial, which is correct if the reference is empty.
+    """
     count = max(1, len(hypothesis))
     return Trials(confidence, max(0, count - editdistance.eval(reference, hypothesis)), count)
 
 
 def line_trial(reference: str, hypothesis: str, confidence: float) -> Trials:
-    """The whole line as one trial, correct if it has no edit."""
+    """Return the whole line as one trial, which is correct if the line has no edits."""
     return Trials(confidence ** max(1, len(hypothesis)), int(reference == hypothesis), 1)
 
 
 def calibration_error(trials: Sequence[Trials], bins: int = 15) -> float:
-    """The expected calibration error (Guo et al., 2017, "On calibration of modern neural networks", arXiv:1706.04599,
-    equation 3): over equal bins of the probability, ((k - 1) / bins, k / bins], the mean distance between the fraction
-    of events that came true and their mean probability, weighted by events; 0 without events."""
+    """Return the expected calibration error, or 0 if there are no events.
+
+    This is the mean distance between the fraction of events that came true and their mean probability over the bins
+    ((k - 1) / bins, k / bins] of the probability, weighted by the number of events (Guo et al., 2017, "On calibration
+    of modern neural networks", arXiv:1706.04599, equation 3).
+    """
     gaps = [0.0] * bins
     for probability, correct, count in trials:
         gaps[max(0, math.ceil(probability * bins) - 1)] += correct - count * probability
@@ -69,16 +75,23 @@ def calibration_error(trials: Sequence[Trials], bins: int = 15) -> float:
 
 
 def check_platt_scaling(values: Sequence[float | str]) -> PlattScaling:
-    """A slope and a bias as a scaling; raises ValueError if they are not valid."""
+    """Return a Platt scaling with the given slope and bias.
+
+    Raises:
+        ValueError: if the slope is not a positive finite number or the bias is not finite.
+    """
     slope, bias = map(float, values)
     if not 0 < slope < math.inf or not math.isfinite(bias):
-        raise ValueError(f"calibration {slope:g},{bias:g}: give a finite slope above 0 and a finite bias")
+        raise ValueError(f"calibration {slope:g},{bias:g}: expected a finite slope above 0 and a finite bias")
     return PlattScaling(slope, bias)
 
 
 def fit_platt_scaling(trials: Sequence[Trials]) -> PlattScaling:
-    """The maximum a posteriori scaling, with a normal prior of variance 1 around the identity: if every line is
-    correct, no finite scaling is the most likely one."""
+    """Fit a Platt scaling by maximum a posteriori estimation.
+
+    The prior is a normal distribution with variance 1 around the identity, because no finite scaling maximises the
+    likelihood if every line is correct.
+    """
     if not trials:
         return PlattScaling()
     odds = np.array([[_log_odds(one.probability), 1.0] for one in trials])

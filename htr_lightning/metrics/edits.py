@@ -1,4 +1,4 @@
-"""Character and word error rates as integer edit counts."""
+"""Compute character and word error rates from integer edit counts."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -7,14 +7,14 @@ import editdistance
 
 DEFINITION = {
     "cer": "sum of Levenshtein distances over code points / sum of reference code points, over the whole set (micro)",
-    "wer": "sum of Levenshtein distances over words / sum of reference words; words are split at white space",
-    "line_accuracy": "lines without an edit / lines",
-    "empty_reference": "insertions count as edits, no characters are added; a set without characters divides by 1",
+    "wer": "sum of Levenshtein distances over words / sum of reference words; words are separated by whitespace",
+    "line_accuracy": "lines without edits / lines",
+    "empty_reference": "insertions count as edits but add no characters; without characters, edits are divided by 1",
 }
 
 
 class EditTotals(NamedTuple):
-    """Edit counts of a set of lines and the rates that follow, as fractions."""
+    """The edit counts over a set of lines, with the error rates as fractions."""
 
     edits: int
     characters: int
@@ -38,7 +38,7 @@ class EditTotals(NamedTuple):
 
 
 def line_counts(reference: str, hypothesis: str) -> EditTotals:
-    """The edit counts of one line; normalise both texts first."""
+    """Count the edits in one line; both texts must already be normalised."""
     edits = editdistance.eval(reference, hypothesis)
     words, read = reference.split(), hypothesis.split()
     return EditTotals(
@@ -48,6 +48,6 @@ def line_counts(reference: str, hypothesis: str) -> EditTotals:
 
 
 def count_edits(references: Sequence[str], hypotheses: Sequence[str]) -> EditTotals:
-    """The counts of some lines: `references[i]` against `hypotheses[i]`."""
+    """Count the edits in several lines, comparing `references[i]` with `hypotheses[i]`."""
     lines = [line_counts(r, h) for r, h in zip(references, hypotheses, strict=True)]
     return EditTotals(*map(sum, zip(*lines, strict=True))) if lines else EditTotals(*[0] * len(EditTotals._fields))

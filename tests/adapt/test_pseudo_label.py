@@ -84,7 +84,7 @@ def test_lines_of_a_data_set_come_back_with_the_same_pixels_and_the_text_that_wa
     assert record["lines"] == sum(record["status"].values()) == 56
     assert record["status"].get(KEPT) == len(written)
     assert record["status"].get(EMPTY, 0) == empty
-    assert f"56 unlabelled lines: {len(written)} kept" in outcome.stdout
+    assert f"56 unlabelled lines (kept: {len(written)}" in outcome.stdout
     assert {row["id"] for row in rows(out, "pseudo_labels.tsv")} == set(read)
 
 
@@ -104,8 +104,8 @@ def test_files_without_any_text_are_read_and_what_cannot_be_read_is_counted(
     assert (statuses["broken.png"], statuses["sheet.png"]) == (UNREADABLE, PAGE)
     assert {statuses["line.png"], statuses["page.xml#l0"]} <= {KEPT, EMPTY}
     assert KEPT in statuses.values()
-    assert "1 a page rather than a line" in outcome.stdout
-    assert "note: 1 of the lines have a text, which is ignored" in outcome.stderr
+    assert "a page rather than a line: 1" in outcome.stdout
+    assert "note: the existing text is ignored in 1 of 5 lines" in outcome.stderr
     texts = {row["id"]: row["text"] for row in rows(out, "pseudo_labels.tsv")}
     names = {row["name"]: row["id"] for row in rows(out, "names.tsv")}
     images = {reading.name: image for source in find_sources([str(folder)])[0] for reading, image in open_lines(source)}
@@ -125,7 +125,7 @@ def test_lines_without_text_of_a_page_reader_are_no_error(
     given.append(f"data.reader.empty={empty}")
     outcome = htr("pseudo-label", best, *given, "--min-confidence", 0, "--out", tmp_path / "out")
     assert outcome.code == 0, outcome.stderr
-    assert outcome.stdout.startswith("3 unlabelled lines: ")
+    assert outcome.stdout.startswith("3 unlabelled lines (")
 
 
 def test_labelled_lines_are_written_beside_and_the_whole_is_trained_on(
@@ -151,16 +151,16 @@ def test_what_is_labelled_is_no_pseudo_label(htr: Callable[..., Outcome], best: 
     given = ["data.subset=[0,null]", "--labelled", "data.subset=[0,40]", "--min-confidence", 0]
     outcome = htr("pseudo-label", best, *given, "--out", tmp_path / "out")
     assert outcome.code == 1
-    assert "is also a train line of the labelled data; separate them" in outcome.stderr
+    assert "also in the train split of the labelled data; separate the two" in outcome.stderr
     outcome = htr("pseudo-label", best, *given[:-2], "--split", "val", "--min-confidence", 0, "--out", tmp_path / "out")
-    assert "is also a val line of the labelled data" in outcome.stderr
+    assert "also in the val split of the labelled data" in outcome.stderr
 
 
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        (["data.subset=[40,null]", "--min-confidence", "1"], "no line is kept .*lower --min-confidence"),
-        (["data.subset=[40,null]", "lines/"], "lines/: not an override of the data"),
+        (["data.subset=[40,null]", "--min-confidence", "1"], "no lines to keep .*lower --min-confidence"),
+        (["data.subset=[40,null]", "lines/"], "lines/: not a data override"),
         (["nowhere/"], "nowhere/: no such file or folder"),
         (["nowhere/", "--split", "val"], "files have no splits"),
     ],

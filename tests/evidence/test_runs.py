@@ -52,7 +52,7 @@ def test_runs_that_started_from_other_checkpoints_are_no_seeds_of_one_recipe(tmp
 
 def test_predictions_that_are_no_text_are_named(tmp_path: Path) -> None:
     (tmp_path / "predictions.jsonl").write_bytes(b'{"id": "\xe9"}')
-    with pytest.raises(InputError, match=r"predictions\.jsonl: cannot be read"):
+    with pytest.raises(InputError, match=r"predictions\.jsonl: is corrupted"):
         report.predictions(tmp_path / "predictions.jsonl")
 
 
@@ -66,11 +66,11 @@ def test_an_unfinished_run_lists_its_missing_files(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("metrics.csv", "epoch,step,val/cer\n0,ten,0.5\n", "metrics.csv: cannot be read"),
+        ("metrics.csv", "epoch,step,val/cer\n0,ten,0.5\n", "metrics.csv: is corrupted"),
         ("metrics.csv", "epoch,step,val/cer\n0,1\n", "a row is truncated"),
-        ("summary.json", "{", "summary.json: cannot be read"),
-        (".hydra/config.yaml", "a: [", "config.yaml: cannot be read"),
-        (".hydra/overrides.yaml", "1", "not the config of a run"),
+        ("summary.json", "{", "summary.json: is corrupted"),
+        (".hydra/config.yaml", "a: [", "config.yaml: is corrupted"),
+        (".hydra/overrides.yaml", "1", "does not contain a valid config"),
     ],
 )
 def test_a_file_that_cannot_be_read_is_named_in_one_line(tmp_path: Path, name: str, content: str, message: str) -> None:
@@ -155,7 +155,7 @@ def test_what_evaluate_wrote_is_read_back(best: Path, tmp_path: Path) -> None:
 
 
 def test_predictions_that_cannot_be_read_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"htr evaluate CHECKPOINT writes it"):
+    with pytest.raises(InputError, match=r"create it with htr evaluate CHECKPOINT"):
         report.predictions(tmp_path / "predictions.jsonl")
     path = tmp_path / "predictions.jsonl"
     good = json.dumps(Prediction("a", "b", "c", 0.5, "g")._asdict())
@@ -177,5 +177,5 @@ def test_the_worst_lines_come_first_and_right_ones_never() -> None:
 
 
 def test_a_line_that_the_data_do_not_have_is_named() -> None:
-    with pytest.raises(InputError, match=r"other/7: not among these 4 lines"):
+    with pytest.raises(InputError, match=r"other/7: not found in 4 lines"):
         report.images(Synthetic("test", {"test": 4}, {"test": 2}), ["synthetic/test/1", "other/7"])

@@ -396,7 +396,7 @@ def test_a_checkpoint_opens_no_source_and_builds_nothing_else(run: Path, tmp_pat
         lambda content: content["parts"].update(nothing=1),
         lambda content: content.update(parts=[1]),
     ):
-        with pytest.raises(InputError, match="its parts do not fit together"):
+        with pytest.raises(InputError, match="config and weights do not match"):
             checkpoint.load(changed(change))
     with pytest.raises(InputError, match="unsupported encoder 'bert'"):
         checkpoint.load(changed(lambda content: content["parts"]["architecture"]["encoder"].update(model_type="bert")))

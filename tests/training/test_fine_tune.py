@@ -240,7 +240,7 @@ def refused(outcome: Outcome, *words: str) -> None:
 
 def test_what_cannot_be_is_refused_in_one_line(best: Path, htr: Callable[..., Outcome], tmp_path: Path) -> None:
     folder = f"hydra.run.dir={tmp_path}/run"
-    refused(htr("fine-tune", tmp_path / "none.ckpt", "data=synthetic", folder), "none.ckpt: no such checkpoint")
+    refused(htr("fine-tune", tmp_path / "none.ckpt", "data=synthetic", folder), "none.ckpt: checkpoint not found")
     refused(htr("fine-tune", best, "data=synthetic", "model=mlp", folder), "the model is the checkpoint's")
     refused(htr("fine-tune", best, "data=synthetic", f"start={best}x", folder), "the model is the checkpoint's")
     refused(htr("fine-tune", best, "data=synthetic", "optimizer.rate=1", folder), "optimizer.rate", "no such key")

@@ -84,7 +84,7 @@ def test_resuming_with_another_network_or_alphabet_is_refused(run_folder: Path, 
 
 
 def test_a_run_without_an_end_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="nothing limits the run"):
+    with pytest.raises(InputError, match="the run has no limit"):
         run_train(tmp_path / "run", *SMALL)
 
 
@@ -230,7 +230,7 @@ def test_a_full_disk_leaves_the_previous_checkpoint(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ})
     assert done.returncode == 1
     assert str(path) in done.stderr
-    assert "previous one is kept" in done.stderr
+    assert "previous checkpoint is kept" in done.stderr
     assert "Traceback" not in done.stderr
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
