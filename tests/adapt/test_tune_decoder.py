@@ -153,7 +153,7 @@ def test_a_model_of_a_file_and_of_an_arpa_file_is_used(best: Path, tmp_path: Pat
     text.write_text("the cat\n\n  sat  down \n", encoding="utf-8")
     out = tmp_path / "a.ckpt"
     outcome = htr("tune-decoder", best, "--text", text, "--order", 2, "--out", out)
-    assert "order 2, from 2 lines, 15 characters" in outcome.stdout, outcome.stderr
+    assert "order 2, from 2 lines (15 characters)" in outcome.stdout, outcome.stderr
     NGram.estimate(["the cat", "sat down"], 2).write_arpa(tmp_path / "x.arpa", "|")
     other = tmp_path / "b.ckpt"
     outcome = htr("tune-decoder", best, "--arpa", tmp_path / "x.arpa", "--space", "|", "--out", other)
