@@ -1,7 +1,7 @@
-"""Augmentations of scanned lines for training: NumPy in, NumPy out, each with its own probability.
+"""Augment line images for training with NumPy, applying each transform with its own probability.
 
-Every transform takes a line and the generator that is its only source of randomness, and returns a new line; its input
-is left unchanged. Lines stay legible: only `Margins` and `Scale` cut anything off, within their bounds.
+A transform takes an image and a random generator, which is its only source of randomness, and returns an image without
+modifying its input. Lines stay legible: only `Margins` and `Scale` crop the image, within configurable limits.
 """
 
 from htr_lightning.augment.geometry import (

@@ -1,4 +1,4 @@
-"""Geometric transforms: lines are stretched, slanted, rotated, bent and cropped differently."""
+"""Stretch, slant, rotate, bend and crop lines."""
 
 from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
@@ -10,18 +10,20 @@ from numpy import ndarray
 
 from htr_lightning.augment.transform import levels
 
-MIN_SIDE = 4  # pixels of a result
+MIN_SIDE = 4  # minimum height and width of a transformed image in pixels
 
 
 class Affine:
-    """Stretches, slants and rotates a line and moves its upper and lower edge; new area is paper.
+    """A transform that stretches, slants and rotates a line, and moves its upper and lower edges.
+
+    New areas are filled with the grey level of the paper.
 
     Args:
-        p: probability.
-        stretch: largest relative change of the width.
+        p: probability of applying the transform.
+        stretch: maximum relative change in width.
         slant: standard deviation of the shear, in columns per row.
-        rotation: standard deviation of the rotation in degrees.
-        margin: largest shift of the upper and lower edge, as a fraction of the height.
+        rotation: standard deviation of the rotation angle, in degrees.
+        margin: maximum shift of the upper and lower edges, as a fraction of the height.
     """
 
     def __init__(self, p: float, stretch: float, slant: float, rotation: float, margin: float) -> None:
@@ -33,7 +35,9 @@ class Affine:
         height, width = image.shape
         stretch = 1 + rng.uniform(-self.stretch, self.stretch)
         slant = rng.normal(0, self.slant)
-        angle = np.radians(rng.normal(0, self.rotation)) * min(1.0, 8 * height / width)  # long lines leave the frame
+        angle = np.radians(rng.normal(0, self.rotation)) * min(
+            1.0, 8 * height / width
+        )  # long lines would leave the frame
         upper, lower = rng.uniform(-self.margin, self.margin, 2) * height
         rows = max(MIN_SIDE, round(height + upper + lower))
         reach = abs(slant) * height / 2
@@ -47,7 +51,7 @@ class Affine:
 
 @runtime_checkable
 class Linear(Protocol):
-    """A linear part of a `Warp`: gives a matrix on (x, y) for an image of (height, width)."""
+    """A random linear map for `Warp`: returns a matrix acting on (x, y), given the image size (height, width)."""
 
     p: float
 
@@ -56,10 +60,10 @@ class Linear(Protocol):
 
 @runtime_checkable
 class Bend(Protocol):
-    """A nonlinear part of a `Warp`: adds shifts, in pixels, at the nodes of a grid of square cells over the line."""
+    """A random distortion for `Warp`: adds displacements in pixels to the nodes of a grid of square cells."""
 
     p: float
-    reach: float  # how far it may push the edges outwards, as a fraction of the height
+    reach: float  # maximum outward displacement of the edges, as a fraction of the height
 
     def __call__(
         self, nodes: Float[ndarray, "2 R C"], height: int, cell: int, rng: np.random.Generator
@@ -67,11 +71,11 @@ class Bend(Protocol):
 
 
 class Warp:
-    """Linear maps and bends, each with its own probability, in a single resampling that keeps the whole line.
+    """A transform that combines linear maps and distortions in a single resampling step and keeps the whole line.
 
     Args:
-        linear: `Stretch`, `Slant`, `Rotate`; applied in this order.
-        bends: `Elastic`, `GridDistortion`, `Wave`; their shifts are added.
+        linear: linear maps such as `Stretch`, `Slant` and `Rotate`, applied in the given order.
+        bends: distortions such as `Elastic`, `GridDistortion` and `Wave`, whose displacements are added.
     """
 
     def __init__(self, linear: Sequence[Linear], bends: Sequence[Bend]) -> None:
@@ -115,12 +119,12 @@ class Warp:
 
 
 class Stretch:
-    """Stretches or compresses the width and the height.
+    """A linear map that stretches or compresses the width and the height.
 
     Args:
-        p: probability.
-        width: largest relative change of the width.
-        height: largest relative change of the height.
+        p: probability of applying the map.
+        width: maximum relative change in width.
+        height: maximum relative change in height.
     """
 
     def __init__(self, p: float, width: float, height: float) -> None:
@@ -131,12 +135,12 @@ class Stretch:
 
 
 class Slant:
-    """Slants letters to the right or to the left.
+    """A linear map that slants letters to the right or to the left.
 
     Args:
-        p: probability.
+        p: probability of applying the map.
         sd: standard deviation of the shear, in columns per row.
-        max_shear: largest shear.
+        max_shear: maximum shear, in columns per row.
     """
 
     def __init__(self, p: float, sd: float, max_shear: float) -> None:
@@ -147,13 +151,14 @@ class Slant:
 
 
 class Rotate:
-    """Rotates a line, so that it runs uphill or downhill.
+    """A linear map that rotates the line in either direction.
 
     Args:
-        p: probability.
-        max_angle: in degrees, in either direction.
-        max_rise: of one end above the other, as a fraction of the height: long lines are rotated less, since the frame
-            grows with the rise and letters would become tiny when it is scaled to a fixed height.
+        p: probability of applying the map.
+        max_angle: maximum rotation angle, in degrees.
+        max_rise: maximum rise of the line from one end to the other, as a fraction of the height. It limits the
+            rotation of long lines, whose letters would otherwise become tiny when the image is scaled to a fixed
+            height.
     """
 
     def __init__(self, p: float, max_angle: float, max_rise: float) -> None:
@@ -166,11 +171,11 @@ class Rotate:
 
 
 class Elastic:
-    """Elastic distortion by a smooth random field (Simard et al., 2003).
+    """An elastic distortion with a smooth random displacement field (Simard et al., 2003).
 
     Args:
-        p: probability.
-        max_shift: largest shift, as a fraction of the height.
+        p: probability of applying the distortion.
+        max_shift: maximum displacement, as a fraction of the height.
     """
 
     def __init__(self, p: float, max_shift: float) -> None:
@@ -185,11 +190,11 @@ class Elastic:
 
 
 class GridDistortion:
-    """Varies the widths and heights of the columns and rows of a grid; the edges stay in place.
+    """A distortion that varies the widths of columns and the heights of rows in a grid, keeping the edges in place.
 
     Args:
-        p: probability.
-        max_change: largest relative change of a cell.
+        p: probability of applying the distortion.
+        max_change: maximum relative change in the width or height of a cell.
     """
 
     def __init__(self, p: float, max_change: float) -> None:
@@ -203,18 +208,18 @@ class GridDistortion:
         return nodes + np.stack(np.broadcast_arrays(across, down[:, None]))
 
     def _shift(self, cells: int, rng: np.random.Generator) -> Float[ndarray, " N"]:
-        """Shifts of the borders between cells, in units of a cell; 0 at both ends."""
+        """Return the displacements of the cell borders in units of a cell, which are 0 at both ends."""
         ends = np.zeros(cells + 1)
         ends[1:] = np.cumsum(1 + rng.uniform(-self.max_change, self.max_change, cells))
         return (ends * (cells / ends[-1]) - np.arange(cells + 1)).astype(np.float32)
 
 
 class Wave:
-    """A baseline that moves up and down along the line.
+    """A distortion that bends the baseline up and down.
 
     Args:
-        p: probability.
-        max_shift: largest shift, as a fraction of the height.
+        p: probability of applying the distortion.
+        max_shift: maximum displacement, as a fraction of the height.
     """
 
     def __init__(self, p: float, max_shift: float) -> None:
@@ -234,12 +239,12 @@ class Wave:
 
 
 class Margins:
-    """Crops or pads a line above and below, as if it had been cropped differently from its page.
+    """A transform that crops or pads the line at the top and bottom, imitating variation in line segmentation.
 
     Args:
-        p: probability.
-        max_crop: largest fraction of the height that is cut off on each side.
-        max_pad: largest fraction of the height that is added as paper on each side.
+        p: probability of applying the transform.
+        max_crop: maximum fraction of the height to crop on each side.
+        max_pad: maximum fraction of the height to add on each side.
     """
 
     def __init__(self, p: float, max_crop: float, max_pad: float) -> None:
@@ -249,16 +254,16 @@ class Margins:
         if rng.random() >= self.p:
             return image
         above, below = rng.uniform(-self.max_crop, self.max_pad, 2) * image.shape[0]
-        return frame(image, int(above), int(below), 0)  # rounded towards 0: never beyond the bounds
+        return frame(image, int(above), int(below), 0)  # rounds towards 0, which respects the limits
 
 
 class Scale:
-    """Scales the writing within its frame: paper is added on all sides, or rows are cut off above and below.
+    """A transform that changes the size of the writing relative to the frame by padding or cropping the image.
 
     Args:
-        p: probability.
-        min_scale: smallest size of the writing relative to the frame.
-        max_scale: largest size; above 1 a fraction (1 - 1 / max_scale) / 2 of the height is cut off on each side.
+        p: probability of applying the transform.
+        min_scale: minimum scale; values below 1 add paper on all sides.
+        max_scale: maximum scale; values above 1 crop up to (1 - 1 / max_scale) / 2 of the height at the top and bottom.
     """
 
     def __init__(self, p: float, min_scale: float, max_scale: float) -> None:
@@ -273,7 +278,7 @@ class Scale:
 
 
 def frame(image: UInt8[ndarray, "H W"], above: int, below: int, beside: int) -> UInt8[ndarray, "h w"]:
-    """Rows of paper added above and below, or cut off if negative; columns of paper added on both sides."""
+    """Add rows of paper above and below, or remove rows if negative, and add columns of paper on both sides."""
     if above == below == beside == 0:
         return image
     kept = image[max(0, -above) : image.shape[0] - max(0, -below)]

@@ -1,4 +1,4 @@
-"""Variations of the ink: thickness of strokes, fading, blots and bleed-through."""
+"""Vary the ink: stroke thickness, fading, blots and bleed-through."""
 
 import cv2
 import numpy as np
@@ -7,15 +7,15 @@ from numpy import ndarray
 
 from htr_lightning.augment.transform import ink_of, levels
 
-FAINT = 48  # grey levels between paper and ink; anything less is lost in noise
+FAINT = 48  # minimum contrast between paper and ink in grey levels; fainter writing is lost in noise
 
 
 class Thickness:
-    """Makes strokes thicker or thinner by erosion or dilation, blended with the original.
+    """A transform that makes strokes thicker or thinner by blending the image with its erosion or dilation.
 
     Args:
-        p: probability.
-        max_blend: largest weight of the changed image in the blend.
+        p: probability of applying the transform.
+        max_blend: maximum weight of the eroded or dilated image.
     """
 
     def __init__(self, p: float, max_blend: float) -> None:
@@ -31,11 +31,12 @@ class Thickness:
 
 
 class Fade:
-    """Ink that fades in and out along the line.
+    """A transform that makes the ink fade in and out along the line.
 
     Args:
-        p: probability.
-        min_contrast: smallest fraction of the contrast that is left anywhere; faint ink keeps `FAINT` grey levels.
+        p: probability of applying the transform.
+        min_contrast: minimum fraction of the original contrast to keep; the contrast never falls below `FAINT` unless
+            it was already lower.
     """
 
     def __init__(self, p: float, min_contrast: float) -> None:
@@ -54,11 +55,13 @@ class Fade:
 
 
 class BleedThrough:
-    """Writing on the back of the page that shows through: the line itself, mirrored, shifted, blurred and faint.
+    """A transform that imitates ink showing through from the back of the page.
+
+    It blends in a faint copy of the line that has been mirrored, shifted and blurred.
 
     Args:
-        p: probability.
-        max_contrast: its largest contrast, as a fraction of the line's own.
+        p: probability of applying the transform.
+        max_contrast: maximum contrast of the copy, as a fraction of the contrast of the line.
     """
 
     def __init__(self, p: float, max_contrast: float) -> None:
@@ -75,12 +78,12 @@ class BleedThrough:
 
 
 class Blots:
-    """Small drops of ink.
+    """A transform that adds small drops of ink.
 
     Args:
-        p: probability.
-        max_count: largest number of drops.
-        max_radius: as a fraction of the height.
+        p: probability of applying the transform.
+        max_count: maximum number of drops.
+        max_radius: maximum radius of a drop, as a fraction of the height.
     """
 
     def __init__(self, p: float, max_count: int, max_radius: float) -> None:
@@ -93,7 +96,7 @@ class Blots:
         _, ink = levels(image)
         blotted = image.copy()
         for x, y, size, shape, angle in rng.random((int(rng.integers(1, self.max_count + 1)), 5)).tolist():
-            radius = max(0.5, size**2 * self.max_radius * height)  # small ones are more frequent
+            radius = max(0.5, size**2 * self.max_radius * height)  # favours small drops
             axes = (round(16 * radius), round(16 * radius * (0.6 + 0.4 * shape)))
             center = (round(16 * x * width), round(16 * y * height))
             arc = np.asarray(cv2.ellipse2Poly(center, axes, round(180 * angle), 0, 360, 20))

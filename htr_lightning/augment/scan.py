@@ -1,4 +1,4 @@
-"""Effects of paper and scanner: ruled lines, stains, exposure, noise and compression."""
+"""Imitate the effects of paper and scanners: ruled lines, stains, exposure, noise and compression."""
 
 from functools import lru_cache
 
@@ -11,11 +11,11 @@ from htr_lightning.augment.transform import levels
 
 
 class RuledLines:
-    """Ruled or squared paper: a line near the baseline, sometimes several, sometimes vertical ones as well.
+    """A transform that adds the lines of ruled or squared paper.
 
     Args:
-        p: probability.
-        max_darkness: as a fraction of the darkness of the ink.
+        p: probability of applying the transform.
+        max_darkness: maximum darkness of the lines, as a fraction of the contrast between paper and ink.
     """
 
     def __init__(self, p: float, max_darkness: float) -> None:
@@ -45,11 +45,11 @@ class RuledLines:
 
 
 class Stains:
-    """Large soft patches of darker paper, as left by damp, coffee or dirt.
+    """A transform that adds large, soft stains such as those of damp, coffee or dirt.
 
     Args:
-        p: probability.
-        max_darkness: as a fraction of the darkness of the ink.
+        p: probability of applying the transform.
+        max_darkness: maximum darkness of the stains, as a fraction of the contrast between paper and ink.
     """
 
     def __init__(self, p: float, max_darkness: float) -> None:
@@ -72,12 +72,12 @@ class Stains:
 
 
 class BrightnessContrast:
-    """Changes brightness and contrast; at least half of the line's contrast survives clipping.
+    """A transform that changes brightness and contrast; clipping removes at most half of the contrast.
 
     Args:
-        p: probability.
-        brightness: largest change of the grey level, as a fraction of the range.
-        contrast: largest relative change of the contrast.
+        p: probability of applying the transform.
+        brightness: maximum change in brightness, as a fraction of the grey level range.
+        contrast: maximum relative change in contrast.
     """
 
     def __init__(self, p: float, brightness: float, contrast: float) -> None:
@@ -89,19 +89,19 @@ class BrightnessContrast:
         paper, ink = levels(image)
         middle = (paper + ink) / 2
         shift = 255 * rng.uniform(-self.brightness, self.brightness)
-        shift = float(np.clip(shift, -middle, 255 - middle))  # the middle is not clipped
+        shift = float(np.clip(shift, -middle, 255 - middle))  # keeps the midpoint from being clipped
         gain = 1 + rng.uniform(-self.contrast, self.contrast)
         table = ((np.arange(256) - middle) * gain + middle + shift).clip(0, 255)
         return cv2.LUT(image, table.astype(np.uint8))
 
 
 class Noise:
-    """Gaussian sensor noise.
+    """A transform that adds Gaussian sensor noise.
 
     Args:
-        p: probability.
-        min_sd: smallest standard deviation, as a fraction of the range.
-        max_sd: largest standard deviation.
+        p: probability of applying the transform.
+        min_sd: minimum standard deviation, as a fraction of the grey level range.
+        max_sd: maximum standard deviation, as a fraction of the grey level range.
     """
 
     def __init__(self, p: float, min_sd: float, max_sd: float) -> None:
@@ -120,12 +120,12 @@ class Noise:
 
 
 class Jpeg:
-    """JPEG compression.
+    """A transform that adds JPEG compression artefacts.
 
     Args:
-        p: probability.
-        min_quality: lowest quality.
-        max_quality: highest quality.
+        p: probability of applying the transform.
+        min_quality: minimum JPEG quality.
+        max_quality: maximum JPEG quality.
     """
 
     def __init__(self, p: float, min_quality: int, max_quality: int) -> None:
@@ -143,5 +143,5 @@ class Jpeg:
 
 @lru_cache(maxsize=1)
 def _normals() -> Float[ndarray, " N"]:
-    """A million normal numbers, always the same: drawing new ones would take longer than everything else."""
+    """Return a fixed bank of a million standard normal values, because drawing new ones would dominate the run time."""
     return np.random.default_rng(0).standard_normal(1 << 20, dtype=np.float32)

@@ -1,4 +1,4 @@
-"""What a transform is, and a sequence of them."""
+"""Define and compose image transforms."""
 
 from collections.abc import Callable, Sequence
 
@@ -11,7 +11,7 @@ Transform = Callable[[UInt8[ndarray, "H W"], np.random.Generator], UInt8[ndarray
 
 
 class Compose:
-    """Transforms applied one after the other; an empty sequence is no augmentation."""
+    """A sequence of transforms; an empty sequence returns the image unchanged."""
 
     def __init__(self, transforms: Sequence[Transform]) -> None:
         self.transforms = list(transforms)
@@ -26,7 +26,7 @@ class Compose:
 
 
 def levels(image: UInt8[ndarray, "H W"]) -> tuple[int, int]:
-    """The grey of the paper (the median) and of the ink (the darkest fiftieth), from a sample of the pixels."""
+    """Return the grey levels of paper and ink, estimated as the median and the 2nd percentile of sampled pixels."""
     sample = image[:: max(1, image.shape[0] // 16), :: 1 if image.shape[1] < 64 else 4].ravel()
     ink, paper = sample.size // 50, sample.size // 2
     ordered = np.partition(sample, (ink, paper))
@@ -34,5 +34,5 @@ def levels(image: UInt8[ndarray, "H W"]) -> tuple[int, int]:
 
 
 def ink_of(image: UInt8[ndarray, "H W"], paper: int) -> UInt8[ndarray, "H W"]:
-    """How much darker than the paper every pixel is."""
+    """Return how much darker than the paper each pixel is."""
     return cv2.LUT(image, (paper - np.arange(256)).clip(0, 255).astype(np.uint8))

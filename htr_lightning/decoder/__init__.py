@@ -1,1 +1,1 @@
-"""Decoders: from frame or step probabilities to label sequences."""
+"""Decode frame or step probabilities into label sequences."""

@@ -1,4 +1,4 @@
-"""Decoding of single characters."""
+"""Decode the class probabilities of single characters."""
 
 import math
 
@@ -12,19 +12,19 @@ from htr_lightning.errors import InputError
 
 
 class ArgMax:
-    """The most likely classes of an image, each a hypothesis of one label."""
+    """A decoder for single characters, whose hypotheses consist of one label each."""
 
     inputs = "classes"
     has_posterior = True
 
     def __call__(self, probabilities: Float[ndarray, "B C"]) -> list[Hypothesis]:
-        """The most likely class of each image."""
+        """Return the most likely class of each image."""
         classes = probabilities.argmax(1)
         best = np.take_along_axis(probabilities, classes[:, None], 1)[:, 0]
         return [_hypothesis(label, p) for label, p in zip(classes.tolist(), best.tolist(), strict=True)]
 
     def n_best(self, probabilities: Float[ndarray, "B C"], n: int) -> list[list[Hypothesis]]:
-        """See `Decoder`."""
+        """Return the `n` most likely classes of each image, best first."""
         classes = np.argsort(-probabilities, axis=1, kind="stable")[:, :n]
         found = np.take_along_axis(probabilities, classes, 1).tolist()
         return [
@@ -33,9 +33,9 @@ class ArgMax:
         ]
 
     def with_automaton(self, automaton: Automaton | None) -> "ArgMax":
-        """See `Decoder`."""
+        """Return this decoder. Raises InputError if `automaton` is not None."""
         if automaton is not None:
-            raise InputError("a recognizer of single characters uses no language model; use a model of lines")
+            raise InputError("models of single characters do not support language models or lexicons; use a line model")
         return self
 
 

@@ -1,7 +1,7 @@
-"""The ARPA format of n-gram models, as read and written by KenLM and SRILM.
+"""Read and write n-gram models in the ARPA format of KenLM and SRILM.
 
-Symbols are single characters besides <s>, </s> and <unk>. Blanks are separators in the format, so a space is written
-under another name.
+Symbols are single characters, or <s>, </s> and <unk>. Whitespace separates fields in this format, so the space
+character is represented by a name such as <space>.
 """
 
 import gzip
@@ -19,14 +19,14 @@ from numpy import ndarray
 from htr_lightning.errors import InputError
 
 END, UNKNOWN, START = SPECIALS = ("</s>", "<unk>", "<s>")
-SEPARATORS = "\0\t\n\v\f\r"  # cannot be symbols, since ARPA files could not hold them
-NO_UNKNOWN = -100.0  # log10 probability of <unk> in a file without it, as in KenLM
+SEPARATORS = "\0\t\n\v\f\r"  # characters that ARPA files cannot represent as symbols
+NO_UNKNOWN = -100.0  # log10 probability of <unk> if the file does not contain it, as in KenLM
 _LN10 = math.log(10)
 _COUNT = re.compile(r"ngram +(\d+) *= *(\d+)")
 
 
 class NGrams(NamedTuple):
-    """The n-grams of one order: symbol ids, natural logarithms, and line numbers of the file."""
+    """The n-grams of one order: symbol ids, natural logarithms of the weights, and line numbers in the file."""
 
     ids: Int[ndarray, "N K"]
     log_probs: Float[ndarray, " N"]
@@ -35,10 +35,14 @@ class NGrams(NamedTuple):
 
 
 def read(path: str | Path, space: str) -> tuple[list[str], list[NGrams]]:
-    """The symbols of an ARPA file in order, and its n-grams order by order; plain or gzip.
+    """Read a plain or gzip-compressed ARPA file, and return its symbols and its n-grams by order.
+
+    Args:
+        path: path to the file.
+        space: name of the space character in the file.
 
     Raises:
-        InputError: the file cannot be read or is malformed; the message names file and line.
+        InputError: if the file cannot be read or is malformed; the message gives the file and line.
     """
     counts: list[int] | None = None
     sections: list[_Section] = []
@@ -48,13 +52,13 @@ def read(path: str | Path, space: str) -> tuple[list[str], list[NGrams]]:
         if not line:
             continue
         if counts is None:
-            counts = [] if line == "\\data\\" else None  # anything before it is a comment
+            counts = [] if line == "\\data\\" else None  # ignores any text before \data\, which is a comment
         elif line.startswith("\\"):
             if sections:
                 sections[-1].close(number, counts[len(sections) - 1])
             wanted = "\\end\\" if 0 < len(counts) == len(sections) else f"\\{len(sections) + 1}-grams:"
             if line != wanted or not counts:
-                fail(path, number, f"'{line[:40]}' instead of {wanted if counts else 'ngram 1='}")
+                fail(path, number, f"expected {wanted if counts else 'ngram 1='}, got '{line[:40]}'")
             if line == "\\end\\":
                 break
             sections.append(_Section(len(sections) + 1, len(counts), path, space))
@@ -63,27 +67,33 @@ def read(path: str | Path, space: str) -> tuple[list[str], list[NGrams]]:
         else:
             match = _COUNT.fullmatch(line)
             if not match or int(match[1]) != len(counts) + 1:
-                fail(path, number, f"'{line[:40]}' instead of 'ngram {len(counts) + 1}='")
+                fail(path, number, f"expected ngram {len(counts) + 1}=, got '{line[:40]}'")
             counts.append(int(match[2]))
     else:
         wanted = "\\data\\" if counts is None else "\\end\\"
-        fail(path, number, f"the file ends before {wanted}; it is not an ARPA file, or is truncated")
+        fail(path, number, f"{wanted} not found; the file is truncated or not an ARPA file")
     for special in (START, END):
         if special not in names:
-            fail(path, number, f"{special} is not among the 1-grams; every line model needs it")
+            fail(path, number, f"no 1-gram {special}, which is required; estimate the model from whole lines")
     if UNKNOWN not in names:
         sections[0].append([names.setdefault(UNKNOWN, len(names))], NO_UNKNOWN, 0.0, number)
     return [" " if name == space else name for name in names], [section.ngrams() for section in sections]
 
 
 def write(path: str | Path, symbols: Sequence[str], orders: Sequence[NGrams], space: str) -> None:
-    """Write n-grams order by order, as gzip if the name ends in .gz; the longest have no backoff weights.
+    """Write an ARPA file, compressed with gzip if the path ends in .gz; the highest order has no backoff weights.
+
+    Args:
+        path: path to the file.
+        symbols: symbols in the order of their ids.
+        orders: n-grams, one entry per order.
+        space: name of the space character in the file.
 
     Raises:
-        InputError: `space` is a symbol itself or contains blanks, or the file cannot be written.
+        InputError: if `space` is a symbol or contains whitespace, or the file cannot be written.
     """
     if not space or space in symbols or set(space) & set(SEPARATORS + " "):
-        raise InputError(f"{path}: '{space}' cannot represent the space in it; choose another name")
+        raise InputError(f"{path}: invalid name '{space}' for the space character; choose another --space")
     names = [space if symbol == " " else symbol for symbol in symbols]
     pack = gzip.open if Path(path).suffix == ".gz" else open
     try:
@@ -101,12 +111,12 @@ def write(path: str | Path, symbols: Sequence[str], orders: Sequence[NGrams], sp
 
 
 def fail(path: str | Path, line: int, reason: str) -> NoReturn:
-    """Raise the error for a malformed file."""
+    """Raise an InputError that gives the file and line."""
     raise InputError(f"{path}, line {line}: {reason}")
 
 
 class _Section:
-    """The n-grams of one order, as they are read."""
+    """The n-grams of one order that have been read so far."""
 
     def __init__(self, order: int, highest: int, path: str | Path, space: str) -> None:
         self.order, self.weighted, self.path, self.space = order, order < highest, path, space
@@ -120,20 +130,20 @@ class _Section:
             fields = [field for field in fields if field]
         symbols, rest = fields[1 : self.order + 1], fields[self.order + 1 :]
         if len(symbols) < self.order or len(rest) > self.weighted:
-            end = " and an optional weight" if self.weighted else ""
-            fail(self.path, number, f"'{line[:40]}' is not a logarithm, {self.order} symbols{end}")
+            end = "s" * (self.order > 1) + " and optionally a backoff weight" * self.weighted
+            fail(self.path, number, f"expected a log10 probability, {self.order} symbol{end}, got '{line[:40]}'")
         try:
             log_prob, backoff = float(fields[0]), float(rest[0]) if rest else 0.0
         except ValueError:
             log_prob = backoff = math.nan
         if not (math.isfinite(log_prob) and math.isfinite(backoff) and log_prob <= 0):
-            fail(self.path, number, f"'{line[:40]}' has no valid log10 probability (0 or less) or backoff weight")
+            fail(self.path, number, f"invalid log10 probability (must be at most 0) or backoff weight in '{line[:40]}'")
         if self.order == 1:
             self._name(number, symbols[0], names)
         try:
             ids = [names[symbol] for symbol in symbols]
         except KeyError as error:
-            fail(self.path, number, f"'{error.args[0][:40]}' is not among the 1-grams")
+            fail(self.path, number, f"unknown symbol '{error.args[0][:40]}', which is not among the 1-grams")
         self.append(ids, log_prob, backoff, number)
 
     def append(self, ids: list[int], log_prob: float, backoff: float, number: int) -> None:
@@ -143,7 +153,7 @@ class _Section:
 
     def close(self, number: int, count: int) -> None:
         if len(self.ids) != count:
-            fail(self.path, number, f"{len(self.ids)} {self.order}-grams, but \\data\\ says {count}")
+            fail(self.path, number, f"expected {count} {self.order}-grams, as stated in \\data\\, got {len(self.ids)}")
 
     def ngrams(self) -> NGrams:
         weights = np.array(self.weights).reshape(-1, 2) * _LN10
@@ -152,15 +162,15 @@ class _Section:
 
     def _name(self, number: int, symbol: str, names: dict[str, int]) -> None:
         if len(symbol) > 1 and symbol not in SPECIALS and symbol != self.space:
-            reason = f"is neither a character nor {self.space}, the name of the space; give its name by --space"
+            reason = f"is neither a single character nor {self.space}, the name of the space; use --space to change it"
             fail(self.path, number, f"'{symbol[:40]}' {reason}")
         if symbol in names:
-            fail(self.path, number, f"'{symbol}' is listed twice")
+            fail(self.path, number, f"duplicate 1-gram '{symbol}'")
         names[symbol] = len(names)
 
 
 def _lines(path: str | Path) -> Iterator[tuple[int, str]]:
-    """The numbered lines of a text file, plain or gzip, stripped of blanks."""
+    """Yield the numbered, stripped lines of a plain or gzip-compressed text file."""
     number = 0
     try:
         with open(path, "rb") as file:
@@ -169,6 +179,6 @@ def _lines(path: str | Path) -> Iterator[tuple[int, str]]:
             for number, line in enumerate(file, 1):
                 yield number, line.decode("utf-8").strip(" \t\r\n")
     except UnicodeDecodeError:
-        fail(path, number, "is not UTF-8; convert the file")
+        fail(path, number, "not UTF-8; convert the file")
     except (OSError, EOFError, zlib.error) as error:
         raise InputError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})") from None

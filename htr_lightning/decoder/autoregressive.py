@@ -1,7 +1,7 @@
-"""Decoding of autoregressive models over any step function.
+"""Decode autoregressive models with any step function.
 
-Tokens are specials, of which the end is the last, and then the alphabet; a tokenizer of subwords may order them
-otherwise where no language model is used.
+Tokens number the special tokens first, with the end token last among them, and then the alphabet. A subword tokenizer
+may use a different order if there is no language model.
 """
 
 import copy
@@ -18,35 +18,35 @@ from htr_lightning.decoder.hypothesis import Hypothesis, check_counts, check_sin
 from htr_lightning.decoder.language import Automaton, allowed_prefix
 from htr_lightning.errors import InputError
 
-FORCED_END = 1e5  # penalty for ending a line where the language forbids it: the last resort
+FORCED_END = 1e5  # penalty for ending a line where the language model forbids it, as a last resort
 
 
 class FrameScores(NamedTuple):
-    """What the CTC head of a model with an autoregressive decoder gives; see `rescoring`."""
+    """The output of the CTC head in a model that also has an autoregressive decoder; see `rescoring`."""
 
-    log_probs: Float[Tensor, "B T C"]  # the blank first, then the alphabet
-    lengths: Int[Tensor, " B"]  # frames of each line
+    log_probs: Float[Tensor, "B T C"]  # class 0 is the blank, followed by the alphabet
+    lengths: Int[Tensor, " B"]  # number of frames in each line
     rescore: Callable[[list[list[list[int]]]], list[list[float]]]
-    # log-probability that the autoregressive decoder gives each of some token sequences of every line, in nats
+    # returns the autoregressive log-probability, in nats, of each of several token sequences for every line
 
 
 class Steps(NamedTuple):
-    """An autoregressive model, which a decoder runs step by step."""
+    """An autoregressive model that a decoder runs step by step."""
 
     step: Callable[[Int[Tensor, " N"], Any], tuple[Float[Tensor, "N C"], Any]]
-    # from the last token of each row and the state to the log-probabilities of the next one and the new state
-    begin: Callable[[], Any]  # gives the state before the first step, one row per line
-    reorder: Callable[[Any, Int[Tensor, " N"]], Any]  # gives the state whose row i is row `rows[i]` of the given one
-    start: Int[Tensor, " B"]  # the token before the first label of each line
-    end: int  # the token that ends a line
-    frames: FrameScores | None = None  # of models that also have CTC heads
+    # maps the last token of each row and the state to the log-probabilities of the next token and the new state
+    begin: Callable[[], Any]  # returns the initial state, which has one row per line
+    reorder: Callable[[Any, Int[Tensor, " N"]], Any]  # returns a state whose row i is row `rows[i]` of the given state
+    start: Int[Tensor, " B"]  # start token of each line
+    end: int  # end token
+    frames: FrameScores | None = None  # CTC output, if the model has a CTC head
 
 
 class Greedy:
-    """The most likely next token at every step.
+    """A greedy decoder, which selects the most likely next token at every step.
 
     Args:
-        max_length: labels after which a line is ended.
+        max_length: maximum number of labels per line.
     """
 
     inputs = "steps"
@@ -57,7 +57,7 @@ class Greedy:
         self.max_length = max_length
 
     def __call__(self, steps: Steps) -> list[Hypothesis]:
-        """The labels of each line, without the end, which counts in their log-probability."""
+        """Return the labels of each line without the end token, whose probability is included in `log_prob`."""
         tokens, state, end = steps.start, steps.begin(), steps.end
         done = torch.zeros_like(tokens, dtype=torch.bool)
         log_prob = torch.zeros(len(tokens), device=tokens.device)
@@ -74,30 +74,33 @@ class Greedy:
         return [Hypothesis(row[: row.index(end)], p, p) for row, p in zip(rows, log_prob.tolist(), strict=True)]
 
     def n_best(self, steps: Steps, n: int) -> list[list[Hypothesis]]:
-        """See `Decoder`; there is only one."""
+        """Return one hypothesis per line. Raises InputError if `n` is greater than 1."""
         check_single(n, "autoregressive_beam")
         return [[best] for best in self(steps)]
 
     def with_automaton(self, automaton: Automaton | None) -> "Greedy":
-        """See `Decoder`."""
+        """Return this decoder. Raises InputError if `automaton` is not None."""
         if automaton is not None:
-            raise InputError("decoder=autoregressive_greedy: uses no language model; use decoder=autoregressive_beam")
+            raise InputError(
+                "decoder=autoregressive_greedy: does not support language models or lexicons; "
+                "use decoder=autoregressive_beam"
+            )
         return self
 
 
 class Beam:
-    """Beam search with an optional language model by shallow fusion (Gulcehre et al., 2015, arXiv:1503.03535).
+    """A beam search decoder with optional language model shallow fusion (Gulcehre et al., 2015, arXiv:1503.03535).
 
-    The score of a line is log p + alpha * log p_lm + beta * labels, both probabilities including that of the end,
-    divided by tokens ** length_norm, where the end is a token. With `width` as large as the number of sequences the
-    best one is found.
+    The score of a line is (log p + alpha * log p_lm + beta * labels) / tokens ** length_norm, where both probabilities
+    and the number of tokens include the end token. The search is exact if `width` is at least the number of possible
+    sequences.
 
     Args:
-        width: sequences kept per line and step, including those that have ended.
-        max_length: labels after which a line is ended.
-        length_norm: 0 for none; 1 compares scores per token.
-        alpha: weight of the language model; used if there is one, see `with_automaton`.
-        beta: score of every label, against the preference for short lines.
+        width: beam width: number of sequences kept per line and step, including finished ones.
+        max_length: maximum number of labels per line.
+        length_norm: exponent of the length normalisation: 0 for none, 1 for the score per token.
+        alpha: weight of the language model (see `with_automaton`).
+        beta: score added per label, which counteracts the preference for short lines.
     """
 
     inputs = "steps"
@@ -115,29 +118,32 @@ class Beam:
 
     @property
     def has_posterior(self) -> bool:
-        """See `Decoder`; scores per token are not log-probabilities."""
+        """Whether scores are log-probabilities up to a constant, which length normalisation prevents."""
         return self.length_norm == 0
 
     def with_automaton(self, automaton: Automaton | None) -> "Beam":
-        """See `Decoder`; class 0 of the automaton is the first token after the end, specials are forbidden."""
+        """Return a copy of this decoder with a different automaton, whose class 0 is the token after the end token.
+
+        With an automaton, special tokens other than the end token are forbidden.
+        """
         other = copy.copy(self)
         other.automaton = automaton
         return other
 
     def __call__(self, steps: Steps) -> list[Hypothesis]:
-        """The best hypothesis of each line; see `Greedy`."""
+        """Return the best hypothesis for each line; see `Greedy`."""
         return [best[0] for best in self.n_best(steps, 1)]
 
     def n_best(self, steps: Steps, n: int) -> list[list[Hypothesis]]:
-        """Up to `n` different hypotheses of each line, at most `width`, best first; see `Greedy`."""
+        """Return up to `n` distinct hypotheses for each line, limited by `width`, best first; see `Greedy`."""
         return self.search(self.prepare(steps), n)
 
     def prepare(self, steps: Steps) -> Steps:
-        """See `BeamDecoder`."""
+        """Return the input of `search`."""
         return steps._replace(frames=None)
 
     def search(self, prepared: Steps, n: int) -> list[list[Hypothesis]]:
-        """See `n_best`."""
+        """Return up to `n` distinct hypotheses for each line, best first; see `n_best`."""
         step, begin, reorder, start, end, _ = prepared
         lines, width, device = len(start), self.width, start.device
         first = torch.arange(0, lines * width, width, device=device)[:, None]  # row of each line's first sequence
@@ -147,7 +153,7 @@ class Beam:
         done = torch.zeros_like(tokens, dtype=torch.bool)
         sizes, log_prob = torch.zeros(2, lines * width, device=device)
         score = torch.full_like(log_prob, -torch.inf)
-        score[first] = 0  # at first there is one sequence
+        score[first] = 0  # the search starts with a single sequence per line
         contexts = np.full(lines * width, self.automaton.start if self.automaton else 0)
         for length in range(self.max_length + 1):
             log_probs, state = step(tokens, state)
@@ -159,7 +165,7 @@ class Beam:
                 gains += torch.from_numpy(bonus).to(device)
             only_end = done | (length == self.max_length)
             gains[only_end] = gains[only_end].where(torch.arange(classes, device=device) == end, -torch.inf)
-            gains[done, end] = 0  # an ended line stays as it is
+            gains[done, end] = 0  # finished sequences keep their score
             if self.automaton:
                 stuck = gains.isneginf().all(1)
                 gains[stuck, end] = log_probs[stuck, end].float() - FORCED_END
@@ -173,7 +179,7 @@ class Beam:
                 contexts = following[rows.cpu().numpy(), tokens.cpu().numpy()]
             state = reorder(state, rows)
             ids = torch.cat([ids[rows], tokens[:, None]], 1)
-            done = (tokens == end) | score.isneginf()  # the latter: there are fewer sequences than the width
+            done = (tokens == end) | score.isneginf()  # -inf: fewer sequences than the beam width
             if done.all():
                 break
         parts = (ids, log_prob, score, sizes**self.length_norm)
@@ -181,12 +187,15 @@ class Beam:
         return [self._hypotheses(list(zip(*line, strict=True))[:n], end) for line in every]
 
     def _hypotheses(self, sequences: list[tuple[list[int], float, float, float]], end: int) -> list[Hypothesis]:
-        """Sequences as hypotheses, best first; one forced to end is included only if there is no other, and then its
-        longest prefix that may be a line."""
+        """Convert sequences, sorted best first, to hypotheses.
+
+        A sequence whose end was forced is used only if there is no other, and is cut back to its longest prefix that
+        the automaton accepts as a line.
+        """
         found: list[Hypothesis] = []
         for row, log_prob, score, norm in sequences:
             if score <= -FORCED_END / 2 and found:
-                break  # there are fewer sequences than the width, or the rest was forced to end
+                break  # the remaining sequences are padding of the beam, or their end was forced
             ids = row[: row.index(end)]
             if score <= -FORCED_END / 2:
                 ids = allowed_prefix(ids, self.automaton, end + 1) if self.automaton else ids
@@ -197,7 +206,7 @@ class Beam:
     def _bonus(
         self, automaton: Automaton, contexts: Int64[ndarray, " N"], classes: int, end: int
     ) -> tuple[Float32[ndarray, "N C"], Int64[ndarray, "N C"]]:
-        """What the language model adds to each next token, and the contexts after it."""
+        """Return the weighted language model score of each next token, and the context after it."""
         bonus = np.full((len(contexts), classes), -np.inf, np.float32)
         following = np.tile(contexts[:, None], classes)
         characters = np.arange(classes - end - 1)
@@ -209,5 +218,5 @@ class Beam:
 
 
 def _weighted(log_probs: Float[ndarray, "..."], alpha: float) -> Float[ndarray, "..."]:
-    """What is forbidden stays forbidden, even if the language model has weight 0."""
+    """Scale log-probabilities but keep -inf, so that forbidden tokens stay forbidden even if the weight is 0."""
     return np.multiply(log_probs, alpha, out=log_probs.copy(), where=log_probs > -np.inf)

@@ -1,4 +1,4 @@
-"""Greedy decoding of connectionist temporal classification."""
+"""Decode connectionist temporal classification (CTC) output greedily."""
 
 import math
 from collections.abc import Sequence
@@ -14,19 +14,22 @@ BLANK = 0
 
 
 def collapse(path: Sequence[int]) -> list[int]:
-    """The labels of a frame path: repeats merged, then blanks removed (the map B of Graves et al., 2006)."""
+    """Merge repeated labels in a frame path, then remove blanks (the map B in Graves et al., 2006)."""
     return [label for i, label in enumerate(path) if label != BLANK and (i == 0 or label != path[i - 1])]
 
 
 class Greedy:
-    """Best-path decoding: the most likely label of every frame (Graves et al., 2006, "Connectionist temporal
-    classification"). The log-probability is that of the single path."""
+    """A best-path decoder, which selects the most likely label of every frame (Graves et al., 2006, "Connectionist
+    temporal classification").
+
+    The log-probability of a hypothesis is that of the best path, not the sum over all paths.
+    """
 
     inputs = "frames"
     has_posterior = False
 
     def __call__(self, log_probs: Float[ndarray, "B T C"], lengths: Int[ndarray, " B"]) -> list[Hypothesis]:
-        """The hypothesis of each line; frames from its length on are padding."""
+        """Return the hypothesis of each line, ignoring frames beyond its length."""
         paths = log_probs.argmax(2)
         best = take_along_axis(log_probs, paths[:, :, None], 2)[:, :, 0]
         return [
@@ -35,12 +38,12 @@ class Greedy:
         ]
 
     def n_best(self, log_probs: Float[ndarray, "B T C"], lengths: Int[ndarray, " B"], n: int) -> list[list[Hypothesis]]:
-        """See `Decoder`; there is only one."""
+        """Return one hypothesis per line. Raises InputError if `n` is greater than 1."""
         check_single(n, "beam")
         return [[best] for best in self(log_probs, lengths)]
 
     def with_automaton(self, automaton: Automaton | None) -> "Greedy":
-        """See `Decoder`."""
+        """Return this decoder. Raises InputError if `automaton` is not None."""
         if automaton is not None:
-            raise InputError("decoder=greedy: uses no language model; use decoder=beam")
+            raise InputError("decoder=greedy: does not support language models or lexicons; use decoder=beam")
         return self

@@ -1,4 +1,4 @@
-"""What decoders give, and what every decoder can do."""
+"""The `Decoder` interface and the hypotheses that decoders return."""
 
 import math
 from typing import Any, NamedTuple, Protocol, runtime_checkable
@@ -8,7 +8,7 @@ from htr_lightning.errors import InputError
 
 
 class Hypothesis(NamedTuple):
-    """Label ids, their natural log-probability given the image, and the score by which the decoder ranks them."""
+    """A decoded label sequence, its natural log-probability given the image, and its ranking score."""
 
     ids: list[int]
     log_prob: float
@@ -16,79 +16,79 @@ class Hypothesis(NamedTuple):
 
     @property
     def confidence(self) -> float:
-        """Probability per label, in [0, 1]; of an empty hypothesis, its own."""
+        """The geometric mean probability per label, in [0, 1]; for an empty hypothesis, its probability."""
         return math.exp(self.log_prob / max(1, len(self.ids)))
 
 
 @runtime_checkable
 class Decoder(Protocol):
-    """Turns the scores of a network into label sequences.
+    """The interface of decoders, which turn network scores into label sequences.
 
-    The kind of scores depends on the family: frame log-probabilities and lengths for CTC, `autoregressive.Steps` for
-    autoregressive models, class probabilities for single characters. A recognizer's `scores` are its decoder's
-    arguments. Decoders hold settings only, so one may serve several recognizers.
+    The scores depend on the model: frame log-probabilities and lengths for CTC, `autoregressive.Steps` for
+    autoregressive models, and class probabilities for single characters. They are returned by a recognizer's `scores`.
+    Decoders only hold settings, so several recognizers can share one decoder.
 
     Attributes:
-        inputs: the kind of scores: "frames", "steps", "frames and steps", or "classes".
-        has_posterior: whether the scores of its n-best hypotheses are log-probabilities up to a constant per line, so
-            that an ensemble can weight hypotheses by them.
+        inputs: the type of scores: "frames", "steps", "frames and steps" or "classes".
+        has_posterior: whether the scores of n-best hypotheses are log-probabilities up to a constant per line, in which
+            case an ensemble uses them to weight hypotheses.
     """
 
     inputs: str
     has_posterior: bool
 
     def __call__(self, *scores: Any, **_: Any) -> list[Hypothesis]:
-        """The best hypothesis of each line."""
+        """Return the best hypothesis for each line."""
         ...
 
     def n_best(self, *scores_and_n: Any, **_: Any) -> list[list[Hypothesis]]:
-        """Up to n different hypotheses of each line, best first; n comes last.
+        """Return up to n distinct hypotheses for each line, best first; n is the last argument.
 
         Raises:
-            InputError: it finds only one, and n is larger.
+            InputError: if n is greater than 1 and the decoder is greedy.
         """
         ...
 
     def with_automaton(self, automaton: Automaton | None) -> "Decoder":
-        """This decoder with another language model or lexicon, or with none.
+        """Return a copy of this decoder with a different language model or lexicon, or without one.
 
         Raises:
-            InputError: the decoder can use neither.
+            InputError: if the decoder supports neither.
         """
         ...
 
 
 @runtime_checkable
 class BeamDecoder(Decoder, Protocol):
-    """A decoder that searches several hypotheses, with a language model if there is one: `n_best` in two steps."""
+    """The interface of beam search decoders, which split `n_best` into two steps to allow repeated searches."""
 
     def prepare(self, *scores: Any, **_: Any) -> Any:
-        """What is searched; it does not depend on the language model and its weights."""
+        """Return the input of `search`, which does not depend on the language model or its weights."""
         ...
 
     def search(self, prepared: Any, n: int) -> list[list[Hypothesis]]:
-        """See `n_best`."""
+        """Return up to n distinct hypotheses for each line, best first."""
         ...
 
 
 def check_counts(**settings: int) -> None:
-    """Refuse settings of a decoder that are not positive whole numbers, by name."""
+    """Raise InputError if a decoder setting is not a positive integer."""
     for name, value in settings.items():
         if value < 1:
             raise InputError(f"decoder.{name}={value}: must be at least 1")
         if value != int(value):
-            raise InputError(f"decoder.{name}={value}: must be a whole number")
+            raise InputError(f"decoder.{name}={value}: must be an integer")
 
 
 def check_single(n: int, beam: str) -> None:
-    """Refuse n-best lists for a greedy decoder.
+    """Raise InputError if a greedy decoder is asked for more than one hypothesis.
 
     Args:
-        n: hypotheses that are requested.
-        beam: option of `decoder=` that finds several.
+        n: number of requested hypotheses.
+        beam: name of the decoder config that supports n-best lists, used in the message.
     """
     if n > 1:
         raise InputError(
-            f"n_best={n}: a greedy decoder finds one hypothesis per line; remove --greedy, use a checkpoint written by "
-            f"htr tune-decoder, or train with decoder={beam}"
+            f"n_best={n}: a greedy decoder returns one hypothesis per line; remove --greedy, use a checkpoint written "
+            f"by htr tune-decoder, or train with decoder={beam}"
         )

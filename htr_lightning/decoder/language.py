@@ -1,4 +1,4 @@
-"""What a decoder knows about the language: a character n-gram model, a lexicon, or both."""
+"""Combine a character n-gram model and a lexicon into an automaton that guides a decoder."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol, runtime_checkable
@@ -10,30 +10,35 @@ from numpy import ndarray
 from htr_lightning.decoder.lexicon import Lexicon
 from htr_lightning.decoder.ngram import NGram
 
-BITS = 32  # of a state of an intersection that belong to the second automaton
+BITS = 32  # number of bits for the second automaton in a state of an intersection
 MASK = (1 << BITS) - 1
 
 
 @runtime_checkable
 class Automaton(Protocol):
-    """A deterministic weighted automaton over class numbers."""
+    """The interface of deterministic weighted automata over class numbers."""
 
     start: int
 
     def look_up(
         self, states: Int64[ndarray, "B K"], classes: Int64[ndarray, "B J"]
     ) -> tuple[Float32[ndarray, "B K J"], Int64[ndarray, "B K J"]]:
-        """Natural log-probabilities of J classes after each of K states, -inf where forbidden, and the next states."""
+        """Return the natural log-probabilities of J classes after each of K states, and the next states.
+
+        The log-probability of a forbidden class is -inf.
+        """
         ...
 
     def ends(self, states: Int64[ndarray, " N"]) -> Float32[ndarray, " N"]:
-        """The natural log-probability that the line ends in each state; -inf forbids."""
+        """Return the natural log-probability that a line ends in each state, or -inf where this is forbidden."""
         ...
 
 
 class Intersection:
-    """Two automata at once: log-probabilities are added, so what one forbids is forbidden. A state packs one of each
-    into a single number."""
+    """The intersection of two automata, whose log-probabilities are added.
+
+    A class is forbidden if either automaton forbids it. A state packs the states of both automata into one integer.
+    """
 
     def __init__(self, first: Automaton, second: Automaton) -> None:
         self.first, self.second = first, second
@@ -53,12 +58,12 @@ class Intersection:
 
 
 def allowed_prefix(ids: list[int], automaton: Automaton, first: int) -> list[int]:
-    """The longest prefix of some labels that may be a line.
+    """Return the longest prefix of a label sequence that the automaton accepts as a line.
 
     Args:
-        ids: the labels.
-        automaton: the lines that are allowed.
-        first: the label that is the automaton's class 0.
+        ids: label sequence.
+        automaton: automaton that accepts the allowed lines.
+        first: label that corresponds to class 0 of the automaton.
     """
     state, length = np.full((1, 1), automaton.start), 0
     for position, label in enumerate(ids, start=1):
@@ -69,24 +74,24 @@ def allowed_prefix(ids: list[int], automaton: Automaton, first: int) -> list[int
 
 
 class Language(NamedTuple):
-    """A character n-gram model, a lexicon or both, over texts in visual order, from left to right."""
+    """A character n-gram model, a lexicon, or both, for texts in visual order (see `text.direction.visual`)."""
 
     ngram: NGram | None
     lexicon: Lexicon | None
 
     def automaton(self, alphabet: Sequence[str]) -> Automaton:
-        """The automaton over the classes of an alphabet.
+        """Return an automaton whose classes are the characters of an alphabet.
 
         Raises:
-            ValueError: there is neither a model nor a lexicon.
+            ValueError: if there is neither an n-gram model nor a lexicon.
         """
         parts: list[Automaton] = [part.automaton(alphabet) for part in self if part is not None]
         if not parts:
-            raise ValueError("a language needs a model or a lexicon")
+            raise ValueError("a language needs an n-gram model or a lexicon")
         return parts[0] if len(parts) == 1 else Intersection(*parts)
 
     def to_plain(self) -> dict[str, Any]:
-        """The language as plain data and arrays."""
+        """Return the language as plain data and arrays."""
         return {
             "ngram": self.ngram and self.ngram.to_plain(),
             "lexicon": self.lexicon and self.lexicon.words,
@@ -94,7 +99,7 @@ class Language(NamedTuple):
 
     @classmethod
     def from_plain(cls, plain: dict[str, Any]) -> "Language":
-        """The inverse of `to_plain`."""
+        """Create a language from the output of `to_plain`."""
         ngram, words = plain["ngram"], plain["lexicon"]
         return cls(
             None if ngram is None else NGram.from_plain(ngram),

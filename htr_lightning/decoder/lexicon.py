@@ -1,4 +1,4 @@
-"""The lexicon: the words that a line may consist of."""
+"""Restrict decoding to the words of a lexicon."""
 
 import unicodedata
 from collections import defaultdict
@@ -8,57 +8,61 @@ import numpy as np
 from jaxtyping import Float32, Int32, Int64
 from numpy import ndarray
 
-TABLE_BYTES = 128 << 20  # of cached rows
+TABLE_BYTES = 128 << 20  # maximum size of the row cache
 
 
 def is_free(character: str) -> bool:
-    """Whether a character separates words: anything but letters and their marks."""
+    """Return whether a character separates words, which is true of all characters except letters and marks."""
     return unicodedata.category(character)[0] not in "LM"
 
 
 def words_of(texts: Iterable[str]) -> list[str]:
-    """The distinct words of some texts: maximal runs of letters and marks. A lexicon of them accepts the texts."""
+    """Return the distinct words in some texts, which are maximal runs of letters and marks, in sorted order.
+
+    A lexicon that contains these words accepts the texts.
+    """
     spaced = ("".join(" " if is_free(c) else c for c in text) for text in texts)
     return sorted({word for text in spaced for word in text.split()})
 
 
 class Lexicon:
-    """The words of which every line must consist, separated by at least one free character.
+    """A list of words; lines must consist of these words, separated by at least one free character.
 
-    Spaces, digits, punctuation and symbols are free: in "(l'an 1723)," only "l" and "an" are looked up. A word of the
-    list may contain free characters itself ("aujourd'hui", "peut-être"); then its parts need not be words. A letter
-    never follows a word directly. Words are case-sensitive: "Le" is not "le".
+    Spaces, digits, punctuation and symbols are free characters: in "(l'an 1723),", only "l" and "an" are looked up.
+    Words may contain free characters ("aujourd'hui", "peut-être"), in which case their parts need not be words. Words
+    are case-sensitive: "Le" does not match "le".
 
     Args:
-        words: in visual order, see `text.direction.visual`.
+        words: words in visual order (see `text.direction.visual`).
     """
 
     def __init__(self, words: Iterable[str]) -> None:
         self.words = sorted(set(words))
 
     def automaton(self, alphabet: Sequence[str]) -> "LexiconAutomaton":
-        """The automaton over the classes of an alphabet; words with other characters are excluded."""
+        """Return an automaton whose classes are the characters of an alphabet, ignoring words with other characters."""
         return LexiconAutomaton(self.words, alphabet)
 
 
 class LexiconAutomaton:
-    """All texts over a lexicon: log-probability 0 for characters that may follow, -inf for others.
+    """An automaton that accepts the lines allowed by a lexicon.
 
-    A state is a set of nodes of the trie of words, since "l'" may be the word "l" and a free character, or the start of
-    the word "l'an".
+    The log-probability of a class is 0 if the character may follow, and -inf otherwise. A state is a set of nodes in
+    the trie of words because prefixes can be ambiguous: "l'" is either the word "l" and a free character, or the start
+    of the word "l'an".
     """
 
     def __init__(self, words: Iterable[str], alphabet: Sequence[str]) -> None:
         self.free = {number for number, character in enumerate(alphabet) if is_free(character)}
         numbers = {character: number for number, character in enumerate(alphabet)}
-        self._children: list[dict[int, int]] = [{}]  # of every node; node 0 is between words
+        self._children: list[dict[int, int]] = [{}]  # children of every node; node 0 is between words
         self._accepting = {0}  # nodes where a word may end
         for word in words:
             if all(character in numbers for character in word):
                 self._add([numbers[character] for character in word])
         self._sets: list[frozenset[int]] = [frozenset({0})]
         self._states = {self._sets[0]: 0}
-        self._rows: dict[int, ndarray] = {}  # of a state, the state after every class or -1; computed when needed
+        self._rows: dict[int, ndarray] = {}  # cache: by state, the next state for every class, or -1
         self._max_rows = TABLE_BYTES // (4 * max(1, len(alphabet)))
         self._classes = len(alphabet)
         self.start = 0
@@ -82,12 +86,12 @@ class LexiconAutomaton:
         return np.where(found < 0, np.float32(-np.inf), np.float32(0.0)), found.clip(0).astype(np.int64)
 
     def ends(self, states: Int64[ndarray, " N"]) -> Float32[ndarray, " N"]:
-        """See `language.Automaton`; a line may not end inside a word."""
+        """See `language.Automaton`; lines cannot end inside a word."""
         accepting = [bool(self._sets[state] & self._accepting) for state in states.tolist()]
         return np.where(accepting, np.float32(0.0), np.float32(-np.inf))
 
     def _row(self, state: int) -> Int32[ndarray, " C"]:
-        """The states after the classes, or -1 if one may not follow."""
+        """Return the next state for every class, or -1 for forbidden classes."""
         if state not in self._rows:
             if len(self._rows) >= self._max_rows:
                 self._rows.clear()

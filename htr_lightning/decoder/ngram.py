@@ -1,4 +1,4 @@
-"""Character n-gram language models."""
+"""Estimate, load and query character n-gram language models."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -15,19 +15,20 @@ from htr_lightning.decoder.arpa import END, SEPARATORS, SPECIALS, START, UNKNOWN
 from htr_lightning.errors import InputError
 from htr_lightning.text.codec import alphabet_of
 
-TABLE_BYTES = 1 << 28  # of the rows that an automaton caches
+TABLE_BYTES = 1 << 28  # maximum size of the row cache of an automaton
 
 
 class NGram:
-    """A character n-gram model with backoff: p(c | context), or weight(context) * p(c | shorter context) if the model
-    does not contain the n-gram. A text is a line from <s> to </s>.
+    """A character n-gram model with backoff.
 
-    The n-grams are a trie: node 0 is the empty one, and node i has key `keys[i - 1]`. See `kneser_ney.estimate`.
+    The probability of a character is p(c | context) if the model contains the n-gram, and otherwise backoff(context) *
+    p(c | shorter context). Every line starts with <s> and ends with </s>. The n-grams are stored as a trie, in which
+    node 0 is the empty n-gram and node i has key `keys[i - 1]`.
 
     Args:
-        order: of the longest n-grams.
-        symbols: the characters, in the order of their ids; those of </s>, <unk> and <s> follow.
-        keys, log_probs, backoffs: as `kneser_ney.estimate` returns them.
+        order: maximum length of the n-grams.
+        symbols: characters in the order of their ids, which are followed by the ids of </s>, <unk> and <s>.
+        keys, log_probs, backoffs: the trie (see `kneser_ney.estimate`).
     """
 
     def __init__(
@@ -51,38 +52,38 @@ class NGram:
 
     @classmethod
     def estimate(cls, texts: Iterable[str], order: int, min_count: int = 1) -> "NGram":
-        """The interpolated modified Kneser-Ney model of some lines; see `kneser_ney.estimate`.
+        """Estimate a model with interpolated modified Kneser-Ney smoothing; see `kneser_ney.estimate`.
 
         Args:
-            texts: the lines, without line ends.
-            order: of the longest n-grams.
-            min_count: n-grams of three or more symbols that occur less often are dropped.
+            texts: lines without line breaks.
+            order: maximum length of the n-grams.
+            min_count: minimum count of n-grams with three or more symbols; less frequent ones are dropped.
 
         Raises:
-            InputError: there is no text, one contains a line break or tab, or `order` is below 1.
+            InputError: if there are no texts, a text contains a line break or tab, or `order` is less than 1.
         """
         texts = list(texts)
         symbols = alphabet_of(texts)
         if order < 1:
             raise InputError(f"order={order}: must be at least 1; 6 works well for characters")
         if not texts:
-            raise InputError("there is no text to estimate a language model from; give at least one line")
+            raise InputError("no text to estimate a language model from; provide at least one line")
         if bad := set(symbols) & set(SEPARATORS):
             code = f"U+{ord(min(bad)):04X}"
-            raise InputError(f"a text of the language model contains {code}; give lines without line breaks and tabs")
+            raise InputError(f"a text for the language model contains {code}; remove line breaks, tabs and NULs")
         ids, _ = _lines(texts, symbols)
         return cls(order, symbols, *kneser_ney.estimate(ids, len(symbols) + len(SPECIALS), order, min_count))
 
     @classmethod
     def read_arpa(cls, path: str | Path, space: str = "<space>") -> "NGram":
-        """The model of an ARPA file, plain or gzip.
+        """Load a model from a plain or gzip-compressed ARPA file.
 
         Args:
-            path: of the file.
-            space: its name for the space, such as ▁ or |.
+            path: path to the file.
+            space: name of the space character in the file, such as ▁ or |.
 
         Raises:
-            InputError: the file cannot be read, is malformed, or is not a model of characters.
+            InputError: if the file cannot be read, is malformed, or does not contain a character model.
         """
         names, orders = arpa.read(path, space)
         symbols = sorted(set(names) - set(SPECIALS))
@@ -96,11 +97,11 @@ class NGram:
             for column in ids.T[:-1]:
                 nodes = _find(keys, nodes * len(names) + column)
                 if len(lost := np.flatnonzero(nodes < 0)):
-                    fail(path, found.lines[lost[0]], "an n-gram whose context, all but its last symbol, is missing")
+                    fail(path, found.lines[lost[0]], "the context of this n-gram is missing from the shorter n-grams")
             new = nodes * len(names) + ids[:, -1]
             rank = np.argsort(new, kind="stable")
             if len(twice := np.flatnonzero(np.diff(new[rank]) == 0)):
-                fail(path, found.lines[rank[twice[0] + 1]], "an n-gram that is listed twice")
+                fail(path, found.lines[rank[twice[0] + 1]], "duplicate n-gram")
             keys = np.concatenate([keys, new[rank]])
             log_probs.append(found.log_probs[rank])
             backoffs.append(found.backoffs[rank])
@@ -108,26 +109,26 @@ class NGram:
         return cls(len(orders), symbols, keys, *weights)
 
     def write_arpa(self, path: str | Path, space: str = "<space>") -> None:
-        """Write an ARPA file, as gzip if the name ends in .gz; see `read_arpa`."""
+        """Write an ARPA file, compressed with gzip if the path ends in .gz; see `read_arpa`."""
         arpa.write(path, [*self.symbols, *SPECIALS], self._orders(), space)
 
     def log_prob(self, text: str) -> float:
-        """Natural logarithm of the probability of a line, including its end."""
+        """Return the natural logarithm of the probability of a line, including its end."""
         return float(self._line_log_probs([text])[0])
 
     def perplexity(self, texts: Iterable[str]) -> float:
-        """Inverse of the geometric mean probability of a character; the end of a line counts as one."""
+        """Return the perplexity per character, counting the end of each line as a character."""
         texts = list(texts)
         if not texts:
-            raise InputError("there is no text to measure a language model on; give at least one line")
+            raise InputError("no text to evaluate the language model on; provide at least one line")
         return math.exp(-self._line_log_probs(texts).sum() / sum(len(text) + 1 for text in texts))
 
     def automaton(self, alphabet: Sequence[str]) -> "Automaton":
-        """The model over the characters of a recognizer; unknown ones are <unk>."""
+        """Return an automaton over the alphabet of a recognizer, in which unknown characters are <unk>."""
         return Automaton(self, alphabet)
 
     def to_plain(self) -> dict[str, Any]:
-        """The model as plain data and arrays."""
+        """Return the model as plain data and arrays."""
         inner = 1 + max(int(self._parents[-1]), int(np.flatnonzero(self.backoffs).max(initial=0)))
         small = np.int16 if self.start < 1 << 15 else np.int32
         return {
@@ -141,40 +142,40 @@ class NGram:
 
     @classmethod
     def from_plain(cls, plain: dict[str, Any]) -> "NGram":
-        """The model from the output of `to_plain`, whose arrays may have become tensors on the CPU."""
+        """Create a model from the output of `to_plain`, in which CPU tensors may replace the arrays."""
         symbols, log_probs, backoffs = plain["symbols"], np.asarray(plain["log_probs"]), np.asarray(plain["backoffs"])
         parents = np.repeat(np.arange(len(backoffs)), np.asarray(plain["children"]))
         keys = parents * (len(symbols) + len(SPECIALS)) + np.asarray(plain["last"])
         return cls(plain["order"], symbols, keys, log_probs, np.pad(backoffs, (0, len(log_probs) - len(backoffs))))
 
     def _links(self) -> Int[ndarray, " M"]:
-        """For each node, the longest proper suffix of its n-gram that the model contains."""
+        """Return, for each node, the longest proper suffix of its n-gram in the model."""
         links = np.zeros(len(self.keys) + 1, np.int64)
         for level in self.levels[2:]:
             last = self.last[level.start - 1 : level.stop - 1]
             context = links[self._parents[level.start - 1 : level.stop - 1]]
             found = self._children(context, last)
-            while len(lost := np.flatnonzero(found < 0)):  # only in pruned models
+            while len(lost := np.flatnonzero(found < 0)):  # only happens in pruned models
                 context[lost] = links[context[lost]]
                 found[lost] = self._children(context[lost], last[lost])
             links[level] = found
         return links
 
     def _children(self, nodes: Int[ndarray, " N"], symbols: Int[ndarray, " N"]) -> Int[ndarray, " N"]:
-        """The node of each n-gram extended by a symbol, or -1."""
+        """Return the node of each n-gram extended by a symbol, or -1 if it is not in the model."""
         return _find(self.keys, nodes * (self.start + 1) + symbols)
 
     def _line_log_probs(self, texts: Sequence[str]) -> Float[ndarray, " B"]:
         ids, starts = _lines(texts, self.symbols)
-        nodes = 1 + ids  # of the n-gram that ends at each position
-        log_probs = self.log_probs[nodes]  # then in the order of `Automaton`, to be equal to the last bit
+        nodes = 1 + ids  # node of the n-gram that ends at each position
+        log_probs = self.log_probs[nodes]  # the order of additions matches `Automaton`, for bit-identical results
         for _ in self.levels[2:]:
             context = np.concatenate([[-1], nodes[:-1]])
             known = context >= 0
             nodes = self._children(context, ids)
             log_probs[known] += self.backoffs[context[known]]
             log_probs[nodes >= 0] = self.log_probs[nodes[nodes >= 0]]
-        log_probs[starts] = 0  # <s> is given
+        log_probs[starts] = 0  # <s> has probability 1
         return np.add.reduceat(log_probs.astype(np.float64), starts)
 
     def _orders(self) -> list[NGrams]:
@@ -188,15 +189,17 @@ class NGram:
 
 
 class Automaton:
-    """An n-gram model over the classes of a recognizer. A state is the longest context that affects what follows; its
-    row has the log-probability of each class and the state after it. Rows are computed when needed and cached.
+    """An automaton that represents an n-gram model over the classes of a recognizer.
+
+    A state is the longest context that affects the following characters. Its row contains the log-probability of each
+    class and the next state. Rows are computed on demand and cached.
 
     Args:
-        model: an n-gram model.
-        alphabet: the characters of the classes, in order.
+        model: n-gram model.
+        alphabet: characters of the classes, in order.
 
     Attributes:
-        start: the state at the start of a line.
+        start: state at the start of a line.
     """
 
     def __init__(self, model: NGram, alphabet: Sequence[str]) -> None:
@@ -225,7 +228,7 @@ class Automaton:
         return self._ends[self._row[states]]
 
     def _forget(self) -> None:
-        self._row = np.full(len(self._states), -1, np.int32)  # of each state in the table, or -1
+        self._row = np.full(len(self._states), -1, np.int32)  # row of each state in the cache, or -1
         self._filled = 0
         self._log_probs = np.empty((0, len(self._symbols)), np.float32)
         self._next = np.empty((0, len(self._symbols)), np.int32)
@@ -254,7 +257,7 @@ class Automaton:
         self._filled = stop
 
     def _compute(self, states: Int[ndarray, " N"]) -> tuple[Float[ndarray, "N V"], Int[ndarray, "N V"]]:
-        """Rows over all symbols: those of the empty context, refined by each longer context."""
+        """Compute rows over all symbols, starting with the empty context and refining them with longer contexts."""
         model = self._model
         unigrams = model.levels[1]
         log_probs = np.tile(model.log_probs[unigrams], (len(states), 1))
@@ -263,7 +266,7 @@ class Automaton:
         while contexts[-1].any():
             contexts.append(model.links[contexts[-1]])
         for nodes in reversed(contexts[:-1]):
-            longer = np.flatnonzero(nodes)  # the others have fewer contexts
+            longer = np.flatnonzero(nodes)  # the other states have shorter contexts
             nodes = nodes[longer]
             log_probs[longer] += model.backoffs[nodes][:, None]
             counts = model.first[nodes + 1] - model.first[nodes]
@@ -276,7 +279,7 @@ class Automaton:
 
 
 def _numbers(characters: str, symbols: Sequence[str]) -> Int[ndarray, " N"]:
-    """The ids of characters among some symbols; that of <unk> for others."""
+    """Return the symbol ids of some characters, using the id of <unk> for unknown characters."""
     table = np.full(max(map(ord, symbols), default=0) + 2, len(symbols) + SPECIALS.index(UNKNOWN))
     table[[ord(symbol) for symbol in symbols]] = np.arange(len(symbols))
     codes = np.frombuffer(characters.encode("utf-32-le", "surrogatepass"), np.uint32)
@@ -284,7 +287,7 @@ def _numbers(characters: str, symbols: Sequence[str]) -> Int[ndarray, " N"]:
 
 
 def _lines(texts: Sequence[str], symbols: Sequence[str]) -> tuple[Int[ndarray, " T"], Int[ndarray, " B"]]:
-    """The symbol ids of some lines from <s> to </s>, concatenated, and where each begins."""
+    """Return the concatenated symbol ids of some lines, each from <s> to </s>, and the start of each line."""
     sizes = np.array([len(text) + 2 for text in texts])
     starts = np.cumsum(sizes) - sizes
     ids = np.full(sizes.sum(), -1)
@@ -294,7 +297,7 @@ def _lines(texts: Sequence[str], symbols: Sequence[str]) -> tuple[Int[ndarray, "
 
 
 def _find(keys: Int[ndarray, " N"], wanted: Int[ndarray, " M"]) -> Int[ndarray, " M"]:
-    """The nodes of some keys, or -1."""
+    """Return the nodes of the wanted keys, or -1 for missing keys."""
     index = np.searchsorted(keys, wanted)
     found = index < len(keys)
     found[found] = keys[index[found]] == wanted[found]

@@ -1,4 +1,4 @@
-"""Prefix beam search of connectionist temporal classification, many lines at once."""
+"""Decode CTC output with a prefix beam search, batched over lines."""
 
 import copy
 import math
@@ -16,49 +16,48 @@ from htr_lightning.errors import InputError
 
 
 class Beam(NamedTuple):
-    """The prefixes alive, K per line; log-probabilities are over all their paths, split as in Graves (2012)."""
+    """The K active prefixes of every line, whose log-probabilities are split by path ending as in Graves (2012)."""
 
-    blank: Float64[ndarray, "B K"]  # of paths that end in a blank
-    label: Float64[ndarray, "B K"]  # of paths that end in the last label
-    bonus: Float64[ndarray, "B K"]  # alpha * language model + beta * length
-    last: Int64[ndarray, "B K"]
-    state: Int64[ndarray, "B K"]  # of the automaton
-    key: UInt64[ndarray, "B K"]  # a hash of the prefix, and of the prefix without its last label
-    parent: UInt64[ndarray, "B K"]
+    blank: Float64[ndarray, "B K"]  # log-probability of paths that end in a blank
+    label: Float64[ndarray, "B K"]  # log-probability of paths that end in the last label
+    bonus: Float64[ndarray, "B K"]  # alpha * language model log-probability + beta * length
+    last: Int64[ndarray, "B K"]  # last label
+    state: Int64[ndarray, "B K"]  # automaton state
+    key: UInt64[ndarray, "B K"]  # hash of the prefix
+    parent: UInt64[ndarray, "B K"]  # hash of the prefix without its last label
 
 
 class Frames(NamedTuple):
-    """The frames that have a likely label; S per line, lines with more of them first."""
+    """The frames that have a likely label, up to S per line, with lines sorted by their number in descending order."""
 
     order: Int64[ndarray, " B"]  # original position of each line
-    counts: Int64[ndarray, " B"]  # of its frames
-    gap: Float64[ndarray, "B S"]  # log-probability of the blanks between the previous frame and this one
-    has_gap: Bool[ndarray, "B S"]
-    tail: Float64[ndarray, " B"]  # of the blanks after the last one
-    blank: Float64[ndarray, "B S"]
-    labels: Int64[ndarray, "B S J"]  # the most likely ones
-    scores: Float64[ndarray, "B S J"]  # their log-probabilities; -inf below the minimum
+    counts: Int64[ndarray, " B"]  # number of frames in each line
+    gap: Float64[ndarray, "B S"]  # log-probability of blanks in the omitted frames before this one
+    has_gap: Bool[ndarray, "B S"]  # whether frames were omitted before this one
+    tail: Float64[ndarray, " B"]  # log-probability of blanks in the omitted frames at the end
+    blank: Float64[ndarray, "B S"]  # log-probability of the blank
+    labels: Int64[ndarray, "B S J"]  # the most likely labels
+    scores: Float64[ndarray, "B S J"]  # log-probabilities of these labels; -inf if below the threshold
 
 
 class PrefixBeam:
-    """Prefix beam search (Graves, 2012; Hannun et al., 2014, arXiv:1408.2873) with an optional language model.
+    """A prefix beam search decoder (Graves, 2012; Hannun et al., 2014, arXiv:1408.2873) with optional language model.
 
-    The score of a label sequence is log p_ctc + alpha * log p_lm + beta * labels, where p_ctc is the sum over its paths
-    and p_lm includes the end of the line. With `width` and `top_labels` as large as the numbers of sequences and
-    labels, `min_probability` 0 and an infinite `prune_margin` nothing is pruned and the best sequence is found; else
-    p_ctc is the sum over the paths that were kept.
+    The score of a label sequence is log p_ctc + alpha * log p_lm + beta * labels, where p_ctc sums over all paths that
+    were kept and p_lm includes the end of the line. The search is exact if `width` and `top_labels` are at least the
+    numbers of possible sequences and labels, `min_probability` is 0, and `prune_margin` is infinite.
+
+    If a lexicon allows no prefix in the beam to end, the best prefixes are cut back to their last complete word, but
+    keep the log-probability of the uncut prefix.
 
     Args:
-        width: prefixes kept per line and frame.
-        top_labels: labels considered in a frame, the most likely ones.
-        min_probability: below it a label is not considered; a frame without any counts as blank, and a run of such
-            frames costs nothing.
-        prune_margin: nats behind the best prefix from which a prefix is dropped.
-        alpha: weight of the language model; used if there is one, see `with_automaton`.
-        beta: score of every label, against the language model's preference for short lines.
-
-    Where a lexicon lets no prefix of the beam end, the best ones are cut back to their last complete word; their
-    log-probability is then that of the prefix before the cut.
+        width: beam width: number of prefixes kept per line and frame.
+        top_labels: number of most likely labels considered per frame.
+        min_probability: minimum probability of a label to be considered. Frames without such a label are treated as
+            blank and are skipped, which makes the search faster.
+        prune_margin: maximum distance of a prefix from the best prefix, in nats.
+        alpha: weight of the language model (see `with_automaton`).
+        beta: score added per label, which counteracts the language model's preference for short lines.
     """
 
     inputs = "frames"
@@ -79,40 +78,40 @@ class PrefixBeam:
         if not 0 <= min_probability < 1:
             raise InputError(f"decoder.min_probability={min_probability}: must be in [0, 1)")
         if not prune_margin > 0:
-            raise InputError(f"decoder.prune_margin={prune_margin}: must be above 0")
+            raise InputError(f"decoder.prune_margin={prune_margin}: must be greater than 0")
         self.width, self.top_labels = width, top_labels
         self.min_probability, self.prune_margin = min_probability, prune_margin
         self.alpha, self.beta = alpha, beta
         self.automaton: Automaton | None = None
 
     def with_automaton(self, automaton: Automaton | None) -> "PrefixBeam":
-        """See `Decoder`; class 0 of the automaton is label 1, since the blank is not one of its classes."""
+        """Return a copy of this decoder with a different automaton, whose class 0 is label 1, after the blank."""
         other = copy.copy(self)
         other.automaton = automaton
         return other
 
     def __call__(self, log_probs: Float[ndarray, "B T C"], lengths: Int[ndarray, " B"]) -> list[Hypothesis]:
-        """The best hypothesis of each line; frames from its length on are padding."""
+        """Return the best hypothesis for each line, ignoring frames beyond its length."""
         return [best[0] for best in self.n_best(log_probs, lengths, 1)]
 
     def n_best(self, log_probs: Float[ndarray, "B T C"], lengths: Int[ndarray, " B"], n: int) -> list[list[Hypothesis]]:
-        """Up to `n` different hypotheses of each line, at most `width`, best first.
+        """Return up to `n` distinct hypotheses for each line, limited by `width`, best first.
 
-        The `log_prob` of a hypothesis is log p_ctc alone, so that its confidence is a probability; its `score` is the
-        total.
+        The `log_prob` of a hypothesis is log p_ctc, so that its confidence is a probability. Its `score` includes the
+        language model.
         """
         return self.search(self.prepare(log_probs, lengths), n)
 
     def prepare(self, log_probs: Float[ndarray, "B T C"], lengths: Int[ndarray, " B"]) -> Frames:
-        """See `BeamDecoder`."""
+        """Return the input of `search`: the frames that have a likely label."""
         threshold = math.log(self.min_probability) if self.min_probability else -math.inf
         return likely_frames(log_probs, lengths, self.top_labels, threshold)
 
     def search(self, frames: Frames, n: int) -> list[list[Hypothesis]]:
-        """See `n_best`."""
+        """Return up to `n` distinct hypotheses for each line, best first; see `n_best`."""
         beam = self._start(len(frames.counts))
         done, steps = [], []
-        considered = (frames.scores > -math.inf).sum(2).max(0, initial=1).tolist()  # labels, the most likely first
+        considered = (frames.scores > -math.inf).sum(2).max(0, initial=1).tolist()  # number of labels in each step
         for step, labels in enumerate(considered):
             lines = int((frames.counts > step).sum())
             done.append(Beam(*(part[lines:] for part in beam)))
@@ -121,7 +120,7 @@ class PrefixBeam:
         beam = Beam(*(np.concatenate(parts) for parts in zip(beam, *reversed(done), strict=True)))
         ctc = np.logaddexp(beam.blank, beam.label) + frames.tail[:, None]
         scores = ctc + beam.bonus + self._end(beam)
-        incomplete = ~(scores > -math.inf).any(1)  # a lexicon lets no prefix end here
+        incomplete = ~(scores > -math.inf).any(1)  # the lexicon allows no prefix to end
         scores[incomplete] = (ctc + beam.bonus)[incomplete]
         best = np.argsort(-scores, axis=1, kind="stable")[:, :n]
         found: list[list[Hypothesis]] = [[] for _ in frames.counts]
@@ -132,12 +131,12 @@ class PrefixBeam:
                     ids = allowed_prefix(ids, self.automaton, 1)
                 if scores[line, k] > -math.inf and all(ids != one.ids for one in some):
                     some.append(Hypothesis(ids, min(0.0, float(ctc[line, k])), float(scores[line, k])))
-            if not some:  # the network gave NaN
+            if not some:  # the network output is NaN
                 some.append(Hypothesis([], -math.inf, -math.inf))
         return found
 
     def bonus(self, labels: Sequence[int]) -> float:
-        """What the language model and `beta` add to the score of a line; minus infinity if it is forbidden."""
+        """Return the contribution of the language model and `beta` to the score of a line; -inf if it is forbidden."""
         if self.automaton is None:
             return self.beta * len(labels)
         state, known = np.full((1, 1), self.automaton.start), 0.0
@@ -156,18 +155,21 @@ class PrefixBeam:
         return Beam(blank, label, np.zeros(shape), np.full(shape, BLANK), state, key, parent)
 
     def _step(self, beam: Beam, frames: Frames, step: int, count: int) -> tuple[Beam, ndarray, ndarray]:
-        """The beam after one more frame, of which the `count` most likely labels are considered; for each prefix, which
-        one it came from and the label it gained, or 0."""
+        """Advance the beam by one frame, considering its `count` most likely labels.
+
+        Returns:
+            The new beam and, for each of its prefixes, the index of the previous prefix and the label added, or 0.
+        """
         lines, width = beam.blank.shape
         labels, probs = frames.labels[:lines, step, :count], frames.scores[:lines, step, :count]
         total = np.logaddexp(beam.blank, beam.label) + frames.gap[:lines, step, None]
         gap = frames.has_gap[:lines, step, None]
         blank, label = np.where(gap, total, beam.blank), np.where(gap, -math.inf, beam.label)
-        # A prefix grows by a label from all its paths; by its own last label only from those that end in a blank.
+        # A prefix is extended by its own last label only from paths that end in a blank, and by others from all paths.
         again = labels[:, None, :] == beam.last[:, :, None]
         grown = np.where(again, blank[:, :, None], total[:, :, None]) + probs[:, None, :]
         bonus, states = self._advance(beam, labels)
-        # If a grown prefix is in the beam already, the two are merged.
+        # An extended prefix that is already in the beam is merged with it.
         kept = label + np.where(again, probs[:, None, :], -math.inf).max(2)
         children = beam.parent[:, :, None] == beam.key[:, None, :]
         line, child = np.nonzero(children.any(2) & again.any(2))
@@ -197,7 +199,7 @@ class PrefixBeam:
         return moved, source, gained
 
     def _advance(self, beam: Beam, labels: Int64[ndarray, "B J"]) -> tuple[ndarray, ndarray]:
-        """Bonus and state "B K J" of every prefix extended by every label."""
+        """Return the bonus and state, of shape "B K J", of every prefix extended by every label."""
         if self.automaton is None:
             shape = (*beam.last.shape, labels.shape[1])
             return np.broadcast_to(beam.bonus[:, :, None] + self.beta, shape), np.zeros(shape, np.int64)
@@ -216,13 +218,13 @@ class PrefixBeam:
 
     @property
     def _weight(self) -> float:
-        return self.alpha or 1e-30  # 0 * -inf is NaN, and what is forbidden stays forbidden
+        return self.alpha or 1e-30  # 0 * -inf would be NaN, and forbidden classes must stay forbidden
 
 
 def likely_frames(
     log_probs: Float[ndarray, "B T C"], lengths: Int[ndarray, " B"], top_labels: int, threshold: float
 ) -> Frames:
-    """The frames that have a label above a threshold, a log-probability, and their most likely labels."""
+    """Select the frames that have a label whose log-probability reaches a threshold, and their most likely labels."""
     inside = np.arange(log_probs.shape[1]) < lengths[:, None]
     above = (log_probs[:, :, 1:] >= threshold) & inside[:, :, None]
     likely = np.asarray(above.any(2))
@@ -232,7 +234,7 @@ def likely_frames(
     line, time = likely.nonzero()
     step = likely.cumsum(1)[line, time] - 1
     shape = (len(counts), int(counts.max(initial=0)))
-    # Blanks are summed from the start of the line; the sum between two frames is a difference.
+    # Sums of blanks between two frames are differences of cumulative sums.
     skipped = np.where(inside & ~likely, log_probs[:, :, BLANK].astype(np.float64), 0.0)
     until = np.zeros((shape[0], shape[1] + 1))
     until[line, step + 1] = skipped.cumsum(1)[line, time]
@@ -241,11 +243,11 @@ def likely_frames(
     tail = skipped.sum(1) - until[np.arange(shape[0]), counts]
     blank = np.zeros(shape)
     blank[line, step] = log_probs[line, time, BLANK]
-    # Few labels are above the threshold, so these are sorted rather than all: by frame, and from the most likely down.
+    # Sort only the few labels above the threshold, by frame and then by descending probability.
     sizes = above.sum(2)[line, time]
     frame, (of, when, label) = np.repeat(np.arange(len(line)), sizes), above.nonzero()
     value = log_probs[of, when, label + 1].astype(np.float64)
-    value[value < threshold] = -math.inf  # the threshold was rounded when single precision was compared with it
+    value[value < threshold] = -math.inf  # the comparison above rounded the threshold to single precision
     ranking = np.lexsort((-value, frame))
     rank = np.arange(len(frame)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
     kept = rank < top_labels
@@ -259,13 +261,13 @@ def likely_frames(
 
 
 def _hash(key: UInt64[ndarray, "B K"], label: Int64[ndarray, "B K"]) -> UInt64[ndarray, "B K"]:
-    """The hash of a prefix extended by a label; equal prefixes have equal hashes."""
+    """Return the hash of a prefix extended by a label; equal prefixes have equal hashes."""
     mixed = (key ^ (label.astype(np.uint64) << np.uint64(1))) * np.uint64(0x9E3779B97F4A7C15)
     return mixed ^ (mixed >> np.uint64(29))
 
 
 def _trace(steps: list[tuple[ndarray, ndarray]], best: Int64[ndarray, "B N"]) -> list[list[list[int]]]:
-    """The labels of the chosen prefixes of every line, traced back frame by frame."""
+    """Return the labels of the selected prefixes of every line, traced back frame by frame."""
     gained = np.zeros((len(steps), *best.shape), np.int64)
     for step in reversed(range(len(steps))):
         source, label = steps[step]

@@ -1,4 +1,4 @@
-"""Hypotheses of a CTC beam, rescored by an autoregressive decoder."""
+"""Rescore the hypotheses of a CTC beam search with an autoregressive decoder."""
 
 import copy
 import math
@@ -19,28 +19,27 @@ from htr_lightning.errors import InputError
 
 
 class Prepared(NamedTuple):
-    """What is searched, the same for any language model and weights; labels are those of the frames."""
+    """The input of the search, which does not depend on the language model or its weights."""
 
     beam: Frames
     frames: FrameScores
-    own: list[list[int]]  # labels that the autoregressive decoder gives each line on its own
-    offset: int  # token of label 0
+    own: list[list[int]]  # CTC labels of the greedy autoregressive hypothesis of each line
+    offset: int  # token that corresponds to CTC label 0
 
 
 class Rescoring:
-    """Two passes (Sainath et al., 2019, "Two-pass end-to-end speech recognition", arXiv:1908.10992): a prefix beam over
-    the frames of a CTC head proposes candidates, the autoregressive decoder proposes one of its own, and both score
-    each.
+    """A two-pass decoder (Sainath et al., 2019, "Two-pass end-to-end speech recognition", arXiv:1908.10992).
 
-    The score of a candidate is ctc_weight * log p_ctc + (1 - ctc_weight) * log p_decoder, as in Watanabe et al. (2017,
-    "Hybrid CTC/attention architecture for end-to-end speech recognition", section II-C), and what `PrefixBeam` adds for
-    a language model.
+    A prefix beam search over the frames of the CTC head proposes candidates, and the autoregressive decoder adds its
+    greedy hypothesis. Both models score every candidate. The score is ctc_weight * log p_ctc + (1 - ctc_weight) *
+    log p_decoder, as in Watanabe et al. (2017, "Hybrid CTC/attention architecture for end-to-end speech recognition",
+    section II-C), plus the language model terms of `PrefixBeam`.
 
     Args:
-        width, top_labels, min_probability, prune_margin, alpha, beta: of the beam, see `PrefixBeam`.
-        candidates: number of best hypotheses of the beam that are rescored.
-        ctc_weight: in [0, 1].
-        max_length: labels after which a line of the autoregressive decoder is ended.
+        width, top_labels, min_probability, prune_margin, alpha, beta: settings of the beam search (see `PrefixBeam`).
+        candidates: number of best hypotheses of the beam search to rescore.
+        ctc_weight: weight of the CTC log-probability, in [0, 1].
+        max_length: maximum number of labels in the greedy autoregressive hypothesis.
     """
 
     inputs = "frames and steps"
@@ -66,31 +65,33 @@ class Rescoring:
         self.candidates, self.ctc_weight, self.max_length = candidates, ctc_weight, max_length
 
     def with_automaton(self, automaton: Automaton | None) -> "Rescoring":
-        """See `PrefixBeam`."""
+        """Return a copy of this decoder with a different automaton; see `PrefixBeam.with_automaton`."""
         other = copy.copy(self)
         other.beam = self.beam.with_automaton(automaton)
         return other
 
     def __call__(self, steps: Steps) -> list[Hypothesis]:
-        """The best hypothesis of each line."""
+        """Return the best hypothesis for each line."""
         return [best[0] for best in self.n_best(steps, 1)]
 
     def n_best(self, steps: Steps, n: int) -> list[list[Hypothesis]]:
-        """Up to `n` hypotheses of each line, at most `candidates` and the decoder's own, best first; their `log_prob`
-        excludes the language model."""
+        """Return up to `n` distinct hypotheses for each line, limited by `candidates` + 1, best first.
+
+        The `log_prob` of a hypothesis does not include the language model.
+        """
         return self.search(self.prepare(steps), n)
 
     def prepare(self, steps: Steps) -> Prepared:
-        """See `BeamDecoder`."""
+        """Return the input of `search`: the frames of the CTC head and the greedy autoregressive hypotheses."""
         if steps.frames is None:
-            raise InputError("decoder=rescoring: needs CTC heads; use decoder=autoregressive_beam")
+            raise InputError("decoder=rescoring: the model has no CTC head; use decoder=autoregressive_beam")
         log_probs, lengths, _ = steps.frames
         own = [[token - steps.end for token in one.ids if token > steps.end] for one in self.greedy(steps)]
         frames = self.beam.prepare(log_probs.detach().float().cpu().numpy(), lengths.cpu().numpy())
         return Prepared(frames, steps.frames, own, steps.end)
 
     def search(self, prepared: Prepared, n: int) -> list[list[Hypothesis]]:
-        """See `n_best`."""
+        """Return up to `n` distinct hypotheses for each line, best first; see `n_best`."""
         beam, frames, own, offset = prepared
         proposed = [
             self._with_own(candidates, labels)
@@ -109,16 +110,18 @@ class Rescoring:
         return found
 
     def _with_own(self, candidates: list[Hypothesis], own: list[int]) -> list[Hypothesis]:
-        """The candidates of the beam and the decoder's own, if that is a new one and allowed; their score is what the
-        language model adds."""
+        """Add the greedy autoregressive hypothesis to the candidates if it is new and allowed.
+
+        The score of each candidate becomes the contribution of the language model alone.
+        """
         beam = [one._replace(score=one.score - one.log_prob if one.score > -math.inf else 0.0) for one in candidates]
-        if any(own == one.ids for one in candidates):  # mostly: then the language model need not be asked
+        if any(own == one.ids for one in candidates):  # the usual case, which needs no language model look-up
             return beam
         bonus = self.beam.bonus(own)
         return [*beam, Hypothesis(own, 0.0, bonus)] if bonus > -math.inf else beam
 
     def _scored(self, candidate: Hypothesis, ctc: float, decoder: float, offset: int) -> Hypothesis:
-        """A candidate with the score of both, as tokens; minus infinity if CTC has no path for it."""
+        """Return a candidate as tokens with its combined score, which is -inf if either log-probability is -inf."""
         score = -math.inf
         if min(ctc, decoder) > -math.inf:
             score = self.ctc_weight * ctc + (1 - self.ctc_weight) * decoder
@@ -128,8 +131,10 @@ class Rescoring:
 def log_likelihoods(
     log_probs: Float[Tensor, "B T C"], lengths: Int[Tensor, " B"], labels: Sequence[Sequence[int]]
 ) -> Float[Tensor, " B"]:
-    """log p_ctc of the labels of each line in nats, over all paths (Graves et al., 2006, equation 3); minus infinity
-    where they need more frames than there are."""
+    """Return log p_ctc of the labels of each line in nats, summed over all paths (Graves et al., 2006, equation 3).
+
+    It is -inf if the labels need more frames than the line has.
+    """
     flat = torch.tensor([label for line in labels for label in line], dtype=torch.long, device=log_probs.device)
     sizes = torch.tensor([len(line) for line in labels], device=log_probs.device)
     losses = functional.ctc_loss(log_probs.transpose(0, 1), flat, lengths, sizes, blank=BLANK, reduction="none")

@@ -1,4 +1,4 @@
-"""ROVER: several hypotheses of a line, aligned and combined character by character."""
+"""Combine several hypotheses of a line character by character with ROVER."""
 
 import math
 from collections import Counter, defaultdict
@@ -7,57 +7,56 @@ from typing import NamedTuple
 
 import numpy as np
 
-GAP = ""  # where a hypothesis has no character
+GAP = ""  # entry of a hypothesis that has no character in a slot
 
 
 class WeightedHypothesis(NamedTuple):
-    """A hypothesis of a member of an ensemble; its confidence is a probability per character, times its share of the
-    posterior if the member gives several."""
+    """A hypothesis of one ensemble member."""
 
     text: str
-    confidence: float
+    confidence: float  # probability per character; for n-best lists, multiplied by the share of the posterior
     member: int  # index into the weights
 
 
 class Consensus(NamedTuple):
-    """The combined text, and its probability per character."""
+    """The combined text and its probability per character."""
 
     text: str
     confidence: float
 
 
 def rover(hypotheses: Sequence[WeightedHypothesis], weights: Sequence[float]) -> Consensus:
-    """The consensus of some hypotheses (Fiscus, 1997, "A post-processing system to yield reduced word error rates:
-    Recognizer Output Voting Error Reduction (ROVER)"), over characters in place of words.
+    """Return the consensus of several hypotheses, voting on characters rather than words.
 
-    In every slot of the alignment each hypothesis supports its character, or a gap, by its confidence times the weight
-    of its member; the largest sum wins, and its ratio to the sum of all weights is its probability. So equal hypotheses
-    stay as they are. The order of the hypotheses does not matter; in a tie the one with the most confident hypothesis
-    wins. Where members give several hypotheses by their posteriors, this is confusion network combination (Evermann and
-    Woodland, 2000, "Posterior probability decoding, confidence estimation and system combination").
+    This is ROVER (Fiscus, 1997, "A post-processing system to yield reduced word error rates: Recognizer Output Voting
+    Error Reduction (ROVER)"). In every slot of the alignment, each hypothesis votes for its character, or a gap, with
+    its confidence times the weight of its member. The candidate with the largest sum wins, and its probability is the
+    ratio of this sum to the sum of all weights. Ties are won by the most confident hypothesis; the order of the
+    hypotheses does not matter. With n-best lists weighted by their posteriors, this is confusion network combination
+    (Evermann and Woodland, 2000, "Posterior probability decoding, confidence estimation and system combination").
 
     Args:
-        hypotheses: at least one.
-        weights: of the members.
+        hypotheses: one or more hypotheses.
+        weights: weight of each ensemble member.
     """
     hypotheses = by_confidence(hypotheses)
     return combine(hypotheses, align([one.text for one in hypotheses]), weights)
 
 
 def by_confidence(hypotheses: Sequence[WeightedHypothesis]) -> list[WeightedHypothesis]:
-    """The hypotheses in the order of their alignment: the most confident first, whatever the weight of its member."""
+    """Sort hypotheses in the order in which they are aligned: by descending confidence, ignoring member weights."""
     return sorted(hypotheses, key=lambda one: (-one.confidence, one.text))
 
 
 def combine(
     hypotheses: Sequence[WeightedHypothesis], slots: Sequence[tuple[str, ...]], weights: Sequence[float]
 ) -> Consensus:
-    """The consensus of aligned hypotheses.
+    """Return the consensus of aligned hypotheses.
 
     Args:
-        hypotheses: see `by_confidence`.
-        slots: their alignment, see `align`.
-        weights: see `rover`.
+        hypotheses: hypotheses sorted by `by_confidence`.
+        slots: alignment of the hypotheses, returned by `align`.
+        weights: weight of each ensemble member.
     """
     support, total = [one.confidence * weights[one.member] for one in hypotheses], math.fsum(weights)
     text, log_prob = "", 0.0
@@ -73,19 +72,19 @@ def combine(
 
 
 def align(texts: Sequence[str]) -> list[tuple[str, ...]]:
-    """The slots of an alignment of all texts: for each text a character or `GAP`, in order.
+    """Align several texts, and return slots that contain one character or `GAP` for each text.
 
-    One text after the other is aligned with the slots so far at minimum cost, where a character costs the number of
-    earlier texts that have another one in the slot. For two texts this is their Levenshtein alignment.
+    Texts are aligned one by one with the existing slots at minimum cost. The cost of a character is the number of
+    earlier texts that have a different entry in the slot. For two texts, this is their Levenshtein alignment.
     """
     counts = Counter(texts)
     ids = {character: id for id, character in enumerate(dict.fromkeys("".join(counts)), start=1)} | {GAP: 0}
     slots: list[list[str]] = []
-    table = np.zeros((0, len(ids)), np.int64)  # how often each character is in each slot
+    table = np.zeros((0, len(ids)), np.int64)  # number of texts with each character in each slot
     total = 0
     for row, (text, count) in enumerate(counts.items()):
         extended: list[list[str]] = []
-        sources: list[int] = []  # of the slots; the last row of `padded` is a new one
+        sources: list[int] = []  # row of `padded` for each slot; the last row is a new slot
         for slot, position in _path(table, total, [ids[character] for character in text]):
             character = GAP if position is None else text[position]
             extended.append([*([GAP] * row if slot is None else slots[slot]), character])
@@ -100,7 +99,7 @@ def align(texts: Sequence[str]) -> list[tuple[str, ...]]:
 
 
 def _path(table: np.ndarray, total: int, text: Sequence[int]) -> list[tuple[int | None, int | None]]:
-    """The slot of each character of a text; None for a new slot, or for a slot without a character."""
+    """Return pairs of a slot and a text position; a slot of None is a new slot, a position of None is a gap."""
     match = total - table[:, text]  # cost of a character in a slot
     skip = total - table[:, 0]
     columns = np.arange(len(text) + 1) * total

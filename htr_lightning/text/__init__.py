@@ -1,1 +1,1 @@
-"""Text: label codes, normalisation, direction, alignment. Standard library only."""
+"""Encode, normalise, reorder and align text. Does not import NumPy or torch."""

@@ -1,14 +1,14 @@
-"""Edit operations between two texts."""
+"""Align two texts by edit operations."""
 
 from collections.abc import Iterator
 from itertools import takewhile
 from typing import NamedTuple
 
-GAP = ""  # aligned with an inserted or deleted character
+GAP = ""  # the counterpart of an inserted or deleted character
 
 
 class Edit(NamedTuple):
-    """One aligned pair of characters: a match, a substitution, a deletion (`hypothesis` is `GAP`) or an insertion
+    """An aligned pair of characters: a match, a substitution, a deletion (`hypothesis` is `GAP`) or an insertion
     (`reference` is `GAP`)."""
 
     reference: str
@@ -20,11 +20,11 @@ class Edit(NamedTuple):
 
 
 def edits(reference: str, hypothesis: str) -> list[Edit]:
-    """A minimum edit script from the reference to the hypothesis, matches included.
+    """Return a minimum edit script from the reference to the hypothesis, including matches.
 
-    Joined, the first characters give the reference and the second ones the hypothesis; the number of edits that are
-    not `correct` is the Levenshtein distance (Wagner and Fischer, 1974, "The string-to-string correction problem"). Of
-    several minimum scripts this one prefers a substitution to a deletion and an insertion.
+    The number of edits that are not `correct` is the Levenshtein distance (Wagner and Fischer, 1974, "The
+    string-to-string correction problem"). Among minimum edit scripts, substitutions are preferred to insertions and
+    deletions.
     """
     ends = sum(1 for _ in takewhile(_alike, zip(reversed(reference), reversed(hypothesis), strict=False)))
     tail = [Edit(character, character) for character in reference[len(reference) - ends :]]
@@ -52,7 +52,7 @@ def _backwards(reference: str, hypothesis: str) -> Iterator[Edit]:
 
 
 def _distances(reference: str, hypothesis: str) -> list[list[int]]:
-    """The Levenshtein distance between every prefix of the reference and every prefix of the hypothesis."""
+    """Return the Levenshtein distance between every prefix of the reference and every prefix of the hypothesis."""
     rows = [list(range(len(hypothesis) + 1))]
     for i, expected in enumerate(reference, start=1):
         before, row = rows[-1], [i]

@@ -1,9 +1,9 @@
-"""Logical and visual order of a line: the order in which it is read, and its order from left to right in the image.
+"""Convert between logical order, in which a line is read, and visual order, from left to right in the image.
 
-Visual order follows the Unicode Bidirectional Algorithm (UAX #9) for a line without explicit embeddings, applied to
-grapheme clusters: a letter keeps its marks, in their order. The mapping is not one-to-one: in a right-to-left line, a
-Latin word and a number look the same whichever comes first. Of the logical texts that look alike, `logical` returns the
-one in which a number or bracket to the right of a Latin word belongs to that word.
+Visual order follows the Unicode Bidirectional Algorithm (UAX #9) for a line without explicit embeddings. It is applied
+to grapheme clusters, so marks stay with their letters. The mapping is not one-to-one: in a right-to-left line, a Latin
+word and an adjacent number look the same in either logical order. In this case, `logical` returns the order in which a
+number or bracket to the right of a Latin word belongs to that word.
 """
 
 import re
@@ -19,27 +19,27 @@ RIGHT_TO_LEFT = regex.compile(r"[\p{Bidi_Class=R}\p{Bidi_Class=AL}\p{Bidi_Class=
 LEFT_TO_RIGHT = regex.compile(r"\p{Bidi_Class=L}")
 CLUSTER = regex.compile(r"\X")
 
-# One letter per class, so that the rules become regular expressions: A is AL, E is EN, N is AN, o is ON; "-" (marks and
-# format characters) takes the class of what precedes it.
+# Each bidirectional class is encoded as one letter so that the rules can be written as regular expressions: A is AL,
+# E is EN, N is AN and o is ON. Marks and format characters are encoded as "-", which takes the preceding class.
 _CODES = {"L": "L", "R": "R", "AL": "A", "EN": "E", "AN": "N", "ES": "+", "CS": ",", "ET": "%", "WS": " ", "S": "|",
           "B": "|", "ON": "o", "": "L"}  # fmt: skip
-_STRONG = {"L": "L", "R": "R", "E": "R", "N": "R"}  # numbers count as right-to-left for their surroundings
+_STRONG = {"L": "L", "R": "R", "E": "R", "N": "R"}  # adjacent neutrals treat numbers as right-to-left
 _LEVELS = (
     {"L": 0, "R": 1, "E": 2, "N": 2},
     {"L": 2, "R": 1, "E": 2, "N": 2},
-)  # in ltr and rtl lines
+)  # for left-to-right and right-to-left lines
 _SWAP = {"LEFT": "RIGHT", "RIGHT": "LEFT", "LESS": "GREATER", "GREATER": "LESS"}
-_DEPTH = 63  # maximum number of open brackets (BD16)
+_DEPTH = 63  # maximum nesting depth of brackets (BD16)
 _ROUNDS = 8
 
 
 def visual(text: str, direction: str = "auto") -> str:
-    """A text in visual order, from left to right, with brackets mirrored in right-to-left runs.
+    """Convert a text from logical to visual order, mirroring brackets in right-to-left runs.
 
     Args:
-        text: in logical order.
-        direction: of the line: "ltr", "rtl" or "auto", that of most of its letters; unlike the direction of the first
-            letter, it does not depend on the order.
+        text: text in logical order.
+        direction: base direction of the line: "ltr", "rtl" or "auto". "auto" uses the direction of most letters,
+            which is the same in logical and visual order, unlike the direction of the first letter.
     """
     if _is_plain(text, direction):
         return text
@@ -49,11 +49,11 @@ def visual(text: str, direction: str = "auto") -> str:
 
 
 def logical(seen: str, direction: str = "auto") -> str:
-    """A text that looks like `seen`: `visual(logical(seen)) == seen`.
+    """Convert a text from visual to logical order, such that `visual(logical(seen)) == seen` if this is possible.
 
     Args:
-        seen: in visual order.
-        direction: as given to `visual`.
+        seen: text in visual order.
+        direction: base direction of the line (see `visual`).
     """
     if _is_plain(seen, direction):
         return seen
@@ -70,12 +70,12 @@ def logical(seen: str, direction: str = "auto") -> str:
                 agreed[index] = level
             if agreed == levels:
                 return "".join(text)
-            levels = agreed  # order and levels determine each other: repeat until they agree
-    return "".join(first or [])  # a recognizer may output what is the visual order of no text
+            levels = agreed  # order and levels depend on each other, so repeat until they are consistent
+    return "".join(first or [])  # no logical text has this visual order; recognizer output may be arbitrary
 
 
 def visual_alphabet(alphabet: Sequence[str], direction: str = "auto") -> list[str]:
-    """The alphabet of visual order: the given characters, then the mirror images that are missing."""
+    """Extend an alphabet by the missing mirror images of its characters, which visual order may contain."""
     alphabet = list(alphabet)
     if _is_plain("".join(alphabet), direction):
         return alphabet
@@ -84,9 +84,10 @@ def visual_alphabet(alphabet: Sequence[str], direction: str = "auto") -> list[st
 
 @lru_cache(4096)
 def mirrored(cluster: str) -> str:
-    """A bracket or sign as shown in right-to-left text; anything else is returned unchanged (UAX #9, L4).
+    """Return the mirror image of a bracket or sign, as shown in right-to-left text, or any other cluster unchanged.
 
-    The Unicode names of mirror images differ in one word, as in LEFT PARENTHESIS and RIGHT PARENTHESIS.
+    This is rule L4 of UAX #9. It relies on the fact that the Unicode names of mirror images differ in one word, as in
+    LEFT PARENTHESIS and RIGHT PARENTHESIS.
     """
     if not cluster or not unicodedata.mirrored(cluster[0]):
         return cluster
@@ -108,8 +109,11 @@ def _is_rtl(text: str, direction: str) -> bool:
 
 
 def _starts(clusters: Sequence[str], rtl: bool) -> Iterator[list[int]]:
-    """First guesses of the levels of a line in visual order: as if it were in logical order from the left or the right,
-    with and without bracket pairs. They are wrong only where a rule looks back or brackets merely seem to pair."""
+    """Yield initial guesses of the levels of a line in visual order.
+
+    They treat the line as if it were in logical order, read from the left or from the right, with and without bracket
+    pairs.
+    """
     turned = [mirrored(cluster) for cluster in reversed(clusters)]
     for paired in (True, False):
         yield _levels(clusters, rtl, paired)
@@ -117,12 +121,12 @@ def _starts(clusters: Sequence[str], rtl: bool) -> Iterator[list[int]]:
 
 
 def _turned(clusters: Sequence[str], levels: Sequence[int]) -> list[str]:
-    """The clusters reordered by their levels, right-to-left ones mirrored; an involution."""
+    """Reorder clusters by their levels and mirror right-to-left ones; applying this twice restores the input."""
     return [mirrored(clusters[index]) if levels[index] % 2 else clusters[index] for index in _order(levels)]
 
 
 def _order(levels: Sequence[int]) -> list[int]:
-    """Rule L2: reverse every run at a level or higher, from the highest level down."""
+    """Apply rule L2: from the highest level down, reverse every run at that level or above."""
     order = list(range(len(levels)))
     for level in (2, 1):
         start = 0
@@ -135,7 +139,7 @@ def _order(levels: Sequence[int]) -> list[int]:
 
 
 def _levels(clusters: Sequence[str], rtl: bool, paired: bool = True) -> list[int]:
-    """The embedding level of every cluster: rules W1-W7, N0-N2, I1, I2, L1."""
+    """Return the embedding level of every cluster by rules W1-W7, N0-N2, I1, I2 and L1."""
     raw = "".join(_CODES.get(unicodedata.bidirectional(cluster[0]), "-") for cluster in clusters)
     base = "R" if rtl else "L"
     codes = f"{base}{raw}{base}"  # the start and the end of the line
@@ -158,7 +162,7 @@ def _levels(clusters: Sequence[str], rtl: bool, paired: bool = True) -> list[int
 
 
 def _brackets(codes: str, clusters: Sequence[str], base: str) -> str:
-    """Rule N0: a bracket pair takes the direction of its content, given that of the line and of the text before it."""
+    """Apply rule N0: resolve each bracket pair from its content, the base direction and the preceding text."""
     opened: list[tuple[str, int]] = []
     pairs = []
     for position, cluster in enumerate(clusters, start=1):

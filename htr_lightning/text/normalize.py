@@ -1,22 +1,23 @@
-"""Normalisation: what counts as the same text."""
+"""Normalise texts before training and comparison."""
 
 import unicodedata
 from dataclasses import dataclass, field
 
 from htr_lightning.errors import InputError
 
-PASSES = 100  # rounds of replacement beyond one per character; also the factor by which a text may grow
+PASSES = 100  # maximum number of replacement passes beyond one per character, and maximum growth factor of a text
 
 
 @dataclass(frozen=True)
 class Normalizer:
-    """Brings references and hypotheses into one form before training and comparison.
+    """A text normalizer, which is applied to references and hypotheses before training and comparison.
 
     Args:
-        form: Unicode normalisation form: NFC, NFD, NFKC, NFKD, or "" for none.
-        collapse_spaces: runs of white space become one space; leading and trailing space is removed.
-        replace: strings to replace, such as typographic by straight quotes, in composed and decomposed form alike.
-            Replacement repeats until nothing changes, so that normalisation is idempotent.
+        form: Unicode normalisation form: "NFC", "NFD", "NFKC", "NFKD", or "" for none.
+        collapse_spaces: whether to replace each run of whitespace by one space and strip leading and trailing spaces.
+        replace: strings to replace and their replacements, for example straight quotes for typographic ones. Strings
+            are matched after Unicode normalisation. Replacements repeat until the text no longer changes, so
+            normalisation is idempotent.
     """
 
     form: str = "NFC"
@@ -27,7 +28,7 @@ class Normalizer:
         if self.form not in ("", "NFC", "NFD", "NFKC", "NFKD"):
             raise InputError(f"normalizer.form={self.form}: use NFC, NFD, NFKC, NFKD or an empty string")
         if "" in self.replace:
-            raise InputError("normalizer.replace: '' is found between any two characters; name the text to replace")
+            raise InputError("normalizer.replace: cannot replace the empty string ''; remove this entry")
         if grows := next((old for old, new in self.replace.items() if self._to_form(old) in self._to_form(new)), None):
             raise InputError(f"normalizer.replace: '{grows}' occurs in its own replacement; change one of them")
 
@@ -42,7 +43,7 @@ class Normalizer:
             if len(found) > PASSES * (len(text) + 1):
                 break
         raise InputError(
-            f"normalizer.replace: does not terminate on '{text[:20]}'; remove replacements that undo each other"
+            f"normalizer.replace: replacements never end for '{text[:20]}'; remove replacements that undo each other"
         )
 
     def _once(self, text: str) -> str:

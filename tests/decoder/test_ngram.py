@@ -249,7 +249,7 @@ def test_the_plain_form_is_the_model(order: int, min_count: int) -> None:
 @pytest.mark.parametrize(
     ("texts", "order", "message"),
     [
-        ([], 3, "there is no text"),
+        ([], 3, "no text to estimate"),
         (["a"], 0, "order=0"),
         (["a\nb"], 3, r"U\+000A"),
         (["a\tb"], 3, r"U\+0009"),

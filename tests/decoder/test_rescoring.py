@@ -120,7 +120,7 @@ def test_impossible_settings_are_named(settings: dict) -> None:
 
 def test_it_needs_ctc_heads() -> None:
     given = steps(lines(1, 4, 3, seed=0), [4])._replace(frames=None)
-    with pytest.raises(InputError, match="CTC heads"):
+    with pytest.raises(InputError, match="no CTC head"):
         rescoring(0.5)(given)
 
 

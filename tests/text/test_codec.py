@@ -77,5 +77,5 @@ def test_an_entry_that_is_not_one_code_point_is_refused(entry: str) -> None:
 
 
 def test_a_digit_that_yaml_parsed_as_a_number_is_refused() -> None:
-    with pytest.raises(InputError, match="contains 7, which is not a string; quote it"):
+    with pytest.raises(InputError, match="contains 7, which is not a string; put it in quotes"):
         Codec(iter(["a", 7]))  # type: ignore[list-item]
