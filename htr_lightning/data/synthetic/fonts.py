@@ -1,4 +1,4 @@
-"""Writers whose letters come from a font file."""
+"""Draw lines of text with the glyphs of a font file."""
 
 from collections.abc import Collection
 from functools import lru_cache
@@ -13,8 +13,8 @@ from PIL import Image, ImageDraw, ImageFont
 from htr_lightning.errors import InputError
 from htr_lightning.text.codec import name
 
-SIZE = 56  # pixels at which letters are drawn before they are distorted and scaled
-IDEOGRAPHS = "\u2e80"  # characters from here on stand alone and vary individually
+SIZE = 56  # font size in pixels at which glyphs are drawn before they are distorted and scaled
+IDEOGRAPHS = "\u2e80"  # characters from this code point on are drawn one by one, each with its own variation
 
 
 @lru_cache(maxsize=256)
@@ -22,28 +22,28 @@ def _font(path: Path, size: int = SIZE) -> ImageFont.FreeTypeFont:
     try:
         return ImageFont.truetype(str(path), size)
     except (OSError, ValueError) as error:
-        raise InputError(f"{path}: not a usable font ({error}); remove it from the folder") from None
+        raise InputError(f"{path}: cannot read the font ({error}); remove it from the folder") from None
 
 
 @lru_cache(maxsize=65536)
 def covers(path: Path, character: str) -> bool:
-    """Whether a font has a glyph for a character, other than the one for missing characters."""
+    """Return whether a font has a glyph for a character, other than its placeholder for missing characters."""
     if character == " ":
         return True
     font = _font(path)
     try:
         drawn, missing = font.getmask(character), font.getmask("\U0010fffe")
     except (OSError, ValueError) as error:
-        raise InputError(f"{path}: broken at {name(character)} ({error}); remove it from the folder") from None
+        raise InputError(f"{path}: cannot draw {name(character)} ({error}); remove the font from the folder") from None
     return drawn.getbbox() is not None and (drawn.size != missing.size or bytes(drawn) != bytes(missing))
 
 
 class FontWriter:
-    """A writer whose letters come from a TTF, OTF or TTC file; habits distort the line, not the letters.
+    """A synthetic writer that uses the glyphs of a TTF, OTF or TTC font; its style varies the line as a whole.
 
     Args:
-        seed: of the writer.
-        path: of the font file.
+        seed: random seed of the writer.
+        path: path to the font file.
     """
 
     def __init__(self, seed: tuple[int, ...], path: Path) -> None:
@@ -51,22 +51,22 @@ class FontWriter:
         self.path = path
         self.slant = rng.normal(0, 0.15)
         self.width = float(np.exp(rng.normal(0, 0.1)))
-        self.wander = rng.uniform(0.005, 0.04)  # of the size
+        self.wander = rng.uniform(0.005, 0.04)  # amplitude of the baseline, as a fraction of the font size
         self.jitter = rng.uniform(0, 0.04)
         self.word_space = rng.uniform(0.2, 0.45)
-        self.weight = rng.uniform(-0.3, 1.0)  # of the image with thinner (below 0) or thicker strokes
+        self.weight = rng.uniform(-0.3, 1.0)  # blending weight of thicker strokes, or of thinner ones if negative
         self.pencil = bool(rng.random() < 0.25)
 
     def mask(
         self, text: str, rng: np.random.Generator, height: int, crossed_out: Collection[int] = ()
     ) -> tuple[UInt8[ndarray, "H W"], float]:
-        """A line as ink coverage from 0 to 255, filling most of `height` pixels, and the row of its baseline.
+        """Draw a line that fills most of `height` pixels; return its ink coverage (0 to 255) and its baseline row.
 
         Raises:
-            ValueError: the font lacks a character.
+            ValueError: if the font lacks a character.
         """
         if lacking := next((c for c in text if not covers(self.path, c)), None):
-            raise ValueError(f"{self.path.name} has no {name(lacking)}")
+            raise ValueError(f"{self.path.name}: no glyph for {name(lacking)}")
         ink, baseline = self._drawn(text, rng, crossed_out)
         changed = (cv2.dilate if self.weight > 0 else cv2.erode)(ink, np.ones((3, 3), np.uint8))
         ink = cv2.addWeighted(ink, 1 - abs(self.weight), changed, abs(self.weight), 0)
@@ -85,7 +85,7 @@ class FontWriter:
     def _drawn(
         self, text: str, rng: np.random.Generator, crossed_out: Collection[int]
     ) -> tuple[UInt8[ndarray, "H W"], float]:
-        """The words side by side with an em of space around them, and the row of their baseline."""
+        """Draw the words in a row with a margin of one em on either side; return the image and the baseline row."""
         pieces: list[tuple[float, str, ImageFont.FreeTypeFont]] = []
         lines: list[tuple[float, float]] = []
         x = float(SIZE)
@@ -111,7 +111,7 @@ class FontWriter:
     def _distorted(
         self, ink: UInt8[ndarray, "H W"], baseline: float, rng: np.random.Generator
     ) -> UInt8[ndarray, "H w"]:
-        """Stretched and slanted, with a baseline that moves up and down."""
+        """Stretch and slant the line, and bend its baseline up and down."""
         height, width = ink.shape
         lean = abs(self.slant) * height
         columns = np.arange(int(width * self.width + 2 * lean), dtype=np.float32) - np.float32(lean)
@@ -122,7 +122,7 @@ class FontWriter:
 
 
 def _pieces(word: str) -> list[str]:
-    """Runs of letters as a whole, since a font may join them; ideographs one by one."""
+    """Split a word into ideographs and runs of other characters, which stay together because a font may join them."""
     pieces: list[str] = []
     for character in word:
         if pieces and character < IDEOGRAPHS and pieces[-1][-1] < IDEOGRAPHS:

@@ -1,4 +1,4 @@
-"""Letters as single strokes: the alphabets of Hershey, and what is composed of them."""
+"""Provide single-stroke glyphs: the Hershey fonts, and characters composed from their glyphs."""
 
 import unicodedata
 from functools import lru_cache
@@ -9,14 +9,14 @@ from HersheyFonts import HersheyFonts
 from jaxtyping import Float
 from numpy import ndarray
 
-# Hershey's alphabets that are single strokes; units: baseline 9, capitals 21 high, y down.
+# The single-stroke Hershey fonts. In font units, the baseline is at y = 9, capitals are 21 high, and y points down.
 PRINTED = ("futural", "rowmans")
 CURSIVE = ("scripts", "cursive")
 BASELINE, X_TOP, CAP_TOP = 9.0, -5.0, -12.0
 
 Strokes = list[list[tuple[float, float]]]
 
-# Marks above or below a letter, centred on it, in font units from its top (or the baseline, where below).
+# Marks centred above or below a letter, in font units relative to the top of the letter, or to the baseline if below.
 MARKS: dict[str, Strokes] = {
     "\u0300": [[(-3, -5), (1.5, -1.5)]],
     "\u0301": [[(3, -5), (-1.5, -1.5)]],
@@ -36,7 +36,7 @@ BELOW = ("\u0327", "\u0328")
 BUILT = {"\u2019": "'", "\u2018": "'", "\u02bc": "'", "\u2010": "-", "\u2011": "-",
          "\u2014": "\u2013\u2013", "œ": "oe", "Œ": "OE", "æ": "ae", "Æ": "AE", "…": "...",
          "«": "<<", "»": ">>", "\u201c": '"', "\u201d": '"', "\u201e": ",,", "·": ".", "•": "."}  # fmt: skip
-# A letter and strokes across it, in font units from the middle of its box.
+# A base letter and strokes across it, in font units relative to the centre of its bounding box.
 CROSSED: dict[str, tuple[str, Strokes]] = {
     "ø": ("o", [[(5, -8), (-5, 8)]]),
     "Ø": ("O", [[(7, -12), (-7, 12)]]),
@@ -46,7 +46,7 @@ CROSSED: dict[str, tuple[str, Strokes]] = {
     "€": ("C", [[(-11, -2), (3, -2)], [(-11, 2), (2, 2)]]),
 }
 RAISED = {"²": "2", "³": "3", "¹": "1", "º": "o", "ª": "a"}
-DRAWN: dict[str, tuple[Strokes, float]] = {  # strokes and advance
+DRAWN: dict[str, tuple[Strokes, float]] = {  # strokes and advance width
     "°": ([[(5, -12), (3, -11), (2, -9), (3, -7), (5, -6), (7, -7), (8, -9), (7, -11), (5, -12)]], 10),
     "π": ([[(2, -4), (14, -5)], [(5, -4), (5, 4), (3, 9)], [(11, -5), (11, 6), (14, 9)]], 16),
     "¡": ([[(4, -5), (4, -4)], [(4, 0), (4, 15)]], 8),
@@ -60,11 +60,11 @@ DRAWN: dict[str, tuple[Strokes, float]] = {  # strokes and advance
 
 
 class Glyph(NamedTuple):
-    """A letter as strokes in font units, its left edge at x = 0."""
+    """A glyph as strokes in font units, with its left edge at x = 0."""
 
     strokes: list[Float[ndarray, "_ 2"]]
     advance: float
-    marks: int = 0  # number of strokes at the end that are dots and accents
+    marks: int = 0  # number of strokes that are dots and accents, which come last
 
 
 @lru_cache(maxsize=8)
@@ -80,13 +80,13 @@ def _font(name: str) -> dict[str, Glyph]:
         dots = [stroke for stroke in strokes if chr(code) in "ij" and stroke[:, 1].max() < X_TOP]
         body = [stroke for stroke in strokes if not any(stroke is dot for dot in dots)]
         glyphs[chr(code)] = Glyph([*body, *dots], float(glyph.char_width), len(dots))
-    dash = glyphs["-"]  # as long as a capital is wide
+    dash = glyphs["-"]  # as wide as a capital
     hyphen = Glyph([stroke * (0.5, 1) for stroke in dash.strokes], dash.advance * 0.6)
     return glyphs | {"\u2013": dash, "-": hyphen}
 
 
 def smooth(stroke: Float[ndarray, "N 2"]) -> Float[ndarray, "M 2"]:
-    """Corners rounded by Chaikin's algorithm (1974), ends kept; applied twice to few points."""
+    """Round the corners of a stroke with Chaikin's algorithm (1974), keeping the ends; short strokes get two passes."""
     for _ in range(2 if len(stroke) < 5 else 1):
         ahead, behind = stroke[:-1] * 0.75 + stroke[1:] * 0.25, stroke[:-1] * 0.25 + stroke[1:] * 0.75
         stroke = np.concatenate([stroke[:1], np.stack([ahead, behind], 1).reshape(-1, 2), stroke[-1:]])
@@ -95,13 +95,13 @@ def smooth(stroke: Float[ndarray, "N 2"]) -> Float[ndarray, "M 2"]:
 
 @lru_cache(maxsize=8)
 def x_height(font: str) -> float:
-    """Height of the small letters of a font, in units."""
+    """Return the x-height of a font in font units."""
     points = np.concatenate(_font(font)["x"].strokes)
     return float(points[:, 1].max() - points[:, 1].min())
 
 
 def can_write(character: str) -> bool:
-    """Whether all the alphabets have a character, or the parts that it is composed of."""
+    """Return whether every built-in font has a character or the glyphs to compose it from."""
     try:
         return all(glyph(font, character).strokes for font in PRINTED + CURSIVE)
     except ValueError:
@@ -110,10 +110,10 @@ def can_write(character: str) -> bool:
 
 @lru_cache(maxsize=4096)
 def glyph(font: str, character: str) -> Glyph:
-    """A character of a font; letters with marks and a few signs are composed of others.
+    """Return the glyph for a character in a font, composing accented letters and some signs from other glyphs.
 
     Raises:
-        ValueError: the font cannot write it.
+        ValueError: if the font cannot draw the character.
     """
     letters = _font(font)
     if character in letters:
@@ -135,7 +135,7 @@ def glyph(font: str, character: str) -> Glyph:
     decomposed = unicodedata.normalize("NFD", character)
     letter, marks = decomposed[:1], decomposed[1:]
     if letter not in letters or not marks or any(mark not in MARKS for mark in marks):
-        raise ValueError(f"font '{font}' cannot write '{character}' (U+{ord(character):04X})")
+        raise ValueError(f"font '{font}' has no glyph for '{character}' (U+{ord(character):04X})")
     written, advance, dots = letters[letter]
     body = written[: len(written) - dots] if not all(mark in BELOW for mark in marks) else written
     points = np.concatenate(body)

@@ -1,4 +1,4 @@
-"""Paper, ink and ruled lines: what a written line looks like after scanning."""
+"""Render handwriting as a scan, with paper texture, ink variation and ruled lines."""
 
 from functools import lru_cache
 
@@ -9,15 +9,14 @@ from numpy import ndarray
 
 
 def with_neighbors(mask: UInt8[ndarray, "H W"], baseline: float, rng: np.random.Generator) -> UInt8[ndarray, "H W"]:
-    """Ink coverage with descenders of a line above and ascenders of a line below, as cut off by a crop.
+    """Add descenders of a line above and ascenders of a line below, as a tight crop would show them.
 
-    They are those of the line itself, shifted along it: what is below the baseline goes to the upper edge, what is
-    above the small letters to the lower edge.
+    They are copied from the line itself and shifted horizontally.
 
     Args:
-        mask: how much of every pixel is covered with ink, from 0 to 255.
-        baseline: row on which the letters stand.
-        rng: the only source of randomness.
+        mask: ink coverage of every pixel, from 0 to 255.
+        baseline: baseline row.
+        rng: random generator.
     """
     height, width = mask.shape
     result = mask.copy()
@@ -36,16 +35,16 @@ def with_neighbors(mask: UInt8[ndarray, "H W"], baseline: float, rng: np.random.
 def write_on_paper(
     mask: UInt8[ndarray, "H W"], baseline: float, pencil: bool, rng: np.random.Generator
 ) -> UInt8[ndarray, "H W"]:
-    """Ink coverage as a scan: uneven ink on uneven paper, sometimes ruled, sometimes out of focus.
+    """Render ink coverage as a scan with uneven ink and paper, and sometimes with ruled lines or blur.
 
     Args:
-        mask: how much of every pixel is covered with ink, from 0 to 255.
-        baseline: row on which the letters stand.
-        pencil: grey and grainy like pencil.
-        rng: the only source of randomness.
+        mask: ink coverage of every pixel, from 0 to 255.
+        baseline: baseline row.
+        pencil: whether the ink is light and grainy, like pencil.
+        rng: random generator.
     """
     height, width = mask.shape
-    clean = rng.random() < 0.6  # a scanner that whitens paper
+    clean = rng.random() < 0.6  # imitates scanners that whiten paper
     strength = rng.uniform(0.55, 0.85) if pencil else rng.uniform(0.7, 1.0)
     flow = np.interp(np.arange(width), np.linspace(0, width, 12), rng.normal(1, 0.08, 12)).astype(np.float32)
     grain = _tile(height, width, rng)
@@ -71,7 +70,7 @@ def _noise() -> Float[ndarray, "256 4096"]:
 
 
 def _tile(height: int, width: int, rng: np.random.Generator) -> Float[ndarray, "H W"]:
-    """A copy of a window of fixed noise of unit variance: new noise would take longer than drawing the line."""
+    """Return a random window of fixed, unit-variance noise, because new noise would take longer than the drawing."""
     noise = _noise()
     top = int(rng.integers(max(1, noise.shape[0] - height)))
     left = int(rng.integers(max(1, noise.shape[1] - width)))
@@ -89,7 +88,7 @@ def _paper(height: int, width: int, clean: bool, rng: np.random.Generator) -> Fl
 
 
 def _rule(paper: Float[ndarray, "H W"], baseline: float, rng: np.random.Generator) -> None:
-    """Draw a ruled line near the baseline; on copies it is as dark as ink and may be broken."""
+    """Draw a ruled line near the baseline, which may be as dark as ink or broken."""
     height, width = paper.shape
     row, darkness, tilt = baseline + rng.normal(0.02, 0.04) * height, rng.uniform(15, 150), rng.normal(0, 0.004) * width
     lines = np.zeros(paper.shape, dtype=np.uint8)

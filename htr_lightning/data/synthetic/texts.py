@@ -1,4 +1,4 @@
-"""The texts of synthetic lines: words of a list, or running text."""
+"""Generate the texts of synthetic lines from a word list or running text."""
 
 from collections import Counter, defaultdict
 from collections.abc import Collection, Sequence
@@ -11,25 +11,25 @@ import numpy as np
 from htr_lightning.errors import InputError
 
 SIGNS = "0123456789,.;:!?-'\"()"
-# Signs before and after a word of a list, all with the same probability.
+# Punctuation before and after a word from a list; all entries have the same probability.
 MARKS = [*(("", sign) for sign in ",.,.,.;:!?-'"), ('"', '"'), ("(", ")"), ("(", ")")]
 UNITS = ("words", "line", "characters")
-MAX_CHARACTERS = 200  # of a line of handwriting
+MAX_CHARACTERS = 200  # maximum length of a line
 
 
 @runtime_checkable
 class Source(Protocol):
-    """Gives the words of random lines."""
+    """The interface of text sources, which return the words of random lines."""
 
     def draw(self, length: Sequence[int], rng: np.random.Generator) -> list[str]: ...
 
 
 class WordList:
-    """Words of a list, the first ones more often, with the capitals, punctuation and figures of prose.
+    """A source of random words from a list, with the capitals, punctuation and numbers of prose.
 
     Args:
-        words: the most frequent first.
-        writable: the characters that can be written; other capitals, signs and figures are not used.
+        words: words in order of descending frequency; earlier words are chosen more often.
+        writable: characters that can be drawn, to which added capitals, punctuation and digits are limited.
     """
 
     def __init__(self, words: Sequence[str], writable: Collection[str]) -> None:
@@ -52,15 +52,15 @@ class WordList:
 
 
 class RunningText:
-    """Pieces of a text, with its capitals and punctuation.
+    """A source of random passages from a text.
 
     Args:
-        text: any text.
-        unit: words: as many consecutive words as `length` says; line: a whole line of the text; characters: as many
-            consecutive characters as `length` says, beginning and ending anywhere.
+        text: running text.
+        unit: unit of a passage. "words" and "characters" select consecutive words or characters, whose number is given
+            by `length`; "line" selects a whole line of the text.
 
     Raises:
-        InputError: the unit is unknown, or would give a line that is too long to be written.
+        InputError: if the unit is invalid or would produce a line that is too long.
     """
 
     def __init__(self, text: str, unit: str) -> None:
@@ -74,8 +74,8 @@ class RunningText:
         if longest := next((piece for piece in pieces if len(piece) > MAX_CHARACTERS), None):
             remedy = "characters" if unit == "words" else "words"
             raise InputError(
-                f"data.reader.unit={unit}: '{longest[:20]}…' has {len(longest)} characters, more than a line of "
-                f"handwriting ({MAX_CHARACTERS}); use data.reader.unit={remedy}"
+                f"data.reader.unit={unit}: '{longest[:20]}…' is too long for a line ({len(longest)} characters, "
+                f"maximum {MAX_CHARACTERS}); use data.reader.unit={remedy}"
             )
 
     def draw(self, length: Sequence[int], rng: np.random.Generator) -> list[str]:
@@ -91,11 +91,11 @@ class RunningText:
 
 
 class Spelling:
-    """Makes pseudowords spelt like the words of a source, by a Markov chain of letters of order two.
+    """A generator of pseudowords whose spelling follows a second-order Markov chain over the letters of given words.
 
     Args:
-        words: of the source; only those that consist of letters are used.
-        writable: the letters that can be written.
+        words: words to imitate; those that contain anything other than letters are ignored.
+        writable: characters that can be drawn; words with other characters are ignored.
     """
 
     def __init__(self, words: Sequence[str], writable: Collection[str]) -> None:
@@ -108,7 +108,7 @@ class Spelling:
         self.after = {pair: ("".join(sorted(seen.elements()))) for pair, seen in after.items()}
 
     def draw(self, rng: np.random.Generator) -> str:
-        """A pseudoword of at most 14 letters; "" if the source has no word."""
+        """Return a pseudoword of at most 14 letters, or "" if there are no words to imitate."""
         word = "  "
         for value in rng.random(14 if self.after else 0).tolist():
             letters = self.after[word[-2:]]
@@ -120,32 +120,32 @@ class Spelling:
 
 
 def capitalized(word: str, writable: Collection[str]) -> str:
-    """The word with a capital first letter, if that can be written."""
+    """Capitalise the first letter of a word if the capital can be drawn."""
     capital = word[0].upper()
     return capital + word[1:] if all(letter in writable for letter in capital) else word
 
 
 def read_words(words: str) -> list[str]:
-    """A word list, the most frequent first.
+    """Read a word list in order of descending frequency.
 
     Raises:
-        InputError: there is no such file, or it is empty.
+        InputError: if the file is missing or empty.
     """
     found = _read(words, "words").split()
     if not found:
-        raise InputError(f"{words}: the word list is empty; add words")
+        raise InputError(f"{words}: the word list is empty; add words to it")
     return found
 
 
 def read_text(text: str) -> str:
-    """A file of running text.
+    """Read a file of running text.
 
     Raises:
-        InputError: there is no such file, or it is empty.
+        InputError: if the file is missing or empty.
     """
     found = _read(text, "text")
     if not found.strip():
-        raise InputError(f"{text}: the file has no text; add some")
+        raise InputError(f"{text}: the file is empty; add text to it")
     return found
 
 
@@ -154,6 +154,7 @@ def _read(path: str, key: str) -> str:
     try:
         source = resources.files("htr_lightning.data") / "words" / name if kind == "package" else Path(path)
         return source.read_text(encoding="utf-8-sig")
-    except (OSError, ValueError):  # a path with a null byte is a ValueError, as is what is not UTF-8
-        what = "word list" if key == "words" else "text"
-        raise InputError(f"{path}: no such {what}, or not UTF-8; set data.reader.{key} to a file of {key}") from None
+    except UnicodeDecodeError:
+        raise InputError(f"{path}: not UTF-8; save data.reader.{key} as UTF-8") from None
+    except (OSError, ValueError):  # ValueError: null byte in the path
+        raise InputError(f"{path}: not found; set data.reader.{key} to a text file") from None

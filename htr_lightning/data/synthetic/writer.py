@@ -1,4 +1,4 @@
-"""Synthetic writers: single-stroke letters in forms of their own, joined in ways of their own."""
+"""Draw handwriting by synthetic writers, each with individual letter shapes and joins."""
 
 from collections.abc import Collection
 from itertools import accumulate
@@ -12,7 +12,7 @@ from numpy import ndarray
 from htr_lightning.data.synthetic.glyphs import BASELINE, CAP_TOP, CURSIVE, PRINTED, Glyph, glyph, smooth, x_height
 
 SUPERSAMPLING = 2
-SHIFT = 3  # fractional bits of drawn coordinates
+SHIFT = 3  # number of fractional bits in drawing coordinates
 CAPITAL = BASELINE - CAP_TOP  # height of capitals in font units
 
 _T = np.linspace(0, 1, 8, dtype=np.float32)
@@ -20,28 +20,28 @@ HERMITE = np.stack([2 * _T**3 - 3 * _T**2 + 1, _T**3 - 2 * _T**2 + _T, _T**3 - _
 
 
 class Form(NamedTuple):
-    """A letter of a writer: all its strokes one after the other, baseline at y = 0, left edge at x = 0."""
+    """A letter shape: concatenated strokes with the baseline at y = 0 and the left edge at x = 0."""
 
     points: Float[ndarray, "N 2"]
-    lengths: list[int]  # number of points of each stroke
+    lengths: list[int]  # number of points in each stroke
     advance: float
-    entry: int = -1  # the point where a join from the letter before arrives; -1: no join
-    exit: int = -1  # the point where a join to the next letter begins
+    entry: int = -1  # index of the point where a join from the previous letter ends; -1 for no join
+    exit: int = -1  # index of the point where a join to the next letter starts; -1 for no join
 
 
 class Letter(NamedTuple):
-    """The forms of a letter of a writer, and when each is used."""
+    """The one or two forms of a letter that a writer uses."""
 
     forms: list[Form]
-    fraction: float  # of the first form, if there are two
-    last: bool  # the second form is used at the end of words, whatever the fraction
+    fraction: float  # probability of the first form if there are two
+    last: bool  # whether the second form is used exactly at the end of words instead of at random
 
 
 class SyntheticWriter:
-    """A writer: alphabets, and the habits that distort them. The same seed gives the same writer.
+    """A synthetic writer, defined by the fonts it starts from and a random style that distorts them.
 
     Args:
-        seed: of the writer.
+        seed: random seed, which determines the writer.
     """
 
     def __init__(self, seed: tuple[int, ...]) -> None:
@@ -54,37 +54,37 @@ class SyntheticWriter:
         self.other = other[rng.integers(2)]
         self.mix = (rng.choice([0.0, 0.15]), rng.uniform(0.2, 0.6), rng.choice([0.0, 0.2]))[style]
         self.capitals = PRINTED[rng.integers(2)] if rng.random() < (0.9, 0.8, 0.4)[style] else CURSIVE[rng.integers(2)]
-        self.variety = rng.uniform(0.0, 0.5)  # fraction of the letters that have two forms
+        self.variety = rng.uniform(0.0, 0.5)  # fraction of letters that have two forms
         self.ligature = (rng.choice([0.0, 0.25, 0.6]), rng.uniform(0.4, 0.95), rng.uniform(0.85, 1.0))[style]
         self.slant = (
             rng.normal(0.1, 0.2) if self.font in PRINTED else rng.normal(-0.05, 0.18)
         )  # cursive fonts are slanted
         self.width = float(np.exp(rng.normal(0.08, 0.2)))
-        self.x_height = CAPITAL * rng.uniform(0.4, 0.65) / x_height(self.font)  # factor on small letters
+        self.x_height = CAPITAL * rng.uniform(0.4, 0.65) / x_height(self.font)  # scale of small letters
         self.ascender, self.descender = rng.uniform(0.8, 1.3), rng.uniform(0.6, 1.3)
         self.spacing = rng.normal(0.0, 0.9) if not self.joined else rng.normal(-0.4, 0.4)  # units between letters
         self.word_space = rng.uniform(7, 22)
-        self.bend = rng.uniform(0.4, 1.6)  # units by which the form of a letter differs from the font
-        self.jitter = rng.uniform(0.5, 1.8)  # how much two instances of a letter differ
-        self.taper = rng.choice([0.0, rng.uniform(0.05, 0.3)])  # by how much letters shrink towards the end of a word
-        self.bounce = rng.uniform(0.1, 0.9)  # units by which words are off the baseline
-        self.wander = rng.uniform(0.3, 2.0)  # units by which the baseline moves up and down
+        self.bend = rng.uniform(0.4, 1.6)  # deviation of letter shapes from the font, in font units
+        self.jitter = rng.uniform(0.5, 1.8)  # variation between instances of a letter
+        self.taper = rng.choice([0.0, rng.uniform(0.05, 0.3)])  # shrinkage of letters towards the end of a word
+        self.bounce = rng.uniform(0.1, 0.9)  # vertical deviation of words from the baseline, in font units
+        self.wander = rng.uniform(0.3, 2.0)  # amplitude of the baseline, in font units
         self.drift = rng.normal(0.0, 0.008)
         self.tremor = rng.uniform(0.05, 0.3)
-        self.pen = float(np.exp(rng.uniform(-0.4, 0.65)))  # pixels at an x-height of about 18
+        self.pen = float(np.exp(rng.uniform(-0.4, 0.65)))  # pen width in pixels at an x-height of about 18
         self.nib = rng.uniform(0, np.pi)
         self.contrast = rng.choice([0.0, 0.35, 0.8], p=[0.6, 0.3, 0.1])
         self.pencil = rng.random() < 0.2
-        self.dot = rng.normal(0, 1, 2) * (1.2, 1.0) + (0.8, -0.8)  # shift of dots and accents
-        self.dash = rng.random() < 0.3  # dots are dashes
-        self.bar = float(np.exp(rng.normal(0.1, 0.3)))  # length of the bars of t and f
+        self.dot = rng.normal(0, 1, 2) * (1.2, 1.0) + (0.8, -0.8)  # displacement of dots and accents
+        self.dash = rng.random() < 0.3  # whether dots are drawn as dashes
+        self.bar = float(np.exp(rng.normal(0.1, 0.3)))  # relative length of the bars of t and f
         self.open = (
             rng.uniform(0.05, 0.18) if rng.random() < 0.3 else 0.0
-        )  # fraction of a round stroke that is not closed
+        )  # fraction of closed strokes that is left open
         self._letters: dict[str, Letter] = {}
 
     def letter(self, character: str) -> Letter:
-        """A character in the forms of this writer."""
+        """Return the forms of a character that this writer uses."""
         if character not in self._letters:
             rng = np.random.default_rng((*self.seed, 1, ord(character)))
             count = 1 + int(rng.random() < self.variety)
@@ -104,7 +104,7 @@ class SyntheticWriter:
         strokes = _habits(character, source, self, rng)
         turn, shear = rng.normal(0, 0.03), rng.normal(0, 0.07)
         sx, sy = np.exp(rng.normal(0, 0.08)), np.exp(rng.normal(0, 0.05))
-        if character.islower():  # letters of another alphabet are scaled to the size of this one
+        if character.islower():  # match the x-height of letters from different fonts
             size = self.x_height * x_height(self.font) / x_height(font)
             sx, sy = sx * size, sy * size
         points = np.concatenate(strokes) - np.array((source.advance / 2, BASELINE), np.float32)
@@ -127,19 +127,19 @@ class SyntheticWriter:
     def strokes(
         self, text: str, rng: np.random.Generator, crossed_out: Collection[int] = ()
     ) -> list[Float[ndarray, "_ 2"]]:
-        """A line of text as strokes in font units, the baseline at y = 0.
+        """Return a line of text as strokes in font units, with the baseline at y = 0.
 
         Args:
-            text: words with one space between them.
-            rng: the only source of randomness.
-            crossed_out: numbers of the words that are crossed out.
+            text: words separated by single spaces.
+            rng: random generator.
+            crossed_out: indices of crossed-out words.
         """
         return _split(*self._written(text, rng, crossed_out))
 
     def _written(
         self, text: str, rng: np.random.Generator, crossed_out: Collection[int]
     ) -> tuple[Float[ndarray, "N 2"], list[int]]:
-        """All strokes of a line one after the other, and the number of points of each."""
+        """Return the concatenated strokes of a line, and the number of points in each stroke."""
         pieces: list[ndarray] = []
         lengths: list[int] = []
         x = 0.0
@@ -147,7 +147,7 @@ class SyntheticWriter:
             start, lift, tilt = x, self.bounce * rng.normal(), 0.012 * rng.normal()
             noise = rng.normal(0, 1, (len(word), 5)) * self.jitter
             chances = rng.random((len(word), 2))
-            pen: tuple[ndarray, ndarray] | None = None  # where the last letter ended and the direction of its end
+            pen: tuple[ndarray, ndarray] | None = None  # end point and direction of the previous letter
             for index, character in enumerate(word):
                 forms, fraction, last = self.letter(character)
                 second = len(forms) > 1 and (index == len(word) - 1 if last else chances[index, 0] > fraction)
@@ -179,7 +179,7 @@ class SyntheticWriter:
     def _distorted(
         self, points: Float[ndarray, "N 2"], length: float, rng: np.random.Generator
     ) -> Float[ndarray, "N 2"]:
-        """Slanted, along a baseline that moves up and down, with the tremor of the pen."""
+        """Slant the strokes, bend their baseline and add pen tremor."""
         x = points[:, 0].copy()
         knots = np.arange(-20, length + 40, 2.5)
         tremor = rng.normal(0, self.tremor, (2, len(knots)))
@@ -194,10 +194,10 @@ class SyntheticWriter:
     def mask(
         self, text: str, rng: np.random.Generator, height: int, crossed_out: Collection[int] = ()
     ) -> tuple[UInt8[ndarray, "H W"], float]:
-        """A line as ink coverage from 0 to 255, filling most of `height` pixels, and the row of its baseline.
+        """Draw a line that fills most of `height` pixels; return its ink coverage (0 to 255) and its baseline row.
 
         Raises:
-            ValueError: the font of the writer lacks a character.
+            ValueError: if the writer cannot draw a character.
         """
         points, lengths = self._written(text, rng, crossed_out)
         if not len(points):
@@ -205,7 +205,7 @@ class SyntheticWriter:
         low, high = points.min(0), points.max(0)
         top, bottom = min(low[1], rng.uniform(-28, -18)), max(high[1], rng.uniform(3, 12))
         margin = rng.uniform(0.02, 0.1, 4) * height
-        scale = (height - margin[0] - margin[1]) / (bottom - top)  # pixels a unit
+        scale = (height - margin[0] - margin[1]) / (bottom - top)  # pixels per font unit
         width = int((high[0] - low[0]) * scale + 2 * (margin[2] + margin[3])) + 4
         offset = np.array([2 * margin[2] + 2 - low[0] * scale, margin[0] - top * scale])
         mask = np.zeros((height * SUPERSAMPLING, width * SUPERSAMPLING), dtype=np.uint8)
@@ -216,7 +216,7 @@ class SyntheticWriter:
 
 
 def _split(points: ndarray, lengths: list[int]) -> list[ndarray]:
-    """Points split into strokes of these lengths."""
+    """Split concatenated points into strokes of the given lengths."""
     ends = list(accumulate(lengths))
     return [points[end - length : end] for end, length in zip(ends, lengths, strict=True)]
 
@@ -224,7 +224,7 @@ def _split(points: ndarray, lengths: list[int]) -> list[ndarray]:
 def _habits(
     character: str, source: Glyph, writer: SyntheticWriter, rng: np.random.Generator
 ) -> list[Float[ndarray, "_ 2"]]:
-    """The strokes of a glyph with the bars, dots, accents and open rounds of a writer."""
+    """Return the strokes of a glyph with the writer's style of bars, dots, accents and closed curves."""
     body = len(source.strokes) - source.marks
     strokes = []
     for number, stroke in enumerate(source.strokes):
@@ -250,7 +250,7 @@ def _habits(
 
 
 def _ends(strokes: list[Float[ndarray, "_ 2"]]) -> tuple[int, int]:
-    """The points of the concatenated strokes where joins arrive and leave: leftmost start, rightmost end."""
+    """Return the points where joins end and start: the start of the leftmost stroke and the end of the rightmost."""
     if not strokes:
         return -1, -1
     starts = np.cumsum([0, *(len(stroke) for stroke in strokes)])
@@ -263,14 +263,14 @@ def _ends(strokes: list[Float[ndarray, "_ 2"]]) -> tuple[int, int]:
 def _join(
     start: Float[ndarray, "2"], leaving: Float[ndarray, "2"], end: Float[ndarray, "2"], arriving: Float[ndarray, "2"]
 ) -> Float[ndarray, "8 2"] | None:
-    """A curve from one letter to the next (cubic Hermite), or None if the pen is lifted."""
+    """Return a cubic Hermite curve that joins two letters, or None if the pen is lifted between them."""
     (dx, dy), (lx, ly), (ax, ay) = (end - start).tolist(), leaving.tolist(), arriving.tolist()
     if not -2.5 < dx < 11 or abs(dy) > 16 or start[1] > 4 or dx * dx + dy * dy < 0.5:
         return None
     if lx < 0:
-        lx, ly = 0.9, 0.4  # the pen turns back at the end of a round letter
+        lx, ly = 0.9, 0.4  # round letters end leftwards, so the pen has to turn
     if ax <= 0:
-        ax, ay = 1.0, -0.3  # it arrives rightwards and turns there
+        ax, ay = 1.0, -0.3  # arrive rightwards and turn on the letter
     distance = (dx * dx + dy * dy) ** 0.5
     leave, arrive = distance / (lx * lx + ly * ly + 1e-9) ** 0.5, distance / (ax * ax + ay * ay + 1e-9) ** 0.5
     knots = np.array([start, (lx * leave, ly * leave), (ax * arrive, ay * arrive), end], dtype=np.float32)
@@ -278,7 +278,7 @@ def _join(
 
 
 def _scribble(left: float, right: float, middle: float, rng: np.random.Generator) -> list[Float[ndarray, "_ 2"]]:
-    """One to three lines through a word, or a zigzag over it."""
+    """Return one to three lines through a word, or a zigzag across it."""
     if rng.random() < 0.3:
         x = np.arange(left, right, rng.uniform(2, 4))
         y = middle + np.where(np.arange(len(x)) % 2, 1, -1) * rng.uniform(3, 6, len(x))
@@ -298,7 +298,7 @@ def _ink(mask: UInt8[ndarray, "H W"], fixed: list[ndarray], thickness: float, wr
     segments = np.concatenate([np.stack([stroke[:-1], stroke[1:]], 1) for stroke in fixed])
     along = segments[:, 1] - segments[:, 0]
     across = np.abs(np.sin(np.arctan2(along[:, 1], along[:, 0]) - writer.nib))
-    level = np.minimum((across * 3).astype(int), 2)  # three widths of the nib
+    level = np.minimum((across * 3).astype(int), 2)  # the nib has three line widths
     for number in range(3):
         width = max(1, round(thickness * (1 + writer.contrast * (number - 1) / 2)))
         cv2.polylines(mask, list(segments[level == number]), False, 255, width, cv2.LINE_AA, SHIFT)
