@@ -1,20 +1,16 @@
 """Describe a checkpoint: its data, config and versions, and the definitions of its figures."""
 
-import platform
 import subprocess
 from collections import Counter
 from hashlib import sha256
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from htr_lightning.checkpoint import FORMAT, TRAINING
 from htr_lightning.data.datamodule import SPLITS, LineDataModule
 from htr_lightning.metrics.edits import DEFINITION
 from htr_lightning.text.codec import name
-from htr_lightning.version import __version__
-
-FORMAT = 2  # increased when code for the old format could misread the new one
-TRAINING = ("optimizer", "scheduler", "layer_decay", "source")  # keys of a model config not needed to transcribe
+from htr_lightning.version import versions
 
 
 def card(
@@ -70,11 +66,3 @@ def git_commit() -> str | None:
         return subprocess.run(run, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return None  # git is not installed, or there is no commit yet
-
-
-def versions() -> dict[str, str]:
-    """Return the versions of Python and of the packages that results depend on."""
-    packages = ("torch", "lightning", "torchmetrics", "hydra-core", "editdistance", "numpy", "opencv-python-headless",
-                "transformers")  # fmt: skip
-    found = {p: metadata.version(p) for p in packages if any(metadata.distributions(name=p))}
-    return {"htr_lightning": __version__, "python": platform.python_version()} | found

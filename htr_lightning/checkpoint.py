@@ -14,10 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from numpy import ndarray
 
-from htr_lightning.card import FORMAT, TRAINING
 from htr_lightning.decoder.language import Language
 from htr_lightning.errors import InputError
 from htr_lightning.metrics.calibration import check_platt_scaling
@@ -25,6 +23,8 @@ from htr_lightning.model.base import Recognizer
 from htr_lightning.version import __version__
 
 PACKAGE = "htr_lightning"
+FORMAT = 2  # raised when a reader of the old format could misread the new one
+TRAINING = ("optimizer", "scheduler", "layer_decay", "source")  # keys of a model's config that reading does not need
 
 
 def read(path: str | Path, expected: int = FORMAT) -> dict[str, Any]:
@@ -181,32 +181,28 @@ def check_target(target: Any, allow: Sequence[str], where: str) -> None:
         raise refusal
 
 
-class AtomicCheckpointIO(TorchCheckpointIO):
-    """A checkpoint writer that keeps the previous checkpoint if the disk is full or the process is killed.
+def write(content: dict[str, Any], path: str | Path) -> None:
+    """Write a checkpoint so that the previous checkpoint is kept if the disk is full or the process is killed.
 
-    It writes to a temporary file, which then replaces the previous checkpoint.
+    It is written to a temporary file, which then replaces the previous checkpoint.
+
+    Raises:
+        InputError: if the folder cannot be written to or the disk is full.
     """
-
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        """Save a checkpoint.
-
-        Raises:
-            InputError: if the folder cannot be written to or the disk is full.
-        """
-        path = Path(path)
-        beside = path.with_name(f".{path.name}.{os.getpid()}")
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with open(beside, "wb") as file:
-                torch.save(checkpoint, file)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(beside, path)
-        except (OSError, RuntimeError) as error:  # torch's zip writer turns a full disk into a RuntimeError
-            if beside.exists():
-                beside.unlink()
-            reason = error.strerror if isinstance(error, OSError) else str(error).splitlines()[0]
-            kept = "; the previous checkpoint is kept" if path.exists() else ""
-            raise InputError(
-                f"{path}: cannot write the checkpoint ({reason}{kept}); free disk space or choose another folder"
-            ) from None
+    path = Path(path)
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(beside, "wb") as file:
+            torch.save(content, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(beside, path)
+    except (OSError, RuntimeError) as error:  # torch's zip writer turns a full disk into a RuntimeError
+        if beside.exists():
+            beside.unlink()
+        reason = error.strerror if isinstance(error, OSError) else str(error).splitlines()[0]
+        kept = "; the previous checkpoint is kept" if path.exists() else ""
+        raise InputError(
+            f"{path}: cannot write the checkpoint ({reason}{kept}); free disk space or choose another folder"
+        ) from None

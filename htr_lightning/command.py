@@ -2,15 +2,19 @@
 
 import logging
 import os
+import re
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import redirect_stderr
+from difflib import get_close_matches
 from typing import Any, NoReturn
 
 from hydra.errors import HydraException, InstantiationException
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from htr_lightning.config import groups
 from htr_lightning.errors import InputError
 
 
@@ -66,6 +70,8 @@ def _is_relevant(record: logging.LogRecord) -> bool:
             "Restoring states",
             "Loaded model",
             "`Trainer(val_check_interval=1.0)` was configured",
+            "Time limit reached",  # the summary of the run says how long it took
+            "`Trainer.fit` stopped",
         )
     )
 
@@ -97,6 +103,31 @@ def one_line(error: BaseException) -> str | None:
     return None
 
 
+def _meant(error: BaseException) -> str:
+    """A suggestion for a mistyped key or group, with a leading space, or an empty string."""
+    chain: list[BaseException] = [error]
+    while (cause := chain[-1].__cause__ or chain[-1].__context__) is not None and cause not in chain:
+        chain.append(cause)
+    found: list[str] = []
+    for link in chain:
+        node, key = getattr(link, "parent_node", None), str(getattr(link, "key", ""))
+        if node is not None and isinstance(node, DictConfig):
+            path = node._get_full_key("")
+            beside = get_close_matches(key, map(str, node), 1, 0.7)
+            found = [f"{path}.{name}" if path else name for name in beside]
+            root = OmegaConf.to_container(node._get_root(), resolve=False)
+            found += [path for path in _paths(root) if path.rpartition(".")[2] == key]
+    if not found and (typed := re.search(r"Could not override '([^']+)'", str(error))):
+        found = get_close_matches(typed[1].partition("@")[0], ["experiment", *groups()], 1, 0.6)
+    return f" Did you mean {' or '.join(dict.fromkeys(found[:3]))}?" if found else ""
+
+
+def _paths(config: Any, prefix: str = "") -> Iterator[str]:
+    for key, value in config.items() if isinstance(config, dict) else ():
+        yield f"{prefix}{key}"
+        yield from _paths(value, f"{prefix}{key}.")
+
+
 def _config_error(error: BaseException) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     message = lines[0]
@@ -105,12 +136,19 @@ def _config_error(error: BaseException) -> str:
     if "Available options" in str(error):
         start = next(i for i, line in enumerate(lines) if line.startswith("Available options"))
         ends = (i for i, line in enumerate(lines) if line.startswith(("Config search path", "Search path")))
-        return f"{message}; {lines[start]} {', '.join(lines[start + 1 : next(ends, len(lines))])}"
+        options = lines[start + 1 : next(ends, len(lines))]
+        typed = re.search(r"'([^']+)/([^'/]+)'", message)
+        close = get_close_matches(typed[2], options, 1, 0.6) if typed else []
+        if typed and close:
+            return f"{typed[1]}={typed[2]}: there is no such option. Did you mean {typed[1]}={close[0]}? Others: " + (
+                ", ".join(one for one in options if one != close[0])
+            )
+        return f"{message}; {lines[start]} {', '.join(options)}"
     if key := next((line.removeprefix("full_key: ") for line in lines if line.startswith("full_key: ")), None):
         message = f"{key}: {message}" if key not in message else message
     if "Could not override" in message or "not in struct" in str(error):
         hint = "`python train.py --cfg job` prints all keys, and + before a key adds one"
-        return f"{message.rstrip('.')}: there is no such key; {hint}"
+        return f"{message.rstrip('.')}: there is no such key.{_meant(error)} {hint}"
     if message.startswith("LexerNoViableAlt"):
         return f"{message.partition(': ')[2]}: quote the value, as in 'data.root=\"FOLDER\"'"
     if "parsing override" in message:

@@ -1,14 +1,20 @@
 """Compose the config of a run. Imports Hydra but not torch, so that help and errors in overrides appear at once."""
 
+import os
+import re
 from collections.abc import Sequence
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
 import yaml
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.types import RunMode
 from hydra.utils import instantiate
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from htr_lightning.errors import InputError
 
@@ -31,13 +37,76 @@ def fast_precision(accelerator: str) -> str:
     return "bf16-mixed" if native else "32-true"
 
 
-OmegaConf.register_new_resolver("fast_precision", fast_precision, replace=True)  # ${fast_precision:ACCELERATOR}
+def on_cpu(accelerator: str, value: Any, otherwise: Any) -> Any:
+    """The first value if a run with this accelerator uses the CPU, the second if it uses a GPU.
+
+    Args:
+        accelerator: accelerator of the trainer; "auto" takes a GPU if there is one.
+        value: setting for the CPU.
+        otherwise: setting for a GPU.
+    """
+    import torch
+
+    has_gpu = torch.cuda.is_available() or torch.backends.mps.is_available()
+    return value if accelerator == "cpu" or (accelerator == "auto" and not has_gpu) else otherwise
+
+
+def loading_processes() -> int:
+    """Loading processes that keep one GPU busy: one per core but one, at most 8."""
+    return max(1, min(8, (os.cpu_count() or 1) - 1))
+
+
+def is_sweep() -> bool:
+    """Whether the running job belongs to a sweep."""
+    return HydraConfig.initialized() and HydraConfig.get().mode is RunMode.MULTIRUN
+
+
+def swept_keys(folder: Path) -> set[str]:
+    """The keys that vary in the sweep with this folder; empty if its sweeper chooses them itself."""
+    given = OmegaConf.load(folder / "multirun.yaml").hydra.overrides.task
+    parsed = OverridesParser.create().parse_overrides(list(given))
+    return {one.input_line.partition("=")[0] for one in parsed if one.is_sweep_override()}
+
+
+def sweep_group() -> str | None:
+    """The name that all jobs of a sweep share, from its folder; None outside of a sweep."""
+    return "/".join(Path(HydraConfig.get().sweep.dir).parts[-2:]) if is_sweep() else None
+
+
+def job_name(name: str) -> str:
+    """The name of a run; in a sweep, followed by the overrides that vary."""
+    if not is_sweep():
+        return name
+    keys, task = swept_keys(Path(HydraConfig.get().sweep.dir)), HydraConfig.get().overrides.task
+    return " ".join([name, *(one for one in task if not keys or one.partition("=")[0] in keys)])
+
+
+def run_tags() -> ListConfig:
+    """The names of the model and the data of a run, and "sweep" for a job of a sweep."""
+    if not HydraConfig.initialized():
+        return ListConfig([])
+    choices = HydraConfig.get().runtime.choices
+    return ListConfig([choices["model"], choices["data"], *(["sweep"] if is_sweep() else [])])
+
+
+for resolver in (fast_precision, on_cpu, loading_processes, sweep_group, job_name, run_tags):
+    OmegaConf.register_new_resolver(resolver.__name__, resolver, replace=True)
 
 
 def conf_dir() -> Path:
     """The folder of the config groups: inside the installed package, or beside it in a source tree."""
     here = Path(__file__).resolve().parent
     return here / "conf" if (here / "conf").is_dir() else here.parent / "conf"
+
+
+def groups() -> list[str]:
+    """The names of the config groups, except `experiment`."""
+    return sorted(path.name for path in conf_dir().iterdir() if path.is_dir())
+
+
+def options(group: str) -> list[str]:
+    """The names of the options of a config group."""
+    return sorted(path.stem for path in (conf_dir() / group).glob("*.yaml"))
 
 
 def check_groups(overrides: Sequence[str]) -> None:
@@ -48,19 +117,34 @@ def check_groups(overrides: Sequence[str]) -> None:
             raise InputError(f"{override}: write {GROUPS[group]}={name}")
 
 
+def recipe_files() -> dict[str, Path]:
+    """The recipes by name, from `experiments/` beside `conf/` and from `experiments/` in the working directory."""
+    folders = (conf_dir().parent / "experiments", Path("experiments").resolve())
+    return {file.stem: file for folder in folders for file in sorted(folder.glob("*.yaml"))}
+
+
+def recipes() -> dict[str, str]:
+    """The first sentence of the comment in every recipe, by name."""
+    found = {}
+    for name, file in sorted(recipe_files().items()):
+        lines = [line for line in file.read_text(encoding="utf-8").splitlines() if not line.startswith("# @package")]
+        comment = " ".join(line[2:] for line in takewhile(lambda line: line.startswith("#"), lines))
+        found[name] = re.split("[.:;]( |$)", comment)[0]
+    return found
+
+
 def offer_experiments() -> None:
-    """Make options of the group `experiment` of the recipes in experiments/, beside conf/ and in the working directory.
+    """Make every recipe an option of the config group `experiment`.
 
     Raises:
         InputError: one of them is not YAML.
     """
-    for folder in dict.fromkeys((conf_dir().parent / "experiments", Path("experiments").resolve())):
-        for file in folder.glob("*.yaml"):
-            try:
-                recipe = OmegaConf.load(file)
-            except (yaml.YAMLError, OSError, UnicodeDecodeError) as error:
-                raise InputError(f"{file}: not a recipe ({' '.join(str(error).split())}); correct it") from None
-            ConfigStore.instance().store(file.stem, recipe, group="experiment", package="_global_")
+    for name, file in recipe_files().items():
+        try:
+            recipe = OmegaConf.load(file)
+        except (yaml.YAMLError, OSError, UnicodeDecodeError) as error:
+            raise InputError(f"{file}: not a recipe ({' '.join(str(error).split())}); correct it") from None
+        ConfigStore.instance().store(name, recipe, group="experiment", package="_global_")
 
 
 def compose_train(overrides: Sequence[str]) -> DictConfig:

@@ -1,7 +1,9 @@
 """Measure the progress of a run and schedule its learning rate."""
 
 import math
+import re
 from collections.abc import Callable
+from typing import Any
 
 from lightning import Trainer
 from lightning.pytorch.callbacks import Timer
@@ -11,11 +13,41 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from htr_lightning.errors import InputError
 
+UNITS = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m(?:in)?)?(?:(\d+)s)?")
+
+
+def clock(duration: Any) -> str | None:
+    """Convert a duration to the format of Lightning's Trainer, "DD:HH:MM:SS".
+
+    Args:
+        duration: a number with its unit, such as "90m" or "1h30m" (d, h, m, s), or "DD:HH:MM:SS"; None for no limit.
+
+    Raises:
+        InputError: if it is not a duration.
+    """
+    if duration is None:
+        return None
+    text = str(duration).replace(" ", "")
+    found = UNITS.fullmatch(text) or re.fullmatch(r"(\d+):(\d+):(\d+):(\d+)", text)
+    if text and found:
+        days, hours, minutes, seconds = (int(part or 0) for part in found.groups())
+        minutes, seconds = minutes + seconds // 60, seconds % 60
+        hours, minutes = hours + minutes // 60, minutes % 60
+        return f"{days + hours // 24:02}:{hours % 24:02}:{minutes:02}:{seconds:02}"
+    raise InputError(f"trainer.max_time={duration}: not a duration; write 90s, 20m, 2h, 1h30m or 1d; null for no limit")
+
 
 def progress(trainer: Trainer) -> float:
-    """Return the completed fraction of a fit in [0, 1], by time, steps or epochs, whichever is furthest.
+    """Return the completed fraction of a fit as computed by `completed` on rank 0.
 
-    All ranks use the clock of rank 0, so that their learning rates are the same.
+    All ranks must call it; they use the clock of rank 0 so that their learning rates are the same.
+    """
+    done = completed(trainer)
+    return trainer.strategy.broadcast(done) if trainer.world_size > 1 else done
+
+
+def completed(trainer: Trainer) -> float:
+    """Return the completed fraction of a fit in [0, 1], by time, steps or epochs, whichever is furthest.
 
     Raises:
         InputError: if the run has no limit on time, steps or epochs.
@@ -30,12 +62,9 @@ def progress(trainer: Trainer) -> float:
         done.append((trainer.current_epoch + within) / trainer.max_epochs)
     for timer in trainer.callbacks:  # type: ignore[attr-defined] # Lightning sets it outside the class
         if isinstance(timer, Timer) and timer._duration:
-            elapsed = timer.time_elapsed() / timer._duration
-            done.append(trainer.strategy.broadcast(elapsed) if trainer.world_size > 1 else elapsed)
+            done.append(timer.time_elapsed() / timer._duration)
     if not done:
-        raise InputError(
-            "the run has no limit; set trainer.max_time=DD:HH:MM:SS, trainer.max_epochs or trainer.max_steps"
-        )
+        raise InputError("the run has no limit; set trainer.max_time=2h, trainer.max_epochs or trainer.max_steps")
     return min(1.0, max(done))
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from htr_lightning import checkpoint
-from htr_lightning.card import FORMAT
+from htr_lightning.checkpoint import FORMAT
 from htr_lightning.errors import InputError
 
 OLD = "htr_lightning"
@@ -92,7 +92,7 @@ def upgrade_file(path: str | Path, out: Path) -> str | None:
     old = checkpoint.read(path, expected=1)
     content = upgrade(old, str(path))
     checkpoint.check_targets(content["htr"]["model"], (), str(path))
-    checkpoint.AtomicCheckpointIO().save_checkpoint(content, out)
+    checkpoint.write(content, out)
     return reduction_note(old["htr"])
 
 

@@ -1,3 +1,14 @@
-"""The version of the package; pyproject.toml has the same."""
+"""The version of this package, and of those that its results depend on."""
+
+import platform
+from importlib import metadata
 
 __version__ = "0.1.0"
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of Python and of the packages that results depend on."""
+    packages = ("torch", "lightning", "torchmetrics", "hydra-core", "editdistance", "numpy", "opencv-python-headless",
+                "transformers")  # fmt: skip
+    found = {p: metadata.version(p) for p in packages if any(metadata.distributions(name=p))}
+    return {"htr_lightning": __version__, "python": platform.python_version()} | found

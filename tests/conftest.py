@@ -212,7 +212,7 @@ class Outcome(NamedTuple):
 def run_train(folder: Path, *overrides: str) -> Path:
     """`python train.py` with overrides, in this process; its run folder is `folder`."""
     sys.argv = ["train.py", *overrides, f"hydra.run.dir={folder}"]
-    train.run()
+    train.train()
     return folder
 
 

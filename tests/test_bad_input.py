@@ -28,7 +28,7 @@ def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp
         monkeypatch.setattr(sys, "argv", ["train.py", f"hydra.run.dir={tmp_path}/run", *overrides])
         capsys.readouterr()
         try:
-            command.run(train.run)
+            command.run(train.train)
             code = 0
         except SystemExit as error:
             code = int(error.code or 0)
@@ -178,7 +178,7 @@ def test_unknown_key_and_unknown_name(run, htr, best: Path) -> None:
     refused(run("model=crnm"), "crnm", "crnn", "mlp")
     refused(run("optimizer.lr"), "optimizer.lr")
     refused(run("scheduler=null", *SMALL), "null", "~scheduler")
-    refused(run("+trainer.limit_val_batches=0", *SMALL), "trainer.limit_val_batches=0", "remove this override")
+    refused(run("trainer.limit_val_batches=0", *SMALL), "trainer.limit_val_batches=0", "remove this override")
     refused(run("experiments=seed_mlp"), "experiments=seed_mlp", "write experiment=seed_mlp")
     refused(run("replay=folder", "replay.root=x"), "replay=folder", "write data@replay=folder")
     refused(run("callbacks.checkpoint.monitor=val/cre", *SMALL), "ModelCheckpoint monitors val/cre", "val/cer")

@@ -13,10 +13,10 @@ import torch
 from hydra import compose, initialize_config_dir
 
 from htr_lightning.build import build
-from htr_lightning.card import FORMAT
-from htr_lightning.checkpoint import check_target, load, read, targets
+from htr_lightning.checkpoint import FORMAT, check_target, load, read, targets
 from htr_lightning.config import fast_precision
 from htr_lightning.errors import InputError
+from htr_lightning.training.module import TrainingModule
 
 CONF = Path(__file__).parent.parent / "conf"
 GOOD = {"htr": {"format": FORMAT, "alphabet": ["a"]}, "state_dict": {"w": torch.zeros(3)}}
@@ -219,8 +219,9 @@ def test_direction_and_mirror_images_survive(tmp_path: Path, write_page: Callabl
     assert loaded.codec.alphabet == recognizer.codec.alphabet
     assert loaded.direction == "rtl"
     checkpoint: dict[str, Any] = {"state_dict": recognizer.state_dict()}
-    recognizer.on_save_checkpoint(checkpoint)
-    recognizer.on_load_checkpoint(checkpoint)  # resuming takes it
+    module = TrainingModule(recognizer)
+    module.on_save_checkpoint(checkpoint)
+    module.on_load_checkpoint(checkpoint)  # resuming takes it
 
 
 @pytest.mark.parametrize(("bf16", "amx"), [(False, False), (True, False), (False, True)])

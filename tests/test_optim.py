@@ -22,10 +22,10 @@ from htr_lightning.build import data_for
 from htr_lightning.data.batch import Batch
 from htr_lightning.errors import InputError
 from htr_lightning.evidence.evaluate import evaluate
-from htr_lightning.model.base import Recognizer
 from htr_lightning.optim import SAM
 from htr_lightning.schedule import OneCycle
 from htr_lightning.training.averaging import EMA
+from htr_lightning.training.module import TrainingModule
 
 
 class Regression(LightningModule):
@@ -107,7 +107,7 @@ def test_a_schedule_moves_the_learning_rate_of_sams_base() -> None:
 class Clipped(Regression):
     """With the clipping of every recognizer, and the resulting gradients."""
 
-    configure_gradient_clipping = Recognizer.configure_gradient_clipping
+    configure_gradient_clipping = TrainingModule.configure_gradient_clipping
 
     def on_before_zero_grad(self, optimizer: torch.optim.Optimizer) -> None:
         self.norm = nn.utils.get_total_norm([p.grad for p in self.parameters() if p.grad is not None])
@@ -147,7 +147,7 @@ def test_a_run_that_began_with_a_plain_step_goes_on_with_it() -> None:
     optimizer = AdamW(module.parameters(), lr=0.1, fused=True)
     optimizer.load_state_dict(AdamW(module.parameters(), lr=0.1).state_dict())
     module.optimizers = lambda use_pl_optimizer: optimizer
-    Recognizer.on_train_start(module)
+    TrainingModule.on_train_start(module)
     assert not optimizer._step_supports_amp_scaling
 
 
@@ -266,13 +266,15 @@ LEARNED = ["callbacks=ema", "optimizer=sam", "trainer.precision=bf16-mixed"]
 def test_what_validation_scored_is_kept_tested_and_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     read: dict[str, list[dict[str, Tensor]]] = {"val": [], "test": []}
 
-    def output(self: Recognizer, batch: Batch) -> Any:
-        seen = read["test" if self.trainer.testing else "val"]
-        seen.append({name: value.clone() for name, value in self.state_dict().items()})
-        return original(self, batch)
+    def spy(split: str, step: Callable[..., Any]) -> Callable[..., Any]:
+        def spied(module: TrainingModule, batch: Batch, index: int) -> Any:
+            read[split].append({name: value.clone() for name, value in module.state_dict().items()})
+            return step(module, batch, index)
 
-    original = Recognizer._output
-    monkeypatch.setattr(Recognizer, "_output", output)
+        return spied
+
+    for split, step in (("val", "validation_step"), ("test", "test_step")):
+        monkeypatch.setattr(TrainingModule, step, spy(split, getattr(TrainingModule, step)))
     small = ["data.reader.lines={train: 24, val: 2, test: 3}", "trainer.max_epochs=2", "logger=csv"]
     run = run_train(tmp_path / "run", *SMALL, *LEARNED, *small)
     best = torch.load(run / "checkpoints" / "best.ckpt", weights_only=True)

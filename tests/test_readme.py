@@ -92,13 +92,13 @@ def data(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[str], tupl
                 command = command.replace("copiste.htr", f"{tmp_path}/copiste.htr")
         elif "DATA/mnist" in command or "data=htr_united" in command:
             folder = request.getfixturevalue("htr_data")
-            short += ["+trainer.limit_val_batches=1", "+trainer.limit_test_batches=1"]
+            short += ["trainer.limit_val_batches=1", "trainer.limit_test_batches=1"]
         elif made := next(
             (name for name in MAKERS if f"data={name}" in command or f"experiment={name}" in command), None
         ):
             folder = tmp_path
             MAKERS[made](tmp_path)
-            short += ["data.workers=0", "+trainer.limit_val_batches=1", "+trainer.limit_test_batches=1"]
+            short += ["data.workers=0", "trainer.limit_val_batches=1", "trainer.limit_test_batches=1"]
         else:
             folder = tmp_path
             if "data=page_xml" in command:
@@ -171,7 +171,7 @@ def test_train(command: str, data: Callable, tmp_path: Path, capsys: pytest.Capt
         sys.argv = words[1:]
         import train
 
-        train.run()
+        train.train()
         assert "max_time" in capsys.readouterr().out
         return
     run = run_train(tmp_path / "run", *words[2:], *short)

@@ -112,4 +112,4 @@ def write(path: str, out: Path, found: Calibrated, lines: dict[str, Any]) -> Non
     content = checkpoint.read(path)
     content["htr"]["calibration"] = list(found.scaling)
     content["htr"]["calibrated"] = {"data": lines, "before": found.before, "after": found.after}
-    checkpoint.AtomicCheckpointIO().save_checkpoint(content, out)
+    checkpoint.write(content, out)

@@ -242,4 +242,4 @@ def write(path: str, out: Path, language: Language, tuning: Tuning, lines: dict[
         content["htr"].pop(stale, None)
     content["htr"]["tuned"] = {"data": lines, "cer": rates}
     content["language"] = checkpoint.with_tensors(language.to_plain())
-    checkpoint.AtomicCheckpointIO().save_checkpoint(content, out)
+    checkpoint.write(content, out)

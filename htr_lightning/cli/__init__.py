@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from htr_lightning import command
-from htr_lightning.version import __version__
+from htr_lightning.version import __version__, versions
 from htr_lightning.cli import reading, learning, data  # noqa: F401 - each adds its commands
 from htr_lightning.cli.arguments import typer_app
 
@@ -19,8 +19,6 @@ def main(
     """Handwritten text recognition with trained checkpoints."""
     if version and verbose:
         import platform
-
-        from htr_lightning.card import versions
 
         for name, number in versions().items():
             print(f"{name} {number}")

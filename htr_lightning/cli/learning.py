@@ -69,6 +69,19 @@ def calibrate(
         print(out)
 
 
+@typer_app.command(context_settings={"ignore_unknown_options": True, "help_option_names": []})
+def train(
+    overrides: Annotated[
+        list[str] | None, typer.Argument(help="Hydra overrides: experiment=synthetic trainer=gpu")
+    ] = None,
+) -> None:
+    """Train a recognizer, like train.py: experiment=synthetic; htr train -h lists recipes and options."""
+    from htr_lightning.training.launch import train as run
+
+    sys.argv[1:] = overrides or []  # Hydra reads them there
+    run(("train",))
+
+
 @typer_app.command("fine-tune", context_settings={"ignore_unknown_options": True})
 def fine_tune(checkpoint: Checkpoint, overrides: Overrides = None) -> None:
     """Fine-tune a checkpoint on other data, e.g. data=page_xml data.root=FOLDER; see conf/fine_tune.yaml."""

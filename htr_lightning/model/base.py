@@ -1,4 +1,4 @@
-"""The base class of all recognizers: transcription, training and validation steps, metrics and checkpoints."""
+"""The base class of all recognizers. `training.module` adds what Lightning needs to train them."""
 
 import copy
 from abc import ABC, abstractmethod
@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 from jaxtyping import Float, Int, UInt8
-from lightning import LightningModule
 from numpy import ndarray
 from torch import Tensor, nn
 
@@ -18,17 +17,14 @@ from htr_lightning.data.preprocess import Preprocess
 from htr_lightning.decoder.hypothesis import Decoder, Hypothesis
 from htr_lightning.decoder.language import Language
 from htr_lightning.errors import InputError
-from htr_lightning.metrics.aggregate import EditCounts, MeanLoss
 from htr_lightning.metrics.calibration import PlattScaling
-from htr_lightning.metrics.edits import EditTotals
-from htr_lightning.model.optimization import check_fused, check_monitors, clip_gradients, configure_optimizers
 from htr_lightning.model.workers import workers
 from htr_lightning.text.codec import Codec
 from htr_lightning.text.normalize import Normalizer
 from htr_lightning.transcription import Prediction, Read, Transcription, transcriptions
 
 
-class Recognizer(LightningModule, ABC):
+class Recognizer(nn.Module, ABC):
     """A network with its codec, normalizer, preprocessing and decoder; subclasses define the loss and the scores.
 
     Inference always runs in float32, whatever the training precision, and the text of a line does not depend on the
@@ -51,6 +47,7 @@ class Recognizer(LightningModule, ABC):
         card: metadata of the checkpoint, as plain data.
         parts: plain data needed to rebuild the recognizer, in addition to its config and alphabet.
         calibration: calibration of the confidences.
+        infeasible: ids of training lines that are left out of the loss because they have too few frames for their text.
         single_characters: whether each image contains a single character rather than a line.
     """
 
@@ -80,8 +77,7 @@ class Recognizer(LightningModule, ABC):
         self.card: dict[str, Any] = {}
         self.parts: dict[str, Any] = {}
         self.calibration = PlattScaling()
-        self.losses, self.counts = MeanLoss(), EditCounts()
-        self.totals: dict[str, EditTotals] = {}  # latest counts of each split
+        self.infeasible: set[str] = set()
 
     # ---- to be defined by subclasses
 
@@ -165,6 +161,11 @@ class Recognizer(LightningModule, ABC):
         return len(self.codec)
 
     @property
+    def device(self) -> torch.device:
+        """The device of the weights."""
+        return next(self.parameters()).device
+
+    @property
     def members(self) -> Sequence["Recognizer"]:
         """See `Transcriber`."""
         return (self,)
@@ -213,6 +214,13 @@ class Recognizer(LightningModule, ABC):
         """Transcribe a batch in float32 and pair the results with their references; requires evaluation mode."""
         return self._predictions(self._output(batch), batch)
 
+    def validate(self, batch: Batch) -> tuple[Float[Tensor, ""], int, list[Prediction]]:
+        """Transcribe a batch like `predict`, and compute its loss like `summed_loss`."""
+        output = self._output(batch)
+        with self.exact():
+            total, count = self.summed_loss(output, batch)
+        return total, count, self._predictions(output, batch)
+
     def workers(self) -> AbstractContextManager[Sequence[Read]]:
         """See `Transcriber`."""
         return workers(self)
@@ -247,72 +255,6 @@ class Recognizer(LightningModule, ABC):
         known = set(self.codec.alphabet)
         return Counter(character for text in texts for character in text if character not in known)
 
-    # ---- Lightning hooks for training, validation and test
-
-    @property
-    def metrics(self) -> dict[str, dict[str, Any]]:
-        """The latest counts and rates of every split."""
-        return {split: {**its._asdict(), "cer": its.cer, "wer": its.wer} for split, its in self.totals.items()}
-
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        loss = self.loss(batch)
-        self.log("train/loss", loss, prog_bar=True, batch_size=len(batch.ids))
-        return loss
-
-    def validation_step(self, batch: Batch, batch_idx: int) -> list[Prediction]:  # type: ignore[override] # for callbacks
-        output = self._output(batch)
-        with self.exact():
-            self.losses.update(*self.summed_loss(output, batch))
-        return self._count(self._predictions(output, batch))
-
-    def test_step(self, batch: Batch, batch_idx: int) -> list[Prediction]:  # type: ignore[override] # for callbacks
-        return self._count(self.predict(batch))
-
-    def on_validation_epoch_start(self) -> None:
-        self.counts.reset()
-        self.losses.reset()
-
-    def on_test_epoch_start(self) -> None:
-        self.counts.reset()
-
-    def on_validation_epoch_end(self) -> None:
-        self.log("val/loss", self.losses.compute(), sync_dist=True)  # already reduced over ranks
-        self._report("val")
-
-    def on_test_epoch_end(self) -> None:
-        self._report("test")
-
-    def on_fit_start(self) -> None:
-        check_monitors(self.trainer, ("cer", "wer", "line_accuracy", "loss"))
-
-    def configure_optimizers(self) -> Any:
-        return configure_optimizers(self)
-
-    def configure_gradient_clipping(
-        self,
-        optimizer: torch.optim.Optimizer,
-        gradient_clip_val: float | None = None,
-        gradient_clip_algorithm: str | None = None,
-    ) -> None:
-        clip_gradients(self, optimizer, gradient_clip_val, gradient_clip_algorithm)
-
-    def on_train_start(self) -> None:
-        check_fused(self.optimizers(use_pl_optimizer=False))
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["htr"] = {**self.card, "metrics": self.metrics}
-        if self.parts:
-            checkpoint["parts"] = self.parts
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        own, loaded = self.state_dict(), checkpoint["state_dict"]
-        shapes = [{name: weight.shape for name, weight in state.items()} for state in (own, loaded)]
-        if checkpoint["htr"]["alphabet"] != self.alphabet or shapes[0] != shapes[1]:
-            raise InputError(
-                "resume: the checkpoint has a different alphabet or network; repeat the overrides of its run, which "
-                "are in .hydra/overrides.yaml of its run folder"
-            )
-
     def _output(self, batch: Batch) -> Any:
         with self.exact():
             return self.net(batch.images.float(), batch.widths)
@@ -324,13 +266,3 @@ class Recognizer(LightningModule, ABC):
             Prediction(id, reference, one.text, one.confidence, group)
             for id, reference, one, group in zip(batch.ids, batch.texts, read, batch.groups, strict=True)
         ]
-
-    def _count(self, predictions: list[Prediction]) -> list[Prediction]:
-        self.counts.update([p.reference for p in predictions], [p.hypothesis for p in predictions])
-        return predictions
-
-    def _report(self, split: str) -> None:
-        totals = self.counts.compute()
-        self.totals[split] = totals
-        rates = {f"{split}/cer": totals.cer, f"{split}/wer": totals.wer, f"{split}/line_accuracy": totals.line_accuracy}
-        self.log_dict(rates, sync_dist=True)  # equal on all ranks: the counts are already summed

@@ -47,7 +47,6 @@ class LineRecognizer(Recognizer):
         self.codec = Codec(visual_alphabet(self.codec.alphabet, direction), self.specials)
         self.shortcut_weight = shortcut_weight
         self.direction = direction
-        self.infeasible: set[str] = set()  # ids of training lines with too few frames for their text
 
     @abstractmethod
     def beam(self) -> tuple[str, dict[str, int]]: ...
@@ -102,13 +101,6 @@ class LineRecognizer(Recognizer):
         weights = [1.0] + [self.shortcut_weight] * (len(heads) - 1)
         losses = [w * ctc_loss(head[kept], frames[kept], targets) for w, head in zip(weights, heads, strict=True)]
         return torch.stack(losses).sum() / max(1, total)
-
-    def on_train_epoch_end(self) -> None:
-        found: list[set[str]] = [self.infeasible]
-        if self.trainer.world_size > 1:  # a line can move to another rank in the next epoch
-            found = [set() for _ in range(self.trainer.world_size)]
-            torch.distributed.all_gather_object(found, self.infeasible)
-        self.log("train/infeasible_lines", float(len(set().union(*found))), sync_dist=True)
 
 
 def fitting(

@@ -16,9 +16,9 @@ from torch.optim import Optimizer
 
 from htr_lightning.data.batch import Batch
 from htr_lightning.errors import InputError
-from htr_lightning.model.base import Recognizer
 from htr_lightning.net.depth import NORMS, layers
 from htr_lightning.schedule import progress
+from htr_lightning.training.module import TrainingModule
 
 Kind = TypeVar("Kind", bound=Callback)
 
@@ -41,7 +41,6 @@ class Throughput(Callback):
         self.seconds += now - (self._since or now)
         self._since = now
         self.lines += len(batch.ids) * trainer.world_size
-        pl_module.log("lines/s", self.rate, prog_bar=True, logger=False, batch_size=len(batch.ids))
         if trainer.global_step % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined] # set outside the class
             pl_module.log("train/lines_per_second", self.rate, batch_size=len(batch.ids))
 
@@ -112,8 +111,9 @@ class FreezeBackbone(Callback):
         self._frozen: list[nn.Module] = []
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        assert isinstance(pl_module, Recognizer)
-        self._frozen = [m for layer in layers(pl_module.net, pl_module.num_classes)[:-1] for m in layer.modules]
+        assert isinstance(pl_module, TrainingModule)
+        recognizer = pl_module.recognizer
+        self._frozen = [m for layer in layers(recognizer.net, recognizer.num_classes)[:-1] for m in layer.modules]
         if self.fraction:
             rank_zero_only(print)(f"only the head is trained in the first {self.fraction:.0%} of the run")
 

@@ -1,40 +1,172 @@
-"""What a run shows: a progress bar or a line per validation, and a summary at the end."""
+"""What a run shows: a progress bar on a terminal, a line per validation, and a summary at the end; and its log file."""
 
 import json
+import logging
+import sys
 import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import EarlyStopping, Timer
-from lightning.pytorch.callbacks.progress import RichProgressBar
+from lightning.pytorch.accelerators import CPUAccelerator
+from lightning.pytorch.callbacks import EarlyStopping, ProgressBar, Timer
 from lightning.pytorch.utilities import rank_zero_only
 from rich.console import Console
-from rich.table import Table
+from rich.progress import BarColumn, Progress, TextColumn
 
-from htr_lightning.model.base import Recognizer
+from htr_lightning.schedule import completed
 from htr_lightning.training.callbacks import Throughput, find
-from htr_lightning.training.logger import log_config
+from htr_lightning.training.logger import log_config, log_summary
+from htr_lightning.training.module import TrainingModule
 
-console = Console(soft_wrap=True)
+console = Console(soft_wrap=True, highlight=False)
+log = logging.getLogger("htr_lightning")
 
 
-class ProgressBar(RichProgressBar):
-    """Lightning's progress bar on a terminal; nothing in a log file, where a bar cannot redraw itself."""
+class _Screen(logging.Handler):
+    """Print records above the progress bar: information on stdout, warnings on stderr."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if not getattr(record, "on_screen", True):
+            return
+        if record.levelno >= logging.WARNING:
+            print(f"warning: {record.getMessage()}", file=sys.stderr)  # rich redirects it while a bar is shown
+        else:
+            console.print(record.getMessage(), markup=False)
+
+
+@contextmanager
+def run_log(folder: Path) -> Iterator[None]:
+    """Send what this package and Lightning log, and all warnings, to the screen and to `train.log`.
+
+    On ranks other than the first, nothing is changed.
+
+    Args:
+        folder: the run folder.
+    """
+    if rank_zero_only.rank:
+        yield
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    file = logging.FileHandler(folder / "train.log", encoding="utf-8", delay=True)
+    file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%Y-%m-%d %H:%M:%S"))
+    root = logging.getLogger()
+    loggers = [root, log, logging.getLogger("lightning.pytorch"), logging.getLogger("lightning.fabric")]
+    before = [(one.handlers[:], one.level, one.propagate) for one in loggers]
+    shown = warnings.showwarning
+
+    def show(message: Warning | str, *others: Any, **more: Any) -> None:
+        log.warning("%s", message)
+
+    try:
+        for one in loggers:
+            one.handlers = [_Screen(), file] if one is root else []
+            one.propagate = True
+            one.setLevel(logging.WARNING if one is root else logging.INFO)
+        warnings.showwarning = show
+        yield
+    except BaseException as error:
+        log.error("%s: %s", type(error).__name__, error, extra={"on_screen": False})  # the command prints it
+        raise
+    finally:
+        warnings.showwarning = shown
+        for one, (handlers, level, propagate) in zip(loggers, before, strict=True):
+            one.handlers, one.propagate = handlers, propagate
+            one.setLevel(level)
+        file.close()
+
+
+class RunBar(ProgressBar):
+    """One progress bar for the whole run: the fraction done, time left, loss, validation score, and speed.
+
+    Where stdout is not a terminal, and in `train.log`, a line a minute takes its place.
+    """
 
     def __init__(self) -> None:
-        super().__init__(leave=False)
-        if not console.is_terminal:
-            self.disable()
+        super().__init__()
+        self._bar: Progress | None = None
+        self._updated = self._logged = self._validation_start = 0.0
 
-    def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
-        metrics = super().get_metrics(trainer, pl_module)
-        metrics.pop("v_num", None)
-        if isinstance(pl_module, Recognizer) and "val" in pl_module.totals:
-            metrics["val CER"] = f"{pl_module.totals['val'].cer:.2%}"
-        return metrics
+    def disable(self) -> None:
+        self._close()
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        super().setup(trainer, pl_module, stage)
+        if trainer.is_global_zero and console.is_terminal and not console.is_dumb_terminal and self._bar is None:
+            self._bar = Progress(
+                TextColumn("{task.description}"), BarColumn(bar_width=None), TextColumn("{task.fields[told]}"),
+                console=console, transient=True, expand=True,
+            )  # fmt: skip
+            self._bar.add_task("starting", total=None, told="")
+            self._bar.start()
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        self._close()
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        self._close()
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._logged = time.perf_counter()
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        now = time.perf_counter()
+        if self._bar is not None and now - self._updated > 0.25:  # reading the loss waits for the GPU
+            self._updated = now
+            told = [f"{completed(trainer):4.0%}", *_time_left(trainer), *self._state(trainer, pl_module)]
+            self._show("training", completed(trainer), " · ".join(told))
+        if trainer.is_global_zero and now - self._logged > 60:
+            self._logged = now
+            told = [_elapsed(trainer), f"{completed(trainer):.0%} done", f"step {trainer.global_step}"]
+            log.info("%s", " · ".join([*told, *self._state(trainer, pl_module)]),
+                     extra={"on_screen": self._bar is None})  # fmt: skip
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._validation_start = time.perf_counter()
+
+    def on_validation_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:  # fmt: skip
+        total = int(sum(trainer.num_val_batches))
+        done = completed(trainer) if trainer.state.fn == "fit" else (batch_idx + 1) / max(1, total)
+        self._show("validating", done, f"{batch_idx + 1} of {total} batches")
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._logged = time.perf_counter()  # a line has just been logged
+
+    def on_test_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:  # fmt: skip
+        total = int(sum(trainer.num_test_batches))
+        self._show("testing", (batch_idx + 1) / max(1, total), f"{batch_idx + 1} of {total} batches")
+
+    def _state(self, trainer: Trainer, pl_module: LightningModule) -> list[str]:
+        assert isinstance(pl_module, TrainingModule)
+        loss = trainer.callback_metrics.get("train/loss")
+        throughput = find(trainer, Throughput)
+        return [
+            *([] if loss is None else [f"loss {float(loss):.3f}"]),
+            *([score(pl_module, "val")] if "val" in pl_module.totals else []),
+            *([] if throughput is None else [f"{throughput.rate:.0f} lines/s"]),
+        ]
+
+    def _show(self, what: str, done: float, told: str) -> None:
+        if self._bar is not None:
+            self._bar.update(self._bar.task_ids[0], description=what, completed=done, total=1.0, told=told)
+
+    def _close(self) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
 
 
 class Report(Callback):
@@ -50,37 +182,40 @@ class Report(Callback):
 
     @rank_zero_only
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        assert isinstance(pl_module, Recognizer)
-        sizes = {split: its["lines"] for split, its in pl_module.card["data"].items()}
-        weights = sum(p.numel() for p in pl_module.parameters())
-        console.print(
-            f"{weights / 1e6:.2f} M weights in {trainer.precision}, {len(pl_module.alphabet)} characters, lines: "
+        assert isinstance(pl_module, TrainingModule)
+        recognizer = pl_module.recognizer
+        sizes = {split: its["lines"] for split, its in recognizer.card["data"].items()}
+        parameters = sum(p.numel() for p in recognizer.parameters())
+        log.info(
+            f"{parameters / 1e6:.2f} M parameters · {len(recognizer.alphabet)} characters · lines: "
             + ", ".join(f"{count} {split}" for split, count in sizes.items())
         )
-        for split, its in pl_module.card["data"].items():
+        for split, its in recognizer.card["data"].items():
             for reason, count in its["skipped"].items():
-                console.print(f"skipped on request: {count} x {reason} ({split})")
-        console.print(f"training ends after {' or '.join(_bounds(trainer))}")
-        log_config(trainer, pl_module.card)
+                log.info(f"skipped as requested: {count} x {reason} ({split})")
+        log.info(f"training on {_devices(trainer)} in {trainer.precision} for {' or '.join(_bounds(trainer))}")
+        if note := idle_gpus(trainer):
+            log.info(f"note: {note}")
+        log_config(trainer, recognizer.card)
         if trainer.ckpt_path:
-            console.print(
-                f"resumed from {trainer.ckpt_path}: epoch {trainer.current_epoch}, step {trainer.global_step}"
-            )
+            log.info(f"resumed from {trainer.ckpt_path}: epoch {trainer.current_epoch}, step {trainer.global_step}")
 
     @rank_zero_only
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        assert isinstance(pl_module, Recognizer)
+        assert isinstance(pl_module, TrainingModule)
         if trainer.sanity_checking or trainer.state.fn != "fit":
             return
         throughput = find(trainer, Throughput)
-        val = pl_module.metrics["val"]
         loss = trainer.callback_metrics.get("train/loss", torch.tensor(float("nan")))
-        elapsed = timedelta(seconds=round(time.perf_counter() - throughput.started)) if throughput else ""
-        speed = f" · {throughput.rate:.0f} lines/s" if throughput else ""
-        console.print(
-            f"{elapsed} · epoch {trainer.current_epoch} · step {trainer.global_step} · loss {float(loss):.3f} · "
-            f"val CER {val['cer']:.2%} · WER {val['wer']:.2%}{speed}"
-        )
+        by_epoch = (trainer.max_epochs or -1) > 0
+        told = [
+            _elapsed(trainer),
+            f"epoch {trainer.current_epoch}" if by_epoch else f"step {trainer.global_step}",
+            f"loss {float(loss):.3f}",
+            f"val {score(pl_module, 'val', words=True)}",
+            *([f"{throughput.rate:.0f} lines/s"] if throughput else []),
+        ]
+        log.info(" · ".join(told))
 
     @rank_zero_only
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -92,13 +227,11 @@ class Report(Callback):
         if isinstance(exception, KeyboardInterrupt) and trainer.world_size == 1 and trainer.global_step:
             path = self.folder / "checkpoints" / "last.ckpt"
             trainer.save_checkpoint(path, weights_only=False)
-            console.print(
-                f"stopped at step {trainer.global_step}; continue with resume={_relative(path)}", highlight=False
-            )
+            log.info(f"stopped at step {trainer.global_step}; continue with resume={_relative(path)}")
 
     @rank_zero_only
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        assert isinstance(pl_module, Recognizer)
+        assert isinstance(pl_module, TrainingModule)
         throughput = find(trainer, Throughput)
         path = str(trainer.ckpt_path or "")  # the tested checkpoint
         val = torch.load(path, weights_only=True, map_location="cpu")["htr"]["metrics"]["val"] if path else {}
@@ -112,29 +245,79 @@ class Report(Callback):
             "checkpoint": path,
         }
         (self.folder / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")
-        console.print(summary_table(summary, self.folder))
+        log_summary(trainer, summary)
+        for line in summary_lines(summary, self.folder, pl_module.recognizer.single_characters):
+            log.info(line)
         if path:
-            console.print(f"next: htr transcribe {_relative(Path(path))} IMAGE...", highlight=False)
+            log.info(f"next: htr transcribe {_relative(Path(path))} IMAGE...")
 
 
-def summary_table(summary: dict[str, Any], folder: Path) -> Table:
-    """Figures and files of a finished run, for the terminal."""
+def score(module: TrainingModule, split: str, words: bool = False) -> str:
+    """The accuracy of a recognizer of single characters, or the CER of any other, with the WER on request."""
+    totals = module.totals[split]
+    if module.recognizer.single_characters:
+        return f"accuracy {1 - totals.cer:.2%}"
+    return f"CER {totals.cer:.2%}" + (f" · WER {totals.wer:.2%}" if words else "")
+
+
+def summary_lines(summary: dict[str, Any], folder: Path, single_characters: bool = False) -> list[str]:
+    """Figures and files of a finished run, a line each."""
 
     def rates(split: str) -> str:
         cer, wer = summary[f"{split}_cer"], summary[f"{split}_wer"]
-        return "-" if cer is None else f"{cer:.2%} / {wer:.2%}"
+        if cer is None:
+            return "-"
+        return f"{1 - cer:.2%}" if single_characters else f"{cer:.2%} / {wer:.2%}"
 
-    table = Table(show_header=False, box=None)
-    table.add_row("best val CER / WER", rates("val"))
-    table.add_row(
-        "test CER / WER", f"{rates('test')}  ({summary['test_edits']} edits in {summary['test_lines']} lines)"
-    )
-    table.add_row("training time", str(timedelta(seconds=round(summary["seconds"]))))
-    if summary["lines_per_second"]:
-        table.add_row("training speed", f"{summary['lines_per_second']:.0f} lines/s")
-    table.add_row("run folder", _relative(folder))
-    table.add_row("pictures", _relative(folder / "transcriptions"))
-    return table
+    what = "accuracy" if single_characters else "CER / WER"
+    rows = {
+        f"best val {what}": rates("val"),
+        f"test {what}": f"{rates('test')}  ({summary['test_edits']} edits in {summary['test_lines']} lines)",
+        "training time": str(timedelta(seconds=round(summary["seconds"]))),
+        **({"training speed": f"{summary['lines_per_second']:.0f} lines/s"} if summary["lines_per_second"] else {}),
+        "run folder": _relative(folder),
+        "pictures": _relative(folder / "transcriptions"),
+    }
+    return [f"{name:20}{value}" for name, value in rows.items()]
+
+
+def idle_gpus(trainer: Trainer) -> str | None:
+    """What to type to use a GPU that stands idle in this run; None if none does."""
+    if isinstance(trainer.accelerator, CPUAccelerator):
+        if torch.cuda.is_available():
+            return "a GPU is available, but this run uses the CPU; add trainer=gpu to use it"
+        if torch.backends.mps.is_available():
+            return "an Apple GPU is available, but this run uses the CPU; add trainer=mps to use it"
+    elif trainer.num_devices < torch.cuda.device_count():
+        return (
+            f"{trainer.num_devices} of {torch.cuda.device_count()} GPUs in use; add trainer=ddp "
+            f"trainer.devices={torch.cuda.device_count()} to use all of them"
+        )
+    return None
+
+
+def _devices(trainer: Trainer) -> str:
+    device = trainer.strategy.root_device
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type.upper()
+    return name if trainer.world_size == 1 else f"{trainer.world_size} x {name}"
+
+
+def _elapsed(trainer: Trainer) -> str:
+    throughput = find(trainer, Throughput)
+    return str(timedelta(seconds=round(time.perf_counter() - throughput.started))) if throughput else ""
+
+
+def _time_left(trainer: Trainer) -> list[str]:
+    """The time left of a run that is bounded by the clock, or that estimated from its progress."""
+    timer, throughput = find(trainer, Timer), find(trainer, Throughput)
+    done = completed(trainer)
+    if timer is not None and timer._duration:
+        left = timer._duration - timer.time_elapsed()
+    elif throughput is not None and done > 0.01:
+        left = (time.perf_counter() - throughput.started) * (1 - done) / done
+    else:
+        return []
+    return [f"{timedelta(seconds=max(0, round(left)))} left"]
 
 
 def _bounds(trainer: Trainer) -> list[str]:

@@ -5,15 +5,13 @@ from collections.abc import Sequence
 from importlib import import_module
 from typing import Any
 
-import hydra
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from htr_lightning import checkpoint
-from htr_lightning.config import check_groups, conf_dir, offer_experiments
 from htr_lightning.errors import InputError
-from htr_lightning.training.run import train
+from htr_lightning.training.launch import launch
 
 NAME = "checkpoint"  # of the options that come from the checkpoint
 GREEDY = {"_target_": "htr_lightning.decoder.ctc.Greedy"}
@@ -36,19 +34,15 @@ def fine_tune(path: str, overrides: Sequence[str]) -> None:
     Raises:
         InputError: the checkpoint cannot be used, or an override chooses another model.
     """
-    check_groups(overrides)
     offer(path)
-    offer_experiments()
 
-    def run(config: DictConfig) -> float:
+    def check(config: DictConfig) -> None:
         if HydraConfig.get().runtime.choices["model"] != NAME or config.start != path:
             raise InputError("fine-tune: the model is the checkpoint's; omit model= and start=; keys such as "
                              "model.net.dropout=0.3 can be given")  # fmt: skip
-        sys.argv[1:1] = ["fine-tune", path]  # by which further ranks are started
-        return train(config)
 
     sys.argv[1:] = overrides  # Hydra reads them there
-    hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="fine_tune")(run)()
+    launch("fine_tune", check, ("fine-tune", path))
 
 
 def offer(path: str) -> None:

@@ -11,6 +11,8 @@ from PIL import Image
 from htr_lightning.picture import to_grey, transcription_sheet
 from htr_lightning.transcription import Prediction
 
+BEST = {"val/cer": "min", "val/wer": "min", "val/loss": "min", "val/line_accuracy": "max"}
+
 
 def wandb_logger(save_dir: str, **settings: Any) -> WandbLogger:
     """Lightning's `WandbLogger`: online if this machine is logged in, else offline, and it never prompts.
@@ -40,10 +42,19 @@ def logged_in() -> bool:
 
 
 def log_config(trainer: Trainer, card: dict[str, Any]) -> None:
-    """Log the config of a run, to tell the runs of a sweep apart."""
+    """Log the config of a run to W&B, and have the summary keep the best score of each metric rather than the last."""
     for logger in trainer.loggers:
         if isinstance(logger, WandbLogger):
             logger.log_hyperparams(card["training"] | {"model": card["model"]})
+            for metric, best in BEST.items():
+                logger.experiment.define_metric(metric, summary=best)
+
+
+def log_summary(trainer: Trainer, summary: dict[str, Any]) -> None:
+    """Log the figures of `summary.json` to the summary of the W&B run, under the same names."""
+    for logger in trainer.loggers:
+        if isinstance(logger, WandbLogger):
+            logger.experiment.summary.update({key: value for key, value in summary.items() if key != "checkpoint"})
 
 
 class TranscriptionTable(Callback):
@@ -85,10 +96,7 @@ class TranscriptionTable(Callback):
         Image.fromarray(sheet).save(self.folder / f"{name}.png")
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):
-                import wandb  # slow to import, and needed only here
-
-                rows = [[p.id, wandb.Image(i), p.reference, p.hypothesis, p.confidence] for i, p in self._shown]
-                columns = ["id", "image", "reference", "transcription", "confidence"]
-                logger.log_table(f"{name.split('_')[0]}/transcriptions", columns=columns, data=rows)
+                # no wandb.Table: the images in a table would lie outside the run folder
+                logger.log_image(f"{name.split('_')[0]}/transcriptions", [sheet])
 
     on_test_epoch_end = on_validation_epoch_end

@@ -1,6 +1,7 @@
 """A run: the data, recognizer and trainer of a config, fitted and tested."""
 
 import os
+from pathlib import Path
 
 import cv2
 import torch
@@ -13,35 +14,49 @@ from omegaconf import DictConfig
 from htr_lightning import checkpoint
 from htr_lightning.build import build
 from htr_lightning.errors import InputError
+from htr_lightning.schedule import clock
+from htr_lightning.training.console import log, run_log
+from htr_lightning.training.module import TrainingModule
 from htr_lightning.training.transfer import transfer
 
 
 def train(config: DictConfig) -> float:
     """Fit, test the best checkpoint, and return its validation CER for a sweep to compare."""
+    with run_log(Path(config.run_dir)):
+        return _train(config)
+
+
+def _train(config: DictConfig) -> float:
     os.environ.setdefault("OMP_NUM_THREADS", str(config.threads))  # for further ranks, and Lightning keeps to it
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "16384")  # a kernel per width; 1024 by default
     torch.set_num_threads(config.threads)
     cv2.setNumThreads(config.threads)
     seed_everything(config.seed, workers=True, verbose=False)
+    limit = clock(config.trainer.max_time)  # before the data are read
     cards = {path: checkpoint.read(path)["htr"] for path in (config.resume, config.start) if path is not None}
     known = cards[config.start]["alphabet"] if config.start is not None and config.keep_alphabet else ()
     data, recognizer = build(config, known)
     if config.start is not None and config.resume is None:
-        rank_zero_only(print)(f"started from {config.start}: {transfer(recognizer, config.start)}")
+        _say(f"started from {config.start}: {transfer(recognizer, config.start)}")
     if data.replayed:
         new = len(data.lines("train"))
-        rank_zero_only(print)(
-            f"an epoch is {new} lines of the data and {data.replayed} replayed lines, drawn from {len(data.sources[1])}"
-            + (f"; their fraction falls by {1 - data.replay_decay:.0%} per epoch" if data.replay_decay < 1 else "")
-        )
-    trainer: Trainer = instantiate(config.trainer)
+        _say(f"an epoch is {new} lines of the data and {data.replayed} replayed lines, drawn from "
+             f"{len(data.sources[1])}" + (f"; their fraction falls by {1 - data.replay_decay:.0%} per epoch"
+                                          if data.replay_decay < 1 else ""))  # fmt: skip
+    trainer: Trainer = instantiate(config.trainer, max_time=limit)
     if not trainer.limit_val_batches:
         raise InputError(f"trainer.limit_val_batches={config.trainer.limit_val_batches}: without validation there is "
                          "no best checkpoint; remove this override")  # fmt: skip
-    trainer.fit(recognizer, data, ckpt_path=config.resume, weights_only=True)
+    module = TrainingModule(recognizer)
+    trainer.fit(module, data, ckpt_path=config.resume, weights_only=True)
     best = trainer.checkpoint_callback
     assert isinstance(best, ModelCheckpoint)
     assert best.best_model_score is not None
     score = float(best.best_model_score)
-    trainer.test(recognizer, data, ckpt_path=best.best_model_path, weights_only=True, verbose=False)
+    trainer.test(module, data, ckpt_path=best.best_model_path, weights_only=True, verbose=False)
     return score
+
+
+@rank_zero_only
+def _say(text: str) -> None:
+    log.info(text)

@@ -30,6 +30,8 @@ from htr_lightning.optim import SAM
 from htr_lightning.schedule import OneCycle
 from htr_lightning.training.callbacks import FreezeBackbone
 from htr_lightning.training.fine_tune import offer
+from htr_lightning.training.module import TrainingModule
+from htr_lightning.training.optimization import configure_optimizers
 from htr_lightning.training.transfer import transfer
 from training.test_transfer import logits
 
@@ -91,7 +93,7 @@ class Weights(Callback):
         self.seen: list[list[list[Tensor]]] = []
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        found = layers(pl_module.net, len(pl_module.codec))
+        found = layers(pl_module.recognizer.net, len(pl_module.recognizer.codec))
         states = [[value.clone() for module in layer.modules for value in module.state_dict().values()]
                   for layer in found]  # fmt: skip
         self.seen.append(states)
@@ -106,7 +108,7 @@ def fit(recognizer: Recognizer, steps: int, tmp_path: Path, *callbacks: Callback
         max_steps=steps, callbacks=list(callbacks), default_root_dir=tmp_path, logger=False, accelerator="cpu",
         enable_checkpointing=False, enable_model_summary=False, enable_progress_bar=False, limit_val_batches=0,
         use_distributed_sampler=False, num_sanity_val_steps=0,
-    ).fit(recognizer, data)  # fmt: skip
+    ).fit(TrainingModule(recognizer), data)  # fmt: skip
 
 
 def ready(make_recognizer: Callable, optimizer: Any, **settings: Any) -> Recognizer:
@@ -171,7 +173,7 @@ def test_every_layer_learns_at_its_own_rate_and_the_schedule_moves_all_alike(
 
 def test_a_step_is_as_long_as_the_rate_of_its_layer(make_recognizer: Callable) -> None:
     recognizer = ready(make_recognizer, partial(SGD, lr=1.0), layer_decay=0.5)
-    optimizer = recognizer.configure_optimizers()
+    optimizer = configure_optimizers(recognizer, Trainer(accelerator="cpu", logger=False))
     before = [parameter.detach().clone() for parameter in recognizer.parameters()]
     for parameter in recognizer.parameters():
         parameter.grad = torch.ones_like(parameter)
@@ -186,7 +188,9 @@ def test_a_step_is_as_long_as_the_rate_of_its_layer(make_recognizer: Callable) -
 @pytest.mark.parametrize("decay", [0.0, -1.0, 1.5])
 def test_a_decay_that_is_none_is_refused(make_recognizer: Callable, decay: float) -> None:
     with pytest.raises(InputError, match="layer_decay"):
-        ready(make_recognizer, partial(SGD, lr=1.0), layer_decay=decay).configure_optimizers()
+        configure_optimizers(
+            ready(make_recognizer, partial(SGD, lr=1.0), layer_decay=decay), Trainer(accelerator="cpu", logger=False)
+        )
 
 
 # ---- the config and the command

@@ -14,9 +14,10 @@ from conftest import SMALL, run_train
 
 from htr_lightning import checkpoint
 from htr_lightning.build import data_for
-from htr_lightning.card import FORMAT
+from htr_lightning.checkpoint import FORMAT
 from htr_lightning.errors import InputError
 from htr_lightning.evidence.evaluate import evaluate
+from htr_lightning.training.checkpoint_io import AtomicCheckpointIO
 
 ROOT = Path(__file__).parent.parent.parent
 SUMMARY = {
@@ -216,7 +217,7 @@ def test_the_clock_bounds_a_run_and_the_learning_rate_follows_it(tmp_path: Path)
 
 def test_a_full_disk_leaves_the_previous_checkpoint(tmp_path: Path) -> None:
     path = tmp_path / "best.ckpt"
-    saver = checkpoint.AtomicCheckpointIO()
+    saver = AtomicCheckpointIO()
     saver.save_checkpoint({"weights": torch.zeros(10)}, path)
     before = path.read_bytes()
     code = (
@@ -224,8 +225,7 @@ def test_a_full_disk_leaves_the_previous_checkpoint(tmp_path: Path) -> None:
         "from htr_lightning import checkpoint, command\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))\n"
-        "save = checkpoint.AtomicCheckpointIO().save_checkpoint\n"
-        f"command.run(lambda: save({{'w': torch.zeros(10**6)}}, {str(path)!r}))\n"
+        f"command.run(lambda: checkpoint.write({{'w': torch.zeros(10**6)}}, {str(path)!r}))\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ})
     assert done.returncode == 1

@@ -9,11 +9,12 @@ from lightning.pytorch.plugins import MixedPrecision
 from torch import nn
 
 from htr_lightning.errors import InputError
+from htr_lightning.model.base import Recognizer
 from htr_lightning.optim import rates_by_depth
 from htr_lightning.schedule import progress
 
 
-def configure_optimizers(recognizer: Any) -> Any:
+def configure_optimizers(recognizer: Recognizer, trainer: Trainer) -> Any:
     """Return the optimizer and scheduler of a recognizer in Lightning's format.
 
     Raises:
@@ -23,9 +24,9 @@ def configure_optimizers(recognizer: Any) -> Any:
         raise InputError("the recognizer has no optimizer and cannot be trained; set optimizer")
     if any(p.dtype != torch.float32 for p in recognizer.parameters()):
         raise InputError(
-            f"trainer.precision={recognizer.trainer.precision}: weights must stay float32; use bf16-mixed or 16-mixed"
+            f"trainer.precision={trainer.precision}: weights must stay float32; use bf16-mixed or 16-mixed"
         )
-    groups = recognizer.parameters()
+    groups: Any = recognizer.parameters()
     if recognizer.layer_decay != 1:
         groups = rates_by_depth(recognizer.net, recognizer.num_classes, recognizer.layer_decay)
     try:
@@ -38,7 +39,7 @@ def configure_optimizers(recognizer: Any) -> Any:
         group["lr"] *= group.get("lr_scale", 1.0)  # before a scheduler uses it as its peak
     if recognizer.scheduler is None:
         return optimizer
-    scheduler = recognizer.scheduler(optimizer, progress=lambda: progress(recognizer.trainer))
+    scheduler = recognizer.scheduler(optimizer, progress=lambda: progress(trainer))
     return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
 

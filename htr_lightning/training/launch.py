@@ -1,0 +1,75 @@
+"""Run `conf/train.yaml` or `conf/fine_tune.yaml` from the command line.
+
+Nothing here imports torch before a job starts: help, completion and errors in overrides appear at once.
+"""
+
+import sys
+from collections.abc import Callable, Sequence
+from textwrap import fill
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+
+from htr_lightning.config import check_groups, conf_dir, groups, offer_experiments, options, recipes
+from htr_lightning.errors import InputError
+
+USAGE = """Usage: python train.py KEY=VALUE ...   (htr train where the package is installed)
+
+  python train.py experiment=synthetic                      a recipe
+  python train.py model=crnn data=copiste trainer=gpu       an option of a config group
+  python train.py model.net.hidden=512 trainer.max_time=2h  the value of a key
+  python train.py -m optimizer.lr=1e-3,3e-3                 a sweep: one run for each value
+
+Recipes, experiment=NAME (yours: experiments/NAME.yaml in the working directory):"""
+HINT = """--cfg job prints every key and its value. --hydra-help lists Hydra's own options, such as shell completion."""
+
+
+def launch(config_name: str, check: Callable[[DictConfig], None], command: Sequence[str] = ()) -> None:
+    """Compose a config from `sys.argv`, and train as it says; with `-m`, once for each job of the sweep.
+
+    Args:
+        config_name: name of a file in `conf/`, without its suffix.
+        check: called with the composed config before training; raises InputError if the config cannot be used.
+        command: arguments of `htr` that stood before the overrides; Lightning needs them to start further ranks.
+
+    Raises:
+        InputError: if an override is invalid.
+    """
+    if not {"-h", "--help"}.isdisjoint(sys.argv[1:]):
+        print(usage())
+        return
+    check_groups(sys.argv[1:])
+    offer_experiments()
+
+    def job(config: DictConfig) -> float:
+        check(config)
+        sys.argv[1:1] = command
+        from htr_lightning.training.run import train as run
+
+        return run(config)
+
+    hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=config_name)(job)()
+
+
+def train(command: Sequence[str] = ()) -> None:
+    """Train a recognizer: what `train.py` and `htr train` do; see `launch`."""
+    launch("train", _check, command)
+
+
+def usage() -> str:
+    """The help of `train.py`. Hydra's own takes seconds, and is a thousand lines long without saying what to type."""
+    listed = [f"  {name:24}{what}"[:120] for name, what in recipes().items()]
+    listed_groups = [
+        fill(", ".join(options(group)), 120, initial_indent=f"  {group:24}", subsequent_indent=" " * 26)
+        for group in groups()
+    ]
+    return "\n".join([USAGE, *listed, "", "Config groups, GROUP=OPTION:", *listed_groups, "", HINT])
+
+
+def _check(config: DictConfig) -> None:
+    if config.resume is not None and config.start is not None:
+        raise InputError("start= and resume= exclude each other: a resumed run has its own weights; remove one of them")
+    chosen = HydraConfig.get().runtime.choices
+    if "decoder" not in config.model and chosen.get("decoder", "greedy") != "greedy":
+        raise InputError(f"decoder={chosen['decoder']}: model={chosen['model']} has no decoder; remove this override")

@@ -1,0 +1,135 @@
+"""The LightningModule that trains, validates and tests a recognizer."""
+
+from typing import Any
+
+import torch
+from lightning import LightningModule
+from torch import Tensor, nn
+
+from htr_lightning.data.batch import Batch
+from htr_lightning.errors import InputError
+from htr_lightning.metrics.aggregate import EditCounts, MeanLoss
+from htr_lightning.metrics.edits import EditTotals
+from htr_lightning.model.base import Recognizer
+from htr_lightning.training.optimization import check_fused, check_monitors, clip_gradients, configure_optimizers
+from htr_lightning.transcription import Prediction
+
+RATES = ("cer", "wer", "line_accuracy")
+
+
+class TrainingModule(LightningModule):
+    """A recognizer with the steps, metrics and optimizer that Lightning's Trainer needs.
+
+    Its state dict is the recognizer's own, so that a checkpoint holds nothing but the recognizer and can be read
+    without Lightning.
+
+    Args:
+        recognizer: the recognizer to train; it needs an optimizer unless it is only validated or tested.
+
+    Attributes:
+        totals: edit counts by split, as last measured.
+    """
+
+    def __init__(self, recognizer: Recognizer) -> None:
+        super().__init__()
+        self.recognizer = recognizer
+        self.losses, self.counts = MeanLoss(), EditCounts()
+        self.totals: dict[str, EditTotals] = {}
+        self.register_state_dict_post_hook(_strip_prefix)
+        self.register_load_state_dict_pre_hook(_add_prefix)
+
+    @property
+    def metrics(self) -> dict[str, dict[str, Any]]:
+        """The counts and rates of every split, as last measured."""
+        return {split: {**its._asdict(), "cer": its.cer, "wer": its.wer} for split, its in self.totals.items()}
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        loss = self.recognizer.loss(batch)
+        self.log("train/loss", loss, batch_size=len(batch.ids))
+        return loss
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> list[Prediction]:  # type: ignore[override] # to callbacks
+        total, count, predictions = self.recognizer.validate(batch)
+        self.losses.update(total, count)
+        return self._count(predictions)
+
+    def test_step(self, batch: Batch, batch_idx: int) -> list[Prediction]:  # type: ignore[override] # to callbacks
+        return self._count(self.recognizer.predict(batch))
+
+    def on_validation_epoch_start(self) -> None:
+        self.counts.reset()
+        self.losses.reset()
+
+    def on_test_epoch_start(self) -> None:
+        self.counts.reset()
+
+    def on_validation_epoch_end(self) -> None:
+        self.log("val/loss", self.losses.compute(), sync_dist=True)  # already summed over ranks, like the counts
+        self._report("val")
+
+    def on_test_epoch_end(self) -> None:
+        self._report("test")
+
+    def on_train_epoch_end(self) -> None:
+        infeasible = self.recognizer.infeasible
+        found = [infeasible]
+        if self.trainer.world_size > 1:  # a line may be on another rank in the next epoch
+            found = [set() for _ in range(self.trainer.world_size)]
+            torch.distributed.all_gather_object(found, infeasible)
+        self.log("train/infeasible_lines", float(len(set().union(*found))), sync_dist=True)
+
+    def on_fit_start(self) -> None:
+        check_monitors(self.trainer, (*RATES, "loss"))
+
+    def configure_optimizers(self) -> Any:
+        return configure_optimizers(self.recognizer, self.trainer)
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        clip_gradients(self, optimizer, gradient_clip_val, gradient_clip_algorithm)
+
+    def on_train_start(self) -> None:
+        check_fused(self.optimizers(use_pl_optimizer=False))
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["htr"] = {**self.recognizer.card, "metrics": self.metrics}
+        if self.recognizer.parts:
+            checkpoint["parts"] = self.recognizer.parts
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        shapes = [
+            {name: weight.shape for name, weight in state.items()}
+            for state in (self.recognizer.state_dict(), checkpoint["state_dict"])
+        ]
+        if checkpoint["htr"]["alphabet"] != self.recognizer.alphabet or shapes[0] != shapes[1]:
+            raise InputError(
+                "resume: the checkpoint has a different alphabet or network; repeat the overrides of its run, which "
+                "are in .hydra/overrides.yaml of its run folder"
+            )
+
+    def _count(self, predictions: list[Prediction]) -> list[Prediction]:
+        self.counts.update([p.reference for p in predictions], [p.hypothesis for p in predictions])
+        return predictions
+
+    def _report(self, split: str) -> None:
+        totals = self.counts.compute()
+        self.totals[split] = totals
+        # the same on every rank: the counts are already summed
+        self.log_dict({f"{split}/{rate}": getattr(totals, rate) for rate in RATES}, sync_dist=True)
+
+
+PREFIX = "recognizer."
+
+
+def _strip_prefix(module: nn.Module, state: dict[str, Any], prefix: str, metadata: Any) -> None:
+    for name in [name for name in state if name.startswith(prefix + PREFIX)]:
+        state[prefix + name.removeprefix(prefix + PREFIX)] = state.pop(name)
+
+
+def _add_prefix(module: nn.Module, state: dict[str, Any], prefix: str, *others: Any) -> None:
+    for name in [name for name in state if name.startswith(prefix)]:
+        state[prefix + PREFIX + name.removeprefix(prefix)] = state.pop(name)
