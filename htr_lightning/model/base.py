@@ -163,7 +163,7 @@ class Recognizer(nn.Module, ABC):
     @property
     def device(self) -> torch.device:
         """The device of the weights."""
-        return next(self.parameters()).device
+        return next((parameter.device for parameter in self.parameters()), torch.device("cpu"))
 
     @property
     def members(self) -> Sequence["Recognizer"]:

@@ -54,5 +54,5 @@ def test_another_network_is_refused_by_name(best: Path) -> None:
 
 
 def test_a_start_beside_a_resume_is_refused(tmp_path: Path, best: Path) -> None:
-    with pytest.raises(InputError, match="start= and resume= together"):
+    with pytest.raises(InputError, match="start= and resume= exclude each other"):
         run_train(tmp_path, f"start={best}", f"resume={best}")
