@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from htr_lightning import checkpoint
 from htr_lightning.card import card
-from htr_lightning.config import compose_train, make, plain
+from htr_lightning.config import compose_data, compose_train, make, plain
 from htr_lightning.data.datamodule import LineDataModule
 from htr_lightning.data.sampler import READING_COLUMNS, READING_LINES
 from htr_lightning.errors import InputError
@@ -82,9 +82,7 @@ def open_data(
     Raises:
         InputError: no data is named.
     """
-    if not any(override.lstrip("+").startswith(("data=", "experiment=")) for override in overrides):
-        raise InputError("no data is named; give its config, as in data=copiste data.root=FOLDER")
-    config = compose_train([*overrides, *([] if augment is None else [f"augment={augment}"])])
+    config = compose_data([*overrides, *([] if augment is None else [f"augment={augment}"])])
     settings, model = plain(config.data), plain(config.model)
     reader = dict(settings["reader"])
     if lenient:

@@ -20,6 +20,7 @@ from htr_lightning.decoder.language import Language
 from htr_lightning.errors import InputError
 from htr_lightning.metrics.calibration import check_platt_scaling
 from htr_lightning.model.base import Recognizer
+from htr_lightning.output import check_checkpoint
 from htr_lightning.version import __version__
 
 PACKAGE = "htr_lightning"
@@ -38,6 +39,7 @@ def read(path: str | Path, expected: int = FORMAT) -> dict[str, Any]:
         InputError: if the file is missing, is not a checkpoint, contains pickled objects, or has another format.
     """
     path = Path(path)
+    check_checkpoint(path)
     try:
         if zipfile.is_zipfile(path):  # torch does not verify the checksums it writes
             with zipfile.ZipFile(path) as archive:
@@ -46,12 +48,6 @@ def read(path: str | Path, expected: int = FORMAT) -> dict[str, Any]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about pickle protocols; unreadable files are rejected below
             content = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise InputError(
-            f"{path}: checkpoint not found; a run saves its best checkpoint as checkpoints/best.ckpt"
-        ) from None
-    except IsADirectoryError:
-        raise InputError(f"{path}: is a folder; choose a checkpoint file, e.g. {path}/checkpoints/best.ckpt") from None
     except pickle.UnpicklingError:
         raise InputError(
             f"{path}: is not a checkpoint, or contains pickled objects, which can run code and are not loaded; "

@@ -155,6 +155,17 @@ def compose_train(overrides: Sequence[str]) -> DictConfig:
         return compose("train", overrides=list(overrides))
 
 
+def compose_data(overrides: Sequence[str]) -> DictConfig:
+    """Compose the config of train.py with overrides that name the data.
+
+    Raises:
+        InputError: if no override names the data.
+    """
+    if not any(override.lstrip("+").startswith(("data=", "experiment=")) for override in overrides):
+        raise InputError("no data is named; give its config, as in data=copiste data.root=FOLDER")
+    return compose_train(overrides)
+
+
 def plain(config: DictConfig) -> dict[str, Any]:
     """A composed config as plain data, every interpolation resolved."""
     return OmegaConf.to_container(config, resolve=True)  # type: ignore[return-value]

@@ -1,4 +1,4 @@
-"""Check output files and folders before the work begins."""
+"""Check files and folders before the work begins."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -56,3 +56,11 @@ def check_writable(path: Path, option: str = "--out") -> None:
         path.open("a").close()
         if is_new:
             path.unlink()
+
+
+def check_checkpoint(path: str | Path) -> None:
+    """Raise InputError if there is no file at the path of a checkpoint."""
+    if Path(path).is_dir():
+        raise InputError(f"{path}: is a folder; choose a checkpoint file, e.g. {path}/checkpoints/best.ckpt")
+    if not Path(path).exists():
+        raise InputError(f"{path}: checkpoint not found; a run saves its best checkpoint as checkpoints/best.ckpt")

@@ -11,13 +11,23 @@ from rich.console import Console
 from rich.progress import Progress
 
 from htr_lightning.errors import InputError
+from htr_lightning.output import check_checkpoint
 
 typer_app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-Checkpoint = Annotated[str, typer.Argument(help="Path to a checkpoint, e.g. runs/DAY/TIME-NAME/checkpoints/best.ckpt")]
+
+
+def _existing(path: str) -> str:
+    check_checkpoint(path)  # before torch is imported
+    return path
+
+
+Checkpoint = Annotated[
+    str, typer.Argument(callback=_existing, help="Path to a checkpoint, e.g. runs/DAY/TIME-NAME/checkpoints/best.ckpt")
+]
 Overrides = Annotated[list[str] | None, typer.Argument(help="Hydra overrides, e.g. data=copiste data.root=FOLDER")]
 Splits = Annotated[list[str] | None, typer.Option("--split", help="Use only this split (repeatable)")]
 Format = Annotated[Literal["kraken", "pylaia", "parquet", "page"], typer.Option("--to", help="Output format")]
@@ -36,6 +46,8 @@ def split_checkpoints(first: str, arguments: list[str]) -> tuple[list[str], list
     """Separate the checkpoints at the beginning of the arguments from the remaining arguments."""
     others = takewhile(lambda name: name.endswith(".ckpt") and "=" not in name.split("/")[0], arguments)
     checkpoints = [first, *others]
+    for path in checkpoints:
+        check_checkpoint(path)
     return checkpoints, arguments[len(checkpoints) - 1 :]
 
 

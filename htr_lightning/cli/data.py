@@ -37,12 +37,16 @@ def pack(
     Lines are stored in greyscale at the line height of the model, before augmentation. Set the height with model=NAME
     or model.preprocess.height=N.
     """
+    from htr_lightning.config import compose_data
+
+    if (out is None) == (check is None):
+        raise InputError("expected either --out FILE to write a packed file or --check FILE to verify one")
+    if out is not None:
+        compose_data(overrides or [])  # report errors in the overrides before importing torch
     from htr_lightning.build import open_data
     from htr_lightning.data.datamodule import SPLITS
     from htr_lightning.data.pack import Pack, PackWriter, packed_height, packed_splits
 
-    if (out is None) == (check is None):
-        raise InputError("expected either --out FILE to write a packed file or --check FILE to verify one")
     if check is not None:
         for name in packed_splits(check):
             packed = Pack(check, name)
@@ -75,6 +79,9 @@ def convert(
     split: Splits = None,
 ) -> None:
     """Convert a data set to the format of another program, with references normalised as in training."""
+    from htr_lightning.config import compose_data
+
+    compose_data(overrides or [])  # report errors in the overrides before importing torch
     from htr_lightning.build import open_data
     from htr_lightning.convert import convert as write
     from htr_lightning.data.datamodule import SPLITS
@@ -168,6 +175,9 @@ def audit(
     augment: Annotated[str | None, typer.Option(help="Also show training lines augmented with augment=NAME")] = None,
 ) -> None:
     """Find the faults in a data set before training on it. The exit code is 1 if any of them is critical."""
+    from htr_lightning.config import compose_data
+
+    compose_data(overrides or [])  # report errors in the overrides before importing torch
     from htr_lightning.audit import run as verb
     from htr_lightning.audit.page import page
 

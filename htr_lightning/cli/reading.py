@@ -4,7 +4,7 @@ import json
 import sys
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
 
 import typer
 
@@ -48,7 +48,6 @@ def transcribe(
     device: Device = "auto",
 ) -> None:
     """Transcribe images and pages, and print their text line by line."""
-    from htr_lightning.reading.open import load_all
     from htr_lightning.reading.page_out import page_paths, to_page_xml, write_page
     from htr_lightning.reading.transcribe import find_sources
     from htr_lightning.reading.transcribe import transcribe as run
@@ -63,13 +62,17 @@ def transcribe(
     if format != "page" and out is not None:
         raise InputError(f"--out {out}: only --format page writes files; remove --out, or redirect the output")
     calibrated, weighted = numbers("--calibration", calibration), numbers("--weights", weights)
-    recognizer = load_all(checkpoints, device, greedy, tta, calibrated, weighted)
     sources, errors = find_sources(names)
+    if not sources:
+        _fail(errors)
     if format == "page" and out is None and len(sources) > 1:
         raise InputError(f"--format page: {len(sources)} files need an output folder; add --out FOLDER")
     targets = page_paths(sources, out) if format == "page" and out is not None else {}
     for target in targets.values():
         check_writable(target)  # before the work, not after it
+    from htr_lightning.reading.open import load_all  # imports torch, which takes seconds
+
+    recognizer = load_all(checkpoints, device, greedy, tta, calibrated, weighted)
     for source in sources:
         if not source.lines:
             print(f"note: {source.path}: page has no lines", file=sys.stderr)
@@ -92,10 +95,14 @@ def transcribe(
                 sys.stdout.write(to_page_xml(source, lines).decode())
             else:
                 print(write_page(source, lines, targets[source.path]))
+    if errors:
+        _fail(errors)
+
+
+def _fail(errors: list[str]) -> NoReturn:
     for error in dict.fromkeys(errors):
         print(f"error: {error}", file=sys.stderr)
-    if errors:
-        sys.exit(1)
+    sys.exit(1)
 
 
 def _format(line: "TranscribedLine", format: str) -> str:
