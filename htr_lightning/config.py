@@ -162,7 +162,7 @@ def compose_data(overrides: Sequence[str]) -> DictConfig:
         InputError: if no override names the data.
     """
     if not any(override.lstrip("+").startswith(("data=", "experiment=")) for override in overrides):
-        raise InputError("no data is named; give its config, as in data=copiste data.root=FOLDER")
+        raise InputError("no data set specified; add data=NAME, e.g. data=copiste data.root=FOLDER")
     return compose_train(overrides)
 
 

@@ -130,3 +130,39 @@ def test_in_an_environment_without_the_frameworks(program: str, page: Path, tmp_
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert (done.stdout == "read\n") == (program is READING)
+
+
+CHECKPOINT = "RUN/checkpoints/best.ckpt"
+EARLY = {
+    "help of train.py": (["train", "-h"], 0, "experiment=NAME"),
+    "help of htr": (["-h"], 0, "transcribe"),
+    "help of a command": (["transcribe", "-h"], 0, "--format"),
+    "config": (["train", "--cfg", "job"], 0, "max_time"),
+    "mistyped key": (["train", "optimizer.lrr=1"], 1, "Did you mean optimizer.lr?"),
+    "key without its group": (["train", "lr=1"], 1, "Did you mean optimizer.lr?"),
+    "mistyped group": (["train", "modle=crnn"], 1, "Did you mean model?"),
+    "mistyped option": (["train", "model=crn"], 1, "Did you mean model=crnn?"),
+    "mistyped recipe": (["train", "experiment=synthtic"], 1, "Did you mean experiment=synthetic?"),
+    "missing checkpoint": (["evaluate", "none.ckpt"], 1, "none.ckpt: checkpoint not found"),
+    "missing image": (["transcribe", CHECKPOINT, "none.png"], 1, "none.png: no such file"),
+    "no data": (["audit"], 1, "data=NAME"),
+    "mistyped data": (["pack", "data=copist", "--out", "x"], 1, "Did you mean data=copiste?"),
+}
+
+
+@pytest.mark.parametrize("name", EARLY)
+def test_help_and_mistakes_are_told_before_torch_is_imported(name: str, tmp_path: Path) -> None:
+    """Importing torch and Lightning takes several seconds, in which a user would wait for an error."""
+    arguments, code, expected = EARLY[name]
+    (tmp_path / "best.ckpt").touch()
+    arguments = [str(tmp_path / "best.ckpt") if argument == CHECKPOINT else argument for argument in arguments]
+    command = f"{WITHOUT.replace('FRAMEWORKS', repr(['torch', 'lightning', 'torchmetrics', 'wandb']))}\n" + (
+        f"sys.argv = ['htr', *{arguments!r}]\nfrom htr_lightning.cli import app\napp()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", command], cwd=tmp_path, capture_output=True, text=True,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    assert done.returncode == code, done.stderr
+    assert expected in (done.stdout if code == 0 else done.stderr)
+    assert "Traceback" not in done.stderr

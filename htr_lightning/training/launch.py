@@ -10,6 +10,7 @@ from textwrap import fill
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
+from rich.console import Console
 
 from htr_lightning.config import check_groups, conf_dir, groups, offer_experiments, options, recipes
 from htr_lightning.errors import InputError
@@ -36,25 +37,25 @@ def launch(config_name: str, check: Callable[[DictConfig], None], command: Seque
     Raises:
         InputError: if an override is invalid.
     """
-    if not {"-h", "--help"}.isdisjoint(sys.argv[1:]):
-        print(usage())
-        return
     check_groups(sys.argv[1:])
     offer_experiments()
 
     def job(config: DictConfig) -> float:
         check(config)
         sys.argv[1:1] = command
-        from htr_lightning.training.run import train as run
-
+        with Console(stderr=True).status("loading PyTorch and Lightning"):
+            from htr_lightning.training.run import train as run
         return run(config)
 
     hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=config_name)(job)()
 
 
 def train(command: Sequence[str] = ()) -> None:
-    """Train a recognizer: what `train.py` and `htr train` do; see `launch`."""
-    launch("train", _check, command)
+    """Train a recognizer, or print `usage` for `-h`: what `train.py` and `htr train` do. See `launch`."""
+    if {"-h", "--help"}.isdisjoint(sys.argv[1:]):
+        launch("train", _check, command)
+    else:
+        print(usage())
 
 
 def usage() -> str:
