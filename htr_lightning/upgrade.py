@@ -38,7 +38,7 @@ KEYS: dict[str, dict[str, str | None]] = {  # by old class: old to new keys; Non
         "rare_share": "rare_fraction",
         "invented": "pseudoword_fraction",
         "struck": "crossed_out_fraction",
-        "incomplete": "incomplete_fonts",
+        "incomplete": None,
         "neighbours": "neighbor_fraction",
     },
     "data.reader.huggingface.HuggingFace": {"counts": "check_counts", "cache": "cache_dir"},

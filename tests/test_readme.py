@@ -16,6 +16,7 @@ import pytest
 from casia_files import write_characters, write_lines
 from conftest import SMALL, Outcome, run_train
 from data.iam_tree import made_up_forms, write_tree
+from font_files import write_chinese
 from PIL import Image
 from pyarrow import parquet
 
@@ -148,6 +149,7 @@ MAKERS: dict[str, Callable[[Path], object]] = {
     "casia_lines": lambda root: write_lines(root / "hwdb2", "啊阿埃", writers=8),
     "huggingface": _hub,
     "folder": _folder,
+    "synthetic_chinese": write_chinese,
 }
 
 

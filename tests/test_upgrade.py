@@ -63,7 +63,7 @@ def aged(path: Path, best: Path) -> Path:
         if new is not None and new in data:
             data[old] = data.pop(new)
     for old, new in KEYS["data.reader.synthetic.Synthetic"].items():
-        data["reader"][old] = data["reader"].pop(new)
+        data["reader"][old] = "error" if new is None else data["reader"].pop(new)
     card["calibration"] = [1.5, 0.25]
     torch.save(content, path)
     return path

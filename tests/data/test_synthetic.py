@@ -14,7 +14,7 @@ from htr_lightning.data.reader.synthetic import Synthetic
 from htr_lightning.data.sample import Reader
 from htr_lightning.data.synthetic.glyphs import CURSIVE, PRINTED, glyph
 from htr_lightning.data.synthetic.paper import with_neighbors
-from htr_lightning.data.synthetic.texts import Spelling, read_words
+from htr_lightning.data.synthetic.texts import RunningText, Spelling, read_words
 from htr_lightning.data.synthetic.writer import SyntheticWriter, _join
 from htr_lightning.errors import InputError
 
@@ -69,7 +69,7 @@ def test_every_writer_writes_and_is_in_one_split_only() -> None:
         reader = synthetic(split)
         assert len(set(reader.groups)) == count
         for number in {reader._writer_number(index) for index in range(len(reader))}:
-            writer = reader._writer(number)
+            writer = reader._writer(number, "a")
             key = (writer.slant, writer.width, writer.x_height, writer.pen, writer.bend)
             assert key not in habits, f"{split} shares a hand with {habits.get(key)}"
             habits[key] = split
@@ -135,6 +135,24 @@ def test_a_split_of_another_name_and_a_line_beyond_the_last_are_refused() -> Non
         synthetic("dev")
     with pytest.raises(IndexError):
         synthetic()[60]
+
+
+def test_lines_of_a_text_are_joined_as_in_their_script() -> None:
+    for text in ("天地。|玄黄||宇宙 洪荒", "HTR|技术"):
+        assert RunningText(text.replace("|", "\n"), "characters").body == text.replace("|", "")
+    for text in ("a|b c", "하늘|땅"):
+        assert RunningText(text.replace("|", "\n"), "characters").body == text.replace("|", " ")
+
+
+def test_chinese_is_not_cut_at_spaces() -> None:
+    with pytest.raises(InputError, match=r"unit=words.*data=synthetic_chinese.*unit=characters"):
+        RunningText("天地玄黄\n宇宙洪荒 abc", "words")
+    assert RunningText("the sign 天", "words").words == ["the", "sign", "天"]
+
+
+def test_a_unit_without_a_text_is_refused() -> None:
+    with pytest.raises(InputError, match=r"data\.reader\.text is not set.*unit=characters"):
+        synthetic(unit="characters")
 
 
 PROSE = "Où vas-tu, mon ami ? « À l'école », dit-il.\nIl pleut… et l'œuvre attend !\n\nTrois fois 27 font 81."
@@ -223,7 +241,7 @@ def test_a_text_without_spaces_is_not_one_endless_line(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"unit": "page"}, {"unwritable": "ignore"}, {"incomplete_fonts": "?"}, {"length": (3, 2)}, {"length": (0, 2)}],
+    [{"unit": "page"}, {"unwritable": "ignore"}, {"length": (3, 2)}, {"length": (0, 2)}],
 )
 def test_an_invalid_option_is_refused_by_name(prose: str, wrong: dict) -> None:
     with pytest.raises(InputError, match=next(iter(wrong))):

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from htr_lightning.data.sample import Sample, Skipped
-from htr_lightning.data.synthetic.fonts import FontWriter, covers
+from htr_lightning.data.synthetic.fonts import IDEOGRAPHS, FontWriter, covers, open_font
 from htr_lightning.data.synthetic.glyphs import can_write
 from htr_lightning.data.synthetic.paper import with_neighbors, write_on_paper
 from htr_lightning.data.synthetic.texts import (
@@ -48,9 +48,9 @@ class Synthetic(Sequence[Sample]):
         rare_fraction: fraction of words to which a rare character is added.
         crossed_out_fraction: fraction of words that are crossed out.
         fonts: folder of TTF, OTF or TTC files; writers in every split use them, each with an individual style.
-        font_fraction: fraction of writers who use a font; 1 for scripts that the built-in alphabets do not cover.
+        font_fraction: fraction of writers who use a font. If the text contains characters that only fonts have, such as
+            Chinese characters, all writers use fonts.
         unwritable: what to do with a character that no writer can draw: "error", or "skip" to omit it from the lines.
-        incomplete_fonts: what to do with a font that lacks a character: "error", or "skip" to ignore the font.
         neighbor_fraction: fraction of lines that show ascenders and descenders of adjacent lines at their edges.
         height: minimum and maximum line height in pixels.
         seed: random seed for writers, texts and everything else.
@@ -75,7 +75,6 @@ class Synthetic(Sequence[Sample]):
         fonts: str | None = None,
         font_fraction: float = 0.5,
         unwritable: str = "error",
-        incomplete_fonts: str = "error",
         neighbor_fraction: float = 0.2,
         height: Sequence[int] = (40, 64),
         seed: int = 0,
@@ -84,27 +83,35 @@ class Synthetic(Sequence[Sample]):
             raise InputError(f"'{split}' is not a split; expected one of {', '.join(SPLITS)}")
         if writers[split] < 1:
             raise InputError(f"data.reader.writers.{split}={writers[split]}: expected at least 1")
-        for key, value in (("unwritable", unwritable), ("incomplete_fonts", incomplete_fonts)):
-            if value not in ("error", "skip"):
-                raise InputError(f"data.reader.{key}={value}: expected error or skip")
+        if unwritable not in ("error", "skip"):
+            raise InputError(f"data.reader.unwritable={unwritable}: expected error or skip")
+        if text is None and unit != "words":
+            raise InputError(f"data.reader.text is not set, which unit={unit} needs; set data.reader.text=FILE")
         if not 1 <= length[0] <= length[1]:
             raise InputError(f"data.reader.length={list(length)}: expected a minimum and a maximum, at least 1")
         self.skipped: list[Skipped] = []
         self._split, self._count, self._writer_count = split, lines[split], writers[split]
         self._origin = words if text is None else text
-        self._fonts = [] if fonts is None else find_fonts(Path(fonts))
+        self._folder = fonts
+        self._fonts = find_fonts(Path(fonts)) if fonts is not None and font_fraction > 0 else []
         self._font_fraction = font_fraction if self._fonts else 0.0
         known: list[str] = []
         if text is None:
             known = [unicodedata.normalize("NFC", word) for word in read_words(words)]
-            counts = Counter(c for word in known for c in (*word, *word[0].upper())) + Counter(SIGNS)
+            counts = Counter("".join(known))
+            added = set(SIGNS).union(*(word[0].upper() for word in known))
         else:
             prose = unicodedata.normalize("NFC", read_text(text))
-            counts = Counter(prose)
+            counts, added = Counter(prose), set()
         counts += Counter(rare_characters)
-        left_out = self._unwritable(counts, unwritable, incomplete_fonts)
+        characters = {c for c in added.union(counts) if not c.isspace()}
+        self._in_fonts = {c for c in characters if any(covers(path, c) for path in self._fonts)}
+        built_in = {c for c in characters if can_write(c)}
+        if (self._in_fonts - built_in).intersection(counts):
+            self._font_fraction = 1.0
+        self._writable = built_in if self._font_fraction < 1 else self._in_fonts
+        left_out = self._left_out(counts, unwritable)
         self._rare = rare_characters.translate(left_out)
-        self._writable = {c for c in counts if ord(c) not in left_out}
         self._source: Source
         if text is None:
             known = [word for word in (word.translate(left_out) for word in known) if word]
@@ -113,15 +120,13 @@ class Synthetic(Sequence[Sample]):
             self._source = RunningText(prose.translate(left_out), unit)
             known = self._source.words
         if not known:
-            raise InputError(
-                f"{self._origin}: no writer can draw any of its characters; set data.reader.fonts and font_fraction=1"
-            )
+            raise InputError(f"{self._origin}: {self._sources()} has any of its characters; {self._remedy()}")
         self._spelling = Spelling(known, self._writable) if pseudoword_fraction else None
         self._pseudoword_fraction, self._rare_fraction = pseudoword_fraction, rare_fraction
         self._crossed_out_fraction = crossed_out_fraction
         self._length, self._height, self._seed = tuple(length), tuple(height), seed
         self._neighbor_fraction = neighbor_fraction
-        self._writers: dict[int, SyntheticWriter | FontWriter] = {}  # created on demand, by number
+        self._writers: dict[tuple[int, bool], SyntheticWriter | FontWriter] = {}  # created on demand
 
     def __len__(self) -> int:
         return self._count
@@ -130,8 +135,8 @@ class Synthetic(Sequence[Sample]):
         if not 0 <= index < len(self):
             raise IndexError(index)
         rng = np.random.default_rng((self._seed, SPLITS[self._split], index, 1))
-        writer = self._writer(self._writer_number(index))
         words, crossed_out = self._line(index)
+        writer = self._writer(self._writer_number(index), "".join(words))
         low, high = self._height
         mask, baseline = writer.mask(" ".join(words), rng, int(rng.integers(low, high + 1)), crossed_out)
         if rng.random() < self._neighbor_fraction:
@@ -153,52 +158,43 @@ class Synthetic(Sequence[Sample]):
 
     @cached_property
     def sizes(self) -> list[tuple[int, int]]:
-        return [(64, 24 + 22 * len(text)) for text in self.texts]  # estimates, accurate enough for batching
+        # Estimates, accurate enough for batching.
+        return [(64, 24 + sum(52 if c >= IDEOGRAPHS else 22 for c in text)) for text in self.texts]
 
     def _writer_number(self, index: int) -> int:
         return (index * 7919 + index // self._writer_count) % self._writer_count
 
-    def _writer(self, number: int) -> SyntheticWriter | FontWriter:
-        if number not in self._writers:
-            self._writers[number] = self._new_writer(number)
-        return self._writers[number]
-
-    def _new_writer(self, number: int) -> SyntheticWriter | FontWriter:
+    def _writer(self, number: int, text: str) -> SyntheticWriter | FontWriter:
+        """Return a writer, who uses the built-in alphabets if the fonts lack a character in the text."""
         seed = (self._seed, SPLITS[self._split], number)
         rng = np.random.default_rng((*seed, 2))
-        if rng.random() < self._font_fraction:
-            return FontWriter(seed, self._fonts[int(rng.integers(len(self._fonts)))])
-        return SyntheticWriter(seed)
+        uses_fonts = bool(rng.random() < self._font_fraction) and self._in_fonts.issuperset(text)
+        if (number, uses_fonts) not in self._writers:
+            fonts = [self._fonts[place] for place in rng.permutation(len(self._fonts))]
+            self._writers[number, uses_fonts] = FontWriter(seed, fonts) if uses_fonts else SyntheticWriter(seed)
+        return self._writers[number, uses_fonts]
 
-    def _unwritable(self, counts: Counter[str], unwritable: str, incomplete_fonts: str) -> dict[int, None]:
-        """Reject or drop unusable characters and fonts before anything is drawn."""
-        needed = sorted(c for c in counts if not c.isspace())
-        if self._font_fraction < 1:
-            lacking = {c for c in needed if not can_write(c)}
-        else:
-            lacking = {c for c in needed if not any(covers(path, c) for path in self._fonts)}
+    def _left_out(self, counts: Counter[str], unwritable: str) -> dict[int, None]:
+        """Reject or record the characters that no writer can draw; return a table that removes them from a text."""
+        lacking = [c for c, _ in counts.most_common() if not c.isspace() and c not in self._writable]
         if lacking and unwritable == "error":
-            remedy = "remove it from the text, or set data.reader.unwritable=skip"
-            raise InputError(f"{self._origin}: no writer can draw {name(min(lacking))}; {remedy}")
+            raise InputError(
+                f"{self._origin}: {self._sources()} has {_first(list(map(name, lacking)))}; {self._remedy()}, "
+                "or set data.reader.unwritable=skip to leave out such characters"
+            )
         self.skipped += [
             Skipped(f"synthetic/{self._split}/{name(c)}", "character that no writer can draw", f"{counts[c]} times")
             for c in sorted(lacking)
         ]
-        whole = []
-        for path in self._fonts:
-            if absent := next((c for c in needed if c not in lacking and not covers(path, c)), None):
-                if incomplete_fonts == "error":
-                    remedy = "remove it from the folder, or set data.reader.incomplete_fonts=skip"
-                    raise InputError(f"{path}: the font has no {name(absent)}; {remedy}")
-                self.skipped.append(Skipped(path.name, "font with a missing character", name(absent)))
-            else:
-                whole.append(path)
-        if self._fonts and not whole:
-            raise InputError(
-                f"{self._fonts[0].parent}: no font has every character in {self._origin}; add one that does"
-            )
-        self._fonts = whole
         return dict.fromkeys(map(ord, lacking))
+
+    def _sources(self) -> str:
+        if not self._fonts:
+            return "no built-in alphabet"
+        return f"no font in {self._folder} ({_first([path.name for path in self._fonts])})"
+
+    def _remedy(self) -> str:
+        return "add a font that does" if self._fonts else "set data.reader.fonts to a folder of fonts that do"
 
     def _line(self, index: int) -> tuple[list[str], frozenset[int]]:
         """Return the words of a line, and the indices of those that are crossed out."""
@@ -217,6 +213,10 @@ class Synthetic(Sequence[Sample]):
         return words, frozenset(np.flatnonzero(chances[:, 2] < self._crossed_out_fraction).tolist())
 
 
+def _first(names: list[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
 def _with_rare(word: str, character: str, rng: np.random.Generator) -> str:
     """Replace a letter of a word by a rare letter, or add another rare character before or after the word."""
     if character.isalpha():
@@ -233,9 +233,11 @@ def find_fonts(folder: Path) -> list[Path]:
     """Find the font files below a folder.
 
     Raises:
-        InputError: if the folder contains no font files.
+        InputError: if the folder contains no font files or one that cannot be read.
     """
     fonts = sorted(path for path in folder.rglob("*") if path.suffix.lower() in (".ttf", ".otf", ".ttc"))
     if not fonts:
         raise InputError(f"{folder}: contains no .ttf, .otf or .ttc files; set data.reader.fonts to a folder of fonts")
+    for path in fonts:
+        open_font(path)
     return fonts

@@ -1,7 +1,7 @@
 """Draw lines of text with the glyphs of a font file."""
 
-from collections.abc import Collection
-from functools import lru_cache
+from collections.abc import Collection, Sequence
+from functools import cache, lru_cache
 from pathlib import Path
 
 import cv2
@@ -18,19 +18,20 @@ IDEOGRAPHS = "\u2e80"  # characters from this code point on are drawn one by one
 
 
 @lru_cache(maxsize=256)
-def _font(path: Path, size: int = SIZE) -> ImageFont.FreeTypeFont:
+def open_font(path: Path, size: int = SIZE) -> ImageFont.FreeTypeFont:
+    """Load a font. Raises InputError if it cannot be read."""
     try:
         return ImageFont.truetype(str(path), size)
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: cannot read the font ({error}); remove it from the folder") from None
 
 
-@lru_cache(maxsize=65536)
+@cache
 def covers(path: Path, character: str) -> bool:
     """Return whether a font has a glyph for a character, other than its placeholder for missing characters."""
     if character == " ":
         return True
-    font = _font(path)
+    font = open_font(path)
     try:
         drawn, missing = font.getmask(character), font.getmask("\U0010fffe")
     except (OSError, ValueError) as error:
@@ -39,16 +40,19 @@ def covers(path: Path, character: str) -> bool:
 
 
 class FontWriter:
-    """A synthetic writer that uses the glyphs of a TTF, OTF or TTC font; its style varies the line as a whole.
+    """A synthetic writer that uses the glyphs of TTF, OTF or TTC fonts; its style varies the line as a whole.
+
+    A line is drawn with the first font that has all of its characters. If there is no such font, each character is
+    drawn with the first font that has it.
 
     Args:
         seed: random seed of the writer.
-        path: path to the font file.
+        fonts: paths to the font files, in order of preference.
     """
 
-    def __init__(self, seed: tuple[int, ...], path: Path) -> None:
+    def __init__(self, seed: tuple[int, ...], fonts: Sequence[Path]) -> None:
         rng = np.random.default_rng(seed)
-        self.path = path
+        self.fonts = list(fonts)
         self.slant = rng.normal(0, 0.15)
         self.width = float(np.exp(rng.normal(0, 0.1)))
         self.wander = rng.uniform(0.005, 0.04)  # amplitude of the baseline, as a fraction of the font size
@@ -63,10 +67,8 @@ class FontWriter:
         """Draw a line that fills most of `height` pixels; return its ink coverage (0 to 255) and its baseline row.
 
         Raises:
-            ValueError: if the font lacks a character.
+            ValueError: if no font has one of the characters.
         """
-        if lacking := next((c for c in text if not covers(self.path, c)), None):
-            raise ValueError(f"{self.path.name}: no glyph for {name(lacking)}")
         ink, baseline = self._drawn(text, rng, crossed_out)
         changed = (cv2.dilate if self.weight > 0 else cv2.erode)(ink, np.ones((3, 3), np.uint8))
         ink = cv2.addWeighted(ink, 1 - abs(self.weight), changed, abs(self.weight), 0)
@@ -86,13 +88,14 @@ class FontWriter:
         self, text: str, rng: np.random.Generator, crossed_out: Collection[int]
     ) -> tuple[UInt8[ndarray, "H W"], float]:
         """Draw the words in a row with a margin of one em on either side; return the image and the baseline row."""
+        whole = [path for path in self.fonts if all(covers(path, c) for c in text)]
         pieces: list[tuple[float, str, ImageFont.FreeTypeFont]] = []
         lines: list[tuple[float, float]] = []
         x = float(SIZE)
         for number, word in enumerate(text.split(" ")):
             start = x
-            for piece in _pieces(word):
-                font = _font(self.path, SIZE + int(rng.integers(-4, 5)) if piece[:1] >= IDEOGRAPHS else SIZE)
+            for piece, path in _pieces(word, whole or self.fonts):
+                font = open_font(path, SIZE + int(rng.integers(-4, 5)) if piece[:1] >= IDEOGRAPHS else SIZE)
                 pieces.append((x, piece, font))
                 x += font.getlength(piece) * (1 + self.jitter * rng.normal())
             if number in crossed_out:
@@ -121,12 +124,15 @@ class FontWriter:
         return cv2.remap(ink, from_x, (rows + wave).astype(np.float32), cv2.INTER_LINEAR)
 
 
-def _pieces(word: str) -> list[str]:
-    """Split a word into ideographs and runs of other characters, which stay together because a font may join them."""
-    pieces: list[str] = []
+def _pieces(word: str, fonts: Sequence[Path]) -> list[tuple[str, Path]]:
+    """Split a word into ideographs and runs of other characters in the same font, which may join them."""
+    pieces: list[tuple[str, Path]] = []
     for character in word:
-        if pieces and character < IDEOGRAPHS and pieces[-1][-1] < IDEOGRAPHS:
-            pieces[-1] += character
+        path = next((path for path in fonts if covers(path, character)), None)
+        if path is None:
+            raise ValueError(f"none of {', '.join(font.name for font in fonts)} has {name(character)}")
+        if pieces and path == pieces[-1][1] and character < IDEOGRAPHS and pieces[-1][0][-1] < IDEOGRAPHS:
+            pieces[-1] = pieces[-1][0] + character, path
         else:
-            pieces.append(character)
+            pieces.append((character, path))
     return pieces

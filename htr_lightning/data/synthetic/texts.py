@@ -1,5 +1,6 @@
 """Generate the texts of synthetic lines from a word list or running text."""
 
+import re
 from collections import Counter, defaultdict
 from collections.abc import Collection, Sequence
 from importlib import resources
@@ -14,6 +15,8 @@ SIGNS = "0123456789,.;:!?-'\"()"
 # Punctuation before and after a word from a list; all entries have the same probability.
 MARKS = [*(("", sign) for sign in ",.,.,.;:!?-'"), ('"', '"'), ("(", ")"), ("(", ")")]
 UNITS = ("words", "line", "characters")
+# A character of a script without spaces between words: Chinese or Japanese with its punctuation, but not Korean.
+UNSPACED = "[\u2e80-\u9fff\uf900-\ufaff\ufe30-\ufe4f\uff00-\uffef\U00020000-\U0003ffff]"
 MAX_CHARACTERS = 200  # maximum length of a line
 
 
@@ -69,7 +72,12 @@ class RunningText:
         lines = [" ".join(line.split()) for line in text.splitlines()]
         self.unit, self.lines = unit, [line for line in lines if line]
         self.words = text.split()
-        self.body = " ".join(self.words)
+        self.body = re.sub(rf"(?<={UNSPACED})\n|\n(?={UNSPACED})", "", "\n".join(self.lines)).replace("\n", " ")
+        if unit == "words" and 2 * len(re.findall(UNSPACED, text)) > sum(map(len, self.words)) > 0:
+            raise InputError(
+                "data.reader.unit=words: Chinese and Japanese have no spaces between words; use "
+                "data=synthetic_chinese, or data.reader.unit=characters"
+            )
         pieces = {"words": self.words, "line": self.lines, "characters": []}[unit]
         if longest := next((piece for piece in pieces if len(piece) > MAX_CHARACTERS), None):
             remedy = "characters" if unit == "words" else "words"
