@@ -2,7 +2,7 @@
 
 import unicodedata
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
 
@@ -105,7 +105,7 @@ class Synthetic(Sequence[Sample]):
             counts, added = Counter(prose), set()
         counts += Counter(rare_characters)
         characters = {c for c in added.union(counts) if not c.isspace()}
-        self._in_fonts = {c for c in characters if any(covers(path, c) for path in self._fonts)}
+        self._in_fonts = _covered(characters, self._fonts)
         built_in = {c for c in characters if can_write(c)}
         if (self._in_fonts - built_in).intersection(counts):
             self._font_fraction = 1.0
@@ -165,7 +165,7 @@ class Synthetic(Sequence[Sample]):
         return (index * 7919 + index // self._writer_count) % self._writer_count
 
     def _writer(self, number: int, text: str) -> SyntheticWriter | FontWriter:
-        """Return a writer, who uses the built-in alphabets if the fonts lack a character in the text."""
+        """Return a writer, which uses the built-in alphabets if the fonts lack a character in the text."""
         seed = (self._seed, SPLITS[self._split], number)
         rng = np.random.default_rng((*seed, 2))
         uses_fonts = bool(rng.random() < self._font_fraction) and self._in_fonts.issuperset(text)
@@ -211,6 +211,18 @@ class Synthetic(Sequence[Sample]):
             if self._rare and rare < self._rare_fraction:
                 words[number] = _with_rare(word, self._rare[int(rng.integers(len(self._rare)))], rng)
         return words, frozenset(np.flatnonzero(chances[:, 2] < self._crossed_out_fraction).tolist())
+
+
+def _covered(characters: Iterable[str], fonts: Sequence[Path]) -> set[str]:
+    """Return the characters that at least one font has."""
+    covered, ranked = set(), list(fonts)
+    for character in characters:
+        path = next((path for path in ranked if covers(path, character)), None)
+        if path is not None:
+            covered.add(character)
+            ranked.remove(path)
+            ranked.insert(0, path)  # most likely to have the next character, too: look-ups are slow
+    return covered
 
 
 def _first(names: list[str]) -> str:

@@ -33,10 +33,17 @@ def covers(path: Path, character: str) -> bool:
         return True
     font = open_font(path)
     try:
-        drawn, missing = font.getmask(character), font.getmask("\U0010fffe")
+        drawn, (size, pixels) = font.getmask(character), _missing(path)
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: cannot draw {name(character)} ({error}); remove the font from the folder") from None
-    return drawn.getbbox() is not None and (drawn.size != missing.size or bytes(drawn) != bytes(missing))
+    return drawn.getbbox() is not None and (drawn.size != size or bytes(drawn) != pixels)
+
+
+@cache
+def _missing(path: Path) -> tuple[tuple[int, int], bytes]:
+    """Return the size and the pixels of a font's placeholder for missing characters."""
+    mask = open_font(path).getmask("\U0010fffe")
+    return mask.size, bytes(mask)
 
 
 class FontWriter:
@@ -88,13 +95,13 @@ class FontWriter:
         self, text: str, rng: np.random.Generator, crossed_out: Collection[int]
     ) -> tuple[UInt8[ndarray, "H W"], float]:
         """Draw the words in a row with a margin of one em on either side; return the image and the baseline row."""
-        whole = [path for path in self.fonts if all(covers(path, c) for c in text)]
+        whole = next(([path] for path in self.fonts if all(covers(path, c) for c in text)), self.fonts)
         pieces: list[tuple[float, str, ImageFont.FreeTypeFont]] = []
         lines: list[tuple[float, float]] = []
         x = float(SIZE)
         for number, word in enumerate(text.split(" ")):
             start = x
-            for piece, path in _pieces(word, whole or self.fonts):
+            for piece, path in _pieces(word, whole):
                 font = open_font(path, SIZE + int(rng.integers(-4, 5)) if piece[:1] >= IDEOGRAPHS else SIZE)
                 pieces.append((x, piece, font))
                 x += font.getlength(piece) * (1 + self.jitter * rng.normal())
