@@ -24,8 +24,8 @@ from htr_lightning.output import check_checkpoint
 from htr_lightning.version import __version__
 
 PACKAGE = "htr_lightning"
-FORMAT = 2  # raised when a reader of the old format could misread the new one
-TRAINING = ("optimizer", "scheduler", "layer_decay", "source")  # keys of a model's config that reading does not need
+FORMAT = 2  # increased when code for the old format could misread the new one
+TRAINING = ("optimizer", "scheduler", "layer_decay", "source")  # keys of a model config not needed to transcribe
 
 
 def read(path: str | Path, expected: int = FORMAT) -> dict[str, Any]:
@@ -105,7 +105,7 @@ def load(path: str | Path, allow: Sequence[str] = ()) -> Recognizer:
 
 
 def construct(config: Any) -> Any:
-    """Build the object described by plain data, inner objects first; call `check_targets` before.
+    """Build the object described by plain data, inner objects first; the data must have passed `check_targets`.
 
     A dict with a `_target_` is a call of that class with the other keys as arguments, or with `_partial_` a partial
     call, as in `hydra.utils.instantiate` with `_convert_="all"`.

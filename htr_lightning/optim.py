@@ -13,7 +13,7 @@ from htr_lightning.net.depth import layers
 
 def rates_by_depth(net: nn.Module, classes: int, decay: float) -> list[dict[str, Any]]:
     """Return parameter groups for layer-wise learning-rate decay (Howard and Ruder, 2018, "Universal language model
-    fine-tuning for text classification", arXiv:1801.06146, section 3.2, with a decay of 1 / 2.6).
+    fine-tuning for text classification", arXiv:1801.06146, section 3.2, where the decay is 1 / 2.6).
 
     Args:
         net: network to divide into layers, see `layers`.
@@ -51,7 +51,7 @@ class SAM(Optimizer):
 
     Args:
         params: parameters or parameter groups.
-        base: function that builds the base optimizer, which takes the step, from the parameters.
+        base: factory of the base optimizer, which takes the step; called with the parameters.
         rho: radius of the neighbourhood.
     """
 

@@ -23,7 +23,7 @@ def clock(duration: Any) -> str | None:
         duration: a number with its unit, such as "90m" or "1h30m" (d, h, m, s), or "DD:HH:MM:SS"; None for no limit.
 
     Raises:
-        InputError: if it is not a duration.
+        InputError: if the duration is invalid.
     """
     if duration is None:
         return None
@@ -34,7 +34,9 @@ def clock(duration: Any) -> str | None:
         minutes, seconds = minutes + seconds // 60, seconds % 60
         hours, minutes = hours + minutes // 60, minutes % 60
         return f"{days + hours // 24:02}:{hours % 24:02}:{minutes:02}:{seconds:02}"
-    raise InputError(f"trainer.max_time={duration}: not a duration; write 90s, 20m, 2h, 1h30m or 1d; null for no limit")
+    raise InputError(
+        f"trainer.max_time={duration}: invalid duration; expected e.g. 90s, 20m, 2h, 1h30m or 1d, or null for no limit"
+    )
 
 
 def progress(trainer: Trainer) -> float:

@@ -1,4 +1,4 @@
-"""A checkpoint is plain data: nothing that stands in it is run, and what is none is refused."""
+"""A checkpoint is plain data: no code in it is run, and other files are rejected."""
 
 import os
 import pickle
@@ -36,7 +36,7 @@ def saved(path: Path, content: Any) -> Path:
         "htr_lightning.data.preprocess.FitHeight",
     ],
 )
-def test_what_is_defined_in_the_package_may_be_named(target: str) -> None:
+def test_classes_defined_in_the_package_are_allowed(target: str) -> None:
     check_target(target, (), "x.ckpt")
 
 
@@ -70,12 +70,12 @@ def test_what_is_defined_in_the_package_may_be_named(target: str) -> None:
         {"_target_": "os.system"},
     ],
 )
-def test_what_is_defined_elsewhere_is_refused_by_name(target: Any) -> None:
+def test_other_targets_are_rejected_with_the_file_name(target: Any) -> None:
     with pytest.raises(InputError, match=r"x\.ckpt: uses"):
         check_target(target, (), "x.ckpt")
 
 
-def test_a_package_is_allowed_by_its_name_alone() -> None:
+def test_a_package_is_allowed_by_its_exact_name() -> None:
     check_target("collections.OrderedDict", ["collections"], "x.ckpt")
     with pytest.raises(InputError):
         check_target("collections.OrderedDict", ["collect"], "x.ckpt")
@@ -83,7 +83,7 @@ def test_a_package_is_allowed_by_its_name_alone() -> None:
         check_target("os.system", ["collections"], "x.ckpt")
 
 
-def test_every_target_of_a_config_is_found_however_deep() -> None:
+def test_targets_are_found_at_any_depth() -> None:
     evil = {"_target_": "os.system"}
     assert list(targets({"a": [{"b": evil}]})) == ["os.system"]
     assert list(targets({"_target_": "x.y", "net": {"_target_": "z", "parts": [[evil], 1, None]}})) == [
@@ -108,7 +108,7 @@ def test_every_target_of_a_config_is_found_however_deep() -> None:
     ],
     ids=["dict", "list", "tuple", "resolver", "interpolated name", "through the package"],
 )
-def test_a_checkpoint_that_names_foreign_code_is_refused_and_nothing_runs(tmp_path: Path, part: Any) -> None:
+def test_a_checkpoint_with_foreign_code_is_rejected_without_running_it(tmp_path: Path, part: Any) -> None:
     made = tmp_path / "made"
     model = {
         "_target_": "htr_lightning.text.codec.Codec",
@@ -133,7 +133,7 @@ class Runs:
 
 
 @pytest.mark.parametrize("writer", ["pickle", "torch", "legacy torch"])
-def test_a_file_of_pickled_objects_is_refused_and_nothing_runs(tmp_path: Path, writer: str) -> None:
+def test_pickled_objects_are_rejected_without_running_them(tmp_path: Path, writer: str) -> None:
     content = GOOD | {"evil": Runs(str(tmp_path / "made"))}
     path = tmp_path / "evil.ckpt"
     if writer == "pickle":
@@ -145,13 +145,13 @@ def test_a_file_of_pickled_objects_is_refused_and_nothing_runs(tmp_path: Path, w
     assert not (tmp_path / "made").exists()
 
 
-def test_what_was_written_is_read(tmp_path: Path) -> None:
+def test_a_written_checkpoint_is_read_back(tmp_path: Path) -> None:
     content = read(saved(tmp_path / "good.ckpt", GOOD))
     assert content["htr"] == GOOD["htr"]
     assert torch.equal(content["state_dict"]["w"], torch.zeros(3))
 
 
-def test_a_newer_format_is_refused_with_both_numbers(tmp_path: Path) -> None:
+def test_a_newer_format_is_rejected_with_both_numbers(tmp_path: Path) -> None:
     path = saved(tmp_path / "new.ckpt", GOOD | {"htr": {"format": FORMAT + 1}})
     with pytest.raises(InputError, match=f"format {FORMAT + 1} .* up to {FORMAT}\\); upgrade"):
         read(path)
@@ -160,12 +160,12 @@ def test_a_newer_format_is_refused_with_both_numbers(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "content", [{}, [], 3, None, {"htr": None}, {"htr": {}}, {"htr": {"format": "1"}}, {"state_dict": {}}]
 )
-def test_a_checkpoint_of_another_program_is_refused(tmp_path: Path, content: Any) -> None:
+def test_a_checkpoint_from_another_program_is_rejected(tmp_path: Path, content: Any) -> None:
     with pytest.raises(InputError, match="not written by htr_lightning"):
         read(saved(tmp_path / "other.ckpt", content))
 
 
-def test_a_missing_file_and_a_folder_are_refused_with_a_hint(tmp_path: Path) -> None:
+def test_a_missing_file_and_a_folder_are_rejected_with_a_hint(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"nothing\.ckpt: checkpoint not found"):
         read(tmp_path / "nothing.ckpt")
     with pytest.raises(InputError, match=r"is a folder; choose a checkpoint file"):
@@ -175,13 +175,13 @@ def test_a_missing_file_and_a_folder_are_refused_with_a_hint(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     "content", [b"", b"\n", b"text\n", b"\x80\x02", b"\x80\x02.", b"PK\x03\x04", b"\x89PNG\r\n\x1a\n", b"K\x01.", b"0"]
 )
-def test_what_is_no_checkpoint_is_refused_by_name(tmp_path: Path, content: bytes) -> None:
+def test_other_files_are_rejected_with_the_file_name(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "bad.ckpt").write_bytes(content)
     with pytest.raises(InputError, match=r"bad\.ckpt"):
         read(tmp_path / "bad.ckpt")
 
 
-def test_random_bytes_are_refused(tmp_path: Path) -> None:
+def test_random_bytes_are_rejected(tmp_path: Path) -> None:
     dice, path = random.Random(0), tmp_path / "bad.ckpt"
     for size in [1, 2, 3, 5, 10, 100, 1000] * 40:
         path.write_bytes(dice.choice([b"", b"\x80\x02", b"}", b"("]) + dice.randbytes(size))
@@ -190,7 +190,7 @@ def test_random_bytes_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("zipped", [True, False])
-def test_a_damaged_checkpoint_is_read_or_refused_but_nothing_else(tmp_path: Path, zipped: bool) -> None:
+def test_a_corrupted_checkpoint_is_either_read_or_rejected(tmp_path: Path, zipped: bool) -> None:
     good, path, dice = tmp_path / "good.ckpt", tmp_path / "bad.ckpt", random.Random(0)
     torch.save(GOOD, good, _use_new_zipfile_serialization=zipped)
     content = good.read_bytes()
@@ -208,7 +208,7 @@ def test_a_damaged_checkpoint_is_read_or_refused_but_nothing_else(tmp_path: Path
     assert all("bad.ckpt" in message for message in refused)
 
 
-def test_direction_and_mirror_images_survive(tmp_path: Path, write_page: Callable[..., Path]) -> None:
+def test_direction_and_mirrored_characters_survive(tmp_path: Path, write_page: Callable[..., Path]) -> None:
     write_page(tmp_path / "pages", ["(אב", "גב"])
     overrides = ["data=page_xml", f"data.root={tmp_path / 'pages'}", "data.reader.splits=null", "model.direction=rtl"]
     with initialize_config_dir(str(CONF), version_base="1.3"):
@@ -225,7 +225,7 @@ def test_direction_and_mirror_images_survive(tmp_path: Path, write_page: Callabl
 
 
 @pytest.mark.parametrize(("bf16", "amx"), [(False, False), (True, False), (False, True)])
-def test_bfloat16_is_used_where_the_processor_has_it(monkeypatch: pytest.MonkeyPatch, bf16: bool, amx: bool) -> None:
+def test_bfloat16_is_used_if_the_processor_supports_it(monkeypatch: pytest.MonkeyPatch, bf16: bool, amx: bool) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)  # a GPU is no reason where training is on the CPU
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: True)
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: bf16)

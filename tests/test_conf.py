@@ -1,4 +1,4 @@
-"""Every key of a config is a parameter of what it builds, and every combination composes."""
+"""Every config key is a parameter of the object it builds, and all combinations compose."""
 
 import inspect
 from importlib import import_module
@@ -36,7 +36,7 @@ def nodes(config: Any, path: str = "") -> list[tuple[str, dict]]:
 
 
 def parameters(target: str) -> tuple[set[str], set[str], bool]:
-    """All parameters, those without a default, and whether any keyword is taken."""
+    """Return all parameters, those without a default, and whether any keyword is accepted."""
     module, _, name = target.rpartition(".")
     made = getattr(import_module(module), name)
     accepted, required, open_ended = set(), set(), False
@@ -78,7 +78,7 @@ GROUPS = ("model", "augment", "decoder", "optimizer", "scheduler", "trainer", "l
 
 
 @pytest.mark.parametrize("override", [f"{group}={name}" for group in GROUPS for name in names(group)])
-def test_every_option_of_every_group_composes(override: str) -> None:
+def test_every_option_in_every_group_composes(override: str) -> None:
     check_keys(composed(override))
 
 
@@ -101,7 +101,7 @@ def test_every_experiment_composes(path: Path) -> None:
         (["experiment=copiste_crnn_attention"], "rescoring.Rescoring"),
     ],
 )
-def test_models_that_write_are_read_by_all_that_they_have(overrides: list[str], decoder: str) -> None:
+def test_each_model_has_its_default_decoder(overrides: list[str], decoder: str) -> None:
     assert composed(*overrides)["model"]["decoder"]["_target_"] == f"htr_lightning.decoder.{decoder}"
 
 
@@ -111,7 +111,7 @@ def test_the_same_preprocessing_reaches_model_and_data() -> None:
     assert config["data"]["preprocess"]["height"] == 48
 
 
-def test_a_recipe_of_your_own_is_found_where_you_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_user_recipe_is_found_in_the_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "experiments").mkdir()
     (tmp_path / "experiments" / "mine.yaml").write_text("defaults: [seed_mlp, _self_]\nseed: 7\n")

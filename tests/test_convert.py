@@ -1,4 +1,4 @@
-"""A converted data set holds the same pixels and texts, whoever reads it; `htr pack` and `htr convert` write."""
+"""Converted and packed data sets contain the same pixels and texts, whichever program reads them."""
 
 import csv
 from collections import Counter
@@ -29,7 +29,7 @@ TEXTS = {"train": ["un  e\u0301té", "<b> & \"c\" 'd'", "\u5b57 \u0627\u0644"], 
 
 
 class Few(list[Sample]):
-    """A reader of a few texts whose ids would make bad file names."""
+    """A reader of a few texts whose ids are not valid file names."""
 
     def __init__(self, split: str) -> None:
         rng = np.random.default_rng(SPLITS.index(split))
@@ -48,7 +48,7 @@ def few(reader: Callable[[str], Few] = Few, normalizer: Normalizer | None = None
 
 
 def expected(split: str) -> list[tuple[str, bytes]]:
-    """Texts and pixels."""
+    """Return the texts and pixels of a split, sorted."""
     return sorted((Normalizer()(sample.text), sample.image.tobytes()) for sample in Few(split))
 
 
@@ -118,7 +118,7 @@ def test_datasets_reads_the_parquet(tmp_path: Path) -> None:
         assert row["text"] == Normalizer()(sample.text)
 
 
-def test_page_reads_back_by_our_own_reader(tmp_path: Path) -> None:
+def test_pages_are_read_back(tmp_path: Path) -> None:
     convert(few(), SPLITS, "page", tmp_path)
     for split in SPLITS:
         reader = PageXml(tmp_path, splits="splits.tsv", split=split, empty="keep")
@@ -136,7 +136,7 @@ def test_file_names_are_safe_and_unique(ids: list[str]) -> None:
         assert name[0] not in "-_."
 
 
-def test_like_names_get_numbers() -> None:
+def test_similar_names_get_numbers() -> None:
     taken: Counter[str] = Counter()
     assert [file_name(id, taken) for id in ("a/b", "a_b", "a_b-2", "A B", "")] == [
         "a_b",
@@ -147,7 +147,7 @@ def test_like_names_get_numbers() -> None:
     ]
 
 
-def test_what_a_form_cannot_hold_is_refused(tmp_path: Path) -> None:
+def test_unsupported_characters_are_rejected(tmp_path: Path) -> None:
     def reader(text: str) -> Callable[[str], Few]:
         def made(split: str) -> Few:
             lines = Few(split)
@@ -173,12 +173,12 @@ def test_nothing_is_overwritten(tmp_path: Path) -> None:
         convert(few(), ["val"], "page", tmp_path / "file")
 
 
-# The commands.
+# Commands.
 
 
 @pytest.fixture
 def pages(tmp_path: Path, write_page: Callable[..., Path]) -> list[str]:
-    """Overrides for three pages, one a split; one line has no text."""
+    """Overrides for three pages, one per split; one line has no text."""
     texts = {"a": ["un", "deux", " "], "b": ["trois"], "c": ["quatre", "cinq"]}
     for stem, lines in texts.items():
         write_page(tmp_path / "pages", lines, stem)
@@ -186,7 +186,7 @@ def pages(tmp_path: Path, write_page: Callable[..., Path]) -> list[str]:
     return ["data=page_xml", f"data.root={tmp_path}/pages", "data.reader.empty=skip"]
 
 
-def test_htr_pack_and_training_from_it_have_the_same_lines(htr, pages: list[str], tmp_path: Path) -> None:
+def test_a_packed_file_contains_the_same_lines(htr, pages: list[str], tmp_path: Path) -> None:
     path = tmp_path / "p.htr"
     outcome = htr("pack", *pages, "--out", path)
     assert outcome.code == 0, outcome.stderr
@@ -210,7 +210,7 @@ def test_htr_pack_takes_the_height_from_the_model(htr, pages: list[str], tmp_pat
     assert Pack(tmp_path / "q.htr", "val").height is None
 
 
-def test_a_pack_made_for_a_recipe_is_read_by_it(htr, pages: list[str], tmp_path: Path) -> None:
+def test_a_recipe_reads_the_file_packed_for_it(htr, pages: list[str], tmp_path: Path) -> None:
     path = tmp_path / "p.htr"
     outcome = htr("pack", "experiment=copiste_20min", *pages, "--out", path)
     assert outcome.code == 0, outcome.stderr
@@ -219,7 +219,7 @@ def test_a_pack_made_for_a_recipe_is_read_by_it(htr, pages: list[str], tmp_path:
     assert len(data.lines("train")) == 2
 
 
-def test_htr_pack_says_what_is_wrong(htr, pages: list[str], tmp_path: Path) -> None:
+def test_htr_pack_reports_errors(htr, pages: list[str], tmp_path: Path) -> None:
     def refused(*arguments: object) -> str:
         outcome = htr(*arguments)
         assert outcome.code == 1
@@ -252,7 +252,7 @@ def test_htr_convert(htr, pages: list[str], tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_run_from_a_packed_file_is_the_run_from_the_source(run_folder: Path, htr, tmp_path: Path) -> None:
+def test_training_from_a_packed_file_equals_training_from_the_source(run_folder: Path, htr, tmp_path: Path) -> None:
     small = [override for override in SMALL if override.startswith("data.reader.")]
     assert htr("pack", "data=synthetic", *small, "--out", tmp_path / "p.htr").code == 0
     run = run_train(tmp_path / "run", *SMALL, "trainer.max_epochs=2", f"data.pack={tmp_path}/p.htr")

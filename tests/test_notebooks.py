@@ -1,4 +1,4 @@
-"""The notebooks run from top to bottom in a clean kernel, make their pictures, and lie in git without outputs."""
+"""The notebooks run from top to bottom in a new kernel, draw their figures, and are committed without outputs."""
 
 import shutil
 from pathlib import Path
@@ -14,7 +14,7 @@ PICTURES = {"01_first_run": 5, "02_analyse_runs": 5}
 
 @pytest.fixture
 def clone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A working copy without runs and without data, whose code the kernel imports."""
+    """A copy of the repository without runs and data, whose code the kernel imports."""
     for name in ("htr_lightning", "conf", "experiments", "notebooks"):
         shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "train.py", tmp_path)
@@ -25,7 +25,7 @@ def clone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def execute(clone: Path, name: str, timeout: int) -> list[str]:
-    """Everything that a notebook printed; its cells and pictures are checked."""
+    """Run a notebook, check its cells and figures, and return everything it printed."""
     book = nbformat.read(clone / "notebooks" / f"{name}.ipynb", as_version=4)
     place = {"metadata": {"path": str(clone / "notebooks")}}
     NotebookClient(book, timeout=timeout, kernel_name="python3", resources=place).execute()  # raises on a cell's error
@@ -39,21 +39,21 @@ def execute(clone: Path, name: str, timeout: int) -> list[str]:
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("name", PICTURES)
-def test_each_runs_in_a_fresh_clone(clone: Path, name: str) -> None:
+def test_each_notebook_runs_in_a_fresh_clone(clone: Path, name: str) -> None:
     printed = "".join(execute(clone, name, 800))
     assert ("synthetic digits are used instead" if name.startswith("01") else "RUNS is empty") in printed
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_the_first_run_on_mnist(htr_data: Path, clone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_first_notebook_runs_on_mnist(htr_data: Path, clone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HTR_DATA", str(htr_data))
     printed = "".join(execute(clone, "01_first_run", 180))
     assert "55000 digits" in printed
     assert "my_digit.png\t2\t" in printed
 
 
-def test_they_lie_in_git_without_outputs() -> None:
+def test_notebooks_are_committed_without_outputs() -> None:
     assert [path.stem for path in NOTEBOOKS] == list(PICTURES)
     for path in NOTEBOOKS:
         book = nbformat.read(path, as_version=4)

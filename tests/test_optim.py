@@ -1,4 +1,4 @@
-"""Sharpness-aware steps and averaged weights are what their definitions say, and a resumed run goes on with both."""
+"""SAM steps and averaged weights follow their definitions, and a resumed run continues with both."""
 
 import subprocess
 import sys
@@ -29,7 +29,7 @@ from htr_lightning.training.module import TrainingModule
 
 
 class Regression(LightningModule):
-    """A layer with statistics behind it."""
+    """A network with batch norm statistics."""
 
     def __init__(self, optimizer: Callable[..., torch.optim.Optimizer]) -> None:
         super().__init__()
@@ -63,7 +63,7 @@ def fit(module: LightningModule, steps: int, *callbacks: Callback, path: Path | 
     return trainer
 
 
-def test_sam_steps_by_the_gradient_at_the_worst_point_nearby() -> None:
+def test_sam_uses_the_gradient_at_the_worst_nearby_point() -> None:
     torch.manual_seed(0)
     a, b = torch.randn(5, 5), torch.randn(3, 3)
     a, b = a @ a.T, b @ b.T  # f = x'Ax / 2 + y'By / 2, whose gradient is (Ax, By)
@@ -87,7 +87,7 @@ def test_sam_steps_by_the_gradient_at_the_worst_point_nearby() -> None:
     assert unused.tolist() == [1, 1]
 
 
-def test_sam_of_radius_zero_is_its_base() -> None:
+def test_sam_with_radius_zero_equals_its_base() -> None:
     ours, theirs = Regression(partial(SAM, base=partial(AdamW, lr=0.1), rho=0.0)), Regression(partial(AdamW, lr=0.1))
     fit(ours, 10)
     fit(theirs, 10)
@@ -95,7 +95,7 @@ def test_sam_of_radius_zero_is_its_base() -> None:
         torch.testing.assert_close(own, other)
 
 
-def test_a_schedule_moves_the_learning_rate_of_sams_base() -> None:
+def test_a_schedule_changes_the_learning_rate_of_the_base_of_sam() -> None:
     module = Regression(partial(SAM, base=partial(SGD, lr=0.1)))
     trainer = fit(module, 11)
     base = trainer.optimizers[0].base
@@ -105,7 +105,7 @@ def test_a_schedule_moves_the_learning_rate_of_sams_base() -> None:
 
 
 class Clipped(Regression):
-    """With the clipping of every recognizer, and the resulting gradients."""
+    """A network that clips gradients as recognizers do, and records their norm."""
 
     configure_gradient_clipping = TrainingModule.configure_gradient_clipping
 
@@ -114,8 +114,8 @@ class Clipped(Regression):
 
 
 @pytest.mark.parametrize("algorithm", ["norm", "value"])
-def test_a_fused_step_clips_and_learns_as_a_plain_one(algorithm: str) -> None:
-    """Lightning itself refuses to clip for it in mixed precision."""
+def test_a_fused_step_clips_and_learns_like_a_plain_one(algorithm: str) -> None:
+    """Lightning does not clip gradients for a fused step in mixed precision."""
     fused, plain, free = (Clipped(partial(AdamW, lr=0.1, fused=kind)) for kind in (True, False, True))
     for module, bound in ((fused, 0.02), (plain, 0.02), (free, 0.0)):
         fit(module, 5, gradient_clip_val=bound, gradient_clip_algorithm=algorithm, precision="bf16-mixed")
@@ -126,7 +126,7 @@ def test_a_fused_step_clips_and_learns_as_a_plain_one(algorithm: str) -> None:
         assert fused.norm == pytest.approx(0.02, rel=1e-4)
 
 
-def test_the_bound_of_gradients_that_are_still_scaled_is_scaled_too() -> None:
+def test_the_clipping_limit_is_scaled_like_the_gradients() -> None:
     module = Clipped(partial(AdamW, lr=0.1, fused=True))
     optimizer = AdamW(module.net[2].parameters(), lr=0.1, fused=True)
     for weight in module.net[2].parameters():
@@ -141,8 +141,8 @@ def test_the_bound_of_gradients_that_are_still_scaled_is_scaled_too() -> None:
         module.configure_gradient_clipping(optimizer, 0.5, "value")
 
 
-def test_a_run_that_began_with_a_plain_step_goes_on_with_it() -> None:
-    """A scaler would hand its scale to a step that takes none."""
+def test_a_run_that_started_with_a_plain_step_continues_with_it() -> None:
+    """A gradient scaler would otherwise pass its scale to a step that does not accept it."""
     module = Clipped(partial(AdamW, lr=0.1, fused=True))
     optimizer = AdamW(module.parameters(), lr=0.1, fused=True)
     optimizer.load_state_dict(AdamW(module.parameters(), lr=0.1).state_dict())
@@ -151,7 +151,7 @@ def test_a_run_that_began_with_a_plain_step_goes_on_with_it() -> None:
     assert not optimizer._step_supports_amp_scaling
 
 
-def test_sam_clips_the_gradient_that_it_steps_by() -> None:
+def test_sam_clips_the_gradient_of_its_step() -> None:
     module = Regression(partial(SAM, base=partial(SGD, lr=1.0), rho=0.1))
     reference = Regression(partial(SGD, lr=1.0)).train()
     fit(module, 1, gradient_clip_val=0.02)
@@ -165,12 +165,14 @@ def test_sam_clips_the_gradient_that_it_steps_by() -> None:
             p.add_(g * 0.1 / norm)
     grads = torch.autograd.grad(reference.loss(batch), list(reference.parameters()))
     norm = torch.nn.utils.get_total_norm(grads)
-    assert norm > 0.1  # there is something to clip
+    assert norm > 0.1  # otherwise nothing would be clipped
     for p, own, g in zip(module.parameters(), before, grads, strict=True):
-        torch.testing.assert_close(p.detach(), own - 0.05 * g * 0.02 / norm)  # the first rate is a twentieth
+        torch.testing.assert_close(
+            p.detach(), own - 0.05 * g * 0.02 / norm
+        )  # the first rate is a 20th of the peak
 
 
-def test_sam_puts_the_weights_back_when_it_is_stopped_half_way() -> None:
+def test_sam_restores_the_weights_if_interrupted_halfway() -> None:
     weight = nn.Parameter(torch.ones(3))
     optimizer = SAM([weight], partial(SGD, lr=0.1), rho=1.0)
     seen: list[list[float]] = []
@@ -189,7 +191,7 @@ def test_sam_puts_the_weights_back_when_it_is_stopped_half_way() -> None:
     assert weight.tolist() == [1, 1, 1]
 
 
-def test_sam_refuses_what_it_cannot_do() -> None:
+def test_sam_rejects_unsupported_settings() -> None:
     with pytest.raises(InputError, match="bf16-mixed"):
         SAM([nn.Parameter(torch.ones(2))], partial(SGD, lr=0.1)).step()
     with pytest.raises(InputError, match="accumulate_grad_batches=1"):
@@ -197,7 +199,7 @@ def test_sam_refuses_what_it_cannot_do() -> None:
 
 
 class Weights(Callback):
-    """Every step's weights."""
+    """A callback that records the weights after every step."""
 
     def __init__(self) -> None:
         self.seen: list[dict[str, Tensor]] = []
@@ -206,14 +208,14 @@ class Weights(Callback):
         self.seen.append({name: value.clone() for name, value in pl_module.state_dict().items()})
 
 
-def test_the_average_is_that_of_its_definition_statistics_included() -> None:
+def test_the_average_follows_its_definition_including_statistics() -> None:
     module, weights = Regression(partial(AdamW, lr=0.1)), Weights()
     fit(module, 30, weights, EMA(decay=0.6))
     average = {name: value.double() for name, value in weights.seen[0].items()}
     for n, step in enumerate(weights.seen[1:], start=1):
         decay = min(0.6, (1 + n) / (10 + n))
         average = {name: decay * value + (1 - decay) * step[name].double() for name, value in average.items()}
-    for name, value in module.state_dict().items():  # after the fit the average is the model
+    for name, value in module.state_dict().items():  # after the fit, the model has the averaged weights
         if name.endswith("num_batches_tracked"):
             assert value == 30
         else:
@@ -221,7 +223,7 @@ def test_the_average_is_that_of_its_definition_statistics_included() -> None:
             assert not torch.equal(value, weights.seen[-1][name])
 
 
-def test_a_resumed_run_goes_on_with_weights_average_and_optimizer(tmp_path: Path) -> None:
+def test_a_resumed_run_continues_with_weights_average_and_optimizer(tmp_path: Path) -> None:
     def parts() -> tuple[Regression, EMA]:
         return Regression(partial(SAM, base=partial(AdamW, lr=0.1), rho=0.1)), EMA(decay=0.8)
 
@@ -243,7 +245,7 @@ def test_a_resumed_run_goes_on_with_weights_average_and_optimizer(tmp_path: Path
     assert content["optimizer_states"][0]["state"][0]["step"] == 6
 
 
-def test_a_run_stopped_while_it_validates_saves_the_average_as_such(tmp_path: Path) -> None:
+def test_a_run_stopped_during_validation_saves_the_average_separately(tmp_path: Path) -> None:
     class Stop(Callback):
         def on_validation_batch_end(self, *_: Any) -> None:
             raise KeyboardInterrupt
@@ -263,7 +265,7 @@ def test_a_run_stopped_while_it_validates_saves_the_average_as_such(tmp_path: Pa
 LEARNED = ["callbacks=ema", "optimizer=sam", "trainer.precision=bf16-mixed"]
 
 
-def test_what_validation_scored_is_kept_tested_and_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_validated_weights_are_saved_tested_and_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     read: dict[str, list[dict[str, Tensor]]] = {"val": [], "test": []}
 
     def spy(split: str, step: Callable[..., Any]) -> Callable[..., Any]:
@@ -286,7 +288,7 @@ def test_what_validation_scored_is_kept_tested_and_loaded(tmp_path: Path, monkey
 
 
 @pytest.mark.slow
-def test_a_run_with_sam_and_average_is_resumed(tmp_path: Path) -> None:
+def test_a_run_with_sam_and_averaging_is_resumed(tmp_path: Path) -> None:
     run = run_train(tmp_path / "run", *SMALL, *LEARNED, "trainer.max_epochs=1")
     last = f"resume={run}/checkpoints/last.ckpt"
     on = run_train(tmp_path / "on", *SMALL, *LEARNED, "trainer.max_epochs=2", last)
@@ -296,7 +298,7 @@ def test_a_run_with_sam_and_average_is_resumed(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_two_ranks_with_sam_and_average_validate_as_the_checkpoint_reads(tmp_path: Path) -> None:
+def test_two_ranks_with_sam_and_averaging_validate_like_the_checkpoint(tmp_path: Path) -> None:
     root = Path(__file__).parent.parent
     lines = ["data.reader.lines={train: 96, val: 17, test: 23}", "data.max_lines=3"]
     options = ["trainer.max_steps=60", "trainer.devices=2", "trainer.accelerator=cpu", "trainer.strategy=ddp"]

@@ -1,4 +1,4 @@
-"""Checkpoints of format 1: every setting of an old config has its place in the new one, and texts stay the same."""
+"""Every setting of a format 1 checkpoint is converted, and transcriptions stay the same."""
 
 import json
 from collections.abc import Callable
@@ -19,7 +19,7 @@ OLD: dict[str, dict[str, Any]] = json.loads((Path(__file__).parent / "format_1.j
 
 
 @pytest.mark.parametrize("name", OLD)
-def test_every_setting_of_an_old_config_is_a_parameter_of_the_new_class(name: str) -> None:
+def test_every_setting_in_an_old_config_is_a_parameter_of_the_new_class(name: str) -> None:
     new = renamed(OLD[name], "old.ckpt")
     for path, node in nodes(new):
         accepted, required, open_ended = parameters(node["_target_"])
@@ -29,7 +29,7 @@ def test_every_setting_of_an_old_config_is_a_parameter_of_the_new_class(name: st
         assert not required - keys - later, path
 
 
-def test_every_entry_of_the_table_is_used() -> None:
+def test_every_table_entry_is_used() -> None:
     found: dict[str, set[str]] = {}
     for config in OLD.values():
         for _, node in nodes(config):
@@ -52,7 +52,7 @@ def test_values_are_kept() -> None:
 
 
 def aged(path: Path, best: Path) -> Path:
-    """A checkpoint as format 1 would have written it."""
+    """Write a checkpoint as in format 1."""
     content = torch.load(best, weights_only=True)
     card = content["htr"]
     card["format"] = 1
@@ -69,7 +69,7 @@ def aged(path: Path, best: Path) -> Path:
     return path
 
 
-def test_an_old_checkpoint_is_refused_and_once_converted_reads_the_same(
+def test_an_old_checkpoint_is_rejected_until_converted_and_then_transcribes_the_same(
     htr: Callable[..., Outcome], best: Path, line_image: Path, tmp_path: Path
 ) -> None:
     old = aged(tmp_path / "old.ckpt", best)
@@ -90,7 +90,7 @@ def test_an_old_checkpoint_is_refused_and_once_converted_reads_the_same(
 
 
 @pytest.mark.parametrize("name", GONE)
-def test_what_no_longer_exists_is_refused_in_a_line(name: str) -> None:
+def test_unsupported_models_are_rejected_in_one_line(name: str) -> None:
     with pytest.raises(InputError, match=r"old\.ckpt: .*no longer supported"):
         renamed({"model": {"_target_": f"htr_lightning.{name}"}}, "old.ckpt")
     with pytest.raises(InputError, match="without texts"):

@@ -39,7 +39,7 @@ def fit(
     weights: bool,
     advance: Callable[[int], None] = lambda lines: None,
 ) -> Calibrated:
-    """Fit the calibration of a recognizer on the validation lines and, on request, the weights of an ensemble first.
+    """Calibrate a recognizer on the validation lines, after fitting its ensemble weights if `weights` is set.
 
     Args:
         recognizer: recognizer with the default calibration.
@@ -57,7 +57,7 @@ def fit_weights(ensemble: Ensemble, read: Sequence[tuple[Line, Sequence[Weighted
     """Fit the weights of an ensemble to minimise the number of edits.
 
     The search starts from equal weights. Each step multiplies or divides the one weight that reduces the edits most,
-    and the factor decreases when no step reduces them any more.
+    and the factor becomes smaller once no step reduces them.
 
     Args:
         ensemble: ensemble whose weights to fit.
@@ -89,7 +89,7 @@ def calibrate(predictions: Sequence[Prediction]) -> Calibrated:
     """Fit Platt scaling to the character confidences in predictions.
 
     Args:
-        predictions: predictions made with the default calibration.
+        predictions: predictions of a recognizer with the default calibration.
     """
     trials = [character_trials(one.reference, one.hypothesis, one.confidence) for one in predictions]
     scaling = fit_platt_scaling(trials)

@@ -1,7 +1,7 @@
-"""Pseudo-label unlabelled lines for self-training, keeping the transcriptions in which a checkpoint is confident.
+"""Pseudo-label unlabelled lines for self-training, keeping only confident transcriptions.
 
 A model trained on these and the labelled lines, with augmentation and dropout, is a noisy student (Xie et al., 2020,
-"Self-training with noisy student improves ImageNet classification", arXiv:1911.04252); for handwriting see Wolf and
+"Self-training with noisy student improves ImageNet classification", arXiv:1911.04252); for handwriting, see Wolf and
 Fink (2022, "Self-training of handwritten word recognition for synthetic-to-real adaptation", arXiv:2206.03149).
 """
 
@@ -170,7 +170,9 @@ def write(
     labelled: LineDataModule | None = None,
     advance: Callable[[int], None] = lambda lines: None,
 ) -> Counter[str]:
-    """Write the kept lines as the training split of a data set, all labels to `pseudo_labels.tsv`, and `pseudo.json`.
+    """Write the kept lines as the training split of a data set.
+
+    All labels are written to `pseudo_labels.tsv`, and settings and counts to `pseudo.json`.
 
     Args:
         unlabelled: lines that were labelled.

@@ -148,7 +148,7 @@ def tune(
     settings: dict[str, Any],
     advance: Callable[[str], None] = lambda done: None,
 ) -> Tuning:
-    """Search for the alpha and beta with the fewest edits on the validation lines, on a grid and then in smaller steps.
+    """Find the alpha and beta that minimise the edits on the validation lines, on a grid and then in small steps.
 
     Args:
         recognizer: recognizer in evaluation mode, on the device to use.

@@ -32,7 +32,7 @@ def pack(
     split: Splits = None,
     check: Annotated[Path | None, typer.Option(help="Packed file to verify instead of writing one")] = None,
 ) -> None:
-    """Decode a data set once and pack it into a single file, to train from with data.pack=FILE.
+    """Decode a data set once and pack it into a single file, for training with data.pack=FILE.
 
     Lines are stored in greyscale at the line height of the model, before augmentation. Set the height with model=NAME
     or model.preprocess.height=N.

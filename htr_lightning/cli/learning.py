@@ -72,10 +72,10 @@ def calibrate(
 @typer_app.command(context_settings={"ignore_unknown_options": True, "help_option_names": []})
 def train(
     overrides: Annotated[
-        list[str] | None, typer.Argument(help="Hydra overrides: experiment=synthetic trainer=gpu")
+        list[str] | None, typer.Argument(help="Hydra overrides, e.g. experiment=synthetic trainer=gpu")
     ] = None,
 ) -> None:
-    """Train a recognizer, like train.py: experiment=synthetic; htr train -h lists recipes and options."""
+    """Train a recognizer, as train.py does, e.g. experiment=synthetic; htr train -h lists recipes and options."""
     from htr_lightning.training.launch import train as run
 
     sys.argv[1:] = overrides or []  # Hydra reads them there
@@ -96,7 +96,7 @@ def tune_decoder(
     overrides: Overrides = None,
     text: Annotated[
         list[str] | None,
-        typer.Option(help="File with one text per line, or train for the training texts (repeatable; default: train)"),
+        typer.Option(help="File with one text per line, or 'train' for the training texts (default; repeatable)"),
     ] = None,
     arpa: Annotated[
         Path | None, typer.Option(help="Character n-gram model of text in visual order, instead of --text")
@@ -104,7 +104,7 @@ def tune_decoder(
     space: Annotated[str | None, typer.Option(help="Symbol for a space in --arpa (default: <space>)")] = None,
     lexicon: Annotated[
         str | None,
-        typer.Option(help="File with the only words to allow, one per line, or train for those in the training texts"),
+        typer.Option(help="File with the allowed words, one per line, or 'train' for the words in the training texts"),
     ] = None,
     order: Annotated[int, typer.Option(help="Order of the n-gram model to estimate")] = 6,
     out: Annotated[Path | None, typer.Option(help="Output checkpoint (default: CHECKPOINT-lm.ckpt)")] = None,

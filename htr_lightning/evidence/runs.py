@@ -37,7 +37,7 @@ class Run(NamedTuple):
     overrides: list[str]  # including the checkpoint the run started from
     curves: dict[str, Curve]  # by logged name: train/loss, val/cer, ...
     summary: dict[str, Any]  # contents of summary.json; empty if the run is unfinished
-    missing: list[str]  # files that a finished run would have
+    missing: list[str]  # files of a finished run that do not exist
 
     @property
     def checkpoint(self) -> Path:
@@ -211,7 +211,7 @@ def worst(read: Sequence[Prediction], count: int) -> list[Prediction]:
 
 
 def edit_counts(read: Iterable[Prediction]) -> Counter[Edit]:
-    """Count how often each reference character was transcribed as each character, including correct ones."""
+    """Count the aligned pairs of reference and hypothesis characters, including correct pairs."""
     return Counter(edit for one in read for edit in edits(one.reference, one.hypothesis))
 
 
@@ -219,7 +219,7 @@ def images(reader: Reader, ids: Iterable[str]) -> list[UInt8[ndarray, "_ _"]]:
     """Return the unprocessed images of samples.
 
     Args:
-        reader: data that contain the samples.
+        reader: reader that contains the samples.
         ids: ids of the samples.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Pseudo-labels: kept lines are written with the same pixels and read back; no line is empty or uncounted."""
+"""Kept lines are written with the same pixels and can be read back; every line is counted."""
 
 import csv
 import json
@@ -58,7 +58,7 @@ def read_back(folder: Path, split: str = "train") -> Folder:
     return Folder(folder, split, listing=Pairs([".png"]), splits={s: s for s in ("train", "val", "test")})
 
 
-def test_lines_of_a_data_set_come_back_with_the_same_pixels_and_the_text_that_was_transcribed(
+def test_kept_lines_are_written_with_their_pixels_and_transcriptions(
     htr: Callable[..., Outcome], best: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
@@ -88,11 +88,11 @@ def test_lines_of_a_data_set_come_back_with_the_same_pixels_and_the_text_that_wa
     assert {row["id"] for row in rows(out, "pseudo_labels.tsv")} == set(read)
 
 
-def test_files_without_any_text_are_read_and_what_cannot_be_read_is_counted(
+def test_files_without_text_are_transcribed_and_unreadable_files_are_counted(
     htr: Callable[..., Outcome], best: Path, tmp_path: Path, line_image: Path, write_page: Callable[..., Path]
 ) -> None:
     folder = tmp_path / "scans"
-    write_page(folder, ["", "\u6f22"])  # of two lines one has a text, in letters that are not read
+    write_page(folder, ["", "\u6f22"])  # one of two lines has a text, whose characters are not in the alphabet
     line_image.rename(folder / "line.png")
     (folder / "broken.png").write_bytes(b"no image")
     cv2.imwrite(str(folder / "sheet.png"), np.full((1200, 900), 255, np.uint8))
@@ -117,7 +117,7 @@ def test_files_without_any_text_are_read_and_what_cannot_be_read_is_counted(
 
 
 @pytest.mark.parametrize("empty", ["error", "skip"])
-def test_lines_without_text_of_a_page_reader_are_no_error(
+def test_a_page_reader_accepts_lines_without_text(
     htr: Callable[..., Outcome], best: Path, tmp_path: Path, write_page: Callable[..., Path], empty: str
 ) -> None:
     write_page(tmp_path / "pages", ["", "", ""])
@@ -128,7 +128,7 @@ def test_lines_without_text_of_a_page_reader_are_no_error(
     assert outcome.stdout.startswith("3 unlabelled lines (")
 
 
-def test_labelled_lines_are_written_beside_and_the_whole_is_trained_on(
+def test_labelled_lines_are_written_as_well_and_the_result_can_be_trained_on(
     htr: Callable[..., Outcome], best: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
@@ -147,7 +147,7 @@ def test_labelled_lines_are_written_beside_and_the_whole_is_trained_on(
     assert card["data"]["train"]["lines"] == count + 40
 
 
-def test_what_is_labelled_is_no_pseudo_label(htr: Callable[..., Outcome], best: Path, tmp_path: Path) -> None:
+def test_labelled_lines_cannot_be_pseudo_labelled(htr: Callable[..., Outcome], best: Path, tmp_path: Path) -> None:
     given = ["data.subset=[0,null]", "--labelled", "data.subset=[0,40]", "--min-confidence", 0]
     outcome = htr("pseudo-label", best, *given, "--out", tmp_path / "out")
     assert outcome.code == 1
@@ -165,7 +165,7 @@ def test_what_is_labelled_is_no_pseudo_label(htr: Callable[..., Outcome], best: 
         (["nowhere/", "--split", "val"], "files have no splits"),
     ],
 )
-def test_what_cannot_be_labelled_is_refused(
+def test_invalid_arguments_are_rejected(
     htr: Callable[..., Outcome], best: Path, tmp_path: Path, given: list[str], message: str
 ) -> None:
     outcome = htr("pseudo-label", best, *given, "--out", tmp_path / "out")
@@ -174,7 +174,7 @@ def test_what_cannot_be_labelled_is_refused(
     assert re.search(message, outcome.stderr)
 
 
-def test_the_card_states_the_subset(tmp_path: Path) -> None:
+def test_the_card_records_the_subset(tmp_path: Path) -> None:
     folder = run_train(tmp_path / "run", *SMALL, "trainer.max_steps=1", "data.subset=[0,40]", "data.subset_by=line")
     card = checkpoint.read(folder / "checkpoints" / "best.ckpt")["htr"]
     assert card["data"]["train"]["lines"] == 40

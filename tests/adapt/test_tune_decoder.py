@@ -1,4 +1,4 @@
-"""A language model in a checkpoint: estimated, tuned, written, and used by a process that knows only the file."""
+"""A language model is estimated, tuned and stored in a checkpoint, which another process can use."""
 
 import json
 import subprocess
@@ -23,14 +23,14 @@ ATTENTION = ["model=crnn_attention", "decoder.max_length=40", "model.net.encoder
 
 @pytest.fixture(scope="module")
 def tuned(best: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """A tuned checkpoint and what the command printed."""
+    """A tuned checkpoint and the output of the command."""
     out = tmp_path_factory.mktemp("tuned") / "new" / "lm.ckpt"
     run = [sys.executable, "-m", "htr_lightning", "tune-decoder", str(best), "--order", "3", "--out", str(out)]
     done = subprocess.run([*run, "--lexicon", "train", "decoder.width=8"], capture_output=True, text=True, check=True)
     return out, done.stdout
 
 
-def test_the_table_names_lines_and_decoders_and_the_checkpoint_keeps_it(best: Path, tuned: tuple[Path, str]) -> None:
+def test_results_are_printed_and_stored_in_the_checkpoint(best: Path, tuned: tuple[Path, str]) -> None:
     out, printed = tuned
     assert "language model: order 3, from 96 lines" in printed
     assert "16 validation lines" in printed
@@ -44,7 +44,7 @@ def test_the_table_names_lines_and_decoders_and_the_checkpoint_keeps_it(best: Pa
     assert "language" not in checkpoint.read(best)
 
 
-def test_another_process_reads_the_same_from_the_file_alone(
+def test_another_process_transcribes_the_same_text_from_the_checkpoint_alone(
     tuned: tuple[Path, str], line_image: Path, htr: Callable[..., Outcome]
 ) -> None:
     here = htr("transcribe", tuned[0], line_image, "--format", "jsonl", "--n-best", 3)
@@ -60,14 +60,14 @@ def test_another_process_reads_the_same_from_the_file_alone(
     assert 1 <= len(scores) <= 3
 
 
-def test_greedy_reading_of_a_tuned_checkpoint_is_that_of_the_first_one(
+def test_greedy_decoding_of_a_tuned_checkpoint_equals_the_original(
     best: Path, tuned: tuple[Path, str], line_image: Path, htr: Callable[..., Outcome]
 ) -> None:
     plain = htr("transcribe", best, line_image, "--format", "tsv").stdout
     assert htr("transcribe", tuned[0], line_image, "--format", "tsv", "--greedy").stdout == plain
 
 
-def test_evaluation_gives_the_rate_that_was_tuned(
+def test_evaluation_reproduces_the_tuned_error_rate(
     tuned: tuple[Path, str], tmp_path: Path, htr: Callable[..., Outcome]
 ) -> None:
     assert htr("evaluate", tuned[0], "--split", "val", "--out", tmp_path).code == 0
@@ -75,7 +75,7 @@ def test_evaluation_gives_the_rate_that_was_tuned(
     assert measured == checkpoint.read(tuned[0])["htr"]["tuned"]["cer"]["language model"]
 
 
-def test_every_word_read_is_of_the_lexicon(
+def test_every_transcribed_word_is_in_the_lexicon(
     tuned: tuple[Path, str], tmp_path: Path, htr: Callable[..., Outcome]
 ) -> None:
     htr("evaluate", tuned[0], "--out", tmp_path)
@@ -91,7 +91,7 @@ GREEDY = "htr_lightning.decoder.autoregressive.Greedy"
 
 @pytest.fixture(scope="module", params=["autoregressive.Beam", "rescoring.Rescoring"])
 def autoregressive(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """A checkpoint of an autoregressive model, which learned next to nothing, and the decoder it can be tuned with."""
+    """A checkpoint of a barely trained autoregressive model, and the decoder to tune."""
     heads = ["model.net.ctc=true", "model.ctc_weight=0.3"] if request.param.startswith("rescoring") else []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", [])
@@ -105,7 +105,7 @@ def autoregressive(request: pytest.FixtureRequest, tmp_path_factory: pytest.Temp
     return run / "checkpoints" / "best.ckpt", request.param
 
 
-def test_an_autoregressive_model_is_tuned_too(autoregressive: tuple[Path, str], tmp_path: Path, htr) -> None:
+def test_an_autoregressive_model_can_be_tuned(autoregressive: tuple[Path, str], tmp_path: Path, htr) -> None:
     path, kind = autoregressive
     out = tmp_path / "lm.ckpt"
     given = ["--order", 3, "--lexicon", "train", "--out", out, "decoder.width=3"]
@@ -131,7 +131,7 @@ def test_an_autoregressive_model_is_tuned_too(autoregressive: tuple[Path, str], 
     assert "".join(texts).strip() or kind.startswith("rescoring")  # CTC learns blanks first
 
 
-def test_fine_tuning_goes_on_without_the_language_and_says_so(
+def test_fine_tuning_drops_the_language_model_with_a_note(
     tuned: tuple[Path, str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     offer(str(tuned[0]))
@@ -140,7 +140,9 @@ def test_fine_tuning_goes_on_without_the_language_and_says_so(
     assert decoder["_target_"] == "htr_lightning.decoder.ctc.Greedy"
 
 
-def test_tuning_again_finds_the_same(best: Path, tuned: tuple[Path, str], tmp_path: Path, htr) -> None:
+def test_tuning_a_tuned_checkpoint_gives_the_same_result(
+    best: Path, tuned: tuple[Path, str], tmp_path: Path, htr
+) -> None:
     out = tmp_path / "again.ckpt"
     assert htr("tune-decoder", tuned[0], "--order", 3, "--lexicon", "train", "--out", out, "decoder.width=8").code == 0
     once, twice = checkpoint.read(tuned[0]), checkpoint.read(out)
@@ -148,7 +150,7 @@ def test_tuning_again_finds_the_same(best: Path, tuned: tuple[Path, str], tmp_pa
     assert once["htr"]["model"]["decoder"] == twice["htr"]["model"]["decoder"]
 
 
-def test_a_model_of_a_file_and_of_an_arpa_file_is_used(best: Path, tmp_path: Path, htr) -> None:
+def test_language_models_from_text_and_arpa_files(best: Path, tmp_path: Path, htr) -> None:
     text = tmp_path / "text.txt"
     text.write_text("the cat\n\n  sat  down \n", encoding="utf-8")
     out = tmp_path / "a.ckpt"
@@ -172,7 +174,7 @@ def refused(outcome: Outcome, *words: str) -> None:
     assert all(word in errors[0] for word in words), errors
 
 
-def test_what_cannot_be_used_is_refused_in_a_line(best: Path, tmp_path: Path, htr, line_image: Path) -> None:
+def test_invalid_arguments_are_rejected_in_one_line(best: Path, tmp_path: Path, htr, line_image: Path) -> None:
     out = ["--out", tmp_path / "x.ckpt"]
     (empty := tmp_path / "empty.txt").write_text(" \n\n")
     (foreign := tmp_path / "foreign.txt").write_text("漢字\n", encoding="utf-8")
@@ -195,7 +197,7 @@ def test_what_cannot_be_used_is_refused_in_a_line(best: Path, tmp_path: Path, ht
     assert not (tmp_path / "x.ckpt").exists()
 
 
-def test_a_classifier_is_refused(tmp_path: Path, best: Path) -> None:
+def test_a_classifier_is_rejected(tmp_path: Path, best: Path) -> None:
     from htr_lightning.adapt.tune_decoder import beam_settings
     from htr_lightning.data.character import FixedSize
     from htr_lightning.model.classifier import Classifier
@@ -204,12 +206,14 @@ def test_a_classifier_is_refused(tmp_path: Path, best: Path) -> None:
     classifier = Classifier(
         "ab", lambda n: torch.nn.Linear(1, n), normalizer=Normalizer(), preprocess=FixedSize(28, 28, 20)
     )
-    with pytest.raises(InputError, match="a Classifier uses no language model"):
+    with pytest.raises(InputError, match="Classifier cannot use a language model"):
         beam_settings([], classifier)
 
 
 @pytest.mark.parametrize("language", [3, {}, {"ngram": 1, "lexicon": None}, {"ngram": None, "lexicon": None}])
-def test_a_damaged_language_is_refused_by_name(tuned: tuple[Path, str], tmp_path: Path, language: object) -> None:
+def test_a_corrupted_language_model_is_rejected_with_the_file_name(
+    tuned: tuple[Path, str], tmp_path: Path, language: object
+) -> None:
     path = tmp_path / "bad.ckpt"
     torch.save(checkpoint.read(tuned[0]) | {"language": language}, path)
     with pytest.raises(InputError, match=r"bad\.ckpt"):

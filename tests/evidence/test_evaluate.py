@@ -1,4 +1,4 @@
-"""Which data a checkpoint is measured on, and that scans are read as those were."""
+"""Evaluation uses the data of the run by default and reads scans as training did."""
 
 import shutil
 from collections.abc import Callable
@@ -24,12 +24,12 @@ def trained(best: Path) -> Recognizer:
     return recognizer
 
 
-def test_the_data_of_the_run_are_those_that_it_was_trained_on(trained: Recognizer) -> None:
+def test_the_default_data_are_those_of_the_training_run(trained: Recognizer) -> None:
     data = data_for(trained)
     assert (data.root, data.pack) == ("old", "old.htr")
 
 
-def test_other_data_are_not_read_from_the_pack_of_the_run(trained: Recognizer) -> None:
+def test_other_data_are_not_read_from_the_packed_file_of_the_run(trained: Recognizer) -> None:
     data = data_for(trained, ["data.root=new"])
     assert (data.root, data.pack) == ("new", None)
     data = data_for(trained, ["data.root=new", "data.pack=new.htr"])
@@ -38,7 +38,7 @@ def test_other_data_are_not_read_from_the_pack_of_the_run(trained: Recognizer) -
     assert (data.root, data.repo, data.pack) == (None, "a/b", None)
 
 
-def test_what_a_checkpoint_names_is_not_downloaded_but_still_names_the_lines(trained: Recognizer) -> None:
+def test_data_named_in_a_checkpoint_are_not_downloaded(trained: Recognizer) -> None:
     own = trained.card["training"]["data"]
     own |= {"repo": "a/b", "pack": None}
     assert data_for(trained).repo == "a/b"  # beside a root it is a name
@@ -46,7 +46,7 @@ def test_what_a_checkpoint_names_is_not_downloaded_but_still_names_the_lines(tra
     assert data_for(trained).repo is None
 
 
-def test_scans_are_reduced_once_unless_voters_differ_in_height(best: Path, tmp_path: Path) -> None:
+def test_scans_are_reduced_once_unless_members_differ_in_height(best: Path, tmp_path: Path) -> None:
     def reduce_scans(heights: list[int]) -> bool:
         members = [checkpoint.load(best) for _ in heights]
         for member, height in zip(members, heights, strict=True):
@@ -58,7 +58,7 @@ def test_scans_are_reduced_once_unless_voters_differ_in_height(best: Path, tmp_p
     assert not reduce_scans([64, 32])
 
 
-def test_lines_of_a_page_are_seen_as_its_reader_gave_them(
+def test_page_lines_are_evaluated_as_the_reader_returns_them(
     make_recognizer: Callable[..., CTCRecognizer], htr_data: Path, tmp_path: Path
 ) -> None:
     for name in ("alto/wikitexte_0007.xml", "jpg/wikitexte_0007.jpg"):
@@ -74,7 +74,7 @@ def test_lines_of_a_page_are_seen_as_its_reader_gave_them(
         assert torch.equal(recognizer.prepare_batch([scan])[0], recognizer.prepare_batch([sample.image])[0])
 
 
-def test_lines_are_read_in_batches_that_training_need_not_afford(trained: Recognizer) -> None:
+def test_evaluation_batches_may_be_larger_than_training_batches(trained: Recognizer) -> None:
     assert trained.card["training"]["data"]["max_lines"] == 8
     for more, lines in (([], 32), (["data=copiste"], 32), (["data.max_lines=5"], 5)):
         assert data_for(trained, more).max_lines == lines

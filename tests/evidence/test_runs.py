@@ -1,4 +1,4 @@
-"""What is read out of run folders, finished ones and others."""
+"""Finished and unfinished run folders are loaded and compared."""
 
 import json
 from collections import Counter
@@ -19,7 +19,7 @@ from htr_lightning.transcription import Prediction
 
 
 def written(folder: Path, overrides: list[str], seed: int = 0, cer: dict[int, float] | None = None, **summary) -> Path:
-    """A run folder as train.py leaves it, in small."""
+    """Write a minimal run folder like those of train.py."""
     (folder / ".hydra").mkdir(parents=True)
     (folder / ".hydra" / "config.yaml").write_text(yaml.safe_dump({"seed": seed}))
     (folder / ".hydra" / "overrides.yaml").write_text(yaml.safe_dump([*overrides, f"seed={seed}"]))
@@ -31,7 +31,7 @@ def written(folder: Path, overrides: list[str], seed: int = 0, cer: dict[int, fl
     return folder
 
 
-def test_a_run_of_train_py(run_folder: Path) -> None:
+def test_a_run_folder_is_loaded(run_folder: Path) -> None:
     run = report.read_run(run_folder)
     assert run.missing == []
     assert run.seed == 0
@@ -42,7 +42,7 @@ def test_a_run_of_train_py(run_folder: Path) -> None:
     assert report.find_runs(run_folder.parent) == [run]
 
 
-def test_runs_that_started_from_other_checkpoints_are_no_seeds_of_one_recipe(tmp_path: Path) -> None:
+def test_runs_from_different_checkpoints_are_different_recipes(tmp_path: Path) -> None:
     folders = [written(tmp_path / f"run{number}", ["data=x"], seed=number) for number in range(3)]
     for folder, start in zip(folders, ("a.ckpt", "b.ckpt", "a.ckpt"), strict=True):
         (folder / ".hydra" / "config.yaml").write_text(yaml.safe_dump({"seed": 0, "start": start}))
@@ -50,7 +50,7 @@ def test_runs_that_started_from_other_checkpoints_are_no_seeds_of_one_recipe(tmp
     assert {name: len(runs) for name, runs in recipes.items()} == {"start=a.ckpt": 2, "start=b.ckpt": 1}
 
 
-def test_predictions_that_are_no_text_are_named(tmp_path: Path) -> None:
+def test_binary_predictions_are_rejected_with_the_file_name(tmp_path: Path) -> None:
     (tmp_path / "predictions.jsonl").write_bytes(b'{"id": "\xe9"}')
     with pytest.raises(InputError, match=r"predictions\.jsonl: is corrupted"):
         report.predictions(tmp_path / "predictions.jsonl")
@@ -73,7 +73,7 @@ def test_an_unfinished_run_lists_its_missing_files(tmp_path: Path) -> None:
         (".hydra/overrides.yaml", "1", "does not contain a valid config"),
     ],
 )
-def test_a_file_that_cannot_be_read_is_named_in_one_line(tmp_path: Path, name: str, content: str, message: str) -> None:
+def test_a_corrupted_file_is_named_in_one_line(tmp_path: Path, name: str, content: str, message: str) -> None:
     folder = written(tmp_path / "run", [], cer={1: 0.5}, val_cer=0.5)
     (folder / name).write_text(content)
     with pytest.raises(InputError, match=message) as error:
@@ -81,14 +81,14 @@ def test_a_file_that_cannot_be_read_is_named_in_one_line(tmp_path: Path, name: s
     assert "\n" not in str(error.value)
 
 
-def test_a_folder_without_runs_is_refused(tmp_path: Path) -> None:
+def test_a_folder_without_runs_is_rejected(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"contains no run"):
         report.find_runs(tmp_path)
     with pytest.raises(InputError, match=r"config\.yaml: No such file"):
         report.read_run(tmp_path)
 
 
-def test_runs_that_differ_in_their_seed_are_one_recipe(tmp_path: Path) -> None:
+def test_runs_that_differ_only_in_their_seed_are_one_recipe(tmp_path: Path) -> None:
     for number, (hidden, seed) in enumerate([(16, 0), (16, 1), (128, 0)]):
         own = ["model=mlp", f"model.net.hidden=[{hidden}]", f"name=run{number}"]
         written(tmp_path / str(number), own[:: -1 if number else 1], seed)
@@ -100,7 +100,7 @@ def test_runs_that_differ_in_their_seed_are_one_recipe(tmp_path: Path) -> None:
     assert list(report.by_recipe(report.find_runs(tmp_path / "more"))) == ["default"]
 
 
-def test_recipes_are_not_named_by_where_data_lie_unless_nothing_else_tells_them_apart(tmp_path: Path) -> None:
+def test_data_paths_name_recipes_only_if_nothing_else_distinguishes_them(tmp_path: Path) -> None:
     written(tmp_path / "0", ["data=x", "data.root=/a"])
     written(tmp_path / "1", ["data=y", "data.root=/b", "replay.root=/c"])
     assert list(report.by_recipe(report.find_runs(tmp_path))) == ["data=x", "data=y"]
@@ -110,7 +110,7 @@ def test_recipes_are_not_named_by_where_data_lie_unless_nothing_else_tells_them_
     }  # fmt: skip
 
 
-def test_a_band_is_mean_and_sd_where_all_runs_have_the_figure(tmp_path: Path) -> None:
+def test_a_band_is_the_mean_and_sd_at_steps_that_all_runs_logged(tmp_path: Path) -> None:
     written(tmp_path / "a", [], 0, {10: 0.8, 20: 0.5, 30: 0.4})
     written(tmp_path / "b", [], 1, {10: 0.6, 20: 0.3})
     written(tmp_path / "c", [], 2)
@@ -123,14 +123,14 @@ def test_a_band_is_mean_and_sd_where_all_runs_have_the_figure(tmp_path: Path) ->
     assert report.band([], "val/cer") == report.Band([], [], [], 0)
 
 
-def test_recipes_compared(tmp_path: Path) -> None:
+def test_recipes_are_compared(tmp_path: Path) -> None:
     counts = {"test_characters": 100, "test_lines": 10, "seconds": 60.0}
     written(tmp_path / "a", ["x=1"], 0, val_cer=0.2, test_cer=0.3, test_edits=30, **counts)
     written(tmp_path / "b", ["x=1"], 1, val_cer=0.4, test_cer=0.1, test_edits=10, **counts)
     written(tmp_path / "c", ["x=1"], 2)
     written(tmp_path / "d", ["x=2"], 0, val_cer=0.1, test_cer=0.2, test_edits=20, **counts)
     written(tmp_path / "e", ["x=3"], 0)
-    written(tmp_path / "f", ["x=4"], 0, val_loss=0.2, test_loss=0.1, seconds=1.0)  # reads nothing
+    written(tmp_path / "f", ["x=4"], 0, val_loss=0.2, test_loss=0.1, seconds=1.0)  # logs no error rates
     best, second = report.compare(report.by_recipe(report.find_runs(tmp_path)))
     assert best == report.Row("x=2", 1, 0, 0.1, 0, 0.2, 0, 20, 100, 10, 60.0)
     assert second[:3] == ("x=1", 2, 1)
@@ -142,7 +142,7 @@ def test_recipes_compared(tmp_path: Path) -> None:
     assert "2 (+ 1 unfinished)" in table[3]
 
 
-def test_what_evaluate_wrote_is_read_back(best: Path, tmp_path: Path) -> None:
+def test_predictions_are_read_back(best: Path, tmp_path: Path) -> None:
     recognizer = checkpoint.load(best)
     data = data_for(recognizer)
     read, totals = found = evaluate(recognizer, data)
@@ -154,7 +154,7 @@ def test_what_evaluate_wrote_is_read_back(best: Path, tmp_path: Path) -> None:
     assert np.array_equal(image, data.lines("test").reader[3].image)
 
 
-def test_predictions_that_cannot_be_read_are_refused(tmp_path: Path) -> None:
+def test_invalid_predictions_are_rejected(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"create it with htr evaluate CHECKPOINT"):
         report.predictions(tmp_path / "predictions.jsonl")
     path = tmp_path / "predictions.jsonl"
@@ -165,7 +165,7 @@ def test_predictions_that_cannot_be_read_are_refused(tmp_path: Path) -> None:
             report.predictions(path)
 
 
-def test_the_worst_lines_come_first_and_right_ones_never() -> None:
+def test_worst_lines_come_first_and_correct_lines_are_excluded() -> None:
     read = [
         Prediction("right", "ab", "ab", 0.1, ""),
         Prediction("unsure", "ab", "a", 0.2, ""),
@@ -176,6 +176,6 @@ def test_the_worst_lines_come_first_and_right_ones_never() -> None:
     assert [one.id for one in report.worst(read, 1)] == ["worse"]
 
 
-def test_a_line_that_the_data_do_not_have_is_named() -> None:
+def test_a_line_missing_from_the_data_is_named() -> None:
     with pytest.raises(InputError, match=r"other/7: not found in 4 lines"):
         report.images(Synthetic("test", {"test": 4}, {"test": 2}), ["synthetic/test/1", "other/7"])

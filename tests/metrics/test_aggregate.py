@@ -1,4 +1,4 @@
-"""A mean over a set does not depend on its batches."""
+"""The mean over a data set does not depend on batches."""
 
 import pytest
 import torch
@@ -22,5 +22,5 @@ def test_batches_and_ranks_are_weighted_by_their_counts() -> None:
     assert float(first.compute()) == pytest.approx(42.5 / 56)
 
 
-def test_the_mean_of_nothing_is_nan() -> None:
+def test_the_mean_without_counts_is_nan() -> None:
     assert measured([0.0], [0]).compute().isnan()

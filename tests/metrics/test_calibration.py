@@ -1,4 +1,4 @@
-"""Calibration against its definition, by brute force and on simulated readers."""
+"""Calibration is compared with its definition by brute force and on simulated readers."""
 
 import math
 from functools import partial
@@ -40,7 +40,7 @@ def test_the_error_is_the_sum_over_bins_of_the_gap_between_accuracy_and_confiden
 
 
 @given(st.floats(0.01, 0.99), st.integers(0, 9), st.integers(0, 9))
-def test_a_line_counts_as_its_characters_one_by_one(probability: float, right: int, wrong: int) -> None:
+def test_a_line_counts_like_its_single_characters(probability: float, right: int, wrong: int) -> None:
     single = [Trials(probability, 1, 1)] * right + [Trials(probability, 0, 1)] * wrong
     assert calibration_error([Trials(probability, right, right + wrong)]) == pytest.approx(calibration_error(single))
 
@@ -55,7 +55,7 @@ def test_every_edit_makes_one_character_wrong(reference: str, hypothesis: str) -
     assert (found.correct == found.events) == (reference == hypothesis) == is_right
 
 
-def test_the_probability_of_a_line_is_that_of_all_its_characters() -> None:
+def test_the_probability_of_a_line_is_the_product_over_its_characters() -> None:
     assert line_trial("abc", "abc", 0.9) == Trials(pytest.approx(0.9**3), 1, 1)
     assert line_trial("", "", 0.9) == Trials(0.9, 1, 1)
     assert character_trials("a", "", 0.9) == Trials(0.9, 0, 1)
@@ -82,14 +82,14 @@ def test_platt_scaling_is_invertible(probability: float, slope: float, bias: flo
 
 
 def cost(some: list[Trials], scale: PlattScaling) -> float:
-    """Minus the log of the likelihood and of the prior, up to a constant."""
+    """The negative log of likelihood times prior, up to a constant."""
     found = [(scale(p), right, events) for p, right, events in some]
     likelihood = sum(right * math.log(p) + (events - right) * math.log(1 - p) for p, right, events in found)
     return ((scale.slope - 1) ** 2 + scale.bias**2) / 2 - likelihood
 
 
 @given(st.lists(st.tuples(st.floats(0.05, 0.95), st.integers(0, 5), st.integers(0, 5)), min_size=1, max_size=8))
-def test_the_fit_is_at_least_as_likely_as_any_of_a_grid(some: list[tuple[float, int, int]]) -> None:
+def test_the_fit_is_at_least_as_likely_as_every_grid_point(some: list[tuple[float, int, int]]) -> None:
     given_ = [Trials(p, right, right + wrong) for p, right, wrong in some]
     grid = [cost(given_, PlattScaling(a / 4, b / 4)) for a in range(1, 20) for b in range(-20, 21)]
     found = fit_platt_scaling(given_)
@@ -105,7 +105,7 @@ def test_a_known_scaling_is_recovered(scale: PlattScaling) -> None:
     assert calibration_error([one._replace(probability=scale(one.probability)) for one in given_]) < 1e-3
 
 
-def test_the_fit_of_few_or_only_correct_lines_is_finite() -> None:
+def test_the_fit_is_finite_for_few_lines_or_only_correct_ones() -> None:
     assert fit_platt_scaling([]) == PlattScaling() == fit_platt_scaling([Trials(0.9, 0, 0)])
     surer = fit_platt_scaling([Trials(0.9, 50, 50), Trials(0.99, 70, 70)])
     assert 0.9 < surer(0.9) < 1
@@ -113,7 +113,7 @@ def test_the_fit_of_few_or_only_correct_lines_is_finite() -> None:
 
 
 @pytest.mark.parametrize("values", [(0, 0), (-1, 0), (math.nan, 0), (math.inf, 0), (1, math.nan), (1,), ("x", "1")])
-def test_invalid_values_are_refused(values) -> None:
+def test_invalid_values_are_rejected(values) -> None:
     with pytest.raises(ValueError, match=r"calibration|convert|unpack"):
         check_platt_scaling([value if isinstance(value, str) else float(value) for value in values])
 
@@ -134,7 +134,7 @@ def simulated(lines: int, seed: int, overconfidence: float) -> list[tuple[str, l
 
 
 @pytest.mark.parametrize("overconfidence", [1.0, 2.0])
-def test_a_calibrated_ensemble_is_as_well_calibrated_as_its_members_and_reads_better(overconfidence: float) -> None:
+def test_a_calibrated_ensemble_is_as_well_calibrated_as_its_members_and_more_accurate(overconfidence: float) -> None:
     fitting, measured = (simulated(600, seed, overconfidence) for seed in (0, 1))
 
     def of(lines, reader) -> list[Trials]:
@@ -151,4 +151,4 @@ def test_a_calibrated_ensemble_is_as_well_calibrated_as_its_members_and_reads_be
     vote = error(equal)
     assert vote[1] > max(right for _, right in members)
     assert vote[0] < max(gap for gap, _ in members)
-    assert calibration_error(of(measured, equal)) > vote[0]  # a mean of probabilities is no calibrated one by itself
+    assert calibration_error(of(measured, equal)) > vote[0]  # averaging probabilities does not calibrate them

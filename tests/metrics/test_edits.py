@@ -1,4 +1,4 @@
-"""Error rates against their definition and two other implementations."""
+"""Error rates are compared with their definition and two other implementations."""
 
 import random
 from functools import cache
@@ -23,7 +23,7 @@ def totals(pairs: list[tuple[str, str]]) -> EditTotals:
 
 
 def levenshtein(a: tuple[str, ...], b: tuple[str, ...]) -> int:
-    """The recursive definition."""
+    """The Levenshtein distance by its recursive definition."""
 
     @cache
     def distance(i: int, j: int) -> int:
@@ -35,7 +35,7 @@ def levenshtein(a: tuple[str, ...], b: tuple[str, ...]) -> int:
 
 
 @given(st.text("ab é", max_size=9), st.text("ab é", max_size=9))
-def test_a_line_is_counted_by_the_definition(reference: str, hypothesis: str) -> None:
+def test_line_counts_follow_the_definition(reference: str, hypothesis: str) -> None:
     words, read = tuple(reference.split()), tuple(hypothesis.split())
     assert line_counts(reference, hypothesis) == EditTotals(
         edits=levenshtein(tuple(reference), tuple(hypothesis)),
@@ -69,7 +69,7 @@ words = st.lists(st.text("abé", min_size=1, max_size=4), min_size=1, max_size=4
 
 
 @given(st.lists(st.tuples(words, words), min_size=1, max_size=5))
-def test_rates_equal_jiwer_where_white_space_is_single(pairs: list[tuple[str, str]]) -> None:
+def test_rates_equal_jiwer_for_single_spaces(pairs: list[tuple[str, str]]) -> None:
     references, hypotheses = map(list, zip(*pairs, strict=True))
     ours = totals(pairs)
     assert ours.cer == pytest.approx(jiwer.cer(references, hypotheses))
@@ -86,7 +86,7 @@ def test_the_counts_do_not_depend_on_the_batches(pairs: list[tuple[str, str]], d
 
 
 @given(lines, lines)
-def test_two_merged_states_are_one(first: list[tuple[str, str]], second: list[tuple[str, str]]) -> None:
+def test_merged_states_equal_a_single_state(first: list[tuple[str, str]], second: list[tuple[str, str]]) -> None:
     metric, other = EditCounts(), EditCounts()
     metric.update([r for r, _ in first], [h for _, h in first])
     other.update([r for r, _ in second], [h for _, h in second])
@@ -94,9 +94,9 @@ def test_two_merged_states_are_one(first: list[tuple[str, str]], second: list[tu
     assert metric.compute() == totals(first + second)
 
 
-def test_states_are_integers_and_stay_so() -> None:
+def test_states_stay_integers() -> None:
     metric = EditCounts()
-    metric.counts += 2**53  # beyond what float64 counts one by one
+    metric.counts += 2**53  # float64 cannot represent the next integer
     metric.update(["a"], ["b"])
     metric.half()
     assert not metric.counts.is_floating_point()
@@ -135,7 +135,7 @@ def test_insertions_into_an_empty_reference_count_as_edits() -> None:
     assert rates.line_accuracy == 1 / 2
 
 
-def test_no_line_at_all_gives_zero() -> None:
+def test_no_lines_give_zero() -> None:
     assert totals([]) == EditTotals(0, 0, 0, 0, 0, 0, 0)
     assert totals([]).cer == totals([]).wer == totals([]).line_accuracy == 0
 
