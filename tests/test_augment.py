@@ -1,4 +1,4 @@
-"""Augmentations: images stay images, no ink is lost, and the generator is the only source of randomness."""
+"""Augmentation returns valid images, keeps all ink, and takes its randomness only from the generator."""
 
 from functools import cache
 from pathlib import Path
@@ -117,7 +117,7 @@ def test_a_blank_image_passes_through_every_recipe(name: str, level: int) -> Non
 def test_affine_keeps_the_ink_and_its_paper(seed: int) -> None:
     image = written()
     result = Affine(1.0, stretch=0.2, slant=0.2, rotation=1.0, margin=0.1)(image, np.random.default_rng(seed))
-    assert np.median(result) == 220  # paper fills what was not there
+    assert np.median(result) == 220  # new areas are filled with paper
     change = result.shape[1] / image.shape[1]
     ink = (220.0 - result).clip(0).sum() / (220.0 - image).sum()
     assert 0.7 < ink < 1.3
@@ -125,7 +125,7 @@ def test_affine_keeps_the_ink_and_its_paper(seed: int) -> None:
 
 
 def spots(image: ndarray, paper: int = 220) -> ndarray:
-    """Areas of the connected pieces of ink, left to right."""
+    """Return the areas of the connected components of ink, from left to right."""
     _, _, stats, _ = cv2.connectedComponentsWithStats((image < paper - 70).astype(np.uint8))
     return np.array([row[cv2.CC_STAT_AREA] for row in sorted(stats[1:].tolist())])
 
@@ -281,7 +281,7 @@ def test_noise_has_its_standard_deviation() -> None:
 
 @pytest.mark.parametrize("name", ["seed", "strong"])
 def test_a_recipe_leaves_a_line_legible(name: str) -> None:
-    """Every letter-like mark keeps enough contrast to its surroundings after the whole recipe."""
+    """Check that every letter-like mark keeps enough contrast after the whole recipe."""
     image = np.full((64, 400), 230, np.uint8)
     for x in range(20, 390, 30):
         cv2.line(image, (x, 15), (x, 50), 60, 3, cv2.LINE_AA)
@@ -305,7 +305,7 @@ def test_transforms_are_applied_one_after_the_other_with_one_generator() -> None
     np.testing.assert_array_equal(together, image)
     np.testing.assert_array_equal(Compose([])(written(), rng), written())
     assert Compose(list(parts.values()))
-    assert not Compose([])  # an empty sequence is false: the data set makes no generator for it
+    assert not Compose([])  # an empty sequence is false, so the dataset creates no generator for it
 
 
 def test_a_transform_is_applied_with_its_probability() -> None:

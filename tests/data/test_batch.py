@@ -1,4 +1,4 @@
-"""Batches are lines side by side, padded with paper."""
+"""Batches contain lines padded with paper to a common width."""
 
 import numpy as np
 import pytest

@@ -18,7 +18,7 @@ from htr_lightning.text.normalize import Normalizer
 
 
 class Listed(list[Sample]):
-    """A reader of given samples."""
+    """A reader that returns the given samples."""
 
     def __init__(self, samples: list[Sample]) -> None:
         super().__init__(samples)

@@ -1,4 +1,4 @@
-"""One small data set in every format that conf/data reads from files: all give the same batches."""
+"""A small dataset yields the same batches in every file format that conf/data supports."""
 
 import csv
 from collections.abc import Callable
@@ -29,7 +29,7 @@ def data_of(*overrides: str) -> LineDataModule:
 
 
 def draw(folder: Path) -> dict[str, list[Line]]:
-    """Line images and texts of three splits."""
+    """Write line images and texts for three splits."""
     rng = np.random.default_rng(0)
     lines: dict[str, list[Line]] = {}
     for split, count in zip(SPLITS, (7, 3, 4), strict=True):

@@ -1,4 +1,4 @@
-"""Damaged .gnt, .dgrl, IDX and parquet files give samples or an InputError."""
+"""Corrupted .gnt, .dgrl, IDX and parquet files yield samples or raise InputError."""
 
 import gzip
 import random
@@ -23,7 +23,7 @@ from htr_lightning.data.reader.mnist import Mnist
 from htr_lightning.data.sample import Sample
 from htr_lightning.errors import InputError
 
-KINDS = ["gnt"] * 6 + ["dgrl"] * 6 + ["images", "labels", "gz"] * 2 + ["parquet"]  # parquet is copied first, and slow
+KINDS = ["gnt"] * 6 + ["dgrl"] * 6 + ["images", "labels", "gz"] * 2 + ["parquet"]  # parquet is slow
 WORDS = [0, 1, 2, 9, 255, 256, 32767, 65535, 2**31 - 1, 2**31, 2**32 - 1]
 
 
@@ -69,7 +69,7 @@ def prepare(folder: Path) -> Path:
 
 
 def mutated(content: bytes, dice: random.Random) -> bytes:
-    """A file with one to three damages: bytes, numbers of two or four bytes, a lost, doubled or missing piece."""
+    """Corrupt a file in one to three places: change bytes or numbers, or remove, repeat or truncate data."""
     for _ in range(dice.choice([1, 1, 2, 3])):
         start = dice.randrange(max(1, len(content)))
         match dice.randrange(6):
@@ -104,7 +104,7 @@ def open_reader(folder: Path, kind: str, faulty: str) -> Sequence[Sample]:
 
 
 def read_mutated(folder: Path, seed: int) -> str:
-    """Read one mutated file; "read", "refused" or, on anything else, an exception."""
+    """Read a corrupted file; return "read" or "refused", or raise any unexpected exception."""
     dice = random.Random(seed)
     kind = dice.choice(KINDS)
     (folder / PLACES[kind]).write_bytes(mutated(SEEDS[kind], dice))
@@ -124,7 +124,7 @@ def read_mutated(folder: Path, seed: int) -> str:
 def test_400_mutated_files_are_read_or_refused(tmp_path: Path) -> None:
     folder = prepare(tmp_path)
     outcomes = Counter(read_mutated(folder, seed) for seed in range(400))
-    assert min(outcomes["read"], outcomes["refused"]) > 60  # else the damage is too small, or too great
+    assert min(outcomes["read"], outcomes["refused"]) > 60  # otherwise the corruption is too mild or too severe
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""A packed file gives what the reader gave and nothing else; interrupted packing is resumed."""
+"""A packed file contains exactly the lines of the reader, and interrupted packing is resumed."""
 
 import multiprocessing
 import os
@@ -32,7 +32,7 @@ from htr_lightning.text.normalize import Normalizer
 
 @cache
 def drawn(seed: int, index: int) -> ndarray:
-    """A number in a box of any size."""
+    """Return an image of the given size that contains a number."""
     rng = np.random.default_rng((seed, index))
     height, width = int(rng.integers(20, 90)), int(rng.integers(40, 300))
     image = rng.integers(200, 250, (height, width), dtype=np.uint8)
@@ -41,7 +41,7 @@ def drawn(seed: int, index: int) -> ndarray:
 
 
 class Drawn(Sequence[Sample]):
-    """Lines of texts in boxes of many sizes."""
+    """A reader of lines with many image sizes."""
 
     def __init__(self, split: str, count: int = 20, seconds: float = 0.0) -> None:
         self.seed, self.seconds = SPLITS.index(split), seconds
@@ -65,7 +65,7 @@ class Drawn(Sequence[Sample]):
 
 
 class Listed(list[Sample]):
-    """A reader of given images."""
+    """A reader that returns the given images."""
 
     def __init__(self, *images: ndarray) -> None:
         super().__init__(Sample(f"x/{n}", image, "a", "g") for n, image in enumerate(images))
@@ -117,7 +117,7 @@ def test_no_line_becomes_too_narrow_to_be_read(tmp_path: Path) -> None:
         writer.write("train", Listed(narrow, low))
     lines = Pack(tmp_path / "p.htr", "train")
     assert np.array_equal(lines[0].image, narrow)
-    assert np.array_equal(lines[1].image, low)  # nor is a low line blown up
+    assert np.array_equal(lines[1].image, low)  # and a small line is not enlarged
 
 
 def test_the_lines_of_a_chunk_are_bounded_by_their_pixels_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -166,7 +166,7 @@ def test_light_ink_on_dark_paper_differs_by_rounding_only(tmp_path: Path) -> Non
         writer.write("train", Listed(*dark))
     fit = FitHeight(32)
     for image, line in zip(dark, Pack(tmp_path / "p.htr", "train"), strict=True):
-        assert abs(fit(image) - fit(line.image)).max() < 2 / 32  # a grey level or two, at the least contrast
+        assert abs(fit(image) - fit(line.image)).max() < 2 / 32  # one or two grey levels at minimum contrast
 
 
 def test_packed_lines_are_augmented_differently_in_every_epoch_by_any_worker(tmp_path: Path) -> None:
@@ -196,12 +196,12 @@ def test_lines_reduced_too_far_for_a_model_are_refused(tmp_path: Path) -> None:
         module(FitHeight(48), path).lines("train")
     with pytest.raises(InputError, match="needs full-size images"):
         module(FixedSize(28, 28, 20), path).lines("train")
-    smaller = module(FitHeight(24), path).lines("train")  # reduced once more, as by a reader's own height
+    smaller = module(FitHeight(24), path).lines("train")  # scaled down again, as if by the reader
     assert next(iter(module(FitHeight(24), path).loader("val"))).images.shape[2] == 24
     assert smaller.texts == module(FitHeight(24)).lines("train").texts
 
 
-# Going on.
+# Resuming.
 
 
 def test_interrupted_packing_is_resumed_where_it_stopped(tmp_path: Path, small_chunks: None) -> None:
@@ -222,7 +222,7 @@ def test_interrupted_packing_is_resumed_where_it_stopped(tmp_path: Path, small_c
         stop()
     assert not (tmp_path / "p.htr").exists()
     with open(tmp_path / "p.htr.part", "ab") as file:
-        file.write(os.urandom(1000))  # of the chunk on which it died
+        file.write(os.urandom(1000))  # part of the interrupted chunk
     readers = {split: Drawn(split) for split in SPLITS}
     with PackWriter(tmp_path / "p.htr", 32) as writer:
         for split, reader in readers.items():
@@ -299,7 +299,7 @@ def test_nothing_is_left_of_a_packing_that_packed_nothing(tmp_path: Path) -> Non
     assert not list(tmp_path.iterdir())
 
 
-# Damage.
+# Corruption.
 
 
 def read_all(path: Path) -> list[tuple]:

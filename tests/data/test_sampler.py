@@ -1,4 +1,4 @@
-"""Which lines are in which batch, on which rank, in which epoch."""
+"""The assignment of lines to batches, ranks and epochs."""
 
 import random
 from itertools import chain
@@ -27,7 +27,7 @@ def test_outside_training_every_line_comes_once_over_any_number_of_ranks(
 ) -> None:
     assume(len(widths) >= world)
     ranks = [batches(widths, budget, rank=rank, world_size=world) for rank in range(world)]
-    assert all(ranks)  # a rank without a batch would keep the others waiting
+    assert all(ranks)  # a rank without a batch would block the others
     lines = sorted(chain.from_iterable(chain.from_iterable(ranks)))
     assert lines == list(range(len(widths)))
 
@@ -65,15 +65,17 @@ def test_in_training_every_rank_has_the_same_number_of_batches(
 ) -> None:
     counts = [len(batches(widths, budget, shuffle=True, rank=rank, world_size=world)) for rank in range(world)]
     one = len(batches(widths, budget, shuffle=True))
-    assert counts == [-(-one // world)] * world  # and as few as can be
+    assert counts == [-(-one // world)] * world  # and as few as possible
 
 
 def test_training_order_is_new_in_every_epoch_and_the_same_for_the_same_seed() -> None:
     dice = random.Random(0)
-    lines = [dice.randrange(50, 900) for _ in range(1000)]  # more than a window holds
+    lines = [dice.randrange(50, 900) for _ in range(1000)]  # more than one window
     first, second = (batches(lines, (8, 4000), epoch, shuffle=True) for epoch in (0, 1))
     assert first != second
-    assert {frozenset(batch) for batch in first} != {frozenset(batch) for batch in second}  # new neighbours, too
+    assert {frozenset(batch) for batch in first} != {
+        frozenset(batch) for batch in second
+    }  # the batches also contain different lines
     assert first == batches(lines, (8, 4000), 0, shuffle=True)
     assert first != batches(lines, (8, 4000), 0, shuffle=True, seed=1)
 

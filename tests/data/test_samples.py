@@ -1,4 +1,4 @@
-"""Every real file of the samples is read, or refused with the reason."""
+"""Every real sample file is either read or refused with a reason."""
 
 import re
 from collections import Counter
@@ -17,13 +17,13 @@ from htr_lightning.errors import InputError
 
 
 class Row(NamedTuple):
-    """What a file is and what becomes of its lines, with `rotate=reading empty=skip`."""
+    """The format of a file and the outcome for its lines with `rotate=reading empty=skip`."""
 
     dialect: str
     read: int
     skipped: dict[str, int] = {}  # noqa: RUF012
     repaired: dict[str, int] = {}  # noqa: RUF012
-    turns: dict[int, int] = {}  # noqa: RUF012  lines by degrees, where any is not level
+    turns: dict[int, int] = {}  # noqa: RUF012  number of lines by angle, if any is rotated
 
 
 NO_TEXT, MADE = "line without text", "polygon created from the baseline"
@@ -48,16 +48,16 @@ WITH_IMAGE = {
     "lathrop/Page1-Lettre42/Lettre42": Row("ALTO 4.2", 19),
     "lathrop/Page3-Lettre46/Lettre46": Row("ALTO 4.2", 20),
     "lathrop/Page5-Lettre50/Lettre50": Row("ALTO 4.2", 39),
-    WILL("AD78_0005-0"): Row("ALTO 4.2", 1),  # EXIF says turned, the lines say not
+    WILL("AD78_0005-0"): Row("ALTO 4.2", 1),  # rotated according to EXIF but not to the lines
     WILL("AD78_0005-1"): Row("ALTO 4.2", 12),
     WILL("AD78_0006-0"): Row("ALTO 4.2", 30),
-    WILL("AD78_0064-4"): Row("ALTO 4.2", 46, turns={0: 37, -90: 9}),  # lines up the margin
-    WILL("AD95_0039-2"): Row("ALTO 4.2", 3, repaired={"baseline reversed": 3}),  # from right to left by mistake
+    WILL("AD78_0064-4"): Row("ALTO 4.2", 46, turns={0: 37, -90: 9}),  # vertical lines in the margin
+    WILL("AD95_0039-2"): Row("ALTO 4.2", 3, repaired={"baseline reversed": 3}),  # drawn from right to left by mistake
     WILL("AN_0248-1"): Row("ALTO 4.2", 24),
     WILL("AN_0252-2"): Row("ALTO 4.2", 6, turns={-90: 6}),  # diagonal, 46 to 60 degrees up
-    WILL("AN_0292-2"): Row("ALTO 4.2", 0),  # a page without a line
+    WILL("AN_0292-2"): Row("ALTO 4.2", 0),  # a page without lines
 }
-WITHOUT_IMAGE = {  # refused as they are; the counts are those beside a blank image of the stated size
+WITHOUT_IMAGE = {  # refused without an image; counts are for a blank image of the stated size
     "chi_know_po/BULAC_BIULO_CHI_1938_1_0117": Row("PAGE 2013", 74, {NO_TEXT: 1}, turns={90: 74}),
     "chi_know_po/BULAC_BIULO_CHI_1938_2_0058": Row("PAGE 2013", 138, {NO_TEXT: 1}, turns={90: 138}),
     "chi_know_po/BULAC_BIULO_CHI_1938_2_0105": Row("PAGE 2013", 147, {NO_TEXT: 1}, turns={90: 147}),

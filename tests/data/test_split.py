@@ -25,7 +25,7 @@ def test_every_group_is_in_one_split_and_every_split_has_one(numbers: list[int],
     drawn = split_groups(groups, SHARES, seed)
     assert set(drawn) == set(groups)
     assert set(drawn.values()) == set(SHARES)
-    assert split_groups(groups[::-1], SHARES, seed) == drawn  # the order of the files is not the lot
+    assert split_groups(groups[::-1], SHARES, seed) == drawn  # the split does not depend on the file order
 
 
 @pytest.mark.parametrize("pages", [10, 13, 100, 333])

@@ -1,4 +1,4 @@
-"""Fractions of a data set: whole groups, disjoint, complete, always the same."""
+"""Fractional splits consist of whole groups and are disjoint, complete and reproducible."""
 
 import random
 

@@ -1,4 +1,4 @@
-"""Subsets of the training lines are disjoint, together all lines, and the same on every machine."""
+"""Subsets of the training lines are disjoint, complete and identical on every machine."""
 
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ WHOLE = 60
 
 
 class Lines(list[Sample]):
-    """A reader of lines by nine writers, in an order of its own."""
+    """A reader of lines by nine writers."""
 
     def __init__(self, split: str = "train", turned: bool = False) -> None:
         numbers = range(WHOLE)[::-1] if turned else range(WHOLE)
@@ -43,7 +43,7 @@ def test_by_line_a_part_has_just_so_many_lines_by_group_only_whole_groups() -> N
     assert len(subset_of(Lines(), [3, 20], "line")) == 17
     first, rest = (subset_of(Lines(), part, "group") for part in ([0, 20], [20, None]))
     assert not set(first.groups) & set(rest.groups)
-    assert 20 <= len(first) < 20 + 7  # the writer that has the last of them stays whole
+    assert 20 <= len(first) < 20 + 7  # the last writer is not divided
 
 
 @pytest.mark.parametrize("by", ["line", "group"])

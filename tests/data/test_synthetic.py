@@ -1,4 +1,4 @@
-"""Drawn lines: the same for everyone, by writers that do not occur in other splits."""
+"""Synthetic lines are reproducible, and no writer occurs in two splits."""
 
 import unicodedata
 from collections import Counter
@@ -60,7 +60,9 @@ def test_what_the_lists_say_is_what_the_samples_say(split: str) -> None:
     assert len(set(reader.ids)) == len(reader)
     for (height, width), sample in zip(reader.sizes, samples, strict=True):
         assert 40 <= sample.image.shape[0] <= 64
-        assert 0.25 < (width / height) / (sample.image.shape[1] / sample.image.shape[0]) < 4  # enough to batch by
+        assert (
+            0.25 < (width / height) / (sample.image.shape[1] / sample.image.shape[0]) < 4
+        )  # accurate enough for batching
 
 
 def test_every_writer_writes_and_is_in_one_split_only() -> None:
@@ -333,7 +335,7 @@ def test_the_french_lines_have_every_character_of_copiste() -> None:
 
 @pytest.mark.slow
 def test_french_lines_have_the_scale_of_copiste(htr_data: Path) -> None:
-    """Columns a character at one height, in the middle half of the lines."""
+    """Compare the distributions of columns per character at the same height."""
     real = PageXml(htr_data / "copiste", split="val", xml="alto/*.xml", images="jpg", splits="package:copiste.tsv",
                    name="copiste", reduce=FitHeight(32).reduce, empty="skip")  # fmt: skip
     config = OmegaConf.load(CONF / "synthetic_french.yaml").reader

@@ -20,12 +20,12 @@ LABELS = range(2, CLASSES)
 
 
 class Table:
-    """A model whose next token depends on its line, the last two tokens and the step; its state is all but the last."""
+    """A model whose next token depends on the line, the last two tokens and the step."""
 
     def __init__(self, lines: int, seed: int, sharpness: float = 2.0, steps: int = 8) -> None:
         generator = torch.Generator().manual_seed(seed)
         logits = sharpness * torch.randn(lines, steps, CLASSES, CLASSES, CLASSES, generator=generator)
-        logits[..., BOS] = -50  # as a trained model would have it
+        logits[..., BOS] = -50  # as in a trained model
         self.table = logits.log_softmax(-1)
         self.lines = lines
         self.longest = 0
@@ -150,7 +150,7 @@ def test_a_wider_beam_never_finds_a_worse_line_here() -> None:
 def test_n_best_are_different_and_no_more_than_there_are() -> None:
     table = Table(2, 0)
     for found in table.n_best(Beam(50, 1), 50):
-        assert len(found) == 1 + len(LABELS) + 1  # nothing, each label, and <s>
+        assert len(found) == 1 + len(LABELS) + 1  # the empty line, each label, and <s>
         assert len({tuple(hypothesis.ids) for hypothesis in found}) == len(found)
         assert [h.score for h in found] == sorted((h.score for h in found), reverse=True)
 
@@ -232,7 +232,7 @@ def test_an_incomplete_last_word_is_dropped() -> None:
     beam = Beam(1, 3).with_automaton(Lexicon(words).automaton(list(ALPHABET)))
     read = [text(tuple(found.ids)) for found in table.read(beam)]
     assert all(set(one.split()) <= words for one in read)
-    assert any(len(one) < 3 for one in read)  # there were such words
+    assert any(len(one) < 3 for one in read)  # some lines were cut back
 
 
 @pytest.mark.parametrize(("width", "max_length"), [(0, 5), (3, 0)])

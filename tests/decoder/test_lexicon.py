@@ -1,4 +1,4 @@
-"""Lexicons against their definition, and in a search."""
+"""Lexicons match their definition, by themselves and in a search."""
 
 import re
 from itertools import product

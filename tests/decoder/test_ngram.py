@@ -115,14 +115,14 @@ def test_discounts_are_equation_26_or_the_fallback() -> None:
     counts = np.repeat([0, 1, 2, 3, 4, 5, 9], [7, 10, 5, 3, 2, 1, 1])
     assert discounts(counts) == pytest.approx([0, 0.5, 1.1, 3 - 4 / 3])
     assert discounts(counts[counts != 2]) == pytest.approx([0, *FALLBACK])
-    assert discounts(np.repeat([1, 2, 3, 4], [1, 1, 5, 5])) == pytest.approx([0, *FALLBACK])  # else D2 would be -3
+    assert discounts(np.repeat([1, 2, 3, 4], [1, 1, 5, 5])) == pytest.approx([0, *FALLBACK])  # otherwise D2 would be -3
 
 
 @settings(max_examples=25)
 @given(TEXTS, ORDERS, st.text("ab éx", max_size=10))
 def test_probabilities_sum_to_one_in_every_context(texts: list[str], order: int, text: str) -> None:
     model = NGram.estimate(texts, order)
-    automaton = model.automaton([*model.symbols, "☃"])  # a character that it does not know stands for all such
+    automaton = model.automaton([*model.symbols, "☃"])  # one unknown character represents all
     every = np.arange(len(model.keys) + 1)  # contexts of the model, and those on the way along a text
     automaton_text = model.automaton(list("ab éx"))
     states = [automaton_text.start]
@@ -167,7 +167,7 @@ def test_rows_do_not_depend_on_earlier_look_ups(monkeypatch: pytest.MonkeyPatch)
     states = np.random.default_rng(0).permutation(len(model.keys) + 1)
     count = len(model.symbols)
     together, following = rows(model.automaton(model.symbols), states, count)
-    monkeypatch.setattr(ngram, "TABLE_BYTES", 100 * 8 * len(model.symbols))  # some rows are forgotten
+    monkeypatch.setattr(ngram, "TABLE_BYTES", 100 * 8 * len(model.symbols))  # some rows are evicted from the cache
     automaton = model.automaton(model.symbols)
     for part in np.array_split(states, 40):
         some, behind = rows(automaton, part, count)

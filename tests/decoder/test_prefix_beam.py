@@ -100,8 +100,8 @@ def test_log_prob_is_the_ctc_loss_of_torch_on_long_lines() -> None:
             torch.tensor([len(hypothesis.ids)]),
             reduction="sum",
         )
-        assert hypothesis.log_prob == pytest.approx(-loss.item(), abs=0.5)  # paths that left the beam are missing
-        assert hypothesis.log_prob <= -loss.item() + 1e-6  # and nothing is counted twice
+        assert hypothesis.log_prob == pytest.approx(-loss.item(), abs=0.5)  # pruned paths are missing
+        assert hypothesis.log_prob <= -loss.item() + 1e-6  # and no path is counted twice
 
 
 def test_wider_and_less_pruned_searches_find_no_lower_scores() -> None:
@@ -116,7 +116,7 @@ def test_wider_and_less_pruned_searches_find_no_lower_scores() -> None:
 
 
 def test_blank_frames_change_nothing_but_the_probability() -> None:
-    log_probs = lines(1, 6, 4, seed=2, scale=0.5)  # no label of it is below the threshold
+    log_probs = lines(1, 6, 4, seed=2, scale=0.5)  # all labels are above the threshold
     nearly = np.log(np.array([[0.9997, 1e-4, 1e-4, 1e-4]], np.float32))
     spread = np.concatenate([*[nearly] * 3, log_probs[0, :3], nearly, log_probs[0, 3:], nearly])
     blank = np.full((1, 4), -math.inf, np.float32)
@@ -151,7 +151,7 @@ def test_it_equals_greedy_if_every_frame_is_certain(width: int) -> None:
 @pytest.mark.parametrize("with_model", [False, True])
 def test_a_line_reads_the_same_alone_and_in_a_batch(with_model: bool) -> None:
     log_probs = lines(6, 25, 7, seed=4, scale=4.0)
-    log_probs[2] = np.log([0.9999, *[1e-5] * 6])  # nothing to read
+    log_probs[2] = np.log([0.9999, *[1e-5] * 6])  # only blanks
     lengths = np.array([25, 9, 25, 1, 0, 17])
     decoder = beam(
         Bigram(6) if with_model else None,
@@ -202,7 +202,7 @@ def test_impossible_settings_are_refused_by_name(key: str, value: float) -> None
 @pytest.mark.parametrize(("probability", "top"), [(0.001, 8), (0.02, 3), (0.0, 50)])
 def test_likely_frames_are_those_of_torch_line_by_line(probability: float, top: int) -> None:
     log_probs, lengths = lines(7, 40, 12, seed=3, scale=4.0), np.array([40, 0, 13, 39, 40, 1, 22])
-    log_probs[4, :, 1:] = -30.0 - np.arange(11)  # nothing but blanks
+    log_probs[4, :, 1:] = -30.0 - np.arange(11)  # only blanks
     threshold = math.log(probability) if probability else -math.inf
     found = likely_frames(log_probs, lengths, top, threshold)
     assert sorted(found.order.tolist()) == list(range(7))

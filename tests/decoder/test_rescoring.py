@@ -1,4 +1,4 @@
-"""Two passes against their definition: every label sequence scored by both models."""
+"""Two-pass decoding matches its definition, with every label sequence scored by both models."""
 
 import math
 
@@ -32,7 +32,7 @@ def rescoring(weight: float, automaton=None, **settings: float) -> Rescoring:
 
 
 def steps(log_probs: np.ndarray, lengths: list[int], own: list[tuple[int, ...]] | None = None) -> Steps:
-    """A model whose CTC head gives `log_probs`, and whose decoder on its own gives `own`, labels of the frames."""
+    """A model whose CTC head returns `log_probs` and whose greedy hypothesis is `own`, in CTC labels."""
     rows = [[label + END for label in labels] + [END] * 10 for labels in own or [()] * len(lengths)]
 
     def step(tokens: torch.Tensor, number: int) -> tuple[torch.Tensor, int]:
@@ -45,7 +45,7 @@ def steps(log_probs: np.ndarray, lengths: list[int], own: list[tuple[int, ...]] 
 
 @pytest.mark.parametrize("weight", [0.0, 0.3, 1.0])
 @pytest.mark.parametrize("alpha", [0.0, 0.8])
-@pytest.mark.parametrize("own", [None, [(1, 2), (2,), (2, 1)]])  # proposed by the beam, too, or too long for the frames
+@pytest.mark.parametrize("own", [None, [(1, 2), (2,), (2, 1)]])  # also proposed by the beam, or too long for the frames
 def test_the_best_hypotheses_are_those_of_both_scores(weight: float, alpha: float, own: list | None) -> None:
     log_probs, model, lengths = lines(3, 5, 3, seed=1), Bigram(2), [5, 3, 1]
     decoder = rescoring(weight, model if alpha else None, alpha=alpha, beta=0.2)

@@ -1,4 +1,4 @@
-"""The consensus of hypotheses by hand, by brute force over alignments, and by what must not change it."""
+"""ROVER matches hand-computed results and brute force over alignments, and is invariant where it should be."""
 
 import math
 from functools import cache
@@ -16,7 +16,7 @@ hypotheses = st.lists(st.tuples(texts, st.sampled_from([0.25, 0.5, 0.9, 1.0])), 
 
 
 def consensus(some: list[tuple[str, float]], weights: list[float] | None = None) -> Consensus:
-    """Of hypotheses, each of which is the only one of its member."""
+    """Return the consensus of hypotheses, each from a different member."""
     hypotheses = [WeightedHypothesis(*one, member) for member, one in enumerate(some)]
     return rover(hypotheses, weights or [1.0] * len(some))
 
@@ -69,7 +69,7 @@ def test_the_third_text_is_aligned_at_minimum_cost(some: tuple[str, str, str]) -
     [
         (["chat", "chat", "char"], "chat"),
         (["chat", "cat", "chat"], "chat"),  # a deleted character is restored
-        (["cat", "chat", "cat"], "cat"),  # an inserted one is removed
+        (["cat", "chat", "cat"], "cat"),  # an inserted character is removed
         (["chats", "chat", "hat"], "chat"),
         (["kitten", "sitting", "kitting"], "kitting"),
         (["", "", "a"], ""),

@@ -1,4 +1,4 @@
-"""Edit operations rebuild both texts, and are as few as possible."""
+"""Edit operations reproduce both texts and are minimal."""
 
 from functools import cache
 
@@ -14,7 +14,7 @@ short = st.text("aab é", max_size=6)
 
 @cache
 def fewest(reference: str, hypothesis: str) -> int:
-    """By trying all operations."""
+    """Compute the distance by trying all operations."""
     if not reference or not hypothesis:
         return len(reference) + len(hypothesis)
     return min(

@@ -1,4 +1,4 @@
-"""Encoding and decoding are inverse, and unknown characters are named."""
+"""Decoding inverts encoding, and errors name unknown characters."""
 
 from itertools import pairwise
 

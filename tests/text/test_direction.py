@@ -1,4 +1,4 @@
-"""Visual order is that of UAX #9 over whole clusters, and logical order is restored from it alone."""
+"""Visual order follows UAX #9 over grapheme clusters, and logical order can be restored from it."""
 
 import unicodedata
 from itertools import product
@@ -67,7 +67,7 @@ def clusters(text: str) -> list[str]:
 
 
 def unmirrored(text: str) -> str:
-    """With every bracket turned one way."""
+    """Replace every closing bracket by its mirror image."""
     return "".join(min(c, mirrored(c)) for c in text)
 
 
@@ -104,7 +104,7 @@ def test_examples_both_ways(text: str, seen: str, direction: str) -> None:
 def test_numbers_run_left_to_right_and_a_sign_between_arabic_ones_does_not_join_them() -> None:
     assert visual("سنة 1945/12/3") == "1945/12/3 ةنس"
     assert visual("سنة ١٩٤٥") == "١٩٤٥ ةنس"
-    assert visual("من 12-15") == "15-12 نم"  # as UAX #9 has it for Arabic
+    assert visual("من 12-15") == "15-12 نم"  # according to UAX #9 for Arabic
     assert visual("ב 12-15") == "12-15 ב"  # and for Hebrew
     for text in ("سنة 1945/12/3", "سنة ١٩٤٥", "من 12-15", "ב 12-15"):
         assert logical(visual(text)) == text
@@ -150,7 +150,7 @@ def test_clusters_are_moved_whole(text: str, direction: str) -> None:
 @many
 @given(lines_of(ANY_WORD, ".,:!-+/%<#"), st.sampled_from(["ltr", "rtl"]))
 def test_the_order_is_that_of_another_implementation(text: str, direction: str) -> None:
-    """It moves marks before their letter and does not mirror: compared without marks and with brackets one way."""
+    """python-bidi moves marks before their letter and does not mirror, so marks and bracket direction are ignored."""
     bare = "".join(c for c in text if unicodedata.bidirectional(c) not in ("NSM", "BN"))
     theirs = bidi.get_display(bare, base_dir=direction[0].upper())
     assert unmirrored(visual(bare, direction)) == unmirrored(theirs)
@@ -181,7 +181,9 @@ def test_mirroring_is_its_own_inverse_and_knows_every_bracket() -> None:
     assert all(mirrored(mirrored(c)) == c for c in every)
     brackets = [c for c in every if unicodedata.category(c) in ("Ps", "Pe", "Pi", "Pf")]
     assert len(brackets) > 100
-    assert {c for c in brackets if mirrored(c) != MIRRORED.get(c, mirrored(c))} == set("༺༻༼༽᚛᚜")  # named otherwise
+    assert {c for c in brackets if mirrored(c) != MIRRORED.get(c, mirrored(c))} == set(
+        "༺༻༼༽᚛᚜"
+    )  # their names do not follow the pattern
 
 
 def test_the_alphabet_gets_the_mirror_images_that_right_to_left_texts_need() -> None:

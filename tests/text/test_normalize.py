@@ -1,4 +1,4 @@
-"""Texts that mean the same become the same."""
+"""Equivalent texts become identical."""
 
 import unicodedata
 
@@ -82,7 +82,7 @@ def test_characters_that_scripts_need_are_kept(text: str) -> None:
 
 
 def test_marks_of_one_letter_have_one_order() -> None:
-    """Shadda and fatha are typed in either order, stacked Vietnamese marks composed or not."""
+    """Accept shadda and fatha in either order, and stacked Vietnamese marks composed or decomposed."""
     assert Normalizer()("د\u0651\u064e") == Normalizer()("د\u064e\u0651")
     assert Normalizer()("e\u0323\u0302") == Normalizer()("e\u0302\u0323") == "ệ"
 

@@ -25,7 +25,7 @@ def page(*lines: Line, width: int = 1000, height: int = 1000) -> Page:
 
 
 def turned(points: Points, degrees: float, about: tuple[float, float] = (500, 500)) -> Points:
-    """Turned clockwise as the page is seen: y runs down."""
+    """Rotate points clockwise, as seen on the page."""
     c, s, (mx, my) = math.cos(math.radians(degrees)), math.sin(math.radians(degrees)), about
     return [(mx + c * (x - mx) - s * (y - my), my + s * (x - mx) + c * (y - my)) for x, y in points]
 
@@ -64,7 +64,7 @@ def test_polygons_rotate_and_scale_with_the_page(degrees: float, scale: float) -
 def test_the_line_distance_is_that_of_parallel_neighbours_not_of_other_columns() -> None:
     left = [line(baseline=[(0, y), (300, y)]) for y in (100, 160, 220)]
     right = [line(baseline=[(400, y + 20), (700, y + 20)]) for y in (100, 160, 220)]
-    pieces = [line(baseline=[(301, 101), (390, 101)])]  # goes on with the first line
+    pieces = [line(baseline=[(301, 101), (390, 101)])]  # continues the first line
     margin = [line(baseline=[(350, 100), (350, 300)])]
     assert line_distance([*left, *right, *pieces, *margin]) == 60
 

@@ -9,14 +9,14 @@ from htr_lightning.data.page.crop import crop_polygon
 
 def test_what_lies_outside_the_polygon_is_painted_as_paper() -> None:
     page = np.full((100, 200), 220, np.uint8)
-    page[20:30, 60:70] = 10  # ink of the neighbour, within the polygon's box
+    page[20:30, 60:70] = 10  # ink of an adjacent line in the bounding box
     page[50:55, 90:110] = 40  # ink of the line
     triangle = [(40.0, 60.0), (160.0, 60.0), (160.0, 10.0)]
     crop = crop_polygon(page, triangle)
     assert crop.shape == (50, 120)
     assert crop.min() == 40
     assert (crop == 40).sum() == 5 * 20
-    np.testing.assert_array_equal(page[20:30, 60:70], 10)  # the page itself stays whole
+    np.testing.assert_array_equal(page[20:30, 60:70], 10)  # the page is not modified
 
 
 def test_a_box_is_cropped_as_it_is() -> None:

@@ -35,7 +35,7 @@ def line(name: str, text: str = "", custom: str = "") -> str:
 
 
 def order(*regions: str, backwards: bool = False) -> str:
-    """A reading order; its elements may stand in the file the other way round."""
+    """Return a reading order whose elements may be in reverse order in the file."""
     refs = [f'<RegionRefIndexed index="{n}" regionRef="{name}"/>' for n, name in enumerate(regions)]
     refs = refs[::-1] if backwards else refs
     return f'<ReadingOrder><OrderedGroup id="g">{"".join(refs)}</OrderedGroup></ReadingOrder>'
@@ -77,7 +77,7 @@ def test_regions_come_in_the_reading_order(tmp_path: Path) -> None:
     found = read(
         tmp_path, page(order("b", "a") + region("a", line("l1")) + region("c", line("l3")) + region("b", line("l2")))
     )
-    assert names(found) == ["l2", "l1", "l3"]  # what the order does not name comes last
+    assert names(found) == ["l2", "l1", "l3"]  # unlisted regions come last
 
 
 def test_the_reading_order_is_that_of_the_index_not_of_the_file(tmp_path: Path) -> None:
@@ -155,7 +155,7 @@ def test_a_text_without_an_index_comes_before_those_with_one(tmp_path: Path) -> 
 
 def test_a_text_with_line_feeds_is_one_line(tmp_path: Path) -> None:
     assert texts(read(tmp_path, page(region("r1", line("l1", "\n  un mot\r\n\n  deux\n"))))) == ["un mot deux"]
-    assert texts(read(tmp_path, page(region("r1", line("l1", "  un  mot "))))) == ["  un  mot "]  # as it is written
+    assert texts(read(tmp_path, page(region("r1", line("l1", "  un  mot "))))) == ["  un  mot "]  # spaces are kept
 
 
 @pytest.mark.parametrize("equiv", ["", "<TextEquiv/>", "<TextEquiv><Unicode/></TextEquiv>"])
@@ -405,7 +405,7 @@ def test_a_missing_image_is_named_as_it_was_looked_for(tmp_path: Path) -> None:
         find_image(Page(tmp_path / "p1.xml", "scan.jpg", 0, 0, []))
 
 
-# File: lines, lines with text, lines without Coords, size; counted by other hands (the READMEs beside the files).
+# File: lines, lines with text, lines without Coords, size; as stated in the READMEs of the samples.
 SAMPLES = {
     "rasam/BULAC_MS_ARA_65_149902.xml": (115, 109, 0, (2150, 3049)),
     "rasam/BULAC_MS_ARA_1982_181992.xml": (49, 49, 0, (2900, 4413)),

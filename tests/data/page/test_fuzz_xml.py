@@ -1,4 +1,4 @@
-"""Damaged PAGE, ALTO and METS files give lines or an InputError: no traceback, no hang, little memory."""
+"""Corrupted PAGE, ALTO and METS files yield lines or raise InputError, in limited time and memory."""
 
 import random
 import re
@@ -72,7 +72,7 @@ NUMBER, ATTRIBUTE, TAG = rb"-?\d+\.?\d*", rb'"[^"]*"', rb"<[^>]+>"
 
 
 def mutated(content: bytes, dice: random.Random) -> bytes:
-    """A file with one to three damages."""
+    """Corrupt a file in one to three places."""
     for _ in range(dice.choice([1, 1, 2, 3])):
         content = dice.choice(MUTATORS)(content, dice) or b"<"
     return content
@@ -97,7 +97,7 @@ def _cut(content: bytes, dice: random.Random) -> bytes:
 
 
 def _piece(content: bytes, dice: random.Random) -> bytes:
-    """A piece is lost, or comes again somewhere else."""
+    """Remove a piece of the file, or repeat it elsewhere."""
     start = dice.randrange(len(content))
     at = slice(start, start + dice.randrange(200))
     if dice.random() < 0.5:
@@ -111,7 +111,7 @@ def _tag(content: bytes, dice: random.Random) -> bytes:
 
 
 def _element(content: bytes, dice: random.Random) -> bytes:
-    """A whole element is lost, comes again, or stands in another one."""
+    """Remove, repeat or move a whole element."""
     at = _place(rb"(?s)<(\w+)\b[^>]*?(?:/>|>.*?</\1>)", content, dice)
     return _put(
         content, at, dice.choice([b"", content[at] * 2, content[at] * 50, b"<TextRegion>%b</TextRegion>" % content[at]])
@@ -128,7 +128,7 @@ def _number(content: bytes, dice: random.Random) -> bytes:
 
 
 def _coordinates(content: bytes, dice: random.Random) -> bytes:
-    """All coordinates of a file are scaled: of polygons, of baselines or of both."""
+    """Scale the coordinates of all polygons, all baselines or both."""
     scale, which = (
         dice.choice([0.01, 0.5, 2, 40, -1]),
         dice.choice([rb"(?:points|POINTS)=", rb"(?:<Baseline points|BASELINE)="]),
@@ -152,12 +152,12 @@ def _entities(content: bytes, dice: random.Random) -> bytes:
     return _put(content, slice(start, start), b'<!DOCTYPE x [<!ENTITY e "%b">]>' % (b"e" * dice.choice([1, 10_000])))
 
 
-MUTATORS = [_bytes, _cut, _piece, _tag, _nested, _entities]  # most of what they make is no XML
+MUTATORS = [_bytes, _cut, _piece, _tag, _nested, _entities]  # most results are not XML
 MUTATORS += [_element, _value, _number, _coordinates] * 4
 
 
 def read_mutated(folder: Path, seed: int) -> str:
-    """Read one mutated file with mutated options; "read", "refused" or, on anything else, an exception."""
+    """Read a corrupted file with random options; return "read" or "refused", or raise any unexpected exception."""
     dice = random.Random(seed)
     for kind, content in SEEDS.items():
         (folder / f"{kind}.xml").write_bytes(content)
@@ -193,7 +193,7 @@ def prepare(folder: Path) -> Path:
 def test_300_mutated_files_are_read_or_refused(tmp_path: Path) -> None:
     folder = prepare(tmp_path)
     outcomes = Counter(read_mutated(folder, seed) for seed in range(300))
-    assert min(outcomes["read"], outcomes["refused"]) > 60  # else the damage is too small, or too great
+    assert min(outcomes["read"], outcomes["refused"]) > 60  # otherwise the corruption is too mild or too severe
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""METS: which pages an export has, and in which order."""
+"""METS files determine the pages of an export and their order."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ XLINK = 'xmlns:xlink="http://www.w3.org/1999/xlink"'
 
 
 def write_mets(folder: Path, groups: dict[str, list[str]], order: list[list[str]] | None = None, area: bool = False):
-    """A METS of file groups {USE: places}; `order` lists each page's places, with ORDER backwards in the file."""
+    """Write a METS file with file groups {USE: paths}; `order` lists the files of each page in reverse."""
     ids = {place: f"f{n}" for n, place in enumerate(p for places in groups.values() for p in places)}
     files = "".join(
         f'<mets:fileGrp USE="{use}">'

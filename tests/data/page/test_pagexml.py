@@ -1,4 +1,4 @@
-"""A page that is written as PAGE is the page that is read back."""
+"""Writing a page as PAGE and reading it back preserves it."""
 
 from pathlib import Path
 
@@ -25,7 +25,7 @@ def test_a_page_is_read_back_as_it_was_written(tmp_path: Path) -> None:
     lines = [line._replace(confidence=None) for line in page(path).lines]
     assert read_page(path) == page(path)._replace(lines=lines)
     content = path.read_text()
-    assert content.count("<TextEquiv") == 2  # an empty text that was read is one, too
+    assert content.count("<TextEquiv") == 2  # an empty transcription has one, too
     assert 'conf="0.9000"' in content
     assert '<TextRegion id="r1">\n      <Coords points="2,2 90,2 90,70 2,70" />' in content
     assert '<TextRegion id="r2">\n      <Coords points="0,0 100,0 100,80 0,80" />' in content  # no polygon: the page
@@ -40,6 +40,6 @@ def test_texts_are_replaced_and_the_rest_of_the_file_is_kept(tmp_path: Path) -> 
     path.write_bytes(replace_texts(path, [changed]))
     assert [line.text for line in read_page(path).lines] == ["un & deux", "trois", ""]
     assert "<Comments>kept" in path.read_text()
-    assert path.read_text().count("<Word") == 2  # those of the other lines
+    assert path.read_text().count("<Word") == 2  # the words of the other lines
     path.write_bytes(replace_texts(path, page(path).lines))
     assert "<Word" not in path.read_text()

@@ -24,7 +24,7 @@ def synthetic(**others) -> Synthetic:
 
 
 def default_font(folder: Path) -> Path:
-    """Pillow's own font as a file: Latin letters, no Chinese ones."""
+    """Write Pillow's built-in font, which has Latin but no Chinese characters, to a file."""
     (folder / "own.ttf").write_bytes(ImageFont.load_default(20).font_bytes)
     return folder / "own.ttf"
 
