@@ -167,9 +167,7 @@ def test_sam_clips_the_gradient_of_its_step() -> None:
     norm = torch.nn.utils.get_total_norm(grads)
     assert norm > 0.1  # otherwise nothing would be clipped
     for p, own, g in zip(module.parameters(), before, grads, strict=True):
-        torch.testing.assert_close(
-            p.detach(), own - 0.05 * g * 0.02 / norm
-        )  # the first rate is a 20th of the peak
+        torch.testing.assert_close(p.detach(), own - 0.05 * g * 0.02 / norm)  # the first rate is a 20th of the peak
 
 
 def test_sam_restores_the_weights_if_interrupted_halfway() -> None:

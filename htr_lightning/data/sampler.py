@@ -71,7 +71,7 @@ class BucketBatchSampler:
         self.shuffle, self.seed = shuffle, seed
         if not shuffle and 0 < len(widths) < world_size:
             raise InputError(f"expected at least {world_size} lines, one per device, got {len(widths)}; "
-                             "use fewer trainer.devices")  # fmt: skip
+                             "reduce trainer.devices")  # fmt: skip
         self.rank, self.world_size = rank, world_size
         self.old, self.replay_fraction, self.replay_decay = old, replay_fraction, replay_decay
         if not 0 <= replay_decay <= 1:

@@ -181,4 +181,6 @@ def _lines(path: str | Path) -> Iterator[tuple[int, str]]:
     except UnicodeDecodeError:
         fail(path, number, "not UTF-8; convert the file")
     except (OSError, EOFError, zlib.error) as error:
-        raise InputError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})") from None
+        raise InputError(
+            f"{path}: cannot be read ({getattr(error, 'strerror', None) or error}); check the file"
+        ) from None

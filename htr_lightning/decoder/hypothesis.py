@@ -26,7 +26,7 @@ class Decoder(Protocol):
 
     The scores depend on the model: frame log-probabilities and lengths for CTC, `autoregressive.Steps` for
     autoregressive models, and class probabilities for single characters. They are returned by a recognizer's `scores`.
-    Decoders only hold settings, so several recognizers can share one decoder.
+    Decoders hold only settings, so several recognizers can share one decoder.
 
     Attributes:
         inputs: the type of scores: "frames", "steps", "frames and steps" or "classes".

@@ -153,7 +153,7 @@ def test_chinese_is_not_cut_at_spaces() -> None:
 
 
 def test_a_unit_without_a_text_is_refused() -> None:
-    with pytest.raises(InputError, match=r"data\.reader\.text is not set.*unit=characters"):
+    with pytest.raises(InputError, match=r"unit=characters: .*data\.reader\.text=FILE"):
         synthetic(unit="characters")
 
 

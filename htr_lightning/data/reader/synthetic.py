@@ -86,7 +86,7 @@ class Synthetic(Sequence[Sample]):
         if unwritable not in ("error", "skip"):
             raise InputError(f"data.reader.unwritable={unwritable}: expected error or skip")
         if text is None and unit != "words":
-            raise InputError(f"data.reader.text is not set, which unit={unit} needs; set data.reader.text=FILE")
+            raise InputError(f"data.reader.unit={unit}: requires running text; set data.reader.text=FILE")
         if not 1 <= length[0] <= length[1]:
             raise InputError(f"data.reader.length={list(length)}: expected a minimum and a maximum, at least 1")
         self.skipped: list[Skipped] = []
@@ -120,7 +120,7 @@ class Synthetic(Sequence[Sample]):
             self._source = RunningText(prose.translate(left_out), unit)
             known = self._source.words
         if not known:
-            raise InputError(f"{self._origin}: {self._sources()} has any of its characters; {self._remedy()}")
+            raise InputError(f"{self._origin}: {self._sources()} has any character in the text; {self._remedy()}")
         self._spelling = Spelling(known, self._writable) if pseudoword_fraction else None
         self._pseudoword_fraction, self._rare_fraction = pseudoword_fraction, rare_fraction
         self._crossed_out_fraction = crossed_out_fraction

@@ -132,7 +132,7 @@ class FontWriter:
 
 
 def _pieces(word: str, fonts: Sequence[Path]) -> list[tuple[str, Path]]:
-    """Split a word into ideographs and runs of other characters in the same font, which may join them."""
+    """Split a word into single ideographs and runs of other characters, and choose a font for each piece."""
     pieces: list[tuple[str, Path]] = []
     for character in word:
         path = next((path for path in fonts if covers(path, character)), None)

@@ -163,6 +163,6 @@ def _read(path: str, key: str) -> str:
         source = resources.files("htr_lightning.data") / "words" / name if kind == "package" else Path(path)
         return source.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError:
-        raise InputError(f"{path}: not UTF-8; save data.reader.{key} as UTF-8") from None
+        raise InputError(f"{path}: not UTF-8; save the file as UTF-8") from None
     except (OSError, ValueError):  # ValueError: null byte in the path
         raise InputError(f"{path}: not found; set data.reader.{key} to a text file") from None
