@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
@@ -61,11 +61,18 @@ def is_sweep() -> bool:
     return HydraConfig.initialized() and HydraConfig.get().mode is RunMode.MULTIRUN
 
 
-def swept_keys(folder: Path) -> set[str]:
-    """The keys that vary in the sweep with this folder; empty if its sweeper chooses them itself."""
-    given = OmegaConf.load(folder / "multirun.yaml").hydra.overrides.task
-    parsed = OverridesParser.create().parse_overrides(list(given))
-    return {one.input_line.partition("=")[0] for one in parsed if one.is_sweep_override()}
+def varying(overrides: Iterable[str], folder: Path) -> list[str]:
+    """The overrides of a job whose keys vary in its sweep; all of them if the sweeper chooses the keys itself.
+
+    Args:
+        overrides: overrides of the job.
+        folder: folder of the sweep, in which Hydra stores the overrides of all jobs.
+    """
+    given = OverridesParser.create().parse_overrides(
+        list(OmegaConf.load(folder / "multirun.yaml").hydra.overrides.task)
+    )
+    keys = {one.input_line.partition("=")[0] for one in given if one.is_sweep_override()}
+    return [one for one in overrides if not keys or one.partition("=")[0] in keys]
 
 
 def sweep_group() -> str | None:
@@ -77,8 +84,8 @@ def job_name(name: str) -> str:
     """The name of a run; in a sweep, followed by the overrides that vary."""
     if not is_sweep():
         return name
-    keys, task = swept_keys(Path(HydraConfig.get().sweep.dir)), HydraConfig.get().overrides.task
-    return " ".join([name, *(one for one in task if not keys or one.partition("=")[0] in keys)])
+    hydra = HydraConfig.get()
+    return " ".join([name, *varying(hydra.overrides.task, Path(hydra.sweep.dir))])
 
 
 def run_tags() -> ListConfig:

@@ -324,10 +324,11 @@ def _bounds(trainer: Trainer) -> list[str]:
     """What ends the run, whichever comes first."""
     timer = find(trainer, Timer)
     clock = [str(timedelta(seconds=timer._duration))] if timer is not None and timer._duration else []
-    counts = {"epochs": trainer.max_epochs or -1, "steps": trainer.max_steps}
+    counts = {"epoch": trainer.max_epochs or -1, "step": trainer.max_steps}
     early = find(trainer, EarlyStopping)
     patience = [] if early is None else [f"{early.patience} validations without improvement of {early.monitor}"]
-    return clock + [f"{count} {unit}" for unit, count in counts.items() if count > 0] + patience
+    bounds = [f"{count} {unit}{'s' * (count != 1)}" for unit, count in counts.items() if count > 0]
+    return clock + bounds + patience
 
 
 def _relative(path: Path) -> str:

@@ -12,7 +12,7 @@ from hydra.core.utils import JobReturn
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
-from htr_lightning.config import is_sweep, swept_keys
+from htr_lightning.config import is_sweep, varying
 
 RANK_VARIABLES = ("LOCAL_RANK", "NODE_RANK", "RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
@@ -34,6 +34,7 @@ class SweepRanks(Callback):
             added = [source.path for source in hydra.runtime.config_sources if source.provider == "command-line"]
             options += [f"--config-dir={path}" for path in added]
             folder = f'hydra.run.dir="{hydra.runtime.output_dir}"'
+            print(f"job {hydra.job.num}: {' '.join(varying(hydra.overrides.task, Path(hydra.sweep.dir)))}")
             sys.argv = [sys.argv[0], *options, *hydra.overrides.task, folder]
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
@@ -77,11 +78,10 @@ class SweepTable(Callback):
 
 def jobs_of(folder: Path) -> list[Job]:
     """The jobs in the folder of a sweep, the best validation CER first, unfinished jobs last."""
-    keys = swept_keys(folder)
     jobs = []
     for path in sorted(folder.glob("*/.hydra/overrides.yaml")):
         run = path.parent.parent
-        overrides = [one for one in OmegaConf.load(path) if not keys or one.partition("=")[0] in keys]
+        overrides = varying(OmegaConf.load(path), folder)
         summary = run / "summary.json"
         found = json.loads(summary.read_text()) if summary.is_file() else {}
         jobs.append(Job(run.name, " ".join(overrides), found))
