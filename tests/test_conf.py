@@ -1,15 +1,18 @@
 """Every config key is a parameter of the object it builds, and all combinations compose."""
 
 import inspect
+import os
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from hydra import compose, initialize_config_dir
+from lightning import Trainer
 from omegaconf import OmegaConf
 
-from htr_lightning.config import compose_train
+from htr_lightning.config import compose_train, fast_precision
 from htr_lightning.errors import InputError
 
 CONF = Path(__file__).parent.parent / "conf"
@@ -120,3 +123,30 @@ def test_a_user_recipe_is_found_in_the_working_directory(tmp_path: Path, monkeyp
     (tmp_path / "experiments" / "broken.yaml").write_text("seed: [")
     with pytest.raises(InputError, match=r"broken\.yaml: not a recipe"):
         compose_train(["experiment=mine"])
+
+
+def test_every_argument_of_the_trainer_can_be_overridden() -> None:
+    trainer = composed()["trainer"]
+    arguments = inspect.signature(Trainer).parameters
+    assert set(trainer) - HYDRA_KEYS == set(arguments)
+    listed = (CONF / "trainer" / "default.yaml").read_text().partition("# Lightning's own defaults")[2]
+    own = [line.partition(":")[0] for line in listed.splitlines() if ":" in line and not line.startswith("#")]
+    assert len(own) > 15
+    assert {key: trainer[key] for key in own} == {key: arguments[key].default for key in own}
+
+
+@pytest.mark.parametrize("has_gpu", [False, True])
+def test_recipes_take_the_device_that_is_there(monkeypatch: pytest.MonkeyPatch, has_gpu: bool) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: has_gpu)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: True)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    monkeypatch.setattr(os, "cpu_count", lambda: 5)
+    for path in EXPERIMENTS:
+        if "fine_tune" not in path.stem:
+            assert composed(f"experiment={path.stem}")["trainer"]["accelerator"] == "auto", path.stem
+    config = composed("experiment=copiste_20min")
+    expected = (1, "auto", "bf16-mixed", 4) if has_gpu else (2, "ddp", fast_precision("cpu"), 0)
+    trainer = config["trainer"]
+    assert (trainer["devices"], trainer["strategy"], trainer["precision"], config["data"]["workers"]) == expected
+    on_cpu = composed("experiment=copiste_20min", "trainer=cpu")["trainer"]
+    assert (on_cpu["accelerator"], on_cpu["devices"], on_cpu["strategy"]) == ("cpu", 2, "ddp")

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from collections.abc import Callable
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,6 +13,7 @@ import pytest
 import torch
 from conftest import SMALL, run_train
 from lightning import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import Timer
 from lightning.pytorch.plugins import MixedPrecision
 from torch import Tensor, nn
 from torch.optim import SGD, AdamW
@@ -23,7 +25,7 @@ from htr_lightning.data.batch import Batch
 from htr_lightning.errors import InputError
 from htr_lightning.evidence.evaluate import evaluate
 from htr_lightning.optim import SAM
-from htr_lightning.schedule import OneCycle
+from htr_lightning.schedule import OneCycle, clock
 from htr_lightning.training.averaging import EMA
 from htr_lightning.training.module import TrainingModule
 
@@ -310,3 +312,28 @@ def test_two_ranks_with_sam_and_averaging_validate_like_the_checkpoint(tmp_path:
     counted = torch.load(best, weights_only=True)["htr"]["metrics"]["val"]
     assert {key: counted[key] for key in one._fields} == one._asdict()
     assert one.lines == 17
+
+
+# ---- the length of a run
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (None, None), ("2h", "00:02:00:00"), ("90m", "00:01:30:00"), ("1h30m", "00:01:30:00"), ("20min", "00:00:20:00"),
+        ("45s", "00:00:00:45"), ("3600s", "00:01:00:00"), ("1d", "01:00:00:00"), ("36h", "01:12:00:00"),
+        ("1 h 5 m", "00:01:05:00"), ("00:02:00:00", "00:02:00:00"), ("1:26:61:01", "02:03:01:01"),
+    ],
+)  # fmt: skip
+def test_a_duration_is_given_in_any_unit(given: str | None, expected: str | None) -> None:
+    assert clock(given) == expected
+    if expected is not None:
+        days, hours, minutes, seconds = map(int, expected.split(":"))
+        whole = timedelta(days=days, hours=hours, minutes=minutes, seconds=seconds)
+        assert Timer(duration=expected)._duration == whole.total_seconds()
+
+
+@pytest.mark.parametrize("given", ["", 90, "90", "2 hours", "h", "30m1h", "1:30", "-1h", "1.5h"])
+def test_what_is_no_duration_is_refused(given: object) -> None:
+    with pytest.raises(InputError, match="not a duration; write 90s, 20m, 2h"):
+        clock(given)

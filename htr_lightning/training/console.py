@@ -56,7 +56,8 @@ def run_log(folder: Path) -> Iterator[None]:
     file = logging.FileHandler(folder / "train.log", encoding="utf-8", delay=True)
     file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%Y-%m-%d %H:%M:%S"))
     root = logging.getLogger()
-    loggers = [root, log, logging.getLogger("lightning.pytorch"), logging.getLogger("lightning.fabric")]
+    lightning = [logging.getLogger(name) for name in ("lightning", "lightning.pytorch", "lightning.fabric")]
+    loggers = [root, log, *lightning]
     before = [(one.handlers[:], one.level, one.propagate) for one in loggers]
     shown = warnings.showwarning
 
@@ -194,7 +195,7 @@ class Report(Callback):
             for reason, count in its["skipped"].items():
                 log.info(f"skipped as requested: {count} x {reason} ({split})")
         log.info(f"training on {_devices(trainer)} in {trainer.precision} for {' or '.join(_bounds(trainer))}")
-        if note := idle_gpus(trainer):
+        if note := idle_gpus(isinstance(trainer.accelerator, CPUAccelerator), trainer.num_devices):
             log.info(f"note: {note}")
         log_config(trainer, recognizer.card)
         if trainer.ckpt_path:
@@ -281,18 +282,20 @@ def summary_lines(summary: dict[str, Any], folder: Path, single_characters: bool
     return [f"{name:20}{value}" for name, value in rows.items()]
 
 
-def idle_gpus(trainer: Trainer) -> str | None:
-    """What to type to use a GPU that stands idle in this run; None if none does."""
-    if isinstance(trainer.accelerator, CPUAccelerator):
+def idle_gpus(on_cpu: bool, devices: int) -> str | None:
+    """Say how to use the GPUs that a run leaves idle; None if there are none.
+
+    Args:
+        on_cpu: whether the run uses the CPU.
+        devices: number of devices that the run uses on this machine.
+    """
+    if on_cpu:
         if torch.cuda.is_available():
             return "a GPU is available, but this run uses the CPU; add trainer=gpu to use it"
         if torch.backends.mps.is_available():
             return "an Apple GPU is available, but this run uses the CPU; add trainer=mps to use it"
-    elif trainer.num_devices < torch.cuda.device_count():
-        return (
-            f"{trainer.num_devices} of {torch.cuda.device_count()} GPUs in use; add trainer=ddp "
-            f"trainer.devices={torch.cuda.device_count()} to use all of them"
-        )
+    elif devices < (count := torch.cuda.device_count()):
+        return f"{devices} of {count} GPUs in use; add trainer=ddp trainer.devices={count} to use all of them"
     return None
 
 

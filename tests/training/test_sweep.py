@@ -1,0 +1,111 @@
+"""The jobs of a sweep are compared at its end, and told apart in W&B; an offline W&B run can be copied."""
+
+import csv
+import json
+import shutil
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import SMALL
+from wandb.proto.wandb_internal_pb2 import Record
+
+from htr_lightning.training.sweep import Job, jobs_of, table
+
+
+def records(path: Path) -> Iterator[Record]:
+    """The records of a `.wandb` file: after 7 bytes, blocks of 32 KiB of chunks, as in LevelDB's log format."""
+    data, position, whole = path.read_bytes(), 7, b""
+    while position + 7 <= len(data):
+        if 32768 - position % 32768 < 7:
+            position += 32768 - position % 32768
+            continue
+        _, length, kind = struct.unpack("<IHB", data[position : position + 7])
+        whole = (b"" if kind in (1, 2) else whole) + data[position + 7 : position + 7 + length]
+        position += 7 + length
+        if kind in (1, 4):  # full, or the last part
+            record = Record()
+            record.ParseFromString(whole)
+            yield record
+
+
+def wandb_run(folder: Path) -> dict[str, Any]:
+    """What a copied run folder still says: name, group, tags, config, summary, history and files."""
+    (path,) = (folder / "wandb").glob("offline-run-*/*.wandb")
+    found: dict[str, Any] = {"config": {}, "summary": {}, "history": [], "files": []}
+    for record in records(path):
+        for update in record.run.config.update if record.HasField("run") else record.config.update:
+            found["config"][update.key] = json.loads(update.value_json)
+        for update in record.summary.update:
+            found["summary"][update.key or ".".join(update.nested_key)] = json.loads(update.value_json)
+        if record.HasField("run"):
+            found |= {"name": record.run.display_name, "group": record.run.run_group, "tags": list(record.run.tags)}
+        if record.HasField("history"):
+            items = record.history.item
+            found["history"].append({item.key or ".".join(item.nested_key): item.value_json for item in items})
+        found["files"] += [path.parent / "files" / file.path for file in record.files.files]
+    return found
+
+
+def test_a_copied_offline_run_is_complete(run_folder: Path, tmp_path: Path) -> None:
+    copied = wandb_run(shutil.copytree(run_folder, tmp_path / "elsewhere"))
+    summary = json.loads((run_folder / "summary.json").read_text())
+    assert (copied["name"], copied["group"], copied["tags"]) == ("crnn-synthetic", "", ["crnn", "synthetic"])
+    assert copied["config"]["model"]["net"]["hidden"] == 16
+    curve = [float(step["val/cer"]) for step in copied["history"] if "val/cer" in step]
+    assert len(curve) == 2
+    assert copied["summary"]["val/cer"]["min"] == min(curve) == pytest.approx(summary["val_cer"])
+    assert {key: copied["summary"][key] for key in summary if key != "checkpoint"} == {
+        key: value for key, value in summary.items() if key != "checkpoint"
+    }
+    pictures = [file for file in copied["files"] if file.suffix == ".png"]
+    assert len(pictures) == 3
+    assert all(file.is_file() and file.is_relative_to(tmp_path) for file in pictures)
+
+
+def job(folder: Path, number: int, overrides: list[str], val: float | None) -> None:
+    (folder / str(number) / ".hydra").mkdir(parents=True)
+    (folder / str(number) / ".hydra" / "overrides.yaml").write_text("".join(f"- {one}\n" for one in overrides))
+    if val is not None:
+        figures = {f"{split}_{rate}": val for split in ("val", "test") for rate in ("cer", "wer")}
+        (folder / str(number) / "summary.json").write_text(json.dumps({**figures, "seconds": 61.4}))
+
+
+def test_jobs_are_ranked_by_validation_and_shown_by_what_varies(tmp_path: Path) -> None:
+    (tmp_path / "multirun.yaml").write_text(
+        "hydra: {overrides: {task: ['data=copiste', 'optimizer.lr=1e-3,3e-3,1e-2', 'model=crnn,vit_ctc']}}"
+    )
+    for number, (lr, val) in enumerate([("1e-3", 0.25), ("3e-3", 0.125), ("1e-2", None)]):
+        job(tmp_path, number, ["data=copiste", f"optimizer.lr={lr}", "model=crnn"], val)
+    jobs = jobs_of(tmp_path)
+    assert [one.number for one in jobs] == ["1", "0", "2"]
+    assert jobs[0].overrides == "optimizer.lr=3e-3 model=crnn"
+    rows = table(jobs)
+    assert rows[1] == ["1", "12.50%", "12.50%", "12.50%", "12.50%", "61", "optimizer.lr=3e-3 model=crnn"]
+    assert rows[3][:2] == ["2", "failed"]
+    assert isinstance(jobs[2], Job)
+
+
+@pytest.mark.slow
+def test_a_sweep_ends_with_a_table_and_its_jobs_form_a_group(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import train
+
+    small = [one.replace(" ", "") for one in SMALL]
+    folder = f"hydra.sweep.dir={tmp_path / 'day' / 's'}"
+    monkeypatch.setattr(
+        "sys.argv", ["train.py", "-m", "optimizer.lr=1e-3,3e-3", *small, "trainer.max_epochs=1", folder]
+    )
+    train.train()
+    with open(tmp_path / "day" / "s" / "sweep.tsv") as file:
+        rows = list(csv.DictReader(file, delimiter="\t"))
+    assert {row["overrides"] for row in rows} == {"optimizer.lr=0.001", "optimizer.lr=0.003"}
+    out = capsys.readouterr().out
+    assert f"best: {tmp_path / 'day' / 's' / rows[0]['job']} ({rows[0]['overrides']})" in out
+    for row in rows:
+        run = wandb_run(tmp_path / "day" / "s" / row["job"])
+        assert (run["name"], run["group"]) == (f"crnn-synthetic {row['overrides']}", "day/s")
+        assert run["tags"] == ["crnn", "synthetic", "sweep"]
