@@ -68,10 +68,9 @@ def varying(overrides: Iterable[str], folder: Path) -> list[str]:
         overrides: overrides of the job.
         folder: folder of the sweep, in which Hydra stores the overrides of all jobs.
     """
-    given = OverridesParser.create().parse_overrides(
-        list(OmegaConf.load(folder / "multirun.yaml").hydra.overrides.task)
-    )
-    keys = {one.input_line.partition("=")[0] for one in given if one.is_sweep_override()}
+    given = OmegaConf.select(OmegaConf.load(folder / "multirun.yaml"), "hydra.overrides.task")
+    parsed = OverridesParser.create().parse_overrides(list(given))
+    keys = {str(one.input_line).partition("=")[0] for one in parsed if one.is_sweep_override()}
     return [one for one in overrides if not keys or one.partition("=")[0] in keys]
 
 

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import sys
 import time
 import warnings
@@ -49,7 +50,7 @@ def run_log(folder: Path) -> Iterator[None]:
     Args:
         folder: the run folder.
     """
-    if rank_zero_only.rank:
+    if getattr(rank_zero_only, "rank", 0):
         yield
         return
     folder.mkdir(parents=True, exist_ok=True)
@@ -243,7 +244,7 @@ class Report(Callback):
             **{f"test_{figure}": test[figure] for figure in (*rates, *counts)},
             "seconds": round(self._seconds, 1),
             "lines_per_second": round(throughput.rate, 2) if throughput else None,
-            "checkpoint": path,
+            "checkpoint": path and os.path.relpath(path, self.folder),
         }
         (self.folder / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")
         log_summary(trainer, summary)

@@ -97,6 +97,6 @@ class TranscriptionTable(Callback):
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):
                 # no wandb.Table: the images in a table would lie outside the run folder
-                logger.log_image(f"{name.split('_')[0]}/transcriptions", [sheet])
+                logger.log_image(f"{name.split('_')[0]}/transcriptions", [sheet], step=trainer.global_step)
 
     on_test_epoch_end = on_validation_epoch_end

@@ -81,7 +81,7 @@ def jobs_of(folder: Path) -> list[Job]:
     jobs = []
     for path in sorted(folder.glob("*/.hydra/overrides.yaml")):
         run = path.parent.parent
-        overrides = varying(OmegaConf.load(path), folder)
+        overrides = varying(map(str, OmegaConf.load(path)), folder)
         summary = run / "summary.json"
         found = json.loads(summary.read_text()) if summary.is_file() else {}
         jobs.append(Job(run.name, " ".join(overrides), found))
