@@ -22,18 +22,19 @@ GROUPS = {"experiments": "experiment", "replay": "data@replay"}  # what people t
 
 
 def fast_precision(accelerator: str) -> str:
-    """Lightning's name for the fastest training precision: "bf16-mixed" if the device computes in bfloat16 natively,
-    else "32-true". A processor that emulates bfloat16 takes nearly twice as long with it.
+    """The fastest training precision: "bf16-mixed" if the device computes in bfloat16 natively, else "32-true".
+
+    Hardware that emulates bfloat16 takes nearly twice as long with it.
 
     Args:
-        accelerator: of the trainer.
+        accelerator: accelerator of the trainer.
     """
     import torch  # takes seconds, and only runs need it
 
-    if accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available():
-        native = torch.cuda.is_bf16_supported(including_emulation=False)
-    else:
+    if on_cpu(accelerator, True, False):
         native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    else:
+        native = torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
     return "bf16-mixed" if native else "32-true"
 
 
