@@ -113,18 +113,49 @@ def test_lines_beside_bad_ones_are_left_in_peace(corrupted: Audit) -> None:
     assert len({fault.id for fault in corrupted.faults} - bad) <= 0.01 * sum(LINES.values())
 
 
-@pytest.mark.slow
-def test_lines_that_stand_on_their_heads_are_named_and_hardly_another(htr_data: Path) -> None:
-    """What is upright is learned from the set: thousands of lines teach it, a few hundred do not."""
-    reader = PageXml(htr_data / "copiste", xml="alto/*.xml", images="jpg", empty="skip", reduce=FitHeight(32).reduce)
-    on_head = set(range(20, len(reader), 60))
+def both_ways(reader: Sequence[Sample]) -> list[tuple[Line, Line]]:
+    """Every line long enough to be checked, as it is and rotated by 180 degrees."""
     lines = []
-    for place, sample in enumerate(reader):
-        image = np.ascontiguousarray(sample.image[::-1, ::-1]) if place in on_head else sample.image
-        lines.append(Line("train", place, sample.id, sample.text, sample.group, measure(image)))
-    found = {reader.ids.index(fault.id) for fault in upside_down(lines)}
-    assert len(found & on_head) >= 0.8 * len(on_head)
-    assert len(found - on_head) <= 0.001 * len(reader)
+    for place, (id, image, text, group) in enumerate(reader):
+        if len(text) >= kinds.A_PHRASE:
+            ways = (image, np.ascontiguousarray(image[::-1, ::-1]))
+            upright, rotated = (Line("train", place, id, text, group, measure(way)) for way in ways)
+            lines.append((upright, rotated))
+    return lines
+
+
+def reported(lines: Sequence[tuple[Line, Line]], turned: set[int]) -> set[int]:
+    """The lines that are reported when some of them are turned."""
+    ids = [upright.id for upright, _ in lines]
+    mixed = [rotated if place in turned else upright for place, (upright, rotated) in enumerate(lines)]
+    return {ids.index(fault.id) for fault in upside_down(mixed)}
+
+
+@pytest.fixture(scope="module")
+def french() -> list[tuple[Line, Line]]:
+    return both_ways(Synthetic("train", {"train": 620}, {"train": 40}, text="package:french_prose.txt", length=(4, 8)))
+
+
+@pytest.mark.parametrize("count", [120, 300, 600])  # of 768 features: a regression must not mistake noise for shape
+@pytest.mark.parametrize("every", [None, 40, 10])
+def test_upside_down_lines_are_found_and_upright_ones_never_reported(
+    french: list[tuple[Line, Line]], count: int, every: int | None
+) -> None:
+    turned = set() if every is None else set(range(7, count, every))
+    found = reported(french[:count], turned)
+    assert found <= turned
+    assert len(found) >= 0.3 * len(turned)
+
+
+@pytest.mark.slow
+def test_upside_down_lines_of_real_pages_are_found_and_upright_ones_never_reported(htr_data: Path) -> None:
+    lines = both_ways(PageXml(htr_data / "copiste", xml="alto/*.xml", images="jpg", empty="skip"))
+    assert not reported(lines, set())
+    for every in (60, 10):
+        turned = set(range(20 % every, len(lines), every))
+        found = reported(lines, turned)
+        assert found <= turned
+        assert len(found) >= 0.7 * len(turned)
 
 
 def test_characters_that_are_not_learned_are_told_by_split() -> None:
