@@ -18,6 +18,14 @@ from htr_lightning.text.codec import name
 HEIGHT, WIDTH = 48, 900  # maximum size of a thumbnail in pixels
 FAULTS, SAMPLE = 40, 40  # maximum number of lines shown per kind of fault, and per split
 
+QUANTITIES = {  # table headings of measured quantities
+    "height": "height in pixels",
+    "width": "width in pixels",
+    "ink": "fraction of ink",
+    "contrast": "contrast in grey levels",
+    "characters_per_line": "characters per line",
+}
+
 STYLE = """
 body { font: 15px/1.45 system-ui, sans-serif; margin: 2em auto; max-width: 76em; padding: 0 1em; color: #222; }
 h1 { font-size: 1.5em; } h2 { font-size: 1.15em; margin: 2em 0 .5em; border-bottom: 1px solid #ddd; }
@@ -88,7 +96,7 @@ def _splits(found: Audit) -> str:
     rows = ((split, *(its[key] for key in counts), its["texts_also_in_train"]["lines"] if split != "train" else "")
             for split, its in found.splits.items())  # fmt: skip
     quantiles = (
-        (f"{split}: {title.replace('_', ' ')}", *(f"{value:g}" for value in values))
+        (f"{split}: {QUANTITIES.get(title, title)}", *(f"{value:g}" for value in values))
         for split, its in found.splits.items()
         for title, values in its["quantiles"].items()
         if values

@@ -1,8 +1,9 @@
 """Audit the data of a config: its readers report their faults, and its model the number of frames."""
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,6 +18,7 @@ from htr_lightning.build import open_data
 from htr_lightning.config import make
 from htr_lightning.data.datamodule import SPLITS, LineDataModule
 from htr_lightning.data.preprocess import Preprocess
+from htr_lightning.data.reader.synthetic import Synthetic
 from htr_lightning.data.sample import Reader
 from htr_lightning.errors import InputError
 from htr_lightning.model.base import Recognizer
@@ -44,7 +46,7 @@ def open_subject(overrides: Sequence[str] = (), augment: str | None = None) -> S
     Raises:
         InputError: if no data is named, or no split can be read.
     """
-    data, settings, model = open_data(overrides, augment, lenient=True)
+    data, settings, model = open_data(overrides, augment, lenient=True, one_pass=True, full=True)  # sizes as scanned
     readers, faults = {}, []
     for split in SPLITS:
         try:
@@ -53,11 +55,20 @@ def open_subject(overrides: Sequence[str] = (), augment: str | None = None) -> S
             faults.append(Fault(split, NO_SPLIT, str(error), split))
     if not readers:
         raise InputError(faults[0].detail)
-    given = dict(override.lstrip("+").split("=", 1) for override in overrides if "=" in override)
-    title = given.get("data", given.get("experiment", ""))
     alphabet = None if settings.get("alphabet") is None else data.alphabet
     strict = {key for key in ("empty", "faulty") if settings["reader"].get(key) == "error"}
-    return Subject(title, data, readers, faults, model, alphabet, strict)
+    return Subject(_title(overrides, settings), data, readers, faults, model, alphabet, strict)
+
+
+def _title(overrides: Sequence[str], settings: Mapping[str, Any]) -> str:
+    """Return the name of the data config or recipe, and where its lines come from."""
+    given = dict(override.lstrip("+").split("=", 1) for override in overrides if "=" in override)
+    name, folder = given.get("data", given.get("experiment", "")), settings.get("pack") or settings.get("root")
+    if folder:
+        return f"{name} in {Path(folder).resolve()}"
+    if settings["reader"]["_target_"] == f"{Synthetic.__module__}.{Synthetic.__qualname__}":
+        return f"{name}: drawn lines, not scans"
+    return f"{name} from {settings['repo']}" if settings.get("repo") else name
 
 
 def audit(subject: Subject, advance: Callable[[int], None] = lambda lines: None) -> Audit:
@@ -109,7 +120,7 @@ def augmented(subject: Subject, count: int = 8, times: int = 3) -> UInt8[ndarray
 
 def _levelled(preprocess: Preprocess, image: UInt8[ndarray, "H W"]) -> UInt8[ndarray, "h w"]:
     try:
-        return preprocess.geometry(image)
+        return preprocess.geometry(preprocess.reduce(image))
     except ValueError:  # too small or too wide, which is reported as a fault
         return image
 

@@ -185,7 +185,7 @@ def audit(
         if path is not None:
             check_writable(path, option)  # fail before the work, not after it
     subject = verb.open_subject(overrides or [], augment)
-    with progress_bar("auditing", sum(map(len, subject.readers.values()))) as advance:
+    with progress_bar(f"auditing {subject.title}", sum(map(len, subject.readers.values()))) as advance:
         found = verb.audit(subject, advance)
     critical = verb.critical_kinds(subject, found)
     sheet = verb.augmented(subject) if augment is not None else None
@@ -195,6 +195,7 @@ def audit(
         text = json.dumps(verb.record(found, critical), indent=1, ensure_ascii=False)
         json_file.write_text(text + "\n", encoding="utf-8", errors="backslashreplace")
     console = Console(highlight=False, soft_wrap=True)
+    console.print(f"audit of {subject.title}", markup=False)
     console.print(*verb.tables(found, critical), *(f"note: {note}" for note in found.notes), sep="\n", markup=False)
     console.print(f"page: {html}" + (f"  data: {json_file}" if json_file else ""), markup=False)
     if critical:

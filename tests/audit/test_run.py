@@ -7,11 +7,14 @@ from html.parser import HTMLParser
 from itertools import permutations
 from pathlib import Path
 
+import numpy as np
 import pytest
 from conftest import Outcome
 from corrupt import Spoiler
 
 from htr_lightning.data import download
+from htr_lightning.data.preprocess import FitHeight
+from htr_lightning.data.reader.page_xml import PageXml
 from htr_lightning.errors import InputError
 
 SMALL = [
@@ -171,9 +174,45 @@ def test_recipes_are_audited_also_with_replayed_lines(htr: Callable[..., Outcome
     assert data["splits"]["train"]["lines"] == 9
 
 
+def titles(page: str) -> list[str]:
+    return re.findall(r"<(?:title|h1)>(.*?)</(?:title|h1)>", page)
+
+
+def test_the_title_names_the_config_and_the_folder(
+    htr: Callable[..., Outcome], pages: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(pages.parent)
+    outcome, _, page = audit(htr, pages.parent, "data=page_xml", "data.root=pages")
+    assert titles(page) == [f"Audit of page_xml in {pages}"] * 2
+    assert f"page_xml in {pages}" in outcome.stdout
+
+
+def test_drawn_lines_are_called_so(htr: Callable[..., Outcome], tmp_path: Path) -> None:
+    few = ["data.reader.lines={train: 9, val: 3, test: 3}", SMALL[1]]
+    for overrides, name in ((["data=synthetic"], "synthetic"), (["experiment=seed_crnn"], "seed_crnn")):
+        outcome, _, page = audit(htr, tmp_path, *overrides, *few)
+        assert titles(page) == [f"Audit of {name}: drawn lines, not scans"] * 2
+        assert "drawn lines" in outcome.stdout
+
+
+def test_sizes_are_those_of_the_scans(htr: Callable[..., Outcome], pages: Path) -> None:
+    for path in pages.glob("*.xml"):
+        text = path.read_text(encoding="utf-8")
+        width, height = (int(re.search(f'image{side}="([0-9]+)"', text)[1]) for side in ("Width", "Height"))
+        box = f'<Coords points="0,0 {width},0 {width},{height} 0,{height}"'
+        path.write_text(re.sub(r'<Coords points="[^"]*"', box, text), encoding="utf-8")
+    _, data, _ = audit(htr, pages.parent, "data=page_xml", f"data.root={pages}")
+    for split, its in data["splits"].items():
+        heights = [sample.image.shape[0] for sample in PageXml(pages, splits="splits.tsv", split=split)]
+        assert max(heights) > FitHeight(32).max_rows  # what a model reduces
+        assert its["quantiles"]["height"] == np.quantile(heights, (0, 0.05, 0.5, 0.95, 1)).round(4).tolist()
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        ([], "no data is named"),
+        (["model=mlp", "data.root=."], "no data is named"),
         (["data=nothing"], "nothing"),
         (["data=page_xml"], "data.root is not set"),
         (["data=synthetic", "--augment", "nothing"], "nothing"),
