@@ -211,8 +211,8 @@ def test_sizes_are_those_of_the_scans(htr: Callable[..., Outcome], pages: Path) 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "no data is named"),
-        (["model=mlp", "data.root=."], "no data is named"),
+        ([], "no data set specified"),
+        (["model=mlp", "data.root=."], "no data set specified"),
         (["data=nothing"], "nothing"),
         (["data=page_xml"], "data.root is not set"),
         (["data=synthetic", "--augment", "nothing"], "nothing"),
