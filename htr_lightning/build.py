@@ -20,14 +20,14 @@ from htr_lightning.transcription import Transcriber
 
 
 def build(config: DictConfig, known: Sequence[str] = ()) -> tuple[LineDataModule, Recognizer]:
-    """The data and the recognizer of a composed config; training texts are checked against the alphabet.
+    """Build the data and the recognizer of a composed config, and check that the training texts can be learned.
 
     Args:
-        config: of train.py.
-        known: characters to read in addition to those of the data.
+        config: composed config of train.py.
+        known: characters to include in the alphabet in addition to those in the data.
 
     Raises:
-        InputError: the data cannot be read, or a training text cannot be learned.
+        InputError: if the data cannot be read, or a training text cannot be learned.
     """
     settings = plain(config)
     data: LineDataModule = make(settings["data"])
@@ -48,15 +48,15 @@ def build(config: DictConfig, known: Sequence[str] = ()) -> tuple[LineDataModule
 
 
 class OpenedData(NamedTuple):
-    """Data described by overrides, for the model described by them."""
+    """The data that overrides describe, with the composed configs of the data and the model."""
 
     data: LineDataModule
-    settings: dict[str, Any]  # of the data, as composed
+    settings: dict[str, Any]  # config of the data
     model: dict[str, Any]
 
     @property
     def fingerprint(self) -> str:
-        """A hash of everything that the lines depend on."""
+        """A hash of all settings that affect the lines."""
         keys = ("root", "repo", "subset", "subset_by", "reduce_scans", "preprocess", "normalizer")
         lines = {key: self.settings.get(key) for key in keys}
         lines["reader"] = {key: value for key, value in self.settings["reader"].items() if key != "preload"}
@@ -70,17 +70,17 @@ def open_data(
     one_pass: bool = False,
     full: bool = False,
 ) -> OpenedData:
-    """The data that overrides describe, prepared for the model that they describe, without replay.
+    """Build the data that overrides describe, without replay and prepared for the model that they describe.
 
     Args:
-        overrides: of the config of train.py.
-        augment: name of an augmentation of the training lines; None for no augmentation.
-        lenient: skip the lines that the reader as configured would refuse.
-        one_pass: every line is read once, so none is kept in memory.
-        full: take lines as they were scanned, not reduced for the model.
+        overrides: overrides of the config of train.py.
+        augment: option of the config group `augment` for the training lines; None for no augmentation.
+        lenient: skip empty and faulty lines, even if the reader is configured to raise an error.
+        one_pass: keep no lines in memory, because each is read only once.
+        full: keep scans at full resolution instead of reducing them for the model.
 
     Raises:
-        InputError: no data is named.
+        InputError: if no override selects the data.
     """
     config = compose_data([*overrides, *([] if augment is None else [f"augment={augment}"])])
     settings, model = plain(config.data), plain(config.model)
@@ -98,23 +98,26 @@ def open_data(
 def data_for(
     recognizer: Transcriber, overrides: Sequence[str] = (), full: bool = False, unlabelled: bool = False
 ) -> LineDataModule:
-    """The data that overrides describe, prepared as the recognizer needs it.
+    """Build the data that overrides describe, prepared for a trained recognizer.
 
-    With `data=NAME` among the overrides, that config is composed; otherwise they change the data that the recognizer
-    was trained on. Preprocessing and normaliser are always the recognizer's own.
+    If the overrides include `data=NAME`, the config of that name is composed; otherwise, the overrides are applied to
+    the data config that the recognizer was trained with. Preprocessing and text normalisation are always those of the
+    recognizer.
 
     Args:
-        recognizer: a trained one.
-        overrides: of the data.
-        full: take lines as they were scanned; the recognizer reduces them itself.
-        unlabelled: also keep lines without text, unless splits or subsets are drawn from the others.
+        recognizer: trained recognizer.
+        overrides: overrides of the data config.
+        full: keep scans at full resolution, for a recognizer that reduces them itself.
+        unlabelled: also include lines without text, unless splits or subsets are sampled from the labelled lines.
 
     Raises:
-        InputError: an override does not fit.
+        InputError: if an override is invalid or does not concern the data.
     """
     for override in overrides:
         if not override.lstrip("+~").startswith(("data.", "data=")):
-            raise InputError(f"{override}: only the data can be changed here, as in data=copiste or data.root=FOLDER")
+            raise InputError(
+                f"{override}: only the data can be changed here, e.g. with data=copiste or data.root=FOLDER"
+            )
     card = recognizer.card
     named = any(override.lstrip("+").startswith("data=") for override in overrides)
     if named:
@@ -123,7 +126,7 @@ def data_for(
         config.model = card["model"]
     else:
         trained = {**card["training"]["data"], "reader": {**card["training"]["data"]["reader"]}}
-        trained["reader"].pop("fetch", None)  # a checkpoint downloads nothing; give data=NAME or data.root
+        trained["reader"].pop("fetch", None)  # never download data named in a checkpoint; use data=NAME or data.root
         checkpoint.check_targets(trained, (), "the checkpoint's config")  # before anything in it is resolved
         config = OmegaConf.create({"data": trained})
         OmegaConf.set_struct(config, True)
@@ -133,7 +136,7 @@ def data_for(
         _drop_sources(config.data, set(given))
     settings = plain(config.data)
     if len({member.preprocess.max_rows for member in recognizer.members}) > 1:
-        full = True  # each member reduces for itself
+        full = True  # each member reduces the scans itself
     if full:
         settings["reduce_scans"] = False
     if unlabelled:
@@ -142,7 +145,7 @@ def data_for(
         checkpoint.check_targets(settings, (), "the checkpoint's config")
     checkpoint.check_targets(card["model"], (), "the checkpoint's config")
     settings |= {key: card["model"][key] for key in ("preprocess", "normalizer")} | {"alphabet": card["alphabet"]}
-    settings |= {"augment": None, "replay": None, "cache_mb": 0}  # each line of a split is read once, as it is
+    settings |= {"augment": None, "replay": None, "cache_mb": 0}  # each line is read once and not augmented
     for key, many in (("max_lines", READING_LINES), ("max_columns", READING_COLUMNS)):
         if not any(f"data.{key}=" in override for override in overrides):
             settings[key] = many
@@ -151,14 +154,16 @@ def data_for(
 
 
 def check_whole(overrides: Sequence[str], split: str) -> None:
-    """Raises InputError if a subset of the training lines is requested together with another split."""
+    """Raise InputError if a subset of the training lines is requested together with another split."""
     for override in overrides:
         if split != "train" and override.lstrip("+").startswith("data.subset="):
-            raise InputError(f"{override}: selects training lines; {split} is read as a whole; remove this override")
+            raise InputError(
+                f"{override}: applies only to training lines, but the split is {split}; remove this override"
+            )
 
 
 def _keep_unlabelled(settings: dict[str, Any]) -> None:
-    """Have a reader keep lines without text, where that leaves the other lines in the same splits and subset."""
+    """Make a reader keep lines without text, unless this would change the splits or the subset of other lines."""
     empty, splits = (settings["reader"].get(key) for key in ("empty", "splits"))
     drawn = isinstance(splits, dict) and not all(isinstance(value, str) for value in splits.values())
     if empty == "error" or (empty == "skip" and settings.get("subset") is None and not drawn):
@@ -166,7 +171,7 @@ def _keep_unlabelled(settings: dict[str, Any]) -> None:
 
 
 def _drop_sources(data: DictConfig, given: set[str]) -> None:
-    """The sources of a checkpoint's data that the overrides make meaningless, including downloads."""
+    """Remove the data sources of a checkpoint that do not apply to the overrides, including downloads."""
     moved = given & {"data.root", "data.repo"}
     if moved and "data.pack" not in given and data.get("pack") is not None:
         data.pack = None

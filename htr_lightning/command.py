@@ -1,4 +1,4 @@
-"""Runs a program so that an error the user can fix is one line on stderr and a nonzero exit code."""
+"""Run a program and report errors that the user can fix in a single line."""
 
 import logging
 import os
@@ -19,8 +19,8 @@ from htr_lightning.errors import InputError
 
 
 def run(main: Callable[[], Any]) -> None:
-    """Call `main`; an error that the user can fix goes to stderr as one line, any other keeps its traceback."""
-    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # or Hydra prints errors itself and exits
+    """Call `main`, and print an error that the user can fix as one line on stderr; others keep their traceback."""
+    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # otherwise, Hydra prints errors itself and exits
     quiet()
     try:
         with redirect_stderr(_WithoutHydra(sys.stderr)):
@@ -46,16 +46,16 @@ class _WithoutHydra:
 
 
 def quiet() -> None:
-    """Silence messages of libraries that the user can do nothing about."""
+    """Silence library messages that the user can do nothing about."""
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_is_relevant)
     for message in (
-        ".*isinstance.treespec, LeafSpec.*",  # Lightning beside a newer torch
-        ".*Experiment logs directory .* exists and is not empty.*",  # the run folder holds more than the CSV log
-        "The dirpath has changed.*",  # `RestoreBest` copies what Lightning leaves behind
+        ".*isinstance.treespec, LeafSpec.*",  # from Lightning with a newer torch
+        ".*Experiment logs directory .* exists and is not empty.*",  # the run folder contains more than the CSV log
+        "The dirpath has changed.*",  # `RestoreBest` copies the checkpoint that Lightning does not
         ".*is smaller than the logging interval.*",
-        ".*does not have many workers.*",  # measured: one worker feeds two cores
+        ".*does not have many workers.*",  # measured: one worker is enough for two cores
         ".*Trying to infer the `batch_size`.*",
-        "Corrupt EXIF data.*",  # such files are read, or refused in one line
+        "Corrupt EXIF data.*",  # these images are either read or rejected with a message of our own
     ):
         warnings.filterwarnings("ignore", message=message)
 
@@ -70,41 +70,41 @@ def _is_relevant(record: logging.LogRecord) -> bool:
             "Restoring states",
             "Loaded model",
             "`Trainer(val_check_interval=1.0)` was configured",
-            "Time limit reached",  # the summary of the run says how long it took
+            "Time limit reached",  # the summary of the run includes the training time
             "`Trainer.fit` stopped",
         )
     )
 
 
 def fail(message: str) -> NoReturn:
-    """Print one line to stderr and exit with 1."""
+    """Print an error message to stderr and exit with code 1."""
     print(f"error: {message}", file=sys.stderr)
     sys.exit(1)
 
 
 def one_line(error: BaseException) -> str | None:
-    """The message of an error that the user can fix; None for any other."""
+    """Return the message of an error that the user can fix, or None for any other error."""
     chain = [error]
     while (cause := chain[-1].__cause__ or chain[-1].__context__) is not None and cause not in chain:
         chain.append(cause)
     for link in chain:
-        if isinstance(link, InputError):  # a worker process wraps a traceback around the message
+        if isinstance(link, InputError):  # worker processes add a traceback to the message
             return str(link).strip().splitlines()[-1].removeprefix(f"{InputError.__module__}.InputError: ")
     if isinstance(error, HydraException | OmegaConfBaseException):
         return _config_error(error)
-    if isinstance(error, ValueError) and str(error).startswith("Config group override must be"):  # Hydra's own
-        return "null is not an option of a group; remove the group with ~GROUP, as in ~scheduler"
+    if isinstance(error, ValueError) and str(error).startswith("Config group override must be"):  # raised by Hydra
+        return "null is not an option of this config group; remove the group with ~GROUP, e.g. ~scheduler"
     if isinstance(error, FileNotFoundError) and error.filename and error.strerror:
         return f"{error.filename}: {error.strerror}; check the path"
     if isinstance(error, PermissionError | FileExistsError | NotADirectoryError) or (
         isinstance(error, OSError) and error.strerror == os.strerror(28)
     ):
-        return f"{error.filename or 'output'}: {error.strerror}; free space or choose another folder"
+        return f"{error.filename or 'output'}: {error.strerror}; free up space or choose another folder"
     return None
 
 
 def _meant(error: BaseException) -> str:
-    """A suggestion for a mistyped key or group, with a leading space, or an empty string."""
+    """Return a suggestion for a mistyped key or group, with a leading space, or an empty string."""
     chain: list[BaseException] = [error]
     while (cause := chain[-1].__cause__ or chain[-1].__context__) is not None and cause not in chain:
         chain.append(cause)
@@ -140,19 +140,19 @@ def _config_error(error: BaseException) -> str:
         typed = re.search(r"'([^']+)/([^'/]+)'", message)
         close = get_close_matches(typed[2], options, 1, 0.6) if typed else []
         if typed and close:
-            return f"{typed[1]}={typed[2]}: there is no such option. Did you mean {typed[1]}={close[0]}? Others: " + (
+            return f"{typed[1]}={typed[2]}: no such option. Did you mean {typed[1]}={close[0]}? Other options: " + (
                 ", ".join(one for one in options if one != close[0])
             )
         return f"{message}; {lines[start]} {', '.join(options)}"
     if key := next((line.removeprefix("full_key: ") for line in lines if line.startswith("full_key: ")), None):
         message = f"{key}: {message}" if key not in message else message
     if "Could not override" in message or "not in struct" in str(error):
-        hint = "`python train.py --cfg job` prints all keys, and + before a key adds one"
-        return f"{message.rstrip('.')}: there is no such key.{_meant(error)} {hint}"
+        hint = "Print all keys with `python train.py --cfg job`, or add a key with +KEY=VALUE"
+        return f"{message.rstrip('.')}: no such key.{_meant(error)} {hint}"
     if message.startswith("LexerNoViableAlt"):
-        return f"{message.partition(': ')[2]}: quote the value, as in 'data.root=\"FOLDER\"'"
+        return f"{message.partition(': ')[2]}: quote the value, e.g. 'data.root=\"FOLDER\"'"
     if "parsing override" in message:
-        return f"{message}; write KEY=VALUE, as in data.root=FOLDER"
+        return f"{message}; write KEY=VALUE, e.g. data.root=FOLDER"
     if "Missing mandatory value" in str(error):
-        return f"{message}; set it, as in data.root=FOLDER"
+        return f"{message}; set it, e.g. data.root=FOLDER"
     return message

@@ -1,4 +1,7 @@
-"""Compose the config of a run. Imports Hydra but not torch, so that help and errors in overrides appear at once."""
+"""Compose the config of a run.
+
+Imports Hydra but not torch, so that help and errors in overrides appear immediately.
+"""
 
 import os
 import re
@@ -18,18 +21,18 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from htr_lightning.errors import InputError
 
-GROUPS = {"experiments": "experiment", "replay": "data@replay"}  # what people type, and what Hydra calls it
+GROUPS = {"experiments": "experiment", "replay": "data@replay"}  # common mistakes and the correct names
 
 
 def fast_precision(accelerator: str) -> str:
-    """The fastest training precision: "bf16-mixed" if the device computes in bfloat16 natively, else "32-true".
+    """Return the fastest training precision: "bf16-mixed" if the device supports bfloat16 natively, else "32-true".
 
-    Hardware that emulates bfloat16 takes nearly twice as long with it.
+    Training in emulated bfloat16 takes nearly twice as long as in float32.
 
     Args:
-        accelerator: accelerator of the trainer.
+        accelerator: `trainer.accelerator`.
     """
-    import torch  # takes seconds, and only runs need it
+    import torch  # the import takes seconds, and only training needs it
 
     if on_cpu(accelerator, True, False):
         native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
@@ -39,12 +42,12 @@ def fast_precision(accelerator: str) -> str:
 
 
 def on_cpu(accelerator: str, value: Any, otherwise: Any) -> Any:
-    """The first value if a run with this accelerator uses the CPU, the second if it uses a GPU.
+    """Return one value if a run uses the CPU, and another if it uses a GPU.
 
     Args:
-        accelerator: accelerator of the trainer; "auto" takes a GPU if there is one.
-        value: setting for the CPU.
-        otherwise: setting for a GPU.
+        accelerator: `trainer.accelerator`; "auto" uses a GPU if one is available.
+        value: value for the CPU.
+        otherwise: value for a GPU.
     """
     import torch
 
@@ -53,21 +56,21 @@ def on_cpu(accelerator: str, value: Any, otherwise: Any) -> Any:
 
 
 def loading_processes() -> int:
-    """Loading processes that keep one GPU busy: one per core but one, at most 8."""
+    """Return the number of loading processes that keep a GPU busy: the number of cores minus one, from 1 to 8."""
     return max(1, min(8, (os.cpu_count() or 1) - 1))
 
 
 def is_sweep() -> bool:
-    """Whether the running job belongs to a sweep."""
+    """Return whether the current job belongs to a sweep."""
     return HydraConfig.initialized() and HydraConfig.get().mode is RunMode.MULTIRUN
 
 
 def varying(overrides: Iterable[str], folder: Path) -> list[str]:
-    """The overrides of a job whose keys vary in its sweep; all of them if the sweeper chooses the keys itself.
+    """Return the overrides of a job that vary within its sweep, or all of them if the sweeper chooses the keys.
 
     Args:
         overrides: overrides of the job.
-        folder: folder of the sweep, in which Hydra stores the overrides of all jobs.
+        folder: sweep folder, in which Hydra stores the overrides of all jobs.
     """
     given = OmegaConf.select(OmegaConf.load(folder / "multirun.yaml"), "hydra.overrides.task")
     parsed = OverridesParser.create().parse_overrides(list(given))
@@ -76,12 +79,12 @@ def varying(overrides: Iterable[str], folder: Path) -> list[str]:
 
 
 def sweep_group() -> str | None:
-    """The name that all jobs of a sweep share, from its folder; None outside of a sweep."""
+    """Return a name for the current sweep, derived from its folder, or None outside a sweep."""
     return "/".join(Path(HydraConfig.get().sweep.dir).parts[-2:]) if is_sweep() else None
 
 
 def job_name(name: str) -> str:
-    """The name of a run; in a sweep, followed by the overrides that vary."""
+    """Return the name of a run, followed by the overrides that vary if it belongs to a sweep."""
     if not is_sweep():
         return name
     hydra = HydraConfig.get()
@@ -89,7 +92,7 @@ def job_name(name: str) -> str:
 
 
 def run_tags() -> ListConfig:
-    """The names of the model and the data of a run, and "sweep" for a job of a sweep."""
+    """Return the names of the model and data of a run, and "sweep" if it belongs to a sweep."""
     if not HydraConfig.initialized():
         return ListConfig([])
     choices = HydraConfig.get().runtime.choices
@@ -101,37 +104,37 @@ for resolver in (fast_precision, on_cpu, loading_processes, sweep_group, job_nam
 
 
 def conf_dir() -> Path:
-    """The folder of the config groups: inside the installed package, or beside it in a source tree."""
+    """Return the folder of the config groups: inside the installed package, or next to it in a source tree."""
     here = Path(__file__).resolve().parent
     return here / "conf" if (here / "conf").is_dir() else here.parent / "conf"
 
 
 def groups() -> list[str]:
-    """The names of the config groups, except `experiment`."""
+    """Return the names of the config groups except `experiment`."""
     return sorted(path.name for path in conf_dir().iterdir() if path.is_dir())
 
 
 def options(group: str) -> list[str]:
-    """The names of the options of a config group."""
+    """Return the names of the options in a config group."""
     return sorted(path.stem for path in (conf_dir() / group).glob("*.yaml"))
 
 
 def check_groups(overrides: Sequence[str]) -> None:
-    """Raises InputError if a group is chosen by another name than its own."""
+    """Raise InputError if an override uses the wrong name for a config group."""
     for override in overrides:
         group, _, name = override.lstrip("+").partition("=")
         if group in GROUPS and name not in ("", "null"):
-            raise InputError(f"{override}: write {GROUPS[group]}={name}")
+            raise InputError(f"{override}: not a config group; use {GROUPS[group]}={name}")
 
 
 def recipe_files() -> dict[str, Path]:
-    """The recipes by name, from `experiments/` beside `conf/` and from `experiments/` in the working directory."""
+    """Return the recipe files by name, from `experiments/` next to `conf/` and in the working directory."""
     folders = (conf_dir().parent / "experiments", Path("experiments").resolve())
     return {file.stem: file for folder in folders for file in sorted(folder.glob("*.yaml"))}
 
 
 def recipes() -> dict[str, str]:
-    """The first sentence of the comment in every recipe, by name."""
+    """Return the first sentence of the comment at the top of each recipe, by recipe name."""
     found = {}
     for name, file in sorted(recipe_files().items()):
         lines = [line for line in file.read_text(encoding="utf-8").splitlines() if not line.startswith("# @package")]
@@ -141,21 +144,23 @@ def recipes() -> dict[str, str]:
 
 
 def offer_experiments() -> None:
-    """Make every recipe an option of the config group `experiment`.
+    """Add every recipe as an option to the config group `experiment`.
 
     Raises:
-        InputError: one of them is not YAML.
+        InputError: if a recipe cannot be read or is not valid YAML.
     """
     for name, file in recipe_files().items():
         try:
             recipe = OmegaConf.load(file)
         except (yaml.YAMLError, OSError, UnicodeDecodeError) as error:
-            raise InputError(f"{file}: not a recipe ({' '.join(str(error).split())}); correct it") from None
+            raise InputError(
+                f"{file}: cannot read the recipe ({' '.join(str(error).split())}); correct the file"
+            ) from None
         ConfigStore.instance().store(name, recipe, group="experiment", package="_global_")
 
 
 def compose_train(overrides: Sequence[str]) -> DictConfig:
-    """The config of train.py with overrides."""
+    """Compose the config of train.py with the given overrides."""
     check_groups(overrides)
     offer_experiments()
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
@@ -163,10 +168,10 @@ def compose_train(overrides: Sequence[str]) -> DictConfig:
 
 
 def compose_data(overrides: Sequence[str]) -> DictConfig:
-    """Compose the config of train.py with overrides that name the data.
+    """Compose the config of train.py with overrides that select the data.
 
     Raises:
-        InputError: if no override names the data.
+        InputError: if no override selects the data.
     """
     if not any(override.lstrip("+").startswith(("data=", "experiment=")) for override in overrides):
         raise InputError("no data set specified; add data=NAME, e.g. data=copiste data.root=FOLDER")
@@ -174,10 +179,10 @@ def compose_data(overrides: Sequence[str]) -> DictConfig:
 
 
 def plain(config: DictConfig) -> dict[str, Any]:
-    """A composed config as plain data, every interpolation resolved."""
+    """Convert a composed config to plain Python containers, with all interpolations resolved."""
     return OmegaConf.to_container(config, resolve=True)  # type: ignore[return-value]
 
 
 def make(settings: dict[str, Any]) -> Any:
-    """The object that a part of a composed config describes."""
+    """Instantiate the object that a section of a composed config describes."""
     return instantiate(settings, _convert_="all")

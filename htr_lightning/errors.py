@@ -1,5 +1,8 @@
-"""The one error that a user can fix."""
+"""The exception raised for errors that the user can fix."""
 
 
 class InputError(Exception):
-    """Unusable input: one line with the file, sample or key, its value and the remedy. Programs exit with 1."""
+    """An error that the user can fix, with a one-line message that names the cause and the remedy.
+
+    Command-line programs print the message and exit with code 1.
+    """

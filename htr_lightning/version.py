@@ -1,4 +1,4 @@
-"""The version of this package, and of those that its results depend on."""
+"""The version of this package, and the versions of the packages that its results depend on."""
 
 import platform
 from importlib import metadata
@@ -7,7 +7,7 @@ __version__ = "0.1.0"
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of Python and of the packages that results depend on."""
+    """Return the versions of this package, Python and all packages that results depend on."""
     packages = ("torch", "lightning", "torchmetrics", "hydra-core", "editdistance", "numpy", "opencv-python-headless",
                 "transformers")  # fmt: skip
     found = {p: metadata.version(p) for p in packages if any(metadata.distributions(name=p))}

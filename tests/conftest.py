@@ -1,12 +1,12 @@
-"""What the tests share: shapes checked at run time, small pages, a small recognizer, and the real data where it is."""
+"""Fixtures and helpers shared by the tests; importing this module enables type and shape checks at run time."""
 
 import os
 
 os.environ["OMP_WAIT_POLICY"] = "PASSIVE"  # read once, when torch is imported
 if "PYTEST_XDIST_WORKER" in os.environ:
-    os.environ["OMP_NUM_THREADS"] = "1"  # a worker a core
+    os.environ["OMP_NUM_THREADS"] = "1"  # one worker per core
 os.environ["WANDB_MODE"] = "offline"
-os.environ["HYDRA_FULL_ERROR"] = "1"  # as the commands do: else Hydra prints an error and exits
+os.environ["HYDRA_FULL_ERROR"] = "1"  # set by the commands as well: otherwise, Hydra prints errors and exits
 
 from jaxtyping import install_import_hook
 
@@ -28,7 +28,7 @@ from hypothesis import settings  # noqa: E402
 from PIL import Image  # noqa: E402
 from torch import nn  # noqa: E402
 
-sys.path.insert(0, str(Path(__file__).parent.parent))  # train.py stands beside the package
+sys.path.insert(0, str(Path(__file__).parent.parent))  # train.py is next to the package
 
 import train  # noqa: E402
 from htr_lightning import cli  # noqa: E402
@@ -46,25 +46,25 @@ settings.register_profile("tests", deadline=None, max_examples=50, derandomize=T
 settings.load_profile("tests")
 
 CONF = Path(__file__).parent.parent / "conf"
-ELSEWHERE = {"trocr_pretrained"}  # models whose network comes from outside
+ELSEWHERE = {"trocr_pretrained"}  # models whose network is downloaded
 MODELS = sorted(
     path.stem
     for path in (CONF / "model").glob("*.yaml")
-    if not path.stem.endswith(("_small", "_base"))  # larger, the same code
+    if not path.stem.endswith(("_small", "_base"))  # larger models with the same code
     and path.stem not in ELSEWHERE
 )
-WIDTH, ROW = 240, 40  # pixels of a drawn page and of each of its lines
+WIDTH, ROW = 240, 40  # width of a drawn page and height of its lines, in pixels
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """OmegaConf's classes have type hints that beartype calls old."""
+    """Ignore beartype's warnings about deprecated type hints in OmegaConf."""
     old = "beartype.roar.BeartypeDecorHintPep585DeprecationWarning"
     config.addinivalue_line("filterwarnings", f"ignore::{old}")
 
 
 @pytest.fixture
 def htr_data() -> Path:
-    """The folder of the real data."""
+    """The folder of the real data sets; the test is skipped if it is not set."""
     if not os.environ.get("HTR_DATA"):
         pytest.skip("real data: set HTR_DATA to the folder that holds copiste, mnist and samples")
     return Path(os.environ["HTR_DATA"])
@@ -72,7 +72,7 @@ def htr_data() -> Path:
 
 @pytest.fixture
 def write_page() -> Callable[..., Path]:
-    """A function that draws a page of texts, one box a text, and writes its image and its PAGE or ALTO file."""
+    """A function that draws a page with one line per text, and writes its image and its PAGE or ALTO file."""
     return _write_page
 
 
@@ -117,7 +117,7 @@ def _write_page(folder: Path, texts: Sequence[str] = ("un", "deux"), stem: str =
 
 @pytest.fixture
 def make_recognizer() -> Callable[..., CTCRecognizer]:
-    """A function that builds a small CRNN recognizer, the same weights each time, in evaluation mode."""
+    """A function that builds a small CRNN recognizer in evaluation mode, with the same weights each time."""
     return _make_recognizer
 
 
@@ -139,7 +139,7 @@ def _make_recognizer(
         ).eval()
     with torch.no_grad():
         for weight in [*recognizer.net.recurrent.parameters(), *recognizer.net.head.parameters()]:
-            weight.mul_(gain)  # as decided as a trained one, so that different lines read differently
+            weight.mul_(gain)  # confident like a trained model, so that transcriptions of different lines differ
     return recognizer
 
 
@@ -155,23 +155,23 @@ SMALL = [
     "model.net.hidden=16",
     "model.net.backbone.stem=8",
     "model.net.backbone.channels=[8, 8, 16]",
-]  # a run of seconds
+]  # a run that takes seconds
 
 
 def drawn_lines(split: str, lines: int = 24) -> Synthetic:
-    """Synthetic lines, so many of training."""
+    """Return synthetic lines of a split; `lines` is the number of training lines."""
     return Synthetic(split, {"train": lines, "val": 11, "test": 5}, {"train": 4, "val": 2, "test": 2})
 
 
 class Network(NamedTuple):
-    """The network of a model's config, with random weights, in evaluation mode, and what it is fed by."""
+    """The network of a model config, with random weights and in evaluation mode, and its preprocessing."""
 
     net: nn.Module
     preprocess: Preprocess
-    lines: bool  # reads lines rather than single characters
+    lines: bool  # whether it reads lines rather than single characters
 
     def ink(self, widths: Sequence[int], columns: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """A batch of noise of these widths, padded to so many columns."""
+        """Return a batch of random images with the given widths, padded to `columns`."""
         height = self.preprocess(np.full((64, 64), 255, np.uint8)).shape[0]
         images = torch.zeros(len(widths), 1, height, columns)
         for row, width in enumerate(widths):
@@ -180,7 +180,7 @@ class Network(NamedTuple):
 
 
 def shaken(net: nn.Module) -> nn.Module:
-    """As after training: batch norms far from zero mean and unit variance."""
+    """Set batch norms far from zero mean and unit variance, as after training, and return the network."""
     for module in net.modules():
         if isinstance(module, nn.BatchNorm2d):
             nn.init.normal_(module.running_mean, 0, 0.5)
@@ -191,7 +191,7 @@ def shaken(net: nn.Module) -> nn.Module:
 
 
 def network(model: str, classes: int = 7) -> Network:
-    """`conf/model/MODEL.yaml`; its batch norms are as after training, far from zero mean and unit variance."""
+    """Build the network of `conf/model/MODEL.yaml`, with batch norms far from zero mean and unit variance."""
     with initialize_config_dir(str(CONF), version_base="1.3"):
         config = compose("train", overrides=["run_dir=runs/test", "name=test", f"model={model}"]).model
     with torch.random.fork_rng():
@@ -202,7 +202,7 @@ def network(model: str, classes: int = 7) -> Network:
 
 
 class Outcome(NamedTuple):
-    """What a command left."""
+    """The exit code and output of a command."""
 
     code: int
     stdout: str
@@ -210,7 +210,7 @@ class Outcome(NamedTuple):
 
 
 def run_train(folder: Path, *overrides: str) -> Path:
-    """`python train.py` with overrides, in this process; its run folder is `folder`."""
+    """Run `train.py` with overrides in this process, and return the run folder."""
     sys.argv = ["train.py", *overrides, f"hydra.run.dir={folder}"]
     train.train()
     return folder
@@ -218,7 +218,7 @@ def run_train(folder: Path, *overrides: str) -> Path:
 
 @pytest.fixture(scope="session")
 def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished run of the default recipe, made small."""
+    """The folder of a finished run of the default recipe with a small network and little data."""
     folder = tmp_path_factory.mktemp("runs") / "run"
     argv = list(sys.argv)
     try:
@@ -229,13 +229,13 @@ def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def best(run_folder: Path) -> Path:
-    """The checkpoint of that run."""
+    """The best checkpoint in `run_folder`."""
     return run_folder / "checkpoints" / "best.ckpt"
 
 
 @pytest.fixture
 def line_image(tmp_path: Path) -> Path:
-    """A synthetic line as a PNG file."""
+    """The path to a PNG image of a synthetic line."""
     path = tmp_path / "line.png"
     Image.fromarray(Synthetic("test", {"test": 4}, {"test": 2})[1].image).save(path)
     return path
@@ -243,7 +243,7 @@ def line_image(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def htr(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Outcome]:
-    """The command `htr` in this process: exit code, stdout, stderr."""
+    """A function that runs `htr` in this process and returns its exit code, stdout and stderr."""
 
     def call(*arguments: object) -> Outcome:
         monkeypatch.setattr(sys, "argv", ["htr", *map(str, arguments)])

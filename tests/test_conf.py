@@ -121,7 +121,7 @@ def test_a_user_recipe_is_found_in_the_working_directory(tmp_path: Path, monkeyp
     config = compose_train(["experiment=mine", "run_dir=x", "name=x"])
     assert (config.seed, config.optimizer.lr) == (7, 1e-3)
     (tmp_path / "experiments" / "broken.yaml").write_text("seed: [")
-    with pytest.raises(InputError, match=r"broken\.yaml: not a recipe"):
+    with pytest.raises(InputError, match=r"broken\.yaml: cannot read the recipe"):
         compose_train(["experiment=mine"])
 
 

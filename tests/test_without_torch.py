@@ -1,4 +1,4 @@
-"""Transcribing with an exported recognizer needs neither torch nor the training frameworks."""
+"""Transcription with an exported recognizer requires neither torch nor the training frameworks."""
 
 import os
 import subprocess
@@ -95,7 +95,7 @@ print("read")
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A page of two lines, each of two strokes: one in the upper and one in the lower half, or the other way round."""
+    """A page with two lines of two strokes each: one in the upper half and one in the lower half, or vice versa."""
     folder = tmp_path_factory.mktemp("page")
     pixels = np.full((80, 120), 255, np.uint8)
     for top, rows in ((4, (0, 16)), (44, (16, 0))):
@@ -112,14 +112,14 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def contract() -> tuple[list[str], list[str]]:
-    """The modules that import-linter holds to the rule, and what they may not import."""
+    """Return the modules that import-linter checks, and the packages that they must not import."""
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     (found,) = (one for one in settings["tool"]["importlinter"]["contracts"] if one["name"] == CONTRACT)
     return found["source_modules"], found["forbidden_modules"]
 
 
 @pytest.mark.parametrize("program", [IMPORTS, READING], ids=["imports", "reading"])
-def test_in_an_environment_without_the_frameworks(program: str, page: Path, tmp_path: Path) -> None:
+def test_transcription_works_without_the_frameworks(program: str, page: Path, tmp_path: Path) -> None:
     modules, frameworks = contract()
     assert {"htr_lightning.reading.transcribe", "htr_lightning.data.preprocess"} <= set(modules)
     assert {"torch", "lightning", "hydra", "omegaconf", "wandb", "torchmetrics"} <= set(frameworks)
@@ -151,8 +151,8 @@ EARLY = {
 
 
 @pytest.mark.parametrize("name", EARLY)
-def test_help_and_mistakes_are_told_before_torch_is_imported(name: str, tmp_path: Path) -> None:
-    """Importing torch and Lightning takes several seconds, in which a user would wait for an error."""
+def test_help_and_errors_appear_before_torch_is_imported(name: str, tmp_path: Path) -> None:
+    """Importing torch and Lightning takes several seconds, for which a user would have to wait."""
     arguments, code, expected = EARLY[name]
     (tmp_path / "best.ckpt").touch()
     arguments = [str(tmp_path / "best.ckpt") if argument == CHECKPOINT else argument for argument in arguments]

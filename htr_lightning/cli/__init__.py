@@ -1,5 +1,5 @@
-# ruff: noqa: I001 - the order of the imports is that of the help
-"""The command `htr`."""
+# ruff: noqa: I001 - the imports determine the order of commands in the help
+"""The `htr` command."""
 
 from typing import Annotated
 
@@ -7,16 +7,18 @@ import typer
 
 from htr_lightning import command
 from htr_lightning.version import __version__, versions
-from htr_lightning.cli import reading, learning, data  # noqa: F401 - each adds its commands
+from htr_lightning.cli import reading, learning, data  # noqa: F401 - each module adds its commands
 from htr_lightning.cli.arguments import typer_app
 
 
 @typer_app.callback(invoke_without_command=True)
 def main(
     version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
-    verbose: Annotated[bool, typer.Option("--verbose", help="With --version: list all packages used.")] = False,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", help="With --version, also list dependencies and platform.")
+    ] = False,
 ) -> None:
-    """Handwritten text recognition with trained checkpoints."""
+    """Train and use models for handwritten text recognition."""
     if version and verbose:
         import platform
 
@@ -28,5 +30,5 @@ def main(
 
 
 def app() -> None:
-    """Entry point."""
+    """Run the `htr` command."""
     command.run(typer_app)

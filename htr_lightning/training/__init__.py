@@ -1,1 +1,1 @@
-"""Runs: how they are trained, what they print and what they save."""
+"""Train recognizers with Lightning: callbacks, console output, loggers, fine-tuning and sweeps."""

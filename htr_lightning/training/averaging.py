@@ -1,4 +1,4 @@
-"""An average of the weights, which is what is validated, saved and tested."""
+"""Average the weights of a network over the training steps."""
 
 from typing import Any
 
@@ -9,14 +9,14 @@ from torch import Tensor
 
 
 class EMA(WeightAveraging):
-    """Exponential moving average of weights and batch norm statistics, over about 1 / (1 - decay) steps.
+    """An exponential moving average of weights and batch norm statistics, over about 1 / (1 - decay) steps.
 
-    Validation scores the average, and a checkpoint's `state_dict` is the average: that is what is tested, used for
-    transcription and started from. A resumed run continues with the raw weights. Early on the average is shorter: decay
-    is (1 + n) / (10 + n) after n updates, as in TensorFlow's `ExponentialMovingAverage`.
+    The averaged weights are validated, and saved as the `state_dict` of checkpoints, so that testing, transcription and
+    fine-tuning use them as well. A resumed run continues with the raw weights. The average is shorter at first: after n
+    updates, the decay is at most (1 + n) / (10 + n), as in TensorFlow's `ExponentialMovingAverage`.
 
     Args:
-        decay: weight of the average against the current weights.
+        decay: weight of the previous average in each update.
     """
 
     def __init__(self, decay: float = 0.999) -> None:
@@ -33,7 +33,7 @@ class EMA(WeightAveraging):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         assert self._average_model is not None
-        self._average_model.to(pl_module.device)  # copied before the model was moved to its device
+        self._average_model.to(pl_module.device)  # it was copied before the model was moved to its device
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         super().on_validation_epoch_start(trainer, pl_module)
@@ -45,7 +45,7 @@ class EMA(WeightAveraging):
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         super().on_save_checkpoint(trainer, pl_module, checkpoint)
-        if self._validating:  # interrupted while the two are swapped
+        if self._validating:  # interrupted while raw and averaged weights are swapped
             states = checkpoint["state_dict"], checkpoint["current_model_state"]
             checkpoint["current_model_state"], checkpoint["state_dict"] = states
 
@@ -54,5 +54,5 @@ class EMA(WeightAveraging):
             super().on_load_checkpoint(trainer, pl_module, checkpoint)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        if stage == "fit":  # or the test after it would load the raw weights
+        if stage == "fit":  # otherwise, testing would load the raw weights
             self._average_model = None

@@ -1,5 +1,4 @@
-"""What a run does besides its steps: measure its speed, keep the best checkpoint when resumed, validate at its end,
-train the head first."""
+"""Callbacks that measure speed, keep the best checkpoint on resuming, validate at the end and freeze the backbone."""
 
 import math
 import shutil
@@ -24,7 +23,7 @@ Kind = TypeVar("Kind", bound=Callback)
 
 
 class Throughput(Callback):
-    """Training lines per second, not counting the time spent on validation."""
+    """A callback that measures training lines per second, excluding the time spent on validation."""
 
     def __init__(self) -> None:
         self.lines, self.seconds = 0, 0.0
@@ -53,7 +52,7 @@ class Throughput(Callback):
 
 
 class RestoreBest(Callback):
-    """Copies the best checkpoint of the resumed run into the folder of the new one, where it is the one to beat."""
+    """A callback that copies the best checkpoint of a resumed run, with its score, to the folder of the new run."""
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         best = find(trainer, ModelCheckpoint)
@@ -61,7 +60,7 @@ class RestoreBest(Callback):
             return
         state = torch.load(trainer.ckpt_path, weights_only=True, map_location="cpu")["callbacks"].get(best.state_key)
         if state is None or state["best_model_score"] is None or not Path(state["best_model_path"]).is_file():
-            best.best_model_path = ""  # there was none, or it is gone: the first validation saves one
+            best.best_model_path = ""  # there is no best checkpoint, so the first validation saves one
             return
         path = Path(str(best.dirpath)) / "best.ckpt"
         if trainer.is_global_zero:
@@ -73,12 +72,14 @@ class RestoreBest(Callback):
 
 
 class ValidateAtEnd(Callback):
-    """Validates at the end of a run that is bounded by steps or epochs, as Lightning does for one bounded by time, and
-    at the end of every epoch if so configured, even where epochs have different numbers of batches."""
+    """A callback that validates at the end of runs limited by steps or epochs, and after every epoch if configured.
+
+    Lightning validates only at the end of runs limited by time, and assumes that all epochs have the same length.
+    """
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.val_check_interval == 1.0 and trainer.check_val_every_n_epoch:
-            trainer.val_check_batch = math.inf  # Lightning takes the first epoch's number of batches
+            trainer.val_check_batch = math.inf  # Lightning uses the number of batches in the first epoch
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, batch_idx: int
@@ -91,22 +92,20 @@ class ValidateAtEnd(Callback):
 
 
 class FreezeBackbone(Callback):
-    """Trains only the head in the first part of a run, so that a newly initialised head does not distort the
-    pretrained layers (Kumar et al., 2022, "Fine-tuning can distort pretrained features and underperform
-    out-of-distribution", arXiv:2202.10054).
+    """A callback that trains only the head in the first part of a run.
 
-    Gradients of frozen layers are dropped before the step; `requires_grad=False` would not do, since distributed ranks
-    fix at the start which gradients they exchange. Frozen batch norms keep their statistics.
+    This prevents a newly initialised head from distorting the pretrained layers (Kumar et al., 2022, "Fine-tuning can
+    distort pretrained features and underperform out-of-distribution", arXiv:2202.10054). Gradients of frozen layers are
+    dropped before each step; `requires_grad=False` does not work, because distributed ranks decide at the start which
+    gradients they exchange. Batch norms in frozen layers keep their statistics.
 
     Args:
-        fraction: of the run; 0 freezes nothing.
+        fraction: fraction of the run in which only the head is trained; 0 disables freezing.
     """
 
     def __init__(self, fraction: float = 0.1) -> None:
         if not 0 <= fraction < 1:
-            raise InputError(
-                f"callbacks.freeze_backbone.fraction={fraction}: give a fraction of the run, at least 0 and below 1"
-            )
+            raise InputError(f"callbacks.freeze_backbone.fraction={fraction}: must be at least 0 and less than 1")
         self.fraction = fraction
         self._frozen: list[nn.Module] = []
 
@@ -115,7 +114,7 @@ class FreezeBackbone(Callback):
         recognizer = pl_module.recognizer
         self._frozen = [m for layer in layers(recognizer.net, recognizer.num_classes)[:-1] for m in layer.modules]
         if self.fraction:
-            rank_zero_only(print)(f"only the head is trained in the first {self.fraction:.0%} of the run")
+            rank_zero_only(print)(f"training only the head for the first {self.fraction:.0%} of the run")
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         if not self._frozen:
@@ -128,9 +127,9 @@ class FreezeBackbone(Callback):
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
         for layer in self._frozen:
-            layer.zero_grad()  # to None, so that momentum and weight decay do not apply either
+            layer.zero_grad()  # sets gradients to None, so that momentum and weight decay do not apply
 
 
 def find(trainer: Trainer, kind: type[Kind]) -> Kind | None:
-    """The trainer's first callback of a kind."""
+    """Return the trainer's first callback of the given type, or None."""
     return next((callback for callback in trainer.callbacks if isinstance(callback, kind)), None)  # type: ignore[attr-defined]

@@ -1,4 +1,4 @@
-"""Write the checkpoints of a run so that an interrupted write loses nothing."""
+"""Write checkpoints atomically during training."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from htr_lightning.checkpoint import write
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Lightning's checkpoint plugin, with files written by `checkpoint.write`."""
+    """A Lightning checkpoint plugin that writes files with `checkpoint.write`, which is atomic."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         write(checkpoint, path)

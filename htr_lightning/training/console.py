@@ -1,4 +1,4 @@
-"""What a run shows: a progress bar on a terminal, a line per validation, and a summary at the end; and its log file."""
+"""Report the progress and results of a run on the screen and in its log file."""
 
 import json
 import logging
@@ -30,25 +30,25 @@ log = logging.getLogger("htr_lightning")
 
 
 class _Screen(logging.Handler):
-    """Print records above the progress bar: information on stdout, warnings on stderr."""
+    """A logging handler that prints above the progress bar: information to stdout, warnings to stderr."""
 
     def emit(self, record: logging.LogRecord) -> None:
         if not getattr(record, "on_screen", True):
             return
         if record.levelno >= logging.WARNING:
-            print(f"warning: {record.getMessage()}", file=sys.stderr)  # rich redirects it while a bar is shown
+            print(f"warning: {record.getMessage()}", file=sys.stderr)  # redirected by rich while a bar is shown
         else:
             console.print(record.getMessage(), markup=False)
 
 
 @contextmanager
 def run_log(folder: Path) -> Iterator[None]:
-    """Send what this package and Lightning log, and all warnings, to the screen and to `train.log`.
+    """Send log records from this package and Lightning, and all warnings, to the screen and to `train.log`.
 
-    On ranks other than the first, nothing is changed.
+    Does nothing on ranks other than the first.
 
     Args:
-        folder: the run folder.
+        folder: run folder, created if missing.
     """
     if getattr(rank_zero_only, "rank", 0):
         yield
@@ -73,7 +73,7 @@ def run_log(folder: Path) -> Iterator[None]:
         warnings.showwarning = show
         yield
     except BaseException as error:
-        log.error("%s: %s", type(error).__name__, error, extra={"on_screen": False})  # the command prints it
+        log.error("%s: %s", type(error).__name__, error, extra={"on_screen": False})  # the command prints the error
         raise
     finally:
         warnings.showwarning = shown
@@ -84,9 +84,9 @@ def run_log(folder: Path) -> Iterator[None]:
 
 
 class RunBar(ProgressBar):
-    """One progress bar for the whole run: the fraction done, time left, loss, validation score, and speed.
+    """A progress bar for the whole run that shows the fraction done, time left, loss, validation score and speed.
 
-    Where stdout is not a terminal, and in `train.log`, a line a minute takes its place.
+    It also logs a line every minute: to `train.log`, and to stdout if that is not a terminal.
     """
 
     def __init__(self) -> None:
@@ -172,10 +172,10 @@ class RunBar(ProgressBar):
 
 
 class Report(Callback):
-    """A line per validation, and at the end `summary.json` and a table of figures and files.
+    """A callback that logs every validation and, at the end of the run, the results, also written to `summary.json`.
 
     Args:
-        folder: the run folder.
+        folder: run folder.
     """
 
     def __init__(self, folder: str) -> None:
@@ -194,7 +194,7 @@ class Report(Callback):
         )
         for split, its in recognizer.card["data"].items():
             for reason, count in its["skipped"].items():
-                log.info(f"skipped as requested: {count} x {reason} ({split})")
+                log.info(f"skipped {count} {split} lines as configured: {reason}")
         log.info(f"training on {_devices(trainer)} in {trainer.precision} for {' or '.join(_bounds(trainer))}")
         if note := idle_gpus(isinstance(trainer.accelerator, CPUAccelerator), trainer.num_devices):
             log.info(f"note: {note}")
@@ -225,7 +225,7 @@ class Report(Callback):
         self._seconds = time.perf_counter() - throughput.started if throughput else 0.0
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Save a run that is stopped by Ctrl-C; with several ranks, some may already be gone."""
+        """Save a checkpoint on Ctrl-C, but not in runs with several ranks, some of which may already have exited."""
         if isinstance(exception, KeyboardInterrupt) and trainer.world_size == 1 and trainer.global_step:
             path = self.folder / "checkpoints" / "last.ckpt"
             trainer.save_checkpoint(path, weights_only=False)
@@ -255,7 +255,7 @@ class Report(Callback):
 
 
 def score(module: TrainingModule, split: str, words: bool = False) -> str:
-    """The accuracy of a recognizer of single characters, or the CER of any other, with the WER on request."""
+    """Format the accuracy of a single-character recognizer, or the CER of any other; `words` adds the WER."""
     totals = module.totals[split]
     if module.recognizer.single_characters:
         return f"accuracy {1 - totals.cer:.2%}"
@@ -263,7 +263,7 @@ def score(module: TrainingModule, split: str, words: bool = False) -> str:
 
 
 def summary_lines(summary: dict[str, Any], folder: Path, single_characters: bool = False) -> list[str]:
-    """Figures and files of a finished run, a line each."""
+    """Format the results and output paths of a finished run, one per line."""
 
     def rates(split: str) -> str:
         cer, wer = summary[f"{split}_cer"], summary[f"{split}_wer"]
@@ -284,7 +284,7 @@ def summary_lines(summary: dict[str, Any], folder: Path, single_characters: bool
 
 
 def idle_gpus(on_cpu: bool, devices: int) -> str | None:
-    """Say how to use the GPUs that a run leaves idle; None if there are none.
+    """Return a note on how to use the GPUs that a run leaves idle, or None if there are none.
 
     Args:
         on_cpu: whether the run uses the CPU.
@@ -312,7 +312,7 @@ def _elapsed(trainer: Trainer) -> str:
 
 
 def _time_left(trainer: Trainer) -> list[str]:
-    """The time left of a run that is bounded by the clock, or that estimated from its progress."""
+    """Return the time left, estimated from progress unless the run has a time limit; empty if not yet known."""
     timer, throughput = find(trainer, Timer), find(trainer, Throughput)
     done = completed(trainer)
     if timer is not None and timer._duration:
@@ -325,12 +325,12 @@ def _time_left(trainer: Trainer) -> list[str]:
 
 
 def _bounds(trainer: Trainer) -> list[str]:
-    """What ends the run, whichever comes first."""
+    """Describe the limits of a run, which ends when it reaches the first of them."""
     timer = find(trainer, Timer)
     clock = [str(timedelta(seconds=timer._duration))] if timer is not None and timer._duration else []
     counts = {"epoch": trainer.max_epochs or -1, "step": trainer.max_steps}
     early = find(trainer, EarlyStopping)
-    patience = [] if early is None else [f"{early.patience} validations without improvement of {early.monitor}"]
+    patience = [] if early is None else [f"{early.patience} validations without improvement in {early.monitor}"]
     bounds = [f"{count} {unit}{'s' * (count != 1)}" for unit, count in counts.items() if count > 0]
     return clock + bounds + patience
 

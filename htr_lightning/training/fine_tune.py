@@ -1,4 +1,4 @@
-"""Training a checkpoint further: its own model, on other data and with another alphabet."""
+"""Fine-tune a checkpoint on other data, which may have a different alphabet."""
 
 import sys
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from htr_lightning import checkpoint
 from htr_lightning.errors import InputError
 from htr_lightning.training.launch import launch
 
-NAME = "checkpoint"  # of the options that come from the checkpoint
+NAME = "checkpoint"  # name of the config group options that come from the checkpoint
 GREEDY = {"_target_": "htr_lightning.decoder.ctc.Greedy"}
 GREEDY_WRITER = {"_target_": "htr_lightning.decoder.autoregressive.Greedy"}
 TWO_PASSES = "htr_lightning.decoder.rescoring.Rescoring"
@@ -21,56 +21,59 @@ RECIPES = (
     "torch.optim",
     "htr_lightning.optim",
     "htr_lightning.schedule",
-)  # where an optimizer or scheduler of a checkpoint may come from
+)  # modules whose optimizers and schedulers a checkpoint may use
 
 
 def fine_tune(path: str, overrides: Sequence[str]) -> None:
-    """Run `conf/fine_tune.yaml` with a checkpoint's model, as train.py runs `conf/train.yaml`.
+    """Fine-tune a checkpoint as described by `conf/fine_tune.yaml`.
 
     Args:
-        path: of the checkpoint.
-        overrides: for Hydra, with its options, such as -m.
+        path: path to the checkpoint.
+        overrides: Hydra overrides and options, such as -m.
 
     Raises:
-        InputError: the checkpoint cannot be used, or an override chooses another model.
+        InputError: if the checkpoint cannot be used, or an override selects another model.
     """
     offer(path)
 
     def check(config: DictConfig) -> None:
         if HydraConfig.get().runtime.choices["model"] != NAME or config.start != path:
-            raise InputError("fine-tune: the model is the checkpoint's; omit model= and start=; keys such as "
-                             "model.net.dropout=0.3 can be given")  # fmt: skip
+            raise InputError("fine-tune: the model comes from the checkpoint; remove model= and start= (keys such "
+                             "as model.net.dropout=0.3 are allowed)")  # fmt: skip
 
-    sys.argv[1:] = overrides  # Hydra reads them there
+    sys.argv[1:] = overrides  # where Hydra reads them
     launch("fine_tune", check, ("fine-tune", path))
 
 
 def offer(path: str) -> None:
-    """Make a checkpoint's model, decoder, optimizer and scheduler options of the config groups.
+    """Add a checkpoint's model, decoder, optimizer and scheduler as options to the config groups.
+
+    Args:
+        path: path to the checkpoint.
 
     Raises:
-        InputError: see `checkpoint.read`; or it names a class that is not ours.
+        InputError: if the checkpoint cannot be read (see `checkpoint.read`) or uses an unsupported class.
     """
     content = checkpoint.read(path)
     card: dict[str, Any] = content["htr"]
     if not isinstance(card.get("model"), dict) or "alphabet" not in card:
-        raise InputError(f"{path}: names no model that could be trained further; give a checkpoint that train.py wrote")
+        raise InputError(f"{path}: contains no model config; use a checkpoint written by train.py")
     checkpoint.check_targets(card["model"], (), path)
     training = card.get("training") or {}
     for target in checkpoint.targets([training.get(part) for part in ("optimizer", "scheduler")]):
         _check_recipe(target, path)
     model = dict(card["model"], optimizer="${optimizer}", scheduler="${scheduler}", layer_decay=1.0)
     if "parts" in content:
-        source = training.get("source")  # by which `config.build` knows that there are parts
+        source = training.get("source")  # tells `build` to load the parts
         if not (source is None or (isinstance(source, str) and "${" not in source)):
-            raise InputError(f"{path}: its training.source is not the name of a model; train it again")
+            raise InputError(f"{path}: training.source is not a model name; use a checkpoint written by train.py")
         model["source"] = source
     parts = {part: training.get(part) for part in ("optimizer", "scheduler")}
     if "decoder" in model:
         model["decoder"], parts["decoder"] = "${decoder}", model["decoder"]
-    if "language" in content:  # its weights were tuned for another model than the one to come
+    if "language" in content:  # its weights were tuned for the checkpoint's own predictions
         parts["decoder"] = _without_language(card["model"]["decoder"])
-        print(f"note: {path} uses a language model, which is dropped; give the result one with htr tune-decoder",
+        print(f"note: the language model in {path} is removed; add one to the fine-tuned model with htr tune-decoder",
               file=sys.stderr)  # fmt: skip
     store = ConfigStore.instance()
     store.store(NAME, {"model": model, "start": path}, group="model", package="_global_")
@@ -79,7 +82,7 @@ def offer(path: str) -> None:
 
 
 def _without_language(decoder: dict[str, Any]) -> dict[str, Any]:
-    """What a tuned decoder becomes where there is no language model."""
+    """Return the config of a tuned decoder without its language model."""
     if decoder["_target_"] == TWO_PASSES:
         return decoder | {"alpha": 0.0, "beta": 0.0}
     longest = decoder.get("max_length")
@@ -87,9 +90,9 @@ def _without_language(decoder: dict[str, Any]) -> dict[str, Any]:
 
 
 def _check_recipe(target: Any, path: str) -> None:
-    """Refuse an optimizer or a scheduler that neither torch nor this package defines, see `check_target`."""
+    """Raise InputError unless torch or this package defines the optimizer or scheduler; see `check_target`."""
     module, _, name = target.rpartition(".") if isinstance(target, str) else ("", "", "")
     found = getattr(import_module(module), name, None) if module in RECIPES else None
     if not callable(found) or not str(getattr(found, "__module__", "")).startswith(RECIPES):
-        raise InputError(f"{path}: names '{target}', not an optimizer or scheduler of torch or ours; give "
-                         "optimizer=adamw scheduler=one_cycle and a checkpoint without it")  # fmt: skip
+        raise InputError(f"{path}: unsupported optimizer or scheduler '{target}' (expected one from torch or "
+                         "htr_lightning); use a checkpoint without it")  # fmt: skip

@@ -1,6 +1,6 @@
 """Run `conf/train.yaml` or `conf/fine_tune.yaml` from the command line.
 
-Nothing here imports torch before a job starts: help, completion and errors in overrides appear at once.
+Does not import torch before a job starts, so that help, completion and errors in overrides appear immediately.
 """
 
 import sys
@@ -15,24 +15,24 @@ from rich.console import Console
 from htr_lightning.config import check_groups, conf_dir, groups, offer_experiments, options, recipes
 from htr_lightning.errors import InputError
 
-USAGE = """Usage: python train.py KEY=VALUE ...   (htr train where the package is installed)
+USAGE = """Usage: python train.py KEY=VALUE ...   (or htr train, if the package is installed)
 
-  python train.py experiment=synthetic                      a recipe
-  python train.py model=crnn data=copiste trainer=gpu       an option of a config group
-  python train.py model.net.hidden=512 trainer.max_time=2h  the value of a key
-  python train.py -m optimizer.lr=1e-3,3e-3                 a sweep: one run for each value
+  python train.py experiment=synthetic                      run a recipe
+  python train.py model=crnn data=copiste trainer=gpu       select options of config groups
+  python train.py model.net.hidden=512 trainer.max_time=2h  set individual values
+  python train.py -m optimizer.lr=1e-3,3e-3                 run a sweep, with one run per value
 
-Recipes, experiment=NAME (yours: experiments/NAME.yaml in the working directory):"""
-HINT = """--cfg job prints every key and its value. --hydra-help lists Hydra's own options, such as shell completion."""
+Recipes (experiment=NAME; add your own as experiments/NAME.yaml in the working directory):"""
+HINT = "Use --cfg job to print all keys and values, and --hydra-help to list Hydra's options, such as shell completion."
 
 
 def launch(config_name: str, check: Callable[[DictConfig], None], command: Sequence[str] = ()) -> None:
-    """Compose a config from `sys.argv`, and train as it says; with `-m`, once for each job of the sweep.
+    """Compose a config from `sys.argv` and train with it; with `-m`, once for each job of the sweep.
 
     Args:
         config_name: name of a file in `conf/`, without its suffix.
-        check: called with the composed config before training; raises InputError if the config cannot be used.
-        command: arguments of `htr` that stood before the overrides; Lightning needs them to start further ranks.
+        check: function called with the composed config before training; it raises InputError if the config is invalid.
+        command: arguments of `htr` before the overrides, which Lightning needs to start further ranks.
 
     Raises:
         InputError: if an override is invalid.
@@ -51,7 +51,11 @@ def launch(config_name: str, check: Callable[[DictConfig], None], command: Seque
 
 
 def train(command: Sequence[str] = ()) -> None:
-    """Train a recognizer, or print `usage` for `-h`: what `train.py` and `htr train` do. See `launch`."""
+    """Train a recognizer, or print the help if `sys.argv` contains `-h`.
+
+    Args:
+        command: see `launch`.
+    """
     if {"-h", "--help"}.isdisjoint(sys.argv[1:]):
         launch("train", _check, command)
     else:
@@ -59,18 +63,20 @@ def train(command: Sequence[str] = ()) -> None:
 
 
 def usage() -> str:
-    """The help of `train.py`. Hydra's own takes seconds, and is a thousand lines long without saying what to type."""
+    """Return the help of `train.py`, which replaces the thousand lines printed by Hydra."""
     listed = [f"  {name:24}{what}"[:120] for name, what in recipes().items()]
     listed_groups = [
         fill(", ".join(options(group)), 120, initial_indent=f"  {group:24}", subsequent_indent=" " * 26)
         for group in groups()
     ]
-    return "\n".join([USAGE, *listed, "", "Config groups, GROUP=OPTION:", *listed_groups, "", HINT])
+    return "\n".join([USAGE, *listed, "", "Config groups (GROUP=OPTION):", *listed_groups, "", HINT])
 
 
 def _check(config: DictConfig) -> None:
     if config.resume is not None and config.start is not None:
-        raise InputError("start= and resume= exclude each other: a resumed run has its own weights; remove one of them")
+        raise InputError(
+            "start= and resume= cannot be combined, since a resumed run has its own weights; remove one of them"
+        )
     chosen = HydraConfig.get().runtime.choices
     if "decoder" not in config.model and chosen.get("decoder", "greedy") != "greedy":
         raise InputError(f"decoder={chosen['decoder']}: model={chosen['model']} has no decoder; remove this override")

@@ -1,4 +1,4 @@
-"""What is logged to Weights & Biases: config and pictures; metrics are logged with `self.log` where they arise."""
+"""Log the config, summary and images of a run to Weights & Biases; `TrainingModule` logs the metrics."""
 
 import os
 from pathlib import Path
@@ -15,23 +15,23 @@ BEST = {"val/cer": "min", "val/wer": "min", "val/loss": "min", "val/line_accurac
 
 
 def wandb_logger(save_dir: str, **settings: Any) -> WandbLogger:
-    """Lightning's `WandbLogger`: online if this machine is logged in, else offline, and it never prompts.
+    """Return a `WandbLogger` that never prompts: online if this machine is logged in, offline otherwise.
 
     Args:
-        save_dir: the run folder; an offline run is stored in its `wandb/`, for `wandb sync`.
-        settings: passed on to `WandbLogger`.
+        save_dir: run folder; an offline run is stored in its subfolder `wandb/`, from which `wandb sync` uploads it.
+        settings: further arguments of `WandbLogger`.
     """
     os.environ.setdefault("WANDB_SILENT", "true")
     mode = os.environ.get("WANDB_MODE") or ("online" if logged_in() else "offline")
     os.environ["WANDB_MODE"] = mode
     Path(save_dir).mkdir(parents=True, exist_ok=True)
     logger = WandbLogger(save_dir=save_dir, offline=mode == "offline", **settings)
-    logger._wandb_init.pop("anonymous", None)  # Lightning passes it, and wandb warns about it in every run
+    logger._wandb_init.pop("anonymous", None)  # set by Lightning, although wandb warns about it in every run
     return logger
 
 
 def logged_in() -> bool:
-    """Whether there is an API key in the environment or in the netrc file written by `wandb login`."""
+    """Return whether there is an API key in the environment or in the netrc file written by `wandb login`."""
     if os.environ.get("WANDB_API_KEY"):
         return True
     netrc = Path(os.environ.get("NETRC", Path.home() / ".netrc"))
@@ -42,7 +42,7 @@ def logged_in() -> bool:
 
 
 def log_config(trainer: Trainer, card: dict[str, Any]) -> None:
-    """Log the config of a run to W&B, and have the summary keep the best score of each metric rather than the last."""
+    """Log the config of a run to W&B, and make its summary keep the best value of each metric instead of the last."""
     for logger in trainer.loggers:
         if isinstance(logger, WandbLogger):
             logger.log_hyperparams(card["training"] | {"model": card["model"]})
@@ -51,18 +51,20 @@ def log_config(trainer: Trainer, card: dict[str, Any]) -> None:
 
 
 def log_summary(trainer: Trainer, summary: dict[str, Any]) -> None:
-    """Log the figures of `summary.json` to the summary of the W&B run, under the same names."""
+    """Copy the values in `summary.json` to the summary of the W&B run, under the same names."""
     for logger in trainer.loggers:
         if isinstance(logger, WandbLogger):
             logger.experiment.summary.update({key: value for key, value in summary.items() if key != "checkpoint"})
 
 
 class TranscriptionTable(Callback):
-    """Images with their references and transcriptions at every validation, as a picture in the run folder and in W&B.
+    """A callback that saves a picture of lines, references and transcriptions to the run folder and W&B.
+
+    It does so in every validation and in testing.
 
     Args:
-        folder: for the pictures.
-        lines: number of lines, spread over the widths of the set.
+        folder: folder in which to save the pictures.
+        lines: number of lines per picture, spread evenly over the batches.
     """
 
     def __init__(self, folder: str, lines: int = 12) -> None:
@@ -96,7 +98,7 @@ class TranscriptionTable(Callback):
         Image.fromarray(sheet).save(self.folder / f"{name}.png")
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):
-                # no wandb.Table: the images in a table would lie outside the run folder
+                # not as a wandb.Table, whose images would be stored outside the run folder
                 logger.log_image(f"{name.split('_')[0]}/transcriptions", [sheet], step=trainer.global_step)
 
     on_test_epoch_end = on_validation_epoch_end

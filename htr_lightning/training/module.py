@@ -1,4 +1,4 @@
-"""The LightningModule that trains, validates and tests a recognizer."""
+"""Train, validate and test a recognizer with Lightning."""
 
 from typing import Any
 
@@ -18,16 +18,15 @@ RATES = ("cer", "wer", "line_accuracy")
 
 
 class TrainingModule(LightningModule):
-    """A recognizer with the steps, metrics and optimizer that Lightning's Trainer needs.
+    """A LightningModule that trains, validates and tests a recognizer.
 
-    Its state dict is the recognizer's own, so that a checkpoint holds nothing but the recognizer and can be read
-    without Lightning.
+    Its state dict is identical to the recognizer's, so that checkpoints can be loaded without Lightning.
 
     Args:
-        recognizer: the recognizer to train; it needs an optimizer unless it is only validated or tested.
+        recognizer: recognizer to train; it must have an optimizer unless it is only validated or tested.
 
     Attributes:
-        totals: edit counts by split, as last measured.
+        totals: most recent edit counts of each split.
     """
 
     def __init__(self, recognizer: Recognizer) -> None:
@@ -40,7 +39,7 @@ class TrainingModule(LightningModule):
 
     @property
     def metrics(self) -> dict[str, dict[str, Any]]:
-        """The counts and rates of every split, as last measured."""
+        """The most recent edit counts and error rates of each split."""
         return {split: {**its._asdict(), "cer": its.cer, "wer": its.wer} for split, its in self.totals.items()}
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
@@ -48,12 +47,12 @@ class TrainingModule(LightningModule):
         self.log("train/loss", loss, batch_size=len(batch.ids))
         return loss
 
-    def validation_step(self, batch: Batch, batch_idx: int) -> list[Prediction]:  # type: ignore[override] # to callbacks
+    def validation_step(self, batch: Batch, batch_idx: int) -> list[Prediction]:  # type: ignore[override] # for the callbacks
         total, count, predictions = self.recognizer.validate(batch)
         self.losses.update(total, count)
         return self._count(predictions)
 
-    def test_step(self, batch: Batch, batch_idx: int) -> list[Prediction]:  # type: ignore[override] # to callbacks
+    def test_step(self, batch: Batch, batch_idx: int) -> list[Prediction]:  # type: ignore[override] # for the callbacks
         return self._count(self.recognizer.predict(batch))
 
     def on_validation_epoch_start(self) -> None:
@@ -73,7 +72,7 @@ class TrainingModule(LightningModule):
     def on_train_epoch_end(self) -> None:
         infeasible = self.recognizer.infeasible
         found = [infeasible]
-        if self.trainer.world_size > 1:  # a line may be on another rank in the next epoch
+        if self.trainer.world_size > 1:  # lines may move between ranks from one epoch to the next
             found = [set() for _ in range(self.trainer.world_size)]
             torch.distributed.all_gather_object(found, infeasible)
         self.log("train/infeasible_lines", float(len(set().union(*found))), sync_dist=True)
@@ -108,7 +107,7 @@ class TrainingModule(LightningModule):
         if checkpoint["htr"]["alphabet"] != self.recognizer.alphabet or shapes[0] != shapes[1]:
             raise InputError(
                 "resume: the checkpoint has a different alphabet or network; repeat the overrides of its run, which "
-                "are in .hydra/overrides.yaml of its run folder"
+                "are listed in .hydra/overrides.yaml in its run folder"
             )
 
     def _count(self, predictions: list[Prediction]) -> list[Prediction]:
@@ -118,7 +117,7 @@ class TrainingModule(LightningModule):
     def _report(self, split: str) -> None:
         totals = self.counts.compute()
         self.totals[split] = totals
-        # the same on every rank: the counts are already summed
+        # identical on all ranks, since the counts are already summed
         self.log_dict({f"{split}/{rate}": getattr(totals, rate) for rate in RATES}, sync_dist=True)
 
 

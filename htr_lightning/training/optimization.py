@@ -1,4 +1,4 @@
-"""Optimizer, scheduler and gradient clipping of recognizers in Lightning."""
+"""Configure optimizers, schedulers and gradient clipping in Lightning."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -36,7 +36,7 @@ def configure_optimizers(recognizer: Recognizer, trainer: Trainer) -> Any:
     if not isinstance(fused := optimizer.param_groups[0].get("fused"), bool | None):
         raise InputError(f"optimizer.fused={fused}: expected true or false")
     for group in optimizer.param_groups:
-        group["lr"] *= group.get("lr_scale", 1.0)  # before a scheduler uses it as its peak
+        group["lr"] *= group.get("lr_scale", 1.0)  # before a scheduler uses it as its peak rate
     if recognizer.scheduler is None:
         return optimizer
     scheduler = recognizer.scheduler(optimizer, progress=lambda: progress(trainer))
@@ -46,16 +46,16 @@ def configure_optimizers(recognizer: Recognizer, trainer: Trainer) -> Any:
 def clip_gradients(
     module: LightningModule, optimizer: torch.optim.Optimizer, value: float | None, algorithm: str | None
 ) -> None:
-    """Clip gradients, also for a fused optimizer in mixed precision, which Lightning does not support.
+    """Clip gradients, including those of fused optimizers in mixed precision, which Lightning does not support.
 
-    In half precision, gradients are still multiplied by the loss scale at this point, so the threshold is multiplied
-    by it as well.
+    In half precision, gradients are still multiplied by the loss scale at this point, so the threshold is
+    scaled as well.
     """
     plugin = module.trainer.precision_plugin
     fused = getattr(optimizer, "_step_supports_amp_scaling", False)
     if not (value and fused and isinstance(plugin, MixedPrecision)):
         return module.clip_gradients(optimizer, value, algorithm)
-    if plugin.scaler and algorithm == "value":  # would hide an overflow from the scaler
+    if plugin.scaler and algorithm == "value":  # clipping by value would hide overflows from the scaler
         raise InputError(
             "trainer.gradient_clip_algorithm=value: not supported with 16-mixed and a fused optimizer; set "
             "optimizer.fused=false"
@@ -68,7 +68,7 @@ def clip_gradients(
 def check_fused(optimizer: Any) -> None:
     """Mark the optimizer of a resumed run as unfused if its state is unfused.
 
-    Otherwise a gradient scaler would pass its scale to a step function that does not accept one.
+    Otherwise, a gradient scaler would pass its scale to a step function that does not accept one.
     """
     if hasattr(optimizer, "_step_supports_amp_scaling"):
         optimizer._step_supports_amp_scaling = all(group.get("fused") for group in optimizer.param_groups)

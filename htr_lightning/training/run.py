@@ -1,4 +1,4 @@
-"""A run: the data, recognizer and trainer of a config, fitted and tested."""
+"""Train and test the recognizer that a config describes."""
 
 import os
 from pathlib import Path
@@ -21,18 +21,22 @@ from htr_lightning.training.transfer import transfer
 
 
 def train(config: DictConfig) -> float:
-    """Fit, test the best checkpoint, and return its validation CER for a sweep to compare."""
+    """Train a recognizer, test its best checkpoint, and return the best validation score, normally the CER.
+
+    Args:
+        config: composed config of train.py or of `htr fine-tune`.
+    """
     with run_log(Path(config.run_dir)):
         return _train(config)
 
 
 def _train(config: DictConfig) -> float:
-    os.environ.setdefault("OMP_NUM_THREADS", str(config.threads))  # for further ranks, and Lightning keeps to it
-    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "16384")  # a kernel per width; 1024 by default
+    os.environ.setdefault("OMP_NUM_THREADS", str(config.threads))  # inherited by other ranks and respected by Lightning
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "16384")  # one kernel per image width; the default is 1024
     torch.set_num_threads(config.threads)
     cv2.setNumThreads(config.threads)
     seed_everything(config.seed, workers=True, verbose=False)
-    limit = clock(config.trainer.max_time)  # before the data are read
+    limit = clock(config.trainer.max_time)  # reject an invalid limit before the data is read
     cards = {path: checkpoint.read(path)["htr"] for path in (config.resume, config.start) if path is not None}
     known = cards[config.start]["alphabet"] if config.start is not None and config.keep_alphabet else ()
     data, recognizer = build(config, known)
@@ -40,8 +44,8 @@ def _train(config: DictConfig) -> float:
         _say(f"started from {config.start}: {transfer(recognizer, config.start)}")
     if data.replayed:
         new = len(data.lines("train"))
-        _say(f"an epoch is {new} lines of the data and {data.replayed} replayed lines, drawn from "
-             f"{len(data.sources[1])}" + (f"; their fraction falls by {1 - data.replay_decay:.0%} per epoch"
+        _say(f"each epoch has {new} new lines and {data.replayed} replayed lines, sampled from "
+             f"{len(data.sources[1])}" + (f"; the replayed fraction falls by {1 - data.replay_decay:.0%} per epoch"
                                           if data.replay_decay < 1 else ""))  # fmt: skip
     trainer: Trainer = instantiate(config.trainer, max_time=limit)
     if not trainer.limit_val_batches:

@@ -1,4 +1,4 @@
-"""The jobs of a sweep: each runs like a run of its own, and a table compares them at the end."""
+"""Run the jobs of a sweep independently of each other, and compare them in a table."""
 
 import csv
 import json
@@ -18,11 +18,11 @@ RANK_VARIABLES = ("LOCAL_RANK", "NODE_RANK", "RANK", "WORLD_SIZE", "MASTER_ADDR"
 
 
 class SweepRanks(Callback):
-    """Makes each job of `-m` look like a run of its own.
+    """A Hydra callback that makes each job of a sweep behave like a separate run.
 
-    Lightning starts further ranks by running `sys.argv` again, which in a sweep covers all jobs, and leaves its
-    rank variables set, so that the next job takes itself for one of those ranks. While a job runs, `sys.argv` describes
-    that job alone; when it ends, the process group is destroyed and the variables are restored.
+    Lightning starts further ranks by running `sys.argv` again, which in a sweep would start all jobs. It also leaves
+    its rank variables set, so that the next job would act as one of these ranks. While a job runs, this callback makes
+    `sys.argv` describe only that job; when the job ends, it destroys the process group and restores the variables.
     """
 
     def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
@@ -40,8 +40,8 @@ class SweepRanks(Callback):
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
         sys.argv = self._argv
         if wandb := sys.modules.get("wandb"):
-            wandb.finish()  # or the next job would log to the W&B run of this one
-        torch = sys.modules.get("torch")  # a job that failed early has not imported it
+            wandb.finish()  # otherwise, the next job would log to the W&B run of this job
+        torch = sys.modules.get("torch")  # not imported if the job failed early
         if torch and torch.distributed.is_available() and torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()
         for name, value in self._variables.items():
@@ -51,7 +51,7 @@ class SweepRanks(Callback):
 
 
 class Job(NamedTuple):
-    """One job of a sweep: its number, its overrides, and its `summary.json`, empty if it did not finish."""
+    """A job of a sweep with its number, overrides and `summary.json`, which is empty if the job did not finish."""
 
     number: str
     overrides: str
@@ -59,7 +59,7 @@ class Job(NamedTuple):
 
 
 class SweepTable(Callback):
-    """A table of the jobs of a sweep, the best validation CER first, on the screen and as `sweep.tsv` in its folder."""
+    """A Hydra callback that prints the jobs of a sweep, sorted by validation CER, and saves them as `sweep.tsv`."""
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         folder = Path(config.hydra.sweep.dir)
@@ -77,7 +77,7 @@ class SweepTable(Callback):
 
 
 def jobs_of(folder: Path) -> list[Job]:
-    """The jobs in the folder of a sweep, the best validation CER first, unfinished jobs last."""
+    """Return the jobs in a sweep folder, sorted by validation CER, with unfinished jobs last."""
     jobs = []
     for path in sorted(folder.glob("*/.hydra/overrides.yaml")):
         run = path.parent.parent
@@ -89,7 +89,7 @@ def jobs_of(folder: Path) -> list[Job]:
 
 
 def table(jobs: list[Job]) -> list[list[str]]:
-    """The rows of the table, its header first."""
+    """Return the rows of a table of jobs, including the header."""
     rows = [["job", "val CER", "val WER", "test CER", "test WER", "seconds", "overrides"]]
     for number, overrides, summary in jobs:
         rates = [

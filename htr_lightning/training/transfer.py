@@ -1,4 +1,4 @@
-"""One recognizer's weights as the start of another, whose alphabet may differ."""
+"""Initialise a recognizer with the weights of a checkpoint, whose alphabet may be different."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -13,7 +13,7 @@ from htr_lightning.model.base import Recognizer
 
 
 class Transfer(NamedTuple):
-    """Characters of the new alphabet that were carried over or start afresh, and those that it no longer has."""
+    """The characters of the new alphabet that were kept or added, and the old ones that were dropped."""
 
     kept: list[str]
     added: list[str]
@@ -25,12 +25,16 @@ class Transfer(NamedTuple):
 
 
 def transfer(recognizer: Recognizer, path: str | Path) -> Transfer:
-    """Copy the weights of a checkpoint into a recognizer made by `config.build`, class by class.
+    """Copy the weights of a checkpoint into a recognizer, matching classes by character.
 
-    Before the first step the logits of every kept character are exactly the checkpoint's own.
+    Before the first training step, the logits of all kept characters are identical to those of the checkpoint.
+
+    Args:
+        recognizer: recognizer built by `build`.
+        path: path to the checkpoint.
 
     Raises:
-        InputError: see `checkpoint.read`; or the checkpoint's network is different.
+        InputError: if the checkpoint cannot be read (see `checkpoint.read`) or its network is different.
     """
     content = read(path)
     old, new = content["htr"]["alphabet"], recognizer.alphabet
@@ -43,8 +47,8 @@ def transfer(recognizer: Recognizer, path: str | Path) -> Transfer:
             if not _fits(weight, found, name in wide):
                 shape = "none" if found is None else tuple(found.shape)
                 raise InputError(
-                    f"{path}: its network is different ({name}: {shape} there, {tuple(weight.shape)} here); "
-                    "give the model's keys of that run, which are in its .hydra/overrides.yaml"
+                    f"{path}: its network is different ({name}: expected {tuple(weight.shape)}, got {shape}); repeat "
+                    "the model overrides of its run, which are listed in .hydra/overrides.yaml in its run folder"
                 )
             if name in wide:
                 weight[targets] = found[sources]
@@ -57,7 +61,7 @@ def transfer(recognizer: Recognizer, path: str | Path) -> Transfer:
 
 
 def _rows(recognizer: Recognizer, old: list[str]) -> tuple[Tensor, Tensor]:
-    """The classes of a recognizer that are also in the old alphabet, and their indices there."""
+    """Return the classes of a recognizer whose characters are in the old alphabet, and their old indices."""
     specials = len(recognizer.codec.specials)
     place = {character: number for number, character in enumerate(old, start=specials)}
     rows = [(own, place[c]) for own, c in enumerate(recognizer.codec.alphabet, start=specials) if c in place]
@@ -69,7 +73,7 @@ def _rows(recognizer: Recognizer, old: list[str]) -> tuple[Tensor, Tensor]:
 
 
 def class_weights(recognizer: Recognizer) -> set[str]:
-    """Names of the weights that have a row for each class: those that grow with the alphabet."""
+    """Return the names of the weights that have one row per class and therefore grow with the alphabet."""
     spare = next(chr(code) for code in range(0xE000, 0xF8FF) if chr(code) not in recognizer.codec.alphabet)
     with torch.device("meta"):
         wider = make(recognizer.card["model"])(alphabet=[*recognizer.codec.alphabet, spare], **recognizer.parts)

@@ -1,4 +1,4 @@
-"""What a run shows on a screen and in its log."""
+"""Output of a run on the screen and in its log file."""
 
 import io
 import logging
@@ -39,20 +39,20 @@ def test_records_and_warnings_go_to_the_screen_and_the_log(tmp_path: Path, capsy
     ]
 
 
-def test_what_ended_a_run_is_in_its_log(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_error_that_ends_a_run_is_in_its_log(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(ZeroDivisionError), run_log(tmp_path):
         _ = 1 / 0
     assert "ZeroDivisionError: division by zero" in (tmp_path / "train.log").read_text()
-    assert capsys.readouterr() == ("", "")  # the command prints it
+    assert capsys.readouterr() == ("", "")  # the command prints the error
 
 
-def test_a_log_file_has_whole_lines_and_no_bar(run_folder: Path) -> None:
+def test_a_log_file_contains_complete_lines_and_no_progress_bar(run_folder: Path) -> None:
     lines = (run_folder / "train.log").read_text().splitlines()
     assert all(re.match(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d (INFO|WARNING) \S", line) for line in lines)
     assert sum(bool(VALIDATION.search(line)) for line in lines) == 2
 
 
-def test_the_lines_of_validations_stay_above_the_bar(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_validation_lines_stay_above_the_progress_bar(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     screen = io.StringIO()
     terminal = Console(file=screen, force_terminal=True, width=80, soft_wrap=True, highlight=False, _environ={})
     monkeypatch.setattr(console, "console", terminal)
@@ -66,7 +66,8 @@ def test_the_lines_of_validations_stay_above_the_bar(tmp_path: Path, monkeypatch
     assert max(map(len, lines)) <= 80 or all("run folder" in line or "next:" in line or "pictures" in line
                                              for line in lines if len(line) > 80)  # fmt: skip
     works = ("starting", "training", "validating", "testing")
-    assert [line for line in lines if line.strip() and not line.startswith(works)][-1].startswith("next: htr transcribe")
+    kept = [line for line in lines if line.strip() and not line.startswith(works)]
+    assert kept[-1].startswith("next: htr transcribe")
     assert screen.getvalue().rstrip().endswith("\x1b[2K")  # the bar is erased
 
 

@@ -1,4 +1,4 @@
-"""A checkpoint trained on: what it keeps, what is frozen, how fast layers learn, and the command."""
+"""Fine-tuning: kept characters, frozen layers, learning rates by depth, and the command."""
 
 import json
 import subprocess
@@ -51,7 +51,7 @@ def composed(*overrides: str) -> Any:
 
 @pytest.fixture
 def started(best: Path) -> Callable[..., Recognizer]:
-    """A function that gives the recognizer that a run on other texts starts with, and what was carried over."""
+    """A function that returns the recognizer with which a run on other texts starts, and the transfer report."""
 
     def start(keep: bool) -> tuple[Recognizer, Any]:
         offer(str(best))
@@ -68,9 +68,7 @@ def started(best: Path) -> Callable[..., Recognizer]:
 
 
 @pytest.mark.parametrize("keep", [True, False])
-def test_kept_characters_read_as_before_and_the_changed_ones_are_named(
-    started: Callable, best: Path, keep: bool
-) -> None:
+def test_kept_characters_are_read_as_before_and_changes_are_reported(started: Callable, best: Path, keep: bool) -> None:
     recognizer, report = started(keep)
     assert report.added == ["é", "ß"]
     assert sorted(report.dropped) == ([] if keep else ["q", "x"])
@@ -83,11 +81,11 @@ def test_kept_characters_read_as_before_and_the_changed_ones_are_named(
     assert torch.equal(before[..., 0], after[..., 0])
 
 
-# ---- frozen, and by depth
+# ---- frozen layers and learning rates by depth
 
 
 class Weights(Callback):
-    """The weights and statistics of every layer at the start and after each step."""
+    """Record the weights and statistics of every layer at the start and after each step."""
 
     def __init__(self) -> None:
         self.seen: list[list[list[Tensor]]] = []
@@ -120,7 +118,7 @@ def ready(make_recognizer: Callable, optimizer: Any, **settings: Any) -> Recogni
 
 
 @pytest.mark.parametrize("sam", [False, True], ids=["adamw", "sam"])
-def test_only_the_head_moves_in_the_first_share_of_a_run_and_everything_after_it(
+def test_only_the_head_is_trained_at_first_and_all_layers_afterwards(
     make_recognizer: Callable, tmp_path: Path, sam: bool
 ) -> None:
     adamw = partial(AdamW, lr=1e-2, weight_decay=0.1)
@@ -133,9 +131,7 @@ def test_only_the_head_moves_in_the_first_share_of_a_run_and_everything_after_it
         assert moved == [step >= 3] * (len(moved) - 1) + [True], step
 
 
-def test_a_share_of_nothing_freezes_nothing_and_of_everything_is_refused(
-    make_recognizer: Callable, tmp_path: Path
-) -> None:
+def test_a_fraction_of_zero_freezes_nothing_and_one_is_rejected(make_recognizer: Callable, tmp_path: Path) -> None:
     weights = Weights()
     fit(ready(make_recognizer, partial(SGD, lr=0.1)), 1, tmp_path, FreezeBackbone(0.0), weights)
     assert not any(all(map(torch.equal, *pair)) for pair in zip(*weights.seen, strict=True))
@@ -144,7 +140,7 @@ def test_a_share_of_nothing_freezes_nothing_and_of_everything_is_refused(
 
 
 @pytest.mark.parametrize("sam", [False, True], ids=["adamw", "sam"])
-def test_every_layer_learns_at_its_own_rate_and_the_schedule_moves_all_alike(
+def test_each_layer_has_its_own_rate_and_follows_the_same_schedule(
     make_recognizer: Callable, tmp_path: Path, sam: bool
 ) -> None:
     class Rates(Callback):
@@ -171,7 +167,7 @@ def test_every_layer_learns_at_its_own_rate_and_the_schedule_moves_all_alike(
     assert peaks[-1] < 0.5 * peaks[0]
 
 
-def test_a_step_is_as_long_as_the_rate_of_its_layer(make_recognizer: Callable) -> None:
+def test_steps_are_proportional_to_the_rate_of_the_layer(make_recognizer: Callable) -> None:
     recognizer = ready(make_recognizer, partial(SGD, lr=1.0), layer_decay=0.5)
     optimizer = configure_optimizers(recognizer, Trainer(accelerator="cpu", logger=False))
     before = [parameter.detach().clone() for parameter in recognizer.parameters()]
@@ -186,7 +182,7 @@ def test_a_step_is_as_long_as_the_rate_of_its_layer(make_recognizer: Callable) -
 
 
 @pytest.mark.parametrize("decay", [0.0, -1.0, 1.5])
-def test_a_decay_that_is_none_is_refused(make_recognizer: Callable, decay: float) -> None:
+def test_an_invalid_layer_decay_is_rejected(make_recognizer: Callable, decay: float) -> None:
     with pytest.raises(InputError, match="layer_decay"):
         configure_optimizers(
             ready(make_recognizer, partial(SGD, lr=1.0), layer_decay=decay), Trainer(accelerator="cpu", logger=False)
@@ -203,7 +199,7 @@ def replayable(best: Path) -> None:
 
 @pytest.mark.usefixtures("replayable")
 @pytest.mark.parametrize("data", names("data"))
-def test_every_data_config_can_be_replayed_beside_another(data: str) -> None:
+def test_every_data_config_can_be_replayed(data: str) -> None:
     config = OmegaConf.to_container(composed("data=page_xml", f"data@replay={data}", "replay.root=OLD"), resolve=True)
     check_keys(config)
     assert config["data"]["replay"] == config["replay"]
@@ -212,7 +208,7 @@ def test_every_data_config_can_be_replayed_beside_another(data: str) -> None:
     assert config["replay"]["preprocess"] == config["model"]["preprocess"]
 
 
-def test_a_checkpoint_gives_model_optimizer_and_scheduler_and_the_rest_can_be_changed(best: Path) -> None:
+def test_model_optimizer_and_scheduler_come_from_the_checkpoint(best: Path) -> None:
     offer(str(best))
     card = checkpoint.read(best)["htr"]
     config = OmegaConf.to_container(composed("data=page_xml", "model.net.dropout=0.4"), resolve=True)
@@ -226,7 +222,7 @@ def test_a_checkpoint_gives_model_optimizer_and_scheduler_and_the_rest_can_be_ch
 
 
 @pytest.mark.usefixtures("replayable")
-def test_the_experiment_composes_and_replays_copiste() -> None:
+def test_the_recipe_composes_and_replays_copiste() -> None:
     config = OmegaConf.to_container(composed("experiment=tessier_fine_tune", "data.root=LETTERS"), resolve=True)
     check_keys(config)
     assert config["data"]["reader"]["splits"] == {"train": 16, "val": 10, "test": 40}
@@ -242,28 +238,28 @@ def refused(outcome: Outcome, *words: str) -> None:
     assert all(word in errors[0] for word in words), errors[0]
 
 
-def test_what_cannot_be_is_refused_in_one_line(best: Path, htr: Callable[..., Outcome], tmp_path: Path) -> None:
+def test_invalid_overrides_are_rejected_in_one_line(best: Path, htr: Callable[..., Outcome], tmp_path: Path) -> None:
     folder = f"hydra.run.dir={tmp_path}/run"
     refused(htr("fine-tune", tmp_path / "none.ckpt", "data=synthetic", folder), "none.ckpt: checkpoint not found")
-    refused(htr("fine-tune", best, "data=synthetic", "model=mlp", folder), "the model is the checkpoint's")
-    refused(htr("fine-tune", best, "data=synthetic", f"start={best}x", folder), "the model is the checkpoint's")
+    refused(htr("fine-tune", best, "data=synthetic", "model=mlp", folder), "the model comes from the checkpoint")
+    refused(htr("fine-tune", best, "data=synthetic", f"start={best}x", folder), "the model comes from the checkpoint")
     refused(htr("fine-tune", best, "data=synthetic", "optimizer.rate=1", folder), "optimizer.rate", "no such key")
     refused(htr("fine-tune", best, "data=synthetic", "data@replay=nothing", folder), "data/nothing")
     refused(htr("fine-tune", best, folder), "data")
 
 
-def test_a_checkpoint_that_names_no_model_is_refused(tmp_path: Path) -> None:
+def test_a_checkpoint_without_a_model_config_is_rejected(tmp_path: Path) -> None:
     torch.save({"htr": {"format": 2, "alphabet": ["a"]}}, tmp_path / "bare.ckpt")
-    with pytest.raises(InputError, match=r"bare\.ckpt: names no model"):
+    with pytest.raises(InputError, match=r"bare\.ckpt: contains no model config"):
         offer(str(tmp_path / "bare.ckpt"))
 
 
-def test_a_checkpoint_whose_optimizer_is_no_optimizer_is_refused(best: Path, tmp_path: Path) -> None:
+def test_a_checkpoint_with_an_unsupported_optimizer_is_rejected(best: Path, tmp_path: Path) -> None:
     for target in ("os.system", "htr_lightning.optim.math.exp", "torch.hub.load", "htr_lightning.optim.layers"):
         content = checkpoint.read(best)
         content["htr"]["training"]["optimizer"]["_target_"] = target
         torch.save(content, tmp_path / "odd.ckpt")
-        with pytest.raises(InputError, match=r"odd.ckpt: names"):
+        with pytest.raises(InputError, match=r"odd.ckpt: unsupported optimizer or scheduler"):
             offer(str(tmp_path / "odd.ckpt"))
 
 
@@ -274,13 +270,13 @@ def command(best: Path, folder: Path, *overrides: str) -> subprocess.CompletedPr
 
 @pytest.mark.slow
 @pytest.mark.parametrize("ranks", [1, 2])
-def test_a_run_from_start_to_end_and_its_checkpoint_in_a_fresh_process(best: Path, tmp_path: Path, ranks: int) -> None:
+def test_a_fine_tuned_checkpoint_works_in_a_new_process(best: Path, tmp_path: Path, ranks: int) -> None:
     several = ["trainer.devices=2", "trainer.strategy=ddp", "trainer.accelerator=cpu"] if ranks == 2 else []
     folder = tmp_path / "run"
     done = command(best, folder, "data=synthetic_french", "trainer.max_epochs=2", "optimizer=sam", *several)
     assert done.returncode == 0, done.stderr
     text = " ".join(done.stdout.split())
-    assert "an epoch is 96 lines of the data and 96 replayed lines, drawn from 30" in text
+    assert "each epoch has 96 new lines and 96 replayed lines, sampled from 30" in text
     assert "added" in text.partition("é")[0]
     assert "30 replay" in text
     figures = json.loads((folder / "summary.json").read_text())
@@ -301,7 +297,7 @@ def test_a_run_from_start_to_end_and_its_checkpoint_in_a_fresh_process(best: Pat
 
 
 @pytest.mark.slow
-def test_frozen_layers_stand_still_on_two_ranks(best: Path, tmp_path: Path) -> None:
+def test_frozen_layers_do_not_change_on_two_ranks(best: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     done = command(
         best, folder, "data=synthetic", "trainer.max_steps=4", "callbacks.freeze_backbone.fraction=0.99",
@@ -318,17 +314,17 @@ def test_frozen_layers_stand_still_on_two_ranks(best: Path, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("source", [{"_target_": "os.getcwd"}, "${oc.env:HOME}"])
-def test_a_source_that_is_not_a_name_is_refused(best: Path, tmp_path: Path, source: object) -> None:
+def test_a_source_that_is_not_a_name_is_rejected(best: Path, tmp_path: Path, source: object) -> None:
     content = torch.load(best, weights_only=True)
     content["htr"]["training"]["source"], content["parts"] = source, {}
     torch.save(content, tmp_path / "crafted.ckpt")
-    with pytest.raises(InputError, match=r"crafted\.ckpt: its training\.source is not the name of a model"):
+    with pytest.raises(InputError, match=r"crafted\.ckpt: training\.source is not a model name"):
         offer(str(tmp_path / "crafted.ckpt"))
 
 
 @pytest.mark.parametrize("scheduler", sorted((ROOT / "conf" / "scheduler").glob("*.yaml")), ids=lambda path: path.stem)
 @pytest.mark.parametrize("optimizer", sorted((ROOT / "conf" / "optimizer").glob("*.yaml")), ids=lambda path: path.stem)
-def test_every_recipe_that_training_offers_can_be_fine_tuned(
+def test_every_optimizer_and_scheduler_can_be_fine_tuned(
     best: Path, tmp_path: Path, optimizer: Path, scheduler: Path
 ) -> None:
     content = torch.load(best, weights_only=True)

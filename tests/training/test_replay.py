@@ -1,4 +1,4 @@
-"""Lines of older data replayed beside the new ones."""
+"""Replay of older training lines together with new ones."""
 
 from functools import partial
 from typing import Any
@@ -41,7 +41,7 @@ def epoch(data: LineDataModule, number: int, rank: int = 0, world: int = 1) -> l
 
 
 @pytest.mark.parametrize(("share", "old"), [(0.5, 24), (0.25, 8), (0.75, 72), (0.0, 0)])
-def test_an_epoch_has_every_new_line_once_and_the_share_of_old_ones(share: float, old: int) -> None:
+def test_an_epoch_has_every_new_line_once_and_the_fraction_of_old_lines(share: float, old: int) -> None:
     for number in range(3):
         ids = [id for batch in epoch(mixed(share), number) for id in batch]
         new = [id for id in ids if not id.startswith("old/")]
@@ -49,8 +49,8 @@ def test_an_epoch_has_every_new_line_once_and_the_share_of_old_ones(share: float
         assert len(ids) - len(new) == old == mixed(share).replayed
 
 
-def test_old_lines_come_again_only_when_all_have_come() -> None:
-    data = mixed(0.25, old=20)  # 8 an epoch
+def test_old_lines_repeat_only_after_all_have_been_used() -> None:
+    data = mixed(0.25, old=20)  # 8 per epoch
     counts: dict[str, int] = {}
     for number in range(7):
         for id in (id for batch in epoch(data, number) for id in batch if id.startswith("old/")):
@@ -60,8 +60,8 @@ def test_old_lines_come_again_only_when_all_have_come() -> None:
         assert max(values) - min(values) <= 1
 
 
-def test_the_share_fades_from_epoch_to_epoch_and_the_dealing_goes_on() -> None:
-    data = mixed(0.75, old=50, replay_decay=0.5)  # of 24 new lines: 72, 14 (3/8), 6 (3/16), 2 (3/32)
+def test_the_replayed_fraction_decays_and_old_lines_continue_in_order() -> None:
+    data = mixed(0.75, old=50, replay_decay=0.5)  # with 24 new lines: 72, 14 (3/8), 6 (3/16), 2 (3/32)
     counts: dict[str, int] = {}
     for number, dealt in enumerate((72, 14, 6, 2)):
         ids = [id for batch in epoch(data, number) for id in batch if id.startswith("old/")]
@@ -73,30 +73,30 @@ def test_the_share_fades_from_epoch_to_epoch_and_the_dealing_goes_on() -> None:
 
 
 @pytest.mark.parametrize("world", [2, 3])
-def test_ranks_share_the_batches_that_one_process_sees(world: int) -> None:
+def test_ranks_share_the_batches_of_a_single_process(world: int) -> None:
     one = epoch(mixed(), 2)
     shares = [epoch(mixed(), 2, rank, world) for rank in range(world)]
     dealt = [tuple(batch) for batches in zip(*shares, strict=True) for batch in batches]
     assert set(dealt) == {tuple(batch) for batch in one}
-    assert 0 <= len(dealt) - len(one) < world  # the last round is filled up
+    assert 0 <= len(dealt) - len(one) < world  # the last round is padded
 
 
-def test_workers_and_kept_lines_change_nothing() -> None:
+def test_workers_and_cached_lines_change_nothing() -> None:
     plain, kept = epoch(mixed(), 1), mixed(cache_mb=64, workers=1)
     assert epoch(kept, 1) == plain == epoch(kept, 1)
 
 
-def test_validation_and_test_are_of_the_new_data_alone() -> None:
+def test_validation_and_test_use_only_the_new_data() -> None:
     data = mixed()
     for split in ("val", "test"):
         assert sorted(id for batch in data.loader(split) for id in batch.ids) == sorted(drawn_lines(split).ids)
 
 
-def test_the_alphabet_has_the_characters_of_old_lines() -> None:
+def test_the_alphabet_includes_characters_in_old_lines() -> None:
     assert set(mixed().alphabet) == set("".join(drawn_lines("train").texts) + "".join(drawn_lines("train", 10).texts))
 
 
-def test_joined_readers_are_one_behind_the_other() -> None:
+def test_joined_readers_are_concatenated() -> None:
     one, two = drawn_lines("train", 3), drawn_lines("val")
     both = ConcatReader([one, two])
     assert len(both) == 14
@@ -105,12 +105,12 @@ def test_joined_readers_are_one_behind_the_other() -> None:
 
 
 @pytest.mark.parametrize("share", [1.0, -0.1])
-def test_a_share_that_leaves_nothing_new_is_refused(share: float) -> None:
+def test_a_fraction_that_leaves_no_new_lines_is_rejected(share: float) -> None:
     with pytest.raises(InputError, match=f"replay_fraction={share}"):
         mixed(share).loader("train", training=True)
 
 
-def test_without_old_lines_the_batches_are_those_of_before() -> None:
+def test_batches_without_old_lines_are_unchanged() -> None:
     widths = list(range(100, 150))
     plain, none = (BucketBatchSampler(widths, 4, 9999, shuffle=True, seed=3, **old) for old in ({}, {"old": 0}))
     assert list(plain) == list(none)

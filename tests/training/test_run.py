@@ -1,4 +1,4 @@
-"""A run from start to end: its folder, its figures, its checkpoint, and going on after it was cut off."""
+"""Training runs: output folder, results, checkpoint and resuming."""
 
 import json
 import os
@@ -27,7 +27,7 @@ SUMMARY = {
 
 
 def command(*overrides: str) -> list[str]:
-    options = [word for word in overrides if word == "-m"]  # stands before the overrides
+    options = [word for word in overrides if word == "-m"]  # must precede the overrides
     return [sys.executable, str(ROOT / "train.py"), *options, *SMALL, *(o for o in overrides if o not in options)]
 
 
@@ -39,7 +39,7 @@ def summary(folder: Path) -> dict:
     return json.loads((folder / "summary.json").read_text())
 
 
-def test_a_run_leaves_what_others_script_against(run_folder: Path) -> None:
+def test_a_run_writes_the_documented_files(run_folder: Path) -> None:
     figures = summary(run_folder)
     assert set(figures) >= SUMMARY
     assert figures["test_cer"] == pytest.approx(figures["test_edits"] / figures["test_characters"])
@@ -53,7 +53,7 @@ def test_a_run_leaves_what_others_script_against(run_folder: Path) -> None:
     assert list((run_folder / "wandb").glob("offline-run-*"))
 
 
-def test_the_checkpoint_is_plain_data_and_tells_where_it_comes_from(best: Path) -> None:
+def test_the_checkpoint_is_plain_data_and_records_its_origin(best: Path) -> None:
     card = torch.load(best, weights_only=True)["htr"]
     assert card["format"] == FORMAT
     assert card["data"]["test"]["lines"] == 24
@@ -63,7 +63,9 @@ def test_the_checkpoint_is_plain_data_and_tells_where_it_comes_from(best: Path) 
     assert "optimizer" not in card["model"]
 
 
-def test_resuming_goes_on_where_the_run_stopped(run_folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture) -> None:
+def test_resuming_continues_where_the_run_stopped(
+    run_folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture
+) -> None:
     last = run_folder / "checkpoints" / "last.ckpt"
     steps = torch.load(last, weights_only=True)["global_step"]
     run_train(tmp_path / "on", *SMALL, "trainer.max_epochs=3", f"resume={last}")
@@ -71,26 +73,26 @@ def test_resuming_goes_on_where_the_run_stopped(run_folder: Path, tmp_path: Path
     assert f"epoch 2, step {steps}" in " ".join(capfd.readouterr().out.split())
 
 
-def test_resuming_a_finished_run_keeps_its_best(run_folder: Path, tmp_path: Path) -> None:
+def test_resuming_a_finished_run_keeps_its_best_checkpoint(run_folder: Path, tmp_path: Path) -> None:
     run_train(tmp_path / "on", *SMALL, "trainer.max_epochs=2", f"resume={run_folder}/checkpoints/last.ckpt")
     old, new = summary(run_folder), summary(tmp_path / "on")
     assert {key: new[key] for key in ("val_cer", "test_edits")} == {key: old[key] for key in ("val_cer", "test_edits")}
     assert new["checkpoint"] == "checkpoints/best.ckpt"
 
 
-def test_resuming_with_another_network_or_alphabet_is_refused(run_folder: Path, tmp_path: Path) -> None:
+def test_resuming_with_a_different_network_or_alphabet_is_rejected(run_folder: Path, tmp_path: Path) -> None:
     last = f"resume={run_folder}/checkpoints/last.ckpt"
     for other in ("model.net.hidden=24", "data.reader.words=package:french.txt"):
         with pytest.raises(InputError, match="a different alphabet or network"):
             run_train(tmp_path / "on", *SMALL, "trainer.max_epochs=3", last, other)
 
 
-def test_a_run_without_an_end_is_refused(tmp_path: Path) -> None:
+def test_a_run_without_a_limit_is_rejected(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="the run has no limit"):
         run_train(tmp_path / "run", *SMALL)
 
 
-def test_the_last_checkpoint_is_the_last_one_and_the_run_is_validated_at_its_end(tmp_path: Path) -> None:
+def test_the_last_step_is_saved_and_validated(tmp_path: Path) -> None:
     run = run_train(tmp_path / "run", *SMALL, "trainer.max_steps=7", "trainer.val_check_interval=2")
     last = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
     assert last["global_step"] == 7
@@ -99,7 +101,7 @@ def test_the_last_checkpoint_is_the_last_one_and_the_run_is_validated_at_its_end
 @pytest.mark.parametrize(
     "bound", [["trainer.max_steps=12"], ["trainer.max_epochs=2"], ["trainer.max_time=00:00:00:04"]], ids=str
 )
-def test_progress_runs_from_zero_to_one_whatever_bounds_the_run(bound: list[str], tmp_path: Path) -> None:
+def test_progress_runs_from_zero_to_one_for_every_kind_of_limit(bound: list[str], tmp_path: Path) -> None:
     logging = ["+callbacks.learning_rate.logging_interval=step", "scheduler.warmup=0.0", "scheduler.end=0.0"]
     run = run_train(tmp_path / "run", *SMALL, *bound, *logging)
     rows = [row.split(",") for row in (run / "metrics.csv").read_text().splitlines()]
@@ -111,7 +113,7 @@ def test_progress_runs_from_zero_to_one_whatever_bounds_the_run(bound: list[str]
 
 
 def test_early_stopping_follows_the_validation_loss(tmp_path: Path) -> None:
-    """With mode=max, a falling loss is no improvement."""
+    """With mode=max, a decreasing loss is not an improvement."""
     run = run_train(
         tmp_path / "run", *SMALL, "trainer.max_epochs=20", "callbacks=early_stopping",
         "callbacks.early_stopping.mode=max", "callbacks.early_stopping.patience=2",
@@ -119,11 +121,11 @@ def test_early_stopping_follows_the_validation_loss(tmp_path: Path) -> None:
     names, *rows = (row.split(",") for row in (run / "metrics.csv").read_text().splitlines())
     figures = [dict(zip(names, row, strict=True)) for row in rows]
     losses = [float(row["val/loss"]) for row in figures if row["val/loss"]]
-    assert len(losses) == 3  # the first, and two that are no better
+    assert len(losses) == 3  # the first, and two without improvement
     assert losses == sorted(losses, reverse=True)
 
 
-def test_every_epoch_is_validated_also_where_later_ones_are_shorter(tmp_path: Path) -> None:
+def test_every_epoch_is_validated_even_if_later_epochs_are_shorter(tmp_path: Path) -> None:
     old = ["data@replay=synthetic", "replay.reader.lines={train: 96, val: 4, test: 4}", "replay.reader.length=[1, 2]",
            "data.replay_decay=0.3", "trainer.max_epochs=4"]  # fmt: skip
     run = run_train(tmp_path / "run", *SMALL, *old)
@@ -158,7 +160,7 @@ def test_a_killed_run_is_resumed_from_its_last_checkpoint(tmp_path: Path) -> Non
 
 
 @pytest.mark.slow
-def test_two_ranks_count_the_same_integers_as_one_process(tmp_path: Path) -> None:
+def test_two_ranks_obtain_the_same_counts_as_one_process(tmp_path: Path) -> None:
     lines = ["data.reader.lines={train: 96, val: 17, test: 23}", "data.max_lines=3"]
     two = finish(
         *lines, "trainer.max_steps=20", "trainer.devices=2", "trainer.accelerator=cpu", "trainer.strategy=ddp",
@@ -184,7 +186,7 @@ def rank_processes(folder: Path) -> list[str]:
 
 
 @pytest.mark.slow
-def test_a_sweep_over_one_and_two_ranks_leaves_a_folder_a_job_and_no_process(tmp_path: Path) -> None:
+def test_a_sweep_over_ranks_leaves_one_folder_per_job_and_no_process(tmp_path: Path) -> None:
     done = finish(
         "-m", "trainer.devices=2,1", "trainer.accelerator=cpu", "trainer.strategy=ddp", "trainer.max_epochs=1",
         f"hydra.sweep.dir={tmp_path}/sweep",
@@ -198,13 +200,13 @@ def test_a_sweep_over_one_and_two_ranks_leaves_a_folder_a_job_and_no_process(tmp
 
 
 @pytest.mark.slow
-def test_a_sweep_over_a_value_leaves_a_folder_a_job(tmp_path: Path) -> None:
+def test_a_sweep_over_a_value_leaves_one_folder_per_job(tmp_path: Path) -> None:
     done = finish("-m", "optimizer.lr=1e-3,3e-3", "trainer.max_epochs=1", f"hydra.sweep.dir={tmp_path}/sweep")
     assert done.returncode == 0, done.stderr
     assert len(list((tmp_path / "sweep").glob("*/summary.json"))) == 2
 
 
-def test_the_clock_bounds_a_run_and_the_learning_rate_follows_it(tmp_path: Path) -> None:
+def test_a_time_limit_ends_the_run_and_determines_the_learning_rate(tmp_path: Path) -> None:
     run_train(
         tmp_path / "run", *SMALL, "trainer.max_time=00:00:00:05", "+callbacks.learning_rate.logging_interval=step"
     )
@@ -216,7 +218,7 @@ def test_the_clock_bounds_a_run_and_the_learning_rate_follows_it(tmp_path: Path)
     assert summary(tmp_path / "run")["seconds"] < 5 + 10
 
 
-def test_a_full_disk_leaves_the_previous_checkpoint(tmp_path: Path) -> None:
+def test_a_full_disk_preserves_the_previous_checkpoint(tmp_path: Path) -> None:
     path = tmp_path / "best.ckpt"
     saver = AtomicCheckpointIO()
     saver.save_checkpoint({"weights": torch.zeros(10)}, path)

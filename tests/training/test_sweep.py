@@ -1,4 +1,4 @@
-"""The jobs of a sweep are compared at its end, and told apart in W&B; an offline W&B run can be copied."""
+"""Sweeps: the table of jobs and their W&B runs; offline W&B runs that can be copied."""
 
 import csv
 import json
@@ -16,7 +16,7 @@ from htr_lightning.training.sweep import Job, jobs_of, table
 
 
 def records(path: Path) -> Iterator[Record]:
-    """The records of a `.wandb` file: after 7 bytes, blocks of 32 KiB of chunks, as in LevelDB's log format."""
+    """Return the records in a `.wandb` file: after 7 bytes, 32 KiB blocks of chunks, as in the LevelDB log format."""
     data, position, whole = path.read_bytes(), 7, b""
     while position + 7 <= len(data):
         if 32768 - position % 32768 < 7:
@@ -25,14 +25,14 @@ def records(path: Path) -> Iterator[Record]:
         _, length, kind = struct.unpack("<IHB", data[position : position + 7])
         whole = (b"" if kind in (1, 2) else whole) + data[position + 7 : position + 7 + length]
         position += 7 + length
-        if kind in (1, 4):  # full, or the last part
+        if kind in (1, 4):  # a full record, or the last fragment
             record = Record()
             record.ParseFromString(whole)
             yield record
 
 
 def wandb_run(folder: Path) -> dict[str, Any]:
-    """What a copied run folder still says: name, group, tags, config, summary, history and files."""
+    """Return the name, group, tags, config, summary, history and files found in a copied run folder."""
     (path,) = (folder / "wandb").glob("offline-run-*/*.wandb")
     found: dict[str, Any] = {"config": {}, "summary": {}, "history": [], "files": []}
     for record in records(path):
@@ -73,7 +73,7 @@ def job(folder: Path, number: int, overrides: list[str], val: float | None) -> N
         (folder / str(number) / "summary.json").write_text(json.dumps({**figures, "seconds": 61.4}))
 
 
-def test_jobs_are_ranked_by_validation_and_shown_by_what_varies(tmp_path: Path) -> None:
+def test_jobs_are_sorted_by_validation_cer_and_named_by_varying_overrides(tmp_path: Path) -> None:
     (tmp_path / "multirun.yaml").write_text(
         "hydra: {overrides: {task: ['data=copiste', 'optimizer.lr=1e-3,3e-3,1e-2', 'model=crnn,vit_ctc']}}"
     )
@@ -89,7 +89,7 @@ def test_jobs_are_ranked_by_validation_and_shown_by_what_varies(tmp_path: Path) 
 
 
 @pytest.mark.slow
-def test_a_sweep_ends_with_a_table_and_its_jobs_form_a_group(
+def test_a_sweep_ends_with_a_table_and_groups_its_jobs(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import train

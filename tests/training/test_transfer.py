@@ -1,4 +1,4 @@
-"""Weights carried over to another alphabet are the same weights, class by class."""
+"""Transfer of weights to a recognizer with a different alphabet."""
 
 from pathlib import Path
 
@@ -28,7 +28,7 @@ def logits(recognizer: Recognizer) -> torch.Tensor:
         return recognizer.net(images, torch.tensor([96, 80]))[0]
 
 
-def test_kept_characters_keep_their_logits_exactly_and_the_others_are_named(best: Path) -> None:
+def test_kept_characters_keep_their_logits_and_changes_are_reported(best: Path) -> None:
     old = checkpoint.load(best)
     alphabet = "".join(c for c in old.codec.alphabet if c not in "xq")
     recognizer = build(f"data.alphabet={['é', *reversed(alphabet), 'ß']!r}", "model.unknown=skip")
@@ -48,11 +48,11 @@ def test_only_the_heads_grow_with_the_alphabet(best: Path) -> None:
     assert class_weights(checkpoint.load(best)) == heads
 
 
-def test_another_network_is_refused_by_name(best: Path) -> None:
-    with pytest.raises(InputError, match=r"best.ckpt: its network is different \(net\..* there, .* here\)"):
+def test_a_different_network_is_rejected(best: Path) -> None:
+    with pytest.raises(InputError, match=r"best.ckpt: its network is different \(net\..*: expected \(.*, got .*\)"):
         transfer(build("model.net.hidden=24"), best)
 
 
-def test_a_start_beside_a_resume_is_refused(tmp_path: Path, best: Path) -> None:
-    with pytest.raises(InputError, match="start= and resume= exclude each other"):
+def test_start_and_resume_together_are_rejected(tmp_path: Path, best: Path) -> None:
+    with pytest.raises(InputError, match="start= and resume= cannot be combined"):
         run_train(tmp_path, f"start={best}", f"resume={best}")
