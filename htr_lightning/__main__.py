@@ -1,4 +1,4 @@
-"""`python -m htr_lightning` is `htr`."""
+"""Run `htr` with `python -m htr_lightning`."""
 
 from htr_lightning.cli import app
 

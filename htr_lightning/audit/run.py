@@ -126,7 +126,7 @@ def _levelled(preprocess: Preprocess, image: UInt8[ndarray, "H W"]) -> UInt8[nda
 
 
 def _frames(subject: Subject) -> tuple[Callable[[str], int], Callable[[int], int]]:
-    """Return functions for the number of frames that a text needs and that the network produces from a width."""
+    """Return functions that compute how many frames a text needs, and how many a width produces."""
     normalizer, readers = subject.data.normalizer, subject.readers.values()
     known = alphabet_of(normalizer(text) for reader in readers for text in reader.texts)
     alphabet = sorted({*known, *(subject.alphabet or ())})

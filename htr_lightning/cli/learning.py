@@ -99,7 +99,7 @@ def tune_decoder(
         typer.Option(help="File with one text per line, or 'train' for the training texts (default; repeatable)"),
     ] = None,
     arpa: Annotated[
-        Path | None, typer.Option(help="Character n-gram model of text in visual order, instead of --text")
+        Path | None, typer.Option(help="Character n-gram model, estimated from text in visual order; replaces --text")
     ] = None,
     space: Annotated[str | None, typer.Option(help="Symbol for a space in --arpa (default: <space>)")] = None,
     lexicon: Annotated[

@@ -130,8 +130,8 @@ class LineDataModule(LightningDataModule):
         alphabet: the characters to learn; None uses the characters in the training texts.
         max_lines: maximum number of lines per batch.
         max_columns: maximum number of columns per batch, including padding.
-        multiple: number of columns to a multiple of which batch widths are rounded up; larger values produce fewer
-            distinct shapes, for which fewer kernels are compiled.
+        multiple: number of columns; batch widths are rounded up to a multiple of it. Larger values produce fewer
+            distinct shapes, so that fewer kernels are compiled.
         reduce_scans: whether a reader that keeps its lines in memory shrinks tall scans in the same way as
             `preprocess`. Set to false to keep the original resolution, for example for models of different heights.
         workers: number of loader processes per rank.

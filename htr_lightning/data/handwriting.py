@@ -70,7 +70,7 @@ def estimate_slant(strokes: UInt8[ndarray, "H W"]) -> float:
 
 
 def x_height_band(crossings: Float32[ndarray, " H"], min_rows: int = 5) -> tuple[int, int]:
-    """Return the band of rows [top, bottom) in which stroke counts exceed half their peak by the most in total."""
+    """Return the rows [top, bottom) with the largest total excess of the stroke counts over half of their peak."""
     smooth = cv2.GaussianBlur(crossings[:, None], (1, 5), 0)[:, 0]
     gains = np.concatenate([[0.0], np.cumsum(smooth - 0.5 * np.sort(smooth)[-5:].mean())])
     gain = gains[None, :] - gains[:, None]

@@ -74,7 +74,7 @@ def read(path: str | Path, space: str) -> tuple[list[str], list[NGrams]]:
         fail(path, number, f"{wanted} not found; the file is truncated or not an ARPA file")
     for special in (START, END):
         if special not in names:
-            fail(path, number, f"no 1-gram {special}, which is required; estimate the model from whole lines")
+            fail(path, number, f"required 1-gram {special} is missing; estimate the model from whole lines")
     if UNKNOWN not in names:
         sections[0].append([names.setdefault(UNKNOWN, len(names))], NO_UNKNOWN, 0.0, number)
     return [" " if name == space else name for name in names], [section.ngrams() for section in sections]

@@ -86,8 +86,8 @@ def _check_kind(folder: Path, source: str) -> None:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InputError(
-            f"model.source={source}: no config.json in this folder; use a folder written by save_pretrained of "
-            "transformers, or a repository such as microsoft/trocr-small-handwritten"
+            f"model.source={source}: no config.json in this folder; use a folder written by `save_pretrained` "
+            "in transformers, or a repository such as microsoft/trocr-small-handwritten"
         ) from None
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not JSON"

@@ -27,7 +27,7 @@ class CharacterDecoder(Protocol):
         ...
 
     def step(self, tokens: Int[Tensor, " B"], state: Any) -> tuple[Float[Tensor, "B C"], Any]:
-        """Return the logits after the next token of every row, and the new state."""
+        """Process the next token of every row, and return the logits after it and the new state."""
         ...
 
     def reorder(self, state: Any, rows: Int[Tensor, " N"], memory: bool = True) -> Any:

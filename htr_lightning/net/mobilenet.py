@@ -78,7 +78,7 @@ def convolve(layer: nn.Sequential, x: Float[Tensor, "B c h w"]) -> Float[Tensor,
 
 
 def gate(layer: SqueezeExcitation, x: Float[Tensor, "B c h w"], widths: Int[Tensor, " B"]) -> Float[Tensor, "B c 1 1"]:
-    """Return the factor on every channel, computed from the columns of each line (Hu et al., 2018,
+    """Return the scaling factor of every channel, computed from the columns of each line (Hu et al., 2018,
     "Squeeze-and-excitation networks")."""
     own = x.mean(2, keepdim=True) * column_mask(widths, x.shape[-1])
     mean = own.sum(3, keepdim=True) / widths[:, None, None, None]

@@ -146,7 +146,7 @@ def read_images(recognizer: Transcriber, images: Sequence[UInt8[ndarray, "_ _"]]
 
 
 def open_lines(source: Source) -> Iterator[tuple[TranscribedLine, UInt8[ndarray, "_ _"] | None]]:
-    """Yield every line of a source, not transcribed yet, with its image, or None for a line with an error."""
+    """Yield each line of a source before transcription, with its image, or None if the line has an error."""
     if source.page is None:
         try:
             yield TranscribedLine(source, None, None), read_image(source.path)

@@ -108,7 +108,7 @@ def test_other_dialects_are_read(tmp_path: Path) -> None:
             "line 11: expected a log10 probability, 1 symbol and optionally a backoff weight, got '-0.4'",
         ),
         ("-0.4	</s>", "-0.4	a", "line 12: duplicate 1-gram 'a'"),
-        ("-0.4	</s>", "-0.4	b", "no 1-gram </s>"),
+        ("-0.4	</s>", "-0.4	b", "required 1-gram </s> is missing"),
         ("-99	<s>	-0.5", "-99	c", "unknown symbol '<s>'"),
         ("-0.6	a	-0.25", "-0.6	the	-0.25", "line 12: 'the' is neither a single character"),
         ("-0.2	a <space>", "-0.2	a b", "line 17: unknown symbol 'b'"),

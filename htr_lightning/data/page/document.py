@@ -28,9 +28,7 @@ def read_page(path: Path) -> Page:
         case "alto":
             return alto.read(path, root)
         case "mets":
-            raise InputError(
-                f"{path}: METS is a list of pages, not a page; rename the file to mets.xml to read the pages it lists"
-            )
+            raise InputError(f"{path}: a METS file, not a page; rename it to mets.xml to read the pages that it lists")
         case name:
             raise InputError(
                 f"{path}: neither PAGE nor ALTO (root element <{short(name)}>); export the page as PAGE or ALTO"

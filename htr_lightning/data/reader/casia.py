@@ -74,7 +74,9 @@ class CasiaCharacters(Sequence[Sample]):
             kept.append(np.hstack([where, file.boxes[numbers]]))
             self._paths.append(path)
         if not self.texts:
-            raise InputError(f"{root}: split '{split}' has no character of the set '{characters}'; check {paths[0]}")
+            raise InputError(
+                f"{root}: split '{split}' contains no characters from the set '{characters}'; check {paths[0]}"
+            )
         self._index: Int[ndarray, "N 5"] = np.concatenate(kept)  # file, record, height, width, offset
         self._writers = [path.stem for path in self._paths]
 
@@ -228,7 +230,9 @@ def split_writers(
             f"data.reader.files={files}: expected a pattern relative to data.root, such as **/*.gnt"
         ) from None
     if not paths:
-        raise InputError(f"{root}: no file matches '{files}'; set data.root to the folder of the CASIA-HWDB files")
+        raise InputError(
+            f"{root}: no file matches '{files}'; set data.root to the folder containing the CASIA-HWDB files"
+        )
     parts: dict[str, str | None] = {}
     stems: dict[str, Path] = {}
     for path in paths:
