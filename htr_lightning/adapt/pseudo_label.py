@@ -86,7 +86,7 @@ def open_unlabelled(
 
 
 def lines_of_data(data: LineDataModule, splits: Sequence[str]) -> Unlabelled:
-    """Return the lines in some splits of a data set, ignoring their references.
+    """Return the lines in the given splits of a data set, ignoring their references.
 
     Args:
         data: data set opened with `unlabelled=True`, see `build.data_for`.

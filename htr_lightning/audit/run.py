@@ -1,4 +1,4 @@
-"""Audit the data of a config: its readers report their faults, and its model the number of frames."""
+"""Audit the data of a config with the faults reported by its readers and the frame counts of its model."""
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence

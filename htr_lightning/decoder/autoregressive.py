@@ -1,7 +1,7 @@
 """Decode autoregressive models with any step function.
 
-Tokens number the special tokens first, with the end token last among them, and then the alphabet. A subword tokenizer
-may use a different order if there is no language model.
+Token ids start with the special tokens, the last of which is the end token, followed by the alphabet. A subword
+tokenizer may use a different order if there is no language model.
 """
 
 import copy

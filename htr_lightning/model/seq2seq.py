@@ -110,7 +110,7 @@ class Seq2SeqRecognizer(LineRecognizer):
         return (1 - self.ctc_weight) * loss + self.ctc_weight * ctc
 
     def summed_loss(self, output: EncoderOutput, batch: Batch) -> tuple[Float[Tensor, ""], int]:
-        """Return the decoder's summed cross-entropy without smoothing, and the number of labels, including ends."""
+        """Return the decoder's summed cross-entropy without smoothing, and the number of labels and end tokens."""
         targets = [self.known(text, id) for id, text in zip(batch.ids, batch.texts, strict=True)]
         self._warn_short(batch.ids, targets, output.frames)
         inputs, labels = teacher_forcing(targets, START, END, START, output.memory.device)

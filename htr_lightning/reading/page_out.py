@@ -53,7 +53,9 @@ def page_paths(sources: Sequence[Source], folder: Path) -> dict[Path, Path]:
         if path.exists():
             raise InputError(f"{path}: file already exists; choose another --out")
         if path in paths.values():
-            raise InputError(f"{path}: output path of two files, one of them {source.path}; transcribe them separately")
+            raise InputError(
+                f"{path}: two files have this output path, including {source.path}; transcribe them separately"
+            )
         paths[source.path] = path
     return paths
 

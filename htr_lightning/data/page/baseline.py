@@ -131,7 +131,7 @@ def _surrounded(line: Line, distance: float) -> Line:
 
 
 def _gaps(ends: ndarray) -> list[float]:
-    """Return the distances from baselines (x0, y0, x1, y1) to the nearest parallel one above or below, where any."""
+    """Return the distances between baselines (x0, y0, x1, y1) and their nearest parallel baselines, if any."""
     step = ends[:, 2:] - ends[:, :2]
     length = np.hypot(*step.T)
     along, middle = step / length[:, None], (ends[:, :2] + ends[:, 2:]) / 2

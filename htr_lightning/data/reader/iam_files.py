@@ -41,7 +41,7 @@ def named(names: Sequence[str]) -> str:
 
 
 def read_text(path: Path) -> str:
-    """Read a text file of IAM, or a list of ids.
+    """Read a text file in the IAM database, or a list of ids.
 
     Raises:
         InputError: if the file is missing or not a text file.
