@@ -64,9 +64,9 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.fixture
 def htr_data() -> Path:
-    """The folder of the real data sets; the test is skipped if it is not set."""
+    """The folder of the real data sets; the test is skipped if HTR_DATA is not set."""
     if not os.environ.get("HTR_DATA"):
-        pytest.skip("real data: set HTR_DATA to the folder that holds copiste, mnist and samples")
+        pytest.skip("real data: set HTR_DATA to the folder containing copiste, mnist and samples")
     return Path(os.environ["HTR_DATA"])
 
 

@@ -179,7 +179,7 @@ def test_unknown_key_and_unknown_name(run, htr, best: Path) -> None:
     refused(run("optimizer.lr"), "optimizer.lr")
     refused(run("scheduler=null", *SMALL), "null", "~scheduler")
     refused(run("trainer.limit_val_batches=0", *SMALL), "trainer.limit_val_batches=0", "remove this override")
-    refused(run("experiments=seed_mlp"), "experiments=seed_mlp", "write experiment=seed_mlp")
+    refused(run("experiments=seed_mlp"), "experiments=seed_mlp", "use experiment=seed_mlp")
     refused(run("replay=folder", "replay.root=x"), "replay=folder", "use data@replay=folder")
     refused(run("callbacks.checkpoint.monitor=val/cre", *SMALL), "ModelCheckpoint monitors val/cre", "val/cer")
     refused(run("model=mlp", "data=mnist", "decoder=beam"), "decoder=beam", "model=mlp has no decoder", "remove")
