@@ -38,7 +38,8 @@ def fetch(root: str | Path | None = None, repo: str | None = None, revision: str
         raise InputError(
             "data.repo is not set; set it to a repository (data.repo=OWNER/NAME), or set data.root to its folder"
         )
-    _print_terms(folder, repo or folder.name)
+    if any(folder.rglob("*.xml")):
+        _print_terms(folder, repo or folder.name)
     return folder
 
 

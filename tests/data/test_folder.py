@@ -303,7 +303,7 @@ def test_bad_rows_are_left_out_on_request_and_counted(tmp_path: Path) -> None:
         ({"root": None}, r"data\.root is not set; .*data\.root=FOLDER"),
         ({"root": "nowhere"}, "nowhere: no such folder"),
         ({"split": "dev"}, "'dev' is not a split"),
-        ({"split": "test"}, r"test: no such folder or table; .*splits\.test=0\.1"),
+        ({"split": "test"}, r"contains no 'test'; .*train/1\.gt\.txt.*splits\.test=0\.1"),
         ({"group": "("}, "invalid regular expression"),
         ({"group": "abc"}, "parentheses"),
         ({"empty": "no"}, r"data\.reader\.empty=no: use one of error, skip, keep"),

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+import pooch
 import pytest
 import torch
 from conftest import SMALL
@@ -215,6 +217,7 @@ def test_words_of_forms_are_cropped_to_the_pixel(tmp_path: Path) -> None:
 
 
 def test_forms_that_are_missing_or_do_not_fit_are_refused(small_iam: Path) -> None:
+    write_form(small_iam, "a01-000u", (300, 320), {})
     with pytest.raises(InputError, match=r"2 files .* missing: forms/d04-000\.png, xml/d04-000\.xml"):
         own(small_iam, "test", source="forms")
     write_form(small_iam, "d04-000", (300, 320), {"d04-000-00": [[(900, 900, 5, 5)]]})
@@ -247,7 +250,7 @@ def test_a_folder_that_is_no_tree_is_refused(small_iam: Path, tmp_path: Path) ->
         Iam(tmp_path / "nowhere")
     with pytest.raises(InputError, match="'validation' is not a split"):
         own(small_iam, "validation")
-    with pytest.raises(InputError, match=r"words\.txt: no such file; unpack ascii\.tgz"):
+    with pytest.raises(InputError, match=r"ascii/words\.txt and words/ missing"):
         own(small_iam, unit="word")
     (small_iam / "ascii" / "lines.txt").rename(small_iam / "lines.txt")  # unpacked without its folder
     assert len(own(small_iam)) == 11
@@ -271,3 +274,71 @@ def test_two_ranks_train_on_a_tree(iam_tree: tuple[Path, Forms], tmp_path: Path)
     assert json.loads((run / "summary.json").read_text())["test_lines"] == 2915
     again = data_for(checkpoint.load(run / "checkpoints" / "best.ckpt"))  # what `htr evaluate` reads
     assert len(again.lines("val")) == 976
+
+
+def unpacked(root: Path, *files: str) -> None:
+    for file in files:
+        path = root / file
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"")
+
+
+LINE = "lines/a01/a01-000u/a01-000u-00.png"
+
+
+@pytest.mark.parametrize(
+    ("files", "options", "state", "archives"),
+    [
+        ([], {}, "the folder is empty", "ascii.tgz into ascii/ and lines.tgz into lines/"),
+        (["notes.txt"], {}, "ascii/lines.txt and lines/ missing", "ascii.tgz into ascii/ and lines.tgz into lines/"),
+        (["ascii/lines.txt"], {}, "lines/ missing", "lines.tgz into lines/"),
+        (["lines.txt"], {}, "lines/ missing", "lines.tgz into lines/"),
+        ([LINE], {}, "ascii/lines.txt missing", "ascii.tgz into ascii/"),
+        ([LINE, "ascii/words.txt"], {}, "ascii/lines.txt missing", "ascii.tgz into ascii/"),
+        (["ascii.tgz", "lines.tgz"], {}, "missing (ascii.tgz, lines.tgz not unpacked)", "lines.tgz into lines/"),
+        (["ascii/lines.txt", "lines.tgz"], {}, "lines/ missing (lines.tgz not unpacked)", "lines.tgz into lines/"),
+        (
+            ["ascii/lines.txt", "a01/a01-000u/a01-000u-00.png"],
+            {},
+            "a01/ and its siblings belong in lines/",
+            "lines.tgz",
+        ),
+        (["ascii/words.txt", LINE], {"unit": "word"}, "words/ missing", "words.tgz into words/"),
+        (
+            ["ascii/lines.txt", LINE],
+            {"source": "forms"},
+            "forms/ and xml/ missing",
+            "formsI-Z.tgz into forms/ and xml.tgz",
+        ),
+        (["ascii/lines.txt", "formsA-D/a01-000u.png"], {"source": "forms"}, "xml/ missing", "xml.tgz into xml/"),
+    ],
+)
+def test_what_is_still_to_be_unpacked_is_named_before_any_network_is_tried(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    files: list[str],
+    options: dict[str, str],
+    state: str,
+    archives: str,
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise AssertionError("the network was tried")
+
+    monkeypatch.setattr(pooch, "retrieve", fail)
+    monkeypatch.setattr(socket, "create_connection", fail)
+    unpacked(tmp_path, *files)
+    with pytest.raises(InputError) as error:
+        Iam(tmp_path, **options)
+    message = str(error.value)
+    assert message.startswith(f"{tmp_path}: ")
+    assert state in message
+    assert archives in message
+    assert "https://fki.tic.heia-fr.ch/databases/iam-handwriting-database" in message
+    assert "data=huggingface data.repo=Teklia/IAM-line" in message
+    assert len(message.splitlines()) == 1
+
+
+@pytest.mark.parametrize("root", [None, "nowhere"])
+def test_a_missing_root_names_the_registration_and_the_hub(tmp_path: Path, root: str | None) -> None:
+    with pytest.raises(InputError, match=r"ascii/ and lines/.*registration at https://fki.*data\.repo=Teklia/IAM-line"):
+        Iam(None if root is None else tmp_path / root)

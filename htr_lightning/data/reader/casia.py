@@ -11,12 +11,15 @@ from jaxtyping import Int
 from numpy import ndarray
 
 from htr_lightning.data.reader.hwdb import character, index_dgrl, index_gnt, read_bitmap
+from htr_lightning.data.root import data_folder
 from htr_lightning.data.sample import Sample, Skipped
 from htr_lightning.data.split import SPLITS, split_groups
 from htr_lightning.errors import InputError
 
 # Published folder names include HWDB1.1trn_gnt, Gnt1.0TrainPart1 and HWDB2.0Test.
 FOLDERS = {"train": re.compile("train|trn", re.IGNORECASE), "test": re.compile("test|tst", re.IGNORECASE)}
+CONTENTS = "the CASIA-HWDB files"
+SOURCE = "download them from https://nlpr.ia.ac.cn/databases/handwriting/Download.html"
 UNREADABLE, TRUNCATED = "unreadable file", "truncated file"
 NO_CHARACTER, OUTSIDE = "label that is not a character", "character outside the chosen set"
 File = TypeVar("File")
@@ -216,22 +219,21 @@ def split_writers(
         InputError: if the split has no file or writer, a writer occurs in training and test folders, a file is outside
             these folders, or two files have the same name.
     """
-    if root is None:
-        raise InputError("data.root is not set; set it to the folder containing the CASIA-HWDB files: data.root=FOLDER")
+    root = data_folder(root, CONTENTS, SOURCE)
     if split not in SPLITS:
         raise InputError(f"'{split}' is not a split of CASIA-HWDB; expected train, val or test")
     for option, fraction in (("val_fraction", val_fraction), ("test_fraction", test_fraction)):
         if not 0 < fraction < 1:
             raise InputError(f"data.reader.{option}={fraction}: expected a fraction between 0 and 1")
     try:
-        paths = sorted(path for path in Path(root).glob(files) if path.is_file())
+        paths = sorted(path for path in root.glob(files) if path.is_file())
     except (ValueError, NotImplementedError):  # raised by pathlib for an invalid or absolute pattern
         raise InputError(
             f"data.reader.files={files}: expected a pattern relative to data.root, such as **/*.gnt"
         ) from None
     if not paths:
         raise InputError(
-            f"{root}: no file matches '{files}'; set data.root to the folder containing the CASIA-HWDB files"
+            f"{root}: no file matches '{files}'; set data.root to the folder containing {CONTENTS}, or {SOURCE}"
         )
     parts: dict[str, str | None] = {}
     stems: dict[str, Path] = {}

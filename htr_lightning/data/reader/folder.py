@@ -1,13 +1,14 @@
 """Read lines or characters from image files whose texts are in text files, a table or folder names."""
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from htr_lightning.data.fault import EMPTY, Fault, encodable, sort_out
 from htr_lightning.data.image import LINE_PIXELS, image_size, read_image
+from htr_lightning.data.root import data_folder
 from htr_lightning.data.sample import Sample
 from htr_lightning.data.split import Splits, group_of, group_pattern, lines_of, part_of
 from htr_lightning.errors import InputError
@@ -22,7 +23,16 @@ class Entry(NamedTuple):
     group: str | None = None  # None if the listing does not know the group
 
 
-Listing = Callable[[Path, str, str], tuple[list[Entry], list[Fault]]]
+@runtime_checkable
+class Listing(Protocol):
+    """A way to find images and their texts in a folder or table."""
+
+    @property
+    def contents(self) -> str:
+        """What `data.root` should contain, for error messages."""
+
+    def __call__(self, root: Path, part: str, split: str) -> tuple[list[Entry], list[Fault]]:
+        """Return the lines of a split, and the faults found; `part` is a folder or table below `root`."""
 
 
 class Folder(Sequence[Sample]):
@@ -56,20 +66,16 @@ class Folder(Sequence[Sample]):
         empty: str = "error",
         faulty: str = "error",
     ) -> None:
-        if root is None:
-            raise InputError("data.root is not set; set it to the folder containing the images: data.root=FOLDER")
-        self.root = Path(root)
-        if not self.root.is_dir():
-            raise InputError(f"{root}: no such folder; set data.root to the folder containing the images")
+        self.root = data_folder(root, listing.contents)
         writers = group_pattern(group)
         part = part_of(splits, split, str(self.root))
+        is_fraction = not isinstance(splits[split], str)
         if not exists(self.root / part):
             raise InputError(
-                f"{self.root / part}: no such folder or table; set data.root to the folder containing it, or "
-                f"data.reader.splits.{split} to its name"
-                + ("" if split == "train" else f" or to a fraction: data.reader.splits.{split}=0.1")
+                f"{self.root}: contains no '{part}'; set data.root to the folder containing {listing.contents}, or "
+                f"data.reader.splits.{'train' if is_fraction else split} to another folder or table"
+                + ("" if is_fraction or split == "train" else f", or to a fraction: data.reader.splits.{split}=0.1")
             )
-        is_fraction = not isinstance(splits[split], str)
         entries, faults = listing(self.root, part, "train" if is_fraction else split)
         first = name or self.root.resolve().name
         entries = [entry._replace(id=f"{first}/{entry.id}") for entry in entries]
@@ -80,10 +86,11 @@ class Folder(Sequence[Sample]):
         if twice := next((id for id, count in Counter(entry.id for entry in entries).items() if count > 1), None):
             raise InputError(f"{self.root / part}: duplicate id {twice}; list every image once")
         groups = [entry.group or group_of(writers, entry.id.removeprefix(f"{first}/")) for entry in entries]
-        chosen = lines_of(splits, split, groups, str(self.root / part), seed)
+        chosen = lines_of(splits, split, groups, str(self.root / part), seed) if groups else []
         if not chosen:
             raise InputError(
-                f"{self.root / part}: no lines found for split '{split}'; check data.root and data.reader.splits"
+                f"{self.root / part}: no lines found for split '{split}'; set data.root to the folder containing "
+                f"{listing.contents}"
             )
         self.skipped = [] if is_fraction else skipped  # reported once, with the training lines
         self.ids = [entries[index].id for index in chosen]

@@ -17,10 +17,13 @@ from pyarrow.parquet import ParquetFile
 from htr_lightning.data.fault import EMPTY, Fault, encodable, printable, sort_out
 from htr_lightning.data.image import LINE_PIXELS, image_size, read_image
 from htr_lightning.data.reader.folder import exists
+from htr_lightning.data.root import data_folder
 from htr_lightning.data.sample import Sample
 from htr_lightning.data.split import Splits, lines_of, part_of
 from htr_lightning.errors import InputError
 
+CONTENTS = "the parquet or arrow files"
+SOURCE = "remove data.root and set data.repo to a data set on the hub"
 TIMEOUT = 10  # seconds to wait for a response from the hub
 
 Rows = Any  # datasets.Dataset, or datasets.IterableDataset when streaming
@@ -81,7 +84,7 @@ class HuggingFace(Sequence[Sample]):
                 "data.repo is not set; set it to a data set on the hub, such as data.repo=Teklia/IAM-line, or set "
                 "data.root to a folder of parquet or arrow files"
             )
-        self.root = None if root is None else Path(root)
+        self.root = None if root is None else data_folder(root, CONTENTS, SOURCE)
         self.image, self.streaming = image, streaming
         self._source = str(repo if self.root is None else self.root)
         part = part_of(splits, split, self._source)
@@ -113,7 +116,9 @@ class HuggingFace(Sequence[Sample]):
         kept = [row for row, id in enumerate(ids) if id not in out]
         writers = others[0] if others else ids
         groups = [writers[row] or ids[row] for row in kept]
-        chosen = lines_of(splits, split, groups, self._source, seed)
+        chosen = lines_of(splits, split, groups, self._source, seed) if groups else []
+        if not chosen:
+            raise InputError(f"{self._source}: no rows found for split '{split}'; check data.reader.splits")
         self.ids = [ids[kept[index]] for index in chosen]
         self.texts = [texts[kept[index]] for index in chosen]
         self.groups = [groups[index] for index in chosen]
@@ -229,13 +234,13 @@ def _offline() -> Iterator[None]:
 
 
 def _from_folder(root: Path, part: str, streaming: bool, cache_dir: str | None) -> Rows:
-    if not root.is_dir():
-        raise InputError(f"{root}: no such folder; set data.root to a folder of parquet or arrow files")
     files = {ending: _files(root, ending) for ending in ("parquet", "arrow")}
     ending = "parquet" if files["parquet"] else "arrow"
     chosen = [path for path in files[ending] if _belongs(path.relative_to(root), part)]
     if not files[ending]:
-        raise InputError(f"{root}: contains no parquet or arrow files; set data.root to a folder that contains them")
+        raise InputError(
+            f"{root}: no parquet or arrow files found; set data.root to the folder containing them, or {SOURCE}"
+        )
     if not chosen:
         raise InputError(_no_part(str(root), part, [path.relative_to(root).as_posix() for path in files[ending]]))
     for path in chosen if ending == "parquet" else []:

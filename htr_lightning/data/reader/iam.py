@@ -22,11 +22,21 @@ from htr_lightning.data.reader.iam_files import (
     read_rows,
 )
 from htr_lightning.data.reader.iam_splits import AACHEN_LINES, split_ids
+from htr_lightning.data.root import data_folder
 from htr_lightning.data.sample import Reduce, Sample, Skipped
 from htr_lightning.data.split import SPLITS
 from htr_lightning.errors import InputError
 
 CORRUPT = {"a01-117-05-02", "r06-022-03-05"}  # word images that are corrupted in the published words.tgz
+SITE = "after registration at https://fki.tic.heia-fr.ch/databases/iam-handwriting-database"
+HUB = "use the version on the hub with data=huggingface data.repo=Teklia/IAM-line"
+ARCHIVES = {
+    "ascii": "ascii.tgz",
+    "lines": "lines.tgz",
+    "words": "words.tgz",
+    "forms": "formsA-D.tgz, formsE-H.tgz and formsI-Z.tgz",
+    "xml": "xml.tgz",
+}
 COUNTED = [f"{number:02}" for number in range(100)]  # line numbers within a form, as written by IAM
 CHOICES = {
     "unit": ("line", "word"),
@@ -77,17 +87,14 @@ class Iam(Sequence[Sample]):
         punctuation: str = "spaced",
         reduce: Reduce | None = None,
     ) -> None:
-        if root is None:
-            raise InputError("data.root is not set; give the folder of IAM's ascii/ and lines/, as in data.root=FOLDER")
-        self.root = Path(root)
-        if not self.root.is_dir():
-            raise InputError(f"{self.root}: no such folder; set data.root to where IAM is unpacked")
+        self.root = data_folder(root, "the ascii/ and lines/ folders of IAM", f"download them {SITE}, or {HUB}")
         if split not in SPLITS:
             raise InputError(f"'{split}' is not a split of IAM; expected train, val or test")
         for option, value in (("unit", unit), ("source", source), ("err", err), ("punctuation", punctuation)):
             if value not in CHOICES[option]:
                 raise InputError(f"data.reader.{option}={value}: expected one of {', '.join(CHOICES[option])}")
         self._unit, self._split = unit, split
+        self._check_unpacked(source)
         wanted = split_ids(self.root, split, splits, lists, download)
         table, forms = self._ascii(f"{unit}s.txt"), self._ascii("forms.txt")
         writers, stated = read_forms(forms) if forms.is_file() else ({}, {})
@@ -134,6 +141,25 @@ class Iam(Sequence[Sample]):
         if self._crops:
             return [(crop.shape[0], crop.shape[1]) for crop in self._crops]
         return [(row.box[3], row.box[2]) if min(row.box[2:]) > 0 else _header(self._path(row.id)) for row in self._rows]
+
+    def _check_unpacked(self, source: str) -> None:
+        """Raise an error that names the archives still to be unpacked, before anything is downloaded."""
+        table = f"{self._unit}s.txt"
+        folders = (
+            {f"{self._unit}s": f"{self._unit}s/*"} if source == "segments" else {"forms": "forms*/*", "xml": "xml/*"}
+        )
+        missing = {} if self._ascii(table).is_file() else {f"ascii/{table}": "ascii"}
+        missing |= {f"{name}/": name for name, files in folders.items() if not any(self.root.glob(files))}
+        if not missing:
+            return
+        found = sorted(path.name for path in self.root.glob("*.t*") if path.name.endswith((".tgz", ".tar.gz", ".tar")))
+        state = " and ".join(missing) + " missing" if any(self.root.iterdir()) else "the folder is empty"
+        if found:
+            state += f" ({', '.join(found)} not unpacked)"
+        elif (self.root / "a01").is_dir():
+            state += f" (a01/ and its siblings belong in {self._unit}s/)"
+        unpack = " and ".join(f"{ARCHIVES[name]} into {name}/" for name in missing.values())
+        raise InputError(f"{self.root}: {state}; unpack {unpack} (available {SITE}), or {HUB}")
 
     def _ascii(self, name: str) -> Path:
         flat = self.root / name

@@ -27,6 +27,7 @@ class Pairs:
 
     def __init__(self, images: Sequence[str], text: str = ".gt.txt") -> None:
         self.images, self.text = [ending.lower() for ending in images], text
+        self.contents = f"images and their texts, e.g. train/1{self.images[0]} and train/1{text}"
 
     def __call__(self, root: Path, part: str, split: str) -> Found:
         """Find the pairs below a folder."""
@@ -60,6 +61,8 @@ class Pairs:
 class Images:
     """Images without texts, for example for pseudo-labelling."""
 
+    contents = "images"
+
     def __call__(self, root: Path, part: str, split: str) -> Found:
         """Find the images below a folder."""
         paths = [path for path in files_below(root / part) if path.suffix.lower() in SUFFIXES]
@@ -92,6 +95,7 @@ class Table:
     ) -> None:
         self.image, self.text, self.group, self.split = image, text, group, split
         self.images, self.delimiter = images, delimiter
+        self.contents = "images and a table of their texts, e.g. train.csv"
 
     def __call__(self, root: Path, part: str, split: str) -> Found:
         """Read the rows of a table."""
@@ -135,6 +139,7 @@ class Laia:
 
     def __init__(self, images: Sequence[str], space: str | None = "<space>") -> None:
         self.images, self.space = list(images), space
+        self.contents = "images and PyLaia tables of their texts, e.g. train.txt"
 
     def __call__(self, root: Path, part: str, split: str) -> Found:
         """Read the rows of a table, ignoring empty rows and comments (#)."""
@@ -164,6 +169,7 @@ class Classes:
 
     def __init__(self, names: str | None = None) -> None:
         self.names = names
+        self.contents = "one folder of images per character, e.g. train/a/1.png"
 
     def __call__(self, root: Path, part: str, split: str) -> Found:
         """Find the images in the folders."""

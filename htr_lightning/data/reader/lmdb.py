@@ -10,11 +10,13 @@ import lmdb
 
 from htr_lightning.data.fault import EMPTY, Fault, sort_out
 from htr_lightning.data.image import LINE_PIXELS, image_size, read_image
+from htr_lightning.data.root import data_folder
 from htr_lightning.data.sample import Sample
 from htr_lightning.data.split import Splits, lines_of, part_of
 from htr_lightning.errors import InputError
 
 FILE = "data.mdb"
+CONTENTS = f"the LMDB databases, e.g. train/{FILE}"
 
 
 class Lmdb(Sequence[Sample]):
@@ -45,13 +47,14 @@ class Lmdb(Sequence[Sample]):
         empty: str = "error",
         faulty: str = "error",
     ) -> None:
-        if root is None:
-            raise InputError("data.root is not set; set it to the folder containing the databases: data.root=FOLDER")
-        self.root = Path(root)
+        self.root = data_folder(root, CONTENTS)
         part = self.root / part_of(splits, split, str(self.root))
         databases = sorted(path.parent for path in part.rglob(FILE))
         if not databases:
-            raise InputError(f"{part}: no {FILE} in or below it; set data.root and data.reader.splits")
+            raise InputError(
+                f"{part}: contains no {FILE}; set data.root to the folder containing {CONTENTS}, or data.reader.splits "
+                "to their folders"
+            )
         first = name or self.root.resolve().name
         faults: list[Fault] = []
         lines: list[tuple[str, Path, bytes, str]] = []
@@ -67,7 +70,7 @@ class Lmdb(Sequence[Sample]):
                 if label.strip() or empty == "keep":
                     lines.append((id, folder, key, label))
         skipped = sort_out(faults, empty, faulty)
-        chosen = lines_of(splits, split, [line[0] for line in lines], str(part), seed)
+        chosen = lines_of(splits, split, [line[0] for line in lines], str(part), seed) if lines else []
         if not chosen:
             raise InputError(f"{part}: no lines found for split '{split}'; check data.root and data.reader.splits")
         self.skipped = skipped if isinstance(splits[split], str) else []  # reported once, with the training lines

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from torchvision.datasets import EMNIST, KMNIST, MNIST, QMNIST
 
+from htr_lightning.data.root import data_folder
 from htr_lightning.data.sample import Sample, Skipped
 from htr_lightning.data.split import SPLITS
 from htr_lightning.errors import InputError
@@ -54,11 +55,11 @@ class Mnist(Sequence[Sample]):
         mapping: str | None = None,
         transpose: bool = False,
     ) -> None:
-        if root is None:
-            raise InputError(
-                f"data.root is not set; set it to the folder containing the {name} files: data.root=FOLDER"
-            )
-        self.root = Path(root)
+        known = name.partition("-")[0] in DOWNLOADS
+        self._contents = f"the {name} files"
+        self._source = "download them there with data.reader.download=true" if known else ""
+        new = download and root is not None and not Path(root).exists()
+        self.root = Path(str(root)) if new else data_folder(root, self._contents, self._source)
         if split not in SPLITS:
             raise InputError(f"'{split}' is not a split of {name}; expected train, val or test")
         part = "test" if split == "test" else "train"
@@ -105,7 +106,10 @@ class Mnist(Sequence[Sample]):
     def _file(self, name: str) -> Path:
         path = _find(self.root, name)
         if path is None:
-            raise InputError(f"{self.root}: no {name}[.gz] in or below it; set data.root, or data.reader.download=true")
+            raise InputError(
+                f"{self.root}: contains no {name}[.gz]; set data.root to the folder containing {self._contents}"
+                + (f", or {self._source}" if self._source else "")
+            )
         return path
 
 

@@ -18,10 +18,12 @@ from htr_lightning.data.image import read_size
 from htr_lightning.data.page.baseline import outline
 from htr_lightning.data.page.crop import ROTATE, check_page_size, crop_line, line_angle, open_page
 from htr_lightning.data.page.document import Line, Page, expand, find_image, read_page
+from htr_lightning.data.root import data_folder
 from htr_lightning.data.sample import Reduce, Sample, Skipped
 from htr_lightning.data.split import by_line, group_of, group_pattern, read_splits, split_groups, split_lines
 from htr_lightning.errors import InputError
 
+CONTENTS = "the PAGE or ALTO files and their page images"
 EMPTY, FAULTY = ("error", "skip", "keep"), ("error", "skip")
 
 
@@ -82,12 +84,13 @@ class PageXml(Sequence[Sample]):
         self._writers = group_pattern(group)
         if repo is not None and (fetch is None or "repo" not in signature(fetch).parameters):
             raise InputError(f"data.repo={repo}: this data set is not read from a repository; remove this override")
+        self._source = "" if fetch is None else ", or remove data.root to download them"
+        if root is not None and not Path(root).exists():
+            raise InputError(f"{root}: no such folder; set data.root to the folder containing {CONTENTS}{self._source}")
         if fetch is not None:
             given = fetch(root=root) if repo is None else fetch(root=root, repo=repo)
-        elif root is not None:
-            given = Path(root)
         else:
-            raise InputError("data.root is not set; set it to the folder containing the pages: data.root=FOLDER")
+            given = data_folder(root, CONTENTS) if root is None or Path(root).is_dir() else Path(root)
         self.root = archive.folder(given)
         self._reduce, self.rotate = reduce, rotate
         self.skipped: list[Skipped] = []
@@ -176,7 +179,7 @@ class PageXml(Sequence[Sample]):
         paths, unlisted = expand(sorted(self.root.glob(xml)))
         if not paths:
             raise InputError(
-                f"{self.root}: no file matches '{xml}'; set data.root to the folder containing the XML files"
+                f"{self.root}: no file matches '{xml}'; set data.root to the folder containing {CONTENTS}{self._source}"
             )
         return paths, unlisted
 
