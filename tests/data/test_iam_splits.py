@@ -78,7 +78,7 @@ def test_a_split_of_one_s_own_names_forms_or_lines(small_iam: Path) -> None:
         Iam(small_iam, "test", splits="mine.tsv")
     (small_iam / "own" / "val.txt").write_text("a01\n")
     (small_iam / "own" / "validation.txt").unlink()
-    with pytest.raises(InputError, match="invalid ids .*a01.* form or line ids"):
+    with pytest.raises(InputError, match=r"invalid ids .*a01.* form or line ids"):
         own(small_iam, "val")
     (small_iam / "own" / "val.txt").unlink()
     with pytest.raises(InputError, match=r"contains no val\.txt or "):

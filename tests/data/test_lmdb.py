@@ -120,7 +120,7 @@ def test_a_truncated_database_or_another_file_is_refused(tmp_path: Path) -> None
     with pytest.raises(InputError, match=r"data\.mdb: not a readable database"):
         Lmdb(tmp_path, splits=SPLITS)
     file.unlink()
-    with pytest.raises(InputError, match=r"train: contains no data\.mdb; .*train/data\.mdb"):
+    with pytest.raises(InputError, match=r"no data\.mdb found in 'train'; .*train/data\.mdb"):
         Lmdb(tmp_path, splits=SPLITS)
 
 

@@ -52,8 +52,8 @@ class Lmdb(Sequence[Sample]):
         databases = sorted(path.parent for path in part.rglob(FILE))
         if not databases:
             raise InputError(
-                f"{part}: contains no {FILE}; set data.root to the folder containing {CONTENTS}, or data.reader.splits "
-                "to their folders"
+                f"{self.root}: no {FILE} found in '{part.relative_to(self.root)}'; set data.root to the folder "
+                f"containing {CONTENTS}, or data.reader.splits to their folders"
             )
         first = name or self.root.resolve().name
         faults: list[Fault] = []
