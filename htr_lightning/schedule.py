@@ -40,7 +40,7 @@ def clock(duration: Any) -> str | None:
 
 
 def progress(trainer: Trainer) -> float:
-    """Return the completed fraction of a fit as computed by `completed` on rank 0.
+    """Return the completed fraction of the run, as computed by `completed` on rank 0.
 
     All ranks must call it; they use the clock of rank 0 so that their learning rates are the same.
     """

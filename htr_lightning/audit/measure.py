@@ -82,7 +82,7 @@ def _box(mask: Bool[ndarray, "H W"]) -> tuple[slice, slice]:
 def _shape(mask: Bool[ndarray, "H W"], middle: float) -> Float16[ndarray, "768"]:
     """Return histograms of the local shapes above the middle of a line, minus those of the same line rotated.
 
-    A local shape is the set of those of eight neighbours, at a given distance, that are ink. Rotation by 180 degrees
+    A local shape is the set of ink pixels among eight neighbours at a given distance. Rotation by 180 degrees
     swaps above with below and each neighbour with its opposite, so the rotated line needs no second pass. Square roots
     give rare shapes more weight.
     """
