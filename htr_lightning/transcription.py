@@ -86,6 +86,7 @@ class Transcriber(Protocol):
 def transcriptions(
     decoder: Decoder,
     scores: Sequence[Any],
+    inked: Sequence[bool],
     n_best: int,
     interpret: Callable[[Hypothesis], tuple[str, float]],
     normalizer: Normalizer,
@@ -93,11 +94,13 @@ def transcriptions(
 ) -> list[Transcription]:
     """Decode the scores of a network into normalized texts with calibrated confidences.
 
-    If several alternatives have the same normalized text, only the best of them is kept.
+    If several alternatives have the same normalized text, only the best of them is kept. A blank image has no text,
+    whatever its scores, with a confidence of 1.
 
     Args:
         decoder: decoder for the scores.
         scores: arguments of the decoder.
+        inked: whether each image contains ink, i.e. is not blank.
         n_best: maximum number of alternatives per image; 0 for none.
         interpret: function that returns the text of a hypothesis and its confidence per character, before
             normalization and calibration.
@@ -109,9 +112,12 @@ def transcriptions(
         text, confidence = interpret(hypothesis)
         return Alternative(normalizer(text), calibration(confidence), hypothesis.score)
 
-    if not n_best:
-        return [Transcription(*finish(best)[:2]) for best in decoder(*scores)]
-    return [from_alternatives([finish(one) for one in several]) for several in decoder.n_best(*scores, n_best)]
+    blank = Transcription("", 1.0, (Alternative("", 1.0, 0.0),) if n_best else ())
+    if n_best:
+        found = [from_alternatives([finish(one) for one in several]) for several in decoder.n_best(*scores, n_best)]
+    else:
+        found = [Transcription(*finish(best)[:2]) for best in decoder(*scores)]
+    return [one if ink else blank for one, ink in zip(found, inked, strict=True)]
 
 
 def from_alternatives(alternatives: Sequence[Alternative]) -> Transcription:

@@ -27,7 +27,7 @@ from htr_lightning.reading.transcribe import Source, find_sources, open_lines, t
 from htr_lightning.transcription import Transcriber
 
 KEPT = "kept"
-EMPTY, UNSURE, UNREADABLE, PAGE = "no text found", "below the threshold", "unreadable", "a page rather than a line"
+EMPTY, UNSURE, UNREADABLE = "no text found", "below the threshold", "unreadable"
 
 
 class PseudoLabel(NamedTuple):
@@ -119,7 +119,7 @@ def lines_of_files(sources: Sequence[Source]) -> Unlabelled:
             if line.transcription is not None:
                 text, confidence, _ = line.transcription
                 label = _with_status(label._replace(text=text, confidence=confidence, status=KEPT))
-            found.append(label._replace(status=PAGE) if line.note else label)
+            found.append(label)
         return found
 
     def samples(labels: Sequence[PseudoLabel]) -> Iterator[Sample]:

@@ -144,7 +144,7 @@ def pseudo_label(
     with progress_bar("transcribing", unlabelled.size) as advance:
         found = unlabelled.labels(recognizer, advance)
     for label in found:
-        if label.status in (verb.UNREADABLE, verb.PAGE):
+        if label.status == verb.UNREADABLE:
             print(f"note: {label.id}: {label.status}; run htr transcribe for details", file=sys.stderr)
     labels = verb.select(found, min_confidence, fraction)
     about = {"checkpoint": checkpoint, "of": lines, "min_confidence": min_confidence, "fraction": fraction,

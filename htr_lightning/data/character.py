@@ -7,6 +7,7 @@ from numpy import ndarray
 
 from htr_lightning.data.image import dark_on_light
 from htr_lightning.data.preprocess import INK, MIN_CONTRAST, MIN_SIDE, Preprocess, check_polarity, check_side
+from htr_lightning.data.writing import is_blank
 
 
 class FixedSize(Preprocess):
@@ -53,9 +54,12 @@ class FixedSize(Preprocess):
     def to_array(self, image: UInt8[ndarray, "H W"]) -> Float32[ndarray, "h w"]:
         """See `Preprocess`; raise ValueError if the image is too small to contain a character."""
         self.check((image.shape[0], image.shape[1]))
-        if image.shape == (self.height, self.columns):
+        exact = image.shape == (self.height, self.columns)
+        image = image if exact else limit_side(image, 512, MIN_SIDE)
+        if is_blank(image):
+            return np.zeros((self.height, self.columns), dtype=np.float32)
+        if exact:
             return cv2.LUT(dark_on_light(image) if self.polarity == "auto" else image, INK)
-        image = limit_side(image, 512, MIN_SIDE)
         ink = even_light(dark_on_light(image)) if self.polarity == "auto" else image.max() - image
         ink = find_character(ink, self.min_blob, MIN_CONTRAST // 2)
         scale = self.box / max(ink.shape)

@@ -1,6 +1,7 @@
 """Preprocessing, which turns a scan into the float array that a network sees: 1 for ink, 0 for paper.
 
-Does not import torch, so that exported recognizers can use it.
+The array of a blank image contains only zeros (see `is_blank`), and no other array does. This module does not import
+torch, so that exported recognizers can use it.
 """
 
 from typing import Protocol, runtime_checkable
@@ -13,6 +14,7 @@ from PIL import Image
 
 from htr_lightning.data.handwriting import measure
 from htr_lightning.data.image import LEVELS, dark_on_light, histogram, light_on_dark, shrink_to_height, shrunk_size
+from htr_lightning.data.writing import is_blank
 from htr_lightning.errors import InputError
 
 MIN_SIDE = 3  # pixels; a smaller image cannot contain a character
@@ -178,6 +180,9 @@ class NormalizeHandwriting(Preprocess):
         """Return the normalized line at twice the array's height, so that augmentation does not blur it."""
         rows, columns = image.shape
         self.check((rows, columns))
+        if is_blank(image):
+            size = (2 * self.height, max(MIN_SIDE, 2 * self.width((rows, columns))))
+            return np.full(size, 255, np.uint8)
         if self.polarity == "auto":
             image = dark_on_light(image)
         style = measure(stretch(image))
@@ -242,6 +247,8 @@ class FitFrame(Preprocess):
     def to_array(self, image: UInt8[ndarray, "H W"]) -> Float32[ndarray, "h w"]:
         """See `Preprocess`; raise ValueError if the image is too small to contain a character."""
         self.check((image.shape[0], image.shape[1]))
+        if is_blank(image):
+            return np.zeros((self.height, self.columns), dtype=np.float32)
         if not self.keep_aspect:
             if self.polarity == "auto":
                 image = dark_on_light(image)
@@ -271,6 +278,8 @@ def stretch(image: UInt8[ndarray, "H W"], counts: Float64[ndarray, "256"] | None
 
 def _scaled(image: UInt8[ndarray, "H W"], size: tuple[int, int], polarity: str) -> Float32[ndarray, "h w"]:
     """Scale an image to the given (height, width) and map its grey levels to ink."""
+    if is_blank(image):
+        return np.zeros(size, dtype=np.float32)
     counts = histogram(image)
     if polarity == "auto" and light_on_dark(counts):
         image, counts = 255 - image, counts[::-1]

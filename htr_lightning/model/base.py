@@ -203,12 +203,12 @@ class Recognizer(nn.Module, ABC):
     ) -> list[Transcription]:
         """Transcribe preprocessed images; see `Transcriber.read`."""
         with self.exact():
-            return self.decode(self.net(images, widths), n_best)
+            return self.decode(self.net(images, widths), images, n_best)
 
-    def decode(self, output: Any, n_best: int = 0) -> list[Transcription]:
-        """Decode the network's output; see `Transcriber.read`."""
-        scores = self.scores(output)
-        return transcriptions(self.decoder, scores, n_best, self.interpret, self.normalizer, self.calibration)
+    def decode(self, output: Any, images: Tensor, n_best: int = 0) -> list[Transcription]:
+        """Decode the network's output for a batch of images; see `Transcriber.read`."""
+        scores, inked = self.scores(output), images.flatten(1).any(1).tolist()
+        return transcriptions(self.decoder, scores, inked, n_best, self.interpret, self.normalizer, self.calibration)
 
     def predict(self, batch: Batch) -> list[Prediction]:
         """Transcribe a batch in float32 and pair the results with their references; requires evaluation mode."""
@@ -261,7 +261,7 @@ class Recognizer(nn.Module, ABC):
 
     def _predictions(self, output: Any, batch: Batch) -> list[Prediction]:
         with self.exact():
-            read = self.decode(output)
+            read = self.decode(output, batch.images)
         return [
             Prediction(id, reference, one.text, one.confidence, group)
             for id, reference, one, group in zip(batch.ids, batch.texts, read, batch.groups, strict=True)

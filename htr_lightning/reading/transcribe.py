@@ -21,10 +21,10 @@ from htr_lightning.data.page.crop import crop_line, open_page
 from htr_lightning.data.page.document import Line, Page, expand, find_image, read_page
 from htr_lightning.data.preprocess import Preprocess
 from htr_lightning.data.sampler import READING_COLUMNS, READING_LINES, BucketBatchSampler
+from htr_lightning.data.writing import is_page
 from htr_lightning.errors import InputError
 from htr_lightning.transcription import Read, Transcriber, Transcription
 
-PAGE_ROWS = 800  # pixels; a line scanned at this height is much wider
 UNSUPPORTED = (".pdf", ".djvu", ".heic")  # scan formats that are reported rather than ignored
 CHUNK = 256  # lines kept in memory and sorted by width
 
@@ -127,6 +127,8 @@ def transcribe(
     with recognizer.workers() as workers, _in_parallel(workers, n_best) as read:
         for source in sources:
             for line, image in open_lines(source):
+                if image is not None and source.page is None and is_page(image):
+                    line, image = line._replace(error=f"{line.name}: {_page_fault(recognizer)}"), None
                 chunk.append((line, image))
                 if len(chunk) == CHUNK:
                     yield from _transcribe_chunk(recognizer.preprocess, read, chunk)
@@ -138,11 +140,17 @@ def transcribe(
 
 def read_images(recognizer: Transcriber, images: Sequence[UInt8[ndarray, "_ _"]], n_best: int = 0) -> list[Outcome]:
     """Transcribe images of lines; return the reason as a string for each image that cannot be read."""
-    if len(images) <= READING_LINES:  # too few to use several cores
+    found: list[Outcome] = [_page_fault(recognizer)] * len(images)
+    lines = [(index, image) for index, image in enumerate(images) if not is_page(image)]
+    if len(lines) <= READING_LINES:  # too few to use several cores
         read = partial(_read_batch, recognizer.read, n_best)
-        return _read_in_batches(recognizer.preprocess, partial(map, read), list(enumerate(images)))
-    with recognizer.workers() as workers, _in_parallel(workers, n_best) as parallel:
-        return _read_in_batches(recognizer.preprocess, parallel, list(enumerate(images)))
+        outcomes = _read_in_batches(recognizer.preprocess, partial(map, read), lines)
+    else:
+        with recognizer.workers() as workers, _in_parallel(workers, n_best) as parallel:
+            outcomes = _read_in_batches(recognizer.preprocess, parallel, lines)
+    for (index, _), outcome in zip(lines, outcomes, strict=True):
+        found[index] = outcome
+    return found
 
 
 def open_lines(source: Source) -> Iterator[tuple[TranscribedLine, UInt8[ndarray, "_ _"] | None]]:
@@ -205,7 +213,7 @@ def _transcribe_chunk(
         elif isinstance(outcome, str):
             yield line._replace(error=f"{line.name}: {outcome}")
         else:
-            yield line._replace(transcription=outcome, note=_note(preprocess, line, image))
+            yield line._replace(transcription=outcome, note=None if outcome.text else f"{line.name}: no writing found")
 
 
 def _read_in_batches(preprocess: Preprocess, read: ReadBatches, images: Indexed) -> list[Outcome]:
@@ -227,15 +235,10 @@ def _read_batch(read: Read, n_best: int, images: Indexed) -> list[tuple[int, Out
         return [outcome for image in images for outcome in _read_batch(read, n_best, [image])]
 
 
-def _note(preprocess: Preprocess, line: TranscribedLine, image: UInt8[ndarray, "H W"]) -> str | None:
-    """Return a note if an image looks like a whole page; a photo of a single character may have any size."""
-    of_lines = preprocess.max_rows is not None
-    if line.line is not None or not of_lines or image.shape[0] < max(PAGE_ROWS, image.shape[1] / 2):
-        return None
-    return (
-        f"{line.name}: {image.shape[1]} x {image.shape[0]} pixels look like a page but were read as one line; use a "
-        "PAGE or ALTO file with its lines"
-    )
+def _page_fault(recognizer: Transcriber) -> str:
+    if recognizer.single_characters:
+        return "looks like a whole page, but a single character is expected; crop single characters"
+    return "looks like a whole page, but a single line is expected; use a PAGE or ALTO file, or crop single lines"
 
 
 def _image_of(page: Page) -> Path | None:

@@ -43,7 +43,7 @@ def test_a_recognizer_that_predicts_its_targets_reads_the_references(direction: 
     model = recognizer(alphabet_of(texts), direction)
     model.net.targets = [model.target(text, "x") for text in texts]
     size = len(texts)
-    lines = Batch([str(i) for i in range(size)], torch.zeros(size, 1, 16, 8), torch.full((size,), 8), texts, texts)
+    lines = Batch([str(i) for i in range(size)], torch.ones(size, 1, 16, 8), torch.full((size,), 8), texts, texts)
     read = model.predict(lines)
     assert [p.hypothesis for p in read] == texts
     assert sum(line_counts(p.reference, p.hypothesis).edits for p in read) == 0

@@ -28,6 +28,7 @@ from htr_lightning.decoder.prefix_beam import PrefixBeam
 from htr_lightning.evidence.evaluate import evaluate
 from htr_lightning.reading import transcribe as module
 from htr_lightning.reading.voting import Ensemble
+from htr_lightning.transcription import Alternative, Transcription
 
 
 def lines(count: int = 9) -> list[np.ndarray]:
@@ -216,7 +217,7 @@ def test_htr_transcribe_normalises_as_validation_does(make_recognizer) -> None:
 
     recognizer = make_recognizer().with_decoder(Spaced())
     assert recognizer.codec.decode([1, 2, 1, 1, 3, 1]) == " a  b "
-    assert recognizer.read([np.zeros((30, 60), np.uint8)])[0].text == "a b"
+    assert recognizer.read([lines(1)[0]])[0].text == "a b"
 
 
 def test_evaluate_refuses_foreign_code_in_a_checkpoint(best: Path, htr, tmp_path: Path) -> None:
@@ -264,16 +265,37 @@ def test_a_page_without_lines_is_told_and_written(best: Path, htr, tmp_path: Pat
     assert htr("transcribe", best, page, "--out", tmp_path / "out").code == 1
 
 
-def test_a_whole_page_read_as_one_line_is_noted(best: Path, htr, tmp_path: Path) -> None:
+def test_a_whole_page_is_refused_and_the_other_files_are_transcribed(best: Path, htr, tmp_path: Path) -> None:
     page = write_page(tmp_path, lines(12))
-    tall = read_image(page.with_suffix(".png"))
-    Image.fromarray(np.repeat(tall, 2, 0)[: 3 * tall.shape[1]]).save(tmp_path / "scan.png")
+    Image.fromarray(read_image(page.with_suffix(".png"))).save(tmp_path / "scan.png")
     Image.fromarray(lines(1)[0]).save(tmp_path / "line.png")
-    done = htr("transcribe", str(best), str(tmp_path / "scan.png"), str(tmp_path / "line.png"))
-    assert "scan.png: " in done.stderr
-    assert "look like a page" in done.stderr
-    assert "line.png" not in done.stderr
-    assert len(done.stdout.splitlines()) == 2
+    done = htr("transcribe", best, tmp_path / "scan.png", tmp_path / "line.png", page)
+    assert done.code == 1
+    (error,) = done.stderr.splitlines()
+    assert error.startswith(f"error: {tmp_path / 'scan.png'}: looks like a whole page")
+    assert len(done.stdout.splitlines()) == 13
+    alone = htr("transcribe", best, tmp_path / "scan.png", "--format", "page")
+    assert (alone.code, alone.stdout) == (1, "")
+
+
+def test_a_blank_image_has_no_text_and_is_noted(best: Path, htr, tmp_path: Path) -> None:
+    Image.fromarray(np.full((60, 400), 235, np.uint8)).save(tmp_path / "blank.png")
+    Image.fromarray(lines(1)[0]).save(tmp_path / "line.png")
+    done = htr("transcribe", best, tmp_path / "blank.png", tmp_path / "line.png", "--format", "tsv")
+    assert done.code == 0
+    assert done.stdout.splitlines()[0] == f"{tmp_path / 'blank.png'}\t\t1.0000"
+    assert done.stderr == f"note: {tmp_path / 'blank.png'}: no writing found\n"
+
+
+def test_a_blank_image_is_read_alike_by_every_recognizer(best: Path, make_recognizer) -> None:
+    images = [np.full((60, 400), 235, np.uint8), lines(1)[0]]
+    ensemble = Ensemble([checkpoint.load(best), make_recognizer()], ["a", "b"], views=2)
+    for recognizer in (checkpoint.load(best), ensemble):
+        blank, line = recognizer.read(images)
+        assert (blank.text, blank.confidence, blank.alternatives) == ("", 1.0, ())
+        assert line.text
+    beam = make_recognizer().with_candidates()
+    assert beam.read(images, 3)[0] == Transcription("", 1.0, (Alternative("", 1.0, 0.0),))
 
 
 def test_lines_with_a_baseline_only_are_read_and_written_with_their_polygon(best: Path, htr, tmp_path: Path) -> None:
