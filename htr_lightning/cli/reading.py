@@ -156,5 +156,6 @@ def evaluate(
         found = verb.evaluate(recognizer, data, split, advance)
     verb.write(folder, found, about)
     totals, ece = found.totals, verb.calibration(found.predictions)["ece"]
-    print(f"CER {totals.cer:.2%}  WER {totals.wer:.2%}  {totals.edits} edits / {totals.characters} characters "
-          f"in {totals.lines} lines  ECE {ece:.2%} -> {folder}")  # fmt: skip
+    accuracy = f"accuracy {totals.line_accuracy:.2%}  " if recognizer.single_characters else ""
+    print(f"{accuracy}CER {totals.cer:.2%}  WER {totals.wer:.2%}  {totals.edits} edits / {totals.characters} "
+          f"characters in {totals.lines} lines  ECE {ece:.2%} -> {folder}")  # fmt: skip

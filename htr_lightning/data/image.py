@@ -127,6 +127,8 @@ def _opened(
             yield image
     except InputError:
         raise
+    except IsADirectoryError:
+        raise InputError(f"{path}: a folder, not an image; use the path of an image") from None
     except FileNotFoundError:
         raise InputError(f"{path}: no such image; check the path, or the list that contains it") from None
     except UnidentifiedImageError:
@@ -167,6 +169,33 @@ def grey(image: Image.Image) -> UInt8[ndarray, "H W"]:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     return np.array(image if image.mode == "L" else image.convert("L"))
+
+
+def grey_array(array: ndarray) -> UInt8[ndarray, "H W"]:
+    """Convert an array of shape (H, W), (H, W, 1), (H, W, 3) or (H, W, 4) to 8-bit greyscale.
+
+    Integers are values in [0, 255]; larger ones, up to 65535, are treated as in `grey`. Floats are values in [0, 1] or,
+    if any is greater than 1, in [0, 255]. Of booleans, True is white.
+
+    Raises:
+        ValueError: if the shape, the data type or a value is unsupported.
+    """
+    if array.ndim not in (2, 3) or array.shape[2:] not in ((), (1,), (3,), (4,)) or not array.size:
+        raise ValueError(f"expected an array of shape (H, W), (H, W, 3) or (H, W, 4), got {array.shape}")
+    if array.dtype.kind not in "buif":
+        raise ValueError(f"expected an array of numbers, got {array.dtype}")
+    lowest, highest = array.min(), array.max()
+    floats = array.dtype.kind == "f"
+    if not 0 <= lowest <= highest <= (255 if floats else 65535):  # false for NaN
+        raise ValueError(f"values from {lowest} to {highest}; expected 0 to 255{', or 0 to 1' if floats else ''}")
+    if floats:
+        array = (array * (255 if highest <= 1 else 1)).round()
+    elif array.dtype.kind == "b":
+        array = array * np.uint8(255)
+    elif highest > 255:
+        array = array >> (int(highest).bit_length() - 8)
+    pixels = array.astype(np.uint8)
+    return grey(Image.fromarray(pixels)) if pixels.shape[2:] in ((3,), (4,)) else pixels.reshape(pixels.shape[:2])
 
 
 def histogram(image: UInt8[ndarray, "H W"]) -> Float64[ndarray, "256"]:

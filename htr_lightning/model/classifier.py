@@ -19,7 +19,8 @@ from htr_lightning.model.base import Recognizer
 class Classifier(Recognizer):
     """A classifier of single characters, trained with cross-entropy.
 
-    Its CER is the error rate and 1 - CER the accuracy.
+    Its CER is the error rate and 1 - CER the accuracy. The confidences of its n-best alternatives are the class
+    probabilities.
 
     Args:
         alphabet: classes, one per character.

@@ -35,6 +35,8 @@ def load(
     Raises:
         InputError: if a checkpoint cannot be loaded or an argument is invalid.
     """
+    if not checkpoints:
+        raise InputError("no checkpoint to load; use the path of one, such as runs/DAY/TIME-NAME/checkpoints/best.ckpt")
     return Reader(load_all([str(path) for path in checkpoints], device, greedy, views, calibration, weights))
 
 
@@ -44,13 +46,13 @@ def load_one(path: str, device: str = "auto", greedy: bool = False) -> Recognize
     Raises:
         InputError: if the checkpoint cannot be loaded or the device is not available.
     """
-    recognizer = checkpoint.load(path)
-    if greedy:
-        recognizer = recognizer.greedy()
     try:
-        return recognizer.to(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
-    except (RuntimeError, AssertionError):
-        raise InputError(f"--device {device}: not available; use auto, cpu, or cuda:N for an NVIDIA GPU") from None
+        target = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
+        torch.zeros(1, device=target).item()  # fails if the device is not available, or is "meta"
+    except (RuntimeError, AssertionError, TypeError, ValueError):
+        raise InputError(f"device={device}: not available; use auto, cpu, or cuda:N for an NVIDIA GPU") from None
+    recognizer = checkpoint.load(path)
+    return (recognizer.greedy() if greedy else recognizer).to(target)
 
 
 def load_all(
@@ -66,6 +68,8 @@ def load_all(
     Raises:
         InputError: if a checkpoint cannot be loaded, the checkpoints cannot be combined, or an argument is invalid.
     """
+    if not isinstance(views, int) or views < 1:
+        raise InputError(f"views={views}: expected a whole number of at least 1")
     if weights is not None:
         _check_weights(weights, paths)
     recognizer: Recognizer | Ensemble
@@ -77,22 +81,28 @@ def load_all(
     if calibration is not None:
         try:
             recognizer.calibration = check_platt_scaling(calibration)
-        except ValueError:
-            raise InputError(f"--calibration {_joined(calibration)}: expected SLOPE,BIAS as printed by htr calibrate"
-                             ) from None  # fmt: skip
+        except (ValueError, TypeError):
+            raise InputError(
+                f"calibration={_joined(calibration)}: expected SLOPE,BIAS as printed by htr calibrate"
+            ) from None
     return recognizer
 
 
 def _check_weights(weights: Sequence[float], paths: Sequence[str]) -> None:
     if len(paths) == 1:
-        raise InputError(f"--weights {_joined(weights)}: only one checkpoint is loaded ({paths[0]}); remove --weights, "
+        raise InputError(f"weights={_joined(weights)}: only one checkpoint is loaded ({paths[0]}); remove the weights, "
                          "or add checkpoints")  # fmt: skip
-    if len(weights) != len(paths) or not all(0 <= one < math.inf for one in weights) or not any(weights):
+    try:
+        valid = len(weights) == len(paths) and all(0 <= one < math.inf for one in weights) and any(weights)
+    except TypeError:
+        valid = False
+    if not valid:
         raise InputError(
-            f"--weights {_joined(weights)}: expected one number for each of the {len(paths)} checkpoints, none "
-            "negative and at least one positive, as printed by htr calibrate"
+            f"weights={_joined(weights)}: expected one number for each of the {len(paths)} checkpoints, none negative "
+            "and at least one positive, as printed by htr calibrate"
         )
 
 
-def _joined(numbers: Sequence[float]) -> str:
-    return ",".join(f"{number:g}" for number in numbers)
+def _joined(numbers: object) -> str:
+    several = numbers if isinstance(numbers, list | tuple) else [numbers]
+    return ",".join(f"{one:g}" if isinstance(one, int | float) else str(one) for one in several)

@@ -4,12 +4,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, overload
 
-import numpy as np
 from jaxtyping import UInt8
 from numpy import ndarray
 from PIL import Image
 
-from htr_lightning.data.image import grey, read_image
+from htr_lightning.data.image import grey, grey_array, read_image
 from htr_lightning.errors import InputError
 from htr_lightning.reading.transcribe import TranscribedLine, find_sources, read_images, transcribe
 from htr_lightning.transcription import Transcriber, Transcription
@@ -44,12 +43,16 @@ class Reader:
         """Transcribe an image of one line, or a list of such images.
 
         Args:
-            image: path, Pillow image, or array "H W" or "H W 3" with values in [0, 255]; or a list of these.
-            n_best: number of alternatives per line; 0 for none.
+            image: path, Pillow image or NumPy array; or a list of these. Arrays have the shape (H, W), (H, W, 3) or
+                (H, W, 4) and values in [0, 255], or floats in [0, 1].
+            n_best: number of alternatives per image, at most; 0 for none. The confidences of the alternatives of a
+                single character are the class probabilities; unless calibrated, they add up to 1 over all classes.
 
         Raises:
-            InputError: if an image cannot be read; the message contains its path or its index in the list.
+            InputError: if an image cannot be read; the message contains its path or its index in the list. Or if
+                `n_best` is invalid or not supported by the decoder.
         """
+        _check_n_best(n_best)
         if not isinstance(image, list | tuple):
             return self.read([image], n_best)[0]
         images = [_to_grey(one, index) for index, one in enumerate(image)]
@@ -67,12 +70,17 @@ class Reader:
 
         Args:
             paths: paths to images, folders, or PAGE, ALTO or METS files; may contain wildcards.
-            n_best: number of alternatives per line; 0 for none.
+            n_best: see `read`.
 
         Raises:
-            InputError: if a path matches no file, or an XML file is not a page.
+            InputError: if a path matches no file, an XML file is not a page, or `n_best` is invalid.
         """
-        sources, errors = find_sources([str(path) for path in ([paths] if isinstance(paths, str | Path) else paths)])
+        _check_n_best(n_best)
+        names = [paths] if isinstance(paths, str | Path) or not isinstance(paths, Iterable) else list(paths)
+        for name in names:
+            if not isinstance(name, str | Path):
+                raise InputError(f"expected paths, got {type(name).__name__}; use `read` for images in memory")
+        sources, errors = find_sources(map(str, names))
         if errors:
             raise InputError(errors[0])
         return list(transcribe(self.transcriber, sources, n_best))
@@ -80,14 +88,24 @@ class Reader:
 
 def _to_grey(image: Readable, index: int) -> UInt8[ndarray, "H W"]:
     if isinstance(image, str | Path):
+        if Path(image).suffix.lower() == ".xml":
+            raise InputError(f"{image}: a page, not an image; use `transcribe` for pages")
         return read_image(image)
-    if isinstance(image, ndarray) and image.dtype == np.uint8 and image.ndim == 2:
-        return image
     try:
-        return grey(Image.fromarray(image) if isinstance(image, ndarray) else image)
-    except (TypeError, ValueError, AttributeError):
-        raise InputError(f"{_name(image, index)}: not an image; expected a path, a Pillow image, or an array with "
-                         "values 0 to 255 and two dimensions, or three for colour") from None  # fmt: skip
+        if isinstance(image, ndarray):
+            return grey_array(image)
+        if isinstance(image, Image.Image):
+            return grey_array(grey(image))
+    except (ValueError, OSError) as error:
+        raise InputError(f"{_name(image, index)}: {error}") from None
+    raise InputError(
+        f"{_name(image, index)}: expected a path, a Pillow image or a NumPy array, got {type(image).__name__}"
+    )
+
+
+def _check_n_best(n_best: int) -> None:
+    if not isinstance(n_best, int) or n_best < 0:
+        raise InputError(f"n_best={n_best}: expected a whole number of at least 0")
 
 
 def _name(image: Readable, index: int) -> str:

@@ -76,6 +76,9 @@ def find_sources(names: Iterable[str]) -> tuple[list[Source], list[str]]:
     errors: list[str] = []
     for name in names:
         path = Path(name)
+        if not name:
+            errors.append("empty file name; check the path")
+            continue
         if path.is_dir():
             paths = [p for p in sorted(path.rglob("*")) if p.suffix.lower() in (".xml", *SUFFIXES, *UNSUPPORTED)]
             if not paths:

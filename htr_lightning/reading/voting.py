@@ -68,7 +68,7 @@ class Ensemble:
             InputError: if alternatives are requested.
         """
         if n_best:
-            raise InputError(f"n_best={n_best}: an ensemble returns one transcription per line; remove --n-best")
+            raise InputError(f"n_best={n_best}: an ensemble returns one transcription per line; use n_best=0")
         return [self.finish(rover(line, self.weights)) for line in self.hypotheses(images)]
 
     def hypotheses(self, images: Sequence[UInt8[ndarray, "_ _"]]) -> list[list[WeightedHypothesis]]:

@@ -7,17 +7,30 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import cv2
+import jaxtyping
 import numpy as np
 import pytest
+import torch
 from conftest import Outcome
 from PIL import Image
 
 import htr_lightning
 from htr_lightning import checkpoint
+from htr_lightning.data.character import FixedSize
 from htr_lightning.data.image import read_image
 from htr_lightning.data.reader.synthetic import Synthetic
 from htr_lightning.errors import InputError
+from htr_lightning.model.classifier import Classifier
+from htr_lightning.net.mlp import MLP
 from htr_lightning.reading.transcribe import READING_LINES
+from htr_lightning.text.normalize import Normalizer
+
+
+@pytest.fixture
+def unchecked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Arguments of the wrong type reach the code, as they do outside the tests."""
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
 
 
 @pytest.fixture
@@ -43,18 +56,128 @@ def test_a_long_list_is_read_in_batches_in_its_order(reader: htr_lightning.Reade
     assert [one.text for one in reader.read(images)] == [reader.read(image).text for image in images]
 
 
+def test_arrays_of_every_kind_read_the_same(reader: htr_lightning.Reader, line_image: Path) -> None:
+    grey = read_image(line_image)
+    colour = np.repeat(grey[:, :, None], 3, axis=2)
+    opaque = np.concatenate([colour, np.full_like(grey, 255)[:, :, None]], axis=2)
+    expected = reader.read(grey)
+    for image in (
+        grey[:, :, None], opaque, grey.astype(int), grey.astype(np.uint16), grey.astype(np.float32), grey / 255,
+        colour / 255, opaque.astype(float), np.asfortranarray(grey), grey[::-1][::-1], Image.fromarray(opaque),
+    ):  # fmt: skip
+        assert reader.read(image).text == expected.text
+    assert reader.read(grey.astype(np.uint16) * 257).text == expected.text
+    assert reader.read(grey > 128).text == reader.read(np.where(grey > 128, 255, 0).astype(np.uint8)).text
+    half = np.concatenate([colour, np.zeros_like(grey)[:, :, None]], axis=2)
+    assert reader.read(half).text == ""  # all transparent
+
+
+@pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize(
     ("image", "message"),
     [
         ("none.png", r"none\.png: no such image"),
+        (Path(__file__).parent, r"reading: a folder, not an image; "),
+        ("page.xml", r"page\.xml: a page, not an image; use `transcribe`"),
         (np.zeros((2, 2), np.uint8), r"image 1: 2 x 2 pixels"),
-        (np.zeros((4, 5, 6, 7)), r"image 1: not an image"),
-        (np.array(["a"]), r"image 1: not an image"),
+        (np.zeros((4, 5, 6, 7)), r"image 1: expected an array of shape \(H, W\), .* got \(4, 5, 6, 7\)"),
+        (np.zeros((3, 40, 90)), r"image 1: expected an array of shape .* got \(3, 40, 90\)"),
+        (np.zeros((0, 9)), r"image 1: expected an array of shape .* got \(0, 9\)"),
+        (np.array([["a"]]), r"image 1: expected an array of numbers, got <U1"),
+        (np.full((40, 90), -0.5), r"image 1: values from -0\.5 to -0\.5; expected 0 to 255, or 0 to 1"),
+        (np.full((40, 90), 300.0), r"image 1: values from 300\.0 "),
+        (np.full((40, 90), np.nan), r"image 1: values from nan "),
+        (np.full((40, 90), -1), r"image 1: values from -1 to -1; expected 0 to 255"),
+        (Image.new("L", (0, 9)), r"image 1: expected an array of shape"),
+        (None, r"image 1: expected a path, a Pillow image or a NumPy array, got NoneType"),
+        (3, r"image 1: .* got int"),
+        (b"bytes", r"image 1: .* got bytes"),
+        (torch.zeros(40, 90), r"image 1: .* got Tensor"),
+        ([], r"image 1: .* got list"),
     ],
 )
 def test_what_is_no_line_is_named(reader: htr_lightning.Reader, line_image: Path, image: Any, message: str) -> None:
     with pytest.raises(InputError, match=message):
         reader.read([line_image, image])
+    if not isinstance(image, list):
+        with pytest.raises(InputError):
+            reader.read(image)
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize("n_best", [-1, 1.5, "2", None])
+def test_an_invalid_number_of_alternatives_is_refused(
+    reader: htr_lightning.Reader, line_image: Path, n_best: Any
+) -> None:
+    for call in (reader.read, reader.transcribe):
+        with pytest.raises(InputError, match="n_best="):
+            call(line_image, n_best=n_best)
+
+
+def test_alternatives_of_a_greedy_decoder_are_refused(reader: htr_lightning.Reader, line_image: Path) -> None:
+    for call in (reader.read, reader.transcribe):
+        with pytest.raises(InputError, match="n_best=3: a greedy decoder"):
+            call(line_image, n_best=3)
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize("paths", [None, 3, b"a", [None], np.zeros((40, 90), np.uint8), "", [""], "nowhere/*.png"])
+def test_what_is_no_path_is_refused(reader: htr_lightning.Reader, paths: Any) -> None:
+    with pytest.raises(InputError):
+        reader.transcribe(paths)
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"device": "tpu"}, {"device": "meta"}, {"device": "cuda:77"}, {"device": None}, {"views": 0}, {"views": 1.5},
+        {"weights": [1]}, {"calibration": [1]}, {"calibration": 1}, {"calibration": ["a", 1]},
+    ],
+)  # fmt: skip
+def test_an_invalid_setting_is_refused(best: Path, settings: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match=next(iter(settings))) as error:
+        htr_lightning.load(best, **settings)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_what_is_no_checkpoint_is_refused(tmp_path: Path, line_image: Path) -> None:
+    for paths in ([], [None], [3], [tmp_path], [tmp_path / "none.ckpt"], [line_image]):
+        with pytest.raises(InputError):
+            htr_lightning.load(*paths)
+
+
+def test_alternatives_of_a_character_are_the_class_probabilities() -> None:
+    classifier = Classifier(
+        "0123456789", lambda classes: MLP(classes, 784, [16]), normalizer=Normalizer(), preprocess=FixedSize(28, 28, 20)
+    ).eval()
+    digit = cv2.putText(np.full((60, 50), 230, np.uint8), "7", (8, 50), cv2.FONT_HERSHEY_SIMPLEX, 2, 20, 4)
+    found = htr_lightning.Reader(classifier).read(digit, n_best=10)
+    with torch.no_grad():
+        expected = classifier.net(*classifier.prepare_batch([digit])).softmax(1)[0]
+    confidences = {one.text: one.confidence for one in found.alternatives}
+    assert sum(confidences.values()) == pytest.approx(1)
+    assert [confidences[digit] for digit in "0123456789"] == pytest.approx(expected.tolist(), abs=1e-6)
+    assert (found.text, found.confidence) == found.alternatives[0][:2]
+    assert len(htr_lightning.Reader(classifier).read(digit, n_best=3).alternatives) == 3
+
+
+def test_a_page_is_refused_and_the_other_images_are_read(
+    reader: htr_lightning.Reader, line_image: Path, tmp_path: Path
+) -> None:
+    line = read_image(line_image)
+    page = np.full((1400, 1000), 235, np.uint8)
+    for top in range(50, 1300, 90):
+        small = cv2.resize(line, (800, 60))
+        page[top : top + 60, 100:900] = small
+    Image.fromarray(page).save(tmp_path / "scan.png")
+    for image in (page, Image.fromarray(page), tmp_path / "scan.png"):
+        with pytest.raises(InputError, match=r"image 1|scan\.png: looks like a whole page"):
+            reader.read([line, image])
+    refused, read = reader.transcribe([tmp_path / "scan.png", line_image])
+    assert "scan.png: looks like a whole page, but a single line is expected" in (refused.error or "")
+    assert (refused.transcription, read.error, read.text) == (None, None, reader.read(line).text)
 
 
 def test_files_are_transcribed_as_by_the_command(
@@ -87,7 +210,7 @@ def test_several_checkpoints_are_an_ensemble(best: Path, line_image: Path) -> No
     ensemble = htr_lightning.load(best, best, views=2, weights=[1.0, 0.5], device="cpu")
     assert ensemble.transcriber.weights == [1, 0.5]
     assert isinstance(ensemble.read(line_image).text, str)
-    with pytest.raises(InputError, match=r"--weights 1: .*only one checkpoint"):
+    with pytest.raises(InputError, match=r"weights=1: .*only one checkpoint"):
         htr_lightning.load(best, weights=[1.0])
 
 
