@@ -1,4 +1,4 @@
-"""Unpack zip archives of exported pages once, into the user's cache."""
+"""Unpack zip archives of exported pages into the user's cache, once per archive."""
 
 import os
 import shutil
@@ -14,14 +14,14 @@ from htr_lightning.errors import InputError
 
 MAX_FILES = 1_000_000
 MAX_RATIO = 100  # maximum compression ratio; scans hardly compress, and XML compresses about twentyfold
-ALWAYS = 1_000_000_000  # number of bytes that are unpacked at any ratio
+ALWAYS = 1_000_000_000  # size in bytes up to which archives are unpacked whatever their ratio
 
 
 def unpack(path: Path) -> Path:
-    """Unpack a zip archive and return the folder of its files, or their only subfolder.
+    """Unpack a zip archive and return the folder that contains its files, skipping levels with a single subfolder.
 
     Raises:
-        InputError: if the archive is corrupted, encrypted, contains a path outside itself, or is a zip bomb.
+        InputError: if the archive is corrupted, encrypted, contains a path that leads outside it, or is a zip bomb.
     """
     try:
         with ZipFile(path) as archive:
@@ -81,7 +81,7 @@ def _extract(archive: ZipFile, members: list[ZipInfo], folder: Path) -> None:
 
 
 def folder(root: Path) -> Path:
-    """Return the folder that `data.root` names, unpacking it first if it is a zip archive.
+    """Return the folder that `data.root` names; if it names a zip archive, unpack it and return the resulting folder.
 
     Raises:
         InputError: if `root` is neither a folder nor a zip archive, or cannot be unpacked.

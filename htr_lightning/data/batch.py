@@ -11,7 +11,7 @@ from torch import Tensor
 
 
 class Batch(NamedTuple):
-    """A batch of lines, padded to the width of the widest."""
+    """A batch of lines, padded to the width of the widest line."""
 
     ids: list[str]
     images: Float[Tensor, "B 1 H W"]  # ink is 1 and paper is 0; padded with paper on the right

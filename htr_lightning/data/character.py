@@ -11,7 +11,7 @@ from htr_lightning.data.writing import is_blank
 
 
 class FixedSize(Preprocess):
-    """A preprocessing that centres one character in an array of fixed size, as in MNIST.
+    """Preprocessing that centres one character in an array of fixed size, as in MNIST.
 
     An image of exactly this size is used as it is. Any other image is processed like the digits of MNIST: the paper is
     removed, the bounding box of the ink is scaled to `box` pixels, and its centre of mass is moved to the middle (LeCun
@@ -20,7 +20,7 @@ class FixedSize(Preprocess):
     Args:
         height: height of the array in rows.
         columns: width of the array in columns.
-        box: longer side of the bounding box of the ink, in pixels.
+        box: length of the longer side of the bounding box of the ink, in pixels.
         min_blob: minimum size of a blob as a fraction of the largest one; smaller blobs are removed as dust. Use 0 for
             scripts with small dots.
         polarity: "auto" to detect and invert light ink on dark paper and to correct uneven lighting; "dark" to assume
@@ -30,7 +30,7 @@ class FixedSize(Preprocess):
     """
 
     framed = True
-    max_rows: int | None = None  # a character may cover a small part of a photo
+    max_rows: int | None = None  # a character may cover only a small part of a photo
 
     def __init__(
         self, height: int, columns: int, box: int, min_blob: float = 0.05, polarity: str = "auto", deslant: bool = False
@@ -81,7 +81,7 @@ def deslant(ink: Float32[ndarray, "H W"]) -> Float32[ndarray, "H W"]:
         return ink
     shear = min(
         max(moments["mu11"] / moments["mu02"], -1.0), 1.0
-    )  # columns per row; more is a diagonal stroke, not a slant
+    )  # columns per row; a larger shear indicates a diagonal stroke rather than slanted writing
     matrix = np.array([[1, shear, -shear * moments["m01"] / moments["m00"]], [0, 1, 0]], np.float32)
     return cv2.warpAffine(ink, matrix, ink.shape[::-1], flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)
 
@@ -103,7 +103,7 @@ def even_light(image: UInt8[ndarray, "H W"]) -> UInt8[ndarray, "H W"]:
 
 
 def find_character(ink: UInt8[ndarray, "H W"], min_blob: float, min_level: int) -> Float32[ndarray, "h w"]:
-    """Crop ink to the bounding box of a character and remove dust; return a single 0 for a blank image.
+    """Crop ink to the bounding box of a character and remove dust; return a single zero pixel for a blank image.
 
     Args:
         ink: ink levels, 0 for paper.

@@ -44,7 +44,7 @@ class LineDataset(Dataset[Batch]):
         self.reader, self.preprocess, self.normalizer, self.augment = reader, preprocess, normalizer, augment
         self.multiple = 1 if preprocess.framed else multiple
         self.seed = seed
-        self._cache: dict[int, Sample] = {}  # with images after `geometry`
+        self._cache: dict[int, Sample] = {}  # samples to which `geometry` has been applied
         self._room = cache_mb * 1_000_000  # bytes
 
     def __len__(self) -> int:
@@ -70,7 +70,7 @@ class LineDataset(Dataset[Batch]):
         return self.preprocess.to_array(image)
 
     def _normalized(self, index: int) -> Sample:
-        """Return a sample after `geometry`, from the cache if possible."""
+        """Return a sample to which `geometry` has been applied, from the cache if possible."""
         if index in self._cache:
             return self._cache[index]
         sample = self.reader[index]
@@ -130,7 +130,7 @@ class LineDataModule(LightningDataModule):
         alphabet: the characters to learn; None uses the characters in the training texts.
         max_lines: maximum number of lines per batch.
         max_columns: maximum number of columns per batch, including padding.
-        multiple: number of columns; batch widths are rounded up to a multiple of it. Larger values produce fewer
+        multiple: batch widths are rounded up to a multiple of this number of columns. Larger values produce fewer
             distinct shapes, so that fewer kernels are compiled.
         reduce_scans: whether a reader that keeps its lines in memory shrinks tall scans in the same way as
             `preprocess`. Set to false to keep the original resolution, for example for models of different heights.

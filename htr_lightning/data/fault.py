@@ -10,7 +10,7 @@ EMPTY = "line without text"
 
 
 class Fault(NamedTuple):
-    """A fault in one line, row or file of a dataset."""
+    """A fault in one line, row or file of a data set."""
 
     id: str  # sample id, or file and row
     kind: str  # for example "row without image"; faults are counted by kind
@@ -22,11 +22,12 @@ def sort_out(faults: Sequence[Fault], empty: str, faulty: str) -> list[Skipped]:
 
     Args:
         faults: all faults found by the reader.
-        empty: what to do with lines without text: "error", "skip" or "keep".
-        faulty: what to do with all other faults: "error" or "skip".
+        empty: what to do with lines without text ("error", "skip" or "keep").
+        faulty: what to do with all other faults ("error" or "skip").
 
     Raises:
-        InputError: if a fault must not be skipped; the message names the first one and counts others of its kind.
+        InputError: if a fault must not be skipped; the message describes the first one and gives the number of faults
+            of its kind.
     """
     for option, value, choices in (("empty", empty, ("error", "skip", "keep")), ("faulty", faulty, ("error", "skip"))):
         if value not in choices:

@@ -16,17 +16,17 @@ from numpy import ndarray
 ROWS = 48  # height in pixels at which a line is measured
 INK = 0.4  # threshold above which ink counts as a stroke
 SLANTS = np.arange(-0.6, 0.95, 0.1)  # columns per row: 31 degrees to the left to 43 degrees to the right
-MIN_RULE = 60  # length in columns of a horizontal run that is longer than any letter
-MIN_STROKES = 4  # minimum number of strokes crossed by a row for measuring their spacing
+MIN_RULE = 60  # length in columns from which a horizontal run is a ruled line, as it is longer than any letter
+MIN_STROKES = 4  # minimum number of strokes that a row must cross for their spacing to be measured
 
 
 class WritingStyle(NamedTuple):
-    """The style of a line of handwriting. The x-height is the band between baseline and top of small letters."""
+    """The style of a line of handwriting. The x-height is the band from the baseline to the top of small letters."""
 
     slant: float  # columns per row; positive if strokes lean to the right
     top: float  # top of the x-height, as a fraction of the image height
     bottom: float  # baseline, as a fraction of the image height
-    stroke_spacing: float | None  # columns between strokes divided by the x-height; None if strokes are too few
+    stroke_spacing: float | None  # columns between strokes divided by the x-height; None if there are too few strokes
 
 
 def measure(ink: Float32[ndarray, "H W"]) -> WritingStyle:
@@ -64,7 +64,7 @@ def shear(strokes: UInt8[ndarray, "H W"], slant: float) -> UInt8[ndarray, "H w"]
 
 
 def estimate_slant(strokes: UInt8[ndarray, "H W"]) -> float:
-    """Estimate slant as the shear that concentrates ink in the fewest columns (the largest sum of squared counts)."""
+    """Estimate the slant as the shear that concentrates ink in the fewest columns (largest sum of squared counts)."""
     columns = [cv2.reduce(shear(strokes, slant), 0, cv2.REDUCE_SUM, dtype=cv2.CV_32F) for slant in SLANTS.tolist()]
     return float(SLANTS[int(np.argmax([float((ink * ink).sum()) for ink in columns]))])
 

@@ -52,7 +52,7 @@ def terms(folder: Path, repo: str) -> str:
     """Return the licence and citation of a repository, from its catalogue entry, citation file or licence.
 
     Raises:
-        InputError: if the catalogue entry or the citation file is not YAML.
+        InputError: if the catalogue entry or the citation file is not valid YAML.
     """
     entry, cited = _mapping(folder / "htr-united.yml"), _mapping(folder / "CITATION.cff")
     licences = [_licence(one) for one in _list(entry.get("license") or cited.get("license"))]

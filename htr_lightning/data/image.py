@@ -17,7 +17,7 @@ from htr_lightning.errors import InputError
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".gif", ".pgm", ".jp2")
 MAX_SIDE = 100_000  # pixels; a larger value indicates a corrupted header
 MAX_PIXELS = 260_000_000  # an A0 sheet at 400 dpi has 248 million pixels
-MAX_COLOURED = 140_000_000  # with four bytes each, or eight during conversion; A1 at 400 dpi has 124 million
+MAX_COLOURED = 140_000_000  # each takes four bytes, or eight during conversion; an A1 sheet at 400 dpi has 124 million
 LEVELS = np.arange(256, dtype=np.float64)  # grey levels
 LINE_PIXELS = 50_000_000  # e.g. a line of 500 x 100,000 pixels
 ORIENTATION = ExifTags.Base.Orientation
@@ -59,7 +59,7 @@ def read_image(
         image.load()  # rotates a TIFF, which would otherwise be rotated twice
         stored = image.height, image.width
         turns = image.getexif().get(ORIENTATION, 1) != 1
-        turned = ImageOps.exif_transpose(image) if turns else image  # would copy an unrotated image
+        turned = ImageOps.exif_transpose(image) if turns else image  # this would copy an unrotated image
         if size is not None and (turned.height, turned.width) != size and stored == size:
             turned = image
         return grey(turned)
@@ -118,7 +118,8 @@ def _opened(
             limit = max_pixels if image.mode in ("1", "L", "P") else min(max_pixels, MAX_COLOURED)
             if max(image.size) > MAX_SIDE or image.size[0] * image.size[1] > limit:
                 raise InputError(
-                    f"{path}: {image.size[0]} x {image.size[1]} pixels exceed the maximum for a page; crop or scale it"
+                    f"{path}: {image.size[0]} x {image.size[1]} pixels exceed the maximum for a page; crop the image or "
+                    "scale it down"
                 )
             if isinstance(image, TiffImageFile) and (pages := _pages(image)) > 1:
                 raise InputError(
@@ -154,7 +155,7 @@ def _pages(image: TiffImageFile) -> int:
 def grey(image: Image.Image) -> UInt8[ndarray, "H W"]:
     """Convert a Pillow image in any mode to 8-bit greyscale.
 
-    Of pixels with more than 8 bits, the 8 highest bits in use are kept, since scanners may store 12 bits in 16. Floats
+    If pixels have more than 8 bits, the 8 highest bits in use are kept, since scanners may store 12 bits in 16. Floats
     are interpreted as values in [0, 1], [0, 255] or [0, 65535], whichever is the smallest range that contains them.
     """
     if image.mode == "F":
@@ -207,7 +208,7 @@ def light_on_dark(counts: Float64[ndarray, "256"]) -> bool:
     """Return whether an image with this histogram has light ink on dark paper.
 
     Ink covers the smaller part of a line, so the long tail of the brightness distribution is on the side of the ink,
-    and the sign of the third central moment is the polarity. An image without contrast counts as dark on light.
+    and the sign of the third central moment indicates the polarity. An image without contrast counts as dark on light.
     """
     deviation = LEVELS - (counts @ LEVELS) / counts.sum()
     return bool(np.count_nonzero(counts) > 1 and counts @ (deviation * deviation * deviation) > 0)

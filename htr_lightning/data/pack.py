@@ -1,4 +1,4 @@
-"""Pack a decoded dataset into a single memory-mapped, checksummed file.
+"""Pack a decoded data set into a single memory-mapped, checksummed file.
 
 The file has the following layout:
 
@@ -194,11 +194,11 @@ class PackWriter:
                 self._file.write(image.data)
             self._file.write(tail)
             self._file.flush()
-            os.fsync(self._file.fileno())  # so that a crash can only lose the next chunk
+            os.fsync(self._file.fileno())  # so that a crash can lose only the next chunk
         except OSError as error:
             raise InputError(
                 f"{self.part}: cannot be written ({error.strerror}); "
-                "free some space and run the same command again to resume"
+                "free up some space and run the same command again to resume"
             ) from None
         return offset
 
@@ -254,7 +254,7 @@ class PackWriter:
 
 
 def packed_height(preprocess: Preprocess) -> int | None:
-    """Return the height in pixels to which packing may scale lines down without affecting `preprocess`, or None."""
+    """Return the height in pixels to which lines can be reduced without affecting `preprocess`; None to keep it."""
     return preprocess.height if isinstance(preprocess, FitHeight) else None
 
 
@@ -311,7 +311,7 @@ def _read_index(file: BinaryIO) -> tuple[dict[str, Any], dict[str, Any]]:
     file.seek(offset)
     splits = _read_block(file)
     if file.tell() != os.fstat(file.fileno()).st_size - TAIL.size:
-        raise ValueError("wrong index offset")
+        raise ValueError("invalid index offset")
     return header, splits
 
 

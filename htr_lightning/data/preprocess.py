@@ -44,7 +44,7 @@ def reduced_size(size: tuple[int, int], rows: int | None) -> tuple[int, int]:
 class Preprocess(Protocol):
     """A transform from an image of any size to an array of fixed height: `to_array(geometry(reduce(image)))`."""
 
-    height: int  # of the array, in rows
+    height: int  # height of the array in rows
     by_size: bool = True  # whether the width of the array depends only on the size of the image
     framed: bool = False  # whether all arrays have the same width
 
@@ -54,7 +54,7 @@ class Preprocess(Protocol):
         return max(MIN_ROWS, 2 * self.height)
 
     def __call__(self, image: UInt8[ndarray, "H W"]) -> Float32[ndarray, "h w"]:
-        """Preprocess an image; raise ValueError if it cannot be used, see `check`."""
+        """Preprocess an image; raise ValueError if it cannot be used (see `check`)."""
         return self.to_array(self.geometry(self.reduce(image)))
 
     def reduce(self, image: UInt8[ndarray, "H W"]) -> UInt8[ndarray, "h w"]:
@@ -79,16 +79,17 @@ class Preprocess(Protocol):
 
 
 class FitHeight(Preprocess):
-    """A preprocessing that scales an image to a fixed height; its width varies.
+    """Preprocessing that scales an image to a fixed height; the width varies.
 
     Paper (the median grey level) is mapped to 0 and the darkest 1% of pixels to 1, so that the result depends neither
     on exposure nor on ink colour.
 
     Args:
         height: height of the array in rows.
-        margin: number of blank columns added on either side, for the frames of the first and last character.
-        width_scale: additional factor on the width; 1 keeps the aspect ratio.
-        max_width: maximum number of columns; a wider image is not a line.
+        margin: number of blank columns added on either side, which leave room for the frames of the first and last
+            characters.
+        width_scale: additional factor by which the width is multiplied; 1 keeps the aspect ratio.
+        max_width: maximum number of columns; a wider image is rejected.
         polarity: "auto" to detect and invert light ink on dark paper; "dark" to assume dark ink.
     """
 
@@ -130,7 +131,7 @@ class FitHeight(Preprocess):
 
 
 class NormalizeHandwriting(Preprocess):
-    """A preprocessing that normalizes the x-height, vertical position, slant and letter width of handwriting.
+    """Preprocessing that normalises the x-height, vertical position, slant and letter width of handwriting.
 
     Measurements are made by `htr_lightning.data.handwriting`. Grey levels are mapped as in `FitHeight`. Strokes that
     extend beyond the array are cut off.
@@ -140,7 +141,7 @@ class NormalizeHandwriting(Preprocess):
         x_height: distance from the baseline to the top of small letters, in rows.
         x_height_center: vertical position of the middle of the x-height, as a fraction of the height.
         stroke_spacing: distance between neighbouring strokes, as a fraction of the x-height.
-        spacing_strength: strength of the adjustment to `stroke_spacing`: 0 keeps the aspect ratio, 1 adjusts fully.
+        spacing_strength: strength of the adjustment to `stroke_spacing`; 0 keeps the aspect ratio, 1 adjusts fully.
         min_scale: minimum scale relative to `FitHeight`, and minimum width relative to the original aspect ratio.
         max_scale: maximum of the same two ratios.
         margin, width_scale, max_width, polarity: see `FitHeight`.
@@ -177,7 +178,7 @@ class NormalizeHandwriting(Preprocess):
         self.fit.check(size)
 
     def geometry(self, image: UInt8[ndarray, "H W"]) -> UInt8[ndarray, "h w"]:
-        """Return the normalized line at twice the array's height, so that augmentation does not blur it."""
+        """Return the normalised line at twice the array's height, so that augmentation does not blur it."""
         rows, columns = image.shape
         self.check((rows, columns))
         if is_blank(image):
@@ -194,7 +195,7 @@ class NormalizeHandwriting(Preprocess):
             else down * self._bounded((self.stroke_spacing / style.stroke_spacing) ** self.spacing_strength)
         )
         down, across = 2 * down, 2 * across
-        shrink = min(1.0, max(down, across))  # by area first, since a warp interpolates between four pixels only
+        shrink = min(1.0, max(down, across))  # scale by area first, since a warp interpolates between only four pixels
         if shrink < 1:
             size = (max(MIN_SIDE, round(columns * shrink)), max(MIN_SIDE, round(rows * shrink)))
             image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
@@ -220,7 +221,7 @@ class NormalizeHandwriting(Preprocess):
 
 
 class FitFrame(Preprocess):
-    """A preprocessing that scales a word or a line to a fixed size.
+    """Preprocessing that scales a word or a line to a fixed size.
 
     Args:
         height: height of the array in rows.
@@ -252,7 +253,7 @@ class FitFrame(Preprocess):
         if not self.keep_aspect:
             if self.polarity == "auto":
                 image = dark_on_light(image)
-            # Pillow averages along each axis that shrinks; OpenCV only if both do
+            # Pillow averages along each axis that shrinks; OpenCV averages only if both axes shrink
             grey = Image.fromarray(image).resize((self.columns, self.height), Image.Resampling.BILINEAR)
             return INK[np.asarray(grey)]
         scale = min(self.height / image.shape[0], self.columns / image.shape[1])

@@ -19,7 +19,7 @@ class BatchIndices(NamedTuple):
 
 
 def replayed(new: int, fraction: float) -> int:
-    """Return how many replayed lines to add to `new` new lines so that they make up `fraction` of the total.
+    """Return how many replayed lines to add to `new` new lines so that replayed lines make up `fraction` of the total.
 
     Raises:
         InputError: if the fraction is not in [0, 1).
@@ -106,14 +106,14 @@ class BucketBatchSampler:
         return self._planned[1]
 
     def _shuffled(self) -> list[list[int]]:
-        """Return the shuffled batches of the epoch; their number may vary slightly if `max_columns` limits batches."""
+        """Return the shuffled batches of the epoch; their number may vary slightly if `max_columns` applies."""
         rng = np.random.default_rng((self.seed, self.epoch))
         order = rng.permutation(self._of_epoch())
         window = 40 * self.max_lines  # large enough for similar widths, small enough to vary the batches
         batches = []
         for start in range(0, len(order), window):
             lines = order[start : start + window]
-            about = self.widths[lines] * rng.uniform(0.97, 1.03, len(lines))  # varies the batches of small datasets
+            about = self.widths[lines] * rng.uniform(0.97, 1.03, len(lines))  # varies the batches of small data sets
             batches += self._cut(lines[np.argsort(-about)])
         # Ranks wait for each other at every step, so the batches of one step should have similar widths.
         full = len(batches) // self.world_size * self.world_size

@@ -75,7 +75,7 @@ def split_groups(
         groups: group of each line or page; groups are never divided.
         fractions: fractions of the lines or pages in train, val and test, which sum to 1.
         seed: random seed.
-        name: name of the dataset, used in error messages.
+        name: name of the data set, used in error messages.
 
     Returns:
         The split of each group.
@@ -122,7 +122,7 @@ def split_lines(
         ids: line ids.
         counts: numbers of lines in train, val and test; None for one split means all remaining lines.
         seed: random seed.
-        name: name of the dataset, used in error messages.
+        name: name of the data set, used in error messages.
 
     Returns:
         The split of each line that was assigned to one.
@@ -168,7 +168,7 @@ def part_of(splits: Splits, split: str, name: str) -> str:
     if not isinstance(part, str):
         where = split if named is None else "train"
         raise InputError(
-            f"{name}: data.reader.splits.{where}={splits.get(where)}: set it to a split of this dataset"
+            f"{name}: data.reader.splits.{where}={splits.get(where)}: set it to a split of this data set"
             + ("" if where == "train" else ", or to a fraction of the training split such as 0.1")
         )
     return part
@@ -185,7 +185,7 @@ def lines_of(splits: Splits, split: str, groups: Sequence[str], name: str, seed:
         splits: source split of each split, or a fraction of the source training split.
         split: the requested split.
         groups: group of each line of the source split.
-        name: name of the dataset, used in error messages.
+        name: name of the data set, used in error messages.
         seed: random seed.
 
     Raises:

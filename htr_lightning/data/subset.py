@@ -26,7 +26,7 @@ class Subset(Sequence[Sample]):
         self.ids, self.texts, self.groups = (
             [column[index] for index in self.indices] for column in (reader.ids, reader.texts, reader.groups)
         )
-        self.skipped: Sequence[Skipped] = reader.skipped  # of the full reader; skipped lines belong to no subset
+        self.skipped: Sequence[Skipped] = reader.skipped  # lines skipped by the full reader, which belong to no subset
         self.repaired: dict[str, str] = getattr(reader, "repaired", {})
         self.about = {**getattr(reader, "about", {}), **about}
 

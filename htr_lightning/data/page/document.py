@@ -36,7 +36,7 @@ def read_page(path: Path) -> Page:
 
 
 def expand(paths: Iterable[Path]) -> tuple[list[Path], list[Path]]:
-    """Replace every METS file by the pages it lists; return the resulting files and those left out.
+    """Replace every METS file with the pages it lists; return the resulting files and those left out.
 
     In the folder of a METS file and its subfolders, files that are not listed are left out, because an export may
     contain each page several times, for example as PAGE and as ALTO.

@@ -98,7 +98,7 @@ def integer(text: str | None, default: int) -> int:
 
 
 def one_line(text: str) -> str:
-    """Replace line breaks, which some editors leave in the text of a line, by spaces."""
+    """Replace line breaks, which some editors leave in the text of a line, with spaces."""
     parts = [part.strip() for part in text.replace("\r", "\n").split("\n")]
     return " ".join(part for part in parts if part) if len(parts) > 1 else text
 

@@ -1,1 +1,1 @@
-"""Drawn handwriting."""
+"""Draw synthetic handwriting."""

@@ -47,7 +47,7 @@ def _missing(path: Path) -> tuple[tuple[int, int], bytes]:
 
 
 class FontWriter:
-    """A synthetic writer that uses the glyphs of TTF, OTF or TTC fonts; its style varies the line as a whole.
+    """A synthetic writer that uses the glyphs of TTF, OTF or TTC fonts; its style applies to a line as a whole.
 
     A line is drawn with the first font that has all of its characters. If there is no such font, each character is
     drawn with the first font that has it.
@@ -62,7 +62,7 @@ class FontWriter:
         self.fonts = list(fonts)
         self.slant = rng.normal(0, 0.15)
         self.width = float(np.exp(rng.normal(0, 0.1)))
-        self.wander = rng.uniform(0.005, 0.04)  # amplitude of the baseline, as a fraction of the font size
+        self.wander = rng.uniform(0.005, 0.04)  # amplitude of the waves in the baseline, as a fraction of the font size
         self.jitter = rng.uniform(0, 0.04)
         self.word_space = rng.uniform(0.2, 0.45)
         self.weight = rng.uniform(-0.3, 1.0)  # blending weight of thicker strokes, or of thinner ones if negative
@@ -74,7 +74,7 @@ class FontWriter:
         """Draw a line that fills most of `height` pixels; return its ink coverage (0 to 255) and its baseline row.
 
         Raises:
-            ValueError: if no font has one of the characters.
+            ValueError: if there is a character that no font has.
         """
         ink, baseline = self._drawn(text, rng, crossed_out)
         changed = (cv2.dilate if self.weight > 0 else cv2.erode)(ink, np.ones((3, 3), np.uint8))
@@ -94,7 +94,7 @@ class FontWriter:
     def _drawn(
         self, text: str, rng: np.random.Generator, crossed_out: Collection[int]
     ) -> tuple[UInt8[ndarray, "H W"], float]:
-        """Draw the words in a row with a margin of one em on either side; return the image and the baseline row."""
+        """Draw the words side by side with a margin of one em on either side; return the image and the baseline row."""
         whole = next(([path] for path in self.fonts if all(covers(path, c) for c in text)), self.fonts)
         pieces: list[tuple[float, str, ImageFont.FreeTypeFont]] = []
         lines: list[tuple[float, float]] = []

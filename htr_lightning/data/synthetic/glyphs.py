@@ -86,7 +86,7 @@ def _font(name: str) -> dict[str, Glyph]:
 
 
 def smooth(stroke: Float[ndarray, "N 2"]) -> Float[ndarray, "M 2"]:
-    """Round the corners of a stroke with Chaikin's algorithm (1974), keeping the ends; short strokes get two passes."""
+    """Round the corners of a stroke with Chaikin's algorithm (1974), keeping its ends; short strokes get two passes."""
     for _ in range(2 if len(stroke) < 5 else 1):
         ahead, behind = stroke[:-1] * 0.75 + stroke[1:] * 0.25, stroke[:-1] * 0.25 + stroke[1:] * 0.75
         stroke = np.concatenate([stroke[:1], np.stack([ahead, behind], 1).reshape(-1, 2), stroke[-1:]])

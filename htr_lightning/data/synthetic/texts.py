@@ -22,7 +22,7 @@ MAX_CHARACTERS = 200  # maximum length of a line
 
 @runtime_checkable
 class Source(Protocol):
-    """The interface of text sources, which return the words of random lines."""
+    """The interface for text sources, which return the words of random lines."""
 
     def draw(self, length: Sequence[int], rng: np.random.Generator) -> list[str]: ...
 

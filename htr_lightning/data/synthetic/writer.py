@@ -34,7 +34,7 @@ class Letter(NamedTuple):
 
     forms: list[Form]
     fraction: float  # probability of the first form if there are two
-    last: bool  # whether the second form is used exactly at the end of words instead of at random
+    last: bool  # whether the second form is used at the end of every word, and only there, instead of at random
 
 
 class SyntheticWriter:
@@ -68,7 +68,7 @@ class SyntheticWriter:
         self.jitter = rng.uniform(0.5, 1.8)  # variation between instances of a letter
         self.taper = rng.choice([0.0, rng.uniform(0.05, 0.3)])  # shrinkage of letters towards the end of a word
         self.bounce = rng.uniform(0.1, 0.9)  # vertical deviation of words from the baseline, in font units
-        self.wander = rng.uniform(0.3, 2.0)  # amplitude of the baseline, in font units
+        self.wander = rng.uniform(0.3, 2.0)  # amplitude of the waves in the baseline, in font units
         self.drift = rng.normal(0.0, 0.008)
         self.tremor = rng.uniform(0.05, 0.3)
         self.pen = float(np.exp(rng.uniform(-0.4, 0.65)))  # pen width in pixels at an x-height of about 18
@@ -80,7 +80,7 @@ class SyntheticWriter:
         self.bar = float(np.exp(rng.normal(0.1, 0.3)))  # relative length of the bars of t and f
         self.open = (
             rng.uniform(0.05, 0.18) if rng.random() < 0.3 else 0.0
-        )  # fraction of closed strokes that is left open
+        )  # fraction of closed strokes that are left open
         self._letters: dict[str, Letter] = {}
 
     def letter(self, character: str) -> Letter:
@@ -224,7 +224,7 @@ def _split(points: ndarray, lengths: list[int]) -> list[ndarray]:
 def _habits(
     character: str, source: Glyph, writer: SyntheticWriter, rng: np.random.Generator
 ) -> list[Float[ndarray, "_ 2"]]:
-    """Return the strokes of a glyph with the writer's style of bars, dots, accents and closed curves."""
+    """Return the strokes of a glyph with bars, dots, accents and closed curves in the writer's style."""
     body = len(source.strokes) - source.marks
     strokes = []
     for number, stroke in enumerate(source.strokes):
