@@ -118,8 +118,8 @@ def _opened(
             limit = max_pixels if image.mode in ("1", "L", "P") else min(max_pixels, MAX_COLOURED)
             if max(image.size) > MAX_SIDE or image.size[0] * image.size[1] > limit:
                 raise InputError(
-                    f"{path}: {image.size[0]} x {image.size[1]} pixels exceed the maximum for a page; crop the image or "
-                    "scale it down"
+                    f"{path}: {image.size[0]} x {image.size[1]} pixels exceed the maximum for a page; crop the image "
+                    "or scale it down"
                 )
             if isinstance(image, TiffImageFile) and (pages := _pages(image)) > 1:
                 raise InputError(

@@ -37,7 +37,7 @@ class CasiaCharacters(Sequence[Sample]):
         val_fraction: fraction of the training writers held out for validation.
         test_fraction: fraction of all writers held out for testing, unless folder names identify the test writers.
         seed: random seed for the choice of writers.
-        faulty: what to do with a corrupted file: "error", or "skip" to skip and count the whole file. A truncated file
+        faulty: what to do with a corrupted file; "error", or "skip" to skip and count the whole file. A truncated file
             is read up to its last complete record, and the incomplete one is counted as skipped.
     """
 
@@ -107,7 +107,7 @@ class CasiaCharacters(Sequence[Sample]):
 class CasiaLines(Sequence[Sample]):
     """The text lines in a folder of `.dgrl` files, ordered by page and line.
 
-    Label units that are not characters are omitted from the text, and each is counted as skipped; so is a line whose
+    Label units that are not characters are omitted from the text, and each is counted as skipped, as is a line whose
     text becomes empty.
 
     Args:
@@ -117,7 +117,7 @@ class CasiaLines(Sequence[Sample]):
         val_fraction: fraction of the training writers held out for validation.
         test_fraction: fraction of all writers held out for testing, unless folder names identify the test writers.
         seed: random seed for the choice of writers.
-        faulty: what to do with a corrupted file: "error", or "skip" to skip and count the whole file. A truncated file
+        faulty: what to do with a corrupted file; "error", or "skip" to skip and count the whole file. A truncated file
             is read up to its last complete line, and its missing lines are counted as skipped.
     """
 
@@ -216,8 +216,8 @@ def split_writers(
     are chosen from the training writers (see `split_groups`) and are the same on every machine.
 
     Raises:
-        InputError: if the split has no file or writer, a writer occurs in training and test folders, a file is outside
-            these folders, or two files have the same name.
+        InputError: if the split has no file or writer, a writer occurs in both training and test folders, a file is
+            outside these folders, or two files have the same name.
     """
     root = data_folder(root, CONTENTS, SOURCE)
     if split not in SPLITS:

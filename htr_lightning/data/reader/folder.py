@@ -41,16 +41,15 @@ class Folder(Sequence[Sample]):
     Args:
         root: folder containing the data.
         split: train, val or test.
-        listing: called with the root, the name of the folder or table that holds the split, and the split; returns the
-            lines and the faults.
+        listing: function called with the root, the name of the folder or table that contains the split, and the split;
+            returns the lines and the faults.
         splits: for each split, a folder or table below `root`, depending on the listing; or a number between 0 and 1,
             to draw that fraction of the training lines in whole groups (see `lines_of`).
         seed: random seed for splits drawn as fractions.
         group: regular expression matched against the id; its first group captures the writer or document.
         name: first component of every sample id; None uses the name of the folder.
-        empty: what to do with a line without text: "error", "skip" (counted) or "keep".
-        faulty: what to do with an image without text, a text without an image or an invalid row: "error" or "skip"
-            (counted).
+        empty: what to do with a line without text ("error", "skip" or "keep"). Skipped lines are counted and reported.
+        faulty: what to do with an image without text, a text without an image, or an invalid row ("error" or "skip").
     """
 
     def __init__(

@@ -34,15 +34,15 @@ class HuggingFace(Sequence[Sample]):
 
     Memory does not grow with the data set: `datasets` memory-maps its arrow files, and images are decoded on demand.
     Disk usage does, because parquet files are converted to arrow files once. With `streaming`, nothing is copied: rows
-    are read from the hub or the parquet files in order only. A streamed data set can be packed or converted, but not
-    used for training, which needs lines in random order.
+    are read directly from the hub or the parquet files, but only in order. A streamed data set can be packed or
+    converted, but not used for training, which needs lines in random order.
 
     Args:
-        root: folder of parquet or arrow files, or written by `save_to_disk`; needs no network.
+        root: folder of parquet or arrow files, or folder written by `save_to_disk`; requires no network access.
         split: train, val or test.
-        splits: for each split, its name on the hub, or in a folder the prefix of its file names or the name of its
-            folder ("." matches all files); or a number between 0 and 1, to draw that fraction of the training rows in
-            whole groups.
+        splits: for each split, its name on the hub; in `root`, the prefix of its file names or the name of its folder
+            ("." matches all files); or a number between 0 and 1, to draw that fraction of the training rows in whole
+            groups.
         repo: name on the hub, if `root` is not given; with `root`, the data set whose known row counts are checked.
         subset: configuration name on the hub, for data sets with several configurations.
         revision: commit, tag or branch on the hub; None uses the latest.
@@ -50,13 +50,14 @@ class HuggingFace(Sequence[Sample]):
         text: column containing the texts; class labels are replaced by their names, numbers by their digits.
         group: column containing the writer or document; None makes every line a separate group.
         seed: random seed for splits drawn as fractions.
-        check_counts: raise an error if the row count of a data set listed in `splits/huggingface.tsv` is unexpected.
-        streaming: read rows in order without copying anything.
+        check_counts: whether to raise an error if the row count of a data set listed in `splits/huggingface.tsv` is
+            unexpected.
+        streaming: whether to read rows in order without copying anything.
         cache_dir: folder for the arrow files; None uses the cache of `datasets`.
         name: first component of every sample id; None uses the last component of `repo`, or the name of the folder.
-        empty: what to do with a line without text: "error", "skip" (counted) or "keep".
-        faulty: what to do with a row without an image: "error" or "skip" (counted); when streaming, such a row is only
-            detected when it is read.
+        empty: what to do with a line without text ("error", "skip" or "keep"). Skipped lines are counted and reported.
+        faulty: what to do with a row without an image ("error" or "skip"). In a stream, such a row is detected only
+            when it is read.
     """
 
     def __init__(
@@ -245,7 +246,7 @@ def _from_folder(root: Path, part: str, streaming: bool, cache_dir: str | None) 
         raise InputError(_no_part(str(root), part, [path.relative_to(root).as_posix() for path in files[ending]]))
     for path in chosen if ending == "parquet" else []:
         with _named(str(path)):
-            ParquetFile(path).close()  # reads the footer, so that the error names the corrupted one of several files
+            ParquetFile(path).close()  # reads the footer, so that the error names the corrupted file
     with _named(f"{root} ({part})"):
         if ending == "arrow" and not streaming:
             rows = datasets.concatenate_datasets([datasets.Dataset.from_file(str(path)) for path in chosen])
@@ -303,7 +304,7 @@ def check_count(repo: str, part: str, count: int) -> None:
     """Compare the row count of a split with the known count.
 
     Raises:
-        InputError: if they differ.
+        InputError: if the counts differ.
     """
     table = (resources.files("htr_lightning.data") / "splits" / "huggingface.tsv").read_text(encoding="utf-8")
     known = {row["repo"]: row for row in csv.DictReader(table.splitlines(), delimiter="\t")}

@@ -87,7 +87,7 @@ def index_gnt(path: Path) -> CharacterFile:
 def index_dgrl(path: Path) -> LineFile:
     """Index the lines in a `.dgrl` file in one pass over their labels and boxes.
 
-    Height comes before width and top before left, unlike in `.gnt`.
+    Height comes before width, and top before left, unlike in `.gnt`.
 
     Raises:
         InputError: if the header is malformed, or a size or count is invalid.
@@ -143,7 +143,7 @@ def _dgrl_header(path: Path, content: mmap.mmap) -> tuple[int, int, int]:
 
 @lru_cache(maxsize=1 << 16)
 def character(code: bytes) -> str:
-    """Decode a label unit; returns "" if the unit is not a character.
+    """Decode a label unit, or return "" if the unit is not a character.
 
     A unit is a GB code, lead byte first, or an ASCII character padded with NUL. 0xFF and unassigned codes mark
     characters that were crossed out or could not be identified.

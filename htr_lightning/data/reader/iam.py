@@ -56,16 +56,17 @@ class Iam(Sequence[Sample]):
         unit: "line" or "word".
         source: "segments" uses the images from lines.tgz or words.tgz, whose background is masked; "forms" crops the
             same lines or words from the scanned forms, including their surroundings, using the boxes in the XML files.
-        splits: "aachen" (RWTH: 747, 116, 336 forms with 6,482, 976, 2,915 lines), "official" (large writer independent
-            text line recognition task: 6,161, 900 + 940, 1,861 lines), or custom splits: a folder with train.txt,
-            val.txt and test.txt listing form or line ids, or a table `id<TAB>split`.
+        splits: "aachen" (RWTH, with 747 / 116 / 336 forms and 6,482 / 976 / 2,915 lines in train / val / test),
+            "official" (large writer-independent text line recognition task, with 6,161 / 900 + 940 / 1,861 lines), or
+            the path to custom splits, which are a folder with train.txt, val.txt and test.txt listing form or line ids,
+            or a table `id<TAB>split`.
         lists: folder containing the lists of a named split; None searches `root` and its subfolders.
         download: download the Aachen lists if they are missing. They contain form ids only, no IAM data.
-        err: what to do with lines and words whose segmentation IAM marks as doubtful: "keep", "skip" (counted), or
-            "auto", which keeps lines, because their texts and images are correct, and skips words.
+        err: what to do with lines and words whose segmentation IAM marks as doubtful. "keep" keeps them, "skip" skips
+            and counts them, and "auto" keeps lines, because their texts and images are correct, but skips words.
         punctuation: "spaced" puts a space before every punctuation mark, as in the files; for "joined", see
             `join_punctuation`.
-        reduce: with `source=forms`, applied to every crop before it is stored; see `Preprocess.reduce`.
+        reduce: function applied to every crop before it is stored, with `source=forms`; see `Preprocess.reduce`.
 
     Attributes:
         err: number of lines or words in the split with doubtful segmentation, kept or not.

@@ -130,7 +130,7 @@ class Table:
 
 
 class Laia:
-    """A PyLaia table, in which each row contains an image id and a text tokenised by spaces.
+    """A PyLaia table, in which each row contains an image id and the space-separated tokens of a text.
 
     Args:
         images: folders of the images, relative to the root; an id is the name of an image, with or without its suffix.
@@ -160,11 +160,11 @@ class Laia:
 
 
 class Classes:
-    """One folder of images per character, named by character (`あ/001.png`) or code point (`U+3042/001.png`).
+    """One folder of images per character, named after it (`あ/001.png`) or after its code point (`U+3042/001.png`).
 
     Args:
-        names: path of a table of folder names and characters, separated by tabs, relative to the root; None if folders
-            are named by character or code point.
+        names: path, relative to the root, to a table of folder names and characters, separated by tabs; None if folders
+            are named after characters or code points.
     """
 
     def __init__(self, names: str | None = None) -> None:

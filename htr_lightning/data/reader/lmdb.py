@@ -32,8 +32,8 @@ class Lmdb(Sequence[Sample]):
             and 1, to draw that fraction of the training lines.
         seed: random seed for splits drawn as fractions.
         name: first component of every sample id; None uses the name of the folder.
-        empty: what to do with a line without text: "error", "skip" (counted) or "keep".
-        faulty: what to do with a line without an image or label: "error" or "skip" (counted).
+        empty: what to do with a line without text ("error", "skip" or "keep"). Skipped lines are counted and reported.
+        faulty: what to do with a line without an image or label ("error" or "skip").
     """
 
     def __init__(
@@ -150,5 +150,5 @@ def _environment(folder: Path) -> lmdb.Environment:
     return environment
 
 
-if hasattr(os, "register_at_fork"):  # a forked process must not use an open database; it opens it again
+if hasattr(os, "register_at_fork"):  # a forked process must not use an open database, so it opens the database again
     os.register_at_fork(before=_environment.cache_clear)

@@ -26,17 +26,17 @@ WRITER = 2  # column of QMNIST's labels: class, series, writer, index, ... (Yada
 class Mnist(Sequence[Sample]):
     """The characters of MNIST or a similar data set, each as a line of length one.
 
-    The files store light ink on dark paper; samples are inverted to dark on light, like those of every reader.
+    The files store light ink on dark paper; samples are inverted to dark ink on light paper, as in every reader.
 
     Args:
         root: folder containing the IDX files, plain or gzipped, at any depth; also the destination of downloads.
         split: train, val or test. Validation uses the last `val_size` training characters.
         val_size: number of training characters held out for validation.
         download: download missing files from torchvision's mirror and verify their checksums.
-        name: name of the data set and first component of every sample id: mnist, kmnist, qmnist, or e.g.
+        name: name of the data set and first component of every sample id, e.g. mnist, kmnist, qmnist or
             emnist-letters.
-        files: names of the image and label files for train and test. A label is a single number, or a row of eight
-            numbers in QMNIST, where the first is the class and the third the writer.
+        files: names of the image and label files for the training and test splits. A label is a single number or, in
+            QMNIST, a row of eight numbers, of which the first is the class and the third is the writer.
         classes: the characters, ordered by label.
         mapping: name of a file that maps labels to characters, as in EMNIST, used instead of `classes`. Each row
             contains a label and code points, of which the first is used.

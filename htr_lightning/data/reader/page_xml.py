@@ -34,8 +34,8 @@ class PageXml(Sequence[Sample]):
 
     Args:
         root: folder or zip archive containing the data.
-        fetch: called with `root`, and with `repo` if given; returns the folder, downloading it if necessary. None uses
-            `root`.
+        fetch: function called with `root`, and with `repo` if given; returns the folder, downloading it if necessary.
+            None uses `root`.
         repo: OWNER/NAME of a repository, passed to `fetch`. Its name is the default for `name`.
         xml: glob pattern of the XML files below `root`. If it matches a METS file, only the listed pages are read.
         images: folder of the page images, relative to `root`; None searches next to each XML file, and above a folder
@@ -49,12 +49,12 @@ class PageXml(Sequence[Sample]):
         name: first component of every sample id.
         group: regular expression matched against the stem of the XML file; its first group captures the writer or
             document. A pattern with a slash is matched against the path below `root`: `(.+)/` groups by folder.
-        reduce: applied to every cropped line; see `Preprocess.reduce`.
+        reduce: function applied to every cropped line; see `Preprocess.reduce`.
         rotate: "reading" rotates every line so that it reads from left to right; "deskew" only removes slopes below
             45 degrees. See `line_angle`.
-        empty: what to do with a line without text: "error", "skip" (counted) or "keep".
+        empty: what to do with a line without text ("error", "skip" or "keep"). Skipped lines are counted and reported.
         faulty: what to do with an unreadable page, a page without an image, a line that cannot be cropped, or a
-            duplicate id: "error" or "skip" (counted).
+            duplicate id ("error" or "skip").
         preload: crop all lines up front and keep them in memory, so that every page is decoded only once.
     """
 

@@ -30,7 +30,7 @@ SPLITS = {"train": 0, "val": 1, "test": 2}
 
 
 class Synthetic(Sequence[Sample]):
-    """Lines drawn by synthetic writers; validation and test writers never occur in training.
+    """Lines drawn by synthetic writers; validation and test writers never appear in training.
 
     A line depends only on the seed, the split and its index, not on the worker or rank that draws it. A crossed-out
     word appears as `>word<` in the reference.
@@ -39,18 +39,19 @@ class Synthetic(Sequence[Sample]):
         split: train, val or test.
         lines: number of lines in each split.
         writers: number of writers in each split.
-        words: word list with one word per line: "package:english.txt", "package:french.txt", or a path.
-        text: running text used instead of the word list: "package:french_prose.txt", or a path.
-        unit: unit in which running text is cut: words, line or characters; use characters for scripts without spaces.
+        words: word list with one word per line, either "package:english.txt", "package:french.txt", or a path.
+        text: running text used instead of the word list, either "package:french_prose.txt" or a path.
+        unit: unit of the passages taken from running text (words, line or characters); use characters for scripts
+            without spaces.
         length: minimum and maximum line length in words, or in characters if `unit` is characters.
         pseudoword_fraction: fraction of words replaced by pseudowords with a similar spelling.
         rare_characters: characters that are rare in the source or missing from it.
         rare_fraction: fraction of words to which a rare character is added.
         crossed_out_fraction: fraction of words that are crossed out.
-        fonts: folder of TTF, OTF or TTC files; writers in every split use them, each with an individual style.
-        font_fraction: fraction of writers who use a font. If the text contains characters that only fonts have, such as
-            Chinese characters, all writers use fonts.
-        unwritable: what to do with a character that no writer can draw: "error", or "skip" to omit it from the lines.
+        fonts: folder of TTF, OTF or TTC files, used by writers in every split; each writer has an individual style.
+        font_fraction: fraction of writers who use a font. If the text contains characters that only fonts can provide,
+            such as Chinese characters, all writers use fonts.
+        unwritable: what to do with a character that no writer can draw; "error", or "skip" to omit it from the lines.
         neighbor_fraction: fraction of lines that show ascenders and descenders of adjacent lines at their edges.
         height: minimum and maximum line height in pixels.
         seed: random seed for writers, texts and everything else.
@@ -221,7 +222,7 @@ def _covered(characters: Iterable[str], fonts: Sequence[Path]) -> set[str]:
         if path is not None:
             covered.add(character)
             ranked.remove(path)
-            ranked.insert(0, path)  # most likely to have the next character, too: look-ups are slow
+            ranked.insert(0, path)  # try this font first for the next character, since look-ups are slow
     return covered
 
 
@@ -230,7 +231,7 @@ def _first(names: list[str]) -> str:
 
 
 def _with_rare(word: str, character: str, rng: np.random.Generator) -> str:
-    """Replace a letter of a word by a rare letter, or add another rare character before or after the word."""
+    """Replace a letter of a word with a rare letter, or add another rare character before or after the word."""
     if character.isalpha():
         position = 0 if character.isupper() else int(rng.integers(len(word)))
         return word[:position] + character + word[position + 1 :]
