@@ -13,7 +13,7 @@ from htr_lightning.metrics.edits import EditTotals
 from htr_lightning.reading.voting import Ensemble
 from htr_lightning.transcription import Prediction, Transcriber
 
-FACTORS = (4.0, 2.0, 1.4, 1.2)  # weights are multiplied or divided by each factor as long as edits decrease
+FACTORS = (4.0, 2.0, 1.4, 1.2)  # weights are multiplied or divided by each factor while that reduces the edits
 
 
 class Weighted(NamedTuple):
@@ -25,7 +25,7 @@ class Weighted(NamedTuple):
 
 
 class Calibrated(NamedTuple):
-    """A calibration, and the calibration errors before and after it on the lines used for fitting."""
+    """A calibration, and the calibration errors before and after applying it to the lines used for fitting."""
 
     scaling: PlattScaling
     before: dict[str, float]
@@ -43,7 +43,7 @@ def fit(
 
     Args:
         recognizer: recognizer with the default calibration.
-        data: data set to fit on, see `build.data_for`.
+        data: data set to fit on; see `build.data_for`.
         weights: whether to fit the ensemble weights as well.
         advance: progress callback, called with the number of lines just processed.
     """
@@ -56,11 +56,12 @@ def fit(
 def fit_weights(ensemble: Ensemble, read: Sequence[tuple[Line, Sequence[WeightedHypothesis]]]) -> Weighted:
     """Fit the weights of an ensemble to minimise the number of edits.
 
-    The search starts from equal weights. Each step multiplies or divides the one weight that reduces the edits most,
-    and the factor becomes smaller once no step reduces them.
+    The search starts from equal weights. Each step multiplies or divides a single weight by a factor, choosing the
+    change that reduces the number of edits the most; when no change reduces it any further, the search continues with a
+    smaller factor.
 
     Args:
-        ensemble: ensemble whose weights to fit.
+        ensemble: ensemble whose weights are fitted.
         read: validation lines, each with the hypotheses of all members.
     """
     ordered = [by_confidence(hypotheses) for _, hypotheses in read]
@@ -86,7 +87,7 @@ def fit_weights(ensemble: Ensemble, read: Sequence[tuple[Line, Sequence[Weighted
 
 
 def calibrate(predictions: Sequence[Prediction]) -> Calibrated:
-    """Fit Platt scaling to the character confidences in predictions.
+    """Fit a Platt scaling to the character confidences of the given predictions.
 
     Args:
         predictions: predictions of a recognizer with the default calibration.
@@ -98,13 +99,13 @@ def calibrate(predictions: Sequence[Prediction]) -> Calibrated:
 
 
 def write(path: str, out: Path, found: Calibrated, lines: dict[str, Any]) -> None:
-    """Write a copy of a checkpoint with a calibration.
+    """Write a copy of a checkpoint that includes a calibration.
 
     Args:
         path: path to the checkpoint.
         out: path to the copy.
-        found: calibration to store, see `calibrate`.
-        lines: description of the lines used for fitting, see `card.describe`; stored with the calibration errors.
+        found: calibration to store; see `calibrate`.
+        lines: description of the lines used for fitting (see `card.describe`), stored with the calibration errors.
 
     Raises:
         InputError: if the copy cannot be written.

@@ -1,8 +1,8 @@
 """Pseudo-label unlabelled lines for self-training, keeping only confident transcriptions.
 
-A model trained on these and the labelled lines, with augmentation and dropout, is a noisy student (Xie et al., 2020,
-"Self-training with noisy student improves ImageNet classification", arXiv:1911.04252); for handwriting, see Wolf and
-Fink (2022, "Self-training of handwritten word recognition for synthetic-to-real adaptation", arXiv:2206.03149).
+A model trained on pseudo-labelled and labelled lines, with augmentation and dropout, is a noisy student (Xie et al.,
+2020, "Self-training with noisy student improves ImageNet classification", arXiv:1911.04252); for handwriting, see Wolf
+and Fink (2022, "Self-training of handwritten word recognition for synthetic-to-real adaptation", arXiv:2206.03149).
 """
 
 import csv
@@ -31,7 +31,7 @@ EMPTY, UNSURE, UNREADABLE = "no text found", "below the threshold", "unreadable"
 
 
 class PseudoLabel(NamedTuple):
-    """The transcription of an unlabelled line and whether the line is kept."""
+    """The transcription of an unlabelled line, and whether the line is kept."""
 
     id: str
     group: str
@@ -41,7 +41,7 @@ class PseudoLabel(NamedTuple):
 
 
 class Unlabelled(NamedTuple):
-    """Unlabelled lines: all of them are transcribed first, then the images of the kept lines are loaded again."""
+    """A set of unlabelled lines, which are all transcribed before the images of the kept lines are loaded again."""
 
     labels: Callable[[Transcriber, Callable[[int], None]], list[PseudoLabel]]
     samples: Callable[[Sequence[PseudoLabel]], Iterator[Sample]]  # yields the kept lines, given the labels of all lines
@@ -57,16 +57,16 @@ def open_unlabelled(
 
     Args:
         recognizer: trained recognizer that will transcribe the lines.
-        lines: paths or globs of images, folders, PAGE or ALTO files; or data overrides such as data=copiste.
+        lines: paths or globs of images, folders, or PAGE or ALTO files; or data overrides, e.g. data=copiste.
         splits: splits to label if overrides are given; None for the training lines.
-        labelled: whether labelled data will be written as well.
+        labelled: whether labelled data will be included in the output.
 
     Raises:
         InputError: if files and overrides are mixed, or a file cannot be read.
     """
     named = [re.match(r"\+*data(\.\w+)*=", line) is not None for line in lines]
     if any(named) and not all(named):
-        raise InputError(f"{lines[named.index(False)]}: not a data override; give either overrides or files, not both")
+        raise InputError(f"{lines[named.index(False)]}: not a data override; use either overrides or files, not both")
     if all(named):
         data = data_for(recognizer, lines, full=True, unlabelled=True)
         return lines_of_data(data, list(dict.fromkeys(splits or ["train"])))
@@ -89,7 +89,7 @@ def lines_of_data(data: LineDataModule, splits: Sequence[str]) -> Unlabelled:
     """Return the lines in the given splits of a data set, ignoring their references.
 
     Args:
-        data: data set opened with `unlabelled=True`, see `build.data_for`.
+        data: data set opened with `unlabelled=True`; see `build.data_for`.
         splits: any of train, val and test.
     """
     readers = [data.lines(split).reader for split in splits]
@@ -109,7 +109,7 @@ def lines_of_data(data: LineDataModule, splits: Sequence[str]) -> Unlabelled:
 
 
 def lines_of_files(sources: Sequence[Source]) -> Unlabelled:
-    """Return the lines in image, PAGE and ALTO files (see `find_sources`), ignoring any texts in the files."""
+    """Return the lines in image, PAGE and ALTO files (see `find_sources`), ignoring any text in the files."""
 
     def labels(recognizer: Transcriber, advance: Callable[[int], None]) -> list[PseudoLabel]:
         found = []
@@ -139,7 +139,7 @@ def lines_of_files(sources: Sequence[Source]) -> Unlabelled:
 def select(
     labels: Sequence[PseudoLabel], min_confidence: float | None = None, fraction: float | None = None
 ) -> list[PseudoLabel]:
-    """Return the labels, with the status `UNSURE` for lines that are not confident enough.
+    """Return the labels, changing the status to `UNSURE` for lines whose confidence is too low.
 
     Args:
         labels: labels in any order; lines without text are never kept.
@@ -172,15 +172,15 @@ def write(
 ) -> Counter[str]:
     """Write the kept lines as the training split of a data set.
 
-    All labels are written to `pseudo_labels.tsv`, and settings and counts to `pseudo.json`.
+    All labels are written to `pseudo_labels.tsv`, and the settings and counts to `pseudo.json`.
 
     Args:
-        unlabelled: lines that were labelled.
-        labels: labels of all lines, see `select`.
+        unlabelled: lines that the labels belong to.
+        labels: labels of all lines; see `select`.
         file_format: output format, a key of `convert.FORMATS`.
         folder: output folder, which must be empty.
         about: settings to store in `pseudo.json` along with the counts.
-        labelled: labelled data whose training, validation and test lines are written as well, with their references.
+        labelled: labelled data whose lines in all splits are also written, with their references.
         advance: progress callback, called with the number of lines just processed.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Add a language model to a trained recognizer and tune its weights on validation lines."""
+"""Add a language model to a trained recognizer, and tune its weights alpha and beta on validation lines."""
 
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -18,9 +18,9 @@ from htr_lightning.metrics.edits import EditTotals, count_edits
 from htr_lightning.model.base import Recognizer
 from htr_lightning.text.codec import name
 
-TRAIN = "train"  # stands for the training texts in place of a file name
+TRAIN = "train"  # used in place of a file name to refer to the training texts
 COARSE = tuple(product((0.25, 0.5, 0.75), (0.0, 1.0, 2.0)))  # initial grid of alpha and beta
-STEPS = ((0.25, 1.0), (0.125, 0.5), (0.0625, 0.25))  # then step sizes, each used until no step helps
+STEPS = ((0.25, 1.0), (0.125, 0.5), (0.0625, 0.25))  # subsequent step sizes, each used until no step reduces the edits
 
 
 class Measured(NamedTuple):
@@ -39,7 +39,7 @@ class Tuning(NamedTuple):
 
     @property
     def helps(self) -> bool:
-        """Whether the tuned decoder makes fewer edits than every decoder without the language model."""
+        """Whether the tuned decoder results in fewer edits than every decoder without the language model."""
         *others, tuned = self.measured
         return tuned.totals.edits < min(one.totals.edits for one in others)
 
@@ -49,13 +49,13 @@ class LanguageSource(NamedTuple):
 
     text: Sequence[str] = ()  # files with one text per line, or "train" for the training texts (default)
     arpa: Path | None = None  # a character n-gram model to load instead, trained on text in visual order
-    space: str | None = None  # the symbol for a space in `arpa`; None for <space>
+    space: str | None = None  # the symbol that represents a space in `arpa`; None for <space>
     lexicon: str | None = None  # a file with one word per line, or "train" for the words in the training texts
-    order: int = 6  # order of an estimated model
+    order: int = 6  # order of the model if it is estimated
 
 
 def beam_settings(overrides: Sequence[str], recognizer: Recognizer) -> dict[str, Any]:
-    """Return the config of a recognizer's beam search, with overrides such as decoder.width=64.
+    """Return the config of a recognizer's beam search, after applying overrides such as decoder.width=64.
 
     Raises:
         InputError: if the recognizer does not support a language model, or an override sets a weight to be tuned.
@@ -79,7 +79,9 @@ def read_lines(path: Path, recognizer: Recognizer) -> list[str]:
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}; check the path") from None
     except UnicodeDecodeError as error:
-        raise InputError(f"{path}: invalid UTF-8 at byte {error.start}; convert it, e.g. with iconv -t UTF-8") from None
+        raise InputError(
+            f"{path}: invalid UTF-8 at byte {error.start}; convert the file, e.g. with iconv -t UTF-8"
+        ) from None
     texts = [text for line in lines if (text := recognizer.normalizer(line))]
     if not texts:
         raise InputError(f"{path}: contains no text; expected one text per line")
@@ -91,18 +93,18 @@ def check_source(source: LanguageSource) -> None:
     if source.order < 1:
         raise InputError(f"--order {source.order}: must be at least 1; 6 works well for characters")
     if source.arpa is not None and source.text:
-        raise InputError("--arpa loads a language model and --text estimates one; give only one of them")
+        raise InputError("--arpa loads a language model and --text estimates one; use only one of them")
     if source.space is not None and source.arpa is None:
         raise InputError(f"--space {source.space}: applies only to an --arpa file; add --arpa or remove --space")
 
 
 def make_language(recognizer: Recognizer, data: LineDataModule, source: LanguageSource) -> tuple[Language, list[str]]:
-    """Load or estimate a language model over text in visual order, with a lexicon if one is given.
+    """Load or estimate a language model for text in visual order, with a lexicon if one is given.
 
     Args:
         recognizer: recognizer whose text direction and alphabet are used.
-        data: data set with the training texts, see `build.data_for`.
-        source: sources of the model, see `check_source`.
+        data: data set with the training texts; see `build.data_for`.
+        source: sources of the model; see `check_source`.
 
     Returns:
         The language model with its lexicon, and notes about both for the user.
@@ -148,13 +150,13 @@ def tune(
     settings: dict[str, Any],
     advance: Callable[[str], None] = lambda done: None,
 ) -> Tuning:
-    """Find the alpha and beta that minimise the edits on the validation lines, on a grid and then in small steps.
+    """Find the alpha and beta that minimise edits on the validation lines, first on a grid and then in small steps.
 
     Args:
         recognizer: recognizer in evaluation mode, on the device to use.
-        data: data set with the validation lines, see `build.data_for`.
-        language: language model to add, see `make_language`.
-        settings: config of the beam search, see `beam_settings`.
+        data: data set with the validation lines; see `build.data_for`.
+        language: language model to add; see `make_language`.
+        settings: config of the beam search; see `beam_settings`.
         advance: progress callback, called with a description of the latest step.
     """
     greedy, beam = Stopwatch(recognizer.greedy().decoder), make(settings)
@@ -205,7 +207,7 @@ def _around(weights: tuple[float, float], alpha: float, beta: float) -> list[tup
 
 
 class Stopwatch:
-    """A function wrapper that totals CPU time over all threads.
+    """A function wrapper that accumulates CPU time over all threads.
 
     Args:
         work: function to time.
@@ -223,14 +225,14 @@ class Stopwatch:
 
 
 def write(path: str, out: Path, language: Language, tuning: Tuning, lines: dict[str, Any]) -> None:
-    """Write a copy of a checkpoint with a tuned decoder and its language model.
+    """Write a copy of a checkpoint that includes a tuned decoder and its language model.
 
     Args:
         path: path to the checkpoint.
         out: path to the copy.
-        language: language model to store, see `make_language`.
-        tuning: tuned decoder to store, see `tune`.
-        lines: description of the lines used for tuning, see `card.describe`; stored with the error rates.
+        language: language model to store; see `make_language`.
+        tuning: tuned decoder to store; see `tune`.
+        lines: description of the lines used for tuning (see `card.describe`), stored with the error rates.
 
     Raises:
         InputError: if the copy cannot be written.

@@ -1,1 +1,1 @@
-"""Find the faults in a data set before training on it."""
+"""Find faults in a data set before training on it."""

@@ -1,4 +1,4 @@
-"""Find the faults in a data set, line by line."""
+"""Find faults in a data set, line by line."""
 
 import unicodedata
 from collections import Counter
@@ -28,8 +28,8 @@ UPRIGHT, UPSIDE_DOWN, CUT = "line is vertical", "line is upside down", "letters 
 MISMATCH, SWAPPED = "text does not fit its image", "text belongs to another line"
 
 ENOUGH = 100  # minimum number of lines for detecting outliers
-FEW = 0.05  # fraction of lines; a property shared by more of them is normal for the set
-A_WORD = 4  # characters; lines up to this length are not checked for being vertical, or for similar images
+FEW = 0.05  # fraction of lines; a property shared by more lines than this is normal for the data set
+A_WORD = 4  # characters; lines up to this length are not checked for vertical orientation or similar images
 A_PHRASE = 16  # characters; shorter lines are not checked for being upside down
 
 
@@ -40,7 +40,7 @@ class Fault(NamedTuple):
     kind: str
     detail: str
     split: str
-    compare: tuple[str, int] | None = None  # split and position of the line to show next to it
+    compare: tuple[str, int] | None = None  # split and position of the line to show next to this one
 
 
 class Line(NamedTuple):
@@ -59,7 +59,7 @@ class Audit(NamedTuple):
 
     splits: dict[str, dict[str, Any]]
     alphabet: list[str]
-    unseen: dict[str, dict[str, int]]  # characters not in the training texts, with the number of lines per split
+    unseen: dict[str, dict[str, int]]  # characters not in the training texts, each with the number of lines per split
     faults: list[Fault]
     skipped: list[Skipped]
     notes: list[str]
@@ -75,16 +75,17 @@ def audit(
     frames: Callable[[int], int] | None = None,
     advance: Callable[[int], None] = lambda lines: None,
 ) -> Audit:
-    """Find all faults in the lines of a data set.
+    """Find faults in the lines of a data set.
 
     Args:
         readers: readers by split, in the order train, val, test.
         normalizer: text normaliser of the model.
         preprocess: preprocessing of the model.
         alphabet: characters to learn; None for the characters of the training texts.
-        needed: returns the number of frames that a normalised text needs; None for a model without frames.
-        frames: returns the number of frames that the network produces from a number of preprocessed columns.
-        advance: called with the number of lines processed since the last call, to update a progress bar.
+        needed: function that returns the number of frames a normalised text needs; None if the model uses no frames.
+        frames: function that returns the number of frames the network produces for an image of a given width after
+            preprocessing, in columns; None if the model uses no frames.
+        advance: progress callback, called with the number of lines just processed.
     """
     lines: list[Line] = []
     faults: list[Fault] = []
@@ -163,7 +164,7 @@ def text_faults(lines: Sequence[Line], alphabet: Sequence[str]) -> Iterator[Faul
 
 
 def image_faults(lines: Sequence[Line], preprocess: Preprocess) -> Iterator[Fault]:
-    """Yield images that, unlike most, are blank, tiny, inverted or vertical, or that cut through letters."""
+    """Yield images that, unlike most, are blank, tiny, inverted or vertical, or whose letters are cut off."""
     height = float(np.median([line.measures.size[0] for line in lines])) if lines else 0.0
     long = [line.measures.size for line in lines if len(line.text) > A_WORD]
     horizontal = not long or np.mean([width > height for height, width in long]) > 0.5
@@ -178,17 +179,17 @@ def image_faults(lines: Sequence[Line], preprocess: Preprocess) -> Iterator[Faul
             yield Fault(line.id, SIZE, str(error), line.split)
             continue
         if its.contrast < MIN_CONTRAST / 2 or its.ink < 0.002:
-            yield Fault(line.id, BLANK, f"{its.contrast} grey levels, {its.ink:.2%} ink", line.split)
+            yield Fault(line.id, BLANK, f"contrast of {its.contrast} grey levels, {its.ink:.2%} ink", line.split)
             continue
         if its.size[0] < 0.3 * height:
             yield Fault(line.id, SMALL, f"{size}; the median height is {height:.0f} pixels", line.split)
         if its.dark != dark:
-            yield Fault(line.id, POLARITY, "unlike most lines in this set", line.split)
+            yield Fault(line.id, POLARITY, "unlike most lines in this data set", line.split)
         if horizontal and its.size[0] > its.size[1] and len(line.text) > A_WORD:
             yield Fault(line.id, UPRIGHT, f"{size} for {len(line.text)} characters", line.split)
-        for edge, side in ((0, "above"), (2, "below")):
+        for edge, side in ((0, "top"), (2, "bottom")):
             if len(lines) >= ENOUGH and its.edges[edge] > limits[edge] and len(line.text) >= A_WORD:
-                yield Fault(line.id, CUT, f"{side}: {its.edges[edge]:.0%} of the edge is ink", line.split)
+                yield Fault(line.id, CUT, f"{its.edges[edge]:.0%} of the {side} edge is ink", line.split)
 
 
 def _edge_limit(fractions: Sequence[float]) -> float:
@@ -212,11 +213,11 @@ def frame_faults(
 
 
 def leaks(lines: Sequence[Line], alike: float = 0.8, same: float = 0.9) -> Iterator[Fault]:
-    """Yield lines that also occur in an earlier split: identical, rescanned, recropped or recompressed.
+    """Yield lines that also occur in an earlier split, whether identical, rescanned, recropped or recompressed.
 
-    Fingerprints of images are compared among lines of similar length. Two writers copying the same text stay well below
-    `alike`. A pair above `same` with different texts also counts as the same image, unless there are many such pairs:
-    in printed text, two lines may differ in a single letter.
+    Image fingerprints are compared between lines of similar length. The similarity of lines by two writers who copy the
+    same text is well below `alike`. A pair above `same` with different texts also counts as the same image, unless
+    there are many such pairs: in printed text, two lines may differ in a single letter.
     """
     splits = list(dict.fromkeys(line.split for line in lines))
     for number, split in enumerate(splits):
@@ -236,7 +237,7 @@ def leaks(lines: Sequence[Line], alike: float = 0.8, same: float = 0.9) -> Itera
 
 
 def _alike(later: Sequence[Line], earlier: Sequence[Line]) -> Iterator[tuple[Line, Line, float]]:
-    """Yield each line longer than a short word with the most similar line of an earlier split, and their similarity."""
+    """Yield each line longer than a short word, the most similar line in an earlier split, and their similarity."""
     later, earlier = (
         [line for line in some if len(line.text) > A_WORD and line.measures.ink > 0] for some in (later, earlier)
     )
@@ -261,8 +262,8 @@ def upside_down(lines: Sequence[Line], sure: float = -0.65, far: float = 3.75) -
     """Yield lines that look like the other lines rotated by 180 degrees.
 
     Orientation is learned from the set itself; see `uprightness`. An upside-down line has a score near -1 that is also
-    an outlier among lines of similar length. A false report costs more than a missed line, so short texts, figures
-    and odd handwriting, whose scores are close to 0, are never reported.
+    an outlier among lines of similar length. A false report costs more than a missed line, so short texts,
+    numbers and unusual handwriting, whose scores are close to 0, are never reported.
     """
     lines = [line for line in lines if len(line.text) >= A_PHRASE]
     if len(lines) < ENOUGH:
@@ -275,9 +276,9 @@ def upside_down(lines: Sequence[Line], sure: float = -0.65, far: float = 3.75) -
 
 
 def mismatches(lines: Sequence[Line], far: float = 5.0) -> Iterator[Fault]:
-    """Yield lines whose text is far too long or short for the ink, or fits another line better.
+    """Yield lines whose text is far too long or too short for the ink, or fits another line better.
 
-    The text predicts the length of a line in two ways: from the widths of its characters and from the number of their
+    The text predicts the length of a line in two ways: from the widths of the characters and from the number of their
     strokes. If both disagree with the image, the text is wrong; if the line is too wide for its strokes, the image
     shows only part of the line's height.
     """
@@ -345,7 +346,7 @@ def _notes(readers: Mapping[str, Reader], texts: Mapping[str, Sequence[str]]) ->
             fraction = also / max(1, sum(map(len, its)))
             yield f"{fraction:.1%} of the characters in {split} are in lines whose text also occurs in train"
     if len({group for reader in readers.values() for group in reader.groups}) == 1:
-        yield "all lines come from one writer or document; this set cannot show how well a model generalises"
+        yield "all lines come from one writer or document; this data set cannot show how well a model generalises"
 
 
 def _in_order(faults: Sequence[Fault], readers: Mapping[str, Reader]) -> list[Fault]:

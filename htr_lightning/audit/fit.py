@@ -12,7 +12,7 @@ from htr_lightning.audit.measure import COLUMNS
 
 CHARACTERS = 255  # number of frequent characters modelled separately; all others share one model
 MIN_GROUP = 5  # minimum number of lines for estimating the width of a writer's characters
-BAND = 10  # profile columns by which the handwriting may lead or lag the model
+BAND = 10  # maximum number of columns by which a line's profile may lead or lag behind the model
 SHIFT_COST = 2.0  # cost of shifting by one column, relative to the squared difference of profiles with variance 1
 CHUNK = 2048  # number of pairs compared at a time
 PAGE = 10  # number of neighbours compared among the worst third of lines: about one page
@@ -28,7 +28,7 @@ class Codes(NamedTuple):
 
 
 def encode(texts: Sequence[str]) -> Codes:
-    """Encode texts as indices by descending frequency; characters beyond `CHARACTERS` share the last index."""
+    """Encode texts as character indices, most frequent first; characters beyond `CHARACTERS` share the last index."""
     frequent = [character for character, _ in Counter("".join(texts)).most_common(CHARACTERS)]
     numbers = {character: number for number, character in enumerate(frequent)}
     codes = [np.array([numbers.get(c, len(numbers)) for c in text], dtype=np.int64) for text in texts]
@@ -163,7 +163,8 @@ def swaps(
     """Yield pairs of lines whose texts are of similar length and fit better when swapped.
 
     Candidates are neighbours in reading order, nearby lines among the worst-fitting third, and all pairs among the
-    worst-fitting tenth. Distant pairs are more numerous, so they must improve the fit by more.
+    worst-fitting tenth. Distant pairs are more numerous, so swapping them must improve the fit by
+    more.
     """
     count = len(sizes)
     own = shapes.costs(np.arange(count), np.arange(count))

@@ -19,18 +19,18 @@ RADII = (2, 4, 8)  # pixels at height ROWS, from the width of a stroke to the wi
 
 
 class Measures(NamedTuple):
-    """The measurements of a line image; fractions are in [0, 1] and lengths in line heights."""
+    """The measurements of a line image, with fractions in [0, 1] and lengths in line heights."""
 
     size: tuple[int, int]  # (height, width) in pixels
     digest: bytes  # hash of the pixels
     dark: bool  # whether the ink is darker than the paper
     contrast: int  # grey levels between the paper and the darkest percentile
     ink: float  # fraction of pixels that are ink
-    edges: tuple[float, float, float, float]  # fraction of ink along the top, right, bottom and left edge
+    edges: tuple[float, float, float, float]  # fraction of ink along the top, right, bottom and left edges
     extent: float  # distance between the first and the last ink column
     strokes: float  # number of strokes that a row through the letters crosses
     spread: float  # standard deviation of the vertical position of ink
-    shape: Float16[ndarray, "768"]  # local shapes, minus the same for the line rotated by 180 degrees
+    shape: Float16[ndarray, "768"]  # histograms of local shapes, minus those of the line rotated by 180 degrees
     fingerprint: Int8[ndarray, "512"]  # coarse image of the inked area, robust to compression and shifts
     profile: Float16[ndarray, "3 128"]  # ink per column above, within and below the x-height
 
@@ -80,7 +80,7 @@ def _box(mask: Bool[ndarray, "H W"]) -> tuple[slice, slice]:
 
 
 def _shape(mask: Bool[ndarray, "H W"], middle: float) -> Float16[ndarray, "768"]:
-    """Return histograms of the local shapes above the middle of a line, minus those of the same line rotated.
+    """Return histograms of the local shapes above the middle of a line, minus those of the rotated line.
 
     A local shape is the set of ink pixels among eight neighbours at a given distance. Rotation by 180 degrees
     swaps above with below and each neighbour with its opposite, so the rotated line needs no second pass. Square roots
@@ -106,7 +106,7 @@ def _shape(mask: Bool[ndarray, "H W"], middle: float) -> Float16[ndarray, "768"]
 
 
 def _fingerprint(ink: Float[ndarray, "h w"]) -> Int8[ndarray, "512"]:
-    """Return the ink on a coarse grid with each row's mean subtracted; only columns distinguish handwritten lines."""
+    """Return the ink on a coarse grid, minus the mean of each row, which is similar in all handwritten lines."""
     grid: ndarray = cv2.resize(np.ascontiguousarray(ink, dtype=np.float32), GRID, interpolation=cv2.INTER_AREA)
     grid = cv2.GaussianBlur(grid, (3, 1), 0)
     grid -= grid.mean(1, keepdims=True)
@@ -133,10 +133,10 @@ def unit(fingerprints: Int8[ndarray, "N 512"]) -> Float32[ndarray, "N 512"]:
 def uprightness(shapes: Float16[ndarray, "N F"], ridge: float = 2.0, rounds: int = 3) -> Float32[ndarray, " N"]:
     """Score the orientation of each line: about 1 for the orientation of most lines, about -1 for the opposite.
 
-    A ridge regression maps the shapes of upright lines to 1, which maps those of rotated lines to -1. A score is the
-    leave-one-out prediction, relative to the median. Lines that score below 0 are refitted as rotated lines, so that a
-    fair number of them does no harm. With a weaker penalty, predictions are mostly noise when there are about as many
-    lines as features.
+    A ridge regression maps the shapes of upright lines to 1, and thus those of rotated lines to -1. A score is the
+    leave-one-out prediction, relative to the median. Lines that score below 0 are refitted as rotated lines, so that
+    even a considerable number of them does no harm. With a weaker penalty, predictions are mostly noise when there are
+    about as many lines as features.
 
     Args:
         shapes: local shapes of the lines; see `Measures`.

@@ -18,7 +18,7 @@ from htr_lightning.text.codec import name
 HEIGHT, WIDTH = 48, 900  # maximum size of a thumbnail in pixels
 FAULTS, SAMPLE = 40, 40  # maximum number of lines shown per kind of fault, and per split
 
-QUANTITIES = {  # table headings of measured quantities
+QUANTITIES = {  # table headings for measured quantities
     "height": "height in pixels",
     "width": "width in pixels",
     "ink": "fraction of ink",
@@ -46,10 +46,10 @@ def page(
     readers: Mapping[str, Reader],
     augmented: tuple[str, UInt8[ndarray, "H W"]] | None = None,
 ) -> str:
-    """Render an audit as a self-contained HTML page, faults first, with at most `FAULTS` lines of each kind.
+    """Render an audit as a self-contained HTML page, faults first, with at most `FAULTS` lines per kind of fault.
 
     Args:
-        title: name of the data.
+        title: name of the data set.
         found: result of the audit.
         critical: kinds of fault that are critical.
         readers: readers by split, which supply the images.
@@ -76,7 +76,7 @@ def page(
         parts.append(f"<h2 id={_anchor(kind)}{style}>{escape(kind)} ({count})</h2>{_sheet(cards)}{more}")
     for split, reader in readers.items():
         indices = np.linspace(0, len(reader) - 1, min(SAMPLE, len(reader))).astype(int).tolist()
-        parts.append(f"<h2>Lines of {split}</h2>{_sheet(_line(reader, index) for index in indices)}")
+        parts.append(f"<h2>Lines in {split}</h2>{_sheet(_line(reader, index) for index in indices)}")
     if augmented:
         parts.append(
             f"<h2>augment={escape(augmented[0])}: before and after</h2><figure>{_image(augmented[1], None)}</figure>"

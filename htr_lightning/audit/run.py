@@ -1,4 +1,4 @@
-"""Audit the data of a config with the faults reported by its readers and the frame counts of its model."""
+"""Audit the data of a config, including faults reported by its readers and found with the frame counts of its model."""
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -29,7 +29,7 @@ NO_SPLIT = "unreadable split"
 
 
 class Subject(NamedTuple):
-    """The data to audit, prepared for the model of the same config."""
+    """The data to audit, prepared for the model in the same config."""
 
     title: str
     data: LineDataModule
@@ -44,9 +44,9 @@ def open_subject(overrides: Sequence[str] = (), augment: str | None = None) -> S
     """Open the readers of a composed config with every "error" option set to "skip", so that all faults are found.
 
     Raises:
-        InputError: if no data is named, or no split can be read.
+        InputError: if no override selects the data, or no split can be read.
     """
-    data, settings, model = open_data(overrides, augment, lenient=True, one_pass=True, full=True)  # sizes as scanned
+    data, settings, model = open_data(overrides, augment, lenient=True, one_pass=True, full=True)  # scans at full size
     readers, faults = {}, []
     for split in SPLITS:
         try:
@@ -67,12 +67,12 @@ def _title(overrides: Sequence[str], settings: Mapping[str, Any]) -> str:
     if folder:
         return f"{name} in {Path(folder).resolve()}"
     if settings["reader"]["_target_"] == f"{Synthetic.__module__}.{Synthetic.__qualname__}":
-        return f"{name}: drawn lines, not scans"
+        return f"{name}: synthetic lines, not scans"
     return f"{name} from {settings['repo']}" if settings.get("repo") else name
 
 
 def audit(subject: Subject, advance: Callable[[int], None] = lambda lines: None) -> Audit:
-    """Find all faults in the data; see `faults.audit`."""
+    """Find faults in the data; see `faults.audit`."""
     data, readers = subject.data, subject.readers
     needed, frames = _frames(subject)
     found = lines.audit(readers, data.normalizer, data.preprocess, subject.alphabet, needed, frames, advance)
@@ -82,7 +82,7 @@ def audit(subject: Subject, advance: Callable[[int], None] = lambda lines: None)
 def critical_kinds(subject: Subject, found: Audit) -> list[str]:
     """Return the kinds of fault that stop training or invalidate its results.
 
-    These include lines that only the audit skips, but not lines that the config itself skips.
+    Lines that only the audit skips count as critical; lines that the config itself skips do not.
     """
     kinds = {*CRITICAL, NO_SPLIT}
     for left in found.skipped:
@@ -92,7 +92,7 @@ def critical_kinds(subject: Subject, found: Audit) -> list[str]:
 
 
 def record(found: Audit, critical: Sequence[str]) -> dict[str, Any]:
-    """Return the audit as plain data, for `--json`."""
+    """Return an audit as plain data for `--json`."""
     return {
         "splits": found.splits,
         "alphabet": found.alphabet,
@@ -105,7 +105,7 @@ def record(found: Audit, critical: Sequence[str]) -> dict[str, Any]:
 
 
 def augmented(subject: Subject, count: int = 8, times: int = 3) -> UInt8[ndarray, "H W"] | None:
-    """Return a sheet of training lines before and after augmentation, or None without training lines."""
+    """Return a sheet of training lines before and after augmentation, or None if there are no such lines."""
     reader, augment = subject.readers.get("train"), subject.data.augment
     if reader is None or augment is None or not len(reader):
         return None
@@ -126,7 +126,7 @@ def _levelled(preprocess: Preprocess, image: UInt8[ndarray, "H W"]) -> UInt8[nda
 
 
 def _frames(subject: Subject) -> tuple[Callable[[str], int], Callable[[int], int]]:
-    """Return functions that compute how many frames a text needs, and how many a width produces."""
+    """Return functions that compute how many frames a text needs and how many an image of a given width produces."""
     normalizer, readers = subject.data.normalizer, subject.readers.values()
     known = alphabet_of(normalizer(text) for reader in readers for text in reader.texts)
     alphabet = sorted({*known, *(subject.alphabet or ())})

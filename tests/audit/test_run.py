@@ -191,8 +191,8 @@ def test_drawn_lines_are_called_so(htr: Callable[..., Outcome], tmp_path: Path) 
     few = ["data.reader.lines={train: 9, val: 3, test: 3}", SMALL[1]]
     for overrides, name in ((["data=synthetic"], "synthetic"), (["experiment=seed_crnn"], "seed_crnn")):
         outcome, _, page = audit(htr, tmp_path, *overrides, *few)
-        assert titles(page) == [f"Audit of {name}: drawn lines, not scans"] * 2
-        assert "drawn lines" in outcome.stdout
+        assert titles(page) == [f"Audit of {name}: synthetic lines, not scans"] * 2
+        assert "synthetic lines" in outcome.stdout
 
 
 def test_sizes_are_those_of_the_scans(htr: Callable[..., Outcome], pages: Path) -> None:
