@@ -89,16 +89,16 @@ class Greedy:
 
 
 class Beam:
-    """A beam search decoder with optional language model shallow fusion (Gulcehre et al., 2015, arXiv:1503.03535).
+    """A beam search decoder with optional shallow fusion of a language model (Gulcehre et al., 2015, arXiv:1503.03535).
 
     The score of a line is (log p + alpha * log p_lm + beta * labels) / tokens ** length_norm, where both probabilities
     and the number of tokens include the end token. The search is exact if `width` is at least the number of possible
     sequences.
 
     Args:
-        width: beam width: number of sequences kept per line and step, including finished ones.
+        width: beam width, i.e. the number of sequences kept per line and step, including finished ones.
         max_length: maximum number of labels per line.
-        length_norm: exponent of the length normalisation: 0 for none, 1 for the score per token.
+        length_norm: exponent of the length normalisation; 0 for none, 1 for the score per token.
         alpha: weight of the language model (see `with_automaton`).
         beta: score added per label, which counteracts the preference for short lines.
     """

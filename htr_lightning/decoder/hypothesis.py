@@ -22,14 +22,14 @@ class Hypothesis(NamedTuple):
 
 @runtime_checkable
 class Decoder(Protocol):
-    """The interface of decoders, which turn network scores into label sequences.
+    """The interface for decoders, which turn network scores into label sequences.
 
     The scores depend on the model: frame log-probabilities and lengths for CTC, `autoregressive.Steps` for
     autoregressive models, and class probabilities for single characters. They are returned by a recognizer's `scores`.
     Decoders hold only settings, so several recognizers can share one decoder.
 
     Attributes:
-        inputs: the type of scores: "frames", "steps", "frames and steps" or "classes".
+        inputs: the type of scores, one of "frames", "steps", "frames and steps" and "classes".
         has_posterior: whether the scores of n-best hypotheses are log-probabilities up to a constant per line, in which
             case an ensemble uses them to weight hypotheses.
     """
@@ -60,7 +60,7 @@ class Decoder(Protocol):
 
 @runtime_checkable
 class BeamDecoder(Decoder, Protocol):
-    """The interface of beam search decoders, which split `n_best` into two steps to allow repeated searches."""
+    """The interface for beam search decoders, which split `n_best` into two steps to allow repeated searches."""
 
     def prepare(self, *scores: Any, **_: Any) -> Any:
         """Return the input of `search`, which does not depend on the language model or its weights."""

@@ -63,7 +63,7 @@ def estimate(
 
 
 def discounts(counts: Int[ndarray, " N"]) -> Float[ndarray, " 4"]:
-    """Return the discounts of counts 0, 1, 2, and 3 or more, given all counts of an order (equation 26)."""
+    """Return the discounts for counts 0, 1, 2, and 3 or more, given all counts of an order (equation 26)."""
     _, n1, n2, n3, n4 = np.bincount(np.minimum(counts, 5), minlength=6)[:5].tolist()
     if min(n1, n2, n3) > 0:
         y = n1 / (n1 + 2 * n2)

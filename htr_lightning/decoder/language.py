@@ -16,7 +16,7 @@ MASK = (1 << BITS) - 1
 
 @runtime_checkable
 class Automaton(Protocol):
-    """The interface of deterministic weighted automata over class numbers."""
+    """The interface for deterministic weighted automata over class numbers."""
 
     start: int
 

@@ -62,7 +62,7 @@ class LexiconAutomaton:
                 self._add([numbers[character] for character in word])
         self._sets: list[frozenset[int]] = [frozenset({0})]
         self._states = {self._sets[0]: 0}
-        self._rows: dict[int, ndarray] = {}  # cache: by state, the next state for every class, or -1
+        self._rows: dict[int, ndarray] = {}  # for each cached state, the next state for every class, or -1
         self._max_rows = TABLE_BYTES // (4 * max(1, len(alphabet)))
         self._classes = len(alphabet)
         self.start = 0

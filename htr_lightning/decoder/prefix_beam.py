@@ -16,7 +16,7 @@ from htr_lightning.errors import InputError
 
 
 class Beam(NamedTuple):
-    """The K active prefixes of every line, whose log-probabilities are split by path ending as in Graves (2012)."""
+    """The K active prefixes of every line, with separate log-probabilities for the two path endings (Graves, 2012)."""
 
     blank: Float64[ndarray, "B K"]  # log-probability of paths that end in a blank
     label: Float64[ndarray, "B K"]  # log-probability of paths that end in the last label
@@ -28,7 +28,7 @@ class Beam(NamedTuple):
 
 
 class Frames(NamedTuple):
-    """The frames that have a likely label, up to S per line, with lines sorted by their number in descending order."""
+    """The frames that have a likely label, up to S per line; lines with the most such frames come first."""
 
     order: Int64[ndarray, " B"]  # original position of each line
     counts: Int64[ndarray, " B"]  # number of frames in each line
@@ -41,19 +41,20 @@ class Frames(NamedTuple):
 
 
 class PrefixBeam:
-    """A prefix beam search decoder (Graves, 2012; Hannun et al., 2014, arXiv:1408.2873) with optional language model.
+    """A prefix beam search decoder (Graves, 2012; Hannun et al., 2014, arXiv:1408.2873).
 
     The score of a label sequence is log p_ctc + alpha * log p_lm + beta * labels, where p_ctc sums over all paths that
-    were kept and p_lm includes the end of the line. The search is exact if `width` and `top_labels` are at least the
-    numbers of possible sequences and labels, `min_probability` is 0, and `prune_margin` is infinite.
+    were kept and p_lm, from an optional language model, includes the end of the line. The search is exact if `width`
+    and `top_labels` are at least the numbers of possible sequences and labels, `min_probability` is 0, and
+    `prune_margin` is infinite.
 
     If a lexicon allows no prefix in the beam to end, the best prefixes are cut back to their last complete word, but
     keep the log-probability of the uncut prefix.
 
     Args:
-        width: beam width: number of prefixes kept per line and frame.
+        width: beam width, i.e. the number of prefixes kept per line and frame.
         top_labels: number of most likely labels considered per frame.
-        min_probability: minimum probability of a label to be considered. Frames without such a label are treated as
+        min_probability: minimum probability for a label to be considered. Frames without such a label are treated as
             blank and are skipped, which makes the search faster.
         prune_margin: maximum distance of a prefix from the best prefix, in nats.
         alpha: weight of the language model (see `with_automaton`).
@@ -158,14 +159,14 @@ class PrefixBeam:
         """Advance the beam by one frame, considering its `count` most likely labels.
 
         Returns:
-            The new beam and, for each of its prefixes, the index of the previous prefix and the label added, or 0.
+            The new beam and, for each of its prefixes, the index of the previous prefix and the added label, 0 if none.
         """
         lines, width = beam.blank.shape
         labels, probs = frames.labels[:lines, step, :count], frames.scores[:lines, step, :count]
         total = np.logaddexp(beam.blank, beam.label) + frames.gap[:lines, step, None]
         gap = frames.has_gap[:lines, step, None]
         blank, label = np.where(gap, total, beam.blank), np.where(gap, -math.inf, beam.label)
-        # A prefix is extended by its own last label only from paths that end in a blank, and by others from all paths.
+        # Only paths that end in a blank extend a prefix by its own last label; all paths extend it by other labels.
         again = labels[:, None, :] == beam.last[:, :, None]
         grown = np.where(again, blank[:, :, None], total[:, :, None]) + probs[:, None, :]
         bonus, states = self._advance(beam, labels)

@@ -50,7 +50,7 @@ def check_length(labels: list[int], max_length: int, sample: str, unit: str) -> 
         labels: label ids of the text.
         max_length: maximum number of labels per line.
         sample: id of the line, for the error message.
-        unit: what a label stands for: "characters" or "tokens".
+        unit: what labels stand for, "characters" or "tokens".
 
     Raises:
         InputError: if there are more than `max_length` labels.

@@ -40,8 +40,8 @@ class Recognizer(nn.Module, ABC):
         optimizer: factory called with the parameters; None for inference only.
         scheduler: factory called with the optimizer and `progress`, a function that returns the completed fraction of
             the run; returns a scheduler to step after every batch, or a Lightning scheduler config.
-        layer_decay: factor between the learning rates of adjacent layers, see `rates_by_depth`; 1 for a single rate.
-        unknown: treatment of training characters outside the alphabet: "error", or "skip" to train without them.
+        layer_decay: factor between the learning rates of adjacent layers (see `rates_by_depth`); 1 for a single rate.
+        unknown: treatment of training characters outside the alphabet; "error", or "skip" to train without them.
 
     Attributes:
         card: metadata of the checkpoint, as plain data.
@@ -145,7 +145,7 @@ class Recognizer(nn.Module, ABC):
         return 0
 
     def frames_for(self, width: int) -> int:
-        """Return the number of frames that the network outputs for an image with this many columns."""
+        """Return the number of frames that the network outputs for an image with the given number of columns."""
         return 0
 
     # ---- inference

@@ -19,7 +19,7 @@ from htr_lightning.model.base import Recognizer
 class Classifier(Recognizer):
     """A classifier of single characters, trained with cross-entropy.
 
-    Its CER is the error rate and 1 - CER the accuracy. The confidences of its n-best alternatives are the class
+    Its CER is the error rate, and 1 - CER is the accuracy. The confidences of its n-best alternatives are the class
     probabilities.
 
     Args:

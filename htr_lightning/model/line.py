@@ -28,7 +28,7 @@ class LineRecognizer(Recognizer):
         alphabet: characters that the recognizer can output.
         decoder: decoder that turns `scores` into hypotheses.
         shortcut_weight: weight of the CTC loss of every head except the main one.
-        direction: base direction of lines that contain right-to-left letters: "ltr", "rtl", or "auto" for the
+        direction: base direction of lines that contain right-to-left letters; "ltr", "rtl", or "auto" for the
             direction of most letters in the line.
         others: arguments of `Recognizer`.
     """
@@ -88,10 +88,10 @@ class LineRecognizer(Recognizer):
     def ctc(
         self, heads: list[Float[Tensor, "B T C"]], frames: Int[Tensor, " B"], ids: list[str], targets: list[list[int]]
     ) -> Float[Tensor, ""]:
-        """Return the weighted CTC loss of all heads in nats per character.
+        """Return the weighted sum of the CTC losses of all heads, in nats per character.
 
-        Lines with too few frames for their text are excluded, since their loss would be infinite; a warning names
-        each of them once.
+        Lines with too few frames for their text are excluded, since their loss would be infinite; a warning is issued
+        once for each of them.
         """
         required = [required_frames(target) for target in targets]
         fits = fitting(ids, frames, required, self.infeasible, "line is excluded from the loss")
@@ -115,7 +115,7 @@ def fitting(
         warned: ids that were already warned about; updated in place.
         consequence: what happens to a line with too few frames, for the warning.
     """
-    counts = frames.tolist()  # synchronizes with the GPU, so only once
+    counts = frames.tolist()  # synchronises with the GPU, so it is called only once
     for id, count, needed in zip(ids, counts, required, strict=True):
         if needed > count and id not in warned:
             warned.add(id)

@@ -22,7 +22,7 @@ BLANK, START, END = 0, 1, 2
 
 
 class DecoderState(NamedTuple):
-    """The state of the network's decoder, and for each row its line, its number of labels so far, and the maximum."""
+    """The state of the network's decoder and, for each row, its line and its current and maximum number of labels."""
 
     state: Any
     lines: Int[Tensor, " B"]
@@ -33,14 +33,14 @@ class DecoderState(NamedTuple):
 class Seq2SeqRecognizer(LineRecognizer):
     """A recognizer that predicts characters one by one until an end token (Sutskever et al., 2014, arXiv:1409.3215).
 
-    It is trained with teacher forcing; with `ctc_weight`, jointly with CTC (Watanabe et al., 2017, "Hybrid
-    CTC/attention architecture for end-to-end speech recognition", equation 13). A line gets at most as many labels as
-    it has frames, so decoding always ends.
+    It is trained with teacher forcing and, if `ctc_weight` is positive, jointly with CTC (Watanabe et al., 2017,
+    "Hybrid CTC/attention architecture for end-to-end speech recognition", equation 13). A line gets at most as many
+    labels as it has frames, so decoding always ends.
 
     Args:
         alphabet: characters that the recognizer can output.
         net: factory called with the number of classes.
-        decoder: decoder from `decoder.autoregressive`, or with CTC heads also `decoder.rescoring.Rescoring`.
+        decoder: decoder from `decoder.autoregressive`, or `decoder.rescoring.Rescoring` if the network has CTC heads.
         label_smoothing: probability spread over all labels (Szegedy et al., 2016, arXiv:1512.00567).
         token_noise: fraction of decoder inputs replaced by random characters in training, so that the decoder relies
             on the image and recovers from errors.
@@ -85,7 +85,7 @@ class Seq2SeqRecognizer(LineRecognizer):
         return check_length(super().target(text, sample), self.max_length, sample, "characters")
 
     def loss(self, batch: Batch) -> Float[Tensor, ""]:
-        """Return the cross-entropy in nats per label, including ends, combined with the CTC loss per character."""
+        """Return the cross-entropy in nats per label or end token, combined with the CTC loss per character."""
         targets = [self.target(text, id) for id, text in zip(batch.ids, batch.texts, strict=True)]
         images = batch.images
         if self.blank_fraction > 0:

@@ -40,7 +40,7 @@ class PretrainedTrOCRRecognizer(Recognizer):
             `architecture` is None.
         architecture: settings of the network as plain data, as stored in a checkpoint.
         tokenizer: tokenizer in JSON, as stored in a checkpoint.
-        dropout: dropout probability in the decoder; None for the value of the source.
+        dropout: dropout probability in the decoder; None for the value in the source.
         label_smoothing: probability spread over all tokens in training.
         gradient_checkpointing: whether to recompute layers in the backward pass to save memory.
         others: arguments of `Recognizer`.
@@ -89,7 +89,7 @@ class PretrainedTrOCRRecognizer(Recognizer):
         return int(self.parts["architecture"]["decoder"]["vocab_size"])
 
     def target(self, text: str, sample: str) -> list[int]:
-        """Return the tokens of a training text, without start and end.
+        """Return the tokens of a training text, without the start and end tokens.
 
         Raises:
             InputError: if the text has more tokens than the decoder can output; or, with `unknown="error"`, if a
@@ -121,7 +121,7 @@ class PretrainedTrOCRRecognizer(Recognizer):
         return unknown
 
     def loss(self, batch: Batch) -> Float[Tensor, ""]:
-        """Return the cross-entropy in nats per token, including the end."""
+        """Return the cross-entropy in nats per token, including the end token."""
         targets = [self.target(text, id) for id, text in zip(batch.ids, batch.texts, strict=True)]
         memory = self.net(batch.images, batch.widths)
         return self._cross_entropy(memory, targets, reduction="mean", label_smoothing=self.label_smoothing)
@@ -183,7 +183,7 @@ class PretrainedTrOCRRecognizer(Recognizer):
         if largest >= architecture["decoder"]["vocab_size"]:
             raise InputError(
                 f"model.source: its tokenizer has {largest + 1} tokens, but its network only "
-                f"{architecture['decoder']['vocab_size']}; use a tokenizer and a network saved together"
+                f"{architecture['decoder']['vocab_size']}; use a tokenizer and a network that were saved together"
             )
 
 

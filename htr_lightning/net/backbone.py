@@ -110,7 +110,7 @@ class PlainBackbone(nn.Module):
 
     Args:
         height: height of the images in pixels.
-        channels: number of channels of each convolution.
+        channels: number of output channels of each convolution.
         pools: (rows, columns) window of the max-pooling after each convolution.
     """
 

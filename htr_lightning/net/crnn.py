@@ -66,12 +66,12 @@ class LockedDropout(nn.Module):
 class CTCNet(nn.Module, ABC):
     """A backbone, max-pooling over its rows, an encoder of the resulting columns, and CTC heads.
 
-    Max-pooling over rows and the second head, which is applied to the columns in training (the "CTC shortcut"), are
-    those of Retsinas et al. (2022, "Best practices for a handwritten text recognition system", arXiv:2404.11339).
+    Max-pooling over rows and the second head, which is applied to the columns in training (the "CTC shortcut"),
+    follow Retsinas et al. (2022, "Best practices for a handwritten text recognition system", arXiv:2404.11339).
     """
 
     backbone: Backbone
-    channels: int  # of the features returned by `encode`
+    channels: int  # number of channels of the features returned by `encode`
     shortcut: nn.Conv1d | None
 
     def forward(

@@ -1,4 +1,4 @@
-"""Random distortions of a whole batch of images on its device."""
+"""Random distortions of a whole batch of images, computed on the device that holds them."""
 
 import math
 
@@ -12,8 +12,8 @@ class Distort(nn.Module):
     """Random affine and elastic distortions of every image in a batch (Simard et al., 2003, "Best practices for
     convolutional neural networks applied to visual document analysis").
 
-    Meant for unpadded images: pixels moved out of the image are lost, and empty areas become paper. For 28 x 28 pixels,
-    this is more than ten times as fast as `htr_lightning.augment`, which processes one image at a time.
+    The images should not be padded, since pixels moved out of an image are lost and empty areas become paper. For
+    28 x 28 pixels, this is more than ten times as fast as `htr_lightning.augment`, which processes one image at a time.
 
     Args:
         rotation: maximum angle, in degrees.

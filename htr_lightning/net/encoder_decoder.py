@@ -45,9 +45,9 @@ class EncoderOutput(NamedTuple):
     """The output of an encoder for a batch of lines."""
 
     memory: Float[Tensor, "B S M"]
-    lengths: Int[Tensor, " B"]  # of the memory
+    lengths: Int[Tensor, " B"]  # length of each line's memory
     heads: list[Float[Tensor, "B T C"]]  # logits of the CTC heads, if there are any
-    frames: Int[Tensor, " B"]  # per line; a position of the memory may cover several
+    frames: Int[Tensor, " B"]  # number of frames per line; a position in the memory may cover several frames
 
 
 class EncoderDecoder(nn.Module):

@@ -23,7 +23,7 @@ class MobileNetBackbone(nn.Module):
         strides: (rows, columns) strides of the stem and each further downsampling layer, in order; the original network
             has five, all (2, 2).
         blocks: number of inverted residual blocks, at most 11.
-        width: factor on the number of channels, which is rounded to a multiple of 8.
+        width: factor by which the number of channels is multiplied; the product is rounded to a multiple of 8.
     """
 
     def __init__(self, strides: Sequence[Sequence[int]], blocks: int = 11, width: float = 1.0) -> None:

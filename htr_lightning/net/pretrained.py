@@ -44,11 +44,11 @@ class PretrainedTrOCR(nn.Module):
     """A vision transformer (Dosovitskiy et al., 2021, arXiv:2010.11929; Touvron et al., 2021, arXiv:2012.12877) and a
     decoder with cross-attention (Li et al., 2021, "TrOCR", arXiv:2109.10282).
 
-    Weights are not initialized, since they are always loaded.
+    Weights are not initialised, since they are always loaded.
 
     Args:
-        encoder: settings of the encoder, see `ENCODER`, and "model_type": "vit" or "deit".
-        decoder: settings of the decoder, see `DECODER`.
+        encoder: settings of the encoder (see `ENCODER`), including "model_type", which is "vit" or "deit".
+        decoder: settings of the decoder (see `DECODER`).
         dropout: dropout probability in the decoder; None for the value in `decoder`.
         gradient_checkpointing: whether to recompute layers in the backward pass to save memory.
 

@@ -29,8 +29,8 @@ class RecurrentDecoder(nn.Module):
     Args:
         classes: number of labels, including special tokens.
         memory: number of memory channels.
-        width: number of units of the LSTM and the embedding.
-        attention: number of units of the attention.
+        width: number of units in the LSTM and in the embedding.
+        attention: number of hidden units in the attention.
         kernel: kernel size of the convolution over earlier attention weights; must be odd.
         dropout: dropout probability before the LSTM and the head.
     """

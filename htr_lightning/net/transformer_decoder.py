@@ -51,7 +51,7 @@ class DecoderBlock(nn.Module):
 
 
 class BlockCache(NamedTuple):
-    """The cached keys and values of a block: those of the tokens so far and those of the memory."""
+    """The cached keys and values of a block, for the tokens so far and for the memory."""
 
     keys: Float[Tensor, "B h L d"]
     values: Float[Tensor, "B h L d"]
@@ -93,7 +93,7 @@ class TransformerDecoder(nn.Module):
         self.norm = nn.LayerNorm(width)
         self.dropout = nn.Dropout(dropout)
         self.head = nn.Linear(width, classes)
-        self.positions = sinusoids(torch.arange(256), width)  # not a buffer: buffers are synchronized and averaged
+        self.positions = sinusoids(torch.arange(256), width)  # not a buffer: buffers are synchronised and averaged
 
     def forward(
         self, memory: Float[Tensor, "B S M"], lengths: Int[Tensor, " B"], tokens: Int[Tensor, "B L"]

@@ -41,7 +41,7 @@ def load(
 
 
 def load_one(path: str, device: str = "auto", greedy: bool = False) -> Recognizer:
-    """Load the recognizer of a checkpoint onto a device; see `load`.
+    """Load the recognizer in a checkpoint onto a device; see `load`.
 
     Raises:
         InputError: if the checkpoint cannot be loaded or the device is not available.
@@ -63,7 +63,7 @@ def load_all(
     calibration: Sequence[float] | None = None,
     weights: Sequence[float] | None = None,
 ) -> Recognizer | Ensemble:
-    """Load the recognizer of one checkpoint, or an ensemble of several checkpoints or views; see `load`.
+    """Load the recognizer in one checkpoint, or an ensemble of several checkpoints or views; see `load`.
 
     Raises:
         InputError: if a checkpoint cannot be loaded, the checkpoints cannot be combined, or an argument is invalid.

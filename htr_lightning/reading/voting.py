@@ -24,9 +24,9 @@ MIN_SHARE = 0.01  # minimum share of the posterior for a hypothesis to be aligne
 class Ensemble:
     """An ensemble of recognizers of any kind, each of which transcribes every view of a line.
 
-    Hypotheses are combined by `decoder.rover`, weighted by the member's weight times its confidence. If a decoder finds
-    several hypotheses with posteriors, they share this weight in proportion to their posteriors, so that other members
-    decide where one is uncertain. For this, CTC models with a greedy decoder are given a beam search.
+    Hypotheses are combined by `decoder.rover`, each weighted by its confidence times its member's weight. If a decoder
+    finds several hypotheses with posteriors, they share this weight in proportion to their posteriors, so that other
+    members decide where one is uncertain. For this purpose, CTC models with a greedy decoder are given a beam search.
 
     Args:
         members: recognizers in eval mode, on the same device; the first one provides the normalizer and the card.
@@ -85,7 +85,7 @@ class Ensemble:
         return lines
 
     def finish(self, consensus: Consensus) -> Transcription:
-        """Return the transcription of a consensus, with normalized text and calibrated confidence."""
+        """Return the transcription of a consensus, with normalised text and calibrated confidence."""
         return Transcription(self.normalizer(consensus.text), self.calibration(consensus.confidence))
 
     def workers(self) -> AbstractContextManager[Sequence[Read]]:

@@ -38,7 +38,7 @@ def visual(text: str, direction: str = "auto") -> str:
 
     Args:
         text: text in logical order.
-        direction: base direction of the line: "ltr", "rtl" or "auto". "auto" uses the direction of most letters,
+        direction: base direction of the line, "ltr", "rtl" or "auto". "auto" uses the direction of most letters,
             which is the same in logical and visual order, unlike the direction of the first letter.
     """
     if _is_plain(text, direction):

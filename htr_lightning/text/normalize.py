@@ -13,8 +13,8 @@ class Normalizer:
     """A text normalizer, which is applied to references and hypotheses before training and comparison.
 
     Args:
-        form: Unicode normalisation form: "NFC", "NFD", "NFKC", "NFKD", or "" for none.
-        collapse_spaces: whether to replace each run of whitespace by one space and strip leading and trailing spaces.
+        form: Unicode normalisation form, which is "NFC", "NFD", "NFKC", "NFKD", or "" for none.
+        collapse_spaces: whether to replace each run of whitespace with one space and strip leading and trailing spaces.
         replace: strings to replace and their replacements, for example straight quotes for typographic ones. Strings
             are matched after Unicode normalisation. Replacements repeat until the text no longer changes, so
             normalisation is idempotent.
