@@ -1,7 +1,8 @@
-"""Augment line images for training with NumPy, applying each transform with its own probability.
+"""Augment line images for training, applying each transform with its own probability.
 
 A transform takes an image and a random generator, which is its only source of randomness, and returns an image without
-modifying its input. Lines stay legible: only `Margins` and `Scale` crop the image, within configurable limits.
+modifying its input. Lines stay legible: only `Affine`, `Margins` and `Scale` crop the image, within configurable
+limits.
 """
 
 from htr_lightning.augment.geometry import (

@@ -37,7 +37,7 @@ class Affine:
         slant = rng.normal(0, self.slant)
         angle = np.radians(rng.normal(0, self.rotation)) * min(
             1.0, 8 * height / width
-        )  # long lines would leave the frame
+        )  # otherwise, long lines would leave the frame
         upper, lower = rng.uniform(-self.margin, self.margin, 2) * height
         rows = max(MIN_SIDE, round(height + upper + lower))
         reach = abs(slant) * height / 2
@@ -51,7 +51,7 @@ class Affine:
 
 @runtime_checkable
 class Linear(Protocol):
-    """A random linear map for `Warp`: returns a matrix acting on (x, y), given the image size (height, width)."""
+    """A random linear map for `Warp`, which returns a matrix acting on (x, y), given the image size (height, width)."""
 
     p: float
 
@@ -60,7 +60,7 @@ class Linear(Protocol):
 
 @runtime_checkable
 class Bend(Protocol):
-    """A random distortion for `Warp`: adds displacements in pixels to the nodes of a grid of square cells."""
+    """A random distortion for `Warp`, which adds displacements in pixels to the nodes of a grid of square cells."""
 
     p: float
     reach: float  # maximum outward displacement of the edges, as a fraction of the height
@@ -71,7 +71,8 @@ class Bend(Protocol):
 
 
 class Warp:
-    """A transform that combines linear maps and distortions in a single resampling step and keeps the whole line.
+    """A transform that combines linear maps and distortions in a single resampling step and keeps the whole line
+    in the frame.
 
     Args:
         linear: linear maps such as `Stretch`, `Slant` and `Rotate`, applied in the given order.
@@ -208,7 +209,7 @@ class GridDistortion:
         return nodes + np.stack(np.broadcast_arrays(across, down[:, None]))
 
     def _shift(self, cells: int, rng: np.random.Generator) -> Float[ndarray, " N"]:
-        """Return the displacements of the cell borders in units of a cell, which are 0 at both ends."""
+        """Return the displacements of the cell borders as multiples of the cell size; they are 0 at both ends."""
         ends = np.zeros(cells + 1)
         ends[1:] = np.cumsum(1 + rng.uniform(-self.max_change, self.max_change, cells))
         return (ends * (cells / ends[-1]) - np.arange(cells + 1)).astype(np.float32)
@@ -278,7 +279,7 @@ class Scale:
 
 
 def frame(image: UInt8[ndarray, "H W"], above: int, below: int, beside: int) -> UInt8[ndarray, "h w"]:
-    """Add rows of paper above and below, or remove rows if negative, and add columns of paper on both sides."""
+    """Add rows of paper above and below (negative numbers remove rows) and columns of paper on both sides."""
     if above == below == beside == 0:
         return image
     kept = image[max(0, -above) : image.shape[0] - max(0, -below)]

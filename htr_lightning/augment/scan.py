@@ -45,7 +45,7 @@ class RuledLines:
 
 
 class Stains:
-    """A transform that adds large, soft stains such as those of damp, coffee or dirt.
+    """A transform that adds large, soft stains such as those left by damp, coffee or dirt.
 
     Args:
         p: probability of applying the transform.

@@ -63,14 +63,14 @@ def numbers(option: str, text: str | None) -> list[float] | None:
 
 @contextmanager
 def progress_bar(title: str, total: int | None) -> Iterator[Callable[[int], None]]:
-    """Show a progress bar if stderr is a terminal; yield a function that advances it by a number of lines."""
+    """Show a progress bar if stderr is a terminal; yield a function that advances it by a given number of lines."""
     with _progress(title, total) as progress:
         yield lambda count: progress.advance(progress.task_ids[0], count)
 
 
 @contextmanager
 def progress_text(title: str) -> Iterator[Callable[[str], None]]:
-    """Show progress in work of unknown length, like `progress_bar`; yield a function that sets the displayed text."""
+    """Show a progress text for work of unknown length if stderr is a terminal; yield a function that sets the text."""
     with _progress(title, None) as progress:
         yield lambda text: progress.update(progress.task_ids[0], description=text)
 
@@ -80,7 +80,7 @@ def _progress(title: str, total: int | None) -> Progress:
         disable=not sys.stderr.isatty(),
         console=Console(stderr=True),
         transient=True,
-        redirect_stdout=sys.stdout.isatty(),  # otherwise output redirected to a file would go to stderr as well
+        redirect_stdout=sys.stdout.isatty(),  # otherwise output redirected to a file would also go to stderr
         redirect_stderr=False,
     )
     progress.add_task(title, total=total)

@@ -102,7 +102,7 @@ def pseudo_label(
     checkpoint: Checkpoint,
     lines: Annotated[
         list[str],
-        typer.Argument(help="Line images, folders, globs, PAGE or ALTO files; or Hydra overrides, e.g. data=NAME"),
+        typer.Argument(help="Line images, folders, globs, or PAGE or ALTO files; or Hydra overrides, e.g. data=NAME"),
     ],
     out: Annotated[Path, typer.Option(help="Output folder, which must be new or empty")],
     min_confidence: Annotated[
@@ -113,7 +113,8 @@ def pseudo_label(
         typer.Option(min=0, max=1, help="Fraction of the lines to keep, most confident first (default: 0.5)"),
     ] = None,
     labelled: Annotated[
-        list[str] | None, typer.Option(help="Hydra override that selects labelled data to write as well (repeatable)")
+        list[str] | None,
+        typer.Option(help="Hydra override that selects labelled data to include in the output (repeatable)"),
     ] = None,
     to: Format = "kraken",
     split: Splits = None,
@@ -159,7 +160,7 @@ def pseudo_label(
 
 
 def _told(skipped: Counter[str]) -> str:
-    """Format the counts of lines that a reader skipped on request."""
+    """Format the counts of lines that a reader skipped as configured."""
     return "".join(f", {count} skipped ({kind})" for kind, count in skipped.items())
 
 
@@ -169,12 +170,12 @@ def _skipped(reader: "Reader") -> str:
 
 @typer_app.command()
 def audit(
-    overrides: Annotated[list[str] | None, typer.Argument(help="Hydra overrides: data=copiste data.root=...")] = None,
+    overrides: Overrides = None,
     html: Annotated[Path, typer.Option(help="HTML report to write, with contact sheets of lines")] = Path("audit.html"),
     json_file: Annotated[Path | None, typer.Option("--json", help="JSON report to write")] = None,
     augment: Annotated[str | None, typer.Option(help="Also show training lines augmented with augment=NAME")] = None,
 ) -> None:
-    """Find the faults in a data set before training on it. The exit code is 1 if any of them is critical."""
+    """Find faults in a data set before training on it. The exit code is 1 if any fault is critical."""
     from htr_lightning.config import compose_data
 
     compose_data(overrides or [])  # report errors in the overrides before importing torch

@@ -1,4 +1,4 @@
-"""Commands that improve or convert a trained checkpoint."""
+"""Commands that train recognizers, and that improve or convert checkpoints."""
 
 import sys
 from pathlib import Path
@@ -56,11 +56,11 @@ def calibrate(
         found = verb.fit(recognizer, data, len(checkpoints) > 1 and weights is None, advance)
     if found.weighted is not None:
         weights = ",".join(f"{weight:g}" for weight in found.weighted.weights)
-        print(f"{lines['lines']} validation lines: weights {weights}, "
+        print(f"{lines['lines']} validation lines: weights {weights}; "
               f"CER {found.weighted.before.cer:.2%} with equal weights -> {found.weighted.after.cer:.2%}")  # fmt: skip
     scaling = f"{found.scaling.slope:.3f},{found.scaling.bias:.3f}"
-    print(f"{lines['lines']} validation lines: calibration {scaling}, "
-          f"character ECE {found.before['ece']:.2%} -> {found.after['ece']:.2%}, "
+    print(f"{lines['lines']} validation lines: calibration {scaling}; "
+          f"character ECE {found.before['ece']:.2%} -> {found.after['ece']:.2%}; "
           f"line ECE {found.before['line_ece']:.2%} -> {found.after['line_ece']:.2%}")  # fmt: skip
     if is_ensemble:
         print(*(["--weights", weights] if weights else []), "--calibration", scaling)
@@ -75,10 +75,10 @@ def train(
         list[str] | None, typer.Argument(help="Hydra overrides, e.g. experiment=synthetic trainer=gpu")
     ] = None,
 ) -> None:
-    """Train a recognizer, as train.py does, e.g. experiment=synthetic; htr train -h lists recipes and options."""
+    """Train a recognizer as train.py does, e.g. with experiment=synthetic; htr train -h lists recipes and options."""
     from htr_lightning.training.launch import train as run
 
-    sys.argv[1:] = overrides or []  # Hydra reads them there
+    sys.argv[1:] = overrides or []  # where Hydra reads them
     run(("train",))
 
 
@@ -99,9 +99,12 @@ def tune_decoder(
         typer.Option(help="File with one text per line, or 'train' for the training texts (default; repeatable)"),
     ] = None,
     arpa: Annotated[
-        Path | None, typer.Option(help="Character n-gram model, estimated from text in visual order; replaces --text")
+        Path | None,
+        typer.Option(help="ARPA file with a character n-gram model of text in visual order; replaces --text"),
     ] = None,
-    space: Annotated[str | None, typer.Option(help="Symbol for a space in --arpa (default: <space>)")] = None,
+    space: Annotated[
+        str | None, typer.Option(help="Symbol that represents a space in the --arpa file (default: <space>)")
+    ] = None,
     lexicon: Annotated[
         str | None,
         typer.Option(help="File with the allowed words, one per line, or 'train' for the words in the training texts"),
@@ -110,7 +113,7 @@ def tune_decoder(
     out: Annotated[Path | None, typer.Option(help="Output checkpoint (default: CHECKPOINT-lm.ckpt)")] = None,
     device: Device = "auto",
 ) -> None:
-    """Add a language model to a checkpoint and tune its weights on the validation lines; see conf/decoder/.
+    """Add a language model to a checkpoint, and tune alpha and beta on the validation lines; see conf/decoder/.
 
     Overrides change the data, as for htr evaluate, or the beam search, e.g. decoder.width=64.
     """

@@ -33,7 +33,7 @@ def transcribe(
     checkpoint: Checkpoint,
     files: Annotated[
         list[str],
-        typer.Argument(help="More checkpoints for an ensemble (*.ckpt); then images, folders, PAGE or ALTO files"),
+        typer.Argument(help="Other checkpoints of an ensemble (*.ckpt), then images, folders, or PAGE or ALTO files"),
     ],
     format: Annotated[
         Literal["text", "tsv", "jsonl", "page"],
@@ -69,13 +69,13 @@ def transcribe(
         raise InputError(f"--format page: {len(sources)} files need an output folder; add --out FOLDER")
     targets = page_paths(sources, out) if format == "page" and out is not None else {}
     for target in targets.values():
-        check_writable(target)  # before the work, not after it
+        check_writable(target)  # fail before the work, not after it
     from htr_lightning.reading.open import load_all  # imports torch, which takes seconds
 
     recognizer = load_all(checkpoints, device, greedy, tta, calibrated, weighted)
     for source in sources:
         if not source.lines:
-            print(f"note: {source.path}: page has no lines", file=sys.stderr)
+            print(f"note: {source.path}: the page has no lines", file=sys.stderr)
             if source.path in targets:
                 print(write_page(source, [], targets[source.path]))
     with progress_bar("transcribing", sum(source.lines for source in sources)) as advance:
@@ -151,7 +151,7 @@ def evaluate(
     about = verb.conditions(recognizer, checkpoints, data, split)
     name = f"{'ensemble' if 'ensemble' in about else 'evaluate'}-{split}"
     folder = out or Path(checkpoint).resolve().parent / name
-    make_folder(folder)  # before the work, not after it
+    make_folder(folder)  # fail before the work, not after it
     with progress_bar("evaluating", about["data"]["lines"]) as advance:
         found = verb.evaluate(recognizer, data, split, advance)
     verb.write(folder, found, about)

@@ -1,4 +1,4 @@
-"""Evaluate a checkpoint on a split, with a prediction for every line and total edit counts."""
+"""Evaluate a checkpoint on a split, returning a prediction for every line and the total edit counts."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -52,7 +52,7 @@ class Evaluation(NamedTuple):
 
 
 def evaluate_reader(checkpoint: Reader | str | Path, overrides: Sequence[str] = (), split: str = "test") -> Evaluation:
-    """Evaluate a checkpoint on a split of the data set it was trained on, or of another one given by `overrides`.
+    """Evaluate a checkpoint on a split of the data set it was trained on, or of another set given by `overrides`.
 
     Args:
         checkpoint: path to a checkpoint, or a reader returned by `htr_lightning.load`.
@@ -77,7 +77,7 @@ def evaluate(
 
     Args:
         recognizer: recognizer in evaluation mode, on the device to use.
-        data: data set to evaluate on, see `build.data_for`.
+        data: data set to evaluate on; see `build.data_for`.
         split: train, val or test.
         advance: progress callback, called with the number of lines just processed.
 
@@ -104,7 +104,7 @@ def read_split(
     """Apply a function of raw images to every line of a split and return the results in order; see `evaluate`."""
     lines = data.lines(split)
     if data.pack is not None:
-        for member in recognizer.members:  # raises an InputError if a member needs taller lines than the pack has
+        for member in recognizer.members:  # raises an InputError if a member needs taller lines than the pack contains
             Pack(data.pack, split, member.preprocess)
     found: dict[int, tuple[Line, T]] = {}
     for batch in BucketBatchSampler(lines.widths, data.max_lines, data.max_columns):
@@ -125,7 +125,7 @@ def _read(read: Callable[[Sequence[UInt8[ndarray, "_ _"]]], Sequence[T]], sample
 
 
 def calibration(predictions: Sequence[Prediction]) -> dict[str, float]:
-    """Return the expected calibration error of characters and of lines, see `metrics.calibration.DEFINITION`."""
+    """Return the expected calibration error of characters and of lines; see `metrics.calibration.DEFINITION`."""
     read = [(one.reference, one.hypothesis, one.confidence) for one in predictions]
     return {
         "ece": calibration_error([character_trials(*one) for one in read]),

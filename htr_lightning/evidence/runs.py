@@ -59,7 +59,7 @@ class Band(NamedTuple):
 
 
 class Row(NamedTuple):
-    """A summary of the finished runs of a recipe: counts are sums, rates and times are means."""
+    """The summary of the finished runs of a recipe, in which counts are sums, and rates and times are means."""
 
     name: str
     runs: int
@@ -85,14 +85,14 @@ def find_runs(*folders: str | Path) -> list[Run]:
         inside = sorted(config.parent.parent for config in folder.rglob(".hydra/config.yaml"))
         if not inside:
             raise InputError(
-                f"{folder}: contains no run (no .hydra/config.yaml); choose a run folder or a folder above one"
+                f"{folder}: contains no run (no .hydra/config.yaml); choose a run folder or a folder that contains one"
             )
         found += inside
     return [read_run(folder) for folder in dict.fromkeys(found)]
 
 
 def read_run(folder: str | Path) -> Run:
-    """Load a run from its folder, finished or not.
+    """Load a finished or unfinished run from its folder.
 
     Raises:
         InputError: if the folder is not a run folder, or one of its files cannot be read.
@@ -101,7 +101,7 @@ def read_run(folder: str | Path) -> Run:
     config = _load(folder / ".hydra" / "config.yaml", yaml.safe_load)
     overrides = _load(folder / ".hydra" / "overrides.yaml", yaml.safe_load)
     if not isinstance(config, dict) or not isinstance(overrides, list):
-        raise InputError(f"{folder / '.hydra'}: does not contain a valid config; copy the run folder again")
+        raise InputError(f"{folder / '.hydra'}: does not contain a valid config; restore the original files")
     given = [str(one) for one in overrides]
     if config.get("start") is not None and not any(one.lstrip("+").startswith("start=") for one in given):
         given.append(f"start={config['start']}")  # `htr fine-tune` takes the checkpoint as an argument
@@ -139,7 +139,7 @@ def band(runs: Iterable[Run], key: str) -> Band:
 
     Args:
         runs: runs of the same recipe.
-        key: name of the metric, a key of `Run.curves`.
+        key: name of the metric; a key of `Run.curves`.
     """
     curves = [dict(zip(*run.curves[key], strict=True)) for run in runs if key in run.curves]
     steps = sorted(set.intersection(*map(set, curves))) if curves else []
@@ -151,7 +151,7 @@ def compare(recipes: dict[str, list[Run]]) -> list[Row]:
     """Summarise each recipe that has a finished run, best validation CER first.
 
     Args:
-        recipes: runs grouped by recipe, see `by_recipe`.
+        recipes: runs grouped by recipe; see `by_recipe`.
     """
     rows = []
     for name, runs in recipes.items():
@@ -188,7 +188,7 @@ def predictions(path: str | Path) -> list[Prediction]:
     """Load a `predictions.jsonl` file written by `htr evaluate`.
 
     Raises:
-        InputError: if the file does not exist, or one of its lines is not a prediction.
+        InputError: if the file does not exist, or one of its lines is not a valid prediction.
     """
     path = Path(path)
     if not path.is_file():
@@ -199,7 +199,7 @@ def predictions(path: str | Path) -> list[Prediction]:
             found.append(Prediction(**json.loads(line)))
         except (TypeError, ValueError):
             raise InputError(
-                f"{path}: line {number} is not a prediction; create the file again with htr evaluate CHECKPOINT"
+                f"{path}: line {number} is not a valid prediction; regenerate the file with htr evaluate CHECKPOINT"
             ) from None
     return found
 
@@ -216,7 +216,7 @@ def edit_counts(read: Iterable[Prediction]) -> Counter[Edit]:
 
 
 def images(reader: Reader, ids: Iterable[str]) -> list[UInt8[ndarray, "_ _"]]:
-    """Return the unprocessed images of samples.
+    """Return the unprocessed images of the given samples.
 
     Args:
         reader: reader that contains the samples.
@@ -229,7 +229,7 @@ def images(reader: Reader, ids: Iterable[str]) -> list[UInt8[ndarray, "_ _"]]:
     ids = list(ids)
     if absent := next((id for id in ids if id not in positions), None):
         raise InputError(
-            f"{absent}: not found in {len(positions)} lines; use the data that the predictions were made on"
+            f"{absent}: not found among {len(positions)} lines; use the data set that the predictions were made on"
         )
     return [reader[positions[id]].image for id in ids]
 

@@ -1,6 +1,6 @@
-"""Run-level metrics, which do not depend on batch size or number of ranks.
+"""Run-level metrics that do not depend on the batch size or the number of ranks.
 
-Totals are summed over lines, batches and ranks and divided once at the end. The error rates are defined in edits.py.
+Totals are summed over lines, batches and ranks and divided once at the end. The error rates are defined in `edits.py`.
 """
 
 from collections.abc import Sequence

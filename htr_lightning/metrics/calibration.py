@@ -40,7 +40,7 @@ class PlattScaling(NamedTuple):
 
 
 class Trials(NamedTuple):
-    """Events with the same predicted probability: how many there were and how many came true."""
+    """The number of events with the same predicted probability, and how many of them came true."""
 
     probability: float
     correct: int
@@ -48,9 +48,9 @@ class Trials(NamedTuple):
 
 
 def character_trials(reference: str, hypothesis: str, confidence: float) -> Trials:
-    """Return one trial per character of a hypothesis, of which each edit makes one wrong.
+    """Return one trial per character of a hypothesis, where each edit makes one trial wrong.
 
-    An empty hypothesis is one trial, which is correct if the reference is empty.
+    An empty hypothesis counts as one trial, which is correct if the reference is empty.
     """
     count = max(1, len(hypothesis))
     return Trials(confidence, max(0, count - editdistance.eval(reference, hypothesis)), count)
@@ -64,9 +64,9 @@ def line_trial(reference: str, hypothesis: str, confidence: float) -> Trials:
 def calibration_error(trials: Sequence[Trials], bins: int = 15) -> float:
     """Return the expected calibration error, or 0 if there are no events.
 
-    This is the mean distance between the fraction of events that came true and their mean probability over the bins
-    ((k - 1) / bins, k / bins] of the probability, weighted by the number of events (Guo et al., 2017, "On calibration
-    of modern neural networks", arXiv:1706.04599, equation 3).
+    Events are grouped by probability into the bins ((k - 1) / bins, k / bins]. The error is the mean distance, over the
+    bins, between the fraction of events that came true and their mean probability, weighted by the number of events
+    (Guo et al., 2017, "On calibration of modern neural networks", arXiv:1706.04599, equation 3).
     """
     gaps = [0.0] * bins
     for probability, correct, count in trials:
@@ -89,8 +89,8 @@ def check_platt_scaling(values: Sequence[float | str]) -> PlattScaling:
 def fit_platt_scaling(trials: Sequence[Trials]) -> PlattScaling:
     """Fit a Platt scaling by maximum a posteriori estimation.
 
-    The prior is a normal distribution with variance 1 around the identity, because no finite scaling maximises the
-    likelihood if every line is correct.
+    The prior is a normal distribution with variance 1 around the identity. It is needed because no finite scaling
+    maximises the likelihood if every line is correct.
     """
     if not trials:
         return PlattScaling()

@@ -161,7 +161,7 @@ def test_invalid_predictions_are_rejected(tmp_path: Path) -> None:
     good = json.dumps(Prediction("a", "b", "c", 0.5, "g")._asdict())
     for bad in ("{", "[1]", '{"id": "a"}', "7"):
         path.write_text(f"{good}\n{bad}\n")
-        with pytest.raises(InputError, match=r"line 2 is not a prediction"):
+        with pytest.raises(InputError, match=r"line 2 is not a valid prediction"):
             report.predictions(path)
 
 
@@ -177,5 +177,5 @@ def test_worst_lines_come_first_and_correct_lines_are_excluded() -> None:
 
 
 def test_a_line_missing_from_the_data_is_named() -> None:
-    with pytest.raises(InputError, match=r"other/7: not found in 4 lines"):
+    with pytest.raises(InputError, match=r"other/7: not found among 4 lines"):
         report.images(Synthetic("test", {"test": 4}, {"test": 2}), ["synthetic/test/1", "other/7"])

@@ -260,7 +260,7 @@ def test_a_page_without_lines_is_told_and_written(best: Path, htr, tmp_path: Pat
     page.write_text(re.sub("<TextLine.*/>", "", page.read_text()))
     outcome = htr("transcribe", best, page, "--format", "page", "--out", tmp_path / "out")
     assert outcome.code == 0
-    assert "page.xml: page has no lines" in outcome.stderr
+    assert "page.xml: the page has no lines" in outcome.stderr
     assert read_page(tmp_path / "out" / "page.xml").lines == []
     assert htr("transcribe", best, page, "--out", tmp_path / "out").code == 1
 
