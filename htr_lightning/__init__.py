@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Reader", "Transcription", "__version__", "evaluate", "load"]
 
-_ORIGINS = {  # imported when they are first used: torch takes seconds
+_ORIGINS = {  # imported on first use, because importing torch takes seconds
     "Reader": ("htr_lightning.reading.reader", "Reader"),
     "Transcription": ("htr_lightning.transcription", "Transcription"),
     "evaluate": ("htr_lightning.evidence.evaluate", "evaluate_reader"),

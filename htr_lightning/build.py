@@ -70,14 +70,14 @@ def open_data(
     one_pass: bool = False,
     full: bool = False,
 ) -> OpenedData:
-    """Build the data that overrides describe, without replay and prepared for the model that they describe.
+    """Build the data that overrides describe, without replay, and prepare it for the model that they describe.
 
     Args:
         overrides: overrides of the config of train.py.
-        augment: option of the config group `augment` for the training lines; None for no augmentation.
-        lenient: skip empty and faulty lines, even if the reader is configured to raise an error.
-        one_pass: keep no lines in memory, because each is read only once.
-        full: keep scans at full resolution instead of reducing them for the model.
+        augment: option of the config group `augment` to apply to the training lines; None for no augmentation.
+        lenient: whether to skip empty and faulty lines even if the reader is configured to raise an error.
+        one_pass: whether each line is read only once, in which case no lines are kept in memory.
+        full: whether to keep scans at full resolution instead of reducing them for the model.
 
     Raises:
         InputError: if no override selects the data.
@@ -107,8 +107,8 @@ def data_for(
     Args:
         recognizer: trained recognizer.
         overrides: overrides of the data config.
-        full: keep scans at full resolution, for a recognizer that reduces them itself.
-        unlabelled: also include lines without text, unless splits or subsets are sampled from the labelled lines.
+        full: whether to keep scans at full resolution, for a recognizer that reduces them itself.
+        unlabelled: whether to include lines without text, unless splits or subsets are sampled from the labelled lines.
 
     Raises:
         InputError: if an override is invalid or does not concern the data.
@@ -171,7 +171,7 @@ def _keep_unlabelled(settings: dict[str, Any]) -> None:
 
 
 def _drop_sources(data: DictConfig, given: set[str]) -> None:
-    """Remove the data sources of a checkpoint that do not apply to the overrides, including downloads."""
+    """Remove the data sources of a checkpoint, including downloads, that the overrides replace."""
     moved = given & {"data.root", "data.repo"}
     if moved and "data.pack" not in given and data.get("pack") is not None:
         data.pack = None

@@ -1,4 +1,4 @@
-"""Describe a checkpoint: its data, config and versions, and the definitions of its figures."""
+"""Describe a checkpoint: its data, config and versions, and the definitions of its metrics."""
 
 import subprocess
 from collections import Counter
@@ -16,7 +16,7 @@ from htr_lightning.version import versions
 def card(
     settings: dict[str, Any], alphabet: list[str], data: LineDataModule, unknown: Counter[str] | None = None
 ) -> dict[str, Any]:
-    """Return the card of a recognizer about to be trained, as plain data.
+    """Return the card of a recognizer that is about to be trained, as plain data.
 
     Args:
         settings: resolved config of train.py.
@@ -52,7 +52,7 @@ def describe(data: LineDataModule, split: str) -> dict[str, Any]:
         "groups": len(set(lines.reader.groups)),
         "skipped": dict(Counter(skipped.kind for skipped in lines.reader.skipped)),
         "sha256": digest.hexdigest(),
-        **getattr(lines.reader, "about", {}),  # how texts were changed; figures are comparable only if equal
+        **getattr(lines.reader, "about", {}),  # how texts were changed; results are comparable only if this is equal
     }
 
 

@@ -25,11 +25,11 @@ from htr_lightning.version import __version__
 
 PACKAGE = "htr_lightning"
 FORMAT = 2  # increased when code for the old format could misread the new one
-TRAINING = ("optimizer", "scheduler", "layer_decay", "source")  # keys of a model config not needed to transcribe
+TRAINING = ("optimizer", "scheduler", "layer_decay", "source")  # keys of a model config not needed for transcription
 
 
 def read(path: str | Path, expected: int = FORMAT) -> dict[str, Any]:
-    """Read the content of a checkpoint, plain data and tensors, without executing any code.
+    """Read the content of a checkpoint (plain data and tensors) without executing any code.
 
     Args:
         path: path to the checkpoint.
@@ -107,8 +107,8 @@ def load(path: str | Path, allow: Sequence[str] = ()) -> Recognizer:
 def construct(config: Any) -> Any:
     """Build the object described by plain data, inner objects first; the data must have passed `check_targets`.
 
-    A dict with a `_target_` is a call of that class with the other keys as arguments, or with `_partial_` a partial
-    call, as in `hydra.utils.instantiate` with `_convert_="all"`.
+    A dict with a `_target_` becomes a call to that class with the other keys as arguments, or a partial call if
+    `_partial_` is true, as in `hydra.utils.instantiate` with `_convert_="all"`.
     """
     if isinstance(config, list | tuple):
         return [construct(value) for value in config]
@@ -133,7 +133,7 @@ def check_targets(config: Any, allow: Sequence[str], where: str) -> None:
 
 
 def with_tensors(plain: Any) -> Any:
-    """Replace the arrays in nested plain data by tensors, since a checkpoint cannot contain arrays."""
+    """Replace the arrays in nested plain data with tensors, since a checkpoint cannot contain arrays."""
     if isinstance(plain, dict):
         return {key: with_tensors(value) for key, value in plain.items()}
     return torch.from_numpy(plain) if isinstance(plain, ndarray) else plain
@@ -157,7 +157,7 @@ def check_target(target: Any, allow: Sequence[str], where: str) -> None:
     """Reject a `_target_` unless it is a class defined in this package or in an allowed one.
 
     Checking the prefix is not enough, because `htr_lightning.checkpoint.os.system` starts with the package name too.
-    The name must lead to a class whose `__module__` is in an allowed package; functions are rejected because calling
+    The name must resolve to a class whose `__module__` is in an allowed package; functions are rejected because calling
     one can have side effects. Only modules of allowed packages are imported.
 
     Raises:
@@ -178,9 +178,9 @@ def check_target(target: Any, allow: Sequence[str], where: str) -> None:
 
 
 def write(content: dict[str, Any], path: str | Path) -> None:
-    """Write a checkpoint so that the previous checkpoint is kept if the disk is full or the process is killed.
+    """Write a checkpoint, keeping the previous one if the disk is full or the process is killed.
 
-    It is written to a temporary file, which then replaces the previous checkpoint.
+    The checkpoint is written to a temporary file, which then replaces the previous checkpoint.
 
     Raises:
         InputError: if the folder cannot be written to or the disk is full.
@@ -200,5 +200,5 @@ def write(content: dict[str, Any], path: str | Path) -> None:
         reason = error.strerror if isinstance(error, OSError) else str(error).splitlines()[0]
         kept = "; the previous checkpoint is kept" if path.exists() else ""
         raise InputError(
-            f"{path}: cannot write the checkpoint ({reason}{kept}); free disk space or choose another folder"
+            f"{path}: cannot write the checkpoint ({reason}{kept}); free up disk space or choose another folder"
         ) from None

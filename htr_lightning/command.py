@@ -1,4 +1,4 @@
-"""Run a program and report errors that the user can fix in a single line."""
+"""Run a program, and print a one-line message for each error that the user can fix."""
 
 import logging
 import os
@@ -19,7 +19,7 @@ from htr_lightning.errors import InputError
 
 
 def run(main: Callable[[], Any]) -> None:
-    """Call `main`, and print an error that the user can fix as one line on stderr; others keep their traceback."""
+    """Call `main`, and print a one-line message to stderr for an error that the user can fix; others keep their traceback."""
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # otherwise, Hydra prints errors itself and exits
     quiet()
     try:

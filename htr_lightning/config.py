@@ -25,9 +25,9 @@ GROUPS = {"experiments": "experiment", "replay": "data@replay"}  # common mistak
 
 
 def fast_precision(accelerator: str) -> str:
-    """Return the fastest training precision: "bf16-mixed" if the device supports bfloat16 natively, else "32-true".
+    """Return the fastest training precision: "bf16-mixed" if the device supports bfloat16, else "32-true".
 
-    Training in emulated bfloat16 takes nearly twice as long as in float32.
+    Only native support counts, since training in emulated bfloat16 takes nearly twice as long as in float32.
 
     Args:
         accelerator: `trainer.accelerator`.
@@ -84,7 +84,7 @@ def sweep_group() -> str | None:
 
 
 def job_name(name: str) -> str:
-    """Return the name of a run, followed by the overrides that vary if it belongs to a sweep."""
+    """Return the name of a run; if it belongs to a sweep, the name includes the overrides that vary."""
     if not is_sweep():
         return name
     hydra = HydraConfig.get()
@@ -92,7 +92,7 @@ def job_name(name: str) -> str:
 
 
 def run_tags() -> ListConfig:
-    """Return the names of the model and data of a run, and "sweep" if it belongs to a sweep."""
+    """Return the names of the model and data of a run, plus "sweep" if the run belongs to one."""
     if not HydraConfig.initialized():
         return ListConfig([])
     choices = HydraConfig.get().runtime.choices
@@ -110,7 +110,7 @@ def conf_dir() -> Path:
 
 
 def groups() -> list[str]:
-    """Return the names of the config groups except `experiment`."""
+    """Return the names of all config groups except `experiment`."""
     return sorted(path.name for path in conf_dir().iterdir() if path.is_dir())
 
 
@@ -128,7 +128,7 @@ def check_groups(overrides: Sequence[str]) -> None:
 
 
 def recipe_files() -> dict[str, Path]:
-    """Return the recipe files by name, from `experiments/` next to `conf/` and in the working directory."""
+    """Return the recipe files by name, from the `experiments/` folders next to `conf/` and in the working directory."""
     folders = (conf_dir().parent / "experiments", Path("experiments").resolve())
     return {file.stem: file for folder in folders for file in sorted(folder.glob("*.yaml"))}
 

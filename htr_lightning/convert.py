@@ -28,11 +28,11 @@ from htr_lightning.output import empty_folder
 HUGGING_FACE = {"train": "train", "val": "validation", "test": "test"}
 NOT_IN_XML = re.compile("[^\t\n\r -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 NAME_LENGTH = 60  # in characters: up to 180 bytes in Chinese; file systems allow 255
-ROW_GROUP = 256  # lines that parquet readers decode at a time
+ROW_GROUP = 256  # number of lines that parquet readers decode at a time
 
 
 class Row(NamedTuple):
-    """A line to be written."""
+    """A line to be written to a data set."""
 
     split: str
     name: str  # unique name of its files, without suffix
@@ -46,10 +46,10 @@ def convert(
     folder: Path,
     advance: Callable[[int], None] = lambda lines: None,
 ) -> None:
-    """Write the lines in some splits of a data set to a folder.
+    """Write the lines in the given splits of a data set to a folder.
 
     Args:
-        data: data set to convert, see `build.open_data`.
+        data: data set to convert; see `build.open_data`.
         splits: any of train, val and test.
         file_format: output format, a key of `FORMATS`.
         folder: output folder, created if it does not exist.
@@ -66,7 +66,7 @@ def to_kraken(rows: Iterable[Row], folder: Path) -> None:
     """Write `SPLIT/NAME.png` and `SPLIT/NAME.gt.txt` for every line, for kraken, Calamari and OCR-D."""
     for split, name, sample in _listed(rows, folder):
         _save(folder / split / f"{name}.png", sample.image)
-        _check_spaces(sample, "a text file of one line")
+        _check_spaces(sample, "a one-line text file")
         (folder / split / f"{name}.gt.txt").write_text(sample.text + "\n", encoding="utf-8")
 
 
@@ -139,7 +139,7 @@ def file_name(id: str, taken: Counter[str]) -> str:
 
     Args:
         id: sample id; its end is kept, because it distinguishes the lines on a page.
-        taken: counts of the names used so far; updated.
+        taken: counts of the names used so far, updated in place.
     """
     letters = re.sub(r"[^\w-]+", "_", unicodedata.normalize("NFC", id))
     stem = letters[-NAME_LENGTH:].strip("_-") or "line"
@@ -154,7 +154,7 @@ def file_name(id: str, taken: Counter[str]) -> str:
 def rows_of(
     data: LineDataModule, splits: Sequence[str], taken: Counter[str], advance: Callable[[int], None]
 ) -> Iterator[Row]:
-    """Yield the lines in some splits of a data set, with normalised references; `taken` is passed to `file_name`."""
+    """Yield the lines in the given splits, with normalised references; `taken` is passed to `file_name`."""
     for split in splits:
         lines = data.lines(split)
         for index in range(len(lines)):

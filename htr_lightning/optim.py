@@ -16,7 +16,7 @@ def rates_by_depth(net: nn.Module, classes: int, decay: float) -> list[dict[str,
     fine-tuning for text classification", arXiv:1801.06146, section 3.2, where the decay is 1 / 2.6).
 
     Args:
-        net: network to divide into layers, see `layers`.
+        net: network to divide into layers; see `layers`.
         classes: number of outputs of the network.
         decay: learning-rate factor from each layer to the one before it; the head uses the full rate.
 
@@ -51,7 +51,7 @@ class SAM(Optimizer):
 
     Args:
         params: parameters or parameter groups.
-        base: factory of the base optimizer, which takes the step; called with the parameters.
+        base: function that creates the base optimizer, which takes the step; called with the parameters.
         rho: radius of the neighbourhood.
     """
 

@@ -1,4 +1,4 @@
-"""Check files and folders before the work begins."""
+"""Check files and folders before work begins, and report output errors."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -49,7 +49,7 @@ def empty_folder(folder: Path) -> None:
 
 
 def check_writable(path: Path, option: str = "--out") -> None:
-    """Raise InputError if a file cannot be written, leaving the file as it is."""
+    """Raise InputError if a file cannot be written, leaving any existing file unchanged."""
     with writing(path, option):
         path.parent.mkdir(parents=True, exist_ok=True)
         is_new = not path.exists()

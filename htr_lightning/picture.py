@@ -19,9 +19,9 @@ SUBSTITUTION, DELETION, INSERTION = (213, 94, 0), (0, 114, 178), (170, 80, 140)
 def transcription_sheet(
     images: Sequence[UInt8[ndarray, "_ _"]], references: Sequence[str], hypotheses: Sequence[str], width: int = 1000
 ) -> UInt8[ndarray, "H W 3"]:
-    """One strip per line: the image, the reference in grey and the transcription, green if correct and red if not.
+    """Draw one strip per line: the image, the reference in grey, and the transcription in green (correct) or red (wrong).
 
-    OpenCV draws from left to right and joins no letters, so right-to-left text is drawn in visual order.
+    OpenCV draws from left to right and does not join letters, so right-to-left text is drawn in visual order.
 
     Returns:
         The picture in RGB.

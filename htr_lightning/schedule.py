@@ -20,7 +20,7 @@ def clock(duration: Any) -> str | None:
     """Convert a duration to the format of Lightning's Trainer, "DD:HH:MM:SS".
 
     Args:
-        duration: a number with its unit, such as "90m" or "1h30m" (d, h, m, s), or "DD:HH:MM:SS"; None for no limit.
+        duration: a number with a unit, such as "90m" or "1h30m" (d, h, m, s), or "DD:HH:MM:SS"; None for no limit.
 
     Raises:
         InputError: if the duration is invalid.
@@ -42,14 +42,14 @@ def clock(duration: Any) -> str | None:
 def progress(trainer: Trainer) -> float:
     """Return the completed fraction of the run, as computed by `completed` on rank 0.
 
-    All ranks must call it; they use the clock of rank 0 so that their learning rates are the same.
+    All ranks must call this function; they use the clock of rank 0, so that their learning rates are the same.
     """
     done = completed(trainer)
     return trainer.strategy.broadcast(done) if trainer.world_size > 1 else done
 
 
 def completed(trainer: Trainer) -> float:
-    """Return the completed fraction of a fit in [0, 1], by time, steps or epochs, whichever is furthest.
+    """Return the completed fraction of a run, from 0 to 1, by time, steps or epochs, whichever is furthest.
 
     Raises:
         InputError: if the run has no limit on time, steps or epochs.
@@ -109,5 +109,5 @@ class OneCycle(LRScheduler):
         return self.last_epoch > 0  # the length of the run is unknown before the first step
 
     def state_dict(self) -> dict[str, int]:
-        """Return only the step count; the position follows from the run and the shape from the config."""
+        """Return only the step count; the run determines the position, and the config the shape of the schedule."""
         return {"last_epoch": self.last_epoch}

@@ -14,7 +14,7 @@ from htr_lightning.text.normalize import Normalizer
 
 
 class Alternative(NamedTuple):
-    """One of several hypotheses for an image; its score is a natural logarithm, higher for better hypotheses."""
+    """One of several hypotheses for an image; its score is a natural logarithm, and a higher score is better."""
 
     text: str
     confidence: float
@@ -22,7 +22,7 @@ class Alternative(NamedTuple):
 
 
 class Transcription(NamedTuple):
-    """The text of an image and its confidence, a probability per character."""
+    """The text of an image and its confidence, which is a probability per character."""
 
     text: str
     confidence: float
@@ -39,7 +39,7 @@ class Prediction(NamedTuple):
     group: str
 
 
-Read = Callable[..., list[Transcription]]  # called with images and n_best, see `Transcriber.read`
+Read = Callable[..., list[Transcription]]  # called with images and n_best; see `Transcriber.read`
 
 
 @runtime_checkable

@@ -84,7 +84,7 @@ def upgrade_file(path: str | Path, out: Path) -> str | None:
     """Write a copy of a format 1 checkpoint in format 2.
 
     Returns:
-        A note if some lines may be transcribed differently than before, see `reduction_note`, or None.
+        A note if some lines may be transcribed differently than before (see `reduction_note`), or None.
 
     Raises:
         InputError: if the file cannot be read, already has format 2, or is of a kind that is no longer supported.
@@ -122,7 +122,7 @@ def upgrade(content: dict[str, Any], path: str) -> dict[str, Any]:
     """Convert the content of a format 1 checkpoint to format 2, keeping its language model, calibration and parts.
 
     Args:
-        content: content of the checkpoint, see `checkpoint.read`.
+        content: content of the checkpoint; see `checkpoint.read`.
         path: path to the checkpoint, used in messages.
 
     Raises:
@@ -142,7 +142,7 @@ def upgrade(content: dict[str, Any], path: str) -> dict[str, Any]:
 
 
 def renamed(node: Any, path: str) -> Any:
-    """Replace the classes, keys and values of format 1 in plain config data by those of format 2.
+    """Replace the classes, keys and values of format 1 in plain config data with those of format 2.
 
     Raises:
         InputError: if a class is no longer supported.

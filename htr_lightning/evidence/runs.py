@@ -139,7 +139,7 @@ def band(runs: Iterable[Run], key: str) -> Band:
 
     Args:
         runs: runs of the same recipe.
-        key: name of the metric; a key of `Run.curves`.
+        key: name of the metric, a key of `Run.curves`.
     """
     curves = [dict(zip(*run.curves[key], strict=True)) for run in runs if key in run.curves]
     steps = sorted(set.intersection(*map(set, curves))) if curves else []

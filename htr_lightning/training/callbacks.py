@@ -1,4 +1,4 @@
-"""Callbacks that measure speed, keep the best checkpoint on resuming, validate at the end and freeze the backbone."""
+"""Callbacks that measure speed, restore the best checkpoint, validate at the end of a run and freeze the backbone."""
 
 import math
 import shutil
@@ -74,7 +74,8 @@ class RestoreBest(Callback):
 class ValidateAtEnd(Callback):
     """A callback that validates at the end of runs limited by steps or epochs, and after every epoch if configured.
 
-    Lightning validates only at the end of runs limited by time, and assumes that all epochs have the same length.
+    On its own, Lightning validates at the end of a run only if the run is limited by time, and assumes that all epochs
+    have the same length.
     """
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -92,7 +93,7 @@ class ValidateAtEnd(Callback):
 
 
 class FreezeBackbone(Callback):
-    """A callback that trains only the head in the first part of a run.
+    """A callback that trains only the head during the first part of a run.
 
     This prevents a newly initialised head from distorting the pretrained layers (Kumar et al., 2022, "Fine-tuning can
     distort pretrained features and underperform out-of-distribution", arXiv:2202.10054). Gradients of frozen layers are
@@ -100,7 +101,7 @@ class FreezeBackbone(Callback):
     gradients they exchange. Batch norms in frozen layers keep their statistics.
 
     Args:
-        fraction: fraction of the run in which only the head is trained; 0 disables freezing.
+        fraction: fraction of the run during which only the head is trained; 0 disables freezing.
     """
 
     def __init__(self, fraction: float = 0.1) -> None:

@@ -84,9 +84,9 @@ def run_log(folder: Path) -> Iterator[None]:
 
 
 class RunBar(ProgressBar):
-    """A progress bar for the whole run that shows the fraction done, time left, loss, validation score and speed.
+    """A progress bar for the whole run that shows the completed fraction, time left, loss, validation score and speed.
 
-    It also logs a line every minute: to `train.log`, and to stdout if that is not a terminal.
+    It also logs a line every minute, to `train.log` and, if stdout is not a terminal, to stdout.
     """
 
     def __init__(self) -> None:
@@ -172,7 +172,9 @@ class RunBar(ProgressBar):
 
 
 class Report(Callback):
-    """A callback that logs every validation and, at the end of the run, the results, also written to `summary.json`.
+    """A callback that logs the results of every validation and, at the end, of the run.
+
+    The results of the run are also written to `summary.json`.
 
     Args:
         folder: run folder.
@@ -284,7 +286,7 @@ def summary_lines(summary: dict[str, Any], folder: Path, single_characters: bool
 
 
 def idle_gpus(on_cpu: bool, devices: int) -> str | None:
-    """Return a note on how to use the GPUs that a run leaves idle, or None if there are none.
+    """Return a note on how to use the GPUs that a run leaves idle, or None if it leaves none idle.
 
     Args:
         on_cpu: whether the run uses the CPU.

@@ -27,7 +27,7 @@ HINT = "Use --cfg job to print all keys and values, and --hydra-help to list Hyd
 
 
 def launch(config_name: str, check: Callable[[DictConfig], None], command: Sequence[str] = ()) -> None:
-    """Compose a config from `sys.argv` and train with it; with `-m`, once for each job of the sweep.
+    """Compose a config from `sys.argv` and train with it; with `-m`, once for each job in the sweep.
 
     Args:
         config_name: name of a file in `conf/`, without its suffix.
@@ -63,7 +63,7 @@ def train(command: Sequence[str] = ()) -> None:
 
 
 def usage() -> str:
-    """Return the help of `train.py`, which replaces the thousand lines printed by Hydra."""
+    """Return the help text of `train.py`, which replaces the thousand lines printed by Hydra."""
     listed = [f"  {name:24}{what}"[:120] for name, what in recipes().items()]
     listed_groups = [
         fill(", ".join(options(group)), 120, initial_indent=f"  {group:24}", subsequent_indent=" " * 26)

@@ -26,7 +26,7 @@ class TrainingModule(LightningModule):
         recognizer: recognizer to train; it must have an optimizer unless it is only validated or tested.
 
     Attributes:
-        totals: most recent edit counts of each split.
+        totals: most recent edit counts for each split.
     """
 
     def __init__(self, recognizer: Recognizer) -> None:
@@ -39,7 +39,7 @@ class TrainingModule(LightningModule):
 
     @property
     def metrics(self) -> dict[str, dict[str, Any]]:
-        """The most recent edit counts and error rates of each split."""
+        """The most recent edit counts and error rates for each split."""
         return {split: {**its._asdict(), "cer": its.cer, "wer": its.wer} for split, its in self.totals.items()}
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:

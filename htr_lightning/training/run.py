@@ -45,8 +45,8 @@ def _train(config: DictConfig) -> float:
     if data.replayed:
         new = len(data.lines("train"))
         _say(f"each epoch has {new} new lines and {data.replayed} replayed lines, sampled from "
-             f"{len(data.sources[1])}" + (f"; the replayed fraction falls by {1 - data.replay_decay:.0%} per epoch"
-                                          if data.replay_decay < 1 else ""))  # fmt: skip
+             f"{len(data.sources[1])} lines" + (f"; the replayed fraction falls by {1 - data.replay_decay:.0%} per "
+                                                "epoch" if data.replay_decay < 1 else ""))  # fmt: skip
     trainer: Trainer = instantiate(config.trainer, max_time=limit)
     if not trainer.limit_val_batches:
         raise InputError(f"trainer.limit_val_batches={config.trainer.limit_val_batches}: without validation there is "

@@ -51,7 +51,7 @@ class SweepRanks(Callback):
 
 
 class Job(NamedTuple):
-    """A job of a sweep with its number, overrides and `summary.json`, which is empty if the job did not finish."""
+    """A job in a sweep, with its number, overrides and summary, which is empty if the job did not finish."""
 
     number: str
     overrides: str
