@@ -18,7 +18,7 @@ ALWAYS = 1_000_000_000  # size in bytes up to which archives are unpacked whatev
 
 
 def unpack(path: Path) -> Path:
-    """Unpack a zip archive and return the folder that contains its files, skipping levels with a single subfolder.
+    """Unpack a zip archive and return the innermost folder that contains all of its files.
 
     Raises:
         InputError: if the archive is corrupted, encrypted, contains a path that leads outside it, or is a zip bomb.

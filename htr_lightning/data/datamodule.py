@@ -133,7 +133,7 @@ class LineDataModule(LightningDataModule):
         multiple: batch widths are rounded up to a multiple of this number of columns. Larger values produce fewer
             distinct shapes, so that fewer kernels are compiled.
         reduce_scans: whether a reader that keeps its lines in memory shrinks tall scans in the same way as
-            `preprocess`. Set to false to keep the original resolution, for example for models of different heights.
+            `preprocess`. Set this to false to keep the original resolution, e.g. for models of different heights.
         workers: number of loader processes per rank.
         cache_mb: size of the cache of decoded, normalised lines per split and process, in megabytes.
         seed: random seed of line order and augmentation.

@@ -16,7 +16,7 @@ from numpy import ndarray
 ROWS = 48  # height in pixels at which a line is measured
 INK = 0.4  # threshold above which ink counts as a stroke
 SLANTS = np.arange(-0.6, 0.95, 0.1)  # columns per row: 31 degrees to the left to 43 degrees to the right
-MIN_RULE = 60  # length in columns from which a horizontal run is a ruled line, as it is longer than any letter
+MIN_RULE = 60  # minimum length in columns of a ruled line; horizontal runs in letters are shorter
 MIN_STROKES = 4  # minimum number of strokes that a row must cross for their spacing to be measured
 
 

@@ -72,7 +72,7 @@ def image_size(
 
     Args:
         path: path to the image.
-        content: content of the file, see `read_image`.
+        content: content of the file (see `read_image`).
         max_pixels: maximum number of pixels.
 
     Raises:
@@ -176,7 +176,7 @@ def grey_array(array: ndarray) -> UInt8[ndarray, "H W"]:
     """Convert an array of shape (H, W), (H, W, 1), (H, W, 3) or (H, W, 4) to 8-bit greyscale.
 
     Integers are values in [0, 255]; larger ones, up to 65535, are treated as in `grey`. Floats are values in [0, 1] or,
-    if any is greater than 1, in [0, 255]. Of booleans, True is white.
+    if any is greater than 1, in [0, 255]. A boolean True is white.
 
     Raises:
         ValueError: if the shape, the data type or a value is unsupported.

@@ -1,4 +1,4 @@
-"""Tell blank images and whole pages from images of a line or a character."""
+"""Distinguish blank images and whole pages from images of a line or a character."""
 
 import cv2
 import numpy as np
@@ -69,7 +69,7 @@ def is_page(image: UInt8[ndarray, "H W"]) -> bool:
 
 
 def _strokes(image: UInt8[ndarray, "H W"]) -> UInt8[ndarray, "H W"]:
-    """Return the strokes in a scan as a binary image, without rules, grids, frames and dark borders."""
+    """Return the strokes in a scan as a binary image, without rules, grids, frames or dark borders."""
     rows, columns = image.shape
     small = cv2.resize(image, (columns // 4, rows // 4), interpolation=cv2.INTER_AREA)
     window = (min(small.shape) // 4 | 1,) * 2
@@ -88,5 +88,5 @@ def _strokes(image: UInt8[ndarray, "H W"]) -> UInt8[ndarray, "H W"]:
 
 
 def _components(mask: UInt8[ndarray, "H W"]) -> Int[ndarray, "N 5"]:
-    """Return (left, top, width, height, area) of the connected areas of a binary image."""
+    """Return (left, top, width, height, area) of each connected area in a binary image."""
     return cv2.connectedComponentsWithStats(mask)[2][1:]

@@ -86,7 +86,7 @@ class CrossAttention(nn.Module):
 
         Args:
             x: tokens.
-            keys: keys of every head, see `keys`.
+            keys: keys of every head (see `keys`).
             values: values of every head.
             bias: 0 for memory and minus infinity for padding; None if there is no padding.
         """

@@ -127,7 +127,7 @@ class CRNN(CTCNet):
         layers: number of BiLSTM layers.
         dropout: dropout probability before each BiLSTM layer and the head.
         shortcut: whether to add a second CTC head on the columns of the backbone.
-        mask_ratio: fraction of columns masked in training, see `SpanMask`; 0 for none.
+        mask_ratio: fraction of columns masked in training (see `SpanMask`); 0 for none.
         mask_span: length of a masked span in columns.
     """
 

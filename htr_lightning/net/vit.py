@@ -55,7 +55,7 @@ class ViT(CTCNet):
         patch: number of feature columns per token; each column remains a frame of the output.
         kernel: kernel size of the position encodings, in tokens; must be odd.
         dropout: dropout probability in each block and before the head.
-        mask_ratio: fraction of columns masked in training, see `SpanMask`; 0 for none.
+        mask_ratio: fraction of columns masked in training (see `SpanMask`); 0 for none.
         mask_span: length of a masked span in columns.
         shortcut: whether to add a second CTC head on the columns of the backbone.
     """

@@ -45,12 +45,12 @@ class Reader:
         Args:
             image: path, Pillow image or NumPy array; or a list of these. Arrays have the shape (H, W), (H, W, 3) or
                 (H, W, 4) and values in [0, 255], or floats in [0, 1].
-            n_best: number of alternatives per image, at most; 0 for none. The confidences of the alternatives of a
+            n_best: maximum number of alternatives per image; 0 for none. The confidences of the alternatives of a
                 single character are the class probabilities; unless calibrated, they add up to 1 over all classes.
 
         Raises:
-            InputError: if an image cannot be read; the message contains its path or its index in the list. Or if
-                `n_best` is invalid or not supported by the decoder.
+            InputError: if an image cannot be read, in which case the message contains its path or its index in the
+                list, or if `n_best` is invalid or not supported by the decoder.
         """
         _check_n_best(n_best)
         if not isinstance(image, list | tuple):

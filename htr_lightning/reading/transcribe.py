@@ -117,14 +117,14 @@ def transcribe(
 ) -> Iterator[TranscribedLine]:
     """Transcribe every line of every source, in order.
 
-    Lines are processed in batches of similar width, and on a CPU by all cores in parallel. Lines that cannot be read
+    Lines are processed in batches of similar width; on a CPU, all cores are used in parallel. Lines that cannot be read
     are included, with `error` set.
 
     Args:
         recognizer: recognizer in eval mode.
-        sources: files to transcribe, see `find_sources`.
-        n_best: number of alternatives per line, see `Transcriber.read`.
-        advance: function called with the number of lines done, for a progress bar.
+        sources: files to transcribe (see `find_sources`).
+        n_best: number of alternatives per line (see `Transcriber.read`).
+        advance: function called with the number of lines processed since the last call, to update a progress bar.
     """
     chunk: list[tuple[TranscribedLine, UInt8[ndarray, "_ _"] | None]] = []
     with recognizer.workers() as workers, _in_parallel(workers, n_best) as read:

@@ -31,7 +31,7 @@ class Ensemble:
     Args:
         members: recognizers in eval mode, on the same device; the first one provides the normalizer and the card.
         names: names of the members, for error messages.
-        views: number of views of each line, see `net.view`.
+        views: number of views of each line (see `net.view`).
         single: whether each member uses its own decoder and contributes a single hypothesis per line.
         weights: weights of the members; None for equal weights.
 

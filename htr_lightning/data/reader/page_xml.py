@@ -38,8 +38,8 @@ class PageXml(Sequence[Sample]):
             None uses `root`.
         repo: OWNER/NAME of a repository, passed to `fetch`. Its name is the default for `name`.
         xml: glob pattern of the XML files below `root`. If it matches a METS file, only the listed pages are read.
-        images: folder of the page images, relative to `root`; None searches next to each XML file, and above a folder
-            named page or alto.
+        images: folder of the page images, relative to `root`; None searches near each XML file, as described in
+            `find_image`.
         splits: path to a table `page<TAB>split`, relative to `root`, where a page is the stem or path of an XML file
             without suffix; `package:NAME` for a table included in htr_lightning; random fractions of the pages, such as
             {train: 0.8, val: 0.1, test: 0.1}, with no group in two splits; or random numbers of lines, such as

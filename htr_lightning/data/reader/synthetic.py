@@ -39,8 +39,8 @@ class Synthetic(Sequence[Sample]):
         split: train, val or test.
         lines: number of lines in each split.
         writers: number of writers in each split.
-        words: word list with one word per line, either "package:english.txt", "package:french.txt", or a path.
-        text: running text used instead of the word list, either "package:french_prose.txt" or a path.
+        words: word list with one word per line, given as "package:english.txt", "package:french.txt" or a path.
+        text: running text used instead of the word list, given as "package:french_prose.txt" or a path.
         unit: unit of the passages taken from running text (words, line or characters); use characters for scripts
             without spaces.
         length: minimum and maximum line length in words, or in characters if `unit` is characters.
