@@ -19,7 +19,7 @@ from htr_lightning.errors import InputError
 
 
 def run(main: Callable[[], Any]) -> None:
-    """Call `main`, and print a one-line message to stderr for an error that the user can fix; others keep their traceback."""
+    """Call `main`, printing a one-line message for errors that the user can fix; other errors keep their traceback."""
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # otherwise, Hydra prints errors itself and exits
     quiet()
     try:

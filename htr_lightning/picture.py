@@ -19,7 +19,7 @@ SUBSTITUTION, DELETION, INSERTION = (213, 94, 0), (0, 114, 178), (170, 80, 140)
 def transcription_sheet(
     images: Sequence[UInt8[ndarray, "_ _"]], references: Sequence[str], hypotheses: Sequence[str], width: int = 1000
 ) -> UInt8[ndarray, "H W 3"]:
-    """Draw one strip per line: the image, the reference in grey, and the transcription in green (correct) or red (wrong).
+    """Draw one strip per line: the image, the reference in grey, and the transcription in green or, if wrong, in red.
 
     OpenCV draws from left to right and does not join letters, so right-to-left text is drawn in visual order.
 
