@@ -5,6 +5,7 @@ Imports Hydra but not torch, so that help and errors in overrides appear immedia
 
 import os
 import re
+import shlex
 from collections.abc import Iterable, Sequence
 from itertools import takewhile
 from pathlib import Path
@@ -15,6 +16,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
 from hydra.types import RunMode
 from hydra.utils import instantiate
 from omegaconf import DictConfig, ListConfig, OmegaConf
@@ -119,12 +121,31 @@ def options(group: str) -> list[str]:
     return sorted(path.stem for path in (conf_dir() / group).glob("*.yaml"))
 
 
-def check_groups(overrides: Sequence[str]) -> None:
-    """Raise InputError if an override uses the wrong name for a config group."""
+def check_overrides(overrides: Sequence[str], sweep: bool = False) -> None:
+    """Check overrides before Hydra does, whose messages about grammar name neither the key nor a remedy.
+
+    Args:
+        overrides: overrides from the command line; other arguments are ignored.
+        sweep: whether several values for a key are a sweep.
+
+    Raises:
+        InputError: if an override cannot be parsed, or chooses a group under a wrong name.
+    """
     for override in overrides:
-        group, _, name = override.lstrip("+").partition("=")
-        if group in GROUPS and name not in ("", "null"):
-            raise InputError(f"{override}: not a config group; use {GROUPS[group]}={name}")
+        key, equals, value = override.partition("=")
+        if not equals or key.startswith("-"):
+            continue
+        quoted = shlex.quote(f"{key}=" + '"' + value.replace('"', '\\"') + '"')
+        try:
+            (parsed,) = OverridesParser.create().parse_overrides([override])
+        except HydraException:
+            remedy = f"write {key}=$HOME{value[1:]}" if value.startswith("~/") else f"quote it: {quoted}"
+            raise InputError(f"{override}: invalid value; {remedy}") from None
+        if parsed.is_sweep_override() and not sweep:
+            raise InputError(f"{override}: several values need -m; if this is a single value, quote it: {quoted}")
+        group = key.lstrip("+")
+        if group in GROUPS and value not in ("", "null"):
+            raise InputError(f"{override}: not a config group; use {GROUPS[group]}={value}")
 
 
 def recipe_files() -> dict[str, Path]:
@@ -161,7 +182,7 @@ def offer_experiments() -> None:
 
 def compose_train(overrides: Sequence[str]) -> DictConfig:
     """Compose the config of train.py with the given overrides."""
-    check_groups(overrides)
+    check_overrides(overrides)
     offer_experiments()
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         return compose("train", overrides=list(overrides))

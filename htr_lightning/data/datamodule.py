@@ -21,7 +21,7 @@ from htr_lightning.data.sample import ConcatReader, Reader, Sample
 from htr_lightning.data.sampler import BatchIndices, BucketBatchSampler, replayed
 from htr_lightning.data.split import SPLITS
 from htr_lightning.data.subset import subset_of
-from htr_lightning.errors import InputError
+from htr_lightning.errors import InputError, check_integer
 from htr_lightning.text.codec import alphabet_of
 from htr_lightning.text.normalize import Normalizer
 
@@ -167,8 +167,9 @@ class LineDataModule(LightningDataModule):
     ) -> None:
         super().__init__()
         for name, value in {"max_lines": max_lines, "max_columns": max_columns, "multiple": multiple}.items():
-            if value < 1:
-                raise InputError(f"data.{name}={value}: must be at least 1")
+            check_integer(f"data.{name}", value, 1)
+        for name, value in {"workers": workers, "cache_mb": cache_mb, "seed": seed}.items():
+            check_integer(f"data.{name}", value, 0)
         self.reader, self.preprocess, self.normalizer, self.augment = reader, preprocess, normalizer, augment
         self.max_lines, self.max_columns, self.multiple = max_lines, max_columns, multiple
         self.root, self.repo, self.pack = root, repo, pack

@@ -40,7 +40,8 @@ class Throughput(Callback):
         self.seconds += now - (self._since or now)
         self._since = now
         self.lines += len(batch.ids) * trainer.world_size
-        if trainer.global_step % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined] # set outside the class
+        every = trainer.log_every_n_steps  # type: ignore[attr-defined] # Lightning sets it outside the class
+        if every and trainer.global_step % every == 0:
             pl_module.log("train/lines_per_second", self.rate, batch_size=len(batch.ids))
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -223,6 +223,9 @@ class Report(Callback):
 
     @rank_zero_only
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        early = find(trainer, EarlyStopping)
+        if early is not None and early.stopping_reason_message:
+            log.info(f"stopped early: {early.stopping_reason_message}")
         throughput = find(trainer, Throughput)
         self._seconds = time.perf_counter() - throughput.started if throughput else 0.0
 

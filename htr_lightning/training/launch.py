@@ -12,7 +12,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 from rich.console import Console
 
-from htr_lightning.config import check_groups, conf_dir, groups, offer_experiments, options, recipes
+from htr_lightning.config import check_overrides, conf_dir, groups, offer_experiments, options, recipes
 from htr_lightning.errors import InputError
 
 USAGE = """Usage: python train.py KEY=VALUE ...   (or htr train, if the package is installed)
@@ -37,7 +37,7 @@ def launch(config_name: str, check: Callable[[DictConfig], None], command: Seque
     Raises:
         InputError: if an override is invalid.
     """
-    check_groups(sys.argv[1:])
+    check_overrides(sys.argv[1:], sweep=not {"-m", "--multirun"}.isdisjoint(sys.argv[1:]))
     offer_experiments()
 
     def job(config: DictConfig) -> float:

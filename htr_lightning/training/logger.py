@@ -1,16 +1,21 @@
 """Log the config, summary and images of a run to Weights & Biases; `TrainingModule` logs the metrics."""
 
 import os
+import socket
+import warnings
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import WandbLogger
 from PIL import Image
 
+from htr_lightning.errors import InputError
 from htr_lightning.picture import to_grey, transcription_sheet
 from htr_lightning.transcription import Prediction
 
+MODES = ("online", "offline", "disabled", "shared")
 BEST = {"val/cer": "min", "val/wer": "min", "val/loss": "min", "val/line_accuracy": "max"}
 
 
@@ -23,6 +28,13 @@ def wandb_logger(save_dir: str, **settings: Any) -> WandbLogger:
     """
     os.environ.setdefault("WANDB_SILENT", "true")
     mode = os.environ.get("WANDB_MODE") or ("online" if logged_in() else "offline")
+    if mode not in MODES:
+        raise InputError(f"WANDB_MODE={mode}: use one of {', '.join(MODES)}")
+    if mode == "online" and not reachable():
+        warnings.warn(
+            "cannot connect to Weights & Biases; logging offline (upload later with wandb sync)", stacklevel=2
+        )
+        mode = "offline"
     os.environ["WANDB_MODE"] = mode
     Path(save_dir).mkdir(parents=True, exist_ok=True)
     logger = WandbLogger(save_dir=save_dir, offline=mode == "offline", **settings)
@@ -39,6 +51,23 @@ def logged_in() -> bool:
         return "wandb" in netrc.read_text()
     except OSError:
         return False  # no netrc file: not logged in
+
+
+def reachable(seconds: float = 3.0) -> bool:
+    """Return whether the W&B server accepts connections; wandb itself would try for a minute and a half.
+
+    Args:
+        seconds: time to wait for a connection.
+    """
+    if os.environ.get("HTTPS_PROXY") or os.environ.get("https_proxy"):
+        return True  # a proxy may reach servers that this machine cannot
+    server = urlsplit(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai"))
+    try:
+        port = server.port or (80 if server.scheme == "http" else 443)
+        with socket.create_connection((server.hostname, port), timeout=seconds):
+            return True
+    except OSError:
+        return False
 
 
 def log_config(trainer: Trainer, card: dict[str, Any]) -> None:

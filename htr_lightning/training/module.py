@@ -44,6 +44,12 @@ class TrainingModule(LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         loss = self.recognizer.loss(batch)
+        every = self.trainer.log_every_n_steps if loss.is_cuda else 1  # reading a loss waits for the GPU
+        if batch_idx % max(1, every) == 0 and not torch.isfinite(loss):
+            raise InputError(
+                f"step {self.trainer.global_step}: the loss is {loss.item()} (lines: {', '.join(batch.ids)}); reduce "
+                "optimizer.lr, or check these lines"
+            )
         self.log("train/loss", loss, batch_size=len(batch.ids))
         return loss
 

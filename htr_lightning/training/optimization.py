@@ -76,10 +76,11 @@ def check_fused(optimizer: Any) -> None:
 
 def check_monitors(trainer: Trainer, figures: Sequence[str]) -> None:
     """Check, before training starts, that callbacks only monitor validation metrics that exist."""
+    known = [f"val/{name}" for name in figures]
     for callback in trainer.callbacks:  # type: ignore[attr-defined] # Lightning sets it outside the class
-        split, _, figure = str(getattr(callback, "monitor", "")).partition("/")
-        if split == "val" and figure not in figures:
+        monitor = getattr(callback, "monitor", None)
+        if monitor is not None and monitor not in known:
             raise InputError(
-                f"callbacks: {type(callback).__name__} monitors val/{figure}, which does not exist; use one of "
-                + ", ".join(f"val/{name}" for name in figures)
+                f"callbacks: {type(callback).__name__} monitors {monitor}, which does not exist; use one of "
+                + ", ".join(known)
             )

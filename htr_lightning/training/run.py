@@ -9,12 +9,15 @@ from hydra.utils import instantiate
 from lightning import Trainer, seed_everything
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities import rank_zero_only
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig
 
 from htr_lightning import checkpoint
 from htr_lightning.build import build
+from htr_lightning.config import plain
 from htr_lightning.errors import InputError
 from htr_lightning.schedule import clock
+from htr_lightning.training.checks import check_settings, check_trainer
 from htr_lightning.training.console import log, run_log
 from htr_lightning.training.module import TrainingModule
 from htr_lightning.training.transfer import transfer
@@ -31,6 +34,7 @@ def train(config: DictConfig) -> float:
 
 
 def _train(config: DictConfig) -> float:
+    check_settings(plain(config))
     os.environ.setdefault("OMP_NUM_THREADS", str(config.threads))  # inherited by other ranks and respected by Lightning
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "16384")  # one kernel per image width; the default is 1024
     torch.set_num_threads(config.threads)
@@ -48,14 +52,17 @@ def _train(config: DictConfig) -> float:
              f"{len(data.sources[1])} lines" + (f"; the replayed fraction falls by {1 - data.replay_decay:.0%} per "
                                                 "epoch" if data.replay_decay < 1 else ""))  # fmt: skip
     trainer: Trainer = instantiate(config.trainer, max_time=limit)
-    if not trainer.limit_val_batches:
-        raise InputError(f"trainer.limit_val_batches={config.trainer.limit_val_batches}: without validation there is "
-                         "no best checkpoint; remove this override")  # fmt: skip
+    check_trainer(trainer, config.trainer)
     module = TrainingModule(recognizer)
-    trainer.fit(module, data, ckpt_path=config.resume, weights_only=True)
+    try:
+        trainer.fit(module, data, ckpt_path=config.resume, weights_only=True)
+    except MisconfigurationException as error:
+        raise InputError(f"trainer: {' '.join(str(error).split())}") from None
     best = trainer.checkpoint_callback
     assert isinstance(best, ModelCheckpoint)
-    assert best.best_model_score is not None
+    if best.best_model_score is None:
+        raise InputError("the run ended before its first validation, so there is no best checkpoint; train longer, or "
+                         "lower trainer.val_check_interval")  # fmt: skip
     score = float(best.best_model_score)
     trainer.test(module, data, ckpt_path=best.best_model_path, weights_only=True, verbose=False)
     return score
