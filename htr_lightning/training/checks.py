@@ -64,7 +64,7 @@ def check_types(config: Any, path: str) -> None:
         hints = _hints(config["_target_"]) if "_target_" in config else {}
         for key, value in config.items():
             if key in hints and not _fits(value, hints[key]):
-                raise InputError(f"{path}.{key}={value}: expected {_name(hints[key])}")
+                raise InputError(f"{path}.{key}={'null' if value is None else value}: expected {_name(hints[key])}")
             check_types(value, f"{path}.{key}")
 
 
@@ -103,7 +103,7 @@ def _fits(value: Any, hint: Any) -> bool:
     if isinstance(value, bool):
         return kind in (bool, object)
     if isinstance(value, str):
-        return kind in (str, Path, timedelta, object)
+        return kind in (str, Path, timedelta, object) or (issubclass(str, kind) and arguments == (str,))
     return kind is object or ((kind is float or isinstance(value, int)) and kind in (int, float))
 
 
