@@ -18,6 +18,8 @@ from htr_lightning.model.base import Recognizer
 from htr_lightning.text.codec import Codec
 from htr_lightning.text.direction import DIRECTIONS, logical, visual, visual_alphabet
 
+NAMED = 3  # lines that warnings name; the others are counted
+
 
 class LineRecognizer(Recognizer):
     """A recognizer of text lines.
@@ -106,7 +108,7 @@ class LineRecognizer(Recognizer):
 def fitting(
     ids: list[str], frames: Int[Tensor, " B"], required: list[int], warned: set[str], consequence: str
 ) -> list[bool]:
-    """Return whether each line has enough frames for its text, and warn once about each line that does not.
+    """Return whether each line has enough frames for its text, and warn about the first lines that do not.
 
     Args:
         ids: line ids.
@@ -119,11 +121,14 @@ def fitting(
     for id, count, needed in zip(ids, counts, required, strict=True):
         if needed > count and id not in warned:
             warned.add(id)
-            warnings.warn(
-                f"{id}: its text requires {needed} frames but the network outputs only {count}, so the {consequence}; "
-                "check the crop, or use a network with a smaller stride",
-                stacklevel=3,
-            )
+            if len(warned) <= NAMED:
+                warnings.warn(
+                    f"{id}: its text requires {needed} frames but the network outputs only {count}, so the "
+                    f"{consequence}; check the crop, or use a network with a smaller stride",
+                    stacklevel=3,
+                )
+            elif len(warned) == NAMED + 1:
+                warnings.warn("more lines have too few frames; htr audit lists all of them", stacklevel=3)
     return [needed <= count for needed, count in zip(required, counts, strict=True)]
 
 

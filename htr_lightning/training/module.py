@@ -15,6 +15,8 @@ from htr_lightning.training.optimization import check_fused, check_monitors, cli
 from htr_lightning.transcription import Prediction
 
 RATES = ("cer", "wer", "line_accuracy")
+PREFIX = "recognizer."  # of the names in the state dict of the module
+MAX_LEFT_OUT = 200  # training lines left out of the loss, after which a run stops
 
 
 class TrainingModule(LightningModule):
@@ -34,6 +36,7 @@ class TrainingModule(LightningModule):
         self.recognizer = recognizer
         self.losses, self.counts = MeanLoss(), EditCounts()
         self.totals: dict[str, EditTotals] = {}
+        self._left_out: int | None = 0  # lines until the first one with enough frames for its text
         self.register_state_dict_post_hook(_strip_prefix)
         self.register_load_state_dict_pre_hook(_add_prefix)
 
@@ -50,6 +53,7 @@ class TrainingModule(LightningModule):
                 f"step {self.trainer.global_step}: the loss is {loss.item()} (lines: {', '.join(batch.ids)}); reduce "
                 "optimizer.lr, or check these lines"
             )
+        self._check_feasible(batch)
         self.log("train/loss", loss, batch_size=len(batch.ids))
         return loss
 
@@ -116,6 +120,20 @@ class TrainingModule(LightningModule):
                 "are listed in .hydra/overrides.yaml in its run folder"
             )
 
+    def _check_feasible(self, batch: Batch) -> None:
+        """Stop a run whose first lines are all left out of the loss."""
+        if self._left_out is None:
+            return
+        if not self.recognizer.infeasible.issuperset(batch.ids):
+            self._left_out = None
+            return
+        self._left_out += len(batch.ids)
+        if self._left_out >= MAX_LEFT_OUT:
+            raise InputError(
+                f"none of the first {self._left_out} training lines has enough frames for its text; check the crops "
+                "with htr audit, or use a network with a smaller stride"
+            )
+
     def _count(self, predictions: list[Prediction]) -> list[Prediction]:
         self.counts.update([p.reference for p in predictions], [p.hypothesis for p in predictions])
         return predictions
@@ -125,9 +143,6 @@ class TrainingModule(LightningModule):
         self.totals[split] = totals
         # identical on all ranks, since the counts are already summed
         self.log_dict({f"{split}/{rate}": getattr(totals, rate) for rate in RATES}, sync_dist=True)
-
-
-PREFIX = "recognizer."
 
 
 def _strip_prefix(module: nn.Module, state: dict[str, Any], prefix: str, metadata: Any) -> None:

@@ -15,8 +15,10 @@ from omegaconf import DictConfig
 from htr_lightning import checkpoint
 from htr_lightning.build import build
 from htr_lightning.config import plain
+from htr_lightning.data.fault import printable
 from htr_lightning.errors import InputError
 from htr_lightning.schedule import clock
+from htr_lightning.text.codec import alphabet_of
 from htr_lightning.training.checks import check_settings, check_trainer
 from htr_lightning.training.console import log, run_log
 from htr_lightning.training.module import TrainingModule
@@ -46,6 +48,11 @@ def _train(config: DictConfig) -> float:
     data, recognizer = build(config, known)
     if config.start is not None and config.resume is None:
         _say(f"started from {config.start}: {transfer(recognizer, config.start)}")
+    learned = {*known, *data.alphabet}
+    for split in ("val", "test"):
+        if unseen := [c for c in alphabet_of(data.lines(split).texts) if c not in learned]:
+            _say(f"note: {len(unseen)} characters in {split} do not occur in the training texts, so they cannot be "
+                 f"recognized: {printable(' '.join(unseen[:20]))}{' ...' * (len(unseen) > 20)}")  # fmt: skip
     if data.replayed:
         new = len(data.lines("train"))
         _say(f"each epoch has {new} new lines and {data.replayed} replayed lines, sampled from "
