@@ -2,19 +2,23 @@
 
 import os
 import pickle
+import shlex
 import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
 from conftest import SMALL, Outcome
+from omegaconf import OmegaConf
 from PIL import Image
 
 import train
 from htr_lightning import command
+from htr_lightning.config import compose_train
 
 SIZE = (300, 60)  # width, height of the pages below
 BOX = "10,10 290,10 290,50 10,50"
@@ -259,3 +263,105 @@ def test_scans_of_another_kind_in_a_folder_are_named(htr, best: Path, tmp_path: 
     outcome = htr("transcribe", best, tmp_path)
     refused(outcome, "b.pdf")
     assert outcome.stdout.count("\n") == 1  # the other is read all the same
+
+
+# ---- settings of a run
+
+REFUSED = {
+    "trainer.fast_dev_run=true": "trainer=debug",
+    "trainer.max_epochs=0": "trainer.max_epochs=0: nothing would be trained",
+    "trainer.max_steps=0": "trainer.max_steps=0: nothing would be trained",
+    "trainer.limit_train_batches=0": "trainer.limit_train_batches=0: nothing would be trained",
+    "trainer.limit_val_batches=0": "trainer.limit_val_batches=0",
+    "trainer.overfit_batches=1": "data.subset=[0,N]",
+    "~callbacks.checkpoint": "callbacks.checkpoint is missing",
+    "callbacks.checkpoint=null": "callbacks.checkpoint",
+    "callbacks.checkpoint.monitor=cer": "monitors cer, which does not exist; use one of val/cer",
+    "+callbacks.stop={_target_: lightning.pytorch.callbacks.EarlyStopping, monitor: val/los}": "use one of val/cer",
+    "trainer.accumulate_grad_batches=0": "trainer.accumulate_grad_batches=0: expected an integer at least 1",
+    "trainer.check_val_every_n_epoch=0": "trainer.check_val_every_n_epoch=0: expected an integer at least 1",
+    "trainer.max_time=10": "trainer.max_time=10: invalid duration; expected e.g. 90s",
+    "trainer.min_epochs=word": "trainer.min_epochs=word: expected an integer",
+    "scheduler.warmup=null": "scheduler.warmup=null: expected a number",
+    "scheduler.warmup=word": "scheduler.warmup=word: expected a number",
+    "model.net.hidden=word": "model.net.hidden=word: expected an integer",
+    "augment.transforms=word": "augment.transforms=word: expected a list",
+    "callbacks.transcriptions.lines=null": "callbacks.transcriptions.lines=null: expected an integer",
+    "data.workers=-1": "data.workers=-1: expected an integer at least 0",
+    "data.max_lines=0": "data.max_lines=0: expected an integer at least 1",
+    "data.max_lines=2.5": "data.max_lines=2.5: expected an integer",
+    "seed=null": "seed=None: expected an integer from 0",
+    "seed=-1": "seed=-1: expected an integer from 0",
+    "threads=0": "threads=0: expected an integer from 1",
+    "data.alphabet=123456789": "data.alphabet=123456789: expected",
+}
+
+
+@pytest.mark.parametrize("override", REFUSED)
+def test_a_setting_with_which_nothing_could_be_trained_is_refused(run: Callable[..., Outcome], override: str) -> None:
+    refused(run(*SMALL, "trainer.max_epochs=1", "logger=csv", override), REFUSED[override])
+
+
+@pytest.mark.parametrize(
+    ("override", "remedy"),
+    [
+        ("data.root=/a=b", "quote it: 'data.root=\"/a=b\"'"),
+        ("data.root=/a(b", "quote it: 'data.root=\"/a(b\"'"),
+        ("data.root=/a[1]", "quote it: 'data.root=\"/a[1]\"'"),
+        ("data.root={a", "quote it: 'data.root=\"{a\"'"),
+        ("data.root=/a,b", "several values need -m; if this is a single value, quote it: 'data.root=\"/a,b\"'"),
+        ("data.root=~/a", "write data.root=$HOME/a"),
+        ("data.reader.group=(.*)/", "quote it: 'data.reader.group=\"(.*)/\"'"),
+    ],
+)
+def test_a_value_that_hydra_cannot_parse_is_told_with_its_quotes(
+    run: Callable[..., Outcome], override: str, remedy: str
+) -> None:
+    refused(run("data=folder", override), override, remedy)
+    quoted = remedy.partition("quote it: ")[2]
+    if quoted:  # as a shell passes it on
+        key, _, value = override.partition("=")
+        settings = compose_train(["data=folder", *shlex.split(quoted)])
+        assert OmegaConf.select(settings, key) == value
+
+
+def test_a_loss_that_is_not_a_number_stops_the_run_with_its_lines(run: Callable[..., Outcome]) -> None:
+    outcome = run(*SMALL, "trainer.max_epochs=3", "logger=csv", "optimizer.lr=1e30", "trainer.gradient_clip_val=null")
+    refused(outcome, "the loss is nan (lines: synthetic/train/", "reduce optimizer.lr")
+
+
+def test_a_run_ends_early_with_its_reason(run: Callable[..., Outcome]) -> None:
+    outcome = run(*SMALL, "trainer.max_epochs=4", "logger=csv", "callbacks=early_stopping",
+                  "callbacks.early_stopping.patience=1", "+callbacks.early_stopping.min_delta=1e9")  # fmt: skip
+    assert outcome.code == 0
+    assert "stopped early: Monitored metric val/loss did not improve" in outcome.stdout
+
+
+def test_characters_that_training_lacks_are_noted(run: Callable[..., Outcome], tmp_path: Path) -> None:
+    for name, text in (("train", "aba"), ("val", "abcd"), ("test", "ab")):
+        (tmp_path / name).mkdir()
+        for number in range(3):
+            drawn = np.full((40, 120), 255, np.uint8)
+            cv2.putText(drawn, text, (5, 30), cv2.FONT_HERSHEY_SIMPLEX, 1, 0, 2)
+            assert cv2.imwrite(str(tmp_path / name / f"{number}.png"), drawn)
+            (tmp_path / name / f"{number}.gt.txt").write_text(text)
+    outcome = run("data=folder", f"data.root={tmp_path}", *SMALL[3:], "trainer.max_steps=1", "logger=csv")
+    assert outcome.code == 0, outcome.stderr
+    assert "note: 2 characters in val do not occur in the training texts" in outcome.stdout
+    assert "recognized: c d" in outcome.stdout
+    assert "characters in test" not in outcome.stdout
+
+
+@pytest.mark.filterwarnings("default:.*frames")
+def test_lines_without_room_are_named_thrice_and_stop_a_run_that_has_no_others(
+    run: Callable[..., Outcome], tmp_path: Path
+) -> None:
+    for name in ("train", "val", "test"):
+        (tmp_path / name).mkdir()
+        for number in range(8):
+            assert cv2.imwrite(str(tmp_path / name / f"{number}.png"), np.full((40, 30), 200, np.uint8))
+            (tmp_path / name / f"{number}.gt.txt").write_text("abcdefghijklmnopqrstuvwxyz" * 3)
+    outcome = run("data=folder", f"data.root={tmp_path}", *SMALL[3:], "trainer.max_epochs=40", "logger=csv")
+    refused(outcome, "none of the first 200 training lines has enough frames for its text")
+    assert outcome.stderr.count("its text requires") == 3
+    assert outcome.stderr.count("more lines have too few frames; htr audit lists all of them") == 1

@@ -36,13 +36,13 @@ def train(config: DictConfig) -> float:
 
 
 def _train(config: DictConfig) -> float:
+    limit = clock(config.trainer.max_time)  # reject an invalid limit before the data is read
     check_settings(plain(config))
     os.environ.setdefault("OMP_NUM_THREADS", str(config.threads))  # inherited by other ranks and respected by Lightning
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "16384")  # one kernel per image width; the default is 1024
     torch.set_num_threads(config.threads)
     cv2.setNumThreads(config.threads)
     seed_everything(config.seed, workers=True, verbose=False)
-    limit = clock(config.trainer.max_time)  # reject an invalid limit before the data is read
     cards = {path: checkpoint.read(path)["htr"] for path in (config.resume, config.start) if path is not None}
     known = cards[config.start]["alphabet"] if config.start is not None and config.keep_alphabet else ()
     data, recognizer = build(config, known)
