@@ -48,19 +48,20 @@ class Lmdb(Sequence[Sample]):
         faulty: str = "error",
     ) -> None:
         self.root = data_folder(root, CONTENTS)
-        part = self.root / part_of(splits, split, str(self.root))
+        folder = part_of(splits, split, str(self.root))
+        part = self.root / folder
         databases = sorted(path.parent for path in part.rglob(FILE))
         if not databases:
             raise InputError(
-                f"{self.root}: no {FILE} found in '{part.relative_to(self.root)}'; set data.root to the folder "
-                f"containing {CONTENTS}, or data.reader.splits to their folders"
+                f"{self.root}: no {FILE} found in '{folder}'; set data.root to the folder containing "
+                f"{CONTENTS}, or data.reader.splits to their folders"
             )
         first = name or self.root.resolve().name
         faults: list[Fault] = []
         lines: list[tuple[str, Path, bytes, str]] = []
-        for folder in databases:
-            title = f"{first}/{folder.relative_to(self.root).as_posix()}".removesuffix("/.")
-            for number, key, label in _labels(folder):
+        for database in databases:
+            title = f"{first}/{database.relative_to(self.root).as_posix()}".removesuffix("/.")
+            for number, key, label in _labels(database):
                 id = f"{title}/{number:09d}"
                 if isinstance(label, Fault):
                     faults.append(label._replace(id=id))
@@ -68,7 +69,7 @@ class Lmdb(Sequence[Sample]):
                 if not label.strip():
                     faults.append(Fault(id, EMPTY))
                 if label.strip() or empty == "keep":
-                    lines.append((id, folder, key, label))
+                    lines.append((id, database, key, label))
         skipped = sort_out(faults, empty, faulty)
         chosen = lines_of(splits, split, [line[0] for line in lines], str(part), seed) if lines else []
         if not chosen:
