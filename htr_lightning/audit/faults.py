@@ -261,9 +261,9 @@ def _alike(later: Sequence[Line], earlier: Sequence[Line]) -> Iterator[tuple[Lin
 def upside_down(lines: Sequence[Line], sure: float = -0.65, far: float = 3.75) -> Iterator[Fault]:
     """Yield lines that look like the other lines rotated by 180 degrees.
 
-    Orientation is learned from the set itself; see `uprightness`. An upside-down line has a score near -1 that is also
-    an outlier among lines of similar length. A false report costs more than a missed line, so short texts,
-    numbers and unusual handwriting, whose scores are close to 0, are never reported.
+    Orientation is learned from the set itself; see `uprightness`. A line is reported if its score is close to -1 and an
+    outlier among lines of similar length. A false report costs more than a missed line, so short texts are not checked,
+    and figures or unusual handwriting, which score close to 0, are not reported.
     """
     lines = [line for line in lines if len(line.text) >= A_PHRASE]
     if len(lines) < ENOUGH:

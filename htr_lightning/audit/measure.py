@@ -82,9 +82,9 @@ def _box(mask: Bool[ndarray, "H W"]) -> tuple[slice, slice]:
 def _shape(mask: Bool[ndarray, "H W"], middle: float) -> Float16[ndarray, "768"]:
     """Return histograms of the local shapes above the middle of a line, minus those of the rotated line.
 
-    A local shape is the set of ink pixels among eight neighbours at a given distance. Rotation by 180 degrees
-    swaps above with below and each neighbour with its opposite, so the rotated line needs no second pass. Square roots
-    give rare shapes more weight.
+    A local shape records which of eight neighbours at a given distance are ink. Rotation by 180 degrees swaps above
+    with below and each neighbour with its opposite, so the rotated line needs no second pass. Square roots give rare
+    shapes more weight.
     """
     height, width = mask.shape
     above, below = (np.arange(height) <= middle)[:, None], (np.arange(height) >= middle)[:, None]
@@ -133,10 +133,10 @@ def unit(fingerprints: Int8[ndarray, "N 512"]) -> Float32[ndarray, "N 512"]:
 def uprightness(shapes: Float16[ndarray, "N F"], ridge: float = 2.0, rounds: int = 3) -> Float32[ndarray, " N"]:
     """Score the orientation of each line: about 1 for the orientation of most lines, about -1 for the opposite.
 
-    A ridge regression maps the shapes of upright lines to 1, and thus those of rotated lines to -1. A score is the
-    leave-one-out prediction, relative to the median. Lines that score below 0 are refitted as rotated lines, so that
-    even a considerable number of them does no harm. With a weaker penalty, predictions are mostly noise when there are
-    about as many lines as features.
+    A ridge regression maps the shapes of upright lines to 1, and hence those of rotated lines to -1. Each score is a
+    leave-one-out prediction divided by the median prediction. Lines that score below 0 count as rotated in the next
+    fit, so that many of them do not distort it. A weaker penalty overfits when there are about as many lines as
+    features.
 
     Args:
         shapes: local shapes of the lines; see `Measures`.

@@ -97,7 +97,7 @@ def _person(entry: Any) -> str:
 
 
 def _first_line(path: Path) -> list[str]:
-    """Return the first line of a file that is not blank."""
+    """Return a list with the first non-blank line of a file, or an empty list."""
     if not path.is_file():
         return []
     lines = path.read_text(encoding="utf-8", errors="replace").splitlines()

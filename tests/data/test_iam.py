@@ -250,7 +250,7 @@ def test_a_folder_that_is_no_tree_is_refused(small_iam: Path, tmp_path: Path) ->
         Iam(tmp_path / "nowhere")
     with pytest.raises(InputError, match="'validation' is not a split"):
         own(small_iam, "validation")
-    with pytest.raises(InputError, match=r"ascii/words\.txt and words/ missing"):
+    with pytest.raises(InputError, match=r"missing ascii/words\.txt and words/"):
         own(small_iam, unit="word")
     (small_iam / "ascii" / "lines.txt").rename(small_iam / "lines.txt")  # unpacked without its folder
     assert len(own(small_iam)) == 11
@@ -290,27 +290,27 @@ LINE = "lines/a01/a01-000u/a01-000u-00.png"
     ("files", "options", "state", "archives"),
     [
         ([], {}, "the folder is empty", "ascii.tgz into ascii/ and lines.tgz into lines/"),
-        (["notes.txt"], {}, "ascii/lines.txt and lines/ missing", "ascii.tgz into ascii/ and lines.tgz into lines/"),
-        (["ascii/lines.txt"], {}, "lines/ missing", "lines.tgz into lines/"),
-        (["lines.txt"], {}, "lines/ missing", "lines.tgz into lines/"),
-        ([LINE], {}, "ascii/lines.txt missing", "ascii.tgz into ascii/"),
-        ([LINE, "ascii/words.txt"], {}, "ascii/lines.txt missing", "ascii.tgz into ascii/"),
-        (["ascii.tgz", "lines.tgz"], {}, "missing (ascii.tgz, lines.tgz not unpacked)", "lines.tgz into lines/"),
-        (["ascii/lines.txt", "lines.tgz"], {}, "lines/ missing (lines.tgz not unpacked)", "lines.tgz into lines/"),
+        (["notes.txt"], {}, "missing ascii/lines.txt and lines/", "ascii.tgz into ascii/ and lines.tgz into lines/"),
+        (["ascii/lines.txt"], {}, "missing lines/", "lines.tgz into lines/"),
+        (["lines.txt"], {}, "missing lines/", "lines.tgz into lines/"),
+        ([LINE], {}, "missing ascii/lines.txt", "ascii.tgz into ascii/"),
+        ([LINE, "ascii/words.txt"], {}, "missing ascii/lines.txt", "ascii.tgz into ascii/"),
+        (["ascii.tgz", "lines.tgz"], {}, "(ascii.tgz, lines.tgz not unpacked)", "lines.tgz into lines/"),
+        (["ascii/lines.txt", "lines.tgz"], {}, "missing lines/ (lines.tgz not unpacked)", "lines.tgz into lines/"),
         (
             ["ascii/lines.txt", "a01/a01-000u/a01-000u-00.png"],
             {},
             "a01/ and its siblings belong in lines/",
             "lines.tgz",
         ),
-        (["ascii/words.txt", LINE], {"unit": "word"}, "words/ missing", "words.tgz into words/"),
+        (["ascii/words.txt", LINE], {"unit": "word"}, "missing words/", "words.tgz into words/"),
         (
             ["ascii/lines.txt", LINE],
             {"source": "forms"},
-            "forms/ and xml/ missing",
+            "missing forms/ and xml/",
             "formsI-Z.tgz into forms/ and xml.tgz",
         ),
-        (["ascii/lines.txt", "formsA-D/a01-000u.png"], {"source": "forms"}, "xml/ missing", "xml.tgz into xml/"),
+        (["ascii/lines.txt", "formsA-D/a01-000u.png"], {"source": "forms"}, "missing xml/", "xml.tgz into xml/"),
     ],
 )
 def test_what_is_still_to_be_unpacked_is_named_before_any_network_is_tried(

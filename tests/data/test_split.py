@@ -85,7 +85,7 @@ def test_pages_are_split_by_line_and_what_is_left_over_is_counted(tmp_path: Path
     assert [len(part) for part in parts.values()] == [3, 2, 4]
     assert len(set(ids)) == 9
     for part in parts.values():
-        assert [skipped.kind for skipped in part.skipped] == ["line in no split"] * 3
+        assert [skipped.kind for skipped in part.skipped] == ["line not in any split"] * 3
     assert len(PageXml(tmp_path, splits={"train": None, "val": 2, "test": 4}, split="train")) == 6
     with pytest.raises(InputError, match="needs 16 lines, but there are 12"):
         PageXml(tmp_path, splits={"train": 10, "val": 2, "test": 4}, split="train")

@@ -25,11 +25,11 @@ class Entry(NamedTuple):
 
 @runtime_checkable
 class Listing(Protocol):
-    """A way to find images and their texts in a folder or table."""
+    """A callable that finds images and their texts in a folder or table."""
 
     @property
     def contents(self) -> str:
-        """What `data.root` should contain, for error messages."""
+        """The expected contents of `data.root`, for error messages."""
 
     def __call__(self, root: Path, part: str, split: str) -> tuple[list[Entry], list[Fault]]:
         """Return the lines of a split, and the faults found; `part` is a folder or table below `root`."""

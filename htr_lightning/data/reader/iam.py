@@ -154,7 +154,7 @@ class Iam(Sequence[Sample]):
         if not missing:
             return
         found = sorted(path.name for path in self.root.glob("*.t*") if path.name.endswith((".tgz", ".tar.gz", ".tar")))
-        state = " and ".join(missing) + " missing" if any(self.root.iterdir()) else "the folder is empty"
+        state = f"missing {' and '.join(missing)}" if any(self.root.iterdir()) else "the folder is empty"
         if found:
             state += f" ({', '.join(found)} not unpacked)"
         elif (self.root / "a01").is_dir():

@@ -26,12 +26,12 @@ class Row(NamedTuple):
 
 
 def form_of(id: str) -> str:
-    """Return the form in a line or word id: the first two components, whose lengths vary."""
+    """Return the form that a line or word id belongs to: its first two components, whose lengths vary."""
     return "-".join(id.split("-")[:2])
 
 
 def line_of(id: str) -> str:
-    """Return the line in a line or word id: the first three components."""
+    """Return the line that a line or word id belongs to: its first three components."""
     return "-".join(id.split("-")[:3])
 
 
@@ -115,7 +115,7 @@ def read_boxes(path: Path, unit: str) -> tuple[dict[str, Box], tuple[int, int]]:
 
     Returns:
         The bounding box (left, top, right, bottom) of all components for each id, in pixels; and the (height, width) of
-        the form, 0 if unknown.
+        the form, or 0 if unknown.
 
     Raises:
         InputError: if the file is missing, not XML, or not an IAM form.

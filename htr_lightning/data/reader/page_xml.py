@@ -126,7 +126,7 @@ class PageXml(Sequence[Sample]):
         self._entries = self._without_duplicates(self._entries, faulty)
         if split is not None and by_line(splits):
             chosen = split_lines([entry.id for entry in self._entries], splits, seed, str(self.root))
-            self.skipped += [Skipped(e.id, "line in no split") for e in self._entries if e.id not in chosen]
+            self.skipped += [Skipped(e.id, "line not in any split") for e in self._entries if e.id not in chosen]
             self._entries = [entry for entry in self._entries if chosen.get(entry.id) == split]
         if not self._entries:
             kinds = Counter(skipped.kind for skipped in self.skipped)
