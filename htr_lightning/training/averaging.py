@@ -12,8 +12,8 @@ class EMA(WeightAveraging):
     """An exponential moving average of weights and batch norm statistics, over about 1 / (1 - decay) steps.
 
     The averaged weights are validated, and saved as the `state_dict` of checkpoints, so that testing, transcription and
-    fine-tuning use them as well. A resumed run continues with the raw weights. The average is shorter at first: after n
-    updates, the decay is at most (1 + n) / (10 + n), as in TensorFlow's `ExponentialMovingAverage`.
+    fine-tuning use them as well. A resumed run continues with the raw weights. At first, the average covers fewer
+    steps: after n updates, the decay is at most (1 + n) / (10 + n), as in TensorFlow's `ExponentialMovingAverage`.
 
     Args:
         decay: weight of the previous average in each update.

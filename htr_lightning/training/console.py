@@ -172,9 +172,9 @@ class RunBar(ProgressBar):
 
 
 class Report(Callback):
-    """A callback that logs the results of every validation and, at the end, of the run.
+    """A callback that logs the results of every validation and the final results of the run.
 
-    The results of the run are also written to `summary.json`.
+    The final results are also written to `summary.json`.
 
     Args:
         folder: run folder.
