@@ -39,7 +39,7 @@ CHUNK_LINES, CHUNK_BYTES = 1024, 32 << 20  # a chunk is closed when it reaches o
 
 
 class Pack(Sequence[Sample]):
-    """A reader of one split of a packed file.
+    """A reader for one split of a packed file.
 
     Everything except the pixels is verified when the file is opened; pixels are verified when a line is read.
 

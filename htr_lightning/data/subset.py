@@ -13,7 +13,7 @@ BY = ("line", "group")
 
 
 class Subset(Sequence[Sample]):
-    """A reader of some lines of another reader, in their original order.
+    """A reader for a subset of the lines of another reader, in their original order.
 
     Args:
         reader: the full reader.

@@ -11,7 +11,7 @@ from torch import Tensor
 from htr_lightning.errors import InputError
 from htr_lightning.net.pretrained import DECODER, ENCODER, transformers
 
-TIMEOUT = 10  # seconds, short for machines without a network
+TIMEOUT = 10  # seconds; kept short for machines without a network
 SMALL_FILES = ("*.json", "*.txt", "*.model")
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")  # in order of preference
 

@@ -69,8 +69,8 @@ def find_sources(names: Iterable[str]) -> tuple[list[Source], list[str]]:
     """Find the files that names refer to, and return them with an error for each name or file that cannot be used.
 
     A name is a file, a folder (searched recursively) or a glob pattern. A METS file stands for the pages it lists; a
-    folder with a METS file stands for these pages only. An image that belongs to a page is transcribed as part of that
-    page only.
+    folder that contains a METS file stands for only these pages. An image that belongs to a page is transcribed as part
+    of that page only.
     """
     sources: list[Source] = []
     errors: list[str] = []

@@ -36,7 +36,7 @@ class Ensemble:
         weights: weights of the members; None for equal weights.
 
     Raises:
-        InputError: if some members read single characters and others lines.
+        InputError: if some members read single characters and others read lines.
     """
 
     def __init__(

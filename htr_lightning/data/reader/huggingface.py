@@ -32,10 +32,10 @@ Rows = Any  # datasets.Dataset, or datasets.IterableDataset when streaming
 class HuggingFace(Sequence[Sample]):
     """The rows of a data set with an image column and a text column.
 
-    Memory does not grow with the data set: `datasets` memory-maps its arrow files, and images are decoded on demand.
-    Disk usage does, because parquet files are converted to arrow files once. With `streaming`, nothing is copied: rows
-    are read directly from the hub or the parquet files, but only in order. A streamed data set can be packed or
-    converted, but not used for training, which needs lines in random order.
+    Memory usage does not grow with the data set: `datasets` memory-maps its arrow files, and images are decoded on
+    demand. Disk usage does, because parquet files are converted to arrow files once. With `streaming`, nothing is
+    copied: rows are read directly from the hub or the parquet files, but only in order. A streamed data set can be
+    packed or converted, but not used for training, which needs lines in random order.
 
     Args:
         root: folder of parquet or arrow files, or folder written by `save_to_disk`; requires no network access.

@@ -1,7 +1,7 @@
 """Read the file formats of CASIA-HWDB: `.gnt` for a writer's characters, and `.dgrl` for the lines of a page.
 
-Liu et al. (2011), "CASIA online and offline Chinese handwriting databases", ICDAR. All numbers are little-endian. Files
-are memory-mapped and indexed once; bitmaps are read on demand.
+See Liu et al. (2011), "CASIA online and offline Chinese handwriting databases", ICDAR. All numbers are little-endian.
+Files are memory-mapped and indexed once; bitmaps are read on demand.
 """
 
 import mmap
