@@ -1,6 +1,8 @@
 """Draw pictures of lines with their transcriptions and edits."""
 
 from collections.abc import Sequence
+from functools import cache
+from itertools import groupby
 
 import cv2
 import numpy as np
@@ -11,7 +13,9 @@ from htr_lightning.text.align import Edit, edits
 from htr_lightning.text.direction import visual
 
 ROW, TEXT, GAP = 44, 26, 8  # height of a line image, a line of text and a gap, in pixels
-GREY, GREEN, RED = (130, 130, 130), (0, 120, 40), (190, 30, 30)
+CELL = 96  # side of a cell in a grid of characters, in pixels
+NOTHING = "(none)"  # in place of an empty transcription
+BLACK, GREY, GREEN, RED = (30, 30, 30), (130, 130, 130), (0, 120, 40), (190, 30, 30)
 # Edit colours that colour-blind readers can distinguish (Okabe and Ito, 2008, "Color universal design")
 SUBSTITUTION, DELETION, INSERTION = (213, 94, 0), (0, 114, 178), (170, 80, 140)
 
@@ -19,27 +23,95 @@ SUBSTITUTION, DELETION, INSERTION = (213, 94, 0), (0, 114, 178), (170, 80, 140)
 def transcription_sheet(
     images: Sequence[UInt8[ndarray, "_ _"]], references: Sequence[str], hypotheses: Sequence[str], width: int = 1000
 ) -> UInt8[ndarray, "H W 3"]:
-    """Draw one strip per line: the image, the reference in grey, and the transcription in green or, if wrong, in red.
+    """Draw images with their references and transcriptions: one strip per line, or a grid of single characters.
+
+    References are grey and correct transcriptions green. In other transcriptions, wrong characters are red and
+    underlined, and so are characters of the reference that are missing from the transcription. A character is followed
+    by its reference only if it is wrong.
 
     OpenCV draws from left to right and does not join letters, so right-to-left text is drawn in visual order.
 
+    Args:
+        images: images of lines or characters.
+        references: reference texts; if none has more than one character, the picture is a grid.
+        hypotheses: transcriptions.
+        width: width of the picture in pixels.
+
     Returns:
-        The picture in RGB.
+        The picture in RGB; its last row lists the characters for which there is no glyph.
     """
-    height = ROW + 2 * TEXT + GAP
-    sheet = np.full((max(1, len(images)) * height, width, 3), 255, np.uint8)
-    font = cv2.FontFace("sans")  # built into OpenCV; covers Latin, Greek, Cyrillic, Hebrew, Arabic and Chinese
-    for row, (image, reference, hypothesis) in enumerate(zip(images, references, hypotheses, strict=True)):
-        top = row * height
-        scale = min(ROW / image.shape[0], (width - 2 * GAP) / image.shape[1])
-        size = (max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale)))
-        line = cv2.resize(image, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
-        sheet[top + GAP // 2 : top + GAP // 2 + size[1], GAP : GAP + size[0]] = line[..., None]
-        verdict = GREEN if hypothesis == reference else RED
-        for position, (text, colour) in enumerate([(reference, GREY), (hypothesis or "(nothing)", verdict)]):
-            cv2.putText(sheet, visual(text), (GAP, top + ROW + 22 + position * TEXT), colour, font, 18)
-        cv2.line(sheet, (0, top + height - 2), (width, top + height - 2), (220, 220, 220))
-    return sheet
+    samples = list(zip(images, references, hypotheses, strict=True))
+    grid = max(map(len, references), default=0) <= 1
+    strips = _grid(samples, width) if grid else [_strip(*sample, width) for sample in samples]
+    return np.concatenate([*strips, _without_glyph([*references, *hypotheses], width)])
+
+
+def _strip(image: UInt8[ndarray, "_ _"], reference: str, hypothesis: str, width: int) -> UInt8[ndarray, "H W 3"]:
+    """Draw a line above its reference and its transcription."""
+    strip = np.full((ROW + 2 * TEXT + GAP, width, 3), 255, np.uint8)
+    line = _fit(image, (ROW, width - 2 * GAP))
+    strip[GAP // 2 : GAP // 2 + line.shape[0], GAP : GAP + line.shape[1]] = line[..., None]
+    changes = edits(visual(reference), visual(hypothesis))
+    read = GREEN if reference == hypothesis else BLACK
+    above = [(edit.reference, GREY if edit.hypothesis else RED) for edit in changes]
+    below = [(edit.hypothesis, read if edit.correct else RED) for edit in changes]
+    longest = max(_width(visual(reference)), _width(visual(hypothesis)))
+    size = min(18, 18 * (width - 2 * GAP) // max(1, longest))
+    for row, characters in enumerate([above, below if hypothesis else [(NOTHING, read if not reference else RED)]]):
+        left, base = GAP, ROW + 22 + row * TEXT
+        written = [(text, colour) for text, colour in characters if text]
+        for colour, run in groupby(written, key=lambda character: character[1]):
+            right = left + _text(strip, "".join(text for text, _ in run), (left, base), colour, size)
+            if colour == RED:
+                cv2.line(strip, (left, base + 4), (right, base + 4), RED)
+            left = right
+    strip[-2] = 220
+    return strip
+
+
+def _grid(samples: Sequence[tuple[UInt8[ndarray, "_ _"], str, str]], width: int) -> list[UInt8[ndarray, "H W 3"]]:
+    """Draw characters in rows of equal cells, each above its transcription."""
+    columns, rows = max(1, width // CELL), []
+    for start in range(0, len(samples), columns):
+        row = np.full((CELL + TEXT, width, 3), 255, np.uint8)
+        for column, (image, reference, hypothesis) in enumerate(samples[start : start + columns]):
+            left, character = column * CELL, _fit(image, (CELL - 2 * GAP, CELL - 2 * GAP))
+            x, y = left + (CELL - character.shape[1]) // 2, (CELL - character.shape[0]) // 2
+            row[y : y + character.shape[0], x : x + character.shape[1]] = character[..., None]
+            correct, read = hypothesis == reference, visual(hypothesis) or NOTHING
+            wrong = "" if correct else f" ≠ {visual(reference) or NOTHING}"
+            x = left + max(0, CELL - _width(read + wrong)) // 2
+            x += _text(row, read, (x, CELL + 16), GREEN if correct else RED, 18)
+            _text(row, wrong, (x, CELL + 16), GREY, 18)
+        row[-2], row[:, CELL - 1 : columns * CELL : CELL] = 220, 220
+        rows.append(row)
+    return rows
+
+
+def _fit(image: UInt8[ndarray, "_ _"], size: tuple[int, int]) -> UInt8[ndarray, "_ _"]:
+    """Scale an image to the largest size that fits into (height, width) pixels."""
+    scale = min(size[0] / image.shape[0], size[1] / image.shape[1])
+    fitted = (max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale)))
+    return cv2.resize(image, fitted, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
+
+
+def _without_glyph(texts: Sequence[str], width: int) -> UInt8[ndarray, "H W 3"]:
+    """Draw a list of the characters that the font does not contain; without any, return no rows."""
+    missing = sorted(character for character in set("".join(texts)) if not _has_glyph(character))
+    note = np.full((TEXT if missing else 0, width, 3), 255, np.uint8)
+    if missing:
+        shown = " ".join(f"U+{ord(character):04X}" for character in missing[:12])
+        _text(note, f"no glyph (drawn as ?): {shown}{' ...' if len(missing) > 12 else ''}", (GAP, 18), GREY, 14)
+    return note
+
+
+@cache
+def _has_glyph(character: str) -> bool:
+    """Return whether the font has a glyph for a character; OpenCV draws a question mark if not."""
+    pictures = [np.full((40, 60, 3), 255, np.uint8) for _ in range(2)]
+    for picture, text in zip(pictures, (character, "?"), strict=True):
+        _text(picture, text, (10, 28), BLACK, 18)
+    return character == "?" or bool((pictures[0] != pictures[1]).any())
 
 
 def edit_sheet(
@@ -72,15 +144,13 @@ def edit_sheet(
         left += 24 + _text(head, kind, (left + 24, 20), GREY, 16) + 3 * GAP
     strips = [head]
     for image, reference, hypothesis, caption in zip(images, references, hypotheses, captions, strict=True):
-        scale = min(2 * ROW / image.shape[0], (width - 2 * GAP) / image.shape[1])
-        size = (max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale)))
-        line = cv2.resize(image, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
-        top = np.full((TEXT + size[1] + GAP, width, 3), 255, np.uint8)
+        line = _fit(image, (2 * ROW, width - 2 * GAP))
+        top = np.full((TEXT + line.shape[0] + GAP, width, 3), 255, np.uint8)
         cv2.line(top, (0, 1), (width, 1), (220, 220, 220))
         _text(top, caption, (GAP, 20), GREY, 14)
-        top[TEXT : TEXT + size[1], GAP : GAP + size[0]] = line[..., None]
+        top[TEXT : TEXT + line.shape[0], GAP : GAP + line.shape[1]] = line[..., None]
         strips += [top, *_slots(edits(visual(reference), visual(hypothesis)), width)]
-    return np.concatenate(strips)
+    return np.concatenate([*strips, _without_glyph([*references, *hypotheses], width)])
 
 
 def _slots(changes: Sequence[Edit], width: int) -> list[UInt8[ndarray, "H W 3"]]:

@@ -14,7 +14,7 @@ def drawn(text: str) -> np.ndarray:
 def test_letters_of_every_script_are_drawn_and_not_boxes(character: str) -> None:
     missing = drawn("\U000e0fff")
     assert (drawn(character) != drawn(" ")).any()
-    assert (drawn(character) != missing).any()
+    assert len(drawn(character)) < len(missing)  # which has a note
 
 
 def test_a_right_line_is_green_and_a_wrong_one_is_not() -> None:
@@ -26,12 +26,63 @@ def test_a_right_line_is_green_and_a_wrong_one_is_not() -> None:
     assert ((wrong[..., 0] - wrong[..., 1]) > 60).any()
 
 
+def red(picture: np.ndarray) -> np.ndarray:
+    """The columns with red pixels."""
+    picture = picture.astype(int)
+    return np.flatnonzero(((picture[..., 0] - picture[..., 1]) > 60).any(0))
+
+
+def test_only_the_wrong_characters_are_red() -> None:
+    line = np.full((40, 200), 255, np.uint8)
+    inserted = transcription_sheet([line], ["mmmmmmmmm"], ["mmmmmmmmmi"])
+    substituted = transcription_sheet([line], ["imiiiiiii"], ["mmiiiiiii"])
+    deleted = transcription_sheet([line], ["immmmmmmmm"], ["mmmmmmmmm"])
+    missing_space = transcription_sheet([line], ["mm mm"], ["mmmm"])
+    widest = red(transcription_sheet([line], ["m" * 9], [""])).max()
+    assert red(inserted).min() > 0.8 * widest
+    assert red(substituted).max() < 0.3 * widest
+    assert red(deleted).max() < 0.2 * widest
+    assert 0 < len(red(missing_space)) < 0.2 * widest
+    below = deleted.shape[0] - 26  # the row of the hypothesis
+    assert not len(red(deleted[below:]))
+
+
+def test_long_texts_fit_the_picture() -> None:
+    line, text = np.full((40, 200), 255, np.uint8), "mm " * 60
+    sheet = transcription_sheet([line], [text], [text + "x"])
+    assert red(sheet).max() < sheet.shape[1] - 1
+
+
+def test_single_characters_are_a_grid_with_the_reference_of_wrong_ones() -> None:
+    digits = [np.full((28, 28), grey, np.uint8) for grey in range(10, 250, 10)]
+    right = transcription_sheet(digits, ["7"] * 24, ["7"] * 24)
+    wrong = transcription_sheet(digits, ["7"] * 24, ["7"] * 23 + ["1"])
+    assert right.shape == wrong.shape
+    assert right.shape[0] < 24 * 40 < right.shape[1]
+    for grey in range(10, 250, 10):
+        assert ((right == grey).all(2)).sum() > 40 * 40
+    assert not len(red(right))
+    assert len(red(wrong)) < 30
+    changed = np.flatnonzero((right != wrong).any((0, 2)))
+    assert changed.max() - changed.min() < 80  # one cell
+    empty = transcription_sheet(digits[:1], ["7"], [""])
+    assert len(red(empty))
+
+
+def test_characters_without_a_glyph_are_listed() -> None:
+    line = np.full((40, 200), 255, np.uint8)
+    known = transcription_sheet([line], ["春眠 été?"], ["春眠 été?"])
+    unknown = transcription_sheet([line], ["春眠 été\u3400"], ["春眠 été\u3400"])
+    assert unknown.shape[0] > known.shape[0]
+    assert transcription_sheet([], [], []).shape[1] == 1000
+
+
 def test_right_to_left_text_begins_at_the_right() -> None:
-    last, word = drawn("ג"), drawn("אבג")
+    last, word = drawn("בג"), drawn("אבג")
     width = int((last < 200).any(axis=(0, 2)).nonzero()[0].max())
     assert width < 40  # pixels, the margin with it
     assert (last[:, :width] == word[:, :width]).all()
-    assert (drawn("א")[:, :width] != word[:, :width]).any()
+    assert (drawn("אב")[:, :width] != word[:, :width]).any()
 
 
 def test_the_augmentation_sheet_shows_every_line_and_all_its_versions() -> None:

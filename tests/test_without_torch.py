@@ -58,7 +58,7 @@ class Exported:
     \"\"\"Sees a where the ink of a column is in the upper half and b where it is in the lower one.\"\"\"
 
     card, preprocess, normalizer, calibration = {}, FitHeight(16, 4), Normalizer(), PlattScaling()
-    codec = Codec("ab", ["blank"])
+    codec, single_characters = Codec("ab", ["blank"]), False
 
     def __init__(self, decoder):
         self.decoder = decoder
@@ -75,7 +75,8 @@ class Exported:
             log_probs = np.log(np.exp(60 * ink) / np.exp(60 * ink).sum(1, keepdims=True))[None].astype(np.float32)
             interpret = lambda one: (self.codec.decode(one.ids), one.confidence)
             inputs = (log_probs, np.array([array.shape[1]]))
-            found += transcriptions(self.decoder, inputs, n_best, interpret, self.normalizer, self.calibration)
+            inked = [bool(array.any())]
+            found += transcriptions(self.decoder, inputs, inked, n_best, interpret, self.normalizer, self.calibration)
         return found
 
     @contextmanager

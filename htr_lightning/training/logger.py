@@ -3,8 +3,9 @@
 import os
 import socket
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from lightning import Callback, LightningModule, Trainer
@@ -14,6 +15,8 @@ from PIL import Image
 from htr_lightning.errors import InputError
 from htr_lightning.picture import to_grey, transcription_sheet
 from htr_lightning.transcription import Prediction
+
+T = TypeVar("T")
 
 MODES = ("online", "offline", "disabled", "shared")
 BEST = {"val/cer": "min", "val/wer": "min", "val/loss": "min", "val/line_accuracy": "max"}
@@ -109,11 +112,17 @@ class TranscriptionTable(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:  # fmt: skip
-        batches = trainer.num_test_batches if trainer.testing else trainer.num_val_batches
-        every = max(1, int(sum(batches)) // self.lines)
-        if trainer.is_global_zero and batch_idx % every == 0 and len(self._shown) < self.lines:
-            ink = batch.images[0, 0, :, : int(batch.widths[0])].float().cpu().numpy()
-            self._shown.append((to_grey(ink), outputs[0]))
+        if not trainer.is_global_zero:
+            return
+        batches = int(sum(trainer.num_test_batches if trainer.testing else trainer.num_val_batches))
+        wanted = (batch_idx + 1) * self.lines // batches - batch_idx * self.lines // batches
+        if batches < self.lines:  # more than needed, since other batches may have few lines
+            wanted = self.lines
+        for row in _spread(range(len(outputs)), wanted):
+            ink = batch.images[row, 0, :, : int(batch.widths[row])].float().cpu().numpy()
+            self._shown.append((to_grey(ink), outputs[row]))
+        if batch_idx == batches - 1:
+            self._shown = _spread(self._shown, self.lines)
 
     on_test_batch_end = on_validation_batch_end
 
@@ -131,3 +140,9 @@ class TranscriptionTable(Callback):
                 logger.log_image(f"{name.split('_')[0]}/transcriptions", [sheet], step=trainer.global_step)
 
     on_test_epoch_end = on_validation_epoch_end
+
+
+def _spread(items: Sequence[T], count: int) -> list[T]:
+    """Return at most `count` items, spread evenly over the sequence."""
+    count = min(count, len(items))
+    return [items[index * len(items) // count] for index in range(count)]
