@@ -122,14 +122,14 @@ def options(group: str) -> list[str]:
 
 
 def check_overrides(overrides: Sequence[str], sweep: bool = False) -> None:
-    """Check overrides before Hydra does, whose messages about grammar name neither the key nor a remedy.
+    """Check overrides before Hydra parses them, since its syntax errors name neither the key nor a remedy.
 
     Args:
         overrides: overrides from the command line; other arguments are ignored.
-        sweep: whether several values for a key are a sweep.
+        sweep: whether the overrides describe a sweep, in which a key may have several values.
 
     Raises:
-        InputError: if an override cannot be parsed, or chooses a group under a wrong name.
+        InputError: if an override cannot be parsed, or uses the wrong name for a config group.
     """
     for override in overrides:
         key, equals, value = override.partition("=")

@@ -9,10 +9,10 @@ class InputError(Exception):
 
 
 def check_integer(key: str, value: object, minimum: int, maximum: int = 10**9) -> None:
-    """Raise InputError if the value of a key is not an integer in a range.
+    """Raise InputError if the value of a key is not an integer in the given range.
 
     Args:
-        key: name of the key, for the message.
+        key: name of the key, used in the message.
         value: value to check.
         minimum: smallest allowed value.
         maximum: largest allowed value.

@@ -14,7 +14,7 @@ from htr_lightning.text.direction import visual
 
 ROW, TEXT, GAP = 44, 26, 8  # height of a line image, a line of text and a gap, in pixels
 CELL = 96  # side of a cell in a grid of characters, in pixels
-NOTHING = "(none)"  # in place of an empty transcription
+NOTHING = "(none)"  # shown in place of an empty transcription
 BLACK, GREY, GREEN, RED = (30, 30, 30), (130, 130, 130), (0, 120, 40), (190, 30, 30)
 # Edit colours that colour-blind readers can distinguish (Okabe and Ito, 2008, "Color universal design")
 SUBSTITUTION, DELETION, INSERTION = (213, 94, 0), (0, 114, 178), (170, 80, 140)
@@ -96,7 +96,7 @@ def _fit(image: UInt8[ndarray, "_ _"], size: tuple[int, int]) -> UInt8[ndarray, 
 
 
 def _without_glyph(texts: Sequence[str], width: int) -> UInt8[ndarray, "H W 3"]:
-    """Draw a list of the characters that the font does not contain; without any, return no rows."""
+    """Draw a list of the characters that the font does not contain; return no rows if there are none."""
     missing = sorted(character for character in set("".join(texts)) if not _has_glyph(character))
     note = np.full((TEXT if missing else 0, width, 3), 255, np.uint8)
     if missing:

@@ -94,8 +94,8 @@ def transcriptions(
 ) -> list[Transcription]:
     """Decode the scores of a network into normalized texts with calibrated confidences.
 
-    If several alternatives have the same normalized text, only the best of them is kept. A blank image has no text,
-    whatever its scores, with a confidence of 1.
+    If several alternatives have the same normalized text, only the best of them is kept. A blank image is
+    transcribed as empty text with a confidence of 1, whatever its scores.
 
     Args:
         decoder: decoder for the scores.

@@ -163,8 +163,7 @@ def swaps(
     """Yield pairs of lines whose texts are of similar length and fit better when swapped.
 
     Candidates are neighbours in reading order, nearby lines among the worst-fitting third, and all pairs among the
-    worst-fitting tenth. Distant pairs are more numerous, so swapping them must improve the fit by
-    more.
+    worst-fitting tenth. Distant pairs are more numerous, so swapping them must improve the fit by more.
     """
     count = len(sizes)
     own = shapes.costs(np.arange(count), np.arange(count))

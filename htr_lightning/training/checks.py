@@ -1,4 +1,4 @@
-"""Check the settings of a run before the work begins."""
+"""Check the settings of a run before it starts."""
 
 import inspect
 from collections.abc import Iterable, Iterator, Mapping
@@ -48,11 +48,11 @@ def check_settings(settings: dict[str, Any]) -> None:
 
 
 def check_types(config: Any, path: str) -> None:
-    """Check the arguments in a nested config against the annotations of the classes and functions they are for.
+    """Check the arguments in a nested config against the annotations of the classes and functions that receive them.
 
     Args:
         config: part of a config, as plain data.
-        path: key of that part, for messages.
+        path: key of that part, used in messages.
 
     Raises:
         InputError: if an argument has the wrong type.
@@ -87,7 +87,7 @@ def _hints(target: str) -> dict[str, Any]:
 
 
 def _fits(value: Any, hint: Any) -> bool:
-    """Return whether plain data can be an argument with an annotation; doubtful cases fit."""
+    """Return whether a value fits an annotation; doubtful cases count as fitting."""
     origin, arguments = get_origin(hint), get_args(hint)
     if origin in (Union, UnionType):
         return any(_fits(value, one) for one in arguments)
@@ -108,7 +108,7 @@ def _fits(value: Any, hint: Any) -> bool:
 
 
 def _name(hint: Any) -> str:
-    """Return an annotation in words."""
+    """Describe an annotation in words."""
     words = {
         int: "an integer",
         float: "a number",
@@ -134,10 +134,10 @@ def check_trainer(trainer: Trainer, settings: Any) -> None:
 
     Args:
         trainer: trainer to check.
-        settings: config of the trainer, for messages.
+        settings: config of the trainer, used in messages.
 
     Raises:
-        InputError: if it does not.
+        InputError: if the trainer does not do so.
     """
     if settings.fast_dev_run:
         raise InputError(f"trainer.fast_dev_run={settings.fast_dev_run}: saves no checkpoint; use trainer=debug")

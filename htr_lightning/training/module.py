@@ -15,8 +15,8 @@ from htr_lightning.training.optimization import check_fused, check_monitors, cli
 from htr_lightning.transcription import Prediction
 
 RATES = ("cer", "wer", "line_accuracy")
-PREFIX = "recognizer."  # of the names in the state dict of the module
-MAX_LEFT_OUT = 200  # training lines left out of the loss, after which a run stops
+PREFIX = "recognizer."  # prefix of the names in the recognizer's part of a state dict
+MAX_LEFT_OUT = 200  # number of training lines left out of the loss after which a run stops
 
 
 class TrainingModule(LightningModule):
@@ -36,7 +36,7 @@ class TrainingModule(LightningModule):
         self.recognizer = recognizer
         self.losses, self.counts = MeanLoss(), EditCounts()
         self.totals: dict[str, EditTotals] = {}
-        self._left_out: int | None = 0  # lines until the first one with enough frames for its text
+        self._left_out: int | None = 0  # number of lines before the first with enough frames for its text
         self.register_state_dict_post_hook(_strip_prefix)
         self.register_load_state_dict_pre_hook(_add_prefix)
 
