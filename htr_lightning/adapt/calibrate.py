@@ -13,7 +13,7 @@ from htr_lightning.metrics.edits import EditTotals
 from htr_lightning.reading.voting import Ensemble
 from htr_lightning.transcription import Prediction, Transcriber
 
-FACTORS = (4.0, 2.0, 1.4, 1.2)  # weights are multiplied or divided by each factor while that reduces the edits
+FACTORS = (4.0, 2.0, 1.4, 1.2)  # factors for changing a weight, each used until no step reduces the edits
 
 
 class Weighted(NamedTuple):
@@ -39,7 +39,7 @@ def fit(
     weights: bool,
     advance: Callable[[int], None] = lambda lines: None,
 ) -> Calibrated:
-    """Calibrate a recognizer on the validation lines, after fitting its ensemble weights if `weights` is set.
+    """Calibrate a recognizer on the validation lines, first fitting its ensemble weights if `weights` is true.
 
     Args:
         recognizer: recognizer with the default calibration.
@@ -87,7 +87,7 @@ def fit_weights(ensemble: Ensemble, read: Sequence[tuple[Line, Sequence[Weighted
 
 
 def calibrate(predictions: Sequence[Prediction]) -> Calibrated:
-    """Fit a Platt scaling to the character confidences of the given predictions.
+    """Fit Platt scaling to the character confidences of the given predictions.
 
     Args:
         predictions: predictions of a recognizer with the default calibration.
@@ -99,7 +99,7 @@ def calibrate(predictions: Sequence[Prediction]) -> Calibrated:
 
 
 def write(path: str, out: Path, found: Calibrated, lines: dict[str, Any]) -> None:
-    """Write a copy of a checkpoint that includes a calibration.
+    """Copy a checkpoint, adding a calibration to the copy.
 
     Args:
         path: path to the checkpoint.

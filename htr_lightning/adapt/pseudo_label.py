@@ -53,7 +53,7 @@ class Unlabelled(NamedTuple):
 def open_unlabelled(
     recognizer: Transcriber, lines: Sequence[str], splits: Sequence[str] | None = None, labelled: bool = False
 ) -> Unlabelled:
-    """Open the unlabelled lines named in the arguments of `htr pseudo-label`.
+    """Open the sources of unlabelled lines given as arguments to `htr pseudo-label`.
 
     Args:
         recognizer: trained recognizer that will transcribe the lines.
@@ -109,7 +109,7 @@ def lines_of_data(data: LineDataModule, splits: Sequence[str]) -> Unlabelled:
 
 
 def lines_of_files(sources: Sequence[Source]) -> Unlabelled:
-    """Return the lines in image, PAGE and ALTO files (see `find_sources`), ignoring any text in the files."""
+    """Return the lines in image, PAGE and ALTO files (see `find_sources`), ignoring any existing text."""
 
     def labels(recognizer: Transcriber, advance: Callable[[int], None]) -> list[PseudoLabel]:
         found = []
@@ -201,8 +201,8 @@ def write(
         known = {id: split for split in SPLITS for id in labelled.lines(split).reader.ids}
         if twice := next((label for label in labels if label.status == KEPT and label.id in known), None):
             raise InputError(
-                f"{twice.id}: also in the {known[twice.id]} split of the labelled data; separate the two with "
-                "data.subset or --split"
+                f"{twice.id}: also in the {known[twice.id]} split of the labelled data; separate the labelled and "
+                "unlabelled lines with data.subset or --split"
             )
         others = rows_of(labelled, SPLITS, taken, advance)
     rows = (Row("train", file_name(sample.id, taken), sample) for sample in unlabelled.samples(labels))

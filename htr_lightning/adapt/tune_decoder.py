@@ -28,7 +28,7 @@ class Measured(NamedTuple):
 
     name: str
     totals: EditTotals
-    lines_per_second: float  # per second of CPU time; includes the network if decoding is autoregressive
+    lines_per_second: float  # per second of CPU time, which includes the network if decoding is autoregressive
 
 
 class Tuning(NamedTuple):
@@ -39,7 +39,7 @@ class Tuning(NamedTuple):
 
     @property
     def helps(self) -> bool:
-        """Whether the tuned decoder results in fewer edits than every decoder without the language model."""
+        """Whether the tuned decoder results in fewer edits than any decoder without the language model."""
         *others, tuned = self.measured
         return tuned.totals.edits < min(one.totals.edits for one in others)
 
@@ -150,7 +150,7 @@ def tune(
     settings: dict[str, Any],
     advance: Callable[[str], None] = lambda done: None,
 ) -> Tuning:
-    """Find the alpha and beta that minimise edits on the validation lines, first on a grid and then in small steps.
+    """Find the alpha and beta that minimise the edits on the validation lines, first on a grid and then in small steps.
 
     Args:
         recognizer: recognizer in evaluation mode, on the device to use.
@@ -207,7 +207,7 @@ def _around(weights: tuple[float, float], alpha: float, beta: float) -> list[tup
 
 
 class Stopwatch:
-    """A function wrapper that accumulates CPU time over all threads.
+    """A function wrapper that accumulates the CPU time of its calls over all threads.
 
     Args:
         work: function to time.
@@ -225,7 +225,7 @@ class Stopwatch:
 
 
 def write(path: str, out: Path, language: Language, tuning: Tuning, lines: dict[str, Any]) -> None:
-    """Write a copy of a checkpoint that includes a tuned decoder and its language model.
+    """Copy a checkpoint, adding a tuned decoder and its language model to the copy.
 
     Args:
         path: path to the checkpoint.

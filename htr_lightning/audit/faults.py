@@ -79,7 +79,7 @@ def audit(
 
     Args:
         readers: readers by split, in the order train, val, test.
-        normalizer: text normaliser of the model.
+        normalizer: text normalizer of the model.
         preprocess: preprocessing of the model.
         alphabet: characters to learn; None for the characters of the training texts.
         needed: function that returns the number of frames a normalised text needs; None if the model uses no frames.
@@ -134,7 +134,7 @@ def audit(
 
 
 def identity_faults(readers: Mapping[str, Reader]) -> Iterator[Fault]:
-    """Yield ids and writers that occur in more than one split; if the set has a single writer, only ids are checked."""
+    """Report ids and writers that occur in several splits; if the set has a single writer, only ids are checked."""
     for kind, of in (("ids", DUPLICATE_ID), ("groups", WRITER)):
         counts = {split: Counter(getattr(reader, kind)) for split, reader in readers.items()}
         if kind == "groups" and len(set().union(*counts.values())) == 1:
@@ -151,7 +151,7 @@ def identity_faults(readers: Mapping[str, Reader]) -> Iterator[Fault]:
 
 
 def text_faults(lines: Sequence[Line], alphabet: Sequence[str]) -> Iterator[Fault]:
-    """Yield lines without text, with control or unassigned characters, or with characters outside the alphabet."""
+    """Report lines without text, with control or unassigned characters, or with characters outside the alphabet."""
     learned = set(alphabet)
     for line in lines:
         if not line.text.strip():
@@ -164,7 +164,7 @@ def text_faults(lines: Sequence[Line], alphabet: Sequence[str]) -> Iterator[Faul
 
 
 def image_faults(lines: Sequence[Line], preprocess: Preprocess) -> Iterator[Fault]:
-    """Yield images that, unlike most, are blank, tiny, inverted or vertical, or whose letters are cut off."""
+    """Report images that, unlike most, are blank, tiny, inverted or vertical, or show letters that are cut off."""
     height = float(np.median([line.measures.size[0] for line in lines])) if lines else 0.0
     long = [line.measures.size for line in lines if len(line.text) > A_WORD]
     horizontal = not long or np.mean([width > height for height, width in long]) > 0.5
@@ -200,7 +200,7 @@ def _edge_limit(fractions: Sequence[float]) -> float:
 def frame_faults(
     lines: Sequence[Line], preprocess: Preprocess, needed: Callable[[str], int], frames: Callable[[int], int]
 ) -> Iterator[Fault]:
-    """Yield lines whose text needs more frames than the network produces; such lines are excluded from the loss."""
+    """Report lines whose text needs more frames than the network produces; such lines are excluded from the loss."""
     for line in lines:
         try:
             preprocess.check(line.measures.size)
@@ -213,10 +213,10 @@ def frame_faults(
 
 
 def leaks(lines: Sequence[Line], alike: float = 0.8, same: float = 0.9) -> Iterator[Fault]:
-    """Yield lines that also occur in an earlier split, whether identical, rescanned, recropped or recompressed.
+    """Report lines that also occur in an earlier split, whether identical, rescanned, recropped or recompressed.
 
-    Image fingerprints are compared between lines of similar length. The similarity of lines by two writers who copy the
-    same text is well below `alike`. A pair above `same` with different texts also counts as the same image, unless
+    Image fingerprints are compared between lines of similar length. The similarity of lines by two writers who copied
+    the same text is well below `alike`. A pair above `same` with different texts also counts as the same image, unless
     there are many such pairs: in printed text, two lines may differ in a single letter.
     """
     splits = list(dict.fromkeys(line.split for line in lines))
@@ -237,7 +237,7 @@ def leaks(lines: Sequence[Line], alike: float = 0.8, same: float = 0.9) -> Itera
 
 
 def _alike(later: Sequence[Line], earlier: Sequence[Line]) -> Iterator[tuple[Line, Line, float]]:
-    """Yield each line longer than a short word, the most similar line in an earlier split, and their similarity."""
+    """Yield each line longer than a short word with the most similar line in an earlier split and their similarity."""
     later, earlier = (
         [line for line in some if len(line.text) > A_WORD and line.measures.ink > 0] for some in (later, earlier)
     )
@@ -259,7 +259,7 @@ def _alike(later: Sequence[Line], earlier: Sequence[Line]) -> Iterator[tuple[Lin
 
 
 def upside_down(lines: Sequence[Line], sure: float = -0.65, far: float = 3.75) -> Iterator[Fault]:
-    """Yield lines that look like the other lines rotated by 180 degrees.
+    """Report lines that look like the other lines rotated by 180 degrees.
 
     Orientation is learned from the set itself; see `uprightness`. A line is reported if its score is close to -1 and an
     outlier among lines of similar length. A false report costs more than a missed line, so short texts are not checked,
@@ -276,9 +276,9 @@ def upside_down(lines: Sequence[Line], sure: float = -0.65, far: float = 3.75) -
 
 
 def mismatches(lines: Sequence[Line], far: float = 5.0) -> Iterator[Fault]:
-    """Yield lines whose text is far too long or too short for the ink, or fits another line better.
+    """Report lines whose text is far too long or too short for the ink, or fits another line better.
 
-    The text predicts the length of a line in two ways: from the widths of the characters and from the number of their
+    The text predicts the length of a line in two ways: from the widths of its characters and from their number of
     strokes. If both disagree with the image, the text is wrong; if the line is too wide for its strokes, the image
     shows only part of the line's height.
     """
@@ -306,7 +306,7 @@ def mismatches(lines: Sequence[Line], far: float = 5.0) -> Iterator[Fault]:
 
 
 def statistics(split: str, reader: Reader, texts: Mapping[str, Sequence[str]], lines: Sequence[Line]) -> dict[str, Any]:
-    """Return counts and quantiles for a split, and how many of its texts also occur in train."""
+    """Return counts and quantiles for a split, and the number of its lines whose text also occurs in train."""
     its = [line.measures for line in lines if line.split == split]
     quantiles = {}
     for title, values in (

@@ -12,10 +12,10 @@ from htr_lightning.audit.measure import COLUMNS
 
 CHARACTERS = 255  # number of frequent characters modelled separately; all others share one model
 MIN_GROUP = 5  # minimum number of lines for estimating the width of a writer's characters
-BAND = 10  # maximum number of columns by which a line's profile may lead or lag behind the model
+BAND = 10  # maximum number of columns by which a line's profile may lead or lag the model
 SHIFT_COST = 2.0  # cost of shifting by one column, relative to the squared difference of profiles with variance 1
 CHUNK = 2048  # number of pairs compared at a time
-PAGE = 10  # number of neighbours compared among the worst third of lines: about one page
+PAGE = 10  # number of neighbours compared among the worst-fitting third of lines; about one page
 MIN_CHARACTERS = 16  # shorter texts cannot be distinguished
 MAX_PAIRED = 700  # maximum number of lines compared pairwise
 
@@ -46,7 +46,7 @@ def lengths_of(
     Args:
         codes: encoded texts, none of them empty.
         lengths: line lengths; positive, in any unit.
-        groups: the group of each line.
+        groups: group of each line, such as its writer.
 
     Returns:
         The length per character; the log ratio of measured to expected length for each line, using its group's scale;
@@ -76,7 +76,7 @@ def lengths_of(
 
 
 def in_small_group(groups: Sequence[str]) -> Bool[ndarray, " N"]:
-    """Return whether each line's group is too small to estimate a separate scale."""
+    """Return, for each line, whether its group is too small for estimating a separate scale."""
     counts = Counter(groups)
     return np.array([counts[group] < MIN_GROUP for group in groups])
 
@@ -87,7 +87,7 @@ def deviation(values: Float[ndarray, " N"]) -> float:
 
 
 def by_size(values: Float[ndarray, " N"], sizes: Int[ndarray, " N"], bins: int = 12) -> Float[ndarray, " N"]:
-    """Standardise values among lines of similar size, because short lines vary more than long ones."""
+    """Standardise each value relative to lines of similar size, because short lines vary more than long ones."""
     order = np.argsort(sizes, kind="stable")
     parts = [part for part in np.array_split(order, max(1, min(bins, len(values) // 20))) if len(part)]
     centres = [float(np.mean(sizes[part])) for part in parts]
@@ -119,7 +119,7 @@ class Shapes:
         self.expected = np.stack([self._profile(row) for row in assigned]).astype(np.float16)
 
     def costs(self, lines: Int[ndarray, " P"], texts: Int[ndarray, " P"]) -> Float32[ndarray, " P"]:
-        """Return the mean squared difference along the best alignment, for each pair of a line and a text."""
+        """Return the mean squared difference along the best alignment of each line with the corresponding text."""
         parts = [slice(start, start + CHUNK) for start in range(0, len(lines), CHUNK)]
         pairs = ((self.profiles[lines[part]], self.expected[texts[part]]) for part in parts)
         costs = [align(*(of.astype(np.float32) for of in pair)) for pair in pairs]
@@ -140,9 +140,9 @@ def align(
 ) -> Float32[ndarray, " P"]:
     """Return the mean squared difference of profiles along the best monotone alignment within `band` columns.
 
-    At each column of the line, the text advances by zero, one or two columns (Sakoe and Chiba, 1978, "Dynamic
-    programming algorithm optimization for spoken word recognition", with band and slope constraints); both ends may be
-    off by up to two columns.
+    At each column of the line, the text advances by zero, one or two columns, as in the algorithm with band and slope
+    constraints by Sakoe and Chiba (1978, "Dynamic programming algorithm optimization for spoken word recognition").
+    Both ends may be off by up to two columns.
     """
     offsets = np.arange(-band, band + 1)
     far = np.float32(1e9)
@@ -160,10 +160,10 @@ def align(
 def swaps(
     shapes: Shapes, sizes: Int[ndarray, " N"], near: float = 0.35, anywhere: float = 0.6
 ) -> Iterator[tuple[int, int]]:
-    """Yield pairs of lines whose texts are of similar length and fit better when swapped.
+    """Yield pairs of lines whose texts are of similar length and fit better when swapped, each pair in both orders.
 
     Candidates are neighbours in reading order, nearby lines among the worst-fitting third, and all pairs among the
-    worst-fitting tenth. Distant pairs are more numerous, so swapping them must improve the fit by more.
+    worst-fitting tenth. Distant pairs are more numerous, so swapping their texts must improve the fit by more.
     """
     count = len(sizes)
     own = shapes.costs(np.arange(count), np.arange(count))

@@ -15,7 +15,7 @@ ROWS = 32  # height in pixels at which lines are measured
 MAX_COLUMNS = 4096  # wider images are compressed horizontally
 GRID = (64, 8)  # columns and rows in a fingerprint
 COLUMNS = 128  # number of columns in a profile: two or three per character
-RADII = (2, 4, 8)  # pixels at height ROWS, from the width of a stroke to the width of a letter
+RADII = (2, 4, 8)  # radii in pixels at height ROWS, from the width of a stroke to that of a letter
 
 
 class Measures(NamedTuple):
@@ -125,7 +125,7 @@ def _profile(mask: Bool[ndarray, "H w"], middle: float, spread: float) -> Float1
 
 
 def unit(fingerprints: Int8[ndarray, "N 512"]) -> Float32[ndarray, "N 512"]:
-    """Return fingerprints as unit vectors, so that their dot product is the correlation of two lines."""
+    """Normalise fingerprints to unit length, so that the dot product of two of them is their correlation."""
     vectors = fingerprints.astype(np.float32)
     return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-6)
 

@@ -1,4 +1,4 @@
-"""Audit the data of a config, including faults reported by its readers and found with the frame counts of its model."""
+"""Audit the data in a config, including splits that cannot be read and texts too long for the frames of the model."""
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -34,7 +34,7 @@ class Subject(NamedTuple):
     title: str
     data: LineDataModule
     readers: dict[str, Reader]
-    faults: list[Fault]  # splits that cannot be read
+    faults: list[Fault]  # one for each split that cannot be read
     model: dict[str, Any]  # config of the model
     alphabet: list[str] | None  # characters to learn; None for the characters of the training texts
     strict: set[str]  # reader options set to "error" in the config and to "skip" here
@@ -105,7 +105,7 @@ def record(found: Audit, critical: Sequence[str]) -> dict[str, Any]:
 
 
 def augmented(subject: Subject, count: int = 8, times: int = 3) -> UInt8[ndarray, "H W"] | None:
-    """Return a sheet of training lines before and after augmentation, or None if there are no such lines."""
+    """Return a sheet of training lines before and after augmentation, or None if there is nothing to show."""
     reader, augment = subject.readers.get("train"), subject.data.augment
     if reader is None or augment is None or not len(reader):
         return None
@@ -135,7 +135,7 @@ def _frames(subject: Subject) -> tuple[Callable[[str], int], Callable[[int], int
 
 
 def tables(found: Audit, critical: Sequence[str]) -> list[Table]:
-    """Return tables of the splits and of the faults by kind, for the terminal."""
+    """Return tables for the terminal: the splits and, if there are faults, the number of faults of each kind."""
     splits = Table("split", "lines", "characters", "groups", "skipped", box=None)
     for split, its in found.splits.items():
         splits.add_row(split, *(f"{its[key]:,}" for key in ("lines", "characters", "groups", "skipped")))

@@ -244,8 +244,8 @@ class Margins:
 
     Args:
         p: probability of applying the transform.
-        max_crop: maximum fraction of the height to crop on each side.
-        max_pad: maximum fraction of the height to add on each side.
+        max_crop: maximum fraction of the height to crop at each of the two edges.
+        max_pad: maximum fraction of the height to add at each of the two edges.
     """
 
     def __init__(self, p: float, max_crop: float, max_pad: float) -> None:

@@ -34,5 +34,5 @@ def levels(image: UInt8[ndarray, "H W"]) -> tuple[int, int]:
 
 
 def ink_of(image: UInt8[ndarray, "H W"], paper: int) -> UInt8[ndarray, "H W"]:
-    """Return how much darker than the paper each pixel is."""
+    """Return, for each pixel, how much darker than the paper it is."""
     return cv2.LUT(image, (paper - np.arange(256)).clip(0, 255).astype(np.uint8))

@@ -15,7 +15,7 @@ from htr_lightning.cli.arguments import typer_app
 def main(
     version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
     verbose: Annotated[
-        bool, typer.Option("--verbose", help="With --version, also list dependencies and platform.")
+        bool, typer.Option("--verbose", help="With --version, also print the dependencies and the platform.")
     ] = False,
 ) -> None:
     """Train and use models for handwritten text recognition."""

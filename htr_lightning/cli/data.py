@@ -86,7 +86,7 @@ def convert(
     from htr_lightning.convert import convert as write
     from htr_lightning.data.datamodule import SPLITS
 
-    empty_folder(out)  # fail before the work, not after it
+    empty_folder(out)  # fail early, before the work starts
     data = open_data(overrides or [], one_pass=True, full=True).data
     names = list(dict.fromkeys(split or SPLITS))
     total = sum(len(data.lines(name)) for name in names)
@@ -123,7 +123,7 @@ def pseudo_label(
     """Transcribe unlabelled lines and write the most confident ones as training lines, for self-training.
 
     Overrides without data=NAME change the data that the checkpoint was trained on: after training with
-    data.subset=[0,500], data.subset=[500,null] selects the other lines. References are ignored. Train on the result
+    data.subset=[0,500], data.subset=[500,null] selects the remaining lines. References are ignored. Train on the result
     with data=folder.
     """
     from htr_lightning.adapt import pseudo_label as verb
@@ -133,12 +133,12 @@ def pseudo_label(
 
     if min_confidence is None and fraction is None:
         fraction = 0.5  # no threshold suits every checkpoint: at 21 % CER, 17 of 4,630 lines reached 0.9
-    empty_folder(out)  # fail before the work, not after it
+    empty_folder(out)  # fail early, before the work starts
     recognizer = load_one(checkpoint, device)
     known = data_for(recognizer, labelled, full=True) if labelled else None
     if known is not None:
         for name in SPLITS:
-            known.lines(name)  # fail before the work here, too
+            known.lines(name)  # fail early here, too
     unlabelled = verb.open_unlabelled(recognizer, lines, split, known is not None)
     for note in unlabelled.notes:
         print(f"note: {note}", file=sys.stderr)
@@ -184,7 +184,7 @@ def audit(
 
     for path, option in ((html, "--html"), (json_file, "--json")):
         if path is not None:
-            check_writable(path, option)  # fail before the work, not after it
+            check_writable(path, option)  # fail early, before the work starts
     subject = verb.open_subject(overrides or [], augment)
     with progress_bar(f"auditing {subject.title}", sum(map(len, subject.readers.values()))) as advance:
         found = verb.audit(subject, advance)

@@ -49,7 +49,7 @@ def calibrate(
     out = out or Path(checkpoint).with_name(f"{Path(checkpoint).stem}-calibrated.ckpt")
     recognizer = load_all(checkpoints, device, False, tta, (1.0, 0.0), numbers("--weights", weights))
     if not is_ensemble:
-        check_writable(out)  # fail before the work, not after it
+        check_writable(out)  # fail early, before the work starts
     data = data_for(recognizer, given)
     lines = describe(data, "val")
     with progress_bar("evaluating", lines["lines"]) as advance:
@@ -78,7 +78,7 @@ def train(
     """Train a recognizer as train.py does, e.g. with experiment=synthetic; htr train -h lists recipes and options."""
     from htr_lightning.training.launch import train as run
 
-    sys.argv[1:] = overrides or []  # where Hydra reads them
+    sys.argv[1:] = overrides or []  # Hydra reads them from there
     run(("train",))
 
 
@@ -100,7 +100,7 @@ def tune_decoder(
     ] = None,
     arpa: Annotated[
         Path | None,
-        typer.Option(help="ARPA file with a character n-gram model of text in visual order; replaces --text"),
+        typer.Option(help="ARPA file with a character n-gram model of text in visual order; used instead of --text"),
     ] = None,
     space: Annotated[
         str | None, typer.Option(help="Symbol that represents a space in the --arpa file (default: <space>)")
@@ -126,7 +126,7 @@ def tune_decoder(
     verb.check_source(source)
     out = out or Path(checkpoint).with_name(f"{Path(checkpoint).stem}-lm.ckpt")
     recognizer = load_one(checkpoint, device)
-    check_writable(out)  # fail before the work, not after it
+    check_writable(out)  # fail early, before the work starts
     given = overrides or []
     settings = verb.beam_settings([one for one in given if one.startswith("decoder.")], recognizer)
     data = data_for(recognizer, [one for one in given if not one.startswith("decoder.")])
@@ -154,7 +154,7 @@ def upgrade(
     """Convert a checkpoint from an earlier version of htr-lightning; transcriptions stay the same."""
     from htr_lightning.upgrade import upgrade_file
 
-    check_writable(out)  # fail before the work, not after it
+    check_writable(out)  # fail early, before the work starts
     if note := upgrade_file(checkpoint, out):
         print(f"note: {note}", file=sys.stderr)
     print(out)

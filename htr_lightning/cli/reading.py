@@ -69,7 +69,7 @@ def transcribe(
         raise InputError(f"--format page: {len(sources)} files need an output folder; add --out FOLDER")
     targets = page_paths(sources, out) if format == "page" and out is not None else {}
     for target in targets.values():
-        check_writable(target)  # fail before the work, not after it
+        check_writable(target)  # fail early, before the work starts
     from htr_lightning.reading.open import load_all  # imports torch, which takes seconds
 
     recognizer = load_all(checkpoints, device, greedy, tta, calibrated, weighted)
@@ -151,7 +151,7 @@ def evaluate(
     about = verb.conditions(recognizer, checkpoints, data, split)
     name = f"{'ensemble' if 'ensemble' in about else 'evaluate'}-{split}"
     folder = out or Path(checkpoint).resolve().parent / name
-    make_folder(folder)  # fail before the work, not after it
+    make_folder(folder)  # fail early, before the work starts
     with progress_bar("evaluating", about["data"]["lines"]) as advance:
         found = verb.evaluate(recognizer, data, split, advance)
     verb.write(folder, found, about)

@@ -35,7 +35,7 @@ class NGrams(NamedTuple):
 
 
 def read(path: str | Path, space: str) -> tuple[list[str], list[NGrams]]:
-    """Read a plain or gzip-compressed ARPA file, and return its symbols and its n-grams by order.
+    """Read a plain or gzip-compressed ARPA file, and return its symbols and its n-grams, grouped by order.
 
     Args:
         path: path to the file.
@@ -162,7 +162,7 @@ class _Section:
 
     def _name(self, number: int, symbol: str, names: dict[str, int]) -> None:
         if len(symbol) > 1 and symbol not in SPECIALS and symbol != self.space:
-            reason = f"is neither a single character nor {self.space}, the name of the space; use --space to change it"
+            reason = f"is neither a single character nor {self.space} (the space); use --space to set another name"
             fail(self.path, number, f"'{symbol[:40]}' {reason}")
         if symbol in names:
             fail(self.path, number, f"duplicate 1-gram '{symbol}'")

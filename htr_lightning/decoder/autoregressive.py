@@ -27,7 +27,7 @@ class FrameScores(NamedTuple):
     log_probs: Float[Tensor, "B T C"]  # class 0 is the blank, followed by the alphabet
     lengths: Int[Tensor, " B"]  # number of frames in each line
     rescore: Callable[[list[list[list[int]]]], list[list[float]]]
-    # returns the autoregressive log-probability, in nats, of each of several token sequences for every line
+    # returns the autoregressive log-probability, in nats, of each of several token sequences per line
 
 
 class Steps(NamedTuple):
@@ -139,7 +139,7 @@ class Beam:
         return self.search(self.prepare(steps), n)
 
     def prepare(self, steps: Steps) -> Steps:
-        """Return the input of `search`."""
+        """Return the input to `search`."""
         return steps._replace(frames=None)
 
     def search(self, prepared: Steps, n: int) -> list[list[Hypothesis]]:
@@ -189,13 +189,13 @@ class Beam:
     def _hypotheses(self, sequences: list[tuple[list[int], float, float, float]], end: int) -> list[Hypothesis]:
         """Convert sequences, sorted best first, to hypotheses.
 
-        A sequence whose end was forced is used only if there is no other, and is cut back to its longest prefix that
+        A sequence whose end was forced is used only if there is no other, and is cut back to the longest prefix that
         the automaton accepts as a line.
         """
         found: list[Hypothesis] = []
         for row, log_prob, score, norm in sequences:
             if score <= -FORCED_END / 2 and found:
-                break  # the remaining sequences are padding of the beam, or their end was forced
+                break  # the remaining sequences pad the beam, or their end was forced
             ids = row[: row.index(end)]
             if score <= -FORCED_END / 2:
                 ids = allowed_prefix(ids, self.automaton, end + 1) if self.automaton else ids

@@ -25,11 +25,11 @@ class Decoder(Protocol):
     """The interface for decoders, which turn network scores into label sequences.
 
     The scores depend on the model: frame log-probabilities and lengths for CTC, `autoregressive.Steps` for
-    autoregressive models, and class probabilities for single characters. They are returned by a recognizer's `scores`.
-    Decoders hold only settings, so several recognizers can share one decoder.
+    autoregressive models, and class probabilities for single characters. They are returned by a recognizer's `scores`
+    method. Decoders hold only settings, so several recognizers can share one decoder.
 
     Attributes:
-        inputs: the type of scores, one of "frames", "steps", "frames and steps" and "classes".
+        inputs: type of the scores, one of "frames", "steps", "frames and steps" and "classes".
         has_posterior: whether the scores of n-best hypotheses are log-probabilities up to a constant per line, in which
             case an ensemble uses them to weight hypotheses.
     """
@@ -63,7 +63,7 @@ class BeamDecoder(Decoder, Protocol):
     """The interface for beam search decoders, which split `n_best` into two steps to allow repeated searches."""
 
     def prepare(self, *scores: Any, **_: Any) -> Any:
-        """Return the input of `search`, which does not depend on the language model or its weights."""
+        """Return the input to `search`, which does not depend on the language model or its weights."""
         ...
 
     def search(self, prepared: Any, n: int) -> list[list[Hypothesis]]:

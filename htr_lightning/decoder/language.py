@@ -10,7 +10,7 @@ from numpy import ndarray
 from htr_lightning.decoder.lexicon import Lexicon
 from htr_lightning.decoder.ngram import NGram
 
-BITS = 32  # number of bits for the second automaton in a state of an intersection
+BITS = 32  # number of bits for the second automaton's state in the state of an intersection
 MASK = (1 << BITS) - 1
 
 

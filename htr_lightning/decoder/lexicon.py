@@ -55,7 +55,7 @@ class LexiconAutomaton:
     def __init__(self, words: Iterable[str], alphabet: Sequence[str]) -> None:
         self.free = {number for number, character in enumerate(alphabet) if is_free(character)}
         numbers = {character: number for number, character in enumerate(alphabet)}
-        self._children: list[dict[int, int]] = [{}]  # children of every node; node 0 is between words
+        self._children: list[dict[int, int]] = [{}]  # children of each node; node 0 is between words
         self._accepting = {0}  # nodes where a word may end
         for word in words:
             if all(character in numbers for character in word):

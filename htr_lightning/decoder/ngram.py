@@ -27,7 +27,7 @@ class NGram:
 
     Args:
         order: maximum length of the n-grams.
-        symbols: characters in the order of their ids, which are followed by the ids of </s>, <unk> and <s>.
+        symbols: characters in id order; the ids of </s>, <unk> and <s> follow.
         keys, log_probs, backoffs: the trie (see `kneser_ney.estimate`).
     """
 
@@ -124,7 +124,7 @@ class NGram:
         return math.exp(-self._line_log_probs(texts).sum() / sum(len(text) + 1 for text in texts))
 
     def automaton(self, alphabet: Sequence[str]) -> "Automaton":
-        """Return an automaton over the alphabet of a recognizer, in which unknown characters are <unk>."""
+        """Return an automaton over the alphabet of a recognizer, in which unknown characters are mapped to <unk>."""
         return Automaton(self, alphabet)
 
     def to_plain(self) -> dict[str, Any]:
@@ -149,7 +149,7 @@ class NGram:
         return cls(plain["order"], symbols, keys, log_probs, np.pad(backoffs, (0, len(log_probs) - len(backoffs))))
 
     def _links(self) -> Int[ndarray, " M"]:
-        """Return, for each node, the longest proper suffix of its n-gram in the model."""
+        """Return, for each node, the node of the longest proper suffix of its n-gram that the model contains."""
         links = np.zeros(len(self.keys) + 1, np.int64)
         for level in self.levels[2:]:
             last = self.last[level.start - 1 : level.stop - 1]
@@ -196,7 +196,7 @@ class Automaton:
 
     Args:
         model: n-gram model.
-        alphabet: characters of the classes, in order.
+        alphabet: character of each class, in order.
 
     Attributes:
         start: state at the start of a line.
@@ -279,7 +279,7 @@ class Automaton:
 
 
 def _numbers(characters: str, symbols: Sequence[str]) -> Int[ndarray, " N"]:
-    """Return the symbol ids of some characters, using the id of <unk> for unknown characters."""
+    """Return the symbol ids of the given characters, using the id of <unk> for unknown characters."""
     table = np.full(max(map(ord, symbols), default=0) + 2, len(symbols) + SPECIALS.index(UNKNOWN))
     table[[ord(symbol) for symbol in symbols]] = np.arange(len(symbols))
     codes = np.frombuffer(characters.encode("utf-32-le", "surrogatepass"), np.uint32)
@@ -287,7 +287,7 @@ def _numbers(characters: str, symbols: Sequence[str]) -> Int[ndarray, " N"]:
 
 
 def _lines(texts: Sequence[str], symbols: Sequence[str]) -> tuple[Int[ndarray, " T"], Int[ndarray, " B"]]:
-    """Return the concatenated symbol ids of some lines, each from <s> to </s>, and the start of each line."""
+    """Return the concatenated symbol ids of the given lines, each from <s> to </s>, and the start of each line."""
     sizes = np.array([len(text) + 2 for text in texts])
     starts = np.cumsum(sizes) - sizes
     ids = np.full(sizes.sum(), -1)

@@ -16,7 +16,7 @@ from htr_lightning.errors import InputError
 
 
 class Beam(NamedTuple):
-    """The K active prefixes of every line, with separate log-probabilities for the two path endings (Graves, 2012)."""
+    """The K active prefixes of each line, with separate log-probabilities for the two path endings (Graves, 2012)."""
 
     blank: Float64[ndarray, "B K"]  # log-probability of paths that end in a blank
     label: Float64[ndarray, "B K"]  # log-probability of paths that end in the last label
@@ -32,8 +32,8 @@ class Frames(NamedTuple):
 
     order: Int64[ndarray, " B"]  # original position of each line
     counts: Int64[ndarray, " B"]  # number of frames in each line
-    gap: Float64[ndarray, "B S"]  # log-probability of blanks in the omitted frames before this one
-    has_gap: Bool[ndarray, "B S"]  # whether frames were omitted before this one
+    gap: Float64[ndarray, "B S"]  # log-probability of blanks in the omitted frames before this frame
+    has_gap: Bool[ndarray, "B S"]  # whether frames were omitted before this frame
     tail: Float64[ndarray, " B"]  # log-probability of blanks in the omitted frames at the end
     blank: Float64[ndarray, "B S"]  # log-probability of the blank
     labels: Int64[ndarray, "B S J"]  # the most likely labels
@@ -104,7 +104,7 @@ class PrefixBeam:
         return self.search(self.prepare(log_probs, lengths), n)
 
     def prepare(self, log_probs: Float[ndarray, "B T C"], lengths: Int[ndarray, " B"]) -> Frames:
-        """Return the input of `search`: the frames that have a likely label."""
+        """Return the input to `search`: the frames that have a likely label."""
         threshold = math.log(self.min_probability) if self.min_probability else -math.inf
         return likely_frames(log_probs, lengths, self.top_labels, threshold)
 
@@ -112,7 +112,7 @@ class PrefixBeam:
         """Return up to `n` distinct hypotheses for each line, best first; see `n_best`."""
         beam = self._start(len(frames.counts))
         done, steps = [], []
-        considered = (frames.scores > -math.inf).sum(2).max(0, initial=1).tolist()  # number of labels in each step
+        considered = (frames.scores > -math.inf).sum(2).max(0, initial=1).tolist()  # number of labels at each step
         for step, labels in enumerate(considered):
             lines = int((frames.counts > step).sum())
             done.append(Beam(*(part[lines:] for part in beam)))
@@ -200,7 +200,7 @@ class PrefixBeam:
         return moved, source, gained
 
     def _advance(self, beam: Beam, labels: Int64[ndarray, "B J"]) -> tuple[ndarray, ndarray]:
-        """Return the bonus and state, of shape "B K J", of every prefix extended by every label."""
+        """Return the bonus and state, of shape "B K J", of each prefix extended by each label."""
         if self.automaton is None:
             shape = (*beam.last.shape, labels.shape[1])
             return np.broadcast_to(beam.bonus[:, :, None] + self.beta, shape), np.zeros(shape, np.int64)
@@ -235,7 +235,7 @@ def likely_frames(
     line, time = likely.nonzero()
     step = likely.cumsum(1)[line, time] - 1
     shape = (len(counts), int(counts.max(initial=0)))
-    # Sums of blanks between two frames are differences of cumulative sums.
+    # The log-probabilities of blanks between two frames are summed as a difference of cumulative sums.
     skipped = np.where(inside & ~likely, log_probs[:, :, BLANK].astype(np.float64), 0.0)
     until = np.zeros((shape[0], shape[1] + 1))
     until[line, step + 1] = skipped.cumsum(1)[line, time]
@@ -268,7 +268,7 @@ def _hash(key: UInt64[ndarray, "B K"], label: Int64[ndarray, "B K"]) -> UInt64[n
 
 
 def _trace(steps: list[tuple[ndarray, ndarray]], best: Int64[ndarray, "B N"]) -> list[list[list[int]]]:
-    """Return the labels of the selected prefixes of every line, traced back frame by frame."""
+    """Return the labels of the selected prefixes of each line, traced back frame by frame."""
     gained = np.zeros((len(steps), *best.shape), np.int64)
     for step in reversed(range(len(steps))):
         source, label = steps[step]

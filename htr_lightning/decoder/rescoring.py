@@ -19,7 +19,7 @@ from htr_lightning.errors import InputError
 
 
 class Prepared(NamedTuple):
-    """The input of the search, which does not depend on the language model or its weights."""
+    """The input to `search`, which does not depend on the language model or its weights."""
 
     beam: Frames
     frames: FrameScores
@@ -82,7 +82,7 @@ class Rescoring:
         return self.search(self.prepare(steps), n)
 
     def prepare(self, steps: Steps) -> Prepared:
-        """Return the input of `search`: the frames of the CTC head and the greedy autoregressive hypotheses."""
+        """Return the input to `search`: the frames of the CTC head and the greedy autoregressive hypotheses."""
         if steps.frames is None:
             raise InputError("decoder=rescoring: the model has no CTC head; use decoder=autoregressive_beam")
         log_probs, lengths, _ = steps.frames

@@ -14,7 +14,7 @@ class WeightedHypothesis(NamedTuple):
     """A hypothesis of one ensemble member."""
 
     text: str
-    confidence: float  # probability per character; for n-best lists, multiplied by the share of the posterior
+    confidence: float  # probability per character; for n-best lists, multiplied by its share of the posterior
     member: int  # index into the weights
 
 

@@ -101,7 +101,7 @@ def read_split(
     split: str,
     advance: Callable[[int], None],
 ) -> list[tuple[Line, T]]:
-    """Apply a function of raw images to every line of a split and return the results in order; see `evaluate`."""
+    """Apply a function of raw images to all lines of a split and return the results in order; see `evaluate`."""
     lines = data.lines(split)
     if data.pack is not None:
         for member in recognizer.members:  # raises an InputError if a member needs taller lines than the pack contains

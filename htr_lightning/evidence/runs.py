@@ -35,7 +35,7 @@ class Run(NamedTuple):
     folder: Path
     seed: int
     overrides: list[str]  # including the checkpoint the run started from
-    curves: dict[str, Curve]  # by logged name: train/loss, val/cer, ...
+    curves: dict[str, Curve]  # keyed by logged name: train/loss, val/cer, ...
     summary: dict[str, Any]  # contents of summary.json; empty if the run is unfinished
     missing: list[str]  # files of a finished run that do not exist
 

@@ -20,8 +20,8 @@ MIN_SLOPE = 0.01  # lower limit for a fitted slope, so that the order of confide
 
 
 class PlattScaling(NamedTuple):
-    """A Platt scaling, which multiplies log-odds by a slope and adds a bias (Platt, 1999, "Probabilistic outputs for
-    support vector machines"; Guo et al., 2017, section 4.1).
+    """A Platt scaling function, which multiplies log-odds by a slope and adds a bias (Platt, 1999, "Probabilistic
+    outputs for support vector machines"; Guo et al., 2017, section 4.1).
 
     A slope alone would be temperature scaling, which is not enough for voting: where two of three hypotheses agree on
     a character, its weight is close to one half, which no temperature changes, although the character is usually
@@ -75,7 +75,7 @@ def calibration_error(trials: Sequence[Trials], bins: int = 15) -> float:
 
 
 def check_platt_scaling(values: Sequence[float | str]) -> PlattScaling:
-    """Return a Platt scaling with the given slope and bias.
+    """Return a Platt scaling function with the given slope and bias.
 
     Raises:
         ValueError: if the slope is not a positive finite number or the bias is not finite.
@@ -87,10 +87,10 @@ def check_platt_scaling(values: Sequence[float | str]) -> PlattScaling:
 
 
 def fit_platt_scaling(trials: Sequence[Trials]) -> PlattScaling:
-    """Fit a Platt scaling by maximum a posteriori estimation.
+    """Fit Platt scaling by maximum a posteriori estimation.
 
-    The prior is a normal distribution with variance 1 around the identity. It is needed because no finite scaling
-    maximises the likelihood if every line is correct.
+    The prior is a normal distribution with variance 1, centred on the identity function. It is needed because no finite
+    slope and bias maximise the likelihood if every line is correct.
     """
     if not trials:
         return PlattScaling()

@@ -151,7 +151,7 @@ def test_labelled_lines_cannot_be_pseudo_labelled(htr: Callable[..., Outcome], b
     given = ["data.subset=[0,null]", "--labelled", "data.subset=[0,40]", "--min-confidence", 0]
     outcome = htr("pseudo-label", best, *given, "--out", tmp_path / "out")
     assert outcome.code == 1
-    assert "also in the train split of the labelled data; separate the two" in outcome.stderr
+    assert "also in the train split of the labelled data; separate the labelled and unlabelled lines" in outcome.stderr
     outcome = htr("pseudo-label", best, *given[:-2], "--split", "val", "--min-confidence", 0, "--out", tmp_path / "out")
     assert "also in the val split of the labelled data" in outcome.stderr
 
