@@ -48,7 +48,7 @@ def build(config: DictConfig, known: Sequence[str] = ()) -> tuple[LineDataModule
 
 
 class OpenedData(NamedTuple):
-    """The data that overrides describe, with the composed configs of the data and the model."""
+    """The data specified by overrides, with the composed configs of the data and the model."""
 
     data: LineDataModule
     settings: dict[str, Any]  # config of the data
@@ -70,7 +70,7 @@ def open_data(
     one_pass: bool = False,
     full: bool = False,
 ) -> OpenedData:
-    """Build the data that overrides describe, without replay, and prepare it for the model that they describe.
+    """Build the data specified by overrides, without replay, and prepare it for the model they specify.
 
     Args:
         overrides: overrides of the config of train.py.
@@ -98,7 +98,7 @@ def open_data(
 def data_for(
     recognizer: Transcriber, overrides: Sequence[str] = (), full: bool = False, unlabelled: bool = False
 ) -> LineDataModule:
-    """Build the data that overrides describe, prepared for a trained recognizer.
+    """Build the data specified by overrides, prepared for a trained recognizer.
 
     If the overrides include `data=NAME`, the config of that name is composed; otherwise, the overrides are applied to
     the data config that the recognizer was trained with. Preprocessing and text normalisation are always those of the
@@ -163,7 +163,7 @@ def check_whole(overrides: Sequence[str], split: str) -> None:
 
 
 def _keep_unlabelled(settings: dict[str, Any]) -> None:
-    """Make a reader keep lines without text, unless this would change the splits or the subset of other lines."""
+    """Make a reader keep lines without text, unless this would change how other lines are split or subset."""
     empty, splits = (settings["reader"].get(key) for key in ("empty", "splits"))
     drawn = isinstance(splits, dict) and not all(isinstance(value, str) for value in splits.values())
     if empty == "error" or (empty == "skip" and settings.get("subset") is None and not drawn):
@@ -171,7 +171,7 @@ def _keep_unlabelled(settings: dict[str, Any]) -> None:
 
 
 def _drop_sources(data: DictConfig, given: set[str]) -> None:
-    """Remove the data sources of a checkpoint, including downloads, that the overrides replace."""
+    """Clear the settings for a checkpoint's data sources, downloads included, if the overrides replace them."""
     moved = given & {"data.root", "data.repo"}
     if moved and "data.pack" not in given and data.get("pack") is not None:
         data.pack = None

@@ -22,7 +22,7 @@ def card(
         settings: resolved config of train.py.
         alphabet: characters that the recognizer can read.
         data: data that the recognizer is trained on.
-        unknown: counts of training characters outside the alphabet, which are left out.
+        unknown: counts of training characters outside the alphabet, which are left out of the texts.
     """
     training = {key: value for key, value in settings.items() if key != "model"}
     training |= {key: settings["model"][key] for key in TRAINING if key in settings["model"]}

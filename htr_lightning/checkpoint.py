@@ -24,7 +24,7 @@ from htr_lightning.output import check_checkpoint
 from htr_lightning.version import __version__
 
 PACKAGE = "htr_lightning"
-FORMAT = 2  # increased when code for the old format could misread the new one
+FORMAT = 2  # increased when code for the old format could misread the new format
 TRAINING = ("optimizer", "scheduler", "layer_decay", "source")  # keys of a model config not needed for transcription
 
 
@@ -46,7 +46,7 @@ def read(path: str | Path, expected: int = FORMAT) -> dict[str, Any]:
                 if (part := archive.testzip()) is not None:
                     raise ValueError(f"the checksum of {part} does not match")
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about pickle protocols; unreadable files are rejected below
+            warnings.simplefilter("ignore")  # warnings about pickle protocols; unreadable files are rejected below
             content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         raise InputError(
@@ -154,7 +154,7 @@ def targets(config: Any) -> Iterable[str]:
 
 
 def check_target(target: Any, allow: Sequence[str], where: str) -> None:
-    """Reject a `_target_` unless it is a class defined in this package or in an allowed one.
+    """Reject a `_target_` unless it is a class defined in this package or in an allowed package.
 
     Checking the prefix is not enough, because `htr_lightning.checkpoint.os.system` starts with the package name too.
     The name must resolve to a class whose `__module__` is in an allowed package; functions are rejected because calling

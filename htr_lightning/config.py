@@ -58,7 +58,7 @@ def on_cpu(accelerator: str, value: Any, otherwise: Any) -> Any:
 
 
 def loading_processes() -> int:
-    """Return the number of loading processes that keep a GPU busy: the number of cores minus one, from 1 to 8."""
+    """Return the number of loading processes that keep a GPU busy: one less than the number of cores, from 1 to 8."""
     return max(1, min(8, (os.cpu_count() or 1) - 1))
 
 
@@ -149,13 +149,14 @@ def check_overrides(overrides: Sequence[str], sweep: bool = False) -> None:
 
 
 def recipe_files() -> dict[str, Path]:
-    """Return the recipe files by name, from the `experiments/` folders next to `conf/` and in the working directory."""
+    """Return the recipe files, keyed by name, in the `experiments/` folders next to `conf/` and in the working
+    directory."""
     folders = (conf_dir().parent / "experiments", Path("experiments").resolve())
     return {file.stem: file for folder in folders for file in sorted(folder.glob("*.yaml"))}
 
 
 def recipes() -> dict[str, str]:
-    """Return the first sentence of the comment at the top of each recipe, by recipe name."""
+    """Return the first sentence of the comment at the top of each recipe, keyed by recipe name."""
     found = {}
     for name, file in sorted(recipe_files().items()):
         lines = [line for line in file.read_text(encoding="utf-8").splitlines() if not line.startswith("# @package")]
@@ -165,7 +166,7 @@ def recipes() -> dict[str, str]:
 
 
 def offer_experiments() -> None:
-    """Add every recipe as an option to the config group `experiment`.
+    """Add each recipe as an option to the config group `experiment`.
 
     Raises:
         InputError: if a recipe cannot be read or is not valid YAML.

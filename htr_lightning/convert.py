@@ -90,7 +90,7 @@ def to_pylaia(rows: Iterable[Row], folder: Path) -> None:
 
 def to_parquet(rows: Iterable[Row], folder: Path) -> None:
     """Write a parquet file with image, text, id and group for each split, for the `datasets` library."""
-    import pyarrow as pa  # a package of 50 MB that nothing else needs
+    import pyarrow as pa  # a 50 MB package that nothing else needs
     from pyarrow.parquet import ParquetWriter
 
     image = pa.struct([("bytes", pa.binary()), ("path", pa.string())])

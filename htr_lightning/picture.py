@@ -26,8 +26,8 @@ def transcription_sheet(
     """Draw images with their references and transcriptions: one strip per line, or a grid of single characters.
 
     References are grey and correct transcriptions green. In other transcriptions, wrong characters are red and
-    underlined, and so are characters of the reference that are missing from the transcription. A character is followed
-    by its reference only if it is wrong.
+    underlined, and so are characters of the reference that are missing from the transcription. In a grid, a wrong
+    character is followed by its reference.
 
     OpenCV draws from left to right and does not join letters, so right-to-left text is drawn in visual order.
 
@@ -89,7 +89,7 @@ def _grid(samples: Sequence[tuple[UInt8[ndarray, "_ _"], str, str]], width: int)
 
 
 def _fit(image: UInt8[ndarray, "_ _"], size: tuple[int, int]) -> UInt8[ndarray, "_ _"]:
-    """Scale an image to the largest size that fits into (height, width) pixels."""
+    """Scale an image to the largest size that fits into the given (height, width) in pixels."""
     scale = min(size[0] / image.shape[0], size[1] / image.shape[1])
     fitted = (max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale)))
     return cv2.resize(image, fitted, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)

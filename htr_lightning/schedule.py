@@ -49,7 +49,7 @@ def progress(trainer: Trainer) -> float:
 
 
 def completed(trainer: Trainer) -> float:
-    """Return the completed fraction of a run, from 0 to 1, by time, steps or epochs, whichever is furthest.
+    """Return the completed fraction of a run, from 0 to 1, by time, steps or epochs, whichever is furthest along.
 
     Raises:
         InputError: if the run has no limit on time, steps or epochs.
@@ -109,5 +109,5 @@ class OneCycle(LRScheduler):
         return self.last_epoch > 0  # the length of the run is unknown before the first step
 
     def state_dict(self) -> dict[str, int]:
-        """Return only the step count; the run determines the position, and the config the shape of the schedule."""
+        """Return only the step count; the position follows from the run, and the shape from the config."""
         return {"last_epoch": self.last_epoch}

@@ -1,4 +1,4 @@
-"""Transcriptions, and the interface of everything that transcribes images."""
+"""Transcriptions, and the interface for objects that transcribe images."""
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
@@ -44,7 +44,7 @@ Read = Callable[..., list[Transcription]]  # called with images and n_best; see 
 
 @runtime_checkable
 class Transcriber(Protocol):
-    """Anything that turns images into text: a recognizer, an exported recognizer or an ensemble.
+    """The interface for objects that transcribe images: recognizers, exported recognizers and ensembles.
 
     Attributes:
         card: metadata of the checkpoint.
@@ -92,9 +92,9 @@ def transcriptions(
     normalizer: Normalizer,
     calibration: PlattScaling,
 ) -> list[Transcription]:
-    """Decode the scores of a network into normalized texts with calibrated confidences.
+    """Decode the scores of a network into normalised texts with calibrated confidences.
 
-    If several alternatives have the same normalized text, only the best of them is kept. A blank image is
+    If several alternatives have the same normalised text, only the best of them is kept. A blank image is
     transcribed as empty text with a confidence of 1, whatever its scores.
 
     Args:
@@ -103,7 +103,7 @@ def transcriptions(
         inked: whether each image contains ink, i.e. is not blank.
         n_best: maximum number of alternatives per image; 0 for none.
         interpret: function that returns the text of a hypothesis and its confidence per character, before
-            normalization and calibration.
+            normalisation and calibration.
         normalizer: normalizer for transcriptions.
         calibration: calibration of the confidences.
     """

@@ -81,7 +81,7 @@ GONE = {  # by old class: why it cannot be converted and what to do
 
 
 def upgrade_file(path: str | Path, out: Path) -> str | None:
-    """Write a copy of a format 1 checkpoint in format 2.
+    """Convert a format 1 checkpoint to format 2, and write it to a new file.
 
     Returns:
         A note if some lines may be transcribed differently than before (see `reduction_note`), or None.
@@ -97,7 +97,7 @@ def upgrade_file(path: str | Path, out: Path) -> str | None:
 
 
 def reduction_note(card: dict[str, Any]) -> str | None:
-    """Return a note if a line recognizer was trained on scans that were not reduced in height as all scans are now.
+    """Return a note if a line recognizer was trained on scans whose height was not reduced as it is now.
 
     Scans are now reduced to twice the recognizer's line height, but to no less than 64 rows.
 
@@ -113,13 +113,11 @@ def reduction_note(card: dict[str, Any]) -> str | None:
     rows = max(64, 2 * preprocess["height"])
     if reader.get("source", "forms") == "forms" and reader.get("max_height") == rows:
         return None
-    return (
-        f"line images of more than {rows} rows are now reduced to {rows} before transcription; their texts may differ"
-    )
+    return f"line images taller than {rows} pixels are now reduced to this height for transcription; texts may change"
 
 
 def upgrade(content: dict[str, Any], path: str) -> dict[str, Any]:
-    """Convert the content of a format 1 checkpoint to format 2, keeping its language model, calibration and parts.
+    """Convert the content of a format 1 checkpoint to format 2, leaving everything else unchanged.
 
     Args:
         content: content of the checkpoint; see `checkpoint.read`.

@@ -52,7 +52,7 @@ def _backwards(reference: str, hypothesis: str) -> Iterator[Edit]:
 
 
 def _distances(reference: str, hypothesis: str) -> list[list[int]]:
-    """Return the Levenshtein distance between every prefix of the reference and every prefix of the hypothesis."""
+    """Return the Levenshtein distance between each prefix of the reference and each prefix of the hypothesis."""
     rows = [list(range(len(hypothesis) + 1))]
     for i, expected in enumerate(reference, start=1):
         before, row = rows[-1], [i]

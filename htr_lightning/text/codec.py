@@ -6,7 +6,7 @@ from htr_lightning.errors import InputError
 
 
 class Codec:
-    """A mapping between characters and label ids, which number the special labels first and then the alphabet.
+    """A mapping between characters and label ids, in which the special labels come before the alphabet.
 
     Args:
         alphabet: distinct characters, each a single code point.
@@ -55,12 +55,12 @@ class Codec:
         return "".join(character for character in text if character in self._ids)
 
     def decode(self, ids: Iterable[int]) -> str:
-        """Return the text for label ids, ignoring special labels."""
+        """Return the text for the given label ids, ignoring special labels."""
         return "".join(self.alphabet[id - len(self.specials)] for id in ids if id >= len(self.specials))
 
 
 def alphabet_of(texts: Iterable[str]) -> list[str]:
-    """Return the distinct characters in some texts, in code point order."""
+    """Return the distinct characters in the given texts, in code point order."""
     return sorted(set().union(*texts))
 
 

@@ -84,7 +84,7 @@ def visual_alphabet(alphabet: Sequence[str], direction: str = "auto") -> list[st
 
 @lru_cache(4096)
 def mirrored(cluster: str) -> str:
-    """Return the mirror image of a bracket or sign, as shown in right-to-left text, or any other cluster unchanged.
+    """Return the mirror image of a bracket or sign, as shown in right-to-left text; return other clusters unchanged.
 
     This is rule L4 of UAX #9. It relies on the fact that the Unicode names of mirror images differ in one word, as in
     LEFT PARENTHESIS and RIGHT PARENTHESIS.
@@ -111,8 +111,8 @@ def _is_rtl(text: str, direction: str) -> bool:
 def _starts(clusters: Sequence[str], rtl: bool) -> Iterator[list[int]]:
     """Yield initial guesses of the levels of a line in visual order.
 
-    They treat the line as if it were in logical order, read from the left or from the right, with and without bracket
-    pairs.
+    The guesses treat the line as if it were in logical order, read from the left or from the right, with and without
+    bracket pairs.
     """
     turned = [mirrored(cluster) for cluster in reversed(clusters)]
     for paired in (True, False):
@@ -126,7 +126,7 @@ def _turned(clusters: Sequence[str], levels: Sequence[int]) -> list[str]:
 
 
 def _order(levels: Sequence[int]) -> list[int]:
-    """Apply rule L2: from the highest level down, reverse every run at that level or above."""
+    """Apply rule L2: from the highest level down, reverse each run at that level or above."""
     order = list(range(len(levels)))
     for level in (2, 1):
         start = 0
@@ -139,7 +139,7 @@ def _order(levels: Sequence[int]) -> list[int]:
 
 
 def _levels(clusters: Sequence[str], rtl: bool, paired: bool = True) -> list[int]:
-    """Return the embedding level of every cluster by rules W1-W7, N0-N2, I1, I2 and L1."""
+    """Return the embedding level of each cluster by rules W1-W7, N0-N2, I1, I2 and L1."""
     raw = "".join(_CODES.get(unicodedata.bidirectional(cluster[0]), "-") for cluster in clusters)
     base = "R" if rtl else "L"
     codes = f"{base}{raw}{base}"  # the start and the end of the line

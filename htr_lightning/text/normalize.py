@@ -15,8 +15,8 @@ class Normalizer:
     Args:
         form: Unicode normalisation form, which is "NFC", "NFD", "NFKC", "NFKD", or "" for none.
         collapse_spaces: whether to replace each run of whitespace with one space and strip leading and trailing spaces.
-        replace: strings to replace and their replacements, for example straight quotes for typographic ones. Strings
-            are matched after Unicode normalisation. Replacements repeat until the text no longer changes, so
+        replace: mapping from strings to their replacements, e.g. from typographic to straight quotes. Strings are
+            matched after Unicode normalisation. Replacements are repeated until the text no longer changes, so
             normalisation is idempotent.
     """
 

@@ -81,7 +81,7 @@ class ValidateAtEnd(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.val_check_interval == 1.0 and trainer.check_val_every_n_epoch:
-            trainer.val_check_batch = math.inf  # Lightning uses the number of batches in the first epoch
+            trainer.val_check_batch = math.inf  # Lightning sets it to the number of batches in the first epoch
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, batch_idx: int

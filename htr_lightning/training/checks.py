@@ -51,8 +51,8 @@ def check_types(config: Any, path: str) -> None:
     """Check the arguments in a nested config against the annotations of the classes and functions that receive them.
 
     Args:
-        config: part of a config, as plain data.
-        path: key of that part, used in messages.
+        config: section of a config, as plain data.
+        path: key of the section, used in messages.
 
     Raises:
         InputError: if an argument has the wrong type.
@@ -69,7 +69,7 @@ def check_types(config: Any, path: str) -> None:
 
 
 def _hints(target: str) -> dict[str, Any]:
-    """Return the annotations of the parameters of a class or function, including those passed on as keywords."""
+    """Return the annotations of the parameters of a class or function, including any passed on through `**kwargs`."""
     module, _, name = target.rpartition(".")
     made = getattr(import_module(module), name)
     found: dict[str, Any] = {}
@@ -94,7 +94,7 @@ def _fits(value: Any, hint: Any) -> bool:
     if origin is Literal:
         return value in arguments
     if isinstance(value, dict | list) or hint is Any or isinstance(hint, TypeVar | str):
-        return True  # made by another target, or checked by the class itself
+        return True  # built by another target, or checked by the class itself
     kind = origin or hint
     if not isinstance(kind, type):
         return True
@@ -113,7 +113,7 @@ def _name(hint: Any) -> str:
         int: "an integer",
         float: "a number",
         bool: "true or false",
-        str: "a text",
+        str: "a string",
         NoneType: "null",
         Path: "a path",
     }
@@ -126,7 +126,7 @@ def _name(hint: Any) -> str:
         return words[kind]
     if isinstance(kind, type) and issubclass(kind, Iterable) and not issubclass(kind, Mapping | Iterator):
         return "a list"
-    return f"a config of a {kind.__name__}" if isinstance(kind, type) else "a config"
+    return f"a config for {kind.__name__}" if isinstance(kind, type) else "a config"
 
 
 def check_trainer(trainer: Trainer, settings: Any) -> None:

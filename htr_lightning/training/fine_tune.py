@@ -41,7 +41,7 @@ def fine_tune(path: str, overrides: Sequence[str]) -> None:
             raise InputError("fine-tune: the model comes from the checkpoint; remove model= and start= (keys such "
                              "as model.net.dropout=0.3 are allowed)")  # fmt: skip
 
-    sys.argv[1:] = overrides  # where Hydra reads them
+    sys.argv[1:] = overrides  # Hydra reads them from there
     launch("fine_tune", check, ("fine-tune", path))
 
 
@@ -64,14 +64,14 @@ def offer(path: str) -> None:
         _check_recipe(target, path)
     model = dict(card["model"], optimizer="${optimizer}", scheduler="${scheduler}", layer_decay=1.0)
     if "parts" in content:
-        source = training.get("source")  # tells `build` to load the parts
+        source = training.get("source")  # tells `build` to load the pretrained parts
         if not (source is None or (isinstance(source, str) and "${" not in source)):
             raise InputError(f"{path}: training.source is not a model name; use a checkpoint written by train.py")
         model["source"] = source
     parts = {part: training.get(part) for part in ("optimizer", "scheduler")}
     if "decoder" in model:
         model["decoder"], parts["decoder"] = "${decoder}", model["decoder"]
-    if "language" in content:  # its weights were tuned for the checkpoint's own predictions
+    if "language" in content:  # its weight was tuned for the predictions of the checkpoint
         parts["decoder"] = _without_language(card["model"]["decoder"])
         print(f"note: the language model in {path} is removed; add one to the fine-tuned model with htr tune-decoder",
               file=sys.stderr)  # fmt: skip

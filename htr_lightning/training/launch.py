@@ -32,7 +32,7 @@ def launch(config_name: str, check: Callable[[DictConfig], None], command: Seque
     Args:
         config_name: name of a file in `conf/`, without its suffix.
         check: function called with the composed config before training; it raises InputError if the config is invalid.
-        command: arguments of `htr` before the overrides, which Lightning needs to start further ranks.
+        command: arguments of `htr` that precede the overrides; Lightning needs them to start further ranks.
 
     Raises:
         InputError: if an override is invalid.
@@ -63,7 +63,7 @@ def train(command: Sequence[str] = ()) -> None:
 
 
 def usage() -> str:
-    """Return the help text of `train.py`, which replaces the thousand lines printed by Hydra."""
+    """Return the help text of `train.py`, which replaces the thousand lines that Hydra would print."""
     listed = [f"  {name:24}{what}"[:120] for name, what in recipes().items()]
     listed_groups = [
         fill(", ".join(options(group)), 120, initial_indent=f"  {group:24}", subsequent_indent=" " * 26)

@@ -57,7 +57,7 @@ def logged_in() -> bool:
 
 
 def reachable(seconds: float = 3.0) -> bool:
-    """Return whether the W&B server accepts connections; wandb itself would try for a minute and a half.
+    """Return whether the W&B server accepts connections; wandb itself would keep trying for 90 seconds.
 
     Args:
         seconds: time to wait for a connection.

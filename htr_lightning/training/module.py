@@ -16,7 +16,7 @@ from htr_lightning.transcription import Prediction
 
 RATES = ("cer", "wer", "line_accuracy")
 PREFIX = "recognizer."  # prefix of the names in the recognizer's part of a state dict
-MAX_LEFT_OUT = 200  # number of training lines left out of the loss after which a run stops
+MAX_LEFT_OUT = 200  # a run stops if this many lines in a row are left out of the loss at its start
 
 
 class TrainingModule(LightningModule):
@@ -36,7 +36,7 @@ class TrainingModule(LightningModule):
         self.recognizer = recognizer
         self.losses, self.counts = MeanLoss(), EditCounts()
         self.totals: dict[str, EditTotals] = {}
-        self._left_out: int | None = 0  # number of lines before the first with enough frames for its text
+        self._left_out: int | None = 0  # lines left out so far; None once a line has enough frames for its text
         self.register_state_dict_post_hook(_strip_prefix)
         self.register_load_state_dict_pre_hook(_add_prefix)
 
@@ -121,7 +121,7 @@ class TrainingModule(LightningModule):
             )
 
     def _check_feasible(self, batch: Batch) -> None:
-        """Stop a run whose first lines are all left out of the loss."""
+        """Stop the run if its first `MAX_LEFT_OUT` lines are all left out of the loss."""
         if self._left_out is None:
             return
         if not self.recognizer.infeasible.issuperset(batch.ids):
