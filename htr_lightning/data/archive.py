@@ -21,7 +21,7 @@ def unpack(path: Path) -> Path:
     """Unpack a zip archive and return the innermost folder that contains all of its files.
 
     Raises:
-        InputError: if the archive is corrupted, encrypted, contains a path that leads outside it, or is a zip bomb.
+        InputError: if the archive is corrupted or encrypted, contains a path that leads outside it, or is a zip bomb.
     """
     try:
         with ZipFile(path) as archive:
@@ -38,7 +38,7 @@ def unpack(path: Path) -> Path:
                     )
                 _extract(archive, members, folder)
     except (BadZipFile, zlib.error, EOFError, NotImplementedError, ValueError) as error:
-        raise InputError(f"{path}: the archive is corrupted or unsupported ({error}); create it again") from None
+        raise InputError(f"{path}: the archive is corrupted or unsupported ({error}); recreate it") from None
     except RuntimeError:
         raise InputError(f"{path}: the archive is encrypted; unpack it manually") from None
     except OSError as error:
@@ -58,7 +58,7 @@ def _check(path: Path, members: list[ZipInfo]) -> None:
     for member in members:
         name = PurePosixPath(member.filename.replace("\\", "/"))
         if name.is_absolute() or ".." in name.parts or any(part.endswith(":") for part in name.parts):
-            raise InputError(f"{path}: contains a path outside the archive ({member.filename!a}); create it again")
+            raise InputError(f"{path}: contains a path outside the archive ({member.filename!a}); recreate it")
 
 
 def _is_litter(name: str) -> bool:
@@ -68,7 +68,7 @@ def _is_litter(name: str) -> bool:
 
 
 def _extract(archive: ZipFile, members: list[ZipInfo], folder: Path) -> None:
-    """Unpack into a temporary folder and rename it, because another process may unpack the same archive."""
+    """Unpack into a temporary folder and rename it, because another process may be unpacking the same archive."""
     beside = Path(tempfile.mkdtemp(dir=folder.parent))
     try:
         archive.extractall(beside, members)

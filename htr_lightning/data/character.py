@@ -14,19 +14,19 @@ class FixedSize(Preprocess):
     """Preprocessing that centres one character in an array of fixed size, as in MNIST.
 
     An image of exactly this size is used as it is. Any other image is processed like the digits of MNIST: the paper is
-    removed, the bounding box of the ink is scaled to `box` pixels, and its centre of mass is moved to the middle (LeCun
-    et al., 1998, "Gradient-based learning applied to document recognition", section III.A).
+    removed, the bounding box of the ink is scaled to `box` pixels, and the centre of mass of the ink is moved to the
+    middle of the array (LeCun et al., 1998, "Gradient-based learning applied to document recognition", section III.A).
 
     Args:
         height: height of the array in rows.
         columns: width of the array in columns.
-        box: length of the longer side of the bounding box of the ink, in pixels.
+        box: length of the longer side of the ink's bounding box, in pixels.
         min_blob: minimum size of a blob as a fraction of the largest one; smaller blobs are removed as dust. Use 0 for
             scripts with small dots.
         polarity: "auto" to detect and invert light ink on dark paper and to correct uneven lighting; "dark" to assume
             dark ink on evenly lit paper, which also works for tight crops that contain little paper.
-        deslant: whether to shear the character until the rows and columns of its ink are uncorrelated ("deslanted" in
-            the same paper).
+        deslant: whether to shear the character until the rows and columns of its ink are uncorrelated (called
+            "deslanted" in the same paper).
     """
 
     framed = True
@@ -75,7 +75,7 @@ class FixedSize(Preprocess):
 
 
 def deslant(ink: Float32[ndarray, "H W"]) -> Float32[ndarray, "H W"]:
-    """Shear ink about the row of its centre of mass until the covariance of its rows and columns is 0."""
+    """Shear ink about the row of its centre of mass until the covariance of its row and column coordinates is 0."""
     moments = cv2.moments(ink)
     if moments["mu02"] < 1e-6:  # blank, or a single row
         return ink
@@ -87,7 +87,7 @@ def deslant(ink: Float32[ndarray, "H W"]) -> Float32[ndarray, "H W"]:
 
 
 def limit_side(image: UInt8[ndarray, "H W"], side: int, min_side: int) -> UInt8[ndarray, "h w"]:
-    """Scale an image down to at most `side` pixels on its longer side and at least `min_side` on its shorter side."""
+    """Scale an image down so that its longer side has at most `side` pixels and both have at least `min_side`."""
     scale = side / max(image.shape)
     if scale >= 1:
         return image

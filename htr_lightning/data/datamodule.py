@@ -87,7 +87,7 @@ class LineDataset(Dataset[Batch]):
 
     @cached_property
     def widths(self) -> list[int]:
-        """The width of every line after preprocessing, in columns; identical in every process.
+        """The width of each line after preprocessing, in columns; identical in every process.
 
         If the width depends on the writing as well as on the image size, it is exact for cached lines and estimated
         for all others.
@@ -123,8 +123,8 @@ class LineDataModule(LightningDataModule):
         root: data folder, passed to the reader.
         repo: public repository that the reader downloads if `root` is not set.
         pack: packed file to use instead of the reader, written by `htr pack`.
-        subset: start and end of the training lines to use, counted in a fixed random order (see `subset_of`); None uses
-            all lines.
+        subset: start and end of the range of training lines to use, counted in a fixed random order (see `subset_of`);
+            None uses all lines.
         subset_by: "line", or "group" to keep groups together.
         augment: augmentation of the training lines.
         alphabet: the characters to learn; None uses the characters in the training texts.
@@ -133,13 +133,13 @@ class LineDataModule(LightningDataModule):
         multiple: batch widths are rounded up to a multiple of this number of columns. Larger values produce fewer
             distinct shapes, so that fewer kernels are compiled.
         reduce_scans: whether a reader that keeps its lines in memory shrinks tall scans in the same way as
-            `preprocess`. Set this to false to keep the original resolution, e.g. for models of different heights.
+            `preprocess`. Set this to false to keep the original resolution, e.g. for models with other input heights.
         workers: number of loader processes per rank.
         cache_mb: size of the cache of decoded, normalised lines per split and process, in megabytes.
-        seed: random seed of line order and augmentation.
+        seed: random seed for line order and augmentation.
         replay: data module whose training lines are mixed into the training batches to prevent forgetting.
         replay_fraction: fraction of replayed lines in the first epoch.
-        replay_decay: factor by which that fraction is multiplied after each epoch.
+        replay_decay: factor by which `replay_fraction` is multiplied after each epoch.
     """
 
     def __init__(
@@ -253,7 +253,7 @@ class LineDataModule(LightningDataModule):
         return alphabet_of(text for lines in self.sources for text in lines.texts)
 
     def loader(self, split: str, rank: int = 0, world_size: int = 1, training: bool = False) -> DataLoader[Batch]:
-        """Return the batches of a split, shuffled and augmented if `training` is set."""
+        """Return a loader for the batches of a split, which are shuffled and augmented if `training` is set."""
         lines = self.lines(split)
         old = 0
         if training:

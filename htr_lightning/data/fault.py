@@ -13,7 +13,7 @@ class Fault(NamedTuple):
     """A fault in one line, row or file of a data set."""
 
     id: str  # sample id, or file and row
-    kind: str  # for example "row without image"; faults are counted by kind
+    kind: str  # for example "row without an image"; faults are counted by kind
     detail: str = ""  # the offending value
 
 

@@ -21,7 +21,7 @@ MIN_STROKES = 4  # minimum number of strokes that a row must cross for their spa
 
 
 class WritingStyle(NamedTuple):
-    """The style of a line of handwriting. The x-height is the band from the baseline to the top of small letters."""
+    """The style of a line of handwriting. The x-height is the band from the baseline to the top of an x."""
 
     slant: float  # columns per row; positive if strokes lean to the right
     top: float  # top of the x-height, as a fraction of the image height
@@ -30,13 +30,13 @@ class WritingStyle(NamedTuple):
 
 
 def measure(ink: Float32[ndarray, "H W"]) -> WritingStyle:
-    """Measure the style of a line whose ink is in [0, 1]."""
+    """Measure the style of a line, given its ink in [0, 1]."""
     columns = max(ROWS // 3, round(ink.shape[1] * ROWS / ink.shape[0]))
     small = cv2.resize(ink, (columns, ROWS), interpolation=cv2.INTER_AREA)
     strokes = remove_rules((small > INK).astype(np.uint8))
     slant = estimate_slant(strokes)
     upright = shear(strokes, slant)
-    crossings = (np.diff(upright, axis=1) == 1).sum(1)  # number of strokes in each row
+    crossings = (np.diff(upright, axis=1) == 1).sum(1)  # number of strokes that each row crosses
     top, bottom = x_height_band(crossings.astype(np.float32))
     used = np.flatnonzero(upright[top:bottom].any(0))
     crossed = float(np.percentile(crossings[top:bottom], 75))
@@ -70,7 +70,7 @@ def estimate_slant(strokes: UInt8[ndarray, "H W"]) -> float:
 
 
 def x_height_band(crossings: Float32[ndarray, " H"], min_rows: int = 5) -> tuple[int, int]:
-    """Return the rows [top, bottom) with the largest total excess of the stroke counts over half of their peak."""
+    """Return the rows [top, bottom) with the largest total excess of the stroke counts over half their peak."""
     smooth = cv2.GaussianBlur(crossings[:, None], (1, 5), 0)[:, 0]
     gains = np.concatenate([[0.0], np.cumsum(smooth - 0.5 * np.sort(smooth)[-5:].mean())])
     gain = gains[None, :] - gains[:, None]

@@ -23,7 +23,7 @@ def fetch(root: str | Path | None = None, repo: str | None = None, revision: str
 
     Args:
         root: folder or zip archive of the repository; None downloads it.
-        repo: owner and name on GitHub.
+        repo: OWNER/NAME of the repository on GitHub.
         revision: commit to download; None uses the commit in `KNOWN`.
 
     Raises:
@@ -97,7 +97,7 @@ def _person(entry: Any) -> str:
 
 
 def _first_line(path: Path) -> list[str]:
-    """Return a list with the first non-blank line of a file, or an empty list."""
+    """Return a list containing the first non-blank line of a file, or an empty list."""
     if not path.is_file():
         return []
     lines = path.read_text(encoding="utf-8", errors="replace").splitlines()

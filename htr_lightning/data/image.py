@@ -17,7 +17,7 @@ from htr_lightning.errors import InputError
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".gif", ".pgm", ".jp2")
 MAX_SIDE = 100_000  # pixels; a larger value indicates a corrupted header
 MAX_PIXELS = 260_000_000  # an A0 sheet at 400 dpi has 248 million pixels
-MAX_COLOURED = 140_000_000  # each takes four bytes, or eight during conversion; an A1 sheet at 400 dpi has 124 million
+MAX_COLOURED = 140_000_000  # each pixel takes up to eight bytes; an A1 sheet at 400 dpi has 124 million pixels
 LEVELS = np.arange(256, dtype=np.float64)  # grey levels
 LINE_PIXELS = 50_000_000  # e.g. a line of 500 x 100,000 pixels
 ORIENTATION = ExifTags.Base.Orientation
@@ -140,7 +140,7 @@ def _opened(
 
 
 def _pages(image: TiffImageFile) -> int:
-    """Return the number of images in a TIFF file, without reduced copies and masks, and select the first one."""
+    """Return the number of images in a TIFF file, excluding reduced copies and masks, and select the first one."""
     if image.n_frames == 1:
         return 1
     pages = []

@@ -10,7 +10,7 @@ The file has the following layout:
     offset of the index block (u64), END
 
 A block consists of its length (u32), the CRC-32 of its content (u32) and its content as JSON. Numbers are
-little-endian. Every chunk is self-contained, so interrupted packing resumes after the last complete chunk, and only one
+little-endian. Each chunk is self-contained, so interrupted packing resumes after the last complete chunk, and only one
 chunk at a time is held in memory.
 """
 
@@ -104,7 +104,7 @@ class Pack(Sequence[Sample]):
             wants = "full-size images" if needed is None else f"a height of {needed} pixels"
             raise InputError(
                 f"{self.path}: lines were packed at a height of {self.height} pixels, but this model needs {wants}; "
-                "run htr pack again with the overrides of this model"
+                "run htr pack again with this model's overrides"
             )
 
 
@@ -208,7 +208,7 @@ class PackWriter:
         os.replace(self.part, self.path)
 
     def _resume(self, header: dict[str, Any]) -> None:
-        """Start a new file, or truncate an unfinished one to its last complete chunk."""
+        """Start a new file, or truncate an unfinished one after its last complete chunk."""
         self._file.seek(0)
         magic = self._file.read(len(MAGIC))
         if magic != MAGIC[: len(magic)]:
@@ -254,7 +254,7 @@ class PackWriter:
 
 
 def packed_height(preprocess: Preprocess) -> int | None:
-    """Return the height in pixels to which lines can be reduced without affecting `preprocess`; None to keep it."""
+    """Return the height in pixels to which lines can be reduced without affecting `preprocess`; None if they cannot."""
     return preprocess.height if isinstance(preprocess, FitHeight) else None
 
 

@@ -58,7 +58,7 @@ class Preprocess(Protocol):
         return self.to_array(self.geometry(self.reduce(image)))
 
     def reduce(self, image: UInt8[ndarray, "H W"]) -> UInt8[ndarray, "h w"]:
-        """Scale a scan down to `max_rows`; applying this twice has no further effect."""
+        """Scale a scan down to at most `max_rows` rows; a second application has no effect."""
         return reduce_rows(image, self.max_rows)
 
     def geometry(self, image: UInt8[ndarray, "H W"]) -> UInt8[ndarray, "h w"]:
@@ -138,11 +138,11 @@ class NormalizeHandwriting(Preprocess):
 
     Args:
         height: height of the array in rows.
-        x_height: distance from the baseline to the top of small letters, in rows.
+        x_height: distance from the baseline to the top of an x, in rows.
         x_height_center: vertical position of the middle of the x-height, as a fraction of the height.
         stroke_spacing: distance between neighbouring strokes, as a fraction of the x-height.
         spacing_strength: strength of the adjustment to `stroke_spacing`; 0 keeps the aspect ratio, 1 adjusts fully.
-        min_scale: minimum scale relative to `FitHeight`, and minimum width relative to the original aspect ratio.
+        min_scale: minimum vertical scale relative to `FitHeight`, and minimum ratio of horizontal to vertical scale.
         max_scale: maximum of the same two ratios.
         margin, width_scale, max_width, polarity: see `FitHeight`.
     """
@@ -226,9 +226,9 @@ class FitFrame(Preprocess):
     Args:
         height: height of the array in rows.
         columns: width of the array in columns.
-        keep_aspect: if true, the image keeps its aspect ratio and is padded with paper on the right, and grey levels
-            are mapped as in `FitHeight`; if false, the image is stretched to fill the array and keeps its grey levels,
-            as in the training of TrOCR (Li et al., 2021, arXiv:2109.10282, section 3.2).
+        keep_aspect: if true, the image keeps its aspect ratio and is padded with paper on the right or above and below,
+            and grey levels are mapped as in `FitHeight`; if false, the image is stretched to fill the array and keeps
+            its grey levels, as in the training of TrOCR (Li et al., 2021, arXiv:2109.10282, section 3.2).
         polarity: "auto" to detect and invert light ink on dark paper; "dark" to assume dark ink.
     """
 

@@ -31,7 +31,7 @@ class Skipped(NamedTuple):
 
 @runtime_checkable
 class Reader(Protocol):
-    """A `Sequence[Sample]` that provides its texts, groups and sizes without loading an image."""
+    """A `Sequence[Sample]` that provides its texts, groups and sizes without loading any images."""
 
     ids: Sequence[str]
     texts: Sequence[str]

@@ -12,7 +12,7 @@ READING_LINES, READING_COLUMNS = 32, 32768  # batch size limits for inference, w
 
 
 class BatchIndices(NamedTuple):
-    """The lines of one batch, and the epoch, which seeds their augmentation in any worker."""
+    """The lines in one batch, and the epoch, from which the workers seed the augmentation of these lines."""
 
     epoch: int
     indices: list[int]
@@ -32,22 +32,22 @@ def replayed(new: int, fraction: float) -> int:
 class BucketBatchSampler:
     """A batch sampler that groups lines of similar width, limits the batch size, and shards batches across ranks.
 
-    The batches do not depend on the number of ranks: rank r takes every `world_size`-th batch. Without shuffling, no
-    line is repeated, so some ranks may have one batch more than others. With shuffling, the first batches of the epoch
-    are repeated at its end so that all ranks have the same number of batches.
+    The batches do not depend on the number of ranks: rank r takes every `world_size`-th batch, starting with batch
+    r. Without shuffling, no line is repeated, so some ranks may have one batch more than others. With shuffling, the
+    first batches of the epoch are repeated at its end so that all ranks have the same number of batches.
 
     Args:
-        widths: width of every line after preprocessing, in columns; may be estimates.
+        widths: width of each line after preprocessing, in columns; may be estimates.
         max_lines: maximum number of lines per batch.
         max_columns: maximum number of columns per batch, including padding; a wider line forms a batch by itself.
-        shuffle: whether to draw new batches in random order in every epoch, for training.
+        shuffle: whether to draw new batches in random order in each epoch, for training.
         seed: random seed; the batches depend only on the seed and the epoch.
         rank: rank of this process.
         world_size: number of processes.
         old: number of replayed lines, which come last in `widths`. Each epoch uses some of them, and none is used again
             before all others have been used.
         replay_fraction: fraction of replayed lines in the first epoch.
-        replay_decay: factor by which that fraction is multiplied after each epoch.
+        replay_decay: factor by which `replay_fraction` is multiplied after each epoch.
 
     Raises:
         InputError: if an option is invalid, or `shuffle` is false and there are fewer lines than ranks.
@@ -82,7 +82,7 @@ class BucketBatchSampler:
         self._planned: tuple[int, list[list[int]]] | None = None
 
     def set_epoch(self, epoch: int) -> None:
-        """Set the epoch; Lightning calls this before every epoch."""
+        """Set the epoch; Lightning calls this before each epoch."""
         self.epoch = epoch
 
     def __len__(self) -> int:
@@ -106,7 +106,7 @@ class BucketBatchSampler:
         return self._planned[1]
 
     def _shuffled(self) -> list[list[int]]:
-        """Return the shuffled batches of the epoch; their number may vary slightly if `max_columns` applies."""
+        """Return the shuffled batches of the current epoch; their number may vary slightly if `max_columns` applies."""
         rng = np.random.default_rng((self.seed, self.epoch))
         order = rng.permutation(self._of_epoch())
         window = 40 * self.max_lines  # large enough for similar widths, small enough to vary the batches

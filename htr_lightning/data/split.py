@@ -37,7 +37,7 @@ def group_of(pattern: re.Pattern[str], id: str, other: str | None = None) -> str
 
 
 def read_splits(root: Path, table: str) -> dict[str, str]:
-    """Read a table with a header and two tab-separated columns, page and split, as {page: split}.
+    """Read a table with a header and two tab-separated columns, page and split, and return it as {page: split}.
 
     Raises:
         InputError: if the file is missing or malformed.
@@ -68,7 +68,7 @@ def split_groups(
 ) -> dict[str, str]:
     """Assign each group to a random split, reproducibly across machines.
 
-    Each split first receives one group, starting with the split of the smallest fraction. Every further group goes to
+    Each split first receives one group, starting with the split with the smallest fraction. Each further group goes to
     the split that is furthest below its target size.
 
     Args:
@@ -88,7 +88,7 @@ def split_groups(
     fractions = {split: float(fraction) for split, fraction in fractions.items()}
     valid = all(0 <= fraction <= 1 for fraction in fractions.values()) and abs(sum(fractions.values()) - 1) < 0.01
     if set(fractions) - set(SPLITS) or not valid:
-        raise InputError(f"data.reader.splits={fractions}: fractions of {', '.join(SPLITS)} must sum to 1")
+        raise InputError(f"data.reader.splits={fractions}: fractions for {', '.join(SPLITS)} must sum to 1")
     pages = Counter(groups)
     wanted = {split: part * len(groups) for split, part in sorted(fractions.items(), key=lambda it: it[1]) if part}
     if len(pages) < len(wanted):
@@ -169,13 +169,13 @@ def part_of(splits: Splits, split: str, name: str) -> str:
         where = split if named is None else "train"
         raise InputError(
             f"{name}: data.reader.splits.{where}={splits.get(where)}: set it to a split of this data set"
-            + ("" if where == "train" else ", or to a fraction of the training split such as 0.1")
+            + ("" if where == "train" else ", or to a fraction of the training split, such as 0.1")
         )
     return part
 
 
 def lines_of(splits: Splits, split: str, groups: Sequence[str], name: str, seed: int = 0) -> list[int]:
-    """Return the indices of the lines of a source split that belong to a split, in ascending order.
+    """Return the indices of the lines in a source split that belong to a split, in ascending order.
 
     A split given as a fraction consists of whole groups of the source training split, so that no writer or page is in
     two splits. The choice depends only on the names and sizes of the groups and on the seed, not on the order of the
@@ -184,7 +184,7 @@ def lines_of(splits: Splits, split: str, groups: Sequence[str], name: str, seed:
     Args:
         splits: source split of each split, or a fraction of the source training split.
         split: the requested split.
-        groups: group of each line of the source split.
+        groups: group of each line in the source split.
         name: name of the data set, used in error messages.
         seed: random seed.
 

@@ -38,7 +38,7 @@ class Subset(Sequence[Sample]):
 
     @cached_property
     def sizes(self) -> list[tuple[int, int]]:
-        """The height and width of every image."""
+        """The height and width of each image."""
         sizes = self.reader.sizes
         return [sizes[index] for index in self.indices]
 
@@ -46,8 +46,8 @@ class Subset(Sequence[Sample]):
 def subset_of(reader: Reader, bounds: Sequence[int | None], by: str) -> Subset:
     """Return the lines from `bounds[0]` up to, but not including, `bounds[1]` in a fixed random order.
 
-    Lines are ordered by the SHA-256 hash of their ids, or of their groups and then their ids. The order is identical in
-    every process, on every machine and for every seed, so [0, 500] and [500, None] are complementary.
+    Lines are ordered by the SHA-256 hashes of their ids, or of their groups and then their ids. The order is identical
+    in every process, on every machine and for every seed, so [0, 500] and [500, None] are complementary.
 
     Args:
         reader: the full reader.

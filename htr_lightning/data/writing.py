@@ -22,7 +22,7 @@ def is_blank(image: UInt8[ndarray, "H W"]) -> bool:
     """Return whether an image contains no writing, only paper with texture, noise, shading, dust or horizontal rules.
 
     Strokes have sharp edges, whereas shading is smooth and noise has similar gradients everywhere. Writing is
-    therefore a connected area whose gradients are much larger than the median gradient.
+    therefore a connected component whose gradients are much larger than the median gradient.
     """
     if cv2.meanStdDev(image)[1][0, 0] >= MAX_DEVIATION:
         return False
@@ -53,7 +53,7 @@ def is_page(image: UInt8[ndarray, "H W"]) -> bool:
     total = np.cumsum(area[order])  # a median weighted by area, so that large strokes outweigh dust
     median = int(height[order][np.searchsorted(total, total[-1] / 2)])
     letters = (height <= rows / 8) & (height >= median / 3) & (width <= 0.6 * columns)
-    letters &= area < 0.8 * width * height  # not the dots and dashes of rules
+    letters &= area < 0.8 * width * height  # excludes the dots and dashes of ruled lines
     if median > rows / 16 or np.count_nonzero(letters) < MIN_LETTERS:
         return False
     gap = np.ones((median // 2 | 1, 1), np.uint8)  # closes the gaps between letters and accents
@@ -88,5 +88,5 @@ def _strokes(image: UInt8[ndarray, "H W"]) -> UInt8[ndarray, "H W"]:
 
 
 def _components(mask: UInt8[ndarray, "H W"]) -> Int[ndarray, "N 5"]:
-    """Return (left, top, width, height, area) of each connected area in a binary image."""
+    """Return (left, top, width, height, area) of each connected component in a binary image."""
     return cv2.connectedComponentsWithStats(mask)[2][1:]

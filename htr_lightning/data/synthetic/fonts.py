@@ -71,10 +71,10 @@ class FontWriter:
     def mask(
         self, text: str, rng: np.random.Generator, height: int, crossed_out: Collection[int] = ()
     ) -> tuple[UInt8[ndarray, "H W"], float]:
-        """Draw a line that fills most of `height` pixels; return its ink coverage (0 to 255) and its baseline row.
+        """Draw a line in an image `height` pixels high; return its ink coverage (0 to 255) and its baseline row.
 
         Raises:
-            ValueError: if there is a character that no font has.
+            ValueError: if there is a character that none of the fonts has.
         """
         ink, baseline = self._drawn(text, rng, crossed_out)
         changed = (cv2.dilate if self.weight > 0 else cv2.erode)(ink, np.ones((3, 3), np.uint8))

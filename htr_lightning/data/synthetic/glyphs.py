@@ -9,7 +9,7 @@ from HersheyFonts import HersheyFonts
 from jaxtyping import Float
 from numpy import ndarray
 
-# The single-stroke Hershey fonts. In font units, the baseline is at y = 9, capitals are 21 high, and y points down.
+# The single-stroke Hershey fonts. The baseline is at y = 9, capitals are 21 font units high, and y points down.
 PRINTED = ("futural", "rowmans")
 CURSIVE = ("scripts", "cursive")
 BASELINE, X_TOP, CAP_TOP = 9.0, -5.0, -12.0

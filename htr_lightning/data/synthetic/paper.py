@@ -14,7 +14,7 @@ def with_neighbors(mask: UInt8[ndarray, "H W"], baseline: float, rng: np.random.
     They are copied from the line itself and shifted horizontally.
 
     Args:
-        mask: ink coverage of every pixel, from 0 to 255.
+        mask: ink coverage of each pixel, from 0 to 255.
         baseline: baseline row.
         rng: random generator.
     """
@@ -35,16 +35,16 @@ def with_neighbors(mask: UInt8[ndarray, "H W"], baseline: float, rng: np.random.
 def write_on_paper(
     mask: UInt8[ndarray, "H W"], baseline: float, pencil: bool, rng: np.random.Generator
 ) -> UInt8[ndarray, "H W"]:
-    """Render ink coverage as a scan with uneven ink and paper, and sometimes with ruled lines or blur.
+    """Render ink coverage as a scan with uneven ink and paper, and sometimes with a ruled line or blur.
 
     Args:
-        mask: ink coverage of every pixel, from 0 to 255.
+        mask: ink coverage of each pixel, from 0 to 255.
         baseline: baseline row.
         pencil: whether the ink is light and grainy, like pencil.
         rng: random generator.
     """
     height, width = mask.shape
-    clean = rng.random() < 0.6  # imitates scanners that whiten paper
+    clean = rng.random() < 0.6  # imitates scanners that whiten the paper
     strength = rng.uniform(0.55, 0.85) if pencil else rng.uniform(0.7, 1.0)
     flow = np.interp(np.arange(width), np.linspace(0, width, 12), rng.normal(1, 0.08, 12)).astype(np.float32)
     grain = _tile(height, width, rng)
@@ -70,7 +70,7 @@ def _noise() -> Float[ndarray, "256 4096"]:
 
 
 def _tile(height: int, width: int, rng: np.random.Generator) -> Float[ndarray, "H W"]:
-    """Return a random window of fixed, unit-variance noise, because new noise would take longer than the drawing."""
+    """Return a random window of fixed noise, because generating new noise would take longer than drawing the line."""
     noise = _noise()
     top = int(rng.integers(max(1, noise.shape[0] - height)))
     left = int(rng.integers(max(1, noise.shape[1] - width)))
@@ -88,7 +88,7 @@ def _paper(height: int, width: int, clean: bool, rng: np.random.Generator) -> Fl
 
 
 def _rule(paper: Float[ndarray, "H W"], baseline: float, rng: np.random.Generator) -> None:
-    """Draw a ruled line near the baseline, which may be as dark as ink or broken."""
+    """Draw a ruled line, which may be broken or as dark as ink, near the baseline."""
     height, width = paper.shape
     row, darkness, tilt = baseline + rng.normal(0.02, 0.04) * height, rng.uniform(15, 150), rng.normal(0, 0.004) * width
     lines = np.zeros(paper.shape, dtype=np.uint8)

@@ -12,7 +12,7 @@ import numpy as np
 from htr_lightning.errors import InputError
 
 SIGNS = "0123456789,.;:!?-'\"()"
-# Punctuation before and after a word from a list; all entries have the same probability.
+# Punctuation before and after a word from a word list; all entries have the same probability.
 MARKS = [*(("", sign) for sign in ",.,.,.;:!?-'"), ('"', '"'), ("(", ")"), ("(", ")")]
 UNITS = ("words", "line", "characters")
 # A character of a script without spaces between words: Chinese or Japanese with its punctuation, but not Korean.
@@ -102,7 +102,7 @@ class Spelling:
     """A generator of pseudowords whose spelling follows a second-order Markov chain over the letters of given words.
 
     Args:
-        words: words to imitate; those that contain anything other than letters are ignored.
+        words: words to imitate, stripped of punctuation; those that contain anything other than letters are ignored.
         writable: characters that can be drawn; words with other characters are ignored.
     """
 
@@ -134,10 +134,10 @@ def capitalized(word: str, writable: Collection[str]) -> str:
 
 
 def read_words(words: str) -> list[str]:
-    """Read a word list in order of descending frequency.
+    """Read a word list, which is ordered by descending frequency.
 
     Raises:
-        InputError: if the file is missing or empty.
+        InputError: if the file is missing, empty or not UTF-8.
     """
     found = _read(words, "words").split()
     if not found:
@@ -149,7 +149,7 @@ def read_text(text: str) -> str:
     """Read a file of running text.
 
     Raises:
-        InputError: if the file is missing or empty.
+        InputError: if the file is missing, empty or not UTF-8.
     """
     found = _read(text, "text")
     if not found.strip():

@@ -1,4 +1,4 @@
-"""Draw handwriting by synthetic writers, each with individual letter shapes and joins."""
+"""Draw the handwriting of synthetic writers, each with their own letter shapes and joins."""
 
 from collections.abc import Collection
 from itertools import accumulate
@@ -34,7 +34,7 @@ class Letter(NamedTuple):
 
     forms: list[Form]
     fraction: float  # probability of the first form if there are two
-    last: bool  # whether the second form is used at the end of every word, and only there, instead of at random
+    last: bool  # whether the second form is used at the end of each word, and only there, rather than at random
 
 
 class SyntheticWriter:
@@ -60,9 +60,9 @@ class SyntheticWriter:
             rng.normal(0.1, 0.2) if self.font in PRINTED else rng.normal(-0.05, 0.18)
         )  # cursive fonts are slanted
         self.width = float(np.exp(rng.normal(0.08, 0.2)))
-        self.x_height = CAPITAL * rng.uniform(0.4, 0.65) / x_height(self.font)  # scale of small letters
+        self.x_height = CAPITAL * rng.uniform(0.4, 0.65) / x_height(self.font)  # scale of lowercase letters
         self.ascender, self.descender = rng.uniform(0.8, 1.3), rng.uniform(0.6, 1.3)
-        self.spacing = rng.normal(0.0, 0.9) if not self.joined else rng.normal(-0.4, 0.4)  # units between letters
+        self.spacing = rng.normal(0.0, 0.9) if not self.joined else rng.normal(-0.4, 0.4)  # font units between letters
         self.word_space = rng.uniform(7, 22)
         self.bend = rng.uniform(0.4, 1.6)  # deviation of letter shapes from the font, in font units
         self.jitter = rng.uniform(0.5, 1.8)  # variation between instances of a letter
@@ -80,7 +80,7 @@ class SyntheticWriter:
         self.bar = float(np.exp(rng.normal(0.1, 0.3)))  # relative length of the bars of t and f
         self.open = (
             rng.uniform(0.05, 0.18) if rng.random() < 0.3 else 0.0
-        )  # fraction of closed strokes that are left open
+        )  # fraction by which closed strokes are shortened, which leaves them open
         self._letters: dict[str, Letter] = {}
 
     def letter(self, character: str) -> Letter:
@@ -194,7 +194,7 @@ class SyntheticWriter:
     def mask(
         self, text: str, rng: np.random.Generator, height: int, crossed_out: Collection[int] = ()
     ) -> tuple[UInt8[ndarray, "H W"], float]:
-        """Draw a line that fills most of `height` pixels; return its ink coverage (0 to 255) and its baseline row.
+        """Draw a line in an image `height` pixels high; return its ink coverage (0 to 255) and its baseline row.
 
         Raises:
             ValueError: if the writer cannot draw a character.
@@ -250,7 +250,8 @@ def _habits(
 
 
 def _ends(strokes: list[Float[ndarray, "_ 2"]]) -> tuple[int, int]:
-    """Return the points where joins end and start: the start of the leftmost stroke and the end of the rightmost."""
+    """Return the indices of two points: the start of the leftmost stroke, where a join may end, and the end of the
+    rightmost stroke, where a join may start."""
     if not strokes:
         return -1, -1
     starts = np.cumsum([0, *(len(stroke) for stroke in strokes)])
