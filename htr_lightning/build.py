@@ -154,7 +154,7 @@ def data_for(
 
 
 def check_whole(overrides: Sequence[str], split: str) -> None:
-    """Raise InputError if a subset of the training lines is requested together with another split."""
+    """Raise InputError if a subset of the training lines is requested for another split."""
     for override in overrides:
         if split != "train" and override.lstrip("+").startswith("data.subset="):
             raise InputError(

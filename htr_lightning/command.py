@@ -33,7 +33,7 @@ def run(main: Callable[[], Any]) -> None:
 
 
 class _WithoutHydra:
-    """A stream that drops the line Hydra prints for every failed job."""
+    """A stream that drops the line Hydra prints for each failed job."""
 
     def __init__(self, stream: Any) -> None:
         self._stream = stream

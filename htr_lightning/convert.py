@@ -63,7 +63,7 @@ def convert(
 
 
 def to_kraken(rows: Iterable[Row], folder: Path) -> None:
-    """Write `SPLIT/NAME.png` and `SPLIT/NAME.gt.txt` for every line, for kraken, Calamari and OCR-D."""
+    """Write `SPLIT/NAME.png` and `SPLIT/NAME.gt.txt` for each line, for kraken, Calamari and OCR-D."""
     for split, name, sample in _listed(rows, folder):
         _save(folder / split / f"{name}.png", sample.image)
         _check_spaces(sample, "a one-line text file")
@@ -113,7 +113,7 @@ def to_parquet(rows: Iterable[Row], folder: Path) -> None:
 
 
 def to_page(rows: Iterable[Row], folder: Path) -> None:
-    """Write every line as a page (`NAME.png`, `NAME.xml`), and `splits.tsv`, for `data=page_xml`."""
+    """Write each line as a page (`NAME.png`, `NAME.xml`), and `splits.tsv`, for `data=page_xml`."""
     with open(folder / "splits.tsv", "w", encoding="utf-8", newline="") as file:
         table = csv.writer(file, delimiter="\t", lineterminator="\n")
         table.writerow(["page", "split"])

@@ -45,13 +45,13 @@ class SAM(Optimizer):
     2021, "Sharpness-aware minimization for efficiently improving generalization", arXiv:2010.01412, equation 2 and
     algorithm 1).
 
-    Each step computes two gradients and takes twice as long; the logged loss is that of the second pass. Parameter
-    groups and state are shared with the base optimizer, so schedules and checkpoints only see the base optimizer. Both
-    gradients are averaged over all ranks, and both forward passes update batch norm statistics.
+    Each step computes two gradients and takes about twice as long as usual; the logged loss is that of the second pass.
+    Parameter groups and state are shared with the base optimizer, so schedules and checkpoints only see the base
+    optimizer. Both gradients are averaged over all ranks, and both forward passes update batch norm statistics.
 
     Args:
         params: parameters or parameter groups.
-        base: function that creates the base optimizer, which takes the step; called with the parameters.
+        base: function called with the parameters that returns the base optimizer, which performs the step.
         rho: radius of the neighbourhood.
     """
 

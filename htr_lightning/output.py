@@ -12,7 +12,7 @@ def writing(path: Path, option: str = "--out") -> Iterator[None]:
     """Turn an OSError into an InputError that names the file and the option to change.
 
     Args:
-        path: output path, named if the error does not name a file.
+        path: output path, used in the message if the error does not name a file.
         option: command-line option that sets the path.
 
     Raises:

@@ -76,7 +76,7 @@ class OneCycle(LRScheduler):
 
     Args:
         optimizer: optimizer whose learning rates are the peaks.
-        progress: function that returns the completed fraction of the run; called at every step.
+        progress: function that returns the completed fraction of the run; called at each step.
         warmup: fraction of the run spent on the warm-up.
         start: first learning rate as a fraction of the peak.
         end: last learning rate as a fraction of the peak.

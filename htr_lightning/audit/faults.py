@@ -78,7 +78,7 @@ def audit(
     """Find faults in the lines of a data set.
 
     Args:
-        readers: readers by split, in the order train, val, test.
+        readers: readers keyed by split, in the order train, val, test.
         normalizer: text normalizer of the model.
         preprocess: preprocessing of the model.
         alphabet: characters to learn; None for the characters of the training texts.

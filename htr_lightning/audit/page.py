@@ -52,7 +52,7 @@ def page(
         title: name of the data set.
         found: result of the audit.
         critical: kinds of fault that are critical.
-        readers: readers by split, which supply the images.
+        readers: readers keyed by split, which supply the images.
         augmented: name of an augmentation, and a sheet of lines before and after it.
     """
     lines = {(line.split, line.id): line.position for line in found.lines}

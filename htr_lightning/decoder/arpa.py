@@ -111,7 +111,7 @@ def write(path: str | Path, symbols: Sequence[str], orders: Sequence[NGrams], sp
 
 
 def fail(path: str | Path, line: int, reason: str) -> NoReturn:
-    """Raise an InputError that gives the file and line."""
+    """Raise an InputError that names the file and line."""
     raise InputError(f"{path}, line {line}: {reason}")
 
 

@@ -43,7 +43,7 @@ class Steps(NamedTuple):
 
 
 class Greedy:
-    """A greedy decoder, which selects the most likely next token at every step.
+    """A greedy decoder, which selects the most likely next token at each step.
 
     Args:
         max_length: maximum number of labels per line.

@@ -19,7 +19,7 @@ def collapse(path: Sequence[int]) -> list[int]:
 
 
 class Greedy:
-    """A best-path decoder, which selects the most likely label of every frame (Graves et al., 2006, "Connectionist
+    """A best-path decoder, which selects the most likely label of each frame (Graves et al., 2006, "Connectionist
     temporal classification").
 
     The log-probability of a hypothesis is that of the best path, not the sum over all paths.

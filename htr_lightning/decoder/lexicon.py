@@ -62,7 +62,7 @@ class LexiconAutomaton:
                 self._add([numbers[character] for character in word])
         self._sets: list[frozenset[int]] = [frozenset({0})]
         self._states = {self._sets[0]: 0}
-        self._rows: dict[int, ndarray] = {}  # for each cached state, the next state for every class, or -1
+        self._rows: dict[int, ndarray] = {}  # for each cached state, the next state for each class, or -1
         self._max_rows = TABLE_BYTES // (4 * max(1, len(alphabet)))
         self._classes = len(alphabet)
         self.start = 0
@@ -91,7 +91,7 @@ class LexiconAutomaton:
         return np.where(accepting, np.float32(0.0), np.float32(-np.inf))
 
     def _row(self, state: int) -> Int32[ndarray, " C"]:
-        """Return the next state for every class, or -1 for forbidden classes."""
+        """Return the next state for each class, or -1 for forbidden classes."""
         if state not in self._rows:
             if len(self._rows) >= self._max_rows:
                 self._rows.clear()

@@ -29,7 +29,7 @@ def rover(hypotheses: Sequence[WeightedHypothesis], weights: Sequence[float]) ->
     """Return the consensus of several hypotheses, voting on characters rather than words.
 
     This is ROVER (Fiscus, 1997, "A post-processing system to yield reduced word error rates: Recognizer Output Voting
-    Error Reduction (ROVER)"). In every slot of the alignment, each hypothesis votes for its character, or a gap, with
+    Error Reduction (ROVER)"). In each slot of the alignment, each hypothesis votes for its character, or a gap, with
     its confidence times the weight of its member. The candidate with the largest sum wins, and its probability is the
     ratio of this sum to the sum of all weights. Ties are won by the most confident hypothesis; the order of the
     hypotheses does not matter. With n-best lists weighted by their posteriors, this is confusion network combination
@@ -75,7 +75,7 @@ def align(texts: Sequence[str]) -> list[tuple[str, ...]]:
     """Align several texts, and return slots that contain one character or `GAP` for each text.
 
     Texts are aligned one by one with the existing slots at minimum cost. The cost of a character is the number of
-    earlier texts that have a different entry in the slot. For two texts, this is their Levenshtein alignment.
+    earlier texts that have a different entry in the slot. For two texts, the result is their Levenshtein alignment.
     """
     counts = Counter(texts)
     ids = {character: id for id, character in enumerate(dict.fromkeys("".join(counts)), start=1)} | {GAP: 0}

@@ -223,7 +223,7 @@ def images(reader: Reader, ids: Iterable[str]) -> list[UInt8[ndarray, "_ _"]]:
         ids: ids of the samples.
 
     Raises:
-        InputError: if the reader does not contain one of the samples.
+        InputError: if a sample is not in the reader.
     """
     positions = {id: position for position, id in enumerate(reader.ids)}
     ids = list(ids)

@@ -75,7 +75,7 @@ def logical(seen: str, direction: str = "auto") -> str:
 
 
 def visual_alphabet(alphabet: Sequence[str], direction: str = "auto") -> list[str]:
-    """Extend an alphabet by the missing mirror images of its characters, which visual order may contain."""
+    """Extend an alphabet with the missing mirror images of its characters, which may occur in visual order."""
     alphabet = list(alphabet)
     if _is_plain("".join(alphabet), direction):
         return alphabet

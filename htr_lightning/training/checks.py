@@ -29,7 +29,7 @@ TRAINER_MINIMUM = {
 
 
 def check_settings(settings: dict[str, Any]) -> None:
-    """Check the seed, the number of threads, and the type of every argument in a config.
+    """Check the seed, the number of threads, and the type of each argument in a config.
 
     Args:
         settings: resolved config of train.py.
@@ -130,14 +130,14 @@ def _name(hint: Any) -> str:
 
 
 def check_trainer(trainer: Trainer, settings: Any) -> None:
-    """Check that a trainer trains, validates, and saves its best checkpoint.
+    """Check that a trainer will train, validate and save the best checkpoint.
 
     Args:
         trainer: trainer to check.
         settings: config of the trainer, used in messages.
 
     Raises:
-        InputError: if the trainer does not do so.
+        InputError: if one of these is disabled.
     """
     if settings.fast_dev_run:
         raise InputError(f"trainer.fast_dev_run={settings.fast_dev_run}: saves no checkpoint; use trainer=debug")

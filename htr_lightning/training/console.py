@@ -172,7 +172,7 @@ class RunBar(ProgressBar):
 
 
 class Report(Callback):
-    """A callback that logs the results of every validation and the final results of the run.
+    """A callback that logs the results of each validation and the final results of the run.
 
     The final results are also written to `summary.json`.
 
@@ -289,7 +289,7 @@ def summary_lines(summary: dict[str, Any], folder: Path, single_characters: bool
 
 
 def idle_gpus(on_cpu: bool, devices: int) -> str | None:
-    """Return a note on how to use the GPUs that a run leaves idle, or None if it leaves none idle.
+    """Return a note on how to use the GPUs that a run leaves idle, or None if there are none.
 
     Args:
         on_cpu: whether the run uses the CPU.

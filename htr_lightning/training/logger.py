@@ -92,7 +92,7 @@ def log_summary(trainer: Trainer, summary: dict[str, Any]) -> None:
 class TranscriptionTable(Callback):
     """A callback that saves a picture of lines, references and transcriptions to the run folder and W&B.
 
-    A picture is saved after every validation and after testing.
+    A picture is saved after each validation and after testing.
 
     Args:
         folder: folder in which to save the pictures.
