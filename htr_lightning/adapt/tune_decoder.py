@@ -1,4 +1,4 @@
-"""Add a language model to a trained recognizer, and tune its weights alpha and beta on validation lines."""
+"""Add a language model to a trained recognizer, and tune the weights alpha and beta on validation lines."""
 
 import time
 from collections.abc import Callable, Iterable, Sequence

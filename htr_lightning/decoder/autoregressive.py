@@ -135,7 +135,7 @@ class Beam:
         return [best[0] for best in self.n_best(steps, 1)]
 
     def n_best(self, steps: Steps, n: int) -> list[list[Hypothesis]]:
-        """Return up to `n` distinct hypotheses for each line, limited by `width`, best first; see `Greedy`."""
+        """Return up to `n` distinct hypotheses for each line, but at most `width`, best first; see `Greedy`."""
         return self.search(self.prepare(steps), n)
 
     def prepare(self, steps: Steps) -> Steps:

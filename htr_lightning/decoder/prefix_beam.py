@@ -96,7 +96,7 @@ class PrefixBeam:
         return [best[0] for best in self.n_best(log_probs, lengths, 1)]
 
     def n_best(self, log_probs: Float[ndarray, "B T C"], lengths: Int[ndarray, " B"], n: int) -> list[list[Hypothesis]]:
-        """Return up to `n` distinct hypotheses for each line, limited by `width`, best first.
+        """Return up to `n` distinct hypotheses for each line, but at most `width`, best first.
 
         The `log_prob` of a hypothesis is log p_ctc, so that its confidence is a probability. Its `score` includes the
         language model.
@@ -159,7 +159,7 @@ class PrefixBeam:
         """Advance the beam by one frame, considering its `count` most likely labels.
 
         Returns:
-            The new beam and, for each of its prefixes, the index of the previous prefix and the added label, 0 if none.
+            The new beam and, for each of its prefixes, the index of the previous prefix and the added label, or 0 for none.
         """
         lines, width = beam.blank.shape
         labels, probs = frames.labels[:lines, step, :count], frames.scores[:lines, step, :count]

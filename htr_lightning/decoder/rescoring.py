@@ -75,7 +75,7 @@ class Rescoring:
         return [best[0] for best in self.n_best(steps, 1)]
 
     def n_best(self, steps: Steps, n: int) -> list[list[Hypothesis]]:
-        """Return up to `n` distinct hypotheses for each line, limited by `candidates` + 1, best first.
+        """Return up to `n` distinct hypotheses for each line, but at most `candidates` + 1, best first.
 
         The `log_prob` of a hypothesis does not include the language model.
         """
