@@ -159,7 +159,7 @@ class PrefixBeam:
         """Advance the beam by one frame, considering its `count` most likely labels.
 
         Returns:
-            The new beam and, for each of its prefixes, the index of the previous prefix and the added label, or 0 for none.
+            The new beam and, for each prefix, the index of the previous prefix and the added label, or 0 for none.
         """
         lines, width = beam.blank.shape
         labels, probs = frames.labels[:lines, step, :count], frames.scores[:lines, step, :count]
