@@ -1,4 +1,4 @@
-"""Determine the polygon and the reading direction of a line, repairing polygons from baselines where necessary."""
+"""Determine the polygon and the reading direction of a line, using baselines to repair polygons where necessary."""
 
 import math
 import unicodedata
@@ -29,10 +29,10 @@ def outline(page: Page) -> list[Outline]:
     """Return the lines of a page with usable polygons.
 
     If a polygon is missing, or thinner than a fifth of the line distance, it is replaced by the area between the
-    baseline moved up by 0.7 and down by 0.3 of the line distance (see `line_distance`). If most baselines of a page lie
-    apart from their polygons, the two use different scales, and the ones that fit on the page are kept. If most
-    baselines that run from right to left have polygons that are too thin, these baselines were drawn in the wrong
-    direction and are reversed; otherwise, lines with such baselines are upside down.
+    baseline moved up by 0.7 times and down by 0.3 times the line distance (see `line_distance`). If most baselines of a
+    page lie apart from their polygons, the two are assumed to use different scales, and the ones that fit on the page
+    are kept. If most baselines that run from right to left have polygons that are too thin, these baselines are assumed
+    to have been drawn in the wrong direction and are reversed; otherwise, their lines are assumed to be upside down.
     """
     distance = line_distance(page.lines)
     both = [line for line in page.lines if _length(line.baseline) and len(line.polygon) > 2]
@@ -52,8 +52,8 @@ def line_distance(lines: Sequence[Line]) -> float:
     """Return the typical distance between neighbouring baselines in pixels, or 0 if it cannot be determined.
 
     This is the median distance from a baseline to the nearest parallel one above or below it, limited to a third of the
-    median line length because a page may have few lines. On a page without neighbouring baselines, it is the median
-    thickness of the polygons.
+    median line length, since on a page with few lines the nearest baseline may be far away. On a page without
+    neighbouring baselines, it is the median thickness of the polygons.
     """
     ends = np.array([[*line.baseline[0], *line.baseline[-1]] for line in lines if _length(line.baseline)])
     gaps = _gaps(ends.reshape(-1, 4))
@@ -67,9 +67,9 @@ def line_distance(lines: Sequence[Line]) -> float:
 def reading_angle(line: Line) -> float:
     """Return the direction in which a line is read, in degrees clockwise from the x axis, between -180 and 180.
 
-    Baselines normally run in reading direction, with the top of the writing on their left. There are two exceptions:
-    columns of Chinese, Japanese or Korean are read downwards even if the baseline runs upwards or is missing, and
-    baselines of right-to-left scripts may run from right to left without the line being upside down.
+    Baselines normally run in the reading direction, with the top of the writing on their left. There are two
+    exceptions: columns of Chinese, Japanese or Korean are read downwards even if the baseline runs upwards or is
+    missing, and baselines of right-to-left scripts may run from right to left without the line being upside down.
     """
     angle = baseline_angle(line.baseline)
     if not _length(line.baseline):
@@ -131,7 +131,7 @@ def _surrounded(line: Line, distance: float) -> Line:
 
 
 def _gaps(ends: ndarray) -> list[float]:
-    """Return the distances between baselines (x0, y0, x1, y1) and their nearest parallel baselines, if any."""
+    """Return the distance from each baseline (x0, y0, x1, y1) to the nearest parallel one, if there is one."""
     step = ends[:, 2:] - ends[:, :2]
     length = np.hypot(*step.T)
     along, middle = step / length[:, None], (ends[:, :2] + ends[:, 2:]) / 2

@@ -15,7 +15,7 @@ from htr_lightning.errors import InputError
 
 ROTATE = ("deskew", "reading")
 MAX_SLOPE = 45.0  # degrees; a line with a steeper baseline is vertical or upside down
-MIN_SLOPE = 0.3  # degrees; a smaller rotation only blurs the image
+MIN_SLOPE = 0.3  # degrees; a smaller rotation would only blur the image
 
 
 def open_page(page: Page, image: Path) -> UInt8[ndarray, "H W"]:
@@ -52,8 +52,8 @@ def line_angle(line: Line, rotate: str) -> float:
 
     Args:
         line: the line, with its polygon.
-        rotate: "reading" rotates every line so that it reads horizontally (see `reading_angle`), including columns of
-            Chinese; "deskew" removes slopes below 45 degrees and does not rotate other lines.
+        rotate: "reading" rotates each line so that its text runs horizontally (see `reading_angle`), including columns
+            of Chinese; "deskew" removes slopes below 45 degrees and does not rotate other lines.
     """
     angle = reading_angle(line) if rotate == "reading" else baseline_angle(line.baseline)
     quarters = 90.0 * round(angle / 90)
@@ -109,7 +109,7 @@ def crop_polygon(
 def _turn_by_quarters(
     image: UInt8[ndarray, "H W"], corners: Float32[ndarray, "P 2"], angle: float
 ) -> tuple[UInt8[ndarray, "h w"], Float32[ndarray, "P 2"], float]:
-    """Crop the surroundings of a polygon and rotate both by quarter turns; also return the remaining angle."""
+    """Crop an image around a polygon and rotate both by quarter turns; also return the remaining angle."""
     quarters = round(angle / 90)
     angle -= 90 * quarters
     left, top, right, bottom = page_box(corners, image.shape)

@@ -36,10 +36,10 @@ def read_page(path: Path) -> Page:
 
 
 def expand(paths: Iterable[Path]) -> tuple[list[Path], list[Path]]:
-    """Replace every METS file with the pages it lists; return the resulting files and those left out.
+    """Replace each METS file with the pages it lists; return the resulting files and those left out.
 
     In the folder of a METS file and its subfolders, files that are not listed are left out, because an export may
-    contain each page several times, for example as PAGE and as ALTO.
+    contain the same page several times, for example as PAGE and as ALTO.
 
     Raises:
         InputError: if a METS file is invalid.
@@ -62,7 +62,7 @@ def expand(paths: Iterable[Path]) -> tuple[list[Path], list[Path]]:
 
 
 def find_image(page: Page, folder: Path | None = None) -> Path:
-    """Find the image of a page, by the file name in the XML file or else by the stem of the XML file.
+    """Find the image of a page, using the file name given in the XML file or else the stem of the XML file.
 
     Args:
         page: the page.

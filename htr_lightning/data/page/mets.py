@@ -37,7 +37,7 @@ def read(path: Path) -> list[Path]:
 
 
 def _files(root: Element) -> Iterator[tuple[str, str]]:
-    """Yield the id and path of every XML file."""
+    """Yield the id and path of each XML file."""
     for file in (e for e in root.iter() if local(e) == "file"):
         for location in (e for e in file if local(e) == "FLocat"):
             name = next((value for key, value in location.attrib.items() if key.rpartition("}")[2] == "href"), "")
@@ -68,7 +68,9 @@ def _inside(path: Path, name: str) -> Path:
     except (OSError, ValueError):  # an invalid file name
         inside, found = True, False
     if not inside:
-        raise InputError(f"{path}: lists {short(name)}, which is outside the folder of this METS file; move it there")
+        raise InputError(
+            f"{path}: lists {short(name)}, which is outside this METS file's folder; move it into the folder"
+        )
     if not found:
         raise InputError(f"{path}: lists {short(name)}, which is missing; export the pages again")
     return file

@@ -12,11 +12,11 @@ Points = list[tuple[float, float]]
 
 
 class Line(NamedTuple):
-    """A text line. Coordinates are in pixels, with x to the right and y downwards."""
+    """A text line. Coordinates are in pixels, with x pointing right and y pointing down."""
 
     id: str
     text: str  # "" for a line without text
-    polygon: Points  # the four corners if the line has a box; [] if it has no outline
+    polygon: Points  # the four corners if the line has only a box; [] if it has no outline
     baseline: Points  # [] if the line has no baseline
     region: str  # id of the region or block
     confidence: float | None = None  # probability per character; None if unknown
@@ -33,7 +33,7 @@ class Page(NamedTuple):
 
 
 def baseline_angle(baseline: Points) -> float:
-    """Return the downward slope of a baseline from its first to its last point in degrees; 0 if it has no length."""
+    """Return the downward slope of a baseline, from its first to its last point, in degrees; 0 if it has no length."""
     if len(baseline) < 2:
         return 0.0
     (x0, y0), (x1, y1) = baseline[0], baseline[-1]

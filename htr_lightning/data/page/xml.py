@@ -30,7 +30,7 @@ def parse(path: Path) -> Element:
         raise InputError(f"{path}: not found; check the path") from None
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); check the file") from None
-    if b"<!ENTITY" in content.replace(b"\0", b""):  # in UTF-16 every second byte is 0
+    if b"<!ENTITY" in content.replace(b"\0", b""):  # in UTF-16, every second byte of ASCII text is 0
         raise InputError(f"{path}: contains entity declarations, which are not allowed; export the page without them")
     if (marks := content.count(b"<") + content.count(b"=")) > MAX_MARKS:
         raise InputError(
@@ -64,7 +64,7 @@ def child(element: Element, *names: str) -> Element | None:
 
 
 def line_id(element: Element, key: str, number: int) -> str:
-    """Return the id of a text line without line breaks, or `line{number}` if it has no id."""
+    """Return the id of a text line, with line breaks replaced by spaces, or `line{number}` if it has no id."""
     return " ".join(element.get(key, "").split()) or f"line{number}"
 
 

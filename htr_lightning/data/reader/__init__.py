@@ -1,1 +1,1 @@
-"""Read data sets as sequences of `Sample`, with ids, texts, groups and sizes available without decoding any image."""
+"""Read data sets as sequences of `Sample`, with ids, texts, groups and sizes available without decoding any images."""

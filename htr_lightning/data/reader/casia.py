@@ -31,14 +31,14 @@ class CasiaCharacters(Sequence[Sample]):
     Args:
         root: folder containing the files, at any depth.
         split: train, val or test; see `split_writers`. The writer is the stem of the file name.
-        files: glob pattern of the files below `root`.
-        characters: "level1" reads the 3,755 frequent hanzi of GB 2312 and counts all others as skipped; "all" reads
+        files: glob pattern for the files below `root`.
+        characters: "level1" reads the 3,755 frequent hanzi in GB 2312 and counts all others as skipped; "all" reads
             everything (7,356 characters in HWDB1.0 to 1.2 together).
         val_fraction: fraction of the training writers held out for validation.
         test_fraction: fraction of all writers held out for testing, unless folder names identify the test writers.
         seed: random seed for the choice of writers.
-        faulty: what to do with a corrupted file; "error", or "skip" to skip and count the whole file. A truncated file
-            is read up to its last complete record, and the incomplete one is counted as skipped.
+        faulty: what to do with a corrupted file; "error", or "skip" to skip the whole file and count it as skipped. A
+            truncated file is read up to its last complete record, and the incomplete record is counted as skipped.
     """
 
     def __init__(
@@ -113,12 +113,12 @@ class CasiaLines(Sequence[Sample]):
     Args:
         root: folder containing the files, at any depth.
         split: train, val or test; see `split_writers`. The writer is the stem of the file name up to the first hyphen.
-        files: glob pattern of the files below `root`.
+        files: glob pattern for the files below `root`.
         val_fraction: fraction of the training writers held out for validation.
         test_fraction: fraction of all writers held out for testing, unless folder names identify the test writers.
         seed: random seed for the choice of writers.
-        faulty: what to do with a corrupted file; "error", or "skip" to skip and count the whole file. A truncated file
-            is read up to its last complete line, and its missing lines are counted as skipped.
+        faulty: what to do with a corrupted file; "error", or "skip" to skip the whole file and count it as skipped. A
+            truncated file is read up to its last complete line, and its missing lines are counted as skipped.
     """
 
     def __init__(
@@ -283,7 +283,7 @@ def _choose(writers: set[str], fraction: float, seed: int, split: str, root: str
 def _indexed(
     paths: Sequence[Path], index: Callable[[Path], File], faulty: str, skipped: list[Skipped]
 ) -> Iterator[tuple[Path, File]]:
-    """Yield every file with its index; corrupted files raise an error or are counted as skipped."""
+    """Yield each file with its index; corrupted files raise an error or are counted as skipped."""
     if faulty not in ("error", "skip"):
         raise InputError(f"data.reader.faulty={faulty}: expected error or skip")
     for path in paths:

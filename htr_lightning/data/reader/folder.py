@@ -20,7 +20,7 @@ class Entry(NamedTuple):
     id: str  # path relative to the root, such as "train/0001"
     image: Path
     text: str
-    group: str | None = None  # None if the listing does not know the group
+    group: str | None = None  # None if the listing does not provide it
 
 
 @runtime_checkable
@@ -36,7 +36,7 @@ class Listing(Protocol):
 
 
 class Folder(Sequence[Sample]):
-    """The image files that a listing finds in a folder.
+    """The images that a listing finds in a folder, with their texts.
 
     Args:
         root: folder containing the data.
@@ -47,7 +47,7 @@ class Folder(Sequence[Sample]):
             to draw that fraction of the training lines in whole groups (see `lines_of`).
         seed: random seed for splits drawn as fractions.
         group: regular expression matched against the id; its first group captures the writer or document.
-        name: first component of every sample id; None uses the name of the folder.
+        name: first component of each sample id; None uses the name of the folder.
         empty: what to do with a line without text ("error", "skip" or "keep"). Skipped lines are counted and reported.
         faulty: what to do with an image without text, a text without an image, or an invalid row ("error" or "skip").
     """
@@ -83,7 +83,7 @@ class Folder(Sequence[Sample]):
         skipped = sort_out(faults, empty, faulty)
         entries = [entry for entry in entries if (entry.text.strip() or empty == "keep") and _plain(entry)]
         if twice := next((id for id, count in Counter(entry.id for entry in entries).items() if count > 1), None):
-            raise InputError(f"{self.root / part}: duplicate id {twice}; list every image once")
+            raise InputError(f"{self.root / part}: duplicate id {twice}; list each image once")
         groups = [entry.group or group_of(writers, entry.id.removeprefix(f"{first}/")) for entry in entries]
         chosen = lines_of(splits, split, groups, str(self.root / part), seed) if groups else []
         if not chosen:
@@ -106,7 +106,7 @@ class Folder(Sequence[Sample]):
 
     @cached_property
     def sizes(self) -> list[tuple[int, int]]:
-        """The height and width of every image in pixels, read from the file headers."""
+        """The height and width of each image in pixels, read from the file headers."""
         return [image_size(path, max_pixels=LINE_PIXELS) for path in self._images]
 
 

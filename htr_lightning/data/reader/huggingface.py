@@ -48,13 +48,13 @@ class HuggingFace(Sequence[Sample]):
         revision: commit, tag or branch on the hub; None uses the latest.
         image: column containing the images.
         text: column containing the texts; class labels are replaced by their names, numbers by their digits.
-        group: column containing the writer or document; None makes every line a separate group.
+        group: column containing the writer or document; None makes each line a separate group.
         seed: random seed for splits drawn as fractions.
         check_counts: whether to raise an error if the row count of a data set listed in `splits/huggingface.tsv` is
             unexpected.
         streaming: whether to read rows in order without copying anything.
         cache_dir: folder for the arrow files; None uses the cache of `datasets`.
-        name: first component of every sample id; None uses the last component of `repo`, or the name of the folder.
+        name: first component of each sample id; None uses the last component of `repo`, or the name of the folder.
         empty: what to do with a line without text ("error", "skip" or "keep"). Skipped lines are counted and reported.
         faulty: what to do with a row without an image ("error" or "skip"). In a stream, such a row is detected only
             when it is read.
@@ -138,7 +138,7 @@ class HuggingFace(Sequence[Sample]):
 
     @cached_property
     def sizes(self) -> list[tuple[int, int]]:
-        """The height and width of every image in pixels, read from its header; a stream is read once for this."""
+        """The height and width of each image in pixels, read from its header; a stream is read once for this."""
         mapped = None if self.streaming else self._rows.data.column(self.image)
         sizes = []
         for id, row in zip(self.ids, self._kept, strict=True):
@@ -177,7 +177,7 @@ class HuggingFace(Sequence[Sample]):
         return (path if self.root is None else self.root / path), (cell or {}).get("bytes")
 
     def _imageless(self) -> Iterator[tuple[int, str]]:
-        """Yield rows with neither an embedded image nor the path of an existing file."""
+        """Yield each row with neither an embedded image nor the path of an existing file, and the likely reason."""
         if self.streaming:
             return
         column = self._rows.data.column(self.image)
@@ -328,7 +328,7 @@ def _named(source: str) -> Iterator[None]:
 
 
 def _reason(error: BaseException) -> str:
-    """Return the first line of the root cause."""
+    """Return the first line of the root cause's message."""
     while error.__cause__ is not None:
         error = error.__cause__
     return f"{type(error).__name__}: {error}".splitlines()[0][:200]

@@ -57,10 +57,10 @@ class LineFile(NamedTuple):
 def index_gnt(path: Path) -> CharacterFile:
     """Index the characters in a `.gnt` file in one pass over the record headers.
 
-    Width comes before height. Both determine where the next record starts, and the record size must agree with them.
+    Width comes before height. Together, they determine where the next record starts, and must agree with its size.
 
     Raises:
-        InputError: if a width or height is zero, or a record size does not match its width and height.
+        InputError: if a width or height is zero, or does not match the record size.
     """
     labels: list[bytes] = []
     boxes: list[tuple[int, int, int]] = []
@@ -87,7 +87,7 @@ def index_gnt(path: Path) -> CharacterFile:
 def index_dgrl(path: Path) -> LineFile:
     """Index the lines in a `.dgrl` file in one pass over their labels and boxes.
 
-    Height comes before width, and top before left, unlike in `.gnt`.
+    Unlike in `.gnt`, height comes before width; top comes before left.
 
     Raises:
         InputError: if the header is malformed, or a size or count is invalid.

@@ -61,15 +61,15 @@ class Iam(Sequence[Sample]):
             the path to custom splits, which are a folder with train.txt, val.txt and test.txt listing form or line ids,
             or a table `id<TAB>split`.
         lists: folder containing the lists of a named split; None searches `root` and its subfolders.
-        download: download the Aachen lists if they are missing. They contain form ids only, no IAM data.
+        download: whether to download the Aachen lists if they are missing. They contain form ids only, no IAM data.
         err: what to do with lines and words whose segmentation IAM marks as doubtful. "keep" keeps them, "skip" skips
             and counts them, and "auto" keeps lines, because their texts and images are correct, but skips words.
         punctuation: "spaced" puts a space before every punctuation mark, as in the files; for "joined", see
             `join_punctuation`.
-        reduce: function applied to every crop before it is stored, with `source=forms`; see `Preprocess.reduce`.
+        reduce: function applied to each crop before it is stored, with `source=forms`; see `Preprocess.reduce`.
 
     Attributes:
-        err: number of lines or words in the split with doubtful segmentation, kept or not.
+        err: number of lines or words in the split with doubtful segmentation, whether kept or not.
 
     Raises:
         InputError: if an option is invalid, a list or file cannot be used, or images are missing.
@@ -138,7 +138,7 @@ class Iam(Sequence[Sample]):
 
     @cached_property
     def sizes(self) -> list[tuple[int, int]]:
-        """The height and width of every image in pixels, from the crops, the table or the image headers."""
+        """The height and width of each image in pixels, from the crops, the table or the image headers."""
         if self._crops:
             return [(crop.shape[0], crop.shape[1]) for crop in self._crops]
         return [(row.box[3], row.box[2]) if min(row.box[2:]) > 0 else _header(self._path(row.id)) for row in self._rows]
@@ -178,7 +178,7 @@ class Iam(Sequence[Sample]):
                 self._rows.remove(row)
 
     def _check_images(self) -> None:
-        """Raise an error that names all missing images, those in the split first."""
+        """Raise an error that names missing images, those in the split first."""
         missing = [row.id for row in self._rows if not self._path(row.id).is_file()]
         if not missing:
             return
@@ -239,7 +239,7 @@ class Iam(Sequence[Sample]):
 
 
 def _absent(rows: list[Row], stated: dict[str, int]) -> list[str]:
-    """Return the ids of lines that seem to be missing, judged by the counts in forms.txt or gaps in the numbering."""
+    """Return the ids of lines that seem to be missing, judging by the counts in forms.txt or gaps in the numbering."""
     numbers: dict[str, set[str]] = {}
     for row in rows:
         numbers.setdefault(form_of(row.id), set()).add(row.id.split("-")[2])

@@ -26,12 +26,12 @@ class Row(NamedTuple):
 
 
 def form_of(id: str) -> str:
-    """Return the form that a line or word id belongs to: its first two components, whose lengths vary."""
+    """Return the form id contained in a line or word id: its first two components, whose lengths vary."""
     return "-".join(id.split("-")[:2])
 
 
 def line_of(id: str) -> str:
-    """Return the line that a line or word id belongs to: its first three components."""
+    """Return the line id contained in a line or word id: its first three components."""
     return "-".join(id.split("-")[:3])
 
 
@@ -114,8 +114,8 @@ def read_boxes(path: Path, unit: str) -> tuple[dict[str, Box], tuple[int, int]]:
     """Read the boxes of the lines or words in an XML file, and the size of the form.
 
     Returns:
-        The bounding box (left, top, right, bottom) of all components for each id, in pixels; and the (height, width) of
-        the form, or 0 if unknown.
+        The bounding box (left, top, right, bottom) of the components of each line or word, keyed by id, in pixels; and
+        the (height, width) of the form, with 0 for an unknown size.
 
     Raises:
         InputError: if the file is missing, not XML, or not an IAM form.

@@ -29,7 +29,7 @@ NAMES = {"train": ("train",), "val": ("val", "validation"), "test": ("test",)}
 
 
 def split_ids(root: Path, split: str, splits: str, lists: str | None, download: bool) -> set[str]:
-    """Return the form or line ids of a split. See `Iam` for the arguments.
+    """Return the form or line ids in a split. See `Iam` for the arguments.
 
     Raises:
         InputError: if a list is missing, or does not have the expected length.
@@ -51,7 +51,7 @@ def _aachen(root: Path, split: str, lists: str | None, download: bool) -> set[st
                 f"{lists or root}: contains no {' or '.join(names)}; set data.reader.lists to the folder that contains "
                 "the Aachen lists, or data.reader.download=true"
             )
-        path = text_file(f"{AACHEN_URL}{split}.ln", f"iam_{split}.ln", "and set data.reader.lists to the folder")
+        path = text_file(f"{AACHEN_URL}{split}.ln", f"iam_{split}.ln", "and set data.reader.lists to its folder")
     forms = {form_of(id) for id in _read_ids(path)}
     if len(forms) != AACHEN_FORMS[split]:
         raise InputError(
@@ -73,7 +73,9 @@ def _official(root: Path, lists: str | None, name: str, count: int) -> set[str]:
         )
     ids = _read_ids(path)
     if len(ids) != count:
-        raise InputError(f"{path}: expected {count} lines, got {len(ids)}; use the original file of the official task")
+        raise InputError(
+            f"{path}: expected {count} lines, got {len(ids)}; use the original file from the official task"
+        )
     return ids
 
 

@@ -21,13 +21,14 @@ class Pairs:
     """Pairs of an image and a text file, such as `x.png` and `x.gt.txt`, as in kraken, Calamari and OCR-D.
 
     Args:
-        images: suffixes of image files; if several images share a text file, the suffix listed first is used.
+        images: suffixes of image files; if several images share a text file, the one whose suffix is listed first
+            is used.
         text: suffix of text files.
     """
 
     def __init__(self, images: Sequence[str], text: str = ".gt.txt") -> None:
         self.images, self.text = [ending.lower() for ending in images], text
-        self.contents = f"images and their texts, e.g. train/1{self.images[0]} and train/1{text}"
+        self.contents = f"images and their text files, e.g. train/1{self.images[0]} and train/1{text}"
 
     def __call__(self, root: Path, part: str, split: str) -> Found:
         """Find the pairs below a folder."""
@@ -72,7 +73,7 @@ class Images:
 class Table:
     """A CSV, TSV or JSON Lines table with a row for each image.
 
-    A column is given by name, or by index (from 0) if the table has no header.
+    A column is given by name, or by index (starting at 0) if the table has no header.
 
     Args:
         image: column containing the image file names, relative to `images` or to the folder of the table.
@@ -95,7 +96,7 @@ class Table:
     ) -> None:
         self.image, self.text, self.group, self.split = image, text, group, split
         self.images, self.delimiter = images, delimiter
-        self.contents = "images and a table of their texts, e.g. train.csv"
+        self.contents = "images and a table with their transcriptions, e.g. train.csv"
 
     def __call__(self, root: Path, part: str, split: str) -> Found:
         """Read the rows of a table."""
@@ -139,7 +140,7 @@ class Laia:
 
     def __init__(self, images: Sequence[str], space: str | None = "<space>") -> None:
         self.images, self.space = list(images), space
-        self.contents = "images and PyLaia tables of their texts, e.g. train.txt"
+        self.contents = "images and PyLaia tables with their transcriptions, e.g. train.txt"
 
     def __call__(self, root: Path, part: str, split: str) -> Found:
         """Read the rows of a table, ignoring empty rows and comments (#)."""
@@ -200,7 +201,7 @@ def read_rows(
     """Yield the line number of each row with its cells, or with a description of the fault if the row is invalid.
 
     Raises:
-        InputError: if the table is missing, is not UTF-8, or has no column of a requested name.
+        InputError: if the table cannot be read or parsed, or lacks a requested column.
     """
     content = read_utf8(path)
     if path.suffix.lower() in (".jsonl", ".ndjson"):
@@ -254,7 +255,7 @@ def _object(line: str) -> dict[str | int, Any] | str:
 
 
 def read_utf8(path: Path) -> str:
-    """Read a UTF-8 text file, without the byte order mark.
+    """Read a UTF-8 text file, dropping its byte order mark if it has one.
 
     Raises:
         InputError: if the file cannot be read, or is not UTF-8.

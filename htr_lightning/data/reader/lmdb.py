@@ -22,7 +22,7 @@ CONTENTS = f"the LMDB databases, e.g. train/{FILE}"
 class Lmdb(Sequence[Sample]):
     """The lines in LMDB databases with the keys `num-samples`, `image-000000001`, `label-000000001`, and so on.
 
-    Texts are read up front and images on demand. The databases do not identify writers, so every line is a separate
+    Texts are read up front and images on demand. The databases do not identify writers, so each line is a separate
     group.
 
     Args:
@@ -31,7 +31,7 @@ class Lmdb(Sequence[Sample]):
         splits: for each split, the folder below `root` that contains its databases, at any depth; or a number between 0
             and 1, to draw that fraction of the training lines.
         seed: random seed for splits drawn as fractions.
-        name: first component of every sample id; None uses the name of the folder.
+        name: first component of each sample id; None uses the name of the folder.
         empty: what to do with a line without text ("error", "skip" or "keep"). Skipped lines are counted and reported.
         faulty: what to do with a line without an image or label ("error" or "skip").
     """
@@ -91,7 +91,7 @@ class Lmdb(Sequence[Sample]):
 
     @cached_property
     def sizes(self) -> list[tuple[int, int]]:
-        """The height and width of every image in pixels, read from its header."""
+        """The height and width of each image in pixels, read from its header."""
         sizes = []
         for id, (folder, key) in zip(self.ids, self._keys, strict=True):
             with _reading(folder) as transaction:
@@ -100,14 +100,14 @@ class Lmdb(Sequence[Sample]):
 
 
 def _labels(folder: Path) -> Iterator[tuple[int, bytes, str | Fault]]:
-    """Yield the number, image key and text of every line in a database."""
+    """Yield the number, image key and text of each line in a database."""
     with _reading(folder) as transaction:
         stated = bytes(transaction.get(b"num-samples") or b"")
         held = transaction.stat()["entries"]
         if not stated.isdigit() or len(stated) > 18 or int(stated) > held:
             raise InputError(
                 f"{folder / FILE}: invalid num-samples '{stated[:9].decode(errors='replace')}' in a database of {held} "
-                "entries; create it again with an image and a label for each sample"
+                "entries; recreate it with an image and a label for each sample"
             )
         for number in range(1, int(stated) + 1):
             key, label = b"image-%09d" % number, transaction.get(b"label-%09d" % number)
@@ -146,7 +146,8 @@ def _environment(folder: Path) -> lmdb.Environment:
     if pages * environment.stat()["psize"] > size:
         environment.close()
         raise InputError(
-            f"{folder / FILE}: {size} bytes are too few for the {pages} pages in its header; download it again"
+            f"{folder / FILE}: the file has only {size} bytes, too few for the {pages} pages its header declares; "
+            "download it again"
         )
     return environment
 

@@ -24,7 +24,7 @@ WRITER = 2  # column of QMNIST's labels: class, series, writer, index, ... (Yada
 
 
 class Mnist(Sequence[Sample]):
-    """The characters of MNIST or a similar data set, each as a line of length one.
+    """The characters of MNIST or a similar data set, each treated as a line of length one.
 
     The files store light ink on dark paper; samples are inverted to dark ink on light paper, as in every reader.
 
@@ -32,8 +32,8 @@ class Mnist(Sequence[Sample]):
         root: folder containing the IDX files, plain or gzipped, at any depth; also the destination of downloads.
         split: train, val or test. Validation uses the last `val_size` training characters.
         val_size: number of training characters held out for validation.
-        download: download missing files from torchvision's mirror and verify their checksums.
-        name: name of the data set and first component of every sample id, e.g. mnist, kmnist, qmnist or
+        download: whether to download missing files from torchvision's mirror and verify their checksums.
+        name: name of the data set and first component of each sample id, e.g. mnist, kmnist, qmnist or
             emnist-letters.
         files: names of the image and label files for the training and test splits. A label is a single number or, in
             QMNIST, a row of eight numbers, of which the first is the class and the third is the writer.

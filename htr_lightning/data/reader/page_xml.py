@@ -28,7 +28,7 @@ EMPTY, FAULTY = ("error", "skip", "keep"), ("error", "skip")
 
 
 class PageXml(Sequence[Sample]):
-    """The lines in a folder of PAGE or ALTO files, ordered by page and reading order.
+    """The lines in a folder of PAGE or ALTO files, ordered by page and, within each page, in reading order.
 
     A line without a usable polygon gets one from its baseline (see `outline`) and is listed in `repaired`.
 
@@ -37,25 +37,25 @@ class PageXml(Sequence[Sample]):
         fetch: function called with `root`, and with `repo` if given; returns the folder, downloading it if necessary.
             None uses `root`.
         repo: OWNER/NAME of a repository, passed to `fetch`. Its name is the default for `name`.
-        xml: glob pattern of the XML files below `root`. If it matches a METS file, only the listed pages are read.
+        xml: glob pattern for the XML files below `root`. If it matches a METS file, only the listed pages are read.
         images: folder of the page images, relative to `root`; None searches near each XML file, as described in
             `find_image`.
         splits: path to a table `page<TAB>split`, relative to `root`, where a page is the stem or path of an XML file
-            without suffix; `package:NAME` for a table included in htr_lightning; random fractions of the pages, such as
-            {train: 0.8, val: 0.1, test: 0.1}, with no group in two splits; or random numbers of lines, such as
+            without its suffix; `package:NAME` for a table included in htr_lightning; random fractions of the pages,
+            such as {train: 0.8, val: 0.1, test: 0.1}, with no group in two splits; or random numbers of lines, such as
             {train: 16, val: 10, test: 40}, where null takes all remaining lines. None reads all pages.
         split: split to read; None reads all pages.
         seed: random seed for random splits.
-        name: first component of every sample id.
+        name: first component of each sample id.
         group: regular expression matched against the stem of the XML file; its first group captures the writer or
             document. A pattern with a slash is matched against the path below `root`: `(.+)/` groups by folder.
-        reduce: function applied to every cropped line; see `Preprocess.reduce`.
-        rotate: "reading" rotates every line so that it reads from left to right; "deskew" only removes slopes below
-            45 degrees. See `line_angle`.
+        reduce: function applied to each cropped line; see `Preprocess.reduce`.
+        rotate: "reading" rotates each line so that its text runs horizontally; "deskew" only removes slopes below 45
+            degrees. See `line_angle`.
         empty: what to do with a line without text ("error", "skip" or "keep"). Skipped lines are counted and reported.
         faulty: what to do with an unreadable page, a page without an image, a line that cannot be cropped, or a
             duplicate id ("error" or "skip").
-        preload: crop all lines up front and keep them in memory, so that every page is decoded only once.
+        preload: whether to crop all lines up front and keep them in memory, so that each page is decoded only once.
     """
 
     def __init__(
@@ -136,7 +136,7 @@ class PageXml(Sequence[Sample]):
             raise InputError(f"{self.root}: no lines found in {where}{why}; check data.root and data.reader")
         self._open_page: tuple[Path, UInt8[ndarray, "H W"]] | None = None
         self._crops: dict[int, UInt8[ndarray, "h w"]] = {}
-        if preload or faulty == "skip":  # otherwise skipped lines would depend on `preload`
+        if preload or faulty == "skip":  # otherwise, which lines are skipped would depend on `preload`
             self._crop_all(f"reading {name} {split or ''}".strip(), faulty, preload)
 
     def __len__(self) -> int:
@@ -264,7 +264,7 @@ class PageXml(Sequence[Sample]):
         return list(kept.values())
 
     def _crop_all(self, title: str, faulty: str, keep: bool) -> None:
-        """Crop every line, optionally keeping the crops; with faulty=skip, lines that cannot be cropped are skipped."""
+        """Crop all lines, keeping the crops if `keep` is set; with faulty=skip, skip lines that cannot be cropped."""
         by_image: dict[Path, list[int]] = {}
         for index, entry in enumerate(self._entries):
             by_image.setdefault(entry.image, []).append(index)

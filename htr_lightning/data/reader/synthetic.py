@@ -1,4 +1,4 @@
-"""Generate any number of handwritten lines by synthetic writers."""
+"""Generate any number of lines handwritten by synthetic writers."""
 
 import unicodedata
 from collections import Counter
