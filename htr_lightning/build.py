@@ -40,6 +40,9 @@ def build(config: DictConfig, known: Sequence[str] = ()) -> tuple[LineDataModule
         if "unexpected keyword argument" not in str(error):
             raise
         raise InputError(f"model: {error}; `python train.py --cfg job` prints all keys") from None
+    except (ValueError, RuntimeError, MemoryError, ZeroDivisionError) as error:  # torch names the value, not the key
+        reason = str(error).splitlines()[0] if str(error) else "out of memory"
+        raise InputError(f"model: {reason}; check the overrides of model") from error
     unknown: Counter[str] = Counter()
     for lines in data.sources:
         unknown += recognizer.check_targets(lines.reader.ids, lines.texts)

@@ -15,7 +15,7 @@ from PIL import Image
 from htr_lightning.data.handwriting import measure
 from htr_lightning.data.image import LEVELS, dark_on_light, histogram, light_on_dark, shrink_to_height, shrunk_size
 from htr_lightning.data.writing import is_blank
-from htr_lightning.errors import InputError
+from htr_lightning.errors import InputError, check_integer
 
 MIN_SIDE = 3  # pixels; a smaller image cannot contain a character
 MIN_CONTRAST = 32  # grey levels between paper and ink; a lower contrast is noise and is not stretched
@@ -96,6 +96,11 @@ class FitHeight(Preprocess):
     def __init__(
         self, height: int, margin: int = 0, width_scale: float = 1.0, max_width: int = 8192, polarity: str = "auto"
     ) -> None:
+        check_integer("model.preprocess.height", height, 1, 4096)
+        check_integer("model.preprocess.margin", margin, 0, 4096)
+        check_integer("model.preprocess.max_width", max_width, 1)
+        if not 0 < width_scale < 100:
+            raise InputError(f"model.preprocess.width_scale={width_scale}: expected a positive number below 100")
         self.height, self.margin, self.width_scale, self.max_width = height, margin, width_scale, max_width
         self.polarity = check_polarity(polarity)
 

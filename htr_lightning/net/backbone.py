@@ -7,6 +7,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
+from htr_lightning.errors import check_integer
+
 
 def column_mask(widths: Int[Tensor, " B"], columns: int) -> Bool[Tensor, "B 1 1 W"]:
     """Return a mask that is True for the columns of each line and False for padding."""
@@ -75,6 +77,10 @@ class ResidualBackbone(nn.Module):
         stem_kernel: int = 3,
     ) -> None:
         super().__init__()
+        numbers = {"stem": [stem], "stem_kernel": [stem_kernel], "channels": channels, "blocks": blocks}
+        for key, values in numbers.items():
+            for value in values:
+                check_integer(f"model.net.backbone.{key}", value, 1, 10**5)
         self.stem = ConvNorm(1, stem, (stem_stride[0], stem_stride[1]), stem_kernel)
         stages: list[Residual] = []
         self.strides: list[int] = []  # in columns

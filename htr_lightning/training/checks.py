@@ -1,7 +1,7 @@
 """Check the settings of a run before it starts."""
 
 import inspect
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from importlib import import_module
 from pathlib import Path
@@ -43,6 +43,9 @@ def check_settings(settings: dict[str, Any]) -> None:
         value = settings["trainer"][key]
         if value is not None and not isinstance(value, float):
             check_integer(f"trainer.{key}", value, minimum)
+    for key in ("start", "resume"):
+        if not isinstance(path := settings.get(key), str | NoneType):
+            raise InputError(f"{key}={path}: expected the path of a checkpoint")
     for group, part in settings.items():
         check_types(part, group)
 
@@ -103,7 +106,7 @@ def _fits(value: Any, hint: Any) -> bool:
     if isinstance(value, bool):
         return kind in (bool, object)
     if isinstance(value, str):
-        return kind in (str, Path, timedelta, object) or (issubclass(str, kind) and arguments == (str,))
+        return kind in (str, Path, timedelta, object) or (kind in (Iterable, Sequence) and arguments == (str,))
     return kind is object or ((kind is float or isinstance(value, int)) and kind in (int, float))
 
 

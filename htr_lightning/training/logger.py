@@ -12,7 +12,7 @@ from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import WandbLogger
 from PIL import Image
 
-from htr_lightning.errors import InputError
+from htr_lightning.errors import InputError, check_integer
 from htr_lightning.picture import to_grey, transcription_sheet
 from htr_lightning.transcription import Prediction
 
@@ -31,6 +31,7 @@ def wandb_logger(save_dir: str, **settings: Any) -> WandbLogger:
     """
     os.environ.setdefault("WANDB_SILENT", "true")
     mode = os.environ.get("WANDB_MODE") or ("online" if logged_in() else "offline")
+    mode = {"dryrun": "offline", "run": "online"}.get(mode, mode)  # former names; Lightning sets the first one itself
     if mode not in MODES:
         raise InputError(f"WANDB_MODE={mode}: use one of {', '.join(MODES)}")
     if mode == "online" and not reachable():
@@ -100,6 +101,7 @@ class TranscriptionTable(Callback):
     """
 
     def __init__(self, folder: str, lines: int = 12) -> None:
+        check_integer("callbacks.transcriptions.lines", lines, 1)
         self.folder, self.lines = Path(folder), lines
         self._shown: list[tuple[Any, Prediction]] = []
 

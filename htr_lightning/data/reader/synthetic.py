@@ -23,7 +23,7 @@ from htr_lightning.data.synthetic.texts import (
     read_words,
 )
 from htr_lightning.data.synthetic.writer import SyntheticWriter
-from htr_lightning.errors import InputError
+from htr_lightning.errors import InputError, check_integer
 from htr_lightning.text.codec import name
 
 SPLITS = {"train": 0, "val": 1, "test": 2}
@@ -82,8 +82,9 @@ class Synthetic(Sequence[Sample]):
     ) -> None:
         if split not in SPLITS:
             raise InputError(f"'{split}' is not a split; expected one of {', '.join(SPLITS)}")
-        if writers[split] < 1:
-            raise InputError(f"data.reader.writers.{split}={writers[split]}: expected at least 1")
+        check_integer(f"data.reader.lines.{split}", lines.get(split), 1)
+        check_integer(f"data.reader.writers.{split}", writers.get(split), 1)
+        check_integer("data.reader.seed", seed, 0)
         if unwritable not in ("error", "skip"):
             raise InputError(f"data.reader.unwritable={unwritable}: expected error or skip")
         if text is None and unit != "words":
