@@ -39,7 +39,7 @@ class Recognizer(nn.Module, ABC):
         preprocess: preprocessing that turns images into network inputs.
         optimizer: factory called with the parameters; None for inference only.
         scheduler: factory called with the optimizer and `progress`, a function that returns the completed fraction of
-            the run; returns a scheduler to step after every batch, or a Lightning scheduler config.
+            the run; returns a scheduler to step after each batch, or a Lightning scheduler config.
         layer_decay: factor between the learning rates of adjacent layers (see `rates_by_depth`); 1 for a single rate.
         unknown: treatment of training characters outside the alphabet; "error", or "skip" to train without them.
 
@@ -133,7 +133,7 @@ class Recognizer(nn.Module, ABC):
         return self.with_decoder(self.decoder.with_automaton(language.automaton(self.codec.alphabet)))
 
     def with_candidates(self) -> "Recognizer":
-        """Return a recognizer with the same weights that finds several hypotheses and their posteriors, if possible."""
+        """Return a recognizer with the same weights that finds several hypotheses with posteriors, if possible."""
         return self
 
     def visual(self, text: str) -> str:
@@ -171,7 +171,7 @@ class Recognizer(nn.Module, ABC):
         return (self,)
 
     def with_decoder(self, decoder: Decoder) -> "Recognizer":
-        """Return a recognizer with the same weights and another decoder.
+        """Return a recognizer with the same weights and a different decoder.
 
         Its confidences are uncalibrated if the decoder is of a different class.
         """

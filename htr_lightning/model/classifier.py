@@ -19,13 +19,13 @@ from htr_lightning.model.base import Recognizer
 class Classifier(Recognizer):
     """A classifier of single characters, trained with cross-entropy.
 
-    Its CER is the error rate, and 1 - CER is the accuracy. The confidences of its n-best alternatives are the class
+    Its CER equals its error rate, and 1 - CER its accuracy. The confidences of its n-best alternatives are the class
     probabilities.
 
     Args:
         alphabet: classes, one per character.
-        net: factory called with the number of classes; the network maps images and widths to logits "B C".
-        distort: module that augments all images of a training batch at once, such as `Distort`; None for no
+        net: factory called with the number of classes; the network maps images and widths to logits of shape (B, C).
+        distort: module that augments all images in a training batch at once, such as `Distort`; None for no
             augmentation.
         others: arguments of `Recognizer`.
     """
@@ -58,7 +58,7 @@ class Classifier(Recognizer):
         return functional.cross_entropy(logits, torch.tensor(targets, device=logits.device))
 
     def summed_loss(self, output: Float[Tensor, "B C"], batch: Batch) -> tuple[Float[Tensor, ""], int]:
-        """Return the summed cross-entropy over the images whose character is a class, and their number."""
+        """Return the cross-entropy summed over the images whose character is a class, and their number."""
         rows = [row for row, text in enumerate(batch.texts) if len(self.codec.known(text)) == len(text) == 1]
         targets = torch.tensor([self.codec.encode(batch.texts[row], batch.ids[row])[0] for row in rows])
         return functional.cross_entropy(output[rows], targets.to(output.device).long(), reduction="sum"), len(rows)

@@ -30,8 +30,8 @@ class CTCRecognizer(LineRecognizer):
 
     Args:
         alphabet: characters that the recognizer can output.
-        net: factory called with the number of classes; the network maps images and widths to logits "B T C" and
-            lengths "B".
+        net: factory called with the number of classes; the network maps images and widths to logits of shape
+            (B, T, C) and lengths of shape (B,).
         decoder: decoder for arrays of log-probabilities and lengths.
         others: arguments of `LineRecognizer`.
     """
@@ -55,7 +55,7 @@ class CTCRecognizer(LineRecognizer):
         return self.ctc(heads, lengths, batch.ids, targets)
 
     def summed_loss(self, output: Output, batch: Batch) -> tuple[Float[Tensor, ""], int]:
-        """Return the main head's summed CTC loss over lines with enough frames, and their number of characters."""
+        """Return the main head's summed CTC loss over lines with enough frames, and these lines' character count."""
         logits, lengths = output
         targets = [self.known(text, id) for id, text in zip(batch.ids, batch.texts, strict=True)]
         rows = [row for row, target in enumerate(targets) if required_frames(target) <= lengths[row]]

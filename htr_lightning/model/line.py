@@ -18,7 +18,7 @@ from htr_lightning.model.base import Recognizer
 from htr_lightning.text.codec import Codec
 from htr_lightning.text.direction import DIRECTIONS, logical, visual, visual_alphabet
 
-NAMED = 3  # lines that warnings name; the others are counted
+NAMED = 3  # number of lines that warnings name; a last warning covers all others
 
 
 class LineRecognizer(Recognizer):
@@ -29,7 +29,7 @@ class LineRecognizer(Recognizer):
     Args:
         alphabet: characters that the recognizer can output.
         decoder: decoder that turns `scores` into hypotheses.
-        shortcut_weight: weight of the CTC loss of every head except the main one.
+        shortcut_weight: weight of the CTC loss of each head except the main one.
         direction: base direction of lines that contain right-to-left letters; "ltr", "rtl", or "auto" for the
             direction of most letters in the line.
         others: arguments of `Recognizer`.
@@ -92,8 +92,8 @@ class LineRecognizer(Recognizer):
     ) -> Float[Tensor, ""]:
         """Return the weighted sum of the CTC losses of all heads, in nats per character.
 
-        Lines with too few frames for their text are excluded, since their loss would be infinite; a warning is issued
-        once for each of them.
+        Lines with too few frames for their text are excluded, since their loss would be infinite; warnings name the
+        first of them (see `fitting`).
         """
         required = [required_frames(target) for target in targets]
         fits = fitting(ids, frames, required, self.infeasible, "line is excluded from the loss")
@@ -114,7 +114,7 @@ def fitting(
         ids: line ids.
         frames: number of frames that the network outputs for each image.
         required: number of frames that each text requires.
-        warned: ids that were already warned about; updated in place.
+        warned: ids of lines already warned about; updated in place.
         consequence: what happens to a line with too few frames, for the warning.
     """
     counts = frames.tolist()  # synchronises with the GPU, so it is called only once

@@ -93,7 +93,7 @@ class Seq2SeqRecognizer(LineRecognizer):
             images = images * ~blank.to(images.device)[:, None, None, None]
             targets = [[] if is_blank else target for target, is_blank in zip(targets, blank.tolist(), strict=True)]
         output = self.net(images, batch.widths)
-        if not self.ctc_weight:  # otherwise the CTC loss warns about them
+        if not self.ctc_weight:  # otherwise, the CTC loss warns about short lines
             self._warn_short(batch.ids, targets, output.frames)
         inputs, labels = teacher_forcing(targets, START, END, START, images.device)
         if self.token_noise > 0:
@@ -165,6 +165,6 @@ class Seq2SeqRecognizer(LineRecognizer):
 
     def _reorder(self, state: DecoderState, rows: Int[Tensor, " N"]) -> DecoderState:
         lines = state.lines[rows]
-        moved = not torch.equal(lines, state.lines)  # otherwise every sequence still attends to the same memory
+        moved = not torch.equal(lines, state.lines)  # otherwise, each sequence still attends to the same memory
         inner = self.net.decoder.reorder(state.state, rows, memory=moved)
         return DecoderState(inner, lines, state.labels[rows], state.max_labels[rows])

@@ -182,16 +182,16 @@ class PretrainedTrOCRRecognizer(Recognizer):
         largest = self.tokenizer.get_vocab_size() - 1
         if largest >= architecture["decoder"]["vocab_size"]:
             raise InputError(
-                f"model.source: its tokenizer has {largest + 1} tokens, but its network only "
+                f"model.source: its tokenizer has {largest + 1} tokens, but its network has only "
                 f"{architecture['decoder']['vocab_size']}; use a tokenizer and a network that were saved together"
             )
 
 
 def open_tokenizer(text: str) -> Any:
-    """Return the tokenizer defined by a JSON text.
+    """Return the tokenizer defined by a JSON string.
 
     Raises:
-        ValueError: if the text is invalid.
+        ValueError: if the string is invalid.
     """
     from tokenizers import Tokenizer  # a dependency of transformers
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from htr_lightning.errors import InputError
 from htr_lightning.net.pretrained import DECODER, ENCODER, transformers
 
-TIMEOUT = 10  # seconds; kept short for machines without a network
+TIMEOUT = 10  # seconds; kept short for machines without network access
 SMALL_FILES = ("*.json", "*.txt", "*.model")
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")  # in order of preference
 
@@ -19,7 +19,7 @@ WEIGHTS = ("model.safetensors", "pytorch_model.bin")  # in order of preference
 class Source(NamedTuple):
     """The settings and weights of a pretrained model."""
 
-    architecture: dict[str, Any]  # settings of encoder and decoder, and the token ids "start", "end" and "pad"
+    architecture: dict[str, Any]  # settings of the encoder and the decoder, and the token ids "start", "end" and "pad"
     tokenizer: str  # in JSON
     weights: dict[str, Tensor]  # state dict for `PretrainedTrOCR`
 
@@ -38,8 +38,8 @@ def open_source(source: str) -> Source:
     _check_kind(folder, source)
     if not list(folder.glob("tokenizer.json")) and list(folder.glob("*.model")) and not find_spec("sentencepiece"):
         raise InputError(
-            f"model.source={source}: its tokenizer is a sentencepiece file; pip install sentencepiece protobuf (not "
-            "needed to load checkpoints, which contain the tokenizer)"
+            f"model.source={source}: its tokenizer is a SentencePiece model; run pip install sentencepiece protobuf "
+            "(not needed to load checkpoints, which contain the tokenizer)"
         )
     package.logging.set_verbosity_error()  # missing weights are checked below
     package.logging.disable_progress_bar()

@@ -1,1 +1,1 @@
-"""Networks in plain PyTorch, independent of Lightning and of text, so that they can be exported."""
+"""Networks in plain PyTorch, independent of Lightning and of text processing, so that they can be exported."""

@@ -13,12 +13,12 @@ def attend(
     mask: Float[Tensor, "B 1 1 S"] | Bool[Tensor, "B 1 1 S"] | None = None,
     causal: bool = False,
 ) -> Float[Tensor, "B h T d"]:
-    """Compute scaled dot-product attention for every head (Vaswani et al., 2017, equation 1).
+    """Compute scaled dot-product attention for each head (Vaswani et al., 2017, equation 1).
 
     Args:
-        query: queries of every head.
-        keys: keys of every head.
-        values: values of every head.
+        query: queries of each head.
+        keys: keys of each head.
+        values: values of each head.
         mask: 0 or True for keys to attend to, minus infinity or False for the others.
         causal: whether each token attends only to itself and earlier tokens.
     """
@@ -48,12 +48,12 @@ class SelfAttention(nn.Module):
         return self.merge(attend(query, key, value, mask[:, None, None, :]))
 
     def causal(self, x: Float[Tensor, "B T D"]) -> Float[Tensor, "B T D"]:
-        """Attend from every token to itself and earlier tokens."""
+        """Attend from each token to itself and earlier tokens."""
         query, key, value = self.project(x)
         return self.merge(attend(query, key, value, causal=True))
 
     def project(self, x: Float[Tensor, "B T D"]) -> tuple[Float[Tensor, "B h T d"], ...]:
-        """Return the query, key and value of every head."""
+        """Return the queries, keys and values of each head."""
         return self.inputs(x).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
 
     def merge(self, attended: Float[Tensor, "B h T d"]) -> Float[Tensor, "B T D"]:
@@ -72,7 +72,7 @@ class CrossAttention(nn.Module):
         self.output = nn.Linear(width, width)
 
     def keys(self, memory: Float[Tensor, "B S M"]) -> tuple[Float[Tensor, "B h S d"], ...]:
-        """Return the keys and values of every head, which are shared by all tokens."""
+        """Return the keys and values of each head, which are shared by all tokens."""
         return self.inputs(memory).unflatten(2, (2, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
 
     def forward(
@@ -82,12 +82,12 @@ class CrossAttention(nn.Module):
         values: Float[Tensor, "B h S d"],
         bias: Float[Tensor, "B 1 1 S"] | None,
     ) -> Float[Tensor, "B T D"]:
-        """Attend from every token to the memory.
+        """Attend from each token to the memory.
 
         Args:
             x: tokens.
-            keys: keys of every head (see `keys`).
-            values: values of every head.
+            keys: keys of each head (see `keys`).
+            values: values of each head.
             bias: 0 for memory and minus infinity for padding; None if there is no padding.
         """
         query = self.query(x).unflatten(2, (self.heads, -1)).transpose(1, 2)

@@ -16,7 +16,7 @@ def column_mask(widths: Int[Tensor, " B"], columns: int) -> Bool[Tensor, "B 1 1 
 
 
 def strided(widths: Int[Tensor, " B"], stride: int) -> Int[Tensor, " B"]:
-    """Return the widths after a layer with this stride and "same" padding."""
+    """Return the widths after a layer with the given stride and "same" padding."""
     return (widths + stride - 1) // stride
 
 

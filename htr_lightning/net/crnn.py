@@ -1,6 +1,7 @@
 """A convolutional recurrent network with CTC heads.
 
-The strides of the backbone, set in conf/model/crnn.yaml, determine the number of image columns per frame (four).
+The strides of the backbone, set in conf/model/crnn.yaml, determine the number of image columns per frame (by default,
+four).
 """
 
 from abc import ABC, abstractmethod
@@ -52,7 +53,7 @@ class LockedDropout(nn.Module):
     """Dropout with the same mask for all frames of a line (Gal and Ghahramani, 2016, "A theoretically grounded
     application of dropout in recurrent neural networks", arXiv:1512.05287).
 
-    Sampling the mask is also about a hundred times faster than in ordinary dropout.
+    Sampling the mask is also about a hundred times faster than for ordinary dropout.
     """
 
     def __init__(self, p: float) -> None:
@@ -77,7 +78,7 @@ class CTCNet(nn.Module, ABC):
     def forward(
         self, images: Float[Tensor, "B 1 H W"], widths: Int[Tensor, " B"]
     ) -> tuple[Float[Tensor, "B T C"], Int[Tensor, " B"]]:
-        """Return the frame logits and the number of frames of every line."""
+        """Return the frame logits and the number of frames of each line."""
         columns, lengths = self.columns(images, widths)
         features, _ = self.encode(columns, lengths)
         return self.label(features, columns.shape[1]), lengths
@@ -85,7 +86,7 @@ class CTCNet(nn.Module, ABC):
     def heads(
         self, images: Float[Tensor, "B 1 H W"], widths: Int[Tensor, " B"]
     ) -> tuple[list[Float[Tensor, "B T C"]], Int[Tensor, " B"]]:
-        """Return the logits of every head, the main one first, and the number of frames of every line."""
+        """Return the logits of all heads, the main one first, and the number of frames of each line."""
         columns, lengths = self.columns(images, widths)
         features, _ = self.encode(columns, lengths)
         return self.all_labels(features, columns), lengths
@@ -93,7 +94,7 @@ class CTCNet(nn.Module, ABC):
     def columns(
         self, images: Float[Tensor, "B 1 H W"], widths: Int[Tensor, " B"]
     ) -> tuple[Float[Tensor, "B T D"], Int[Tensor, " B"]]:
-        """Return the pooled features of the backbone and the number of columns of every line."""
+        """Return the pooled features of the backbone and the number of columns of each line."""
         features, lengths = self.backbone(images, widths)
         return features.amax(2).transpose(1, 2), lengths
 
@@ -101,7 +102,7 @@ class CTCNet(nn.Module, ABC):
     def encode(
         self, columns: Float[Tensor, "B T D"], lengths: Int[Tensor, " B"]
     ) -> tuple[Float[Tensor, "B S M"], Int[Tensor, " B"]]:
-        """Return the encoded columns and their number for every line."""
+        """Return the encoded columns and their number for each line."""
 
     @abstractmethod
     def label(self, features: Float[Tensor, "B S M"], frames: int) -> Float[Tensor, "B T C"]:
@@ -110,7 +111,7 @@ class CTCNet(nn.Module, ABC):
     def all_labels(
         self, features: Float[Tensor, "B S M"], columns: Float[Tensor, "B T D"]
     ) -> list[Float[Tensor, "B T C"]]:
-        """Return the logits of every head, the main one first."""
+        """Return the logits of all heads, the main one first."""
         logits = [self.label(features, columns.shape[1])]
         if self.shortcut is not None:
             logits.append(self.shortcut(columns.transpose(1, 2)).transpose(1, 2))

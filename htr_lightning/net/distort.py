@@ -9,7 +9,7 @@ from torch.nn import functional
 
 
 class Distort(nn.Module):
-    """Random affine and elastic distortions of every image in a batch (Simard et al., 2003, "Best practices for
+    """Random affine and elastic distortions of each image in a batch (Simard et al., 2003, "Best practices for
     convolutional neural networks applied to visual document analysis").
 
     The images should not be padded, since pixels moved out of an image are lost and empty areas become paper. For
@@ -18,7 +18,7 @@ class Distort(nn.Module):
 
     Args:
         rotation: maximum angle, in degrees.
-        scale: maximum relative change of width and height.
+        scale: maximum relative change in width and height.
         slant: maximum shear, in columns per row.
         shift: maximum horizontal and vertical shift, in pixels.
         elastic: standard deviation of a pixel's displacement along either axis, in pixels. A field of strength alpha

@@ -19,7 +19,7 @@ class CharacterDecoder(Protocol):
     def __call__(
         self, memory: Float[Tensor, "B S M"], lengths: Int[Tensor, " B"], tokens: Int[Tensor, "B L"]
     ) -> Float[Tensor, "B L C"]:
-        """Return the logits after every token, given that token and all earlier ones (teacher forcing)."""
+        """Return the logits after each token, given that token and all earlier ones (teacher forcing)."""
         ...
 
     def start(self, memory: Float[Tensor, "B S M"], lengths: Int[Tensor, " B"]) -> Any:
@@ -27,7 +27,7 @@ class CharacterDecoder(Protocol):
         ...
 
     def step(self, tokens: Int[Tensor, " B"], state: Any) -> tuple[Float[Tensor, "B C"], Any]:
-        """Process the next token of every row, and return the logits after it and the new state."""
+        """Process the next token of each row, and return the logits after it and the new state."""
         ...
 
     def reorder(self, state: Any, rows: Int[Tensor, " N"], memory: bool = True) -> Any:
@@ -75,7 +75,7 @@ class EncoderDecoder(nn.Module):
         self.decoder = decoder(classes, self.encoder.channels)
 
     def forward(self, images: Float[Tensor, "B 1 H W"], widths: Int[Tensor, " B"]) -> EncoderOutput:
-        """Return the memory of every line and the frame logits of the CTC heads."""
+        """Return the memory of each line and the frame logits of the CTC heads."""
         columns, frames = self.encoder.columns(images, widths)
         memory, lengths = self.encoder.encode(columns, frames)
         heads = self.encoder.all_labels(memory, columns) if self.ctc else []

@@ -20,8 +20,8 @@ class MobileNetBackbone(nn.Module):
     columns of the line only, so that the features of a line do not depend on the rest of its batch.
 
     Args:
-        strides: (rows, columns) strides of the stem and each further downsampling layer, in order; the original network
-            has five, all (2, 2).
+        strides: (rows, columns) strides of the stem and of each further downsampling layer, in order; the original
+            network has five, all (2, 2).
         blocks: number of inverted residual blocks, at most 11.
         width: factor by which the number of channels is multiplied; the product is rounded to a multiple of 8.
     """
@@ -78,7 +78,7 @@ def convolve(layer: nn.Sequential, x: Float[Tensor, "B c h w"]) -> Float[Tensor,
 
 
 def gate(layer: SqueezeExcitation, x: Float[Tensor, "B c h w"], widths: Int[Tensor, " B"]) -> Float[Tensor, "B c 1 1"]:
-    """Return the scaling factor of every channel, computed from the columns of each line (Hu et al., 2018,
+    """Return the scaling factor of each channel, computed from the columns of each line (Hu et al., 2018,
     "Squeeze-and-excitation networks")."""
     own = x.mean(2, keepdim=True) * column_mask(widths, x.shape[-1])
     mean = own.sum(3, keepdim=True) / widths[:, None, None, None]

@@ -35,7 +35,7 @@ def transformers() -> Any:
         import transformers as package
     except ImportError:
         raise InputError(
-            "model=trocr_pretrained: the package transformers is not installed; pip install 'htr-lightning[trocr]'"
+            "model=trocr_pretrained: the package transformers is not installed; run pip install 'htr-lightning[trocr]'"
         ) from None
     return package
 
@@ -82,7 +82,7 @@ class PretrainedTrOCR(nn.Module):
         words, positions = self.decoder.model.decoder.embed_tokens, self.decoder.model.decoder.embed_positions
         if decoder["tie_word_embeddings"]:
             self.decoder.output_projection.weight = words.weight
-        if not decoder["use_learned_position_embeddings"]:  # make them move between devices with the network
+        if not decoder["use_learned_position_embeddings"]:  # move the positions between devices with the network
             table = positions.weights
             del positions.weights
             positions.register_buffer("weights", table, persistent=False)
@@ -97,7 +97,7 @@ class PretrainedTrOCR(nn.Module):
         return self.encoder(grey).last_hidden_state
 
     def logits(self, memory: Float[Tensor, "B S D"], tokens: Int[Tensor, "B L"]) -> Float[Tensor, "B L C"]:
-        """Return the logits after every token, given that token and all earlier ones."""
+        """Return the logits after each token, given that token and all earlier ones."""
         return self.decoder(tokens, encoder_hidden_states=memory, use_cache=False).logits
 
     @staticmethod
@@ -106,7 +106,7 @@ class PretrainedTrOCR(nn.Module):
         return memory, torch.arange(len(memory), device=memory.device), None
 
     def step(self, tokens: Int[Tensor, " B"], state: State) -> tuple[Float[Tensor, "B C"], State]:
-        """Return the log-probabilities after the next token of every row, and the new state; see `Steps`."""
+        """Return the log-probabilities after the next token of each row, and the new state; see `Steps`."""
         memory, images, cache = state
         output = self.decoder(tokens[:, None], encoder_hidden_states=memory, past_key_values=cache, use_cache=True)
         return output.logits[:, -1].float().log_softmax(1), (memory, images, output.past_key_values)

@@ -51,7 +51,7 @@ class RecurrentDecoder(nn.Module):
     def forward(
         self, memory: Float[Tensor, "B S M"], lengths: Int[Tensor, " B"], tokens: Int[Tensor, "B L"]
     ) -> Float[Tensor, "B L C"]:
-        """Return the logits after every token (teacher forcing)."""
+        """Return the logits after each token (teacher forcing)."""
         state, outputs = self.start(memory, lengths), []
         for embedded in self.dropout(self.embed(tokens)).unbind(1):
             state = self._advance(embedded, state)
@@ -67,7 +67,7 @@ class RecurrentDecoder(nn.Module):
         )
 
     def step(self, tokens: Int[Tensor, " B"], state: RecurrentState) -> tuple[Float[Tensor, "B C"], RecurrentState]:
-        """Return the logits after the next token of every row, and the new state."""
+        """Return the logits after the next token of each row, and the new state."""
         state = self._advance(self.embed(tokens), state)
         return self.head(torch.cat([state.hidden, state.context], 1)), state
 

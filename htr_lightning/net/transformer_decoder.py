@@ -98,7 +98,7 @@ class TransformerDecoder(nn.Module):
     def forward(
         self, memory: Float[Tensor, "B S M"], lengths: Int[Tensor, " B"], tokens: Int[Tensor, "B L"]
     ) -> Float[Tensor, "B L C"]:
-        """Return the logits after every token, computed all at once (teacher forcing)."""
+        """Return the logits after each token, computed all at once (teacher forcing)."""
         memory, bias = self._positioned(memory), _bias(memory, lengths)
         x = self.dropout(self._embedded(tokens, slice(tokens.shape[1])))
         for block in self.blocks:
@@ -115,7 +115,7 @@ class TransformerDecoder(nn.Module):
         return DecoderState(blocks, bias, 0)
 
     def step(self, tokens: Int[Tensor, " B"], state: DecoderState) -> tuple[Float[Tensor, "B C"], DecoderState]:
-        """Return the logits after the next token of every row, and the new state."""
+        """Return the logits after the next token of each row, and the new state."""
         x = self._embedded(tokens[:, None], slice(state.length, state.length + 1))
         caches = []
         for block, cache in zip(self._blocks, state.blocks, strict=True):

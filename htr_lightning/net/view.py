@@ -12,7 +12,7 @@ class View(nn.Module):
 
     View 0 is the unmodified line. The other views use a quasirandom sequence of shears in [-`slant`, `slant`] and
     heights in [1 - `shrink`, 1] (Roberts, 2018, "The unreasonable effectiveness of quasirandom sequences"), so that the
-    first n views do not depend on the total number. A view does not depend on the other lines in the batch.
+    first n views do not depend on the number of views. A view does not depend on the other lines in the batch.
 
     Args:
         number: index of the view, starting at 0.
@@ -47,7 +47,7 @@ class View(nn.Module):
 
 
 def _columns(ink: Float[Tensor, "B 1 H W"], column: Int[Tensor, "H W"]) -> Float[Tensor, "B 1 H W"]:
-    """Return the ink of every row at the given columns; zero outside the image."""
+    """Return the ink of each row at the given columns; zero outside the image."""
     found = ink.gather(3, column.clamp(0, ink.shape[3] - 1).expand_as(ink))
     return found * ((column >= 0) & (column < ink.shape[3]))
 

@@ -27,9 +27,9 @@ def load(
     Args:
         checkpoints: paths to one or more checkpoints.
         device: "cpu", "cuda", "cuda:N", or "auto" for a GPU if one is available.
-        greedy: whether to decode without beam search, language model and lexicon.
+        greedy: whether to decode without beam search, language model or lexicon.
         views: number of slightly modified views of each line, for test-time augmentation.
-        calibration: slope and bias of the confidences, replacing those of the checkpoint.
+        calibration: slope and bias that calibrate the confidences, replacing those in the checkpoint.
         weights: weights of the checkpoints in an ensemble; None for equal weights.
 
     Raises:

@@ -123,7 +123,7 @@ def transcribe(
     Args:
         recognizer: recognizer in eval mode.
         sources: files to transcribe (see `find_sources`).
-        n_best: number of alternatives per line (see `Transcriber.read`).
+        n_best: maximum number of alternatives per line (see `Transcriber.read`).
         advance: function called with the number of lines processed since the last call, to update a progress bar.
     """
     chunk: list[tuple[TranscribedLine, UInt8[ndarray, "_ _"] | None]] = []

@@ -26,7 +26,7 @@ class Ensemble:
 
     Hypotheses are combined by `decoder.rover`, each weighted by its confidence times its member's weight. If a decoder
     finds several hypotheses with posteriors, they share this weight in proportion to their posteriors, so that other
-    members decide where one is uncertain. For this purpose, CTC models with a greedy decoder are given a beam search.
+    members decide where one member is uncertain. For this purpose, CTC models with a greedy decoder use beam search.
 
     Args:
         members: recognizers in eval mode, on the same device; the first one provides the normalizer and the card.
@@ -72,7 +72,7 @@ class Ensemble:
         return [self.finish(rover(line, self.weights)) for line in self.hypotheses(images)]
 
     def hypotheses(self, images: Sequence[UInt8[ndarray, "_ _"]]) -> list[list[WeightedHypothesis]]:
-        """Return the hypotheses of every member for all views of each line."""
+        """Return the hypotheses for each line, from all members and views."""
         lines: list[list[WeightedHypothesis]] = [[] for _ in images]
         for number, (member, count) in enumerate(zip(self.members, self.counts, strict=True) if images else ()):
             batch, widths = member.prepare_batch(images)
@@ -85,7 +85,7 @@ class Ensemble:
         return lines
 
     def finish(self, consensus: Consensus) -> Transcription:
-        """Return the transcription of a consensus, with normalised text and calibrated confidence."""
+        """Return the transcription for a consensus, with normalised text and calibrated confidence."""
         return Transcription(self.normalizer(consensus.text), self.calibration(consensus.confidence))
 
     def workers(self) -> AbstractContextManager[Sequence[Read]]:
@@ -99,7 +99,7 @@ def _candidates(member: Recognizer) -> int:
 
 
 def shares(read: Transcription) -> list[tuple[str, float]]:
-    """Return the texts of a line, each with the line's confidence times its share of the posterior."""
+    """Return the alternative texts of a line, each with the line's confidence times its share of the posterior."""
     best = read.alternatives[0].score if read.alternatives else -math.inf
     if best == -math.inf:
         return [(read.text, read.confidence)]

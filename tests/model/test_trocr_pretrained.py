@@ -330,7 +330,7 @@ def test_a_repository_is_downloaded_once_with_one_set_of_weights(
 
 def test_without_the_package_its_extra_is_named(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "transformers", None)
-    with pytest.raises(InputError, match=r"transformers is not installed; pip install 'htr-lightning\[trocr\]'"):
+    with pytest.raises(InputError, match=r"transformers is not installed; run pip install 'htr-lightning\[trocr\]'"):
         recognizer_of(source)
 
 
