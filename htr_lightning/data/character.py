@@ -25,8 +25,8 @@ class FixedSize(Preprocess):
             scripts with small dots.
         polarity: "auto" to detect and invert light ink on dark paper and to correct uneven lighting; "dark" to assume
             dark ink on evenly lit paper, which also works for tight crops that contain little paper.
-        deslant: whether to shear the character until the rows and columns of its ink are uncorrelated (called
-            "deslanted" in the same paper).
+        deslant: whether to shear the character until the rows and columns of its ink are uncorrelated, as in the
+            "deslanted" images of the same paper.
     """
 
     framed = True

@@ -117,7 +117,7 @@ class LineDataModule(LightningDataModule):
 
     Args:
         reader: function that returns the reader of a split. It is called with `split` ("train", "val" or "test"), with
-            `root` and `repo` if they are set, and with `reduce` if it has such a parameter.
+            `root` and `repo` if they are set, and with `reduce` if it accepts that argument.
         preprocess: the model's preprocessing, so that training, validation and transcription use the same pixels.
         normalizer: the model's text normalizer.
         root: data folder, passed to the reader.

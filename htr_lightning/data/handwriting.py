@@ -21,7 +21,7 @@ MIN_STROKES = 4  # minimum number of strokes that a row must cross for their spa
 
 
 class WritingStyle(NamedTuple):
-    """The style of a line of handwriting. The x-height is the band from the baseline to the top of an x."""
+    """The style of a line of handwriting. The x-height is the band from the baseline to the top of the letter x."""
 
     slant: float  # columns per row; positive if strokes lean to the right
     top: float  # top of the x-height, as a fraction of the image height

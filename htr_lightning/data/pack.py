@@ -254,7 +254,7 @@ class PackWriter:
 
 
 def packed_height(preprocess: Preprocess) -> int | None:
-    """Return the height in pixels to which lines can be reduced without affecting `preprocess`; None if they cannot."""
+    """Return the height in pixels to which lines can be reduced without affecting `preprocess`, if there is one."""
     return preprocess.height if isinstance(preprocess, FitHeight) else None
 
 

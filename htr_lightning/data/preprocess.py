@@ -143,7 +143,7 @@ class NormalizeHandwriting(Preprocess):
 
     Args:
         height: height of the array in rows.
-        x_height: distance from the baseline to the top of an x, in rows.
+        x_height: distance from the baseline to the top of the letter x, in rows.
         x_height_center: vertical position of the middle of the x-height, as a fraction of the height.
         stroke_spacing: distance between neighbouring strokes, as a fraction of the x-height.
         spacing_strength: strength of the adjustment to `stroke_spacing`; 0 keeps the aspect ratio, 1 adjusts fully.

@@ -66,7 +66,7 @@ def check_length(labels: list[int], max_length: int, sample: str, unit: str) -> 
 def teacher_forcing(
     targets: Sequence[list[int]], start: int, end: int, pad: int, device: torch.device
 ) -> tuple[Int[Tensor, "B L"], Int[Tensor, "B L"]]:
-    """Return the decoder's inputs and labels; each position's label is the next input, or finally the end token."""
+    """Return decoder inputs (start token, then target) and labels (target, then end token), padded to equal length."""
     longest = max(map(len, targets)) + 1
     inputs = torch.full((len(targets), longest), pad, dtype=torch.long)
     labels = torch.full((len(targets), longest), IGNORED, dtype=torch.long)

@@ -55,7 +55,7 @@ class CTCRecognizer(LineRecognizer):
         return self.ctc(heads, lengths, batch.ids, targets)
 
     def summed_loss(self, output: Output, batch: Batch) -> tuple[Float[Tensor, ""], int]:
-        """Return the main head's summed CTC loss over lines with enough frames, and these lines' character count."""
+        """Return the main head's CTC loss summed over lines with enough frames, and the number of their characters."""
         logits, lengths = output
         targets = [self.known(text, id) for id, text in zip(batch.ids, batch.texts, strict=True)]
         rows = [row for row, target in enumerate(targets) if required_frames(target) <= lengths[row]]

@@ -18,7 +18,7 @@ from htr_lightning.model.base import Recognizer
 from htr_lightning.text.codec import Codec
 from htr_lightning.text.direction import DIRECTIONS, logical, visual, visual_alphabet
 
-NAMED = 3  # number of lines that warnings name; a last warning covers all others
+NAMED = 3  # number of lines that warnings name; one more warning covers the others
 
 
 class LineRecognizer(Recognizer):

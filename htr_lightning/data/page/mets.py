@@ -69,7 +69,7 @@ def _inside(path: Path, name: str) -> Path:
         inside, found = True, False
     if not inside:
         raise InputError(
-            f"{path}: lists {short(name)}, which is outside this METS file's folder; move it into the folder"
+            f"{path}: lists {short(name)}, which is outside the folder of this METS file; move it into that folder"
         )
     if not found:
         raise InputError(f"{path}: lists {short(name)}, which is missing; export the pages again")

@@ -16,7 +16,7 @@ from htr_lightning.errors import InputError
 from htr_lightning.version import __version__
 
 NAMESPACE = "http://schema.primaresearch.org/PAGE/gts/pagecontent/2019-07-15"
-AFTER_TEXT = ("TextStyle", "UserDefined", "Labels")  # elements that the schema requires after the text
+AFTER_TEXT = ("TextStyle", "UserDefined", "Labels")  # elements that the schema places after the text
 
 
 def read(path: Path, root: Element) -> Page:

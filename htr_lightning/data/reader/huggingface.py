@@ -56,8 +56,8 @@ class HuggingFace(Sequence[Sample]):
         cache_dir: folder for the arrow files; None uses the cache of `datasets`.
         name: first component of each sample id; None uses the last component of `repo`, or the name of the folder.
         empty: what to do with a line without text ("error", "skip" or "keep"). Skipped lines are counted and reported.
-        faulty: what to do with a row without an image ("error" or "skip"). In a stream, such a row is detected only
-            when it is read.
+        faulty: what to do with a row without an image ("error" or "skip"). In a stream, a missing image is detected
+            only when its row is read.
     """
 
     def __init__(

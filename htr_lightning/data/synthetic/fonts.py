@@ -74,7 +74,7 @@ class FontWriter:
         """Draw a line in an image `height` pixels high; return its ink coverage (0 to 255) and its baseline row.
 
         Raises:
-            ValueError: if there is a character that none of the fonts has.
+            ValueError: if the text contains a character that none of the fonts has.
         """
         ink, baseline = self._drawn(text, rng, crossed_out)
         changed = (cv2.dilate if self.weight > 0 else cv2.erode)(ink, np.ones((3, 3), np.uint8))
