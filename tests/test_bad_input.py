@@ -291,7 +291,7 @@ REFUSED = {
     "model.preprocess.height=0": "model.preprocess.height=0: expected an integer from 1",
     "model.net.hidden=0": "model: hidden_size must be greater than zero; check the overrides of model",
     "model.net.hidden=1000000000000": "check the overrides of model",
-    "model.net.dropout=-0.5": "model: dropout probability has to be between 0 and 1",
+    "model.net.dropout=-0.5": "model.net.dropout=-0.5: expected a probability",
     "model.net.mask_ratio=-0.5": "mask_ratio=-0.5: expected a fraction",
     "model.net.backbone.stem_kernel=0": "model.net.backbone.stem_kernel=0: expected an integer from 1",
     "data.reader.lines.val=-1": "data.reader.lines.val=-1: expected an integer at least 1",

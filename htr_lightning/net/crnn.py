@@ -12,6 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
+from htr_lightning.errors import InputError
 from htr_lightning.net.span_mask import SpanMask
 
 
@@ -58,6 +59,8 @@ class LockedDropout(nn.Module):
 
     def __init__(self, p: float) -> None:
         super().__init__()
+        if not 0 <= p < 1:
+            raise InputError(f"model.net.dropout={p}: expected a probability of at least 0 and below 1")
         self.p = p
 
     def forward(self, x: Float[Tensor, "B T D"]) -> Float[Tensor, "B T D"]:
