@@ -1,4 +1,4 @@
-"""Pictures of lines with what was read in them."""
+"""Pictures of lines with their transcriptions."""
 
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ def drawn(text: str) -> np.ndarray:
 def test_letters_of_every_script_are_drawn_and_not_boxes(character: str) -> None:
     missing = drawn("\U000e0fff")
     assert (drawn(character) != drawn(" ")).any()
-    assert len(drawn(character)) < len(missing)  # which has a note
+    assert len(drawn(character)) < len(missing)  # because of the note about missing glyphs
 
 
 def test_a_right_line_is_green_and_a_wrong_one_is_not() -> None:
@@ -27,7 +27,7 @@ def test_a_right_line_is_green_and_a_wrong_one_is_not() -> None:
 
 
 def red(picture: np.ndarray) -> np.ndarray:
-    """The columns with red pixels."""
+    """Return the columns that contain red pixels."""
     picture = picture.astype(int)
     return np.flatnonzero(((picture[..., 0] - picture[..., 1]) > 60).any(0))
 
@@ -64,7 +64,7 @@ def test_single_characters_are_a_grid_with_the_reference_of_wrong_ones() -> None
     assert not len(red(right))
     assert len(red(wrong)) < 30
     changed = np.flatnonzero((right != wrong).any((0, 2)))
-    assert changed.max() - changed.min() < 80  # one cell
+    assert changed.max() - changed.min() < 80  # only one cell differs
     empty = transcription_sheet(digits[:1], ["7"], [""])
     assert len(red(empty))
 
@@ -80,7 +80,7 @@ def test_characters_without_a_glyph_are_listed() -> None:
 def test_right_to_left_text_begins_at_the_right() -> None:
     last, word = drawn("בג"), drawn("אבג")
     width = int((last < 200).any(axis=(0, 2)).nonzero()[0].max())
-    assert width < 40  # pixels, the margin with it
+    assert width < 40  # pixels, including the margin
     assert (last[:, :width] == word[:, :width]).all()
     assert (drawn("אב")[:, :width] != word[:, :width]).any()
 

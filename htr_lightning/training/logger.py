@@ -118,7 +118,7 @@ class TranscriptionTable(Callback):
             return
         batches = int(sum(trainer.num_test_batches if trainer.testing else trainer.num_val_batches))
         wanted = (batch_idx + 1) * self.lines // batches - batch_idx * self.lines // batches
-        if batches < self.lines:  # more than needed, since other batches may have few lines
+        if batches < self.lines:  # more than needed, since later batches may be small
             wanted = self.lines
         for row in _spread(range(len(outputs)), wanted):
             ink = batch.images[row, 0, :, : int(batch.widths[row])].float().cpu().numpy()

@@ -1,4 +1,4 @@
-"""Grey arrays out of image files."""
+"""Loading image files as greyscale arrays."""
 
 import random
 import resource
@@ -16,9 +16,9 @@ from PIL import Image
 from htr_lightning.data.image import dark_on_light, image_size, read_image, read_size, shrink_to_height
 from htr_lightning.errors import InputError
 
-ROWS = np.arange(12, dtype=np.uint8).reshape(3, 4) * 20  # every pixel different: any turn shows
+ROWS = np.arange(12, dtype=np.uint8).reshape(3, 4) * 20  # all pixels differ, so that any rotation is detected
 
-# What a viewer shows for each value of the EXIF tag Orientation (TIFF 6.0, page 36: where row 0 and column 0 are).
+# The displayed image for each value of the EXIF tag Orientation (TIFF 6.0, page 36).
 SHOWN = {
     1: ROWS,
     2: np.fliplr(ROWS),
@@ -65,7 +65,7 @@ def test_a_file_of_several_pages_is_refused_and_one_with_a_small_copy_read(tmp_p
     pages[0].save(path, save_all=True, append_images=pages[1:])
     with pytest.raises(InputError, match=r"pages.tif: contains 2 pages; split it"):
         read_image(path)
-    for kind in (1, 4):  # a copy, a mask
+    for kind in (1, 4):  # a reduced copy and a mask
         copy = pages[0].resize((2, 2))
         copy.encoderinfo = {"tiffinfo": {254: kind}}
         pages[0].save(path, save_all=True, append_images=[copy])
@@ -147,7 +147,7 @@ def test_a_damaged_image_is_read_or_refused_but_nothing_else(tmp_path: Path, suf
             damaged[dice.randrange(min(len(damaged), 200))] = dice.randrange(256)
         path.write_bytes(damaged)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow's own, about what it mends
+            warnings.simplefilter("ignore")  # Pillow's warnings about data that it repairs
             try:
                 assert read_image(path).dtype == np.uint8
             except InputError as error:
@@ -157,7 +157,7 @@ def test_a_damaged_image_is_read_or_refused_but_nothing_else(tmp_path: Path, suf
 
 
 def header(kind: str, width: int, height: int) -> bytes:
-    """An image file that promises a size and has hardly a pixel."""
+    """Return an image file whose header states a size but which contains almost no pixels."""
     if kind == "pgm":
         return f"P5 {width} {height} 255\n".encode()
     if kind == "bmp":
@@ -188,7 +188,7 @@ def test_a_header_that_promises_too_much_is_refused_before_memory_is_taken(
 def test_the_size_is_read_off_the_header(tmp_path: Path) -> None:
     Image.fromarray(ROWS).save(tmp_path / "a.png")
     assert read_size(tmp_path / "a.png", (99, 99)) == (3, 4)
-    assert read_size(tmp_path / "a.png", (4, 3)) == (4, 3)  # as EXIF may turn it
+    assert read_size(tmp_path / "a.png", (4, 3)) == (4, 3)  # as rotated by EXIF
 
 
 def test_a_huge_image_is_refused_before_it_is_decoded(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""From the scan to the array: paper 0, ink 1, whatever the paper, the pen and the scanner."""
+"""Preprocessing maps paper to 0 and ink to 1 for any paper, pen and scanner."""
 
 import cv2
 import numpy as np
@@ -20,7 +20,7 @@ def written(height: int = 60, width: int = 400, paper: int = 225, ink: int = 40)
 
 
 def digit(height: int, width: int, scale: float = 4.0, light: float = 0.0) -> ndarray:
-    """A photo of a 5 in black on white paper, lit from the left, with grain."""
+    """Return a noisy photo of a black 5 on white paper that is lit from the left."""
     image = np.full((height, width), 225.0)
     canvas = image.astype(np.uint8)
     cv2.putText(canvas, "5", (width // 3, round(height * 0.7)), cv2.FONT_HERSHEY_SIMPLEX, scale, 45, 12, cv2.LINE_AA)
@@ -35,7 +35,7 @@ def center(ink: ndarray) -> tuple[float, float]:
 
 
 def slant_of(ink: ndarray) -> float:
-    """Columns a row by which the ink is slanted, by its second moments."""
+    """Return the slant of the ink in columns per row, from its second moments."""
     rows, columns = np.indices(ink.shape)
     row, column = center(ink)
     covariance = (ink * (rows - row) * (columns - column)).sum()
@@ -107,7 +107,7 @@ def test_a_line_wider_than_allowed_is_refused_with_both_numbers() -> None:
 
 def test_an_image_of_exactly_the_size_is_taken_as_it_is() -> None:
     pixels = np.zeros((28, 28), np.uint8)
-    pixels[4:20, 9:13] = np.random.default_rng(0).integers(1, 256, (16, 4))  # off the centre, as it should stay
+    pixels[4:20, 9:13] = np.random.default_rng(0).integers(1, 256, (16, 4))  # off-centre, and must stay there
     ink = FixedSize(28, 28, 20)(255 - pixels)
     np.testing.assert_allclose(ink * 255, pixels, atol=1e-3)
     np.testing.assert_allclose(FixedSize(28, 28, 20)(pixels), ink, atol=1e-5)
@@ -151,14 +151,16 @@ def test_blank_paper_is_an_empty_frame() -> None:
     assert not FixedSize(28, 28, 20)(np.full((100, 80), 200, np.uint8)).any()
 
 
-@pytest.mark.parametrize("slant", [-0.3, -0.15, 0.15, 0.3])  # more makes the digit wide, and so smaller
+@pytest.mark.parametrize(
+    "slant", [-0.3, -0.15, 0.15, 0.3]
+)  # a larger slant makes the digit wider and therefore smaller
 def test_a_deslanted_digit_has_no_slant_whatever_it_had(slant: float) -> None:
     image = digit(200, 200)
     slanted = cv2.warpAffine(image, np.array([[1, slant, -slant * 100], [0, 1, 0]]), (200, 200), borderValue=225)
     plain, deslanted = FixedSize(28, 28, 20), FixedSize(28, 28, 20, deslant=True)
     assert slant_of(deslanted(slanted)) == pytest.approx(0, abs=0.02)
     assert abs(slant_of(plain(slanted)) - slant_of(plain(image))) > abs(slant) / 2
-    framed = deslanted((255 - 255 * plain(slanted)).round().astype(np.uint8))  # of just the size of the frame
+    framed = deslanted((255 - 255 * plain(slanted)).round().astype(np.uint8))  # exactly the size of the array
     assert slant_of(framed) == pytest.approx(0, abs=0.02)
     difference = [float(abs(fit(slanted) - fit(image)).mean()) for fit in (plain, deslanted)]
     assert difference[1] < difference[0] / 2
@@ -188,7 +190,7 @@ def test_any_image_gives_ink_between_zero_and_one(
 def test_a_small_dot_is_dust_or_a_stroke_as_asked() -> None:
     pixels = np.full((60, 60), 255, np.uint8)
     pixels[28:34, 5:55] = 20
-    pixels[8:11, 44:47] = 20  # 3 % of the stroke
+    pixels[8:11, 44:47] = 20  # 3% of the stroke
     dust, stroke = (FixedSize(64, 64, 48, min_blob=smallest, polarity="dark")(pixels) for smallest in (0.05, 0.0))
     assert int((dust > 0.5).any(1).sum()) < 10
     assert int((stroke > 0.5).any(1).sum()) > int((dust > 0.5).any(1).sum()) + 1
@@ -226,7 +228,7 @@ def test_a_frame_holds_the_whole_image_at_its_aspect_and_paper_beside_it(size: t
     assert columns[0] == 0
     assert columns[-1] + 1 == max(1, round(width * scale))
     assert len(rows) == max(1, round(height * scale))
-    assert abs((rows[0] + rows[-1]) / 2 - 15.5) <= 0.5  # in the middle of the height
+    assert abs((rows[0] + rows[-1]) / 2 - 15.5) <= 0.5  # vertically centred
 
 
 def test_a_frame_of_light_ink_on_dark_paper_is_that_of_dark_ink() -> None:

@@ -1,4 +1,4 @@
-"""Blank images and whole pages are told from lines and characters."""
+"""Blank images and whole pages are distinguished from lines and characters."""
 
 import gzip
 from pathlib import Path
@@ -26,7 +26,7 @@ PREPROCESSES: list[Preprocess] = [
 
 
 def paper(kind: str, size: tuple[int, int]) -> np.ndarray:
-    """Paper without writing."""
+    """Return an image of paper without writing."""
     rng, (height, width) = np.random.default_rng(0), size
     noise = rng.normal(0, 1, size)
     smooth = cv2.GaussianBlur(noise, (0, 0), 2)
@@ -44,7 +44,7 @@ def paper(kind: str, size: tuple[int, int]) -> np.ndarray:
 
 
 def drawn(text: str, size: tuple[int, int], scale: float, ink: int = 40) -> np.ndarray:
-    """A text in the middle of noisy paper."""
+    """Return an image of a text in the middle of noisy paper."""
     image = paper("noisy", size)
     (width, height), _ = cv2.getTextSize(text, cv2.FONT_HERSHEY_SCRIPT_SIMPLEX, scale, max(1, int(2 * scale)))
     corner = ((size[1] - width) // 2, (size[0] + height) // 2)
@@ -73,7 +73,7 @@ def test_writing_is_not_blank_for_any_preprocessing(preprocess: Preprocess) -> N
 
 
 @pytest.mark.parametrize("rows", [2, 5, 25])
-def test_a_page_is_told_by_its_rows(rows: int) -> None:
+def test_a_page_is_recognized_by_its_rows(rows: int) -> None:
     lines = [sample.image for sample in Synthetic("test", {"test": 25}, {"test": 3}, length=(4, 6))][:rows]
     lines = [cv2.resize(line, (900, max(1, round(900 * line.shape[0] / line.shape[1])))) for line in lines]
     page = np.full((1600, 1000), 235, np.uint8)
@@ -89,7 +89,7 @@ def test_a_page_is_told_by_its_rows(rows: int) -> None:
     assert is_page(cv2.resize(page, None, fx=2, fy=2))
 
 
-def test_lines_words_and_characters_are_no_pages() -> None:
+def test_lines_words_and_characters_are_not_pages() -> None:
     for sample in Synthetic("test", {"test": 30}, {"test": 6}):
         line = sample.image
         assert not is_page(line)
@@ -107,7 +107,7 @@ def test_lines_words_and_characters_are_no_pages() -> None:
     assert not is_page(squared)
 
 
-def test_real_pages_lines_and_digits_are_told_apart(htr_data: Path, tmp_path: Path) -> None:
+def test_real_pages_lines_and_digits_are_distinguished(htr_data: Path, tmp_path: Path) -> None:
     pages = sorted((htr_data / "copiste" / "alto").glob("*.xml"))[::60]
     for page in pages:
         (tmp_path / page.name).symlink_to(page)

@@ -1,11 +1,15 @@
 """Evaluation uses the data of the run by default and reads scans as training did."""
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 import torch
+from conftest import Outcome, run_train
 
 from htr_lightning import checkpoint
 from htr_lightning.build import data_for
@@ -78,3 +82,21 @@ def test_evaluation_batches_may_be_larger_than_training_batches(trained: Recogni
     assert trained.card["training"]["data"]["max_lines"] == 8
     for more, lines in (([], 32), (["data=copiste"], 32), (["data.max_lines=5"], 5)):
         assert data_for(trained, more).max_lines == lines
+
+
+def test_the_accuracy_of_a_classifier_is_printed(tmp_path: Path, htr: Callable[..., Outcome]) -> None:
+    for split in ("train", "val", "test"):
+        for digit in "017":
+            (folder := tmp_path / "digits" / split / digit).mkdir(parents=True)
+            for number in range(4):
+                image = np.full((40, 30), 230, np.uint8)
+                cv2.putText(image, digit, (4 + number, 32), cv2.FONT_HERSHEY_SIMPLEX, 1, 20, 2)
+                cv2.imwrite(str(folder / f"{number}.png"), image)
+    given = ["model=mlp", "data=characters", f"data.root={tmp_path / 'digits'}", "data.workers=0"]
+    limits = ["trainer.max_time=null", "trainer.max_epochs=2", "trainer.val_check_interval=1.0"]
+    run = run_train(tmp_path / "run", *given, *limits, "trainer.check_val_every_n_epoch=1")
+    done = htr("evaluate", run / "checkpoints" / "best.ckpt", "--out", tmp_path / "out")
+    assert done.code == 0, done.stderr
+    metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert metrics["line_accuracy"] == pytest.approx(1 - metrics["cer"])
+    assert done.stdout.startswith(f"accuracy {metrics['line_accuracy']:.2%}  CER {metrics['cer']:.2%}  ")

@@ -1,4 +1,4 @@
-"""One character per image."""
+"""Recognizers of single characters."""
 
 from typing import Any
 
@@ -52,7 +52,7 @@ def test_only_training_images_are_distorted() -> None:
     torch.testing.assert_close(model.loss(lines), plain.loss(lines._replace(images=lines.images.flip(3))))
     assert not torch.isclose(model.loss(lines), plain.loss(lines))
     assert model.predict(lines) == plain.predict(lines)
-    assert model.state_dict().keys() == plain.state_dict().keys()  # a checkpoint does not depend on it
+    assert model.state_dict().keys() == plain.state_dict().keys()  # a checkpoint does not contain it
 
 
 def test_the_most_likely_class_is_found_with_its_probability() -> None:

@@ -1,4 +1,4 @@
-"""The CTC loss against the sum over all paths, and lines that do not fit their frames."""
+"""The CTC loss equals the sum over all paths, and lines with too few frames are excluded."""
 
 import math
 import warnings
@@ -20,7 +20,7 @@ from htr_lightning.training.module import TrainingModule
 
 
 class Given(nn.Module):
-    """A network whose logits are given."""
+    """A network that returns given logits."""
 
     def __init__(self, heads: list[Tensor], lengths: Tensor) -> None:
         super().__init__()
@@ -50,7 +50,7 @@ def collapsed(path: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def nll(logits: Tensor, target: list[int]) -> float:
-    """Minus the logarithm of the summed probability of every path that collapses to the target."""
+    """Return the negative logarithm of the total probability of all paths that collapse to the target."""
     rows = logits.double().log_softmax(1).tolist()
     paths = product(range(logits.shape[1]), repeat=len(rows))
     scores = [sum(row[label] for row, label in zip(rows, path, strict=True))
@@ -66,7 +66,7 @@ def targets_of(frames: int, classes: int) -> list[list[int]]:
 def test_the_loss_is_minus_log_of_the_sum_over_all_paths(frames: int) -> None:
     torch.manual_seed(frames)
     logits = 2 * torch.randn(1, frames, 3)
-    for target in targets_of(frames, 3):  # the empty one, repeats, all that fit
+    for target in targets_of(frames, 3):  # includes the empty text, repeated characters and the longest texts
         assert float(ctc_loss(logits, torch.tensor([frames]), [target])) == pytest.approx(
             nll(logits[0], target), abs=1e-5
         )
@@ -94,7 +94,7 @@ def test_required_frames_is_the_length_of_the_shortest_path() -> None:
     for frames in range(6):
         for path in product(range(3), repeat=frames):
             shortest.setdefault(collapsed(path), frames)
-    assert len(shortest) > 20  # equal neighbours among them
+    assert len(shortest) > 20  # some with equal neighbours
     for target, frames in shortest.items():
         assert required_frames(list(target)) == frames
 
@@ -196,9 +196,9 @@ def test_predictions_carry_the_batch_and_what_reading_gives(make_recognizer) -> 
 
 @pytest.mark.parametrize("size", [1, 2, 5])
 def test_the_validation_loss_is_exact_for_any_batch_size(size: int) -> None:
-    """Characters outside the alphabet and lines that do not fit are excluded; a line without text is not."""
+    """Characters outside the alphabet and lines with too few frames are excluded; a line without text is not."""
     torch.manual_seed(0)
-    texts, lengths = ["ab", "aa", "", "béa", "b"], [4, 2, 3, 4, 4]  # the second does not fit
+    texts, lengths = ["ab", "aa", "", "béa", "b"], [4, 2, 3, 4, 4]  # the second has too few frames
     logits, targets = torch.randn(5, 4, 3), {0: [1, 2], 2: [], 3: [2, 1], 4: [2]}
     expected = sum(nll(logits[row, : lengths[row]], target) for row, target in targets.items()) / 5
     model = recognizer([logits], lengths)
@@ -210,4 +210,4 @@ def test_the_validation_loss_is_exact_for_any_batch_size(size: int) -> None:
         predictions = module.validation_step(batch(texts[part]), 0)
         assert [p.hypothesis for p in predictions] == [p.hypothesis for p in model.predict(batch(texts[part]))]
     assert float(module.losses.compute()) == pytest.approx(expected, abs=1e-5)
-    assert module.counts.compute().lines == 5  # the CER counts every line
+    assert module.counts.compute().lines == 5  # the CER includes every line

@@ -1,4 +1,4 @@
-"""Labels run from left to right in the image, references in logical order."""
+"""Labels are in visual order, from left to right in the image; references are in logical order."""
 
 import pytest
 import torch
@@ -17,7 +17,7 @@ TEXTS = ["قال مُحَمَّد (ص) سنة 1945", "שָׁלוֹם Paris 12", 
 
 
 class EncoderOutput(nn.Module):
-    """A network that predicts given labels, each followed by a blank."""
+    """A network that predicts the given labels, each followed by a blank."""
 
     def __init__(self, classes: int) -> None:
         super().__init__()
@@ -58,7 +58,7 @@ def test_targets_run_from_left_to_right() -> None:
 def test_the_mirror_image_of_a_bracket_is_a_label_of_its_own() -> None:
     model = recognizer(["א", ")"])
     assert model.codec.alphabet == ["א", ")", "("]
-    assert recognizer(model.codec.alphabet).codec.alphabet == model.codec.alphabet  # as a checkpoint builds it again
+    assert recognizer(model.codec.alphabet).codec.alphabet == model.codec.alphabet  # as rebuilt from a checkpoint
     assert recognizer(["a", ")"]).codec.alphabet == ["a", ")"]
 
 

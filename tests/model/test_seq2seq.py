@@ -1,4 +1,4 @@
-"""The loss of an autoregressive recognizer against its definition, and that decoding ends."""
+"""The loss of an autoregressive recognizer matches its definition, and decoding always ends."""
 
 import math
 import warnings
@@ -61,7 +61,7 @@ def loss(model: Seq2SeqRecognizer, given: Batch) -> float:
 
 @torch.no_grad()
 def log_probs(model: Seq2SeqRecognizer, given: Batch) -> list[torch.Tensor]:
-    """Of every line, the log-probabilities of all labels after its start and after each of its characters."""
+    """Return, for every line, the log-probabilities of all labels after the start token and after each character."""
     seen = model.net(given.images, given.widths)
     rows = []
     for row, text in enumerate(given.texts):
@@ -123,17 +123,17 @@ def test_noise_changes_what_the_decoder_is_told_but_not_what_it_is_to_say() -> N
 
 
 def test_a_line_with_more_characters_than_frames_is_named_once() -> None:
-    model, given = recognizer(), batch("ab" * 8, "ab")  # of 15 and 17 frames
+    model, given = recognizer(), batch("ab" * 8, "ab")  # with 15 and 17 frames
     with pytest.warns(
         UserWarning, match="page/0: its text requires 16 frames but the network outputs only 15, so the end of"
     ):
         loss(model, given)
     assert model.short == {"page/0"}
-    assert not model.infeasible  # it is in the loss
+    assert not model.infeasible  # it is included in the loss
     joint = recognizer(ctc=True, ctc_weight=0.3)
     with pytest.warns(UserWarning, match="page/0: its text requires 16 frames but the network outputs only 15") as told:
         loss(joint, given)
-    assert len(told) == 1  # with CTC once, too: it needs as many frames and more
+    assert len(told) == 1  # a single warning with CTC as well, which requires at least as many frames
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         loss(model, given)
@@ -142,7 +142,7 @@ def test_a_line_with_more_characters_than_frames_is_named_once() -> None:
 @pytest.mark.parametrize("network", [TRANSFORMER, RECURRENT])
 @pytest.mark.parametrize("width", [8, 60, 750])
 def test_decoding_ends_on_any_paper(network, width: int) -> None:
-    """Even if the network never predicts the end: there are no more labels than frames."""
+    """Even if the network never predicts an end token, there are at most as many labels as frames."""
     model = recognizer(Greedy(10_000), network)
     with torch.no_grad():
         model.net.decoder.head.bias[END] = -1e4
@@ -155,7 +155,7 @@ def test_decoding_ends_on_any_paper(network, width: int) -> None:
 
 
 def test_a_token_of_two_columns_may_be_two_characters() -> None:
-    """A vision transformer looks at narrow writing through as many tokens as there are pairs of columns."""
+    """A vision transformer has one token per pair of columns, which may contain two narrow characters."""
     model = recognizer(Greedy(10_000))
     vit = partial(ViT, width=24, depth=1, heads=3, patch=2)
     model.net.encoder = vit(len(model.codec), ResidualBackbone([8, 12], [1, 1], [[2, 2], [2, 1]], 8))
@@ -175,7 +175,7 @@ def test_a_line_reads_the_same_alone_and_in_a_batch(network, decoder: Greedy | B
     given = given._replace(images=given.images.double())
     with torch.no_grad():
         for weight in model.net.parameters():
-            weight.mul_(3)  # as decided as a trained one, so that different lines read differently
+            weight.mul_(3)  # confident like a trained model, so that transcriptions of different lines differ
         model.net.decoder.head.bias[END] -= 5
         together = model.transcribe(given.images, given.widths)
         for row, width in enumerate(given.widths.tolist()):
@@ -201,22 +201,22 @@ def test_a_beam_of_one_is_greedy_and_a_wide_one_gives_alternatives() -> None:
 
 @pytest.mark.parametrize("network", [TRANSFORMER, RECURRENT])
 def test_a_text_is_rescored_as_it_is_decoded(network) -> None:
-    """A hypothesis of greedy decoding has the same probability when it is scored at once."""
+    """A greedily decoded hypothesis has the same probability when all its labels are scored at once."""
     model, given = recognizer(Greedy(50), network, ctc=True, ctc_weight=0.3), batch(*[""] * 4)
     with torch.inference_mode():
-        model.net.decoder.head.bias[END] += 0.7  # else no line ends before its last place
+        model.net.decoder.head.bias[END] += 0.7  # otherwise no line ends before its last frame
         output = model.net(given.images, given.widths)
         (steps,) = model.scores(output)
         found = model.decoder(steps)
         kept = [one for one, frames in zip(found, output.frames.tolist(), strict=True) if len(one.ids) < frames]
         first = END + 1
         rescored = steps.frames.rescore([[one.ids, [first]] for one in found])
-    assert kept  # others were ended at their last frame, where only the end is allowed
+    assert kept  # the others ended at their last frame, where only the end token is allowed
     for one, (log_prob, _) in zip(found, rescored, strict=True):
         if one in kept:
             assert log_prob == pytest.approx(one.log_prob, abs=1e-4)
     alone = torch.stack([rows[0].log_softmax(0)[first] for rows in log_probs(model, given)])
-    assert steps.frames.rescore([[[first]]] * 4)[0][0] < float(alone[0])  # the end after it counts, too
+    assert steps.frames.rescore([[[first]]] * 4)[0][0] < float(alone[0])  # including the end token
 
 
 def test_the_own_hypothesis_of_two_passes_is_as_long_as_the_decoder_allows() -> None:
@@ -261,7 +261,7 @@ def test_the_weight_and_the_heads_of_ctc_belong_together(ctc: bool, weight: floa
 
 
 def test_reading_is_in_float32_under_autocast() -> None:
-    """What validation reads in a run of half precision is what the checkpoint reads later."""
+    """Validation in a half-precision run and the resulting checkpoint return the same transcriptions."""
     model, given = recognizer(), batch("ab", "b")
     kinds: set[torch.dtype] = set()
     step = model.net.decoder.step
@@ -288,7 +288,9 @@ def test_a_long_text_makes_room_for_its_places_and_changes_nothing_before() -> N
         short = model.net.decoder(seen.memory, seen.lengths, tokens[:, :200])
         long = model.net.decoder(seen.memory, seen.lengths, tokens)
     torch.testing.assert_close(long[:, :200], short, atol=1e-5, rtol=0)
-    model.net.decoder(seen.memory, seen.lengths, tokens).sum().backward()  # places grown in inference are no obstacle
+    model.net.decoder(
+        seen.memory, seen.lengths, tokens
+    ).sum().backward()  # position encodings extended in inference mode can still be used in training
     assert not [name for name, _ in model.named_buffers() if "places" in name]
 
 

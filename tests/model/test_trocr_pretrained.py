@@ -1,4 +1,4 @@
-"""A pretrained TrOCR is trained, saved and used like any model; here a tiny one with random weights, offline."""
+"""A pretrained TrOCR model is trained, saved and used like any other; tested offline with a tiny random model."""
 
 import os
 import shutil
@@ -38,7 +38,7 @@ MARKS = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
 
 
 def bytes_tokenizer() -> Any:
-    """Byte pairs, as of RoBERTa and trocr-base."""
+    """Return a byte-pair tokenizer like that of RoBERTa and trocr-base."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -51,14 +51,14 @@ def bytes_tokenizer() -> Any:
 
 
 def pieces_tokenizer() -> Any:
-    """Sentence pieces, as of XLM-R and trocr-small."""
+    """Return a sentencepiece tokenizer like that of XLM-R and trocr-small."""
     pieces = ["▁", *"abcdefghijklmnopqrstuvwxyz", "▁the", "ne"]
     scores = [(mark, 0.0) for mark in MARKS[:4]] + [(piece, -float(len(piece) == 1)) for piece in pieces]
     return transformers.XLMRobertaTokenizer(vocab=[*scores, ("<mask>", 0.0)])
 
 
 def save(folder: Path, kind: str = "vit", tokenizer: Any = None, **decoder: Any) -> Path:
-    """What `save_pretrained` writes of a tiny TrOCR with random weights."""
+    """Return a folder in which `save_pretrained` wrote a tiny TrOCR model with random weights."""
     torch.manual_seed(0)
     tokenizer = tokenizer or bytes_tokenizer()
     settings = {"vit": transformers.ViTConfig, "deit": transformers.DeiTConfig}[kind]
@@ -122,7 +122,7 @@ def overrides(source: Path, *further: str) -> list[str]:
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished run whose source has been deleted."""
+    """Return the folder of a finished run whose source has been deleted."""
     argv = list(sys.argv)
     folder = tmp_path_factory.mktemp("runs")
     try:
@@ -180,7 +180,7 @@ def test_the_loss_is_that_of_transformers(source: Path) -> None:
     model.config.decoder_start_token_id, model.config.pad_token_id = recognizer.start, recognizer.pad
     targets = [recognizer.target(text, "line") for text in batch.texts]
     inputs, labels = teacher_forcing(targets, recognizer.start, recognizer.end, recognizer.pad, torch.device("cpu"))
-    assert inputs[:, 0].tolist() == [2, 2, 2]  # as it was trained, not <s>
+    assert inputs[:, 0].tolist() == [2, 2, 2]  # as in pretraining, not <s>
     assert (labels == IGNORED).sum() == sum(len(labels[0]) - 1 - len(target) for target in targets)
     with torch.no_grad():
         theirs = model(pixel_values=(1 - 2 * batch.images).expand(-1, 3, -1, -1), labels=labels).loss
@@ -188,7 +188,7 @@ def test_the_loss_is_that_of_transformers(source: Path) -> None:
         total, count = recognizer.summed_loss(recognizer.net(batch.images, batch.widths), batch)
         torch.testing.assert_close(total / count, theirs)
         log_probs = recognizer.net.logits(recognizer.net(batch.images, batch.widths), inputs).log_softmax(2)
-        spread = -log_probs[labels != IGNORED].mean()  # over all tokens and lines alike
+        spread = -log_probs[labels != IGNORED].mean()  # averaged over all tokens of all lines
         torch.testing.assert_close(recognizer_of(source, label_smoothing=0.1).loss(batch), 0.9 * theirs + 0.1 * spread)
 
 
@@ -200,7 +200,9 @@ def test_the_loss_falls(source: Path) -> None:
         optimizer.zero_grad()
         loss = recognizer.loss(batch)
         loss.backward()
-        assert all(p.grad is not None for p in recognizer.parameters())  # several ranks wait for every one
+        assert all(
+            p.grad is not None for p in recognizer.parameters()
+        )  # with several ranks, all of them wait for each weight
         optimizer.step()
         losses.append(loss.item())
     assert losses[-1] < 0.7 * losses[0]
@@ -334,7 +336,7 @@ def test_without_the_package_its_extra_is_named(source: Path, monkeypatch: pytes
         recognizer_of(source)
 
 
-@pytest.mark.slow  # a process that imports everything anew
+@pytest.mark.slow  # a new process imports everything again
 def test_a_checkpoint_reads_the_same_in_a_fresh_process_without_its_source(
     run: Path, tmp_path: Path, line_image: Path
 ) -> None:
@@ -420,4 +422,4 @@ def test_base_has_the_size_that_was_published() -> None:
     decoder = {"cross_attention_hidden_size": 768, "tie_word_embeddings": True, "use_learned_position_embeddings": True}
     with torch.device("meta"):
         net = PretrainedTrOCR(encoder, decoder)
-    assert sum(p.numel() for p in net.parameters()) == 333_921_792 - 768 * 769  # without the pooler, which is not used
+    assert sum(p.numel() for p in net.parameters()) == 333_921_792 - 768 * 769  # without the unused pooler

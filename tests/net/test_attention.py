@@ -1,4 +1,4 @@
-"""Attention follows the formula of the paper, also in bfloat16."""
+"""Attention follows its formula, in bfloat16 as well."""
 
 import math
 
@@ -31,7 +31,7 @@ def test_attention_and_its_gradient_are_the_formula(
     own, exact = ([part.clone().to(kind).requires_grad_() for part in parts] for kind in (dtype, torch.float64))
     kinds = []
     kernel = functional.scaled_dot_product_attention
-    monkeypatch.setattr(  # a bfloat16 one has a backward pass that takes several times as long on a CPU
+    monkeypatch.setattr(  # the backward pass is several times slower in bfloat16 on a CPU
         functional,
         "scaled_dot_product_attention",
         lambda *given, **options: kinds.extend(part.dtype for part in given) or kernel(*given, **options),

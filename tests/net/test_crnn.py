@@ -17,7 +17,7 @@ def crnn(strides: list[list[int]] = STRIDES, layers: int = 2, stem_stride: tuple
     torch.manual_seed(0)
     net = CRNN(7, ResidualBackbone([8, 12, 16], [1, 2, 1], strides, 8, stem_stride), hidden=16, layers=layers)
     for module in net.modules():
-        if isinstance(module, nn.BatchNorm2d):  # as after training: far from zero mean and unit variance
+        if isinstance(module, nn.BatchNorm2d):  # far from zero mean and unit variance, as after training
             nn.init.normal_(module.running_mean, 0, 0.5)
             nn.init.uniform_(module.running_var, 0.3, 3.0)
             nn.init.uniform_(module.weight, 0.5, 2.0)
@@ -31,7 +31,7 @@ def crnn(strides: list[list[int]] = STRIDES, layers: int = 2, stem_stride: tuple
 def test_a_line_alone_and_in_a_padded_batch_are_the_same(height: int, strides: list[list[int]]) -> None:
     net = crnn(strides)
     widths = [120, 119, 77, 64, 33, 18, 3, 2, 1]
-    images = torch.zeros(len(widths), 1, height, 131)  # wider than the widest: `multiple` pads all of them
+    images = torch.zeros(len(widths), 1, height, 131)  # wider than the widest line, as `multiple` pads
     for row, width in enumerate(widths):
         images[row, :, :, :width] = torch.rand(1, height, width)
     together, lengths = net.heads(images, torch.tensor(widths))
@@ -41,7 +41,7 @@ def test_a_line_alone_and_in_a_padded_batch_are_the_same(height: int, strides: l
         assert lengths[row] == frames[0] == alone[0].shape[1]
         for batch, single in zip(together, alone, strict=True):
             assert (batch[row, : frames[0]] - single[0]).abs().max() <= 1e-5
-            assert single.std() > 1e-3  # the comparison is of something
+            assert single.std() > 1e-3  # the comparison is not trivial
 
 
 @torch.inference_mode()

@@ -1,4 +1,4 @@
-"""The layers of every network, from the image to the classes."""
+"""The layers of every network are ordered from the image to the classes."""
 
 import pytest
 from conftest import MODELS, network
@@ -14,7 +14,7 @@ BY_CHANCE = [("crnn_attention", 128), ("trocr", 192), ("hybrid", 192), ("vit_ctc
 
 @pytest.mark.parametrize(("model", "classes"), [*((model, CLASSES) for model in MODELS), *BY_CHANCE])
 def test_every_parameter_is_in_one_layer_and_the_last_depends_on_the_classes(model: str, classes: int) -> None:
-    """Even if other layers have as many rows."""
+    """The last layer is found even if other layers have the same number of rows."""
     net, wider = network(model, classes).net, network(model, classes + 1).net
     names = {parameter: name for name, parameter in net.named_parameters()}
     found = layers(net, classes)

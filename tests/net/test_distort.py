@@ -1,4 +1,4 @@
-"""Distortions of a whole batch of images."""
+"""Random distortions of a batch of images."""
 
 import math
 
@@ -28,7 +28,7 @@ def test_a_field_has_the_given_deviation_at_every_pixel_and_the_correlation_of_s
     assert field.shape == (4000, 20, 28, 2)
     assert field.mean(0).abs().max() < 0.15
     torch.testing.assert_close(field.std(0), torch.full((20, 28, 2), 1.5), atol=0.1, rtol=0)
-    for distance in (2, 4, 8):  # two Gaussians of sigma, this far apart
+    for distance in (2, 4, 8):  # two Gaussians with standard deviation sigma at this distance
         expected = math.exp(-(distance**2) / (4 * sigma**2))
         for one, other in ((field[:, 9, 3], field[:, 9, 3 + distance]), (field[:, 3, 9], field[:, 3 + distance, 9])):
             torch.testing.assert_close((one * other).mean(0) / 1.5**2, torch.full((2,), expected), atol=0.08, rtol=0)

@@ -1,4 +1,4 @@
-"""Decoding step by step with a cache gives the same as all tokens at once."""
+"""Step-by-step decoding with a cache returns the same logits as processing all tokens at once."""
 
 from functools import partial
 

@@ -48,7 +48,7 @@ def test_batch_norm_is_independent_of_the_batch_in_evaluation_and_overfits_eight
 
 
 def test_batch_norm_exports_with_any_batch_size(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # symbolic sizes are no int
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # symbolic sizes are not of type int
     torch.manual_seed(0)
     net = MLP(10, 784, [32], batch_norm=True).eval()
     free = {0: torch.export.Dim.DYNAMIC}

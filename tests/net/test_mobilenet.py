@@ -1,4 +1,4 @@
-"""MobileNetV3 on padded lines against torchvision's forward pass on unpadded ones."""
+"""MobileNetV3 on padded lines matches torchvision's forward pass on unpadded lines."""
 
 import pytest
 import torch
@@ -13,7 +13,7 @@ STRIDES = [[2, 2], [2, 2], [2, 1], [2, 1]]
 
 
 def torchvisions(ours: MobileNetBackbone, blocks: int) -> nn.Module:
-    """torchvision's features with the same weights and strides, of one channel."""
+    """Return torchvision's features with the same weights and strides and a single input channel."""
     theirs = mobilenet_v3_small(weights=None).features[: blocks + 1]
     theirs[0][0] = nn.Conv2d(1, 16, 3, padding=1, bias=False)
     with torch.no_grad():

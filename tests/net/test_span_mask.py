@@ -1,4 +1,4 @@
-"""Spans of columns are masked as often as defined, in training only, and never in padding."""
+"""Spans of columns are masked at the defined rate, only in training and never in padding."""
 
 import pytest
 import torch
@@ -7,12 +7,12 @@ from htr_lightning.net.span_mask import SpanMask
 
 
 def masked(length: int, frames: int, ratio: float, span: int, draws: int) -> torch.Tensor:
-    """Which columns of `draws` lines are zero."""
+    """Return which columns of `draws` lines are zero."""
     torch.manual_seed(0)
     x = torch.ones(draws, frames, 3)
     out = SpanMask(ratio, span).train()(x, torch.full((draws,), length))
     assert ((out == 0) | (out == 1)).all()
-    assert (out == out[:, :, :1]).all()  # whole columns
+    assert (out == out[:, :, :1]).all()  # columns are masked completely
     return out[:, :, 0] == 0
 
 

@@ -1,4 +1,4 @@
-"""A line's logits are its own: no neighbour in the batch and no padding moves them."""
+"""The logits of a line depend neither on its batch nor on padding."""
 
 import math
 
@@ -16,7 +16,7 @@ def vit(patch: int = 2, **others: float) -> ViT:
     backbone = ResidualBackbone([8, 12], [1, 1], [[2, 2], [2, 1]], 8)
     net = ViT(7, backbone, width=24, depth=2, heads=3, patch=patch, **others)
     for module in net.modules():
-        if isinstance(module, nn.BatchNorm2d):  # as after training: far from zero mean and unit variance
+        if isinstance(module, nn.BatchNorm2d):  # far from zero mean and unit variance, as after training
             nn.init.normal_(module.running_mean, 0, 0.5)
             nn.init.uniform_(module.running_var, 0.3, 3.0)
             nn.init.normal_(module.bias, 0, 0.5)
@@ -29,7 +29,7 @@ def vit(patch: int = 2, **others: float) -> ViT:
 def test_a_line_alone_and_in_a_padded_batch_are_the_same(height: int, patch: int) -> None:
     net = vit(patch)
     widths = [120, 119, 77, 64, 33, 18, 5, 3, 2, 1]
-    images = torch.zeros(len(widths), 1, height, 131)  # wider than the widest: `multiple` pads all of them
+    images = torch.zeros(len(widths), 1, height, 131)  # wider than the widest line, as `multiple` pads
     for row, width in enumerate(widths):
         images[row, :, :, :width] = torch.rand(1, height, width)
     together, lengths = net.heads(images, torch.tensor(widths))
@@ -40,7 +40,7 @@ def test_a_line_alone_and_in_a_padded_batch_are_the_same(height: int, patch: int
         assert lengths[row] == frames[0] == alone[0].shape[1] == math.ceil(width / 4)
         for batch, single in zip(together, alone, strict=True):
             assert (batch[row, : frames[0]] - single[0]).abs().max() <= 1e-5
-            assert single.std() > 1e-3  # the comparison is of something
+            assert single.std() > 1e-3  # the comparison is not trivial
 
 
 @torch.inference_mode()
@@ -66,7 +66,7 @@ def test_every_frame_sees_the_whole_line() -> None:
 
 @torch.inference_mode()
 def test_the_order_of_the_columns_matters() -> None:
-    """Attention alone would read a line and its patches in another order alike."""
+    """Attention alone would not depend on the order of the patches."""
     net, x = vit(patch=1), torch.rand(1, 20, 12)
     order = torch.randperm(20)
 

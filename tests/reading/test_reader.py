@@ -1,4 +1,4 @@
-"""`import htr_lightning`: what a Python user types, on images in any form, and that importing it costs nothing."""
+"""The Python interface accepts images in any form, rejects other arguments, and is quick to import."""
 
 import json
 import subprocess
@@ -29,7 +29,7 @@ from htr_lightning.text.normalize import Normalizer
 
 @pytest.fixture
 def unchecked(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Arguments of the wrong type reach the code, as they do outside the tests."""
+    """Let arguments of the wrong type reach the code, as they do outside the tests."""
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
 
 
@@ -69,7 +69,7 @@ def test_arrays_of_every_kind_read_the_same(reader: htr_lightning.Reader, line_i
     assert reader.read(grey.astype(np.uint16) * 257).text == expected.text
     assert reader.read(grey > 128).text == reader.read(np.where(grey > 128, 255, 0).astype(np.uint8)).text
     half = np.concatenate([colour, np.zeros_like(grey)[:, :, None]], axis=2)
-    assert reader.read(half).text == ""  # all transparent
+    assert reader.read(half).text == ""  # fully transparent
 
 
 @pytest.mark.usefixtures("unchecked")

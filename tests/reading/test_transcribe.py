@@ -1,4 +1,4 @@
-"""Files to text with a checkpoint alone."""
+"""Transcription of files with nothing but a checkpoint."""
 
 import json
 import os
@@ -37,7 +37,7 @@ def lines(count: int = 9) -> list[np.ndarray]:
 
 
 def write_page(folder: Path, images: list[np.ndarray], name: str = "page") -> Path:
-    """Lines pasted one below the other on a page, with its ALTO file."""
+    """Write a page with the given line images below each other, and its ALTO file."""
     height = sum(image.shape[0] + 10 for image in images) + 10
     width = max(image.shape[1] for image in images) + 20
     page, body, top = np.full((height, width), 230, np.uint8), "", 10
@@ -134,7 +134,7 @@ def test_a_folder_reads_each_line_once(best: Path, htr, tmp_path: Path) -> None:
     (tmp_path / "more").mkdir()
     Image.fromarray(lines(1)[0]).save(tmp_path / "more" / "single.png")
     rows = htr("transcribe", best, tmp_path, "--format", "tsv").stdout.splitlines()
-    assert len(rows) == 4  # the page's image is not read as a line of its own
+    assert len(rows) == 4  # the page's image is not transcribed as a separate line
 
 
 def test_a_page_file_keeps_what_it_has(best: Path, htr, tmp_path: Path) -> None:
@@ -149,7 +149,7 @@ def test_a_page_file_keeps_what_it_has(best: Path, htr, tmp_path: Path) -> None:
         "<TextEquiv><Unicode>stays</Unicode></TextEquiv></TextLine></TextRegion></Page></PcGts>"
     )
     outcome = htr("transcribe", best, tmp_path / "page.xml", "--format", "page")
-    assert outcome.code == 1  # line b cannot be read and is named
+    assert outcome.code == 1  # line b cannot be read and is named in the error
     assert "page.xml#b" in outcome.stderr
     root = ElementTree.fromstring(outcome.stdout)
     out = tmp_path / "out.xml"
@@ -200,7 +200,7 @@ def test_batches_of_any_size_read_the_same(best: Path, budget: tuple[int, int]) 
 
 
 def test_what_is_read_goes_to_stdout_when_stderr_is_a_terminal(best: Path, line_image: Path, tmp_path: Path) -> None:
-    """The progress bar of rich would take stdout along to the terminal."""
+    """Rich's progress bar would redirect stdout to the terminal."""
     terminal, stderr = pty.openpty()
     command = [sys.executable, "-m", "htr_lightning", "transcribe", str(best), str(line_image)]
     with open(tmp_path / "out.txt", "w") as out:

@@ -1,4 +1,4 @@
-"""Ensembles and calibration from the command line, with checkpoints of a run of seconds."""
+"""Ensembles and calibration from the command line, with checkpoints that took seconds to train."""
 
 import json
 from pathlib import Path
@@ -21,7 +21,7 @@ DATA = ["data=synthetic", "data.reader.lines={train: 1, val: 9, test: 7}",
 
 @pytest.fixture
 def others(best: Path, tmp_path: Path) -> list[Path]:
-    """Two more checkpoints, the second of which scales lines to more rows."""
+    """Return two more checkpoints, the second of which scales lines to more rows."""
     paths = []
     for number in range(2):
         content = torch.load(best, weights_only=True)
@@ -72,7 +72,7 @@ def test_an_ensemble_with_the_printed_options_reads_as_calibrate_found(best: Pat
         if not given:
             assert first.endswith(f"{metrics['cer']:.2%}")
     outcome = htr("calibrate", best, *DATA, "--tta", 2)
-    assert outcome.stdout.splitlines()[-1].startswith("--calibration ")  # one checkpoint has no weights
+    assert outcome.stdout.splitlines()[-1].startswith("--calibration ")  # there are no weights for a single checkpoint
 
 
 def test_members_are_weighted(best: Path, line_image: Path) -> None:
@@ -86,7 +86,7 @@ def test_members_are_weighted(best: Path, line_image: Path) -> None:
 
 
 def test_the_best_member_gets_the_largest_weight(best: Path) -> None:
-    """One that is never wrong beside two that are always wrong and agree; equal ones keep equal weights."""
+    """A member that is always right outweighs two that are always wrong and agree; equal members keep equal weights."""
     ensemble = Ensemble([checkpoint.load(best)] * 3, ["a", "b", "c"])
     texts = ["abc", "bca", "cab"]
     read = [

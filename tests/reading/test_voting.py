@@ -1,4 +1,4 @@
-"""What must hold of an ensemble of recognizers."""
+"""Properties of ensembles of recognizers."""
 
 import math
 from collections.abc import Callable
@@ -28,7 +28,7 @@ LINES = [Synthetic("test", {"test": 5}, {"test": 3})[number].image for number in
 
 @pytest.fixture
 def members(make_recognizer: Callable[..., CTCRecognizer]) -> list[CTCRecognizer]:
-    """Three that read differently, the last with another alphabet."""
+    """Return three recognizers whose transcriptions differ; the last has a different alphabet."""
     some = [make_recognizer(), make_recognizer(gain=7), make_recognizer("dcbaxyz ")]
     with torch.no_grad(), torch.random.fork_rng():
         torch.manual_seed(1)
@@ -38,7 +38,7 @@ def members(make_recognizer: Callable[..., CTCRecognizer]) -> list[CTCRecognizer
 
 
 class Exact(FitHeight):
-    """In double precision."""
+    """A preprocessing that returns arrays in double precision."""
 
     def __call__(self, image: np.ndarray) -> np.ndarray:
         return super().__call__(image).astype(np.float64)
@@ -61,7 +61,7 @@ def test_members_twice_are_each_of_them_once(members) -> None:
     once, twice = (ensemble(some).read(LINES) for some in (members, members * 2))
     assert [read.text for read in once] == [read.text for read in twice]
     assert [read.confidence for read in once] == pytest.approx([read.confidence for read in twice])
-    assert [member.decoder for member in members] == decoders  # they are left as they were
+    assert [member.decoder for member in members] == decoders  # the members are not modified
 
 
 def test_a_calibration_of_greedy_confidences_is_not_used_for_those_of_a_beam(members) -> None:
@@ -73,7 +73,7 @@ def test_a_calibration_of_greedy_confidences_is_not_used_for_those_of_a_beam(mem
     assert {type(member.decoder) for member in ensemble(members, single=True).members} == {Greedy}
     members[0] = members[0].with_decoder(PrefixBeam(8, 8, 1e-3, 10.0))
     members[0].calibration = PlattScaling(3.0, 2.0)
-    assert ensemble(members).members[0].calibration == PlattScaling(3.0, 2.0)  # fitted on this decoder
+    assert ensemble(members).members[0].calibration == PlattScaling(3.0, 2.0)  # fitted with this decoder
 
 
 def test_scores_that_are_divided_by_the_length_are_no_posteriors(members) -> None:
@@ -85,7 +85,7 @@ def test_scores_that_are_divided_by_the_length_are_no_posteriors(members) -> Non
 
 @pytest.mark.parametrize("sure", [0.3, 0.7])
 def test_hypotheses_of_a_member_share_its_weight_by_posterior(members, sure: float) -> None:
-    """Two of three are as sure of an a as of a b; the third decides, by how sure it is."""
+    """Two of three members are undecided between a and b; the third decides in proportion to its confidence."""
     posteriors = [{"a": 0.5, "b": 0.5}, {"b": 0.5, "a": 0.5}, {"a": sure, "b": 1 - sure}]
     together = ensemble(members)
     for member, given in zip(together.members, posteriors, strict=True):
@@ -106,7 +106,7 @@ def test_a_single_hypothesis_has_the_weight_of_its_confidence() -> None:
 
 @pytest.mark.parametrize("views", [1, 3])
 def test_a_line_reads_the_same_alone_and_in_a_batch_in_its_place(members, views: int) -> None:
-    for member in members:  # untrained weights are chaotic: float32's rounding alone moves their logits
+    for member in members:  # untrained weights are chaotic: float32 rounding alone changes their logits
         member.double().preprocess = Exact(32, margin=4)
     voter = ensemble(members, views=views)
     together = voter.read(LINES)
@@ -138,7 +138,7 @@ def test_classifiers_are_combined_with_each_other_only(make_recognizer) -> None:
 
 
 def test_hypotheses_have_one_form_of_each_character(members) -> None:
-    """A combining accent would be aligned with a letter of those that have precomposed ones."""
+    """Otherwise, a combining accent would be aligned with a letter in hypotheses with precomposed characters."""
     texts = ["\u00e9", "e\u0301", "e"]
     together = ensemble(members)
     for member, text in zip(together.members, texts, strict=True):

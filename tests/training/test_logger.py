@@ -1,4 +1,4 @@
-"""The picture of transcriptions shows as many lines as requested, spread over the set."""
+"""The picture of transcriptions shows the requested number of lines, spread over the set."""
 
 from itertools import pairwise
 from pathlib import Path
@@ -15,12 +15,12 @@ from htr_lightning.transcription import Prediction
 
 @pytest.fixture(autouse=True)
 def unchecked(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A trainer with the used attributes only is accepted."""
+    """Accept a trainer that has only the attributes in use."""
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
 
 
 def shown(sizes: list[int], lines: int = 12) -> list[int]:
-    """The numbers of the lines that are shown of a set of batches of these sizes."""
+    """Return the indices of the lines that are shown for batches of the given sizes."""
     table = TranscriptionTable("unused", lines)
     trainer = SimpleNamespace(testing=False, num_val_batches=[len(sizes)], is_global_zero=True)
     table.on_validation_epoch_start(trainer, None)
