@@ -16,6 +16,7 @@ from htr_lightning.transcription import Prediction
 
 RATES = ("cer", "wer", "line_accuracy")
 PREFIX = "recognizer."  # prefix of the names in the recognizer's part of a state dict
+CHECK_EVERY = 20  # steps between the losses checked on a GPU, which has to be waited for
 MAX_LEFT_OUT = 200  # a run stops if this many lines in a row are left out of the loss at its start
 
 
@@ -47,8 +48,8 @@ class TrainingModule(LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         loss = self.recognizer.loss(batch)
-        every = self.trainer.log_every_n_steps if loss.is_cuda else 1  # reading a loss waits for the GPU
-        if batch_idx % max(1, every) == 0 and not torch.isfinite(loss):
+        every = CHECK_EVERY if loss.is_cuda else 1
+        if batch_idx % every == 0 and not torch.isfinite(loss):
             raise InputError(
                 f"step {self.trainer.global_step}: the loss is {loss.item()} (lines: {', '.join(batch.ids)}); reduce "
                 "optimizer.lr, or check these lines"
