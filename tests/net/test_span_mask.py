@@ -16,7 +16,7 @@ def masked(length: int, frames: int, ratio: float, span: int, draws: int) -> tor
     return out[:, :, 0] == 0
 
 
-@pytest.mark.parametrize(("length", "ratio", "span"), [(100, 0.4, 8), (61, 0.7, 5), (24, 0.4, 8), (9, 1.0, 8)])
+@pytest.mark.parametrize(("length", "ratio", "span"), [(100, 0.4, 8), (61, 0.7, 5), (24, 0.4, 8), (9, 0.95, 8)])
 def test_a_column_is_masked_as_often_as_spans_fall_on_it(length: int, ratio: float, span: int) -> None:
     spans, places = int(ratio * length / span), length - span + 1
     over = torch.tensor([sum(start <= column < start + span for start in range(places)) for column in range(length)])
