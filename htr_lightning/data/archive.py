@@ -14,14 +14,15 @@ from htr_lightning.errors import InputError
 
 MAX_FILES = 1_000_000
 MAX_RATIO = 100  # maximum compression ratio; scans hardly compress, and XML compresses about twentyfold
-ALWAYS = 1_000_000_000  # size in bytes up to which archives are unpacked whatever their ratio
+ALWAYS = 1_000_000_000  # unpacked size in bytes up to which archives are accepted whatever their ratio
 
 
 def unpack(path: Path) -> Path:
     """Unpack a zip archive and return the innermost folder that contains all of its files.
 
     Raises:
-        InputError: if the archive is corrupted or encrypted, contains a path that leads outside it, or is a zip bomb.
+        InputError: if the archive is corrupted or encrypted, contains a path that leads outside it, is a zip bomb, or
+            does not fit on the disk.
     """
     try:
         with ZipFile(path) as archive:
@@ -34,7 +35,7 @@ def unpack(path: Path) -> Path:
                 cache.mkdir(parents=True, exist_ok=True)
                 if (free := shutil.disk_usage(cache).free) < (size := sum(m.file_size for m in members)):
                     raise InputError(
-                        f"{path}: unpacks to {size} bytes, but only {free} are free in {cache}; unpack it manually"
+                        f"{path}: unpacks to {size} bytes, but {cache} has only {free} bytes free; unpack it manually"
                     )
                 _extract(archive, members, folder)
     except (BadZipFile, zlib.error, EOFError, NotImplementedError, ValueError) as error:
@@ -58,7 +59,7 @@ def _check(path: Path, members: list[ZipInfo]) -> None:
     for member in members:
         name = PurePosixPath(member.filename.replace("\\", "/"))
         if name.is_absolute() or ".." in name.parts or any(part.endswith(":") for part in name.parts):
-            raise InputError(f"{path}: contains a path outside the archive ({member.filename!a}); recreate it")
+            raise InputError(f"{path}: a path leads outside the archive ({member.filename!a}); recreate it")
 
 
 def _is_litter(name: str) -> bool:
@@ -81,7 +82,7 @@ def _extract(archive: ZipFile, members: list[ZipInfo], folder: Path) -> None:
 
 
 def folder(root: Path) -> Path:
-    """Return the folder that `data.root` names; if it names a zip archive, unpack it and return the resulting folder.
+    """Return `root` if it is a folder; if it is a zip archive, unpack it and return the resulting folder.
 
     Raises:
         InputError: if `root` is neither a folder nor a zip archive, or cannot be unpacked.

@@ -11,7 +11,7 @@ from torch import Tensor
 
 
 class Batch(NamedTuple):
-    """A batch of lines, padded to the width of the widest line."""
+    """A batch of lines, padded to a common width."""
 
     ids: list[str]
     images: Float[Tensor, "B 1 H W"]  # ink is 1 and paper is 0; padded with paper on the right
@@ -23,7 +23,7 @@ class Batch(NamedTuple):
 def collate(
     ids: list[str], arrays: Sequence[Float[ndarray, "H _"]], texts: list[str], groups: list[str], multiple: int = 1
 ) -> Batch:
-    """Stack arrays of equal height, padded with paper to a common width that is a multiple of `multiple`."""
+    """Batch arrays of equal height, padding them with paper to a common width that is a multiple of `multiple`."""
     columns = [array.shape[1] for array in arrays]
     width = -(-max(columns) // multiple) * multiple
     images = np.zeros((len(arrays), 1, arrays[0].shape[0], width), arrays[0].dtype)

@@ -1,4 +1,4 @@
-"""Preprocessing of single characters in photos, scans and MNIST images."""
+"""Preprocess single characters in photos, scans and MNIST images."""
 
 import cv2
 import numpy as np
@@ -13,20 +13,21 @@ from htr_lightning.data.writing import is_blank
 class FixedSize(Preprocess):
     """Preprocessing that centres one character in an array of fixed size, as in MNIST.
 
-    An image of exactly this size is used as it is. Any other image is processed like the digits of MNIST: the paper is
-    removed, the bounding box of the ink is scaled to `box` pixels, and the centre of mass of the ink is moved to the
-    middle of the array (LeCun et al., 1998, "Gradient-based learning applied to document recognition", section III.A).
+    An image of exactly this size is neither cropped nor scaled. Any other image is processed like the MNIST digits: the
+    paper is removed, the bounding box of the ink is scaled to `box` pixels, and the centre of mass of the ink is moved
+    to the middle of the array (LeCun et al., 1998, "Gradient-based learning applied to document recognition", section
+    III.A).
 
     Args:
         height: height of the array in rows.
         columns: width of the array in columns.
         box: length of the longer side of the ink's bounding box, in pixels.
-        min_blob: minimum size of a blob as a fraction of the largest one; smaller blobs are removed as dust. Use 0 for
-            scripts with small dots.
+        min_blob: minimum area of a blob, as a fraction of the area of the largest one; smaller blobs are removed as
+            dust. Use 0 for scripts with small dots.
         polarity: "auto" to detect and invert light ink on dark paper and to correct uneven lighting; "dark" to assume
-            dark ink on evenly lit paper, which also works for tight crops that contain little paper.
-        deslant: whether to shear the character until the rows and columns of its ink are uncorrelated, as in the
-            "deslanted" images of the same paper.
+            dark ink on evenly lit paper. Use "dark" for tight crops, which contain little paper.
+        deslant: whether to shear the character until the row and column coordinates of its ink are uncorrelated, as in
+            the "deslanted" images of LeCun et al.
     """
 
     framed = True
@@ -52,7 +53,7 @@ class FixedSize(Preprocess):
         return (255 - 255 * deslant(self.to_array(image))).round().astype(np.uint8)
 
     def to_array(self, image: UInt8[ndarray, "H W"]) -> Float32[ndarray, "h w"]:
-        """See `Preprocess`; raise ValueError if the image is too small to contain a character."""
+        """Convert an image to an array; raise ValueError if it is too small to contain a character."""
         self.check((image.shape[0], image.shape[1]))
         exact = image.shape == (self.height, self.columns)
         image = image if exact else limit_side(image, 512, MIN_SIDE)
@@ -87,7 +88,7 @@ def deslant(ink: Float32[ndarray, "H W"]) -> Float32[ndarray, "H W"]:
 
 
 def limit_side(image: UInt8[ndarray, "H W"], side: int, min_side: int) -> UInt8[ndarray, "h w"]:
-    """Scale an image down so that its longer side has at most `side` pixels and both have at least `min_side`."""
+    """Scale an image down so that its longer side has at most `side` pixels and each side at least `min_side`."""
     scale = side / max(image.shape)
     if scale >= 1:
         return image
@@ -103,12 +104,12 @@ def even_light(image: UInt8[ndarray, "H W"]) -> UInt8[ndarray, "H W"]:
 
 
 def find_character(ink: UInt8[ndarray, "H W"], min_blob: float, min_level: int) -> Float32[ndarray, "h w"]:
-    """Crop ink to the bounding box of a character and remove dust; return a single zero pixel for a blank image.
+    """Crop an image to the bounding box of its character and remove dust; return one zero pixel for a blank image.
 
     Args:
         ink: ink levels, 0 for paper.
-        min_blob: minimum size of a blob as a fraction of the largest one; smaller blobs are dust.
-        min_level: minimum ink level of a character; an image below it is blank.
+        min_blob: minimum area of a blob, as a fraction of the area of the largest one; smaller blobs are dust.
+        min_level: minimum value of the highest ink level; an image with a lower maximum is blank.
     """
     if ink.max(initial=0) < min_level:
         return np.zeros((1, 1), dtype=np.float32)

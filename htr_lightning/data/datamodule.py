@@ -65,7 +65,7 @@ class LineDataset(Dataset[Batch]):
     def _array(self, image: UInt8[ndarray, "H W"], epoch: int, index: int) -> Float32[ndarray, "h w"]:
         if self.augment:  # false for an empty `Compose`; creating a generator costs more than loading an image
             augmented = self.augment(image, np.random.default_rng((self.seed, epoch, index)))
-            with suppress(ValueError):  # the augmented line is too large or too small for the model
+            with suppress(ValueError):  # use the original if the augmented line is too large or too small for the model
                 return self.preprocess.to_array(augmented)
         return self.preprocess.to_array(image)
 
@@ -117,24 +117,25 @@ class LineDataModule(LightningDataModule):
 
     Args:
         reader: function that returns the reader of a split. It is called with `split` ("train", "val" or "test"), with
-            `root` and `repo` if they are set, and with `reduce` if it accepts that argument.
-        preprocess: the model's preprocessing, so that training, validation and transcription use the same pixels.
+            `root` and `repo` if they are set, and with `reduce` if the function accepts that argument and
+            `reduce_scans` is true.
+        preprocess: the model's preprocessing, shared by training, validation and transcription.
         normalizer: the model's text normalizer.
         root: data folder, passed to the reader.
         repo: public repository that the reader downloads if `root` is not set.
-        pack: packed file to use instead of the reader, written by `htr pack`.
+        pack: packed file written by `htr pack`, used instead of the reader.
         subset: start and end of the range of training lines to use, counted in a fixed random order (see `subset_of`);
             None uses all lines.
         subset_by: "line", or "group" to keep groups together.
         augment: augmentation of the training lines.
-        alphabet: the characters to learn; None uses the characters in the training texts.
+        alphabet: characters to learn; None uses the characters in the training texts.
         max_lines: maximum number of lines per batch.
-        max_columns: maximum number of columns per batch, including padding.
+        max_columns: maximum number of columns per batch, summed over its lines and including padding.
         multiple: batch widths are rounded up to a multiple of this number of columns. Larger values produce fewer
-            distinct shapes, so that fewer kernels are compiled.
+            distinct shapes, so fewer kernels are compiled.
         reduce_scans: whether a reader that keeps its lines in memory shrinks tall scans in the same way as
-            `preprocess`. Set this to false to keep the original resolution, e.g. for models with other input heights.
-        workers: number of loader processes per rank.
+            `preprocess`. Set this to false to keep the original resolution, e.g. for a model with another input height.
+        workers: number of processes per rank that load training batches.
         cache_mb: size of the cache of decoded, normalised lines per split and process, in megabytes.
         seed: random seed for line order and augmentation.
         replay: data module whose training lines are mixed into the training batches to prevent forgetting.
@@ -183,7 +184,7 @@ class LineDataModule(LightningDataModule):
         """Return the reader of a split, restricted to the subset if one is set and the split is "train".
 
         Raises:
-            InputError: if the split or the subset does not exist or is empty.
+            InputError: if the split does not exist or is empty, or the subset is invalid.
         """
         if split not in SPLITS:
             raise InputError(f"'{split}' is not a split; use one of {', '.join(SPLITS)}")
@@ -206,13 +207,13 @@ class LineDataModule(LightningDataModule):
         }
         for key, value in given.items():
             if key not in accepted:
-                raise InputError(f"data.{key}={value}: this reader has no such option; remove this override")
+                raise InputError(f"data.{key}={value}: this reader has no such option; remove the override")
         if self.reduce_scans and "reduce" in accepted:  # the reader keeps its lines in memory
             given["reduce"] = self.preprocess.reduce
         return given
 
     def lines(self, split: str) -> LineDataset:
-        """Return the dataset of a split, which is created on first use.
+        """Return the `LineDataset` for a split, creating it on first use.
 
         Raises:
             InputError: if the split is empty or contains an unusable line.
@@ -231,7 +232,7 @@ class LineDataModule(LightningDataModule):
 
     @property
     def sources(self) -> list[LineDataset]:
-        """The training split, followed by the replayed lines if there are any."""
+        """The training dataset, followed by the dataset of lines to replay if there is one."""
         own = self.lines("train")
         if self.replay is None:
             return [own]
@@ -253,7 +254,7 @@ class LineDataModule(LightningDataModule):
         return alphabet_of(text for lines in self.sources for text in lines.texts)
 
     def loader(self, split: str, rank: int = 0, world_size: int = 1, training: bool = False) -> DataLoader[Batch]:
-        """Return a loader for the batches of a split, which are shuffled and augmented if `training` is set."""
+        """Return a loader for the batches of a split; for training, batches are shuffled and lines augmented."""
         lines = self.lines(split)
         old = 0
         if training:
@@ -297,7 +298,7 @@ class LineDataModule(LightningDataModule):
         return self.loader("test", *self._rank())
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
-        """Move only the tensors, because Lightning would visit every string of the batch at every step."""
+        """Move only the tensors, because Lightning would visit every string in the batch at each step."""
         return batch._replace(images=batch.images.to(device), widths=batch.widths.to(device))
 
     def _rank(self) -> tuple[int, int]:

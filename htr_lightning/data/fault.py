@@ -26,8 +26,8 @@ def sort_out(faults: Sequence[Fault], empty: str, faulty: str) -> list[Skipped]:
         faulty: what to do with all other faults ("error" or "skip").
 
     Raises:
-        InputError: if a fault must not be skipped; the message describes the first one and gives the number of faults
-            of its kind.
+        InputError: if an option is invalid or a fault must not be skipped; the message describes the first such fault
+            and gives the number of faults of the same kind.
     """
     for option, value, choices in (("empty", empty, ("error", "skip", "keep")), ("faulty", faulty, ("error", "skip"))):
         if value not in choices:
@@ -40,14 +40,14 @@ def sort_out(faults: Sequence[Fault], empty: str, faulty: str) -> list[Skipped]:
         raise InputError(
             f"{printable(first.id)}: {first.kind}"
             + (f" ({printable(first.detail)})" if first.detail else "")
-            + (f", the first of {count}" if count > 1 else "")
+            + (f", the first of {count} such faults" if count > 1 else "")
             + f"; fix the data, or set data.reader.{option}=skip"
         )
     return [Skipped(*fault, "empty" if fault.kind == EMPTY else "faulty") for fault in faults]
 
 
 def encodable(text: str) -> bool:
-    """Return whether a text can be encoded as UTF-8; lone surrogates, which occur in malformed JSON, cannot."""
+    """Return whether a text can be encoded as UTF-8. Malformed JSON may contain lone surrogates, which cannot."""
     try:
         text.encode()
     except UnicodeEncodeError:

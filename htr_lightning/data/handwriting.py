@@ -13,18 +13,18 @@ import numpy as np
 from jaxtyping import Float32, UInt8
 from numpy import ndarray
 
-ROWS = 48  # height in pixels at which a line is measured
-INK = 0.4  # threshold above which ink counts as a stroke
-SLANTS = np.arange(-0.6, 0.95, 0.1)  # columns per row: 31 degrees to the left to 43 degrees to the right
+ROWS = 48  # height in pixels to which a line is scaled before it is measured
+INK = 0.4  # ink level above which a pixel belongs to a stroke
+SLANTS = np.arange(-0.6, 0.95, 0.1)  # columns per row; from 31 degrees to the left to 42 degrees to the right
 MIN_RULE = 60  # minimum length in columns of a ruled line; horizontal runs in letters are shorter
 MIN_STROKES = 4  # minimum number of strokes that a row must cross for their spacing to be measured
 
 
 class WritingStyle(NamedTuple):
-    """The style of a line of handwriting. The x-height is the band from the baseline to the top of the letter x."""
+    """The style of a line of handwriting. The x-height band extends from the baseline to the top of the letter x."""
 
     slant: float  # columns per row; positive if strokes lean to the right
-    top: float  # top of the x-height, as a fraction of the image height
+    top: float  # top of the x-height band, as a fraction of the image height
     bottom: float  # baseline, as a fraction of the image height
     stroke_spacing: float | None  # columns between strokes divided by the x-height; None if there are too few strokes
 
@@ -70,7 +70,7 @@ def estimate_slant(strokes: UInt8[ndarray, "H W"]) -> float:
 
 
 def x_height_band(crossings: Float32[ndarray, " H"], min_rows: int = 5) -> tuple[int, int]:
-    """Return the rows [top, bottom) with the largest total excess of the stroke counts over half their peak."""
+    """Return the range of rows [top, bottom) with the largest total excess of stroke counts over half their peak."""
     smooth = cv2.GaussianBlur(crossings[:, None], (1, 5), 0)[:, 0]
     gains = np.concatenate([[0.0], np.cumsum(smooth - 0.5 * np.sort(smooth)[-5:].mean())])
     gain = gains[None, :] - gains[:, None]

@@ -1,4 +1,4 @@
-"""Download repositories of PAGE or ALTO files that are listed in the HTR-United catalogue (https://htr-united.github.io)."""
+"""Download PAGE or ALTO files from repositories in the HTR-United catalogue (https://htr-united.github.io)."""
 
 import sys
 from functools import cache
@@ -10,7 +10,7 @@ import yaml
 from htr_lightning.data import archive, download
 from htr_lightning.errors import InputError
 
-# Verified repositories: name, commit, and digest of the XML files (see `download.digest_files`).
+# Repositories at a pinned commit: name, commit, and digest of the XML files (see `download.digest_files`), or None.
 KNOWN: dict[str, tuple[str, str | None]] = {
     "HTR-United/CREMMA-MSS-20": ("024e6bd07eebd6ccd7f3b5b241a81bb78688e7d3", None),  # 13 pages, 224 lines
     "HTR-United/CREMMA-AN-TestamentsDePoilus": ("8ffa4a8", None),
@@ -22,12 +22,13 @@ def fetch(root: str | Path | None = None, repo: str | None = None, revision: str
     """Return the folder of a repository, downloading it if necessary, and print its licence and citation once.
 
     Args:
-        root: folder or zip archive of the repository; None downloads it.
+        root: folder or zip archive of the repository; None downloads the repository.
         repo: OWNER/NAME of the repository on GitHub.
         revision: commit to download; None uses the commit in `KNOWN`.
 
     Raises:
-        InputError: if no repository is named, its commit is unknown, or it cannot be downloaded.
+        InputError: if neither `root` nor `repo` is given, `root` is invalid, or the commit is unknown or cannot be
+            downloaded.
     """
     if root is not None:
         folder = archive.folder(Path(root))
@@ -36,7 +37,7 @@ def fetch(root: str | Path | None = None, repo: str | None = None, revision: str
         folder = download.repository(repo, revision or known, digest if revision in (None, known) else None)
     else:
         raise InputError(
-            "data.repo is not set; set it to a repository (data.repo=OWNER/NAME), or set data.root to its folder"
+            "data.repo is not set; set it to a repository (data.repo=OWNER/NAME), or set data.root to a local copy"
         )
     if any(folder.rglob("*.xml")):
         _print_terms(folder, repo or folder.name)
@@ -49,7 +50,7 @@ def _print_terms(folder: Path, repo: str) -> None:
 
 
 def terms(folder: Path, repo: str) -> str:
-    """Return the licence and citation of a repository, from its catalogue entry, citation file or licence.
+    """Return the licence and citation of a repository, from its catalogue entry, citation file or licence file.
 
     Raises:
         InputError: if the catalogue entry or the citation file is not valid YAML.
@@ -68,7 +69,7 @@ def terms(folder: Path, repo: str) -> str:
 
 
 def _mapping(path: Path) -> dict[str, Any]:
-    """Read the mapping in a YAML file, or return {} if the file does not exist."""
+    """Return the mapping in a YAML file, or {} if the file does not exist or contains no mapping."""
     if not path.is_file():
         return {}
     try:

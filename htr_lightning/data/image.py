@@ -19,7 +19,7 @@ MAX_SIDE = 100_000  # pixels; a larger value indicates a corrupted header
 MAX_PIXELS = 260_000_000  # an A0 sheet at 400 dpi has 248 million pixels
 MAX_COLOURED = 140_000_000  # each pixel takes up to eight bytes; an A1 sheet at 400 dpi has 124 million pixels
 LEVELS = np.arange(256, dtype=np.float64)  # grey levels
-LINE_PIXELS = 50_000_000  # e.g. a line of 500 x 100,000 pixels
+LINE_PIXELS = 50_000_000  # maximum number of pixels in a line, e.g. 100,000 x 500
 ORIENTATION = ExifTags.Base.Orientation
 KIND, COPY, MASK = ExifTags.Base.NewSubfileType, 1, 4  # TIFF subfile types: reduced copy and transparency mask
 FORMATS = (
@@ -34,7 +34,7 @@ FORMATS = (
 )  # Pillow's decoders for other formats run external programs or are slow
 HEADER = 16384  # bytes; enough to find the image size in almost all files
 
-Image.MAX_IMAGE_PIXELS = None  # Pillow would only warn, whereas `read_image` raises
+Image.MAX_IMAGE_PIXELS = None  # Pillow would only warn, whereas `read_image` raises an error
 
 
 def read_image(
@@ -47,9 +47,9 @@ def read_image(
 
     Args:
         path: path to an image in one of `FORMATS`; transparent pixels become white.
-        size: expected (height, width). Some exports annotate the stored pixels and ignore EXIF: if only the unrotated
-            image has this size, it is returned.
-        content: content of the file, for images stored in a table; `path` is then used in error messages only.
+        size: expected (height, width). Some programs annotate the stored pixels and ignore EXIF, so if only the
+            unrotated image has this size, it is returned.
+        content: content of the file, for images stored in a table; `path` is then used only in error messages.
         max_pixels: maximum number of pixels, checked before decoding.
 
     Raises:
@@ -59,7 +59,7 @@ def read_image(
         image.load()  # rotates a TIFF, which would otherwise be rotated twice
         stored = image.height, image.width
         turns = image.getexif().get(ORIENTATION, 1) != 1
-        turned = ImageOps.exif_transpose(image) if turns else image  # this would copy an unrotated image
+        turned = ImageOps.exif_transpose(image) if turns else image  # the call would copy an unrotated image
         if size is not None and (turned.height, turned.width) != size and stored == size:
             turned = image
         return grey(turned)
@@ -108,7 +108,7 @@ def read_size(path: str | Path, size: tuple[int, int]) -> tuple[int, int]:
 def _opened(
     path: str | Path, content: bytes | memoryview | None = None, max_pixels: int = MAX_PIXELS
 ) -> Iterator[Image.Image]:
-    """Open an image and check its size before decoding; errors raised while it is open name the file."""
+    """Open an image, check its size before decoding it, and convert errors into InputErrors that name the file."""
     try:
         # Given a path, Pillow would memory-map an uncompressed TIFF and corrupt it when rotating.
         with (
@@ -118,8 +118,8 @@ def _opened(
             limit = max_pixels if image.mode in ("1", "L", "P") else min(max_pixels, MAX_COLOURED)
             if max(image.size) > MAX_SIDE or image.size[0] * image.size[1] > limit:
                 raise InputError(
-                    f"{path}: {image.size[0]} x {image.size[1]} pixels exceed the maximum for a page; crop the image "
-                    "or scale it down"
+                    f"{path}: the image is too large ({image.size[0]} x {image.size[1]} pixels); crop it or scale it "
+                    "down"
                 )
             if isinstance(image, TiffImageFile) and (pages := _pages(image)) > 1:
                 raise InputError(
@@ -175,8 +175,9 @@ def grey(image: Image.Image) -> UInt8[ndarray, "H W"]:
 def grey_array(array: ndarray) -> UInt8[ndarray, "H W"]:
     """Convert an array of shape (H, W), (H, W, 1), (H, W, 3) or (H, W, 4) to 8-bit greyscale.
 
-    Integers are values in [0, 255]; larger ones, up to 65535, are treated as in `grey`. Floats are values in [0, 1] or,
-    if any is greater than 1, in [0, 255]. A boolean True is white.
+    Integers are interpreted as values in [0, 255]; if any is larger, up to 65535, all are reduced to 8 bits as in
+    `grey`. Floats are interpreted as values in [0, 1] or, if any is greater than 1, in [0, 255]. A boolean True is
+    white.
 
     Raises:
         ValueError: if the shape, the data type or a value is unsupported.
@@ -188,7 +189,9 @@ def grey_array(array: ndarray) -> UInt8[ndarray, "H W"]:
     lowest, highest = array.min(), array.max()
     floats = array.dtype.kind == "f"
     if not 0 <= lowest <= highest <= (255 if floats else 65535):  # false for NaN
-        raise ValueError(f"values from {lowest} to {highest}; expected 0 to 255{', or 0 to 1' if floats else ''}")
+        raise ValueError(
+            f"expected values from 0 to 255{' or from 0 to 1' if floats else ''}, got {lowest} to {highest}"
+        )
     if floats:
         array = (array * (255 if highest <= 1 else 1)).round()
     elif array.dtype.kind == "b":
@@ -215,12 +218,12 @@ def light_on_dark(counts: Float64[ndarray, "256"]) -> bool:
 
 
 def dark_on_light(image: UInt8[ndarray, "H W"]) -> UInt8[ndarray, "H W"]:
-    """Return the image with dark ink on light paper, inverted if necessary."""
+    """Return the image with dark ink on light paper, inverting it if necessary."""
     return 255 - image if light_on_dark(histogram(image)) else image
 
 
 def shrink_to_height(image: UInt8[ndarray, "H W"], height: int) -> UInt8[ndarray, "h w"]:
-    """Scale an image down to at most `height` rows, averaging by area, since sampling would break thin strokes."""
+    """Scale an image down to at most `height` rows, averaging by area, since subsampling would break thin strokes."""
     size = shrunk_size((image.shape[0], image.shape[1]), height)
     return image if size == image.shape else cv2.resize(image, size[::-1], interpolation=cv2.INTER_AREA)
 

@@ -35,7 +35,7 @@ from htr_lightning.errors import InputError
 
 MAGIC, END = b"HTRPACK1", b"HTRPACK."
 BLOCK, TAIL = struct.Struct("<II"), struct.Struct("<Q8s")
-CHUNK_LINES, CHUNK_BYTES = 1024, 32 << 20  # a chunk is closed when it reaches one of these sizes
+CHUNK_LINES, CHUNK_BYTES = 1024, 32 << 20  # a chunk is complete when it reaches either of these sizes
 
 
 class Pack(Sequence[Sample]):
@@ -83,7 +83,7 @@ class Pack(Sequence[Sample]):
         return len(self.ids)
 
     def __getitem__(self, index: int) -> Sample:  # type: ignore[override]
-        """Return a line. Raises InputError if its pixels are corrupted."""
+        """Return a line; raise InputError if its pixels are corrupted."""
         index = range(len(self))[index]
         start, height, width, checksum = self._positions[index].tolist()
         pixels = self._bytes[start : start + height * width]
@@ -118,7 +118,7 @@ class PackWriter:
         path: path to the output file, which must not exist.
         height: maximum height of the packed lines in pixels, to which taller lines are scaled down (see
             `packed_height`); None keeps the original size.
-        source: fingerprint of the packed data and their settings; packing resumes only if it is unchanged.
+        source: fingerprint of the data and settings; packing resumes only if it is unchanged.
 
     Raises:
         InputError: if the file exists, cannot be written, or was started with different settings.
@@ -161,10 +161,11 @@ class PackWriter:
         Args:
             split: name of the split.
             reader: reader of the split.
-            advance: function called with the number of newly packed lines, for example to update a progress bar.
+            advance: function called with the number of lines completed since the last call, to update a progress bar.
 
         Raises:
-            InputError: if a line cannot be read, the lines packed so far differ from the reader's, or the disk is full.
+            InputError: if a line cannot be read, the lines packed so far differ from the reader's, or the file cannot
+                be written.
         """
         chunks = self._chunks.setdefault(split, [])
         done = self._compare(chunks, reader) if chunks else 0
@@ -240,7 +241,7 @@ class PackWriter:
             self._chunks.setdefault(split, []).append(offset)
 
     def _compare(self, chunks: Sequence[int], reader: Reader) -> int:
-        """Return the number of lines already packed, which must be the first lines of the reader."""
+        """Return the number of lines already packed; raise InputError if they are not the first lines of the reader."""
         end, done = self._file.tell(), 0
         known = list(zip(reader.ids, reader.texts, reader.groups, strict=True))
         for offset in chunks:
@@ -254,7 +255,7 @@ class PackWriter:
 
 
 def packed_height(preprocess: Preprocess) -> int | None:
-    """Return the height in pixels to which lines can be reduced without affecting `preprocess`, if there is one."""
+    """Return the height in pixels to which lines can be scaled down without affecting `preprocess`, or None."""
     return preprocess.height if isinstance(preprocess, FitHeight) else None
 
 
@@ -285,7 +286,7 @@ def _area(line: list) -> int:
 
 @contextmanager
 def _reading(path: Path) -> Iterator[BinaryIO]:
-    """Open a packed file for reading. Raises InputError if it is missing or corrupted."""
+    """Open a packed file for reading; raise InputError if it is missing or corrupted."""
     try:
         with open(path, "rb") as file:
             yield file
@@ -300,7 +301,7 @@ def _reading(path: Path) -> Iterator[BinaryIO]:
 def _read_index(file: BinaryIO) -> tuple[dict[str, Any], dict[str, Any]]:
     """Read the header and the index of a packed file."""
     if (magic := file.read(len(MAGIC))) != MAGIC:
-        raise ValueError(f"starts with {magic!r}, expected {MAGIC!r}")
+        raise ValueError(f"expected {MAGIC!r} at the start, got {magic!r}")
     header = _read_block(file)
     if file.seek(0, os.SEEK_END) < TAIL.size:
         raise ValueError("truncated")
@@ -316,7 +317,7 @@ def _read_index(file: BinaryIO) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def _read_block(file: BinaryIO) -> Any:
-    """Read the block at the current file position. Raises ValueError if it is truncated or corrupted."""
+    """Read the block at the current file position; raise ValueError if it is truncated or corrupted."""
     head = file.read(BLOCK.size)
     if len(head) < BLOCK.size:
         raise ValueError("truncated")
@@ -332,7 +333,8 @@ def _read_block(file: BinaryIO) -> Any:
 def _positions(file: BinaryIO, lines: Sequence[list]) -> Int64[ndarray, "N 4"]:
     """Return the offset, height, width and checksum of lines whose pixels begin at the current file position.
 
-    Raises ValueError if a size is out of range or the file is truncated.
+    Raises:
+        ValueError: if a size is out of range or the file is truncated.
     """
     numbers = np.array([line[3:] for line in lines], np.int64).reshape(-1, 3)
     sides = numbers[:, :2]

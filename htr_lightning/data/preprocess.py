@@ -1,4 +1,4 @@
-"""Preprocessing, which turns a scan into the float array that a network sees: 1 for ink, 0 for paper.
+"""Preprocess a scan into the float array that a network sees, with 1 for ink and 0 for paper.
 
 The array of a blank image contains only zeros (see `is_blank`), and no other array does. This module does not import
 torch, so that exported recognizers can use it.
@@ -18,7 +18,7 @@ from htr_lightning.data.writing import is_blank
 from htr_lightning.errors import InputError, check_integer
 
 MIN_SIDE = 3  # pixels; a smaller image cannot contain a character
-MIN_CONTRAST = 32  # grey levels between paper and ink; a lower contrast is noise and is not stretched
+MIN_CONTRAST = 32  # grey levels between paper and ink; a lower contrast may be noise and is not stretched fully
 MIN_ROWS = 64  # minimum height of a reduced scan
 INK = (255 - np.arange(256)).astype(np.float32) / 255  # ink at each grey level
 
@@ -113,7 +113,7 @@ class FitHeight(Preprocess):
         self._check_width(size, self.width(size))
 
     def to_array(self, image: UInt8[ndarray, "H W"]) -> Float32[ndarray, "h w"]:
-        """See `Preprocess`; raise ValueError if the image is too small or too wide to be a line."""
+        """Convert an image to an array; raise ValueError if it is too small or too wide to be a line."""
         size = (image.shape[0], image.shape[1])
         check_side(size)
         width = self._columns(size)
@@ -130,8 +130,8 @@ class FitHeight(Preprocess):
     def _check_width(self, size: tuple[int, int], width: int) -> None:
         if width > self.max_width:
             raise ValueError(
-                f"{size[1]} x {size[0]} pixels would be {width} columns wide at height {self.height}, more than "
-                f"max_width={self.max_width}; cut the image into lines, or increase model.preprocess.max_width"
+                f"the image ({size[1]} x {size[0]} pixels) would be {width} columns wide at height {self.height}, more "
+                f"than max_width={self.max_width}; cut it into lines, or increase model.preprocess.max_width"
             )
 
 
@@ -144,7 +144,7 @@ class NormalizeHandwriting(Preprocess):
     Args:
         height: height of the array in rows.
         x_height: distance from the baseline to the top of the letter x, in rows.
-        x_height_center: vertical position of the middle of the x-height, as a fraction of the height.
+        x_height_center: vertical position of the middle of the x-height band, as a fraction of `height`.
         stroke_spacing: distance between neighbouring strokes, as a fraction of the x-height.
         spacing_strength: strength of the adjustment to `stroke_spacing`; 0 keeps the aspect ratio, 1 adjusts fully.
         min_scale: minimum vertical scale relative to `FitHeight`, and minimum ratio of horizontal to vertical scale.
@@ -251,7 +251,7 @@ class FitFrame(Preprocess):
         check_side(size)
 
     def to_array(self, image: UInt8[ndarray, "H W"]) -> Float32[ndarray, "h w"]:
-        """See `Preprocess`; raise ValueError if the image is too small to contain a character."""
+        """Convert an image to an array; raise ValueError if it is too small to contain a character."""
         self.check((image.shape[0], image.shape[1]))
         if is_blank(image):
             return np.zeros((self.height, self.columns), dtype=np.float32)
@@ -299,7 +299,9 @@ def _scaled(image: UInt8[ndarray, "H W"], size: tuple[int, int], polarity: str) 
 def check_side(size: tuple[int, int]) -> None:
     """Raise ValueError if an image of the given (height, width) is too small to contain a character."""
     if min(size) < MIN_SIDE:
-        raise ValueError(f"{size[1]} x {size[0]} pixels are too small to contain a character; use a larger scan")
+        raise ValueError(
+            f"the image ({size[1]} x {size[0]} pixels) is too small to contain a character; use a larger scan"
+        )
 
 
 def check_polarity(polarity: str) -> str:

@@ -6,12 +6,12 @@ from htr_lightning.errors import InputError
 
 
 def data_folder(root: str | Path | None, contents: str, otherwise: str = "") -> Path:
-    """Return `data.root` as the path of an existing folder.
+    """Return `data.root` as the path to an existing folder.
 
     Args:
         root: value of `data.root`; None if it is not set.
         contents: what the folder should contain, for the error message.
-        otherwise: how else to get the data, for the error message.
+        otherwise: another way to obtain the data, for the error message.
 
     Raises:
         InputError: if `root` is not set, or is not a folder.

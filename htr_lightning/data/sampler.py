@@ -12,7 +12,7 @@ READING_LINES, READING_COLUMNS = 32, 32768  # batch size limits for inference, w
 
 
 class BatchIndices(NamedTuple):
-    """The lines in one batch, and the epoch, from which the workers seed the augmentation of these lines."""
+    """The epoch and the line indices of one batch, from which workers derive the augmentation seeds."""
 
     epoch: int
     indices: list[int]
@@ -39,7 +39,8 @@ class BucketBatchSampler:
     Args:
         widths: width of each line after preprocessing, in columns; may be estimates.
         max_lines: maximum number of lines per batch.
-        max_columns: maximum number of columns per batch, including padding; a wider line forms a batch by itself.
+        max_columns: maximum number of columns per batch, summed over its lines and including padding; a wider line
+            forms a batch by itself.
         shuffle: whether to draw new batches in random order in each epoch, for training.
         seed: random seed; the batches depend only on the seed and the epoch.
         rank: rank of this process.
@@ -106,7 +107,7 @@ class BucketBatchSampler:
         return self._planned[1]
 
     def _shuffled(self) -> list[list[int]]:
-        """Return the shuffled batches of the current epoch; their number may vary slightly if `max_columns` applies."""
+        """Return the shuffled batches of the current epoch; their number may vary slightly because of `max_columns`."""
         rng = np.random.default_rng((self.seed, self.epoch))
         order = rng.permutation(self._of_epoch())
         window = 40 * self.max_lines  # large enough for similar widths, small enough to vary the batches
@@ -122,7 +123,7 @@ class BucketBatchSampler:
         return [batch for batches in rounds for batch in batches] + batches[full:]
 
     def _of_epoch(self) -> np.ndarray:
-        """Return the indices of all new lines, and of the next old lines in an endless series of permutations."""
+        """Return the indices of all new lines, and of the next replayed lines in an endless series of permutations."""
         new = np.arange(len(self.widths) - self.old)
         counts = [self._count(epoch) for epoch in range(self.epoch + 1)] if self.old else [0]
         if not counts[-1]:

@@ -1,4 +1,4 @@
-"""Assign lines to training, validation and test splits: from a table, by name, or at random without dividing groups."""
+"""Assign lines to training, validation and test splits: from a table, by name, or at random by group or line."""
 
 import csv
 import re
@@ -55,7 +55,7 @@ def read_splits(root: Path, table: str) -> dict[str, str]:
         raise InputError(f"{path}: not UTF-8; save the table as UTF-8") from None
     rows = list(csv.reader(text.splitlines(), delimiter="\t"))[1:]
     if bad := next((row for row in rows if len(row) != 2), None):
-        raise InputError(f"{table}: expected 2 columns, page and split, got {bad}; fix the row")
+        raise InputError(f"{table}: expected a page and a split in each row, got {bad}; fix the row")
     if odd := next((split for _, split in rows if split not in SPLITS), None):
         raise InputError(f"{table}: '{odd}' is not a split; use one of {', '.join(SPLITS)}")
     if twice := next((page for page, count in Counter(page for page, _ in rows).items() if count > 1), None):
@@ -68,8 +68,8 @@ def split_groups(
 ) -> dict[str, str]:
     """Assign each group to a random split, reproducibly across machines.
 
-    Each split first receives one group, starting with the split with the smallest fraction. Each further group goes to
-    the split that is furthest below its target size.
+    Each split first receives one group, starting with the split with the smallest fraction. Each remaining group goes
+    to the split that is furthest below its target size.
 
     Args:
         groups: group of each line or page; groups are never divided.
@@ -88,7 +88,7 @@ def split_groups(
     fractions = {split: float(fraction) for split, fraction in fractions.items()}
     valid = all(0 <= fraction <= 1 for fraction in fractions.values()) and abs(sum(fractions.values()) - 1) < 0.01
     if set(fractions) - set(SPLITS) or not valid:
-        raise InputError(f"data.reader.splits={fractions}: fractions for {', '.join(SPLITS)} must sum to 1")
+        raise InputError(f"data.reader.splits={fractions}: the fractions for {', '.join(SPLITS)} must sum to 1")
     pages = Counter(groups)
     wanted = {split: part * len(groups) for split, part in sorted(fractions.items(), key=lambda it: it[1]) if part}
     if len(pages) < len(wanted):
@@ -125,7 +125,7 @@ def split_lines(
         name: name of the data set, used in error messages.
 
     Returns:
-        The split of each line that was assigned to one.
+        The split of each line, omitting lines that are not in any split.
 
     Raises:
         InputError: if the counts are invalid or exceed the number of lines.
@@ -137,7 +137,7 @@ def split_lines(
         raise InputError(f"data.reader.splits={dict(counts)}: numbers of lines in {', '.join(SPLITS)} must be positive "
                          "integers; one of them may be null, which means all remaining lines")  # fmt: skip
     if wanted > len(ids):
-        raise InputError(f"{name}: data.reader.splits={dict(counts)} needs {wanted} lines, but there are {len(ids)}; "
+        raise InputError(f"{name}: data.reader.splits={dict(counts)} requires {wanted} lines (available: {len(ids)}); "
                          "use smaller numbers")  # fmt: skip
     order = sorted(ids, key=lambda id: sha256(f"{seed}/{id}".encode()).digest())
     splits: dict[str, str] = {}
@@ -182,7 +182,7 @@ def lines_of(splits: Splits, split: str, groups: Sequence[str], name: str, seed:
     lines or the machine.
 
     Args:
-        splits: source split of each split, or a fraction of the source training split.
+        splits: for each split, its source split, or a fraction of the source training split.
         split: the requested split.
         groups: group of each line in the source split.
         name: name of the data set, used in error messages.

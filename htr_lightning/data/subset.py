@@ -1,4 +1,4 @@
-"""Select a reproducible random subset of the lines of a reader."""
+"""Select a reproducible random subset of a reader's lines."""
 
 from collections.abc import Sequence
 from functools import cached_property
@@ -38,7 +38,7 @@ class Subset(Sequence[Sample]):
 
     @cached_property
     def sizes(self) -> list[tuple[int, int]]:
-        """The height and width of each image."""
+        """The height and width of each image in pixels."""
         sizes = self.reader.sizes
         return [sizes[index] for index in self.indices]
 
@@ -51,7 +51,7 @@ def subset_of(reader: Reader, bounds: Sequence[int | None], by: str) -> Subset:
 
     Args:
         reader: the full reader.
-        bounds: start and end, counted in lines; an end of None means the last line.
+        bounds: start and end, counted in lines; an end of None includes all remaining lines.
         by: "line", or "group" to keep each group together in the subset that contains its first line.
 
     Raises:
@@ -63,7 +63,7 @@ def subset_of(reader: Reader, bounds: Sequence[int | None], by: str) -> Subset:
     start, end = bounds if is_pair else (None, None)
     if start is None or start < 0 or (end is not None and end <= start):
         raise InputError(
-            f"{given}: must be a start and an end, such as [0, 500], or [500, null] for the remaining lines"
+            f"{given}: expected a start and a later end, such as [0, 500], or [500, null] for the remaining lines"
         )
     if by not in BY:
         raise InputError(f"data.subset_by={by}: use one of {', '.join(BY)}")
@@ -72,7 +72,9 @@ def subset_of(reader: Reader, bounds: Sequence[int | None], by: str) -> Subset:
     order = sorted(range(len(keys)), key=keys.__getitem__)
     stop = len(order) if end is None else end
     if stop > len(order):
-        raise InputError(f"{given}: the end exceeds the {len(order)} training lines; use a smaller end, or null")
+        raise InputError(
+            f"{given}: the end exceeds the number of training lines ({len(order)}); use a smaller end, or null"
+        )
     chosen: list[int] = []
     first = 0  # position of the current unit's first line in the order
     for _, unit in groupby(order, key=lambda index: keys[index][0]):

@@ -8,7 +8,7 @@ from numpy import ndarray
 from htr_lightning.data.handwriting import remove_rules
 from htr_lightning.data.image import dark_on_light, histogram
 
-MAX_DEVIATION = 60  # standard deviation of paper in grey levels; most characters exceed it, and it is quick to compute
+MAX_DEVIATION = 60  # maximum standard deviation of paper in grey levels, a quick test that most characters exceed
 EDGE = (16, 48)  # bounds for the threshold above which a gradient is an edge, in grey levels
 EXTENT = (10, 16)  # bounds for the minimum extent of writing, in pixels; smaller marks are dust
 PAGE_SIDE = 1024  # length in pixels to which the longer side of a page is reduced
@@ -19,10 +19,10 @@ STRIPS = 8  # number of vertical strips in which rows are counted, so that lines
 
 
 def is_blank(image: UInt8[ndarray, "H W"]) -> bool:
-    """Return whether an image contains no writing, only paper with texture, noise, shading, dust or horizontal rules.
+    """Return whether an image contains no writing, only paper and perhaps noise, shading, dust or horizontal rules.
 
-    Strokes have sharp edges, whereas shading is smooth and noise has similar gradients everywhere. Writing is
-    therefore a connected component whose gradients are much larger than the median gradient.
+    Strokes have sharp edges, whereas shading is smooth and noise has similar gradients everywhere. Writing is therefore
+    detected as a large connected component of pixels whose gradients are much larger than the median gradient.
     """
     if cv2.meanStdDev(image)[1][0, 0] >= MAX_DEVIATION:
         return False
@@ -40,7 +40,7 @@ def is_blank(image: UInt8[ndarray, "H W"]) -> bool:
 
 
 def is_page(image: UInt8[ndarray, "H W"]) -> bool:
-    """Return whether an image looks like a page, with many letters that are small and form more than one row."""
+    """Return whether an image looks like a page, with many small letters that form more than one row."""
     if min(image.shape) < MIN_PAGE_SIDE or max(image.shape) > 4 * min(image.shape):
         return False
     scale = min(1.0, PAGE_SIDE / max(image.shape))
@@ -56,7 +56,7 @@ def is_page(image: UInt8[ndarray, "H W"]) -> bool:
     letters &= area < 0.8 * width * height  # excludes the dots and dashes of ruled lines
     if median > rows / 16 or np.count_nonzero(letters) < MIN_LETTERS:
         return False
-    gap = np.ones((median // 2 | 1, 1), np.uint8)  # closes the gaps between letters and accents
+    gap = np.ones((median // 2 | 1, 1), np.uint8)  # closes the gaps between letters and their accents
     for strip in range(STRIPS):
         inside = letters & (left < columns * (strip + 1) / STRIPS) & (left + width > columns * strip / STRIPS)
         written = np.zeros((rows, 1), np.uint8)

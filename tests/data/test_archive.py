@@ -52,7 +52,7 @@ def test_an_archive_is_unpacked_once_and_again_when_it_changes(tmp_path: Path, c
 @pytest.mark.parametrize("name", ["../out.xml", "a/../../out.xml", "/etc/out.xml", "..\\out.xml", "C:/out.xml"])
 def test_a_file_outside_the_archive_is_refused(tmp_path: Path, name: str) -> None:
     path = pack(tmp_path / "x.zip", {"good.xml": b"1", name: b"2"})
-    with pytest.raises(InputError, match="contains a path outside the archive"):
+    with pytest.raises(InputError, match="a path leads outside the archive"):
         archive.unpack(path)
     assert not list(tmp_path.rglob("out.xml"))
 

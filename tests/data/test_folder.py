@@ -212,7 +212,11 @@ def _two_lines(folder: Path) -> None:
 
 
 PAIR_FAULTS: list[tuple[Callable[[Path], None], str, str]] = [
-    (_no_text, r"train/7\.png: image without \.gt\.txt, the first of 2; .*data\.reader\.faulty=skip", "faulty"),
+    (
+        _no_text,
+        r"train/7\.png: image without \.gt\.txt, the first of 2 such faults; .*data\.reader\.faulty=skip",
+        "faulty",
+    ),
     (_no_image, r"page0/000\.gt\.txt: text without an image", "faulty"),
     (_latin1, r"page0/000\.gt\.txt: unreadable text \(not UTF-8 \(at byte 0\)", "faulty"),
     (_two_lines, r"page0/000\.gt\.txt: text with several lines \(2 lines\)", "faulty"),

@@ -193,7 +193,7 @@ def test_rows_that_cannot_be_used_are_named_or_counted(tmp_path: Path, read: Cal
     struct = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
     parquet.write_table(pa.table({"image": pa.array(content["image"], struct), "text": content["text"]}),
                         tmp_path / "train.parquet")  # fmt: skip
-    with pytest.raises(InputError, match=r"/train/000001: line without text, the first of 2; .*empty=skip"):
+    with pytest.raises(InputError, match=r"/train/000001: line without text, the first of 2 such faults; .*empty=skip"):
         read(tmp_path)
     with pytest.raises(InputError, match=r"/train/000000: row without an image \(.*not embedded.*faulty=skip"):
         read(tmp_path, empty="skip")

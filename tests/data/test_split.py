@@ -87,7 +87,7 @@ def test_pages_are_split_by_line_and_what_is_left_over_is_counted(tmp_path: Path
     for part in parts.values():
         assert [skipped.kind for skipped in part.skipped] == ["line not in any split"] * 3
     assert len(PageXml(tmp_path, splits={"train": None, "val": 2, "test": 4}, split="train")) == 6
-    with pytest.raises(InputError, match="needs 16 lines, but there are 12"):
+    with pytest.raises(InputError, match=r"requires 16 lines \(available: 12\)"):
         PageXml(tmp_path, splits={"train": 10, "val": 2, "test": 4}, split="train")
     with pytest.raises(InputError, match="must be positive integers"):
         PageXml(tmp_path, splits={"train": None, "val": None, "test": 4}, split="train")

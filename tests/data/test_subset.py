@@ -80,10 +80,10 @@ def test_only_training_lines_are_reduced_to_a_subset_which_the_ranks_share() -> 
 @pytest.mark.parametrize(
     ("part", "by", "message"),
     [
-        ([5, 5], "line", r"data.subset=\[5, 5\]: must be a start and an end"),
-        ([None, 5], "line", r"data.subset=\[null, 5\]: must be a start and an end"),
-        ([0], "line", r"data.subset=\[0\]: must be a start and an end"),
-        ([0, 61], "line", r"\[0, 61\]: the end exceeds the 60 training lines"),
+        ([5, 5], "line", r"data.subset=\[5, 5\]: expected a start and a later end"),
+        ([None, 5], "line", r"data.subset=\[null, 5\]: expected a start and a later end"),
+        ([0], "line", r"data.subset=\[0\]: expected a start and a later end"),
+        ([0, 61], "line", r"\[0, 61\]: the end exceeds the number of training lines \(60\)"),
         ([60, None], "line", "no line starts in this range"),
         ([1, 2], "group", "no group starts in this range"),
         ([0, 5], "page", "data.subset_by=page: use one of line, group"),
