@@ -146,7 +146,7 @@ def test_empty_transcription(run, tmp_path: Path) -> None:
 def test_empty_split(run, tmp_path: Path) -> None:
     page(tmp_path)
     refused(run(*PAGES, splits(tmp_path, "p\ttrain")), "val", "train", "splits.tsv")
-    refused(run(*SMALL, "data.reader.lines={train: 8, val: 0, test: 8}"), "'val'")
+    refused(run(*SMALL, "data.reader.lines={train: 8, val: 0, test: 8}"), "data.reader.lines.val=0")
 
 
 def test_checkpoint_that_is_none(htr, best: Path, line_image: Path, tmp_path: Path) -> None:
