@@ -73,7 +73,7 @@ def open_data(
     one_pass: bool = False,
     full: bool = False,
 ) -> OpenedData:
-    """Build the data specified by overrides, without replay, and prepare it for the model they specify.
+    """Build the data specified by overrides, without replay, and prepare it for the model that the overrides specify.
 
     Args:
         overrides: overrides of the config of train.py.
@@ -166,7 +166,7 @@ def check_whole(overrides: Sequence[str], split: str) -> None:
 
 
 def _keep_unlabelled(settings: dict[str, Any]) -> None:
-    """Make a reader keep lines without text, unless this would change how other lines are split or subset."""
+    """Make a reader keep lines without text, unless this would change how the other lines are split or sampled."""
     empty, splits = (settings["reader"].get(key) for key in ("empty", "splits"))
     drawn = isinstance(splits, dict) and not all(isinstance(value, str) for value in splits.values())
     if empty == "error" or (empty == "skip" and settings.get("subset") is None and not drawn):

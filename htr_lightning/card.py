@@ -52,12 +52,12 @@ def describe(data: LineDataModule, split: str) -> dict[str, Any]:
         "groups": len(set(lines.reader.groups)),
         "skipped": dict(Counter(skipped.kind for skipped in lines.reader.skipped)),
         "sha256": digest.hexdigest(),
-        **getattr(lines.reader, "about", {}),  # how texts were changed; results are comparable only if this is equal
+        **getattr(lines.reader, "about", {}),  # how texts were changed; results are comparable only if this matches
     }
 
 
 def git_commit() -> str | None:
-    """Return the commit of the source tree, with "-dirty" if it has changes; None for an installed package."""
+    """Return the commit of the source tree, with "-dirty" if there are changes; None for an installed package."""
     root = Path(__file__).parent.parent
     if not (root / ".git").exists():
         return None

@@ -25,7 +25,7 @@ from htr_lightning.version import __version__
 
 PACKAGE = "htr_lightning"
 FORMAT = 2  # increased when code for the old format could misread the new format
-TRAINING = ("optimizer", "scheduler", "layer_decay", "source")  # keys of a model config not needed for transcription
+TRAINING = ("optimizer", "scheduler", "layer_decay", "source")  # model config keys not needed for transcription
 
 
 def read(path: str | Path, expected: int = FORMAT) -> dict[str, Any]:
@@ -50,7 +50,7 @@ def read(path: str | Path, expected: int = FORMAT) -> dict[str, Any]:
             content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         raise InputError(
-            f"{path}: is not a checkpoint, or contains pickled objects, which can run code and are not loaded; "
+            f"{path}: is not a checkpoint, or contains pickled objects, which are not loaded since they can run code; "
             "use a checkpoint written by htr_lightning"
         ) from None
     except Exception as error:  # the unpickler can raise any exception on corrupted bytes
@@ -68,7 +68,7 @@ def read(path: str | Path, expected: int = FORMAT) -> dict[str, Any]:
         )
     if card["format"] != expected:
         upgrade = f"convert it with htr upgrade {path} --out NEW.ckpt"
-        remedy = upgrade if card["format"] < expected else "it needs no conversion"
+        remedy = upgrade if card["format"] < expected else "this checkpoint needs no conversion"
         raise InputError(f"{path}: expected format {expected}, got {card['format']}; {remedy}")
     if not isinstance(alphabet := card.get("alphabet"), list) or not all(isinstance(c, str) for c in alphabet):
         raise InputError(f"{path}: invalid alphabet (expected a list of characters); download the checkpoint again")

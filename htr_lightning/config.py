@@ -58,7 +58,7 @@ def on_cpu(accelerator: str, value: Any, otherwise: Any) -> Any:
 
 
 def loading_processes() -> int:
-    """Return the number of loading processes that keep a GPU busy: one less than the number of cores, from 1 to 8."""
+    """Return the number of loading processes that keep a GPU busy: the number of cores minus 1, from 1 to 8."""
     return max(1, min(8, (os.cpu_count() or 1) - 1))
 
 
@@ -145,7 +145,7 @@ def check_overrides(overrides: Sequence[str], sweep: bool = False) -> None:
             raise InputError(f"{override}: several values need -m; if this is a single value, quote it: {quoted}")
         group = key.lstrip("+")
         if group in GROUPS and value not in ("", "null"):
-            raise InputError(f"{override}: not a config group; use {GROUPS[group]}={value}")
+            raise InputError(f"{override}: '{group}' is not a config group; use {GROUPS[group]}={value}")
 
 
 def recipe_files() -> dict[str, Path]:

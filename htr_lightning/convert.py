@@ -1,4 +1,4 @@
-"""Convert data sets to the formats of other programs: kraken pairs, PyLaia tables, Hugging Face parquet and PAGE.
+"""Convert data sets to the formats of other programs: kraken pairs, PyLaia tables, Hugging Face Parquet and PAGE.
 
 Texts are written as they are used in training: normalised and in logical order.
 """
@@ -28,7 +28,7 @@ from htr_lightning.output import empty_folder
 HUGGING_FACE = {"train": "train", "val": "validation", "test": "test"}
 NOT_IN_XML = re.compile("[^\t\n\r -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 NAME_LENGTH = 60  # in characters: up to 180 bytes in Chinese; file systems allow 255
-ROW_GROUP = 256  # number of lines that parquet readers decode at a time
+ROW_GROUP = 256  # number of lines that Parquet readers decode at a time
 
 
 class Row(NamedTuple):
@@ -56,7 +56,7 @@ def convert(
         advance: progress callback, called with the number of lines just processed.
 
     Raises:
-        InputError: if the folder is not empty or cannot be created, or a line cannot be read or written in this format.
+        InputError: if the folder is not empty or cannot be created, or a line cannot be read or written in the format.
     """
     empty_folder(folder)
     FORMATS[file_format](rows_of(data, splits, Counter(), advance), folder)
@@ -89,7 +89,7 @@ def to_pylaia(rows: Iterable[Row], folder: Path) -> None:
 
 
 def to_parquet(rows: Iterable[Row], folder: Path) -> None:
-    """Write a parquet file with image, text, id and group for each split, for the `datasets` library."""
+    """Write one Parquet file per split, with the image, text, id and group of each line, for the `datasets` library."""
     import pyarrow as pa  # a 50 MB package that nothing else needs
     from pyarrow.parquet import ParquetWriter
 
@@ -113,7 +113,7 @@ def to_parquet(rows: Iterable[Row], folder: Path) -> None:
 
 
 def to_page(rows: Iterable[Row], folder: Path) -> None:
-    """Write each line as a page (`NAME.png`, `NAME.xml`), and `splits.tsv`, for `data=page_xml`."""
+    """Write each line as a page (`NAME.png` and `NAME.xml`), and list all pages in `splits.tsv` for `data=page_xml`."""
     with open(folder / "splits.tsv", "w", encoding="utf-8", newline="") as file:
         table = csv.writer(file, delimiter="\t", lineterminator="\n")
         table.writerow(["page", "split"])
@@ -162,7 +162,7 @@ def rows_of(
             sample = sample._replace(text=lines.normalizer(sample.text))
             if bad := NOT_IN_XML.search(sample.text):
                 raise InputError(
-                    f"{sample.id}: the text contains U+{ord(bad[0]):04X}, which is not a text character; remove it"
+                    f"{sample.id}: the text contains U+{ord(bad[0]):04X}, which cannot be written as text; remove it"
                 )
             yield Row(split, file_name(sample.id, taken), sample)
             advance(1)
@@ -181,7 +181,7 @@ def _listed(rows: Iterable[Row], folder: Path) -> Iterator[Row]:
 def _check_spaces(sample: Sample, target: str) -> None:
     if bad := next((c for c in sample.text if c.isspace() and c != " "), None):
         raise InputError(
-            f"{sample.id}: the text contains U+{ord(bad):04X}, which {target} cannot contain; set "
+            f"{sample.id}: the text contains U+{ord(bad):04X}, which is not allowed in {target}; set "
             "model.normalizer.collapse_spaces=true"
         )
 

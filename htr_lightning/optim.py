@@ -28,7 +28,7 @@ def rates_by_depth(net: nn.Module, classes: int, decay: float) -> list[dict[str,
     """
     if not 0 < decay <= 1:
         raise InputError(
-            f"model.layer_decay={decay}: must be above 0 and at most 1, where 1 uses the same rate for all layers"
+            f"model.layer_decay={decay}: must be above 0 and at most 1 (1 uses the same rate for all layers)"
         )
     found = layers(net, classes)
     groups: list[dict[str, Any]] = [

@@ -59,7 +59,7 @@ def check_writable(path: Path, option: str = "--out") -> None:
 
 
 def check_checkpoint(path: str | Path) -> None:
-    """Raise InputError if there is no file at the path of a checkpoint."""
+    """Raise InputError if there is no checkpoint file at the given path."""
     if Path(path).is_dir():
         raise InputError(f"{path}: is a folder; choose a checkpoint file, e.g. {path}/checkpoints/best.ckpt")
     if not Path(path).exists():

@@ -38,7 +38,7 @@ def transcription_sheet(
         width: width of the picture in pixels.
 
     Returns:
-        The picture in RGB; its last row lists the characters for which there is no glyph.
+        The picture in RGB; if there are characters without a glyph, its last row lists them.
     """
     samples = list(zip(images, references, hypotheses, strict=True))
     grid = max(map(len, references), default=0) <= 1
@@ -96,7 +96,7 @@ def _fit(image: UInt8[ndarray, "_ _"], size: tuple[int, int]) -> UInt8[ndarray, 
 
 
 def _without_glyph(texts: Sequence[str], width: int) -> UInt8[ndarray, "H W 3"]:
-    """Draw a list of the characters that the font does not contain; return no rows if there are none."""
+    """Draw a list of the characters for which the font has no glyph; return no rows if every character has one."""
     missing = sorted(character for character in set("".join(texts)) if not _has_glyph(character))
     note = np.full((TEXT if missing else 0, width, 3), 255, np.uint8)
     if missing:

@@ -1,4 +1,4 @@
-"""Convert checkpoints from format 1 to format 2, renaming classes and settings; transcriptions stay the same."""
+"""Convert checkpoints from format 1 to format 2, renaming classes and settings but keeping the weights."""
 
 from pathlib import Path
 from typing import Any
@@ -109,11 +109,11 @@ def reduction_note(card: dict[str, Any]) -> str | None:
     """
     preprocess, reader = card["model"]["preprocess"], card["training"]["data"].get("reader", {})
     if preprocess["_target_"].endswith("FixedSize"):
-        return None  # characters are not reduced
+        return None  # images of single characters are not reduced
     rows = max(64, 2 * preprocess["height"])
     if reader.get("source", "forms") == "forms" and reader.get("max_height") == rows:
         return None
-    return f"line images taller than {rows} pixels are now reduced to this height for transcription; texts may change"
+    return f"line images taller than {rows} pixels are now reduced to this height, so transcriptions may change"
 
 
 def upgrade(content: dict[str, Any], path: str) -> dict[str, Any]:

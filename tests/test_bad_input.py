@@ -359,8 +359,8 @@ def test_characters_that_training_lacks_are_noted(run: Callable[..., Outcome], t
             (tmp_path / name / f"{number}.gt.txt").write_text(text)
     outcome = run("data=folder", f"data.root={tmp_path}", *SMALL[3:], "trainer.max_steps=1", "logger=csv")
     assert outcome.code == 0, outcome.stderr
-    assert "note: 2 characters in val do not occur in the training texts" in outcome.stdout
-    assert "recognized: c d" in outcome.stdout
+    assert "note: characters in val that do not occur in the training texts and cannot" in outcome.stdout
+    assert "transcribed (2): c d" in outcome.stdout
     assert "characters in test" not in outcome.stdout
 
 
@@ -375,5 +375,5 @@ def test_lines_without_room_are_named_thrice_and_stop_a_run_that_has_no_others(
             (tmp_path / name / f"{number}.gt.txt").write_text("abcdefghijklmnopqrstuvwxyz" * 3)
     outcome = run("data=folder", f"data.root={tmp_path}", *SMALL[3:], "trainer.max_epochs=40", "logger=csv")
     refused(outcome, "none of the first 200 training lines has enough frames for its text")
-    assert outcome.stderr.count("its text requires") == 3
+    assert outcome.stderr.count("the text requires") == 3
     assert outcome.stderr.count("more lines have too few frames; htr audit lists all of them") == 1

@@ -13,7 +13,7 @@ from htr_lightning.metrics.edits import EditTotals
 from htr_lightning.reading.voting import Ensemble
 from htr_lightning.transcription import Prediction, Transcriber
 
-FACTORS = (4.0, 2.0, 1.4, 1.2)  # factors for changing a weight, each used until no step reduces the edits
+FACTORS = (4.0, 2.0, 1.4, 1.2)  # factors for changing a weight, each used until no change reduces the number of edits
 
 
 class Weighted(NamedTuple):

@@ -41,7 +41,7 @@ class PseudoLabel(NamedTuple):
 
 
 class Unlabelled(NamedTuple):
-    """A set of unlabelled lines, which are all transcribed before the images of the kept lines are loaded again."""
+    """A set of unlabelled lines, all transcribed before the images of the lines to keep are loaded again."""
 
     labels: Callable[[Transcriber, Callable[[int], None]], list[PseudoLabel]]
     samples: Callable[[Sequence[PseudoLabel]], Iterator[Sample]]  # yields the kept lines, given the labels of all lines
@@ -139,7 +139,7 @@ def lines_of_files(sources: Sequence[Source]) -> Unlabelled:
 def select(
     labels: Sequence[PseudoLabel], min_confidence: float | None = None, fraction: float | None = None
 ) -> list[PseudoLabel]:
-    """Return the labels, changing the status to `UNSURE` for lines whose confidence is too low.
+    """Return the labels, with the status `UNSURE` for lines that are not confident enough to keep.
 
     Args:
         labels: labels in any order; lines without text are never kept.

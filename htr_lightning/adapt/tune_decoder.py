@@ -20,7 +20,7 @@ from htr_lightning.text.codec import name
 
 TRAIN = "train"  # used in place of a file name to refer to the training texts
 COARSE = tuple(product((0.25, 0.5, 0.75), (0.0, 1.0, 2.0)))  # initial grid of alpha and beta
-STEPS = ((0.25, 1.0), (0.125, 0.5), (0.0625, 0.25))  # subsequent step sizes, each used until no step reduces the edits
+STEPS = ((0.25, 1.0), (0.125, 0.5), (0.0625, 0.25))  # later step sizes, each used until no step reduces the edit count
 
 
 class Measured(NamedTuple):
@@ -150,7 +150,7 @@ def tune(
     settings: dict[str, Any],
     advance: Callable[[str], None] = lambda done: None,
 ) -> Tuning:
-    """Find the alpha and beta that minimise the edits on the validation lines, first on a grid and then in small steps.
+    """Find the alpha and beta with the fewest edits on the validation lines, first on a grid and then in small steps.
 
     Args:
         recognizer: recognizer in evaluation mode, on the device to use.

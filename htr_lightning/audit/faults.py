@@ -59,7 +59,7 @@ class Audit(NamedTuple):
 
     splits: dict[str, dict[str, Any]]
     alphabet: list[str]
-    unseen: dict[str, dict[str, int]]  # characters not in the training texts, each with the number of lines per split
+    unseen: dict[str, dict[str, int]]  # characters not in the training texts, with the number of lines in each split
     faults: list[Fault]
     skipped: list[Skipped]
     notes: list[str]
@@ -81,7 +81,7 @@ def audit(
         readers: readers keyed by split, in the order train, val, test.
         normalizer: text normalizer of the model.
         preprocess: preprocessing of the model.
-        alphabet: characters to learn; None for the characters of the training texts.
+        alphabet: characters to learn; None for the characters in the training texts.
         needed: function that returns the number of frames a normalised text needs; None if the model uses no frames.
         frames: function that returns the number of frames the network produces for an image of a given width after
             preprocessing, in columns; None if the model uses no frames.
@@ -105,7 +105,7 @@ def audit(
         faults += [Fault(left.id, left.kind, left.detail, split) for left in reader.skipped]
         repaired = getattr(reader, "repaired", {})
         if len(repaired) > FEW * len(reader):
-            notes.append(f"{len(repaired)} of {len(reader)} lines in {split} have a polygon built from the baseline")
+            notes.append(f"lines in {split} whose polygon is built from the baseline: {len(repaired)} of {len(reader)}")
         else:
             faults += [Fault(id, how, "", split) for id, how in repaired.items()]
     faults += identity_faults(readers)
@@ -117,7 +117,7 @@ def audit(
     known = {(fault.id, fault.split) for fault in faults if fault.kind in (BLANK, UPRIGHT, SIZE)}
     usual = [line for line in lines if line.text and line.measures.ink > 0 and (line.id, line.split) not in known]
     if len(usual) < ENOUGH:
-        notes.append(f"{len(usual)} usable lines are too few to detect outliers ({ENOUGH} are needed)")
+        notes.append(f"too few usable lines to detect outliers ({len(usual)}; at least {ENOUGH} are needed)")
     else:
         faults += upside_down(usual)
         faults += mismatches(usual)
@@ -134,7 +134,7 @@ def audit(
 
 
 def identity_faults(readers: Mapping[str, Reader]) -> Iterator[Fault]:
-    """Report ids and writers that occur in several splits; if the set has a single writer, only ids are checked."""
+    """Report ids and writers that occur in several splits; if there is only one writer, only ids are checked."""
     for kind, of in (("ids", DUPLICATE_ID), ("groups", WRITER)):
         counts = {split: Counter(getattr(reader, kind)) for split, reader in readers.items()}
         if kind == "groups" and len(set().union(*counts.values())) == 1:
@@ -146,7 +146,7 @@ def identity_faults(readers: Mapping[str, Reader]) -> Iterator[Fault]:
             where = [split for split, its in counts.items() if one in its]
             if kind == "groups" and all(one in ids[split] for split in where):
                 continue  # groups that are line ids carry no information about writers, and ids are already reported
-            places = (f"{counts[split][one]} lines in {split} (first: {firsts[split][one]})" for split in where)
+            places = (f"lines in {split}: {counts[split][one]} (first: {firsts[split][one]})" for split in where)
             yield Fault(one, of, ", ".join(places), where[-1])
 
 
@@ -164,7 +164,7 @@ def text_faults(lines: Sequence[Line], alphabet: Sequence[str]) -> Iterator[Faul
 
 
 def image_faults(lines: Sequence[Line], preprocess: Preprocess) -> Iterator[Fault]:
-    """Report images that, unlike most, are blank, tiny, inverted or vertical, or show letters that are cut off."""
+    """Report images that, unlike most, are blank, tiny, inverted or vertical, or have letters that are cut off."""
     height = float(np.median([line.measures.size[0] for line in lines])) if lines else 0.0
     long = [line.measures.size for line in lines if len(line.text) > A_WORD]
     horizontal = not long or np.mean([width > height for height, width in long]) > 0.5
@@ -261,9 +261,9 @@ def _alike(later: Sequence[Line], earlier: Sequence[Line]) -> Iterator[tuple[Lin
 def upside_down(lines: Sequence[Line], sure: float = -0.65, far: float = 3.75) -> Iterator[Fault]:
     """Report lines that look like the other lines rotated by 180 degrees.
 
-    Orientation is learned from the set itself; see `uprightness`. A line is reported if its score is close to -1 and an
-    outlier among lines of similar length. A false report costs more than a missed line, so short texts are not checked,
-    and figures or unusual handwriting, which score close to 0, are not reported.
+    Orientation is learned from the data set itself; see `uprightness`. A line is reported if its score is close to -1
+    and an outlier among lines of similar length. A false report costs more than a missed line, so short texts are not
+    checked, and figures or unusual handwriting, which score close to 0, are not reported.
     """
     lines = [line for line in lines if len(line.text) >= A_PHRASE]
     if len(lines) < ENOUGH:
@@ -294,7 +294,8 @@ def mismatches(lines: Sequence[Line], far: float = 5.0) -> Iterator[Fault]:
     for index, line in enumerate(lines):
         about = round(sizes[index] * np.exp(excess[index]))
         if abs(unusual[index]) > far and abs(excess[index]) > np.log(1.3) and abs(about - sizes[index]) >= A_WORD:
-            yield Fault(line.id, MISMATCH, f"{sizes[index]} characters, but the ink suggests about {about}", line.split)
+            detail = f"number of characters: {sizes[index]}, but the ink suggests about {about}"
+            yield Fault(line.id, MISMATCH, detail, line.split)
         if cut[index] > far and flat[index] > np.log(1.3):
             detail = f"{np.exp(flat[index]):.1f} times as wide as usual for its number of strokes"
             yield Fault(line.id, CUT, detail, line.split)

@@ -1,4 +1,4 @@
-"""Render an audit as an HTML page: tables, and contact sheets for comparing images and texts by eye."""
+"""Render an audit as an HTML page: tables, and contact sheets for comparing images with their texts by eye."""
 
 from base64 import b64encode
 from collections import Counter

@@ -1,4 +1,4 @@
-"""Audit the data in a config, including splits that cannot be read and texts too long for the frames of the model."""
+"""Audit the data in a config; also report unreadable splits and texts that need more frames than the model has."""
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -36,7 +36,7 @@ class Subject(NamedTuple):
     readers: dict[str, Reader]
     faults: list[Fault]  # one for each split that cannot be read
     model: dict[str, Any]  # config of the model
-    alphabet: list[str] | None  # characters to learn; None for the characters of the training texts
+    alphabet: list[str] | None  # characters to learn; None for the characters in the training texts
     strict: set[str]  # reader options set to "error" in the config and to "skip" here
 
 

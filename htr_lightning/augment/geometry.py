@@ -157,7 +157,7 @@ class Rotate:
     Args:
         p: probability of applying the map.
         max_angle: maximum rotation angle, in degrees.
-        max_rise: maximum rise of the line from one end to the other, as a fraction of the height. It limits the
+        max_rise: maximum rise of the line from one end to the other, as a fraction of the height. This limits the
             rotation of long lines, whose letters would otherwise become tiny when the image is scaled to a fixed
             height.
     """

@@ -57,7 +57,7 @@ class Fade:
 class BleedThrough:
     """A transform that imitates ink showing through from the back of the page.
 
-    It blends in a faint copy of the line that has been mirrored, shifted and blurred.
+    The line is blended with a faint copy of itself, which is mirrored, shifted and blurred.
 
     Args:
         p: probability of applying the transform.

@@ -76,7 +76,7 @@ class BrightnessContrast:
 
     Args:
         p: probability of applying the transform.
-        brightness: maximum change in brightness, as a fraction of the grey level range.
+        brightness: maximum change in brightness, as a fraction of the grey-level range.
         contrast: maximum relative change in contrast.
     """
 
@@ -100,8 +100,8 @@ class Noise:
 
     Args:
         p: probability of applying the transform.
-        min_sd: minimum standard deviation, as a fraction of the grey level range.
-        max_sd: maximum standard deviation, as a fraction of the grey level range.
+        min_sd: minimum standard deviation, as a fraction of the grey-level range.
+        max_sd: maximum standard deviation, as a fraction of the grey-level range.
     """
 
     def __init__(self, p: float, min_sd: float, max_sd: float) -> None:

@@ -13,9 +13,9 @@ from htr_lightning.cli.arguments import typer_app
 
 @typer_app.callback(invoke_without_command=True)
 def main(
-    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+    version: Annotated[bool, typer.Option("--version", help="Print the version")] = False,
     verbose: Annotated[
-        bool, typer.Option("--verbose", help="With --version, also print the dependencies and the platform.")
+        bool, typer.Option("--verbose", help="With --version, also print the dependencies and the platform")
     ] = False,
 ) -> None:
     """Train and use models for handwritten text recognition."""

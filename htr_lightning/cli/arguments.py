@@ -70,7 +70,7 @@ def progress_bar(title: str, total: int | None) -> Iterator[Callable[[int], None
 
 @contextmanager
 def progress_text(title: str) -> Iterator[Callable[[str], None]]:
-    """Show a progress message for work of unknown length if stderr is a terminal; yield a function that sets it."""
+    """Show progress on work of unknown length if stderr is a terminal; yield a function that sets the message."""
     with _progress(title, None) as progress:
         yield lambda text: progress.update(progress.task_ids[0], description=text)
 

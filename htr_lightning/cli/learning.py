@@ -113,7 +113,7 @@ def tune_decoder(
     out: Annotated[Path | None, typer.Option(help="Output checkpoint (default: CHECKPOINT-lm.ckpt)")] = None,
     device: Device = "auto",
 ) -> None:
-    """Add a language model to a checkpoint, and tune alpha and beta on the validation lines; see conf/decoder/.
+    """Add a language model to a checkpoint, and tune the weights alpha and beta on validation lines; see conf/decoder/.
 
     Overrides change the data, as for htr evaluate, or the beam search, e.g. decoder.width=64.
     """
@@ -151,7 +151,7 @@ def upgrade(
     checkpoint: Checkpoint,
     out: Annotated[Path, typer.Option(help="Output checkpoint")],
 ) -> None:
-    """Convert a checkpoint from an earlier version of htr-lightning; transcriptions stay the same."""
+    """Convert a checkpoint from an earlier version of htr-lightning to the current format, keeping its weights."""
     from htr_lightning.upgrade import upgrade_file
 
     check_writable(out)  # fail early, before the work starts

@@ -52,7 +52,7 @@ def read(path: str | Path, space: str) -> tuple[list[str], list[NGrams]]:
         if not line:
             continue
         if counts is None:
-            counts = [] if line == "\\data\\" else None  # ignores any text before \data\, which is a comment
+            counts = [] if line == "\\data\\" else None  # any text before \data\ is a comment and is ignored
         elif line.startswith("\\"):
             if sections:
                 sections[-1].close(number, counts[len(sections) - 1])

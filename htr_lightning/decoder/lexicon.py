@@ -17,7 +17,7 @@ def is_free(character: str) -> bool:
 
 
 def words_of(texts: Iterable[str]) -> list[str]:
-    """Return the distinct words in the given texts, which are maximal runs of letters and marks, in sorted order.
+    """Return the distinct words (maximal runs of letters and marks) in the given texts, in sorted order.
 
     A lexicon that contains these words accepts the texts.
     """

@@ -162,7 +162,7 @@ class NGram:
         return links
 
     def _children(self, nodes: Int[ndarray, " N"], symbols: Int[ndarray, " N"]) -> Int[ndarray, " N"]:
-        """Return the node of each n-gram extended by a symbol, or -1 if it is not in the model."""
+        """Return the node of each n-gram extended by the corresponding symbol, or -1 if it is not in the model."""
         return _find(self.keys, nodes * (self.start + 1) + symbols)
 
     def _line_log_probs(self, texts: Sequence[str]) -> Float[ndarray, " B"]:

@@ -16,7 +16,7 @@ from htr_lightning.errors import InputError
 
 
 class Beam(NamedTuple):
-    """The K active prefixes of each line, with separate log-probabilities for the two path endings (Graves, 2012)."""
+    """The K active prefixes of each line; paths that end in a blank or a label are summed separately (Graves, 2012)."""
 
     blank: Float64[ndarray, "B K"]  # log-probability of paths that end in a blank
     label: Float64[ndarray, "B K"]  # log-probability of paths that end in the last label
@@ -137,7 +137,7 @@ class PrefixBeam:
         return found
 
     def bonus(self, labels: Sequence[int]) -> float:
-        """Return the contribution of the language model and `beta` to the score of a line; -inf if it is forbidden."""
+        """Return what the language model and `beta` add to the score of a line; -inf if the line is forbidden."""
         if self.automaton is None:
             return self.beta * len(labels)
         state, known = np.full((1, 1), self.automaton.start), 0.0

@@ -110,7 +110,7 @@ class Rescoring:
         return found
 
     def _with_own(self, candidates: list[Hypothesis], own: list[int]) -> list[Hypothesis]:
-        """Add the greedy autoregressive hypothesis to the candidates if it is new and allowed.
+        """Add the greedy autoregressive hypothesis to the candidates if it is new and the language model allows it.
 
         The score of each candidate becomes the contribution of the language model alone.
         """

@@ -1,4 +1,4 @@
-"""Combine several hypotheses of a line character by character with ROVER."""
+"""Combine several hypotheses for a line character by character with ROVER."""
 
 import math
 from collections import Counter, defaultdict

@@ -52,7 +52,7 @@ class Evaluation(NamedTuple):
 
 
 def evaluate_reader(checkpoint: Reader | str | Path, overrides: Sequence[str] = (), split: str = "test") -> Evaluation:
-    """Evaluate a checkpoint on a split of the data set it was trained on, or of another data set given by `overrides`.
+    """Evaluate a checkpoint on a split of the data set it was trained on, or of the data set selected by `overrides`.
 
     Args:
         checkpoint: path to a checkpoint, or a reader returned by `htr_lightning.load`.

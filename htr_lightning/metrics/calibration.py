@@ -32,7 +32,7 @@ class PlattScaling(NamedTuple):
     bias: float = 0.0
 
     def __call__(self, probability: float) -> float:
-        """Return the calibrated probability; the default scaling returns its input."""
+        """Return the calibrated probability; the default scaling returns the probability unchanged."""
         if self == (1, 0):
             return probability
         odds = max(-700.0, self.slope * _log_odds(probability) + self.bias)
@@ -40,7 +40,7 @@ class PlattScaling(NamedTuple):
 
 
 class Trials(NamedTuple):
-    """The number of events with the same predicted probability, and how many of them came true."""
+    """The number of events with the same predicted probability, and how many of them occurred."""
 
     probability: float
     correct: int
@@ -64,9 +64,10 @@ def line_trial(reference: str, hypothesis: str, confidence: float) -> Trials:
 def calibration_error(trials: Sequence[Trials], bins: int = 15) -> float:
     """Return the expected calibration error, or 0 if there are no events.
 
-    Events are grouped by probability into the bins ((k - 1) / bins, k / bins]. The error is the mean distance, over the
-    bins, between the fraction of events that came true and their mean probability, weighted by the number of events
-    (Guo et al., 2017, "On calibration of modern neural networks", arXiv:1706.04599, equation 3).
+    Events are grouped by probability into the bins ((k - 1) / bins, k / bins]. In each bin, the fraction of events that
+    occurred is compared with their mean probability. The error is the mean absolute difference, with each bin weighted
+    by the number of events in it (Guo et al., 2017, "On calibration of modern neural networks", arXiv:1706.04599,
+    equation 3).
     """
     gaps = [0.0] * bins
     for probability, correct, count in trials:
@@ -90,7 +91,7 @@ def fit_platt_scaling(trials: Sequence[Trials]) -> PlattScaling:
     """Fit Platt scaling by maximum a posteriori estimation.
 
     The prior is a normal distribution with variance 1, centred on the identity function. It is needed because no finite
-    slope and bias maximise the likelihood if every line is correct.
+    slope and bias maximise the likelihood if every trial is correct.
     """
     if not trials:
         return PlattScaling()

@@ -9,7 +9,8 @@ DEFINITION = {
     "cer": "sum of Levenshtein distances over code points / sum of reference code points, over the whole set (micro)",
     "wer": "sum of Levenshtein distances over words / sum of reference words; words are separated by whitespace",
     "line_accuracy": "lines without edits / lines",
-    "empty_reference": "insertions count as edits but add no characters; without characters, edits are divided by 1",
+    "empty_reference": "insertions into an empty reference count as edits, but it adds nothing to the denominator; a "
+    "denominator of 0 is replaced by 1",
 }
 
 
@@ -38,7 +39,7 @@ class EditTotals(NamedTuple):
 
 
 def line_counts(reference: str, hypothesis: str) -> EditTotals:
-    """Count the edits in one line; both texts must already be normalised."""
+    """Count the edits between the two texts of a line, both of which must already be normalised."""
     edits = editdistance.eval(reference, hypothesis)
     words, read = reference.split(), hypothesis.split()
     return EditTotals(

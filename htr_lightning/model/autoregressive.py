@@ -15,7 +15,7 @@ IGNORED = -100  # label of padding; PyTorch losses ignore it by default
 
 @runtime_checkable
 class StepDecoder(Decoder, Protocol):
-    """A decoder that takes `decoder.autoregressive.Steps`."""
+    """A decoder whose input is `decoder.autoregressive.Steps`."""
 
     max_length: int  # maximum number of labels per line
 
@@ -44,20 +44,20 @@ def check_decoder(decoder: Decoder, has_ctc: bool = False) -> StepDecoder:
 
 
 def check_length(labels: list[int], max_length: int, sample: str, unit: str) -> list[int]:
-    """Return the labels of a training text if the decoder can output that many.
+    """Return the labels of a training text, provided that the decoder can output them all.
 
     Args:
         labels: label ids of the text.
         max_length: maximum number of labels per line.
         sample: id of the line, for the error message.
-        unit: what labels stand for, "characters" or "tokens".
+        unit: what the labels are called in the error message, "characters" or "tokens".
 
     Raises:
         InputError: if there are more than `max_length` labels.
     """
     if len(labels) > max_length:
         raise InputError(
-            f"{sample}: its text has {len(labels)} {unit}, more than decoder.max_length={max_length}; increase "
+            f"{sample}: the text has {len(labels)} {unit}, more than decoder.max_length={max_length}; increase "
             "decoder.max_length, or split the line"
         )
     return labels

@@ -38,8 +38,8 @@ class Recognizer(nn.Module, ABC):
         normalizer: normalizer for references and transcriptions.
         preprocess: preprocessing that turns images into network inputs.
         optimizer: factory called with the parameters; None for inference only.
-        scheduler: factory called with the optimizer and `progress`, a function that returns the completed fraction of
-            the run; returns a scheduler to step after each batch, or a Lightning scheduler config.
+        scheduler: factory that returns a scheduler to step after each batch, or a Lightning scheduler config; called
+            with the optimizer and `progress`, a function that returns the completed fraction of the run.
         layer_decay: factor between the learning rates of adjacent layers (see `rates_by_depth`); 1 for a single rate.
         unknown: treatment of training characters outside the alphabet; "error", or "skip" to train without them.
 
@@ -89,7 +89,7 @@ class Recognizer(nn.Module, ABC):
     def summed_loss(self, output: Any, batch: Batch) -> tuple[Float[Tensor, ""], int]:
         """Return the summed validation loss in nats, and the number of units it is summed over.
 
-        Characters outside the alphabet, and lines whose loss is undefined (with too few frames, or without a known
+        Characters outside the alphabet, and lines whose loss is undefined (because they have too few frames or no known
         character), are excluded from both; the CER includes them.
         """
 
@@ -110,7 +110,7 @@ class Recognizer(nn.Module, ABC):
         return self.text(hypothesis), hypothesis.confidence
 
     def beam(self) -> tuple[str, dict[str, int]]:
-        """Return the beam search option in conf/decoder for this model, and the settings fixed by training.
+        """Return the name of this model's beam search config in conf/decoder, and the settings fixed by training.
 
         Raises:
             InputError: if the labels of the model are not the characters of a line.
@@ -141,7 +141,7 @@ class Recognizer(nn.Module, ABC):
         return text
 
     def required_frames(self, text: str) -> int:
-        """Return the minimum number of frames for a text; 0 if the model has no minimum."""
+        """Return the minimum number of frames that a text requires; 0 if the model has no minimum."""
         return 0
 
     def frames_for(self, width: int) -> int:
@@ -173,7 +173,7 @@ class Recognizer(nn.Module, ABC):
     def with_decoder(self, decoder: Decoder) -> "Recognizer":
         """Return a recognizer with the same weights and a different decoder.
 
-        Its confidences are uncalibrated if the decoder is of a different class.
+        The new recognizer's confidences are uncalibrated if the decoder is of a different class.
         """
         other = copy.copy(self)
         other.decoder = decoder
@@ -211,7 +211,7 @@ class Recognizer(nn.Module, ABC):
         return transcriptions(self.decoder, scores, inked, n_best, self.interpret, self.normalizer, self.calibration)
 
     def predict(self, batch: Batch) -> list[Prediction]:
-        """Transcribe a batch in float32 and pair the results with their references; requires evaluation mode."""
+        """Transcribe a batch in float32 and pair each result with its reference; requires evaluation mode."""
         return self._predictions(self._output(batch), batch)
 
     def validate(self, batch: Batch) -> tuple[Float[Tensor, ""], int, list[Prediction]]:
@@ -248,7 +248,7 @@ class Recognizer(nn.Module, ABC):
             The number of occurrences of each skipped character, with `unknown="skip"`.
 
         Raises:
-            InputError: if a text cannot be learned; the message contains its id.
+            InputError: if a text cannot be learned; the message contains the id of the line.
         """
         for sample, text in zip(ids, texts, strict=True):
             self.target(text, sample)

@@ -19,7 +19,7 @@ from htr_lightning.model.base import Recognizer
 class Classifier(Recognizer):
     """A classifier of single characters, trained with cross-entropy.
 
-    Its CER equals its error rate, and 1 - CER its accuracy. The confidences of its n-best alternatives are the class
+    The CER equals the error rate, so the accuracy is 1 - CER. The confidences of n-best alternatives are the class
     probabilities.
 
     Args:
@@ -58,7 +58,7 @@ class Classifier(Recognizer):
         return functional.cross_entropy(logits, torch.tensor(targets, device=logits.device))
 
     def summed_loss(self, output: Float[Tensor, "B C"], batch: Batch) -> tuple[Float[Tensor, ""], int]:
-        """Return the cross-entropy summed over the images whose character is a class, and their number."""
+        """Return the summed cross-entropy of the images whose character is a class, and the number of these images."""
         rows = [row for row, text in enumerate(batch.texts) if len(self.codec.known(text)) == len(text) == 1]
         targets = torch.tensor([self.codec.encode(batch.texts[row], batch.ids[row])[0] for row in rows])
         return functional.cross_entropy(output[rows], targets.to(output.device).long(), reduction="sum"), len(rows)

@@ -18,7 +18,7 @@ from htr_lightning.model.base import Recognizer
 from htr_lightning.text.codec import Codec
 from htr_lightning.text.direction import DIRECTIONS, logical, visual, visual_alphabet
 
-NAMED = 3  # number of lines that warnings name; one more warning covers the others
+NAMED = 3  # number of lines that get a warning of their own; one more warning covers the others
 
 
 class LineRecognizer(Recognizer):
@@ -60,7 +60,7 @@ class LineRecognizer(Recognizer):
         return logical(self.codec.decode(hypothesis.ids), self.direction)
 
     def target(self, text: str, sample: str) -> list[int]:
-        """Return the label ids of a training text, ordered left to right as in its image.
+        """Return the label ids of a training text, ordered from left to right as in the image.
 
         Raises:
             InputError: if a character is not in the alphabet and `unknown` is "error".
@@ -81,8 +81,8 @@ class LineRecognizer(Recognizer):
         ]
         if ambiguous:
             warnings.warn(
-                f"{len(ambiguous)} of {len(ids)} training texts (first: {ambiguous[0]}) look the same in a different "
-                "logical order and will be transcribed in that order; their CER cannot reach 0",
+                "some training texts look the same in a different logical order and will be transcribed in that order, "
+                f"so the CER cannot reach 0 ({len(ambiguous)} of {len(ids)} texts; first: {ambiguous[0]})",
                 stacklevel=2,
             )
         return unknown
@@ -93,7 +93,7 @@ class LineRecognizer(Recognizer):
         """Return the weighted sum of the CTC losses of all heads, in nats per character.
 
         Lines with too few frames for their text are excluded, since their loss would be infinite; warnings name the
-        first of them (see `fitting`).
+        first few of these lines (see `fitting`).
         """
         required = [required_frames(target) for target in targets]
         fits = fitting(ids, frames, required, self.infeasible, "line is excluded from the loss")
@@ -108,14 +108,14 @@ class LineRecognizer(Recognizer):
 def fitting(
     ids: list[str], frames: Int[Tensor, " B"], required: list[int], warned: set[str], consequence: str
 ) -> list[bool]:
-    """Return whether each line has enough frames for its text, and warn about the first lines that do not.
+    """Return whether each line has enough frames for its text, and warn about the first few lines that do not.
 
     Args:
         ids: line ids.
         frames: number of frames that the network outputs for each image.
         required: number of frames that each text requires.
         warned: ids of lines already warned about; updated in place.
-        consequence: what happens to a line with too few frames, for the warning.
+        consequence: clause in the warning that says what happens to a line with too few frames.
     """
     counts = frames.tolist()  # synchronises with the GPU, so it is called only once
     for id, count, needed in zip(ids, counts, required, strict=True):
@@ -123,7 +123,7 @@ def fitting(
             warned.add(id)
             if len(warned) <= NAMED:
                 warnings.warn(
-                    f"{id}: its text requires {needed} frames but the network outputs only {count}, so the "
+                    f"{id}: the text requires {needed} frames but the network outputs only {count}, so the "
                     f"{consequence}; check the crop, or use a network with a smaller stride",
                     stacklevel=3,
                 )
@@ -133,12 +133,12 @@ def fitting(
 
 
 def required_frames(target: list[int]) -> int:
-    """Return the number of frames that CTC requires: one per label, plus a blank between equal neighbours."""
+    """Return the number of frames that CTC requires: one per label, plus one per blank between equal neighbours."""
     return len(target) + sum(a == b for a, b in pairwise(target))
 
 
 def ctc_loss(logits: Float[Tensor, "B T C"], lengths: Int[Tensor, " B"], targets: list[list[int]]) -> Float[Tensor, ""]:
-    """Return the summed negative log-likelihood in nats, in float32 since half precision overflows on long lines."""
+    """Return the summed negative log-likelihood in nats, using float32 since half precision overflows on long lines."""
     if not targets:
         return logits.sum() * 0.0
     return -log_likelihoods(logits.float().log_softmax(2), lengths, targets).sum()

@@ -22,7 +22,7 @@ BLANK, START, END = 0, 1, 2
 
 
 class DecoderState(NamedTuple):
-    """The state of the network's decoder and, for each row, its line and its current and maximum number of labels."""
+    """The state of the network's decoder and, for each row, the line and the current and maximum number of labels."""
 
     state: Any
     lines: Int[Tensor, " B"]
@@ -140,7 +140,7 @@ class Seq2SeqRecognizer(LineRecognizer):
         fitting(ids, frames, list(map(len, targets)), self.short, "end of the line cannot be transcribed")
 
     def _rescore(self, output: EncoderOutput, candidates: list[list[list[int]]]) -> list[list[float]]:
-        """Return the log-probabilities of candidates, including the end token; see `FrameScores`."""
+        """Return the log-probability of each candidate, with its end token; see `FrameScores`."""
         device = output.memory.device
         lines = torch.tensor([line for line, some in enumerate(candidates) for _ in some], device=device)
         targets = [ids for some in candidates for ids in some]

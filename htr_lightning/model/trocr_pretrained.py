@@ -30,8 +30,8 @@ class PretrainedTrOCRRecognizer(Recognizer):
     """A pretrained TrOCR model (Li et al., 2021, arXiv:2109.10282) with its own subword tokenizer.
 
     The alphabet consists of the characters of the training texts that the tokenizer can encode; the model may also
-    output other characters from its pretraining. Targets end with the end token. The decoder starts from the token used
-    in pretraining, which for Microsoft's models is the end token as well.
+    output other characters from its pretraining. Targets end with the end token. The decoder starts from the same token
+    as in pretraining, which in Microsoft's models is also the end token.
 
     Args:
         alphabet: characters of the training texts.
@@ -46,8 +46,8 @@ class PretrainedTrOCRRecognizer(Recognizer):
         others: arguments of `Recognizer`.
 
     Raises:
-        InputError: if the source does not exist or is not a TrOCR model, or the preprocessing or decoder does not
-            match it.
+        InputError: if the source does not exist or is not a TrOCR model, or if the preprocessing or the decoder does
+            not match it.
     """
 
     net: PretrainedTrOCR
@@ -101,7 +101,7 @@ class PretrainedTrOCRRecognizer(Recognizer):
                 what = name(lost) if lost is not None else f"'{text}'"
                 back = self._round_trip(lost) if lost is not None else decoded
                 raise InputError(
-                    f"{sample}: the model's tokenizer cannot encode {what}, which decodes to '{back}'; replace it with "
+                    f"{sample}: the model's tokenizer cannot encode {what}, which becomes '{back}'; replace it with "
                     "model.normalizer.replace, or set model.unknown=skip"
                 )
             self.codec.encode(text, sample)
@@ -114,7 +114,7 @@ class PretrainedTrOCRRecognizer(Recognizer):
         lost = [id for id, text in zip(ids, known, strict=True) if self._round_trip(text) != self.normalizer(text)]
         if lost:
             warnings.warn(
-                f"the model's tokenizer changes {len(lost)} of {len(ids)} training texts (first: {lost[0]}); their "
+                f"the model's tokenizer changes {len(lost)} of {len(ids)} training texts (first: {lost[0]}), so the "
                 "CER cannot reach 0",
                 stacklevel=2,
             )
@@ -127,7 +127,7 @@ class PretrainedTrOCRRecognizer(Recognizer):
         return self._cross_entropy(memory, targets, reduction="mean", label_smoothing=self.label_smoothing)
 
     def summed_loss(self, output: Float[Tensor, "B S D"], batch: Batch) -> tuple[Float[Tensor, ""], int]:
-        """Return the summed cross-entropy over texts that fit the decoder, without smoothing, and their token count."""
+        """Return the summed cross-entropy of texts that fit the decoder, without smoothing, and their token count."""
         targets = [self._tokens(self.codec.known(text)) for text in batch.texts]
         rows = [row for row, target in enumerate(targets) if len(target) < self.max_tokens]
         kept = [targets[row] for row in rows]
@@ -176,8 +176,8 @@ class PretrainedTrOCRRecognizer(Recognizer):
             )
         if self.max_length >= self.max_tokens:
             raise InputError(
-                f"decoder.max_length={self.max_length}: must be less than {self.max_tokens}, the number of positions "
-                "in the source"
+                f"decoder.max_length={self.max_length}: must be less than {self.max_tokens}, the number of decoder "
+                "positions in the source"
             )
         largest = self.tokenizer.get_vocab_size() - 1
         if largest >= architecture["decoder"]["vocab_size"]:

@@ -41,7 +41,7 @@ def open_source(source: str) -> Source:
             f"model.source={source}: its tokenizer is a SentencePiece model; run pip install sentencepiece protobuf "
             "(not needed to load checkpoints, which contain the tokenizer)"
         )
-    package.logging.set_verbosity_error()  # missing weights are checked below
+    package.logging.set_verbosity_error()  # missing weights are reported below
     package.logging.disable_progress_bar()
     try:
         model, loading = package.VisionEncoderDecoderModel.from_pretrained(

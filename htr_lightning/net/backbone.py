@@ -21,10 +21,10 @@ def strided(widths: Int[Tensor, " B"], stride: int) -> Int[Tensor, " B"]:
 
 
 class ConvNorm(nn.Module):
-    """A convolution and batch norm that keep padding at zero.
+    """A convolution followed by batch norm, which together keep padding at zero.
 
     At the right end of a line, the convolution sees zeros, as it does for a line on its own. Batch norm moves padding
-    away from zero, and the mask resets it.
+    away from zero, and the mask sets it back to zero.
     """
 
     def __init__(self, channels_in: int, channels: int, stride: tuple[int, int] = (1, 1), kernel: int = 3) -> None:

@@ -18,7 +18,7 @@ from htr_lightning.net.span_mask import SpanMask
 
 @runtime_checkable
 class Backbone(Protocol):
-    """A network that maps images and their widths to features with `channels` channels and their widths."""
+    """A network that maps images and their widths to features, which have `channels` channels, and their widths."""
 
     channels: int
 
@@ -30,8 +30,8 @@ class Backbone(Protocol):
 class BiLSTM(nn.Module):
     """A bidirectional LSTM whose backward direction starts at the end of each line.
 
-    `nn.LSTM(bidirectional=True)` would start in the padding, and packed sequences can neither be exported nor use the
-    fast CPU kernels. Instead, each line is reversed within its own length, processed forward, and reversed back.
+    `nn.LSTM(bidirectional=True)` would start in the padding, and packed sequences can neither be exported nor processed
+    by the fast CPU kernels. Instead, each line is reversed within its own length, processed forward, and reversed back.
     """
 
     def __init__(self, inputs: int, hidden: int) -> None:
@@ -68,7 +68,7 @@ class LockedDropout(nn.Module):
 
 
 class CTCNet(nn.Module, ABC):
-    """A backbone, max-pooling over its rows, an encoder of the resulting columns, and CTC heads.
+    """A backbone, max-pooling over its rows, an encoder for the resulting columns, and CTC heads.
 
     Max-pooling over rows and the second head, which is applied to the columns in training (the "CTC shortcut"),
     follow Retsinas et al. (2022, "Best practices for a handwritten text recognition system", arXiv:2404.11339).

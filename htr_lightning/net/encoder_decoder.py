@@ -11,7 +11,7 @@ from htr_lightning.net.crnn import CTCNet
 
 @runtime_checkable
 class CharacterDecoder(Protocol):
-    """A decoder that predicts one label at a time, attending to a memory.
+    """A decoder that predicts one label at a time, attending to the encoder memory.
 
     See `TransformerDecoder` and `RecurrentDecoder`.
     """

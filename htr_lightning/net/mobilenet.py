@@ -63,7 +63,7 @@ class MobileNetBackbone(nn.Module):
 
 
 def convolve(layer: nn.Sequential, x: Float[Tensor, "B c h w"]) -> Float[Tensor, "B c2 h2 w2"]:
-    """Apply convolution, batch norm and activation.
+    """Apply the convolution, batch norm and activation of a layer.
 
     In evaluation mode, batch norm is folded into the convolution, which reduces the network's run time by 10% to 33%.
     """

@@ -26,7 +26,7 @@ State = tuple[Tensor, Tensor, Any]  # the memory, the image index of each row, a
 
 
 def transformers() -> Any:
-    """Import `transformers` on first use: the import takes seconds and only this model needs it.
+    """Import `transformers` on first use, since the import takes seconds and only this model needs it.
 
     Raises:
         InputError: if the package is not installed.

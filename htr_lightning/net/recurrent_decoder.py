@@ -13,7 +13,7 @@ class RecurrentState(NamedTuple):
     hidden: Float[Tensor, "B D"]
     cell: Float[Tensor, "B D"]
     context: Float[Tensor, "B M"]
-    attended: Float[Tensor, "B S"]  # attention weights of each position, summed over all steps so far
+    attended: Float[Tensor, "B S"]  # attention weight of each position, summed over all steps so far
     memory: Float[Tensor, "B S M"]
     keys: Float[Tensor, "B S A"]
     mask: Bool[Tensor, "B S"]

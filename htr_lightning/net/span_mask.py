@@ -12,8 +12,8 @@ class SpanMask(nn.Module):
     al., 2024, "HTR-VT: Handwritten text recognition with vision transformer", arXiv:2409.08573).
 
     Each line gets floor(ratio * length / span) spans, which may overlap: with a ratio of 0.4, about a third of the
-    columns are masked. The next linear layer maps a masked column to its bias, which is learned, so that no mask token
-    is needed and the network has the same weights with and without masking.
+    columns are masked. The next linear layer maps each masked column to its own bias, which is learned, so that no mask
+    token is needed and the network has the same weights with and without masking.
 
     Args:
         ratio: total length of the spans in a line, as a fraction of its length; 0 for no masking.

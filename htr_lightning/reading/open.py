@@ -36,7 +36,7 @@ def load(
         InputError: if a checkpoint cannot be loaded or an argument is invalid.
     """
     if not checkpoints:
-        raise InputError("no checkpoint to load; pass the path of one, e.g. runs/DAY/TIME-NAME/checkpoints/best.ckpt")
+        raise InputError("no checkpoint to load; pass the path to one, e.g. runs/DAY/TIME-NAME/checkpoints/best.ckpt")
     return Reader(load_all([str(path) for path in checkpoints], device, greedy, views, calibration, weights))
 
 

@@ -45,7 +45,7 @@ def page_paths(sources: Sequence[Source], folder: Path) -> dict[Path, Path]:
     """Return the output path of each source in a folder.
 
     Raises:
-        InputError: if a file already exists, or two sources have the same output path.
+        InputError: if an output file already exists, or two sources have the same output path.
     """
     paths: dict[Path, Path] = {}
     for source in sources:
@@ -54,7 +54,7 @@ def page_paths(sources: Sequence[Source], folder: Path) -> dict[Path, Path]:
             raise InputError(f"{path}: file already exists; choose another --out")
         if path in paths.values():
             raise InputError(
-                f"{path}: two files have this output path, including {source.path}; transcribe them separately"
+                f"{path}: {source.path} and another file have the same output path; transcribe them separately"
             )
         paths[source.path] = path
     return paths

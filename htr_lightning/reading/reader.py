@@ -44,9 +44,9 @@ class Reader:
 
         Args:
             image: path, Pillow image or NumPy array; or a list of these. Arrays have the shape (H, W), (H, W, 3) or
-                (H, W, 4) and values in [0, 255], or floats in [0, 1].
-            n_best: maximum number of alternatives per image; 0 for none. The confidences of the alternatives of a
-                single character are the class probabilities; unless calibrated, they add up to 1 over all classes.
+                (H, W, 4) and values in [0, 255]; floats may be in [0, 1] instead.
+            n_best: maximum number of alternatives per image; 0 for none. For single characters, the confidences of the
+                alternatives are class probabilities, which add up to 1 over all classes unless they are calibrated.
 
         Raises:
             InputError: if an image cannot be read, in which case the message contains its path or its index in the
@@ -89,7 +89,7 @@ class Reader:
 def _to_grey(image: Readable, index: int) -> UInt8[ndarray, "H W"]:
     if isinstance(image, str | Path):
         if Path(image).suffix.lower() == ".xml":
-            raise InputError(f"{image}: a page, not an image; use `transcribe` for pages")
+            raise InputError(f"{image}: is a page, not an image; use `transcribe` for pages")
         return read_image(image)
     try:
         if isinstance(image, ndarray):

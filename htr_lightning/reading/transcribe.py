@@ -26,7 +26,7 @@ from htr_lightning.errors import InputError
 from htr_lightning.transcription import Read, Transcriber, Transcription
 
 UNSUPPORTED = (".pdf", ".djvu", ".heic")  # scan formats that are reported rather than ignored
-CHUNK = 256  # lines kept in memory and sorted by width
+CHUNK = 256  # number of lines kept in memory and sorted by width at a time
 
 Indexed = list[tuple[int, UInt8[ndarray, "_ _"]]]  # pairs of index and image
 Outcome = Transcription | str  # a string is the reason why an image cannot be read
@@ -68,9 +68,8 @@ class TranscribedLine(NamedTuple):
 def find_sources(names: Iterable[str]) -> tuple[list[Source], list[str]]:
     """Find the files that names refer to, and return them with an error for each name or file that cannot be used.
 
-    A name is a file, a folder (searched recursively) or a glob pattern. A METS file stands for the pages it lists; a
-    folder that contains a METS file stands for only these pages. An image that belongs to a page is transcribed as part
-    of that page only.
+    A name is a file, a folder (searched recursively) or a glob pattern. A METS file stands for the pages it lists;
+    other pages in its folder are ignored. An image that belongs to a page is transcribed only as part of that page.
     """
     sources: list[Source] = []
     errors: list[str] = []
@@ -117,7 +116,7 @@ def transcribe(
 ) -> Iterator[TranscribedLine]:
     """Transcribe every line of every source, in order.
 
-    Lines are processed in batches of similar width; on a CPU, all cores are used in parallel. Lines that cannot be read
+    Lines of similar width are processed in batches; on a CPU, all cores are used in parallel. Lines that cannot be read
     are included, with `error` set.
 
     Args:
@@ -157,7 +156,7 @@ def read_images(recognizer: Transcriber, images: Sequence[UInt8[ndarray, "_ _"]]
 
 
 def open_lines(source: Source) -> Iterator[tuple[TranscribedLine, UInt8[ndarray, "_ _"] | None]]:
-    """Yield each line of a source before transcription, with its image, or None if the line has an error."""
+    """Yield each line of a source before transcription, with its image, or with None if the line has an error."""
     if source.page is None:
         try:
             yield TranscribedLine(source, None, None), read_image(source.path)

@@ -17,14 +17,14 @@ from htr_lightning.model.workers import workers
 from htr_lightning.net.view import View
 from htr_lightning.transcription import Read, Transcription
 
-CANDIDATES = 8  # hypotheses per line and member
+CANDIDATES = 8  # number of hypotheses per line and member
 MIN_SHARE = 0.01  # minimum share of the posterior for a hypothesis to be aligned
 
 
 class Ensemble:
     """An ensemble of recognizers of any kind, each of which transcribes every view of a line.
 
-    Hypotheses are combined by `decoder.rover`, each weighted by its confidence times its member's weight. If a decoder
+    Hypotheses are combined by `decoder.rover`, each weighted by its confidence times the member's weight. If a decoder
     finds several hypotheses with posteriors, they share this weight in proportion to their posteriors, so that other
     members decide where one member is uncertain. For this purpose, CTC models with a greedy decoder use beam search.
 

@@ -27,7 +27,7 @@ class Codec:
             if not isinstance(entry, str):
                 raise InputError(f"the alphabet contains {entry!r}, which is not a string; put it in quotes: '{entry}'")
             if len(entry) != 1:
-                which = f"{name(entry)}, {len(entry)} characters" if entry else "an empty entry"
+                which = f"{name(entry)}, which is not a single character" if entry else "an empty entry"
                 raise InputError(f"the alphabet contains {which}; use one entry per code point")
         if len(set(self.alphabet)) < len(self.alphabet):
             twice = next(c for c in self.alphabet if self.alphabet.count(c) > 1)

@@ -1,7 +1,7 @@
 """Convert between logical order, in which a line is read, and visual order, from left to right in the image.
 
-Visual order follows the Unicode Bidirectional Algorithm (UAX #9) for a line without explicit embeddings. It is applied
-to grapheme clusters, so marks stay with their letters. The mapping is not one-to-one: in a right-to-left line, a Latin
+Visual order follows the Unicode Bidirectional Algorithm (UAX #9) for a line without explicit embeddings, applied to
+grapheme clusters so that marks stay with their letters. The mapping is not one-to-one: in a right-to-left line, a Latin
 word and an adjacent number look the same in either logical order. In this case, `logical` returns the order in which a
 number or bracket to the right of a Latin word belongs to that word.
 """

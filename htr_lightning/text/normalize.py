@@ -10,10 +10,10 @@ PASSES = 100  # maximum number of replacement passes beyond one per character, a
 
 @dataclass(frozen=True)
 class Normalizer:
-    """A text normalizer, which is applied to references and hypotheses before training and comparison.
+    """A text normalizer, applied to references before training, and to references and hypotheses before comparison.
 
     Args:
-        form: Unicode normalisation form, which is "NFC", "NFD", "NFKC", "NFKD", or "" for none.
+        form: name of a Unicode normal form ("NFC", "NFD", "NFKC" or "NFKD"), or "" for none.
         collapse_spaces: whether to replace each run of whitespace with one space and strip leading and trailing spaces.
         replace: mapping from strings to their replacements, e.g. from typographic to straight quotes. Strings are
             matched after Unicode normalisation. Replacements are repeated until the text no longer changes, so

@@ -45,7 +45,7 @@ def check_settings(settings: dict[str, Any]) -> None:
             check_integer(f"trainer.{key}", value, minimum)
     for key in ("start", "resume"):
         if not isinstance(path := settings.get(key), str | NoneType):
-            raise InputError(f"{key}={path}: expected the path of a checkpoint")
+            raise InputError(f"{key}={path}: expected the path to a checkpoint")
     for group, part in settings.items():
         check_types(part, group)
 
@@ -140,7 +140,7 @@ def check_trainer(trainer: Trainer, settings: Any) -> None:
         settings: config of the trainer, used in messages.
 
     Raises:
-        InputError: if one of these is disabled.
+        InputError: if the training, the validation or the checkpoint callback is disabled.
     """
     if settings.fast_dev_run:
         raise InputError(f"trainer.fast_dev_run={settings.fast_dev_run}: saves no checkpoint; use trainer=debug")

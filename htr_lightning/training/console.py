@@ -196,7 +196,7 @@ class Report(Callback):
         )
         for split, its in recognizer.card["data"].items():
             for reason, count in its["skipped"].items():
-                log.info(f"skipped {count} {split} lines as configured: {reason}")
+                log.info(f"skipped in {split} as configured: {count} x {reason}")
         log.info(f"training on {_devices(trainer)} in {trainer.precision} for {' or '.join(_bounds(trainer))}")
         if note := idle_gpus(isinstance(trainer.accelerator, CPUAccelerator), trainer.num_devices):
             log.info(f"note: {note}")
@@ -335,9 +335,11 @@ def _bounds(trainer: Trainer) -> list[str]:
     clock = [str(timedelta(seconds=timer._duration))] if timer is not None and timer._duration else []
     counts = {"epoch": trainer.max_epochs or -1, "step": trainer.max_steps}
     early = find(trainer, EarlyStopping)
-    patience = [] if early is None else [f"{early.patience} validations without improvement in {early.monitor}"]
     bounds = [f"{count} {unit}{'s' * (count != 1)}" for unit, count in counts.items() if count > 0]
-    return clock + bounds + patience
+    if early is not None:
+        plural = "s" * (early.patience != 1)
+        bounds.append(f"{early.patience} validation{plural} without improvement in {early.monitor}")
+    return clock + bounds
 
 
 def _relative(path: Path) -> str:

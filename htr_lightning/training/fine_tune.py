@@ -71,9 +71,9 @@ def offer(path: str) -> None:
     parts = {part: training.get(part) for part in ("optimizer", "scheduler")}
     if "decoder" in model:
         model["decoder"], parts["decoder"] = "${decoder}", model["decoder"]
-    if "language" in content:  # its weight was tuned for the predictions of the checkpoint
+    if "language" in content:  # the weight of the language model was tuned for the predictions of the checkpoint
         parts["decoder"] = _without_language(card["model"]["decoder"])
-        print(f"note: the language model in {path} is removed; add one to the fine-tuned model with htr tune-decoder",
+        print(f"note: the language model in {path} is not used; add one to the fine-tuned model with htr tune-decoder",
               file=sys.stderr)  # fmt: skip
     store = ConfigStore.instance()
     store.store(NAME, {"model": model, "start": path}, group="model", package="_global_")

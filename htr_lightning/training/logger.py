@@ -75,7 +75,7 @@ def reachable(seconds: float = 3.0) -> bool:
 
 
 def log_config(trainer: Trainer, card: dict[str, Any]) -> None:
-    """Log the config of a run to W&B, and make its summary keep the best value of each metric instead of the last."""
+    """Log the config of a run to W&B, and let the summary keep the best value of each metric instead of the last."""
     for logger in trainer.loggers:
         if isinstance(logger, WandbLogger):
             logger.log_hyperparams(card["training"] | {"model": card["model"]})

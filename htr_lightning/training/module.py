@@ -16,8 +16,8 @@ from htr_lightning.transcription import Prediction
 
 RATES = ("cer", "wer", "line_accuracy")
 PREFIX = "recognizer."  # prefix of the names in the recognizer's part of a state dict
-CHECK_EVERY = 20  # steps between the losses checked on a GPU, which has to be waited for
-MAX_LEFT_OUT = 200  # a run stops if this many lines in a row are left out of the loss at its start
+CHECK_EVERY = 20  # number of steps between checks of the loss on a GPU, since each check waits for the GPU
+MAX_LEFT_OUT = 200  # number of lines after which a run stops if all lines so far were left out of the loss
 
 
 class TrainingModule(LightningModule):
@@ -122,7 +122,7 @@ class TrainingModule(LightningModule):
             )
 
     def _check_feasible(self, batch: Batch) -> None:
-        """Stop the run if its first `MAX_LEFT_OUT` lines are all left out of the loss."""
+        """Stop the run if the first `MAX_LEFT_OUT` lines are all left out of the loss."""
         if self._left_out is None:
             return
         if not self.recognizer.infeasible.issuperset(batch.ids):

@@ -21,7 +21,7 @@ def configure_optimizers(recognizer: Recognizer, trainer: Trainer) -> Any:
         InputError: if the recognizer has no optimizer, or the optimizer rejects its settings.
     """
     if recognizer.optimizer is None:
-        raise InputError("the recognizer has no optimizer and cannot be trained; set optimizer")
+        raise InputError("the recognizer has no optimizer and cannot be trained; select one with optimizer=NAME")
     if any(p.dtype != torch.float32 for p in recognizer.parameters()):
         raise InputError(
             f"trainer.precision={trainer.precision}: weights must stay float32; use bf16-mixed or 16-mixed"
@@ -66,7 +66,7 @@ def clip_gradients(
 
 
 def check_fused(optimizer: Any) -> None:
-    """Mark the optimizer of a resumed run as unfused if its state is unfused.
+    """Mark the optimizer of a resumed run as unfused if its restored parameter groups are not all fused.
 
     Otherwise, a gradient scaler would pass its scale to a step function that does not accept one.
     """

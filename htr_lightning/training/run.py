@@ -51,8 +51,8 @@ def _train(config: DictConfig) -> float:
     learned = {*known, *data.alphabet}
     for split in ("val", "test"):
         if unseen := [c for c in alphabet_of(data.lines(split).texts) if c not in learned]:
-            _say(f"note: {len(unseen)} characters in {split} do not occur in the training texts, so they cannot be "
-                 f"recognized: {printable(' '.join(unseen[:20]))}{' ...' * (len(unseen) > 20)}")  # fmt: skip
+            _say(f"note: characters in {split} that do not occur in the training texts and cannot be transcribed "
+                 f"({len(unseen)}): {printable(' '.join(unseen[:20]))}{' ...' * (len(unseen) > 20)}")  # fmt: skip
     if data.replayed:
         new = len(data.lines("train"))
         _say(f"each epoch has {new} new lines and {data.replayed} replayed lines, sampled from "

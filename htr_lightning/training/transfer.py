@@ -1,4 +1,4 @@
-"""Initialise a recognizer with the weights of a checkpoint, whose alphabet may be different."""
+"""Start a recognizer from the weights of a checkpoint, whose alphabet may be different."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -61,7 +61,7 @@ def transfer(recognizer: Recognizer, path: str | Path) -> Transfer:
 
 
 def _rows(recognizer: Recognizer, old: list[str]) -> tuple[Tensor, Tensor]:
-    """Return the classes of a recognizer whose characters are in the old alphabet, and their old indices."""
+    """Return the indices of a recognizer's classes that the checkpoint also has, and their indices there."""
     specials = len(recognizer.codec.specials)
     place = {character: number for number, character in enumerate(old, start=specials)}
     rows = [(own, place[c]) for own, c in enumerate(recognizer.codec.alphabet, start=specials) if c in place]

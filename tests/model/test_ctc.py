@@ -112,7 +112,7 @@ def test_an_infeasible_line_is_named_once_and_excluded_from_the_loss() -> None:
     logits = torch.randn(3, 4, 3)
     model = recognizer([logits], [4, 2, 3])
     lines = batch(["ab", "aa", "b"], ["page/1", "page/2", "page/3"])
-    with pytest.warns(UserWarning, match="page/2: its text requires 3 frames but the network outputs only 2"):
+    with pytest.warns(UserWarning, match="page/2: the text requires 3 frames but the network outputs only 2"):
         loss = model.loss(lines)
     with warnings.catch_warnings():
         warnings.simplefilter("error")

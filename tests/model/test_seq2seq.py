@@ -125,13 +125,13 @@ def test_noise_changes_what_the_decoder_is_told_but_not_what_it_is_to_say() -> N
 def test_a_line_with_more_characters_than_frames_is_named_once() -> None:
     model, given = recognizer(), batch("ab" * 8, "ab")  # with 15 and 17 frames
     with pytest.warns(
-        UserWarning, match="page/0: its text requires 16 frames but the network outputs only 15, so the end of"
+        UserWarning, match="page/0: the text requires 16 frames but the network outputs only 15, so the end of"
     ):
         loss(model, given)
     assert model.short == {"page/0"}
     assert not model.infeasible  # it is included in the loss
     joint = recognizer(ctc=True, ctc_weight=0.3)
-    with pytest.warns(UserWarning, match="page/0: its text requires 16 frames but the network outputs only 15") as told:
+    with pytest.warns(UserWarning, match="page/0: the text requires 16 frames but the network outputs only 15") as told:
         loss(joint, given)
     assert len(told) == 1  # a single warning with CTC as well, which requires at least as many frames
     with warnings.catch_warnings():

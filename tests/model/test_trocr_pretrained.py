@@ -254,7 +254,7 @@ def test_characters_that_the_tokenizer_cannot_encode_are_refused_or_skipped(tmp_
 
 def test_a_text_longer_than_max_length_is_refused(source: Path) -> None:
     recognizer = recognizer_of(source, decoder=Greedy(4))
-    with pytest.raises(InputError, match=r"^line 1: its text has \d+ tokens, more than decoder.max_length=4"):
+    with pytest.raises(InputError, match=r"^line 1: the text has \d+ tokens, more than decoder.max_length=4"):
         recognizer.check_targets(["line 0", "line 1"], ["a cat", "one dog to read"])
 
 
