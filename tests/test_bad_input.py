@@ -88,7 +88,7 @@ def test_missing_data_root(run, tmp_path: Path) -> None:
 def test_missing_image(run, htr, best: Path, tmp_path: Path) -> None:
     page(tmp_path)
     (tmp_path / "p.png").unlink()
-    refused(run(*PAGES, splits(tmp_path)), "p.xml", "p.png", "put it there")
+    refused(run(*PAGES, splits(tmp_path)), "p.xml", "p.png", "put the image there")
     refused(htr("transcribe", best, tmp_path / "p.xml"), "p.xml", "p.png")
     refused(htr("transcribe", best, tmp_path / "none.png"), "none.png", "check the path")
 

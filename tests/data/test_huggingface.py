@@ -179,7 +179,9 @@ def test_a_stream_is_read_in_order_only(tmp_path: Path, read: Callable[..., Hugg
     write(tmp_path, "train", drawn(5), list("abcde"))
     reader = read(tmp_path, streaming=True)
     assert [reader[index].text for index in (1, 3)] == ["b", "d"]
-    with pytest.raises(InputError, match=r"only be read in order.*pack it first, or set data\.reader\.streaming=false"):
+    with pytest.raises(
+        InputError, match=r"only be read in order.*pack the data set first, or set data\.reader\.streaming=false"
+    ):
         reader[2]
     assert reader[0].text == "a"
 
@@ -332,5 +334,5 @@ def test_a_set_that_the_hub_does_not_have_is_refused(
 
     monkeypatch.setattr("huggingface_hub.HfApi.dataset_info", lambda *_, **__: None)
     monkeypatch.setattr(datasets, "load_dataset", fail)
-    with pytest.raises(InputError, match=r"who/what: not found on the hub, or private; .*hf auth login"):
+    with pytest.raises(InputError, match=r"who/what: not found on the Hub, or private; .*hf auth login"):
         read(None, repo="who/what")

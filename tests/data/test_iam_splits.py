@@ -81,7 +81,7 @@ def test_a_split_of_one_s_own_names_forms_or_lines(small_iam: Path) -> None:
     with pytest.raises(InputError, match=r"invalid ids .*a01.* form or line ids"):
         own(small_iam, "val")
     (small_iam / "own" / "val.txt").unlink()
-    with pytest.raises(InputError, match=r"contains no val\.txt or "):
+    with pytest.raises(InputError, match=r"contains none of val\.txt, "):
         own(small_iam, "val")
 
 

@@ -102,7 +102,7 @@ def test_splits_are_those_of_the_table(tmp_path: Path, write_page) -> None:
 def test_a_page_of_the_table_without_a_file_is_named(tmp_path: Path, write_page) -> None:
     write_page(tmp_path, ["a"], "a")
     split_table(tmp_path, "a\ttrain", "gone\ttrain")
-    with pytest.raises(InputError, match=r"1 pages in split 'train' have no XML file \(first: 'gone'\)"):
+    with pytest.raises(InputError, match=r"missing XML files for pages in split 'train' \(1, first: 'gone'\)"):
         PageXml(tmp_path, splits="splits.tsv", split="train")
 
 
@@ -127,7 +127,7 @@ def test_a_table_that_is_no_text_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize("faulty", ["error", "skip"])
 def test_a_line_without_text_is_refused_skipped_or_kept_as_asked(tmp_path: Path, write_page, faulty: str) -> None:
     write_page(tmp_path, ["un", " ", "trois"])
-    with pytest.raises(InputError, match="page/l1: line without text: transcribe it"):
+    with pytest.raises(InputError, match="page/l1: line without text; transcribe it"):
         PageXml(tmp_path, name="x", empty="error", faulty=faulty)
     skipping = PageXml(tmp_path, empty="skip", faulty=faulty)
     assert skipping.texts == ["un", "trois"]

@@ -121,7 +121,7 @@ def test_a_page_without_its_image_is_refused_and_read_when_it_has_one(
 ) -> None:
     path, row = htr_data / "samples" / f"{name}.xml", WITHOUT_IMAGE[name]
     assert dialect(path) == row.dialect
-    with pytest.raises(InputError, match=rf"{path.name}: no image .* put it there"):
+    with pytest.raises(InputError, match=rf"{path.name}: no image .* put the image there"):
         PageXml(path.parent, xml=path.name, **OPTIONS)
     page = read_page(path)
     with pytest.raises(InputError, match=f"skipped: {len(page.lines)} x missing image"):

@@ -1,1 +1,1 @@
-"""Read and write pages and their lines: PAGE, ALTO and METS files."""
+"""Read pages and their lines from PAGE, ALTO and METS files, and write PAGE files."""

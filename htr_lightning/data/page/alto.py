@@ -45,7 +45,7 @@ def _line(path: Path, element: Element, number: int, block: str) -> Line:
 
 
 def _text(line: Element) -> str:
-    """Join the strings, spaces and hyphen of a line, ignoring SUBS_CONTENT, which is a divided word in full."""
+    """Join the strings, spaces and hyphen of a line, ignoring SUBS_CONTENT, which repeats a divided word in full."""
     parts = [e for e in line if local(e) in ("String", "SP", "HYP")]
     spaced = any(local(e) == "SP" for e in parts)
     glue = "" if spaced else " "  # some programs do not write the spaces between words

@@ -10,15 +10,15 @@ from numpy import ndarray
 
 from htr_lightning.data.page.page import Line, Page, Points, baseline_angle, page_box
 
-ABOVE, BELOW = 0.7, 0.3  # extent of a polygon from its baseline, in line distances; vertical columns are centred on it
+ABOVE, BELOW = 0.7, 0.3  # extent of a polygon from its baseline, in line distances; vertical columns are centred
 SLIVER = 0.2  # thickness in line distances below which a polygon is too thin to contain a line
-MAX_PAIRS = 1_000_000  # approximate maximum number of baseline pairs to compare; larger pages are subsampled
+MAX_PAIRS = 1_000_000  # approximate maximum number of baseline pairs to compare; pages with more are subsampled
 MIN_INSIDE = 0.95  # fraction of points that must lie on the page
 TALL = 1.5  # height-to-width ratio above which a box is a vertical column, as in PaddleOCR
 
 
 class Outline(NamedTuple):
-    """A line whose polygon is ready to be cropped, or the reason why it cannot be."""
+    """A line that is ready to be cropped, or the reason why it cannot be cropped."""
 
     line: Line
     repaired: str = ""  # how the polygon or baseline differs from the one in the file
@@ -26,13 +26,14 @@ class Outline(NamedTuple):
 
 
 def outline(page: Page) -> list[Outline]:
-    """Return the lines of a page with usable polygons.
+    """Return the lines of a page, repairing their polygons where necessary.
 
-    If a polygon is missing, or thinner than a fifth of the line distance, it is replaced by the area between the
-    baseline moved up by 0.7 times and down by 0.3 times the line distance (see `line_distance`). If most baselines of a
-    page lie apart from their polygons, the two are assumed to use different scales, and the ones that fit on the page
-    are kept. If most baselines that run from right to left have polygons that are too thin, these baselines are assumed
-    to have been drawn in the wrong direction and are reversed; otherwise, their lines are assumed to be upside down.
+    If a polygon is missing, or thinner than a fifth of the line distance, it is replaced by the area from 0.7 line
+    distances above the baseline to 0.3 line distances below it (see `line_distance`). If most baselines on a page lie
+    apart from their polygons, baselines and polygons are assumed to use different scales, and those that fit on the
+    page are kept. If most baselines that run from right to left have polygons that are too thin, these baselines are
+    assumed to have been drawn in the wrong direction and are reversed; otherwise, their lines are assumed to be upside
+    down.
     """
     distance = line_distance(page.lines)
     both = [line for line in page.lines if _length(line.baseline) and len(line.polygon) > 2]
@@ -67,9 +68,10 @@ def line_distance(lines: Sequence[Line]) -> float:
 def reading_angle(line: Line) -> float:
     """Return the direction in which a line is read, in degrees clockwise from the x axis, between -180 and 180.
 
-    Baselines normally run in the reading direction, with the top of the writing on their left. There are two
-    exceptions: columns of Chinese, Japanese or Korean are read downwards even if the baseline runs upwards or is
-    missing, and baselines of right-to-left scripts may run from right to left without the line being upside down.
+    Baselines normally run in the reading direction, with the top of the writing on their left. There are three
+    exceptions: vertical columns of Chinese, Japanese or Korean are read downwards even if the baseline runs upwards or
+    is missing; baselines of right-to-left scripts may run from right to left without the line being upside down; and a
+    steep baseline that is shorter than its polygon is thick is ignored.
     """
     angle = baseline_angle(line.baseline)
     if not _length(line.baseline):
@@ -78,7 +80,7 @@ def reading_angle(line: Line) -> float:
         if _is_wide(line.text):
             return angle + 180 if angle < 0 else angle
         if len(line.polygon) > 2 and _area(line.polygon) > _length(line.baseline) ** 2:
-            return 0.0  # the baseline is shorter than the line is thick, so it was drawn by mistake
+            return 0.0  # the baseline is shorter than the polygon is thick, so it was drawn by mistake
     elif abs(angle) > 135 and _is_right_to_left(line.text):
         return angle - math.copysign(180, angle)
     return angle
@@ -88,11 +90,11 @@ def _outline(line: Line, page: Page, distance: float, apart: tuple[bool, bool] |
     """Repair a line where necessary, and check that it can be cropped.
 
     Args:
-        line: the line in the file.
+        line: line as given in the file.
         page: the page that contains the line.
         distance: line distance in pixels (see `line_distance`).
         apart: whether the polygons and the baselines, respectively, fit on the page; None if the polygon and the
-            baseline of the line overlap.
+            baseline of this line overlap.
         wrong: whether the baseline was drawn in the wrong direction.
     """
     repaired = ""
@@ -109,9 +111,9 @@ def _outline(line: Line, page: Page, distance: float, apart: tuple[bool, bool] |
     elif _is_sliver(line, distance):
         line, repaired = _surrounded(line, distance), "polygon too thin, replaced using the baseline"
     if not line.polygon:
-        return Outline(line, repaired, "line without polygon or box")
+        return Outline(line, repaired, "line without a polygon or box")
     if len(line.polygon) < 3:
-        return Outline(line, repaired, f"polygon with {len(line.polygon)} points")
+        return Outline(line, repaired, f"polygon with {len(line.polygon)} point{'s' if len(line.polygon) > 1 else ''}")
     if page.height and page.width:
         left, top, right, bottom = page_box(line.polygon, (page.height, page.width))
         if right <= left or bottom <= top:
@@ -131,7 +133,7 @@ def _surrounded(line: Line, distance: float) -> Line:
 
 
 def _gaps(ends: ndarray) -> list[float]:
-    """Return the distance from each baseline (x0, y0, x1, y1) to the nearest parallel one, if there is one."""
+    """Return the distance from each baseline (x0, y0, x1, y1) to its nearest parallel neighbour, if it has one."""
     step = ends[:, 2:] - ends[:, :2]
     length = np.hypot(*step.T)
     along, middle = step / length[:, None], (ends[:, :2] + ends[:, 2:]) / 2
@@ -141,7 +143,7 @@ def _gaps(ends: ndarray) -> list[float]:
     beside = np.abs(dx * x + dy * y) < (length + length[some, None]) / 2
     parallel = np.abs(along[some] @ along.T) > math.cos(math.radians(20))
     across = np.abs(dy * x - dx * y)
-    near = np.where(beside & parallel & (across > 4), across, np.inf)  # closer baselines are segments of one line
+    near = np.where(beside & parallel & (across > 4), across, np.inf)  # closer baselines are segments of the same line
     nearest = near.min(axis=1, initial=np.inf)
     return [float(gap) for gap in nearest[np.isfinite(nearest)]]
 

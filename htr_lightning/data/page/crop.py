@@ -52,8 +52,8 @@ def line_angle(line: Line, rotate: str) -> float:
 
     Args:
         line: the line, with its polygon.
-        rotate: "reading" rotates each line so that its text runs horizontally (see `reading_angle`), including columns
-            of Chinese; "deskew" removes slopes below 45 degrees and does not rotate other lines.
+        rotate: "reading" rotates each line, including columns of Chinese, so that its text runs horizontally (see
+            `reading_angle`); "deskew" removes slopes below 45 degrees and does not rotate other lines.
     """
     angle = reading_angle(line) if rotate == "reading" else baseline_angle(line.baseline)
     quarters = 90.0 * round(angle / 90)
@@ -77,7 +77,7 @@ def crop_polygon(
     """
     corners = np.asarray(polygon, dtype=np.float32).reshape(-1, 2)
     if len(corners) < 3:
-        raise ValueError(f"polygon with {len(corners)} points; at least 3 are required")
+        raise ValueError(f"expected a polygon with at least 3 points, got {len(corners)}")
     left, top, right, bottom = page_box(corners, image.shape)
     if right - left < 1 or bottom - top < 1:
         raise ValueError("polygon contains no pixels of the page")

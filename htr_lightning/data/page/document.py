@@ -81,7 +81,7 @@ def find_image(page: Page, folder: Path | None = None) -> Path:
             if name and _is_file(parent / name):
                 return parent / name
     wanted = f"'{short(named)}' or '{page.path.stem}.*'" if named else f"'{page.path.stem}.*'"
-    raise InputError(f"{page.path}: no image {wanted} found in {folders[0]}; put it there")
+    raise InputError(f"{page.path}: no image {wanted} found in {folders[0]}; put the image there")
 
 
 def _is_file(path: Path) -> bool:

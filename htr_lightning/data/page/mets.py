@@ -15,7 +15,7 @@ def is_mets(path: Path) -> bool:
 
 
 def read(path: Path) -> list[Path]:
-    """Return the PAGE or ALTO files listed in a METS file, one per page, in the order of its physical structure.
+    """Return the PAGE or ALTO files listed in a METS file, one per page, in the order of its physical structure map.
 
     If a page is listed as both PAGE and ALTO, PAGE is preferred because it is more expressive.
 
@@ -37,7 +37,7 @@ def read(path: Path) -> list[Path]:
 
 
 def _files(root: Element) -> Iterator[tuple[str, str]]:
-    """Yield the id and path of each XML file."""
+    """Yield the id and path of each XML file listed."""
     for file in (e for e in root.iter() if local(e) == "file"):
         for location in (e for e in file if local(e) == "FLocat"):
             name = next((value for key, value in location.attrib.items() if key.rpartition("}")[2] == "href"), "")

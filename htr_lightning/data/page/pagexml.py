@@ -109,7 +109,7 @@ def _regions_in_order(group: Element) -> list[str]:
 
 
 def _lines(path: Path, region: Element, order: dict[str, int], numbers: dict[Element, int]) -> list[Line]:
-    """Return the lines of a region, then those of its nested elements; `numbers` provides ids for lines without one."""
+    """Return the lines of a region, then those in its nested elements; `numbers` provides ids for lines without one."""
     lines, nested = [], []
     for element in region:
         if local(element) == "TextLine":
@@ -120,7 +120,7 @@ def _lines(path: Path, region: Element, order: dict[str, int], numbers: dict[Ele
             nested.append(element)  # regions of any type, and table cells
     if all(position is not None for position, _ in lines):
         lines.sort(key=lambda pair: pair[0] or 0)
-    nested.sort(key=lambda e: order.get(e.get("id", ""), len(order)))  # stable, so unlisted ones stay in file order
+    nested.sort(key=lambda e: order.get(e.get("id", ""), len(order)))  # stable, so the others stay in file order
     return [line for _, line in lines] + [line for e in nested for line in _lines(path, e, order, numbers)]
 
 

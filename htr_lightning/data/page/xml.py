@@ -104,6 +104,6 @@ def one_line(text: str) -> str:
 
 
 def short(text: str | None) -> str:
-    """Shorten a text to a single line of at most 80 characters for use in a message."""
+    """Shorten text to a single line of at most 80 characters for use in a message."""
     text = " ".join((text or "")[:1000].split())
     return text if len(text) <= 80 else text[:77] + "..."

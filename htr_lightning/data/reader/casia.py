@@ -1,4 +1,4 @@
-"""Read the Chinese handwriting of CASIA-HWDB: isolated characters (HWDB1.x) and text lines (HWDB2.x)."""
+"""Read Chinese handwriting from CASIA-HWDB: isolated characters (HWDB1.x) and text lines (HWDB2.x)."""
 
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -112,7 +112,7 @@ class CasiaLines(Sequence[Sample]):
 
     Args:
         root: folder containing the files, at any depth.
-        split: train, val or test; see `split_writers`. The writer is the stem of the file name up to the first hyphen.
+        split: train, val or test; see `split_writers`. The writer is the part of the file name before the first hyphen.
         files: glob pattern for the files below `root`.
         val_fraction: fraction of the training writers held out for validation.
         test_fraction: fraction of all writers held out for testing, unless folder names identify the test writers.
@@ -157,7 +157,7 @@ class CasiaLines(Sequence[Sample]):
             if file.rest and not missing:
                 self.skipped.append(Skipped(f"casia/{path.stem}", "bytes after the last line", detail))
         if not self._entries:
-            raise InputError(f"{root}: split '{split}' has no line with text; check {paths[0]}")
+            raise InputError(f"{root}: split '{split}' has no lines with text; check {paths[0]}")
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -195,7 +195,7 @@ class _Entry(NamedTuple):
 
 @cache
 def gb2312_level1() -> frozenset[str]:
-    """Return the 3,755 frequent hanzi: rows 16 to 55 of GB 2312-80, of which the last ends at cell 89."""
+    """Return the 3,755 frequent hanzi: rows 16 to 55 of GB 2312-80, the last of which ends at cell 89."""
     codes = (bytes((0xA0 + row, 0xA0 + cell)) for row in range(16, 56) for cell in range(1, 95))
     return frozenset("".join(code.decode("gb2312", errors="ignore") for code in codes))
 
@@ -216,7 +216,7 @@ def split_writers(
     are chosen from the training writers (see `split_groups`) and are the same on every machine.
 
     Raises:
-        InputError: if the split has no file or writer, a writer occurs in both training and test folders, a file is
+        InputError: if the split has no files or writers, a writer occurs in both training and test folders, a file is
             outside these folders, or two files have the same name.
     """
     root = data_folder(root, CONTENTS, SOURCE)
@@ -259,8 +259,8 @@ def split_writers(
     wanted = {"train": set(parts) - test - val, "val": val, "test": test}[split]
     if not wanted:
         raise InputError(
-            f"{root}: split '{split}' has no writer: of {len(parts)} writers, {len(test)} are for testing and "
-            f"{len(val)} for validation; add the missing files"
+            f"{root}: split '{split}' has no writers (total: {len(parts)}, test: {len(test)}, val: {len(val)}); add "
+            "the missing files"
         )
     return [path for path in paths if writer(path) in wanted]
 

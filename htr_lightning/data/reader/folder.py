@@ -1,4 +1,4 @@
-"""Read lines or characters from image files whose texts are in text files, a table or folder names."""
+"""Read lines or characters from image files whose texts are given by text files, a table or folder names."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -44,7 +44,7 @@ class Folder(Sequence[Sample]):
         listing: function called with the root, the name of the folder or table that contains the split, and the split;
             returns the lines and the faults.
         splits: for each split, a folder or table below `root`, depending on the listing; or a number between 0 and 1,
-            to draw that fraction of the training lines in whole groups (see `lines_of`).
+            to draw that fraction of the training lines without splitting groups (see `lines_of`).
         seed: random seed for splits drawn as fractions.
         group: regular expression matched against the id; its first group captures the writer or document.
         name: first component of each sample id; None uses the name of the folder.
@@ -111,7 +111,7 @@ class Folder(Sequence[Sample]):
 
 
 def exists(path: Path) -> bool:
-    """Return whether a file or folder exists; False for an invalid name."""
+    """Return whether a file or folder exists; an invalid name does not raise an error."""
     try:
         return path.exists()
     except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""Read line data sets from the Hugging Face Hub, or from folders of parquet or arrow files, with `datasets`."""
+"""Read line data sets from the Hugging Face Hub, or from folders of Parquet or Arrow files, using `datasets`."""
 
 import csv
 import re
@@ -22,9 +22,9 @@ from htr_lightning.data.sample import Sample
 from htr_lightning.data.split import Splits, lines_of, part_of
 from htr_lightning.errors import InputError
 
-CONTENTS = "the parquet or arrow files"
-SOURCE = "remove data.root and set data.repo to a data set on the hub"
-TIMEOUT = 10  # seconds to wait for a response from the hub
+CONTENTS = "the Parquet or Arrow files"
+SOURCE = "remove data.root and set data.repo to a data set on the Hub"
+TIMEOUT = 10  # seconds to wait for a response from the Hub
 
 Rows = Any  # datasets.Dataset, or datasets.IterableDataset when streaming
 
@@ -32,20 +32,21 @@ Rows = Any  # datasets.Dataset, or datasets.IterableDataset when streaming
 class HuggingFace(Sequence[Sample]):
     """The rows of a data set with an image column and a text column.
 
-    Memory usage does not grow with the data set: `datasets` memory-maps its arrow files, and images are decoded on
-    demand. Disk usage does, because parquet files are converted to arrow files once. With `streaming`, nothing is
-    copied: rows are read directly from the hub or the parquet files, but only in order. A streamed data set can be
+    Memory usage does not grow with the data set: `datasets` memory-maps its Arrow files, and images are decoded on
+    demand. Disk usage does grow, because Parquet files are converted to Arrow files once. With `streaming`, nothing is
+    copied: rows are read directly from the Hub or the Parquet files, but only in order. A streamed data set can be
     packed or converted, but not used for training, which needs lines in random order.
 
     Args:
-        root: folder of parquet or arrow files, or folder written by `save_to_disk`; requires no network access.
+        root: folder of Parquet or Arrow files, or a folder written by `save_to_disk`; requires no network access.
         split: train, val or test.
-        splits: for each split, its name on the hub; in `root`, the prefix of its file names or the name of its folder
-            ("." matches all files); or a number between 0 and 1, to draw that fraction of the training rows in whole
-            groups.
-        repo: name on the hub, if `root` is not given; with `root`, the data set whose known row counts are checked.
-        subset: configuration name on the hub, for data sets with several configurations.
-        revision: commit, tag or branch on the hub; None uses the latest.
+        splits: for each split, its name on the Hub; in `root`, the prefix of its file names or the name of its folder
+            ("." matches all files); or a number between 0 and 1, to draw that fraction of the training rows without
+            splitting groups.
+        repo: name on the Hub, if `root` is not given; with `root`, the data set that it contains, used to check the row
+            counts.
+        subset: configuration name on the Hub, for data sets with several configurations.
+        revision: commit, tag or branch on the Hub; None uses the latest revision.
         image: column containing the images.
         text: column containing the texts; class labels are replaced by their names, numbers by their digits.
         group: column containing the writer or document; None makes each line a separate group.
@@ -53,7 +54,7 @@ class HuggingFace(Sequence[Sample]):
         check_counts: whether to raise an error if the row count of a data set listed in `splits/huggingface.tsv` is
             unexpected.
         streaming: whether to read rows in order without copying anything.
-        cache_dir: folder for the arrow files; None uses the cache of `datasets`.
+        cache_dir: folder for the Arrow files; None uses the cache of `datasets`.
         name: first component of each sample id; None uses the last component of `repo`, or the name of the folder.
         empty: what to do with a line without text ("error", "skip" or "keep"). Skipped lines are counted and reported.
         faulty: what to do with a row without an image ("error" or "skip"). In a stream, a missing image is detected
@@ -82,8 +83,8 @@ class HuggingFace(Sequence[Sample]):
     ) -> None:
         if root is None and not repo:
             raise InputError(
-                "data.repo is not set; set it to a data set on the hub, such as data.repo=Teklia/IAM-line, or set "
-                "data.root to a folder of parquet or arrow files"
+                "data.repo is not set; set it to a data set on the Hub, such as data.repo=Teklia/IAM-line, or set "
+                "data.root to a folder of Parquet or Arrow files"
             )
         self.root = None if root is None else data_folder(root, CONTENTS, SOURCE)
         self.image, self.streaming = image, streaming
@@ -152,7 +153,7 @@ class HuggingFace(Sequence[Sample]):
         return sizes
 
     def _cell(self, row: int) -> Any:
-        """Return the image cell of a row; a stream only moves forward, or starts again at the first row."""
+        """Return the image cell of a row; a stream can only move forward, or restart at the first row."""
         with _named(self._source):
             if not self.streaming:
                 return self._rows[row][self.image]
@@ -161,7 +162,7 @@ class HuggingFace(Sequence[Sample]):
             if row <= self._passed:
                 raise InputError(
                     f"{self._source}: a stream can only be read in order, but row {row} was requested after row "
-                    f"{self._passed}; pack it first, or set data.reader.streaming=false"
+                    f"{self._passed}; pack the data set first, or set data.reader.streaming=false"
                 )
             for number, cells in self._stream:
                 self._passed = number
@@ -196,12 +197,12 @@ def _from_hub(
             parts = datasets.load_dataset(repo, subset, revision=revision, streaming=streaming, cache_dir=cache_dir)
     except datasets.exceptions.DatasetNotFoundError:
         raise InputError(
-            f"{repo}: not found on the hub, or private; check data.repo and data.reader.revision, or log in with "
+            f"{repo}: not found on the Hub, or private; check data.repo and data.reader.revision, or log in with "
             "`hf auth login`"
         ) from None
     except Exception as error:  # as in `_answers`
         raise InputError(
-            f"{repo}: cannot be read from the hub ({_reason(error)}); on a machine with network access, run "
+            f"{repo}: cannot be read from the Hub ({_reason(error)}); on a machine with network access, run "
             f"`hf download {repo} --repo-type dataset --local-dir FOLDER`, and set data.root=FOLDER"
         ) from None
     if part not in parts:
@@ -210,7 +211,7 @@ def _from_hub(
 
 
 def _answers(repo: str, revision: str | None) -> bool:
-    """Return whether the hub responds, even if only to say that the data set does not exist."""
+    """Return whether the Hub responds, even if only to say that the data set does not exist."""
     try:
         huggingface_hub.HfApi().dataset_info(repo, revision=revision, timeout=TIMEOUT)
     except huggingface_hub.errors.HfHubHTTPError:
@@ -222,7 +223,7 @@ def _answers(repo: str, revision: str | None) -> bool:
 
 @contextmanager
 def _offline() -> Iterator[None]:
-    """Use cached downloads, rather than spend a minute trying to reach a hub that does not respond."""
+    """Use cached downloads, rather than spend a minute trying to reach the Hub if it does not respond."""
     settings: tuple[Any, ...] = (huggingface_hub.constants, datasets.config)
     before = [setting.HF_HUB_OFFLINE for setting in settings]
     try:
@@ -240,7 +241,7 @@ def _from_folder(root: Path, part: str, streaming: bool, cache_dir: str | None) 
     chosen = [path for path in files[ending] if _belongs(path.relative_to(root), part)]
     if not files[ending]:
         raise InputError(
-            f"{root}: no parquet or arrow files found; set data.root to the folder containing them, or {SOURCE}"
+            f"{root}: no Parquet or Arrow files found; set data.root to the folder containing them, or {SOURCE}"
         )
     if not chosen:
         raise InputError(_no_part(str(root), part, [path.relative_to(root).as_posix() for path in files[ending]]))
@@ -276,7 +277,7 @@ def _no_part(source: str, part: str, held: list[str]) -> str:
 
 
 def _columns(rows: Rows, names: Sequence[str], source: str) -> list[list[str]]:
-    """Read text columns without the images.
+    """Read text columns without reading the images.
 
     Raises:
         InputError: if a column does not contain text.
@@ -318,7 +319,7 @@ def check_count(repo: str, part: str, count: int) -> None:
 
 @contextmanager
 def _named(source: str) -> Iterator[None]:
-    """Turn any error that pyarrow or datasets raises for corrupted files into a message that names the source."""
+    """Convert any error that pyarrow or datasets raises for corrupted files into an InputError naming the source."""
     try:
         yield
     except InputError:
@@ -328,7 +329,7 @@ def _named(source: str) -> Iterator[None]:
 
 
 def _reason(error: BaseException) -> str:
-    """Return the first line of the root cause's message."""
+    """Return the type of the root cause and the first line of its message."""
     while error.__cause__ is not None:
         error = error.__cause__
     return f"{type(error).__name__}: {error}".splitlines()[0][:200]

@@ -24,7 +24,7 @@ RECORD = struct.Struct("<I2sHH")  # .gnt, before the pixels: record size in byte
 HEAD = struct.Struct("<I8s")  # start of .dgrl: header size in bytes, "DGRL"; text of any length follows
 CODES = struct.Struct("<20sHH")  # end of the header: encoding, bytes per label unit, bits per pixel
 PAGE = struct.Struct("<III")  # height, width, number of lines
-UNITS = struct.Struct("<I")  # number of units in the label of a line, which follows
+UNITS = struct.Struct("<I")  # number of units in a line's label, which follows
 BOX = struct.Struct("<IIII")  # top, left, height, width; followed by the bitmap
 MIN_LINE = UNITS.size + BOX.size + 1  # size in bytes of the smallest possible line
 
@@ -57,7 +57,8 @@ class LineFile(NamedTuple):
 def index_gnt(path: Path) -> CharacterFile:
     """Index the characters in a `.gnt` file in one pass over the record headers.
 
-    Width comes before height. Together, they determine where the next record starts, and must agree with its size.
+    In each record, width comes before height. Together, they determine where the next record starts, and they must
+    agree with the record size.
 
     Raises:
         InputError: if a width or height is zero, or does not match the record size.
@@ -111,7 +112,9 @@ def index_dgrl(path: Path) -> LineFile:
                 break
             _, _, height, width = BOX.unpack_from(content, box)
             if not height or not width or height * width > MAX_PIXELS:
-                raise InputError(f"{path}: line {len(lines)} has {width} x {height} pixels; download the file again")
+                raise InputError(
+                    f"{path}: line {len(lines)} has an invalid size ({width} x {height} pixels); download it again"
+                )
             pixels = box + BOX.size
             after = pixels + height * _row_bytes(width, bits)
             if after > end:
@@ -158,7 +161,7 @@ def character(code: bytes) -> str:
 def read_bitmap(path: Path, offset: int, size: tuple[int, int], bits: int = 8) -> UInt8[ndarray, "H W"]:
     """Read a bitmap as dark ink on white (255) paper.
 
-    The format does not specify the polarity of 1-bit bitmaps, so their rarer value is taken as ink.
+    The format does not specify the polarity of 1-bit bitmaps, so the rarer value is taken as ink.
 
     Args:
         path: path to the file.
@@ -172,7 +175,7 @@ def read_bitmap(path: Path, offset: int, size: tuple[int, int], bits: int = 8) -
     height, width = size
     image = np.empty((height, _row_bytes(width, bits)), np.uint8)
     try:
-        # Four times as fast as mapping the file for each bitmap; a permanent map would count towards process memory.
+        # Four times as fast as mapping the file for each bitmap; a permanent mapping would count as process memory.
         with open(path, "rb", buffering=0) as file:
             file.seek(offset)
             count = file.readinto(image.data)
@@ -185,7 +188,7 @@ def read_bitmap(path: Path, offset: int, size: tuple[int, int], bits: int = 8) -
 
 @contextmanager
 def mapped(path: Path) -> Iterator[mmap.mmap]:
-    """Map a file into memory for one pass."""
+    """Memory-map a file for one pass."""
     try:
         with open(path, "rb", buffering=0) as file:
             content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)

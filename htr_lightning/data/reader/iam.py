@@ -29,7 +29,7 @@ from htr_lightning.errors import InputError
 
 CORRUPT = {"a01-117-05-02", "r06-022-03-05"}  # word images that are corrupted in the published words.tgz
 SITE = "after registration at https://fki.tic.heia-fr.ch/databases/iam-handwriting-database"
-HUB = "use the version on the hub with data=huggingface data.repo=Teklia/IAM-line"
+HUB = "use the version on the Hub with data=huggingface data.repo=Teklia/IAM-line"
 ARCHIVES = {
     "ascii": "ascii.tgz",
     "lines": "lines.tgz",
@@ -58,15 +58,15 @@ class Iam(Sequence[Sample]):
             same lines or words from the scanned forms, including their surroundings, using the boxes in the XML files.
         splits: "aachen" (RWTH, with 747 / 116 / 336 forms and 6,482 / 976 / 2,915 lines in train / val / test),
             "official" (large writer-independent text line recognition task, with 6,161 / 900 + 940 / 1,861 lines), or
-            the path to custom splits, which are a folder with train.txt, val.txt and test.txt listing form or line ids,
-            or a table `id<TAB>split`.
-        lists: folder containing the lists of a named split; None searches `root` and its subfolders.
+            the path to custom splits: to a folder with train.txt, val.txt and test.txt, which list form or line ids, or
+            to a table `id<TAB>split`.
+        lists: folder containing the Aachen or official lists; None searches `root` and its subfolders.
         download: whether to download the Aachen lists if they are missing. They contain form ids only, no IAM data.
         err: what to do with lines and words whose segmentation IAM marks as doubtful. "keep" keeps them, "skip" skips
             and counts them, and "auto" keeps lines, because their texts and images are correct, but skips words.
-        punctuation: "spaced" puts a space before every punctuation mark, as in the files; for "joined", see
+        punctuation: "spaced" puts a space before each punctuation mark, as in the files; for "joined", see
             `join_punctuation`.
-        reduce: function applied to each crop before it is stored, with `source=forms`; see `Preprocess.reduce`.
+        reduce: function applied to each crop from a form before it is stored; see `Preprocess.reduce`.
 
     Attributes:
         err: number of lines or words in the split with doubtful segmentation, whether kept or not.
@@ -178,7 +178,7 @@ class Iam(Sequence[Sample]):
                 self._rows.remove(row)
 
     def _check_images(self) -> None:
-        """Raise an error that names missing images, those in the split first."""
+        """Raise an error that names the missing images, starting with those in the split."""
         missing = [row.id for row in self._rows if not self._path(row.id).is_file()]
         if not missing:
             return
@@ -186,8 +186,8 @@ class Iam(Sequence[Sample]):
         others = [row.id for row in self._table if row.id not in seen and not self._path(row.id).is_file()]
         names = named([self._path(id).relative_to(self.root).as_posix() for id in missing + others])
         raise InputError(
-            f"{self.root}: {len(missing + others)} of {len(self._table)} {self._unit} images are missing, "
-            f"including {len(missing)} in split '{self._split}': {names}; unpack {self._unit}s.tgz again"
+            f"{self.root}: missing {self._unit} images ({len(missing + others)} of {len(self._table)}, "
+            f"{len(missing)} in split '{self._split}'): {names}; unpack {self._unit}s.tgz again"
         )
 
     def _cut_forms(self, reduce: Reduce | None) -> None:
@@ -201,7 +201,7 @@ class Iam(Sequence[Sample]):
         lacking += [f"xml/{form}.xml" for form in by_form if not xml[form].is_file()]
         if lacking:
             raise InputError(
-                f"{self.root}: {len(lacking)} files in split '{self._split}' are missing: {named(lacking)}; "
+                f"{self.root}: missing files in split '{self._split}' ({len(lacking)}): {named(lacking)}; "
                 "unpack formsA-D.tgz, formsE-H.tgz and formsI-Z.tgz into forms/, and xml.tgz into xml/"
             )
 
@@ -256,4 +256,4 @@ def _header(path: Path) -> tuple[int, int]:
         with Image.open(path) as image:
             return image.height, image.width
     except (OSError, SyntaxError, ValueError) as error:
-        raise InputError(f"{path}: not an image ({error}); unpack it again") from None
+        raise InputError(f"{path}: not an image ({error}); extract it from the archive again") from None

@@ -41,7 +41,7 @@ def named(names: Sequence[str]) -> str:
 
 
 def read_text(path: Path) -> str:
-    """Read a text file in the IAM database, or a list of ids.
+    """Read a text file from the IAM database, or a list of ids.
 
     Raises:
         InputError: if the file is missing or not a text file.
@@ -49,11 +49,13 @@ def read_text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError:
-        raise InputError(f"{path}: not an ASCII or UTF-8 text file; unpack it again") from None
+        raise InputError(
+            f"{path}: not an ASCII or UTF-8 text file; extract it from the archive again, or save it as UTF-8"
+        ) from None
     except FileNotFoundError:
         raise InputError(f"{path}: no such file; unpack ascii.tgz into ascii/ below data.root") from None
     except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
+        raise InputError(f"{path}: cannot be read ({error.strerror}); check the file") from None
 
 
 def read_rows(path: Path, unit: str) -> list[Row]:

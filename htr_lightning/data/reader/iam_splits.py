@@ -1,4 +1,4 @@
-"""Find the forms and lines of IAM that belong to a split: Aachen, official or custom."""
+"""Find the IAM forms and lines that belong to an Aachen, official or custom split."""
 
 from collections import Counter
 from hashlib import sha256
@@ -32,7 +32,7 @@ def split_ids(root: Path, split: str, splits: str, lists: str | None, download: 
     """Return the form or line ids in a split. See `Iam` for the arguments.
 
     Raises:
-        InputError: if a list is missing, or does not have the expected length.
+        InputError: if a list is missing or invalid, or does not have the expected length.
     """
     if splits == "aachen":
         return _aachen(root, split, lists, download)
@@ -48,7 +48,7 @@ def _aachen(root: Path, split: str, lists: str | None, download: bool) -> set[st
     if path is None:
         if lists is not None or not download:
             raise InputError(
-                f"{lists or root}: contains no {' or '.join(names)}; set data.reader.lists to the folder that contains "
+                f"{lists or root}: contains none of {', '.join(names)}; set data.reader.lists to the folder containing "
                 "the Aachen lists, or data.reader.download=true"
             )
         path = text_file(f"{AACHEN_URL}{split}.ln", f"iam_{split}.ln", "and set data.reader.lists to its folder")
@@ -92,18 +92,18 @@ def _own(path: Path, split: str) -> set[str]:
     names = [name + ending for name in NAMES[split] for ending in (".txt", ".uttlist")]
     found = next((path / name for name in names if (path / name).is_file()), None)
     if found is None:
-        raise InputError(f"{path}: contains no {' or '.join(names)}; create one with a form or line id in each row")
+        raise InputError(f"{path}: contains none of {', '.join(names)}; create one with one form or line id per row")
     return _read_ids(found)
 
 
 def _find(root: Path, lists: str | None, names: list[str]) -> Path | None:
-    """Find a list in the given folder, or else in the root or one of its subfolders."""
+    """Find a list in the given folder or, if none is given, in the root and its subfolders."""
     folders = [root, *sorted(filter(Path.is_dir, root.iterdir()))] if lists is None else [_named(root, lists)]
     return next((path for folder in folders for name in names if (path := folder / name).is_file()), None)
 
 
 def _named(root: Path, name: str) -> Path:
-    """Return the path of a name: relative to the root if it exists there, or else as given."""
+    """Return a path relative to the root if it exists there, or else as given."""
     below = root / str(name)
     return below if below.exists() else Path(str(name))
 
@@ -116,7 +116,7 @@ def _read_ids(path: Path) -> set[str]:
     """
     ids = [row.strip().removesuffix(".png") for row in read_text(path).split("\n") if row.strip()]
     if not ids:
-        raise InputError(f"{path}: contains no ids; write a form or line id in each row")
+        raise InputError(f"{path}: contains no ids; write one form or line id per row")
     if odd := [id[:40] for id in ids if not 2 <= len(id.split("-")) <= 4 or len(id.split()) > 1]:
         raise InputError(f"{path}: invalid ids {named(odd)}; expected form or line ids such as a01-000u-00")
     if twice := [id for id, count in Counter(ids).items() if count > 1]:

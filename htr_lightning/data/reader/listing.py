@@ -1,4 +1,4 @@
-"""Find image files and their texts: in text files, tables, PyLaia lists or folder names."""
+"""Find image files and their texts, which are given by text files, tables, PyLaia tables or folder names."""
 
 import csv
 import json
@@ -73,7 +73,7 @@ class Images:
 class Table:
     """A CSV, TSV or JSON Lines table with a row for each image.
 
-    A column is given by name, or by index (starting at 0) if the table has no header.
+    Columns are identified by name, or by index (starting at 0) if the table has no header.
 
     Args:
         image: column containing the image file names, relative to `images` or to the folder of the table.
@@ -161,7 +161,7 @@ class Laia:
 
 
 class Classes:
-    """One folder of images per character, named after it (`あ/001.png`) or after its code point (`U+3042/001.png`).
+    """One folder of images per character, named after the character (`あ/1.png`) or its code point (`U+3042/1.png`).
 
     Args:
         names: path, relative to the root, to a table of folder names and characters, separated by tabs; None if folders

@@ -126,7 +126,7 @@ def _labels(folder: Path) -> Iterator[tuple[int, bytes, str | Fault]]:
 
 @contextmanager
 def _reading(folder: Path) -> Iterator[lmdb.Transaction]:
-    """Open a read-only transaction whose errors name the file."""
+    """Open a read-only transaction, and convert LMDB errors into InputErrors that name the file."""
     try:
         with _environment(folder).begin(buffers=True) as transaction:
             yield transaction

@@ -19,7 +19,7 @@ FILES = {
     "test": ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"),
 }
 DOWNLOADS = {"mnist": MNIST, "emnist": EMNIST, "kmnist": KMNIST, "qmnist": QMNIST}
-TYPES = {0x08: "u1", 0x0C: ">i4"}  # bytes, and the integer labels of QMNIST
+TYPES = {0x08: "u1", 0x0C: ">i4"}  # unsigned bytes, and the 32-bit integers of QMNIST labels
 WRITER = 2  # column of QMNIST's labels: class, series, writer, index, ... (Yadav and Bottou, 2019)
 
 
@@ -37,7 +37,7 @@ class Mnist(Sequence[Sample]):
             emnist-letters.
         files: names of the image and label files for the training and test splits. A label is a single number or, in
             QMNIST, a row of eight numbers, of which the first is the class and the third is the writer.
-        classes: the characters, ordered by label.
+        classes: characters, ordered by label.
         mapping: name of a file that maps labels to characters, as in EMNIST, used instead of `classes`. Each row
             contains a label and code points, of which the first is used.
         transpose: whether images are stored column by column, as in EMNIST.
@@ -179,6 +179,6 @@ def _find(root: Path, name: str) -> Path | None:
     found = sorted({*root.rglob(name), *root.rglob(f"{name}.gz")})
     if len({path.parent for path in found}) > 1:
         raise InputError(
-            f"{found[0]} and {found[-1]}: files from two data sets; set data.root to the folder containing one of them"
+            f"{found[0]} and {found[-1]}: files from two data sets; set data.root to the folder of one of them"
         )
     return found[0] if found else None

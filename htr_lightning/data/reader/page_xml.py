@@ -1,4 +1,4 @@
-"""Read the lines of PAGE and ALTO files, cropped from their page images."""
+"""Read the lines of PAGE and ALTO files, cropping them from the page images."""
 
 import sys
 from collections import Counter
@@ -36,12 +36,12 @@ class PageXml(Sequence[Sample]):
         root: folder or zip archive containing the data.
         fetch: function called with `root`, and with `repo` if given; returns the folder, downloading it if necessary.
             None uses `root`.
-        repo: OWNER/NAME of a repository, passed to `fetch`. Its name is the default for `name`.
+        repo: OWNER/NAME of a repository, passed to `fetch`; NAME is the default for `name`.
         xml: glob pattern for the XML files below `root`. If it matches a METS file, only the listed pages are read.
         images: folder of the page images, relative to `root`; None searches near each XML file, as described in
             `find_image`.
-        splits: path to a table `page<TAB>split`, relative to `root`, where a page is the stem or path of an XML file
-            without its suffix; `package:NAME` for a table included in htr_lightning; random fractions of the pages,
+        splits: path to a table `page<TAB>split`, relative to `root`, where a page is an XML file's stem, or its path
+            without the suffix; `package:NAME` for a table included in htr_lightning; random fractions of the pages,
             such as {train: 0.8, val: 0.1, test: 0.1}, with no group in two splits; or random numbers of lines, such as
             {train: 16, val: 10, test: 40}, where null takes all remaining lines. None reads all pages.
         split: split to read; None reads all pages.
@@ -83,7 +83,7 @@ class PageXml(Sequence[Sample]):
             raise InputError(f"data.reader.xml={xml}: expected a pattern relative to data.root, such as **/*.xml")
         self._writers = group_pattern(group)
         if repo is not None and (fetch is None or "repo" not in signature(fetch).parameters):
-            raise InputError(f"data.repo={repo}: this data set is not read from a repository; remove this override")
+            raise InputError(f"data.repo={repo}: this data set is not read from a repository; remove the override")
         self._source = "" if fetch is None else ", or remove data.root to download them"
         if root is not None and not Path(root).exists():
             raise InputError(f"{root}: no such folder; set data.root to the folder containing {CONTENTS}{self._source}")
@@ -94,7 +94,7 @@ class PageXml(Sequence[Sample]):
         self.root = archive.folder(given)
         self._reduce, self.rotate = reduce, rotate
         self.skipped: list[Skipped] = []
-        self.repaired: dict[str, str] = {}  # how the polygon differs from the one in the file, by sample id
+        self.repaired: dict[str, str] = {}  # how the polygon differs from the one in the file, keyed by sample id
         name = name or (repo or "").rpartition("/")[2] or (given.name if given.is_dir() else given.stem)
         self._entries: list[_Entry] = []
         faults: list[str] = []
@@ -115,13 +115,13 @@ class PageXml(Sequence[Sample]):
                     if problem.skip:
                         self.skipped.append(Skipped(id, problem.kind, by=problem.option))
                     else:
-                        faults.append(f"{id}: {problem.kind}: {problem.remedy}")
+                        faults.append(f"{id}: {problem.kind}; {problem.remedy}")
                     continue
                 if repaired:
                     self.repaired[id] = repaired
                 self._entries.append(_Entry(id, page, image, line, self._group(path)))
         if faults:
-            more = f" (and {len(faults) - 1} more lines with faults)" if len(faults) > 1 else ""
+            more = f" (lines with faults: {len(faults)})" if len(faults) > 1 else ""
             raise InputError(faults[0] + more)
         self._entries = self._without_duplicates(self._entries, faulty)
         if split is not None and by_line(splits):
@@ -175,7 +175,7 @@ class PageXml(Sequence[Sample]):
         return [image.shape if (image := self._crops.get(i)) is not None else s for i, s in enumerate(sizes)]
 
     def _paths(self, xml: str) -> tuple[list[Path], list[Path]]:
-        """Return the page files, and the files that are not listed in METS."""
+        """Return the page files, and the files left out because they are not listed in a METS file."""
         paths, unlisted = expand(sorted(self.root.glob(xml)))
         if not paths:
             raise InputError(
@@ -207,7 +207,7 @@ class PageXml(Sequence[Sample]):
         found = [path for path in paths if {path.stem, self._where(path)} & wanted]
         if missing := sorted(wanted - {name for path in found for name in (path.stem, self._where(path))}):
             error = InputError(
-                f"{self.root}: {len(missing)} pages in split '{split}' have no XML file (first: '{missing[0]}'); "
+                f"{self.root}: missing XML files for pages in split '{split}' ({len(missing)}, first: '{missing[0]}'); "
                 "add the files, or set data.reader.splits to a custom table"
             )
             self._skip([f"{name}/{page}" for page in missing], "page without an XML file", error, faulty)

@@ -46,15 +46,15 @@ class Synthetic(Sequence[Sample]):
         length: minimum and maximum line length in words, or in characters if `unit` is characters.
         pseudoword_fraction: fraction of words replaced by pseudowords with a similar spelling.
         rare_characters: characters that are rare in the source or missing from it.
-        rare_fraction: fraction of words to which a rare character is added.
+        rare_fraction: fraction of words that receive a rare character.
         crossed_out_fraction: fraction of words that are crossed out.
         fonts: folder of TTF, OTF or TTC files, used by writers in every split; each writer has an individual style.
         font_fraction: fraction of writers who use a font. If the text contains characters that only fonts can provide,
             such as Chinese characters, all writers use fonts.
         unwritable: what to do with a character that no writer can draw; "error", or "skip" to omit it from the lines.
-        neighbor_fraction: fraction of lines that show ascenders and descenders of adjacent lines at their edges.
+        neighbor_fraction: fraction of lines with ascenders or descenders of adjacent lines at the edges of the image.
         height: minimum and maximum line height in pixels.
-        seed: random seed for writers, texts and everything else.
+        seed: random seed for writers, texts and images.
 
     Raises:
         InputError: if a file cannot be used, a character cannot be drawn, or an option is invalid.
@@ -90,7 +90,9 @@ class Synthetic(Sequence[Sample]):
         if text is None and unit != "words":
             raise InputError(f"data.reader.unit={unit}: requires running text; set data.reader.text=FILE")
         if not 1 <= length[0] <= length[1]:
-            raise InputError(f"data.reader.length={list(length)}: expected a minimum and a maximum, at least 1")
+            raise InputError(
+                f"data.reader.length={list(length)}: expected a minimum of at least 1 and a maximum no smaller"
+            )
         self.skipped: list[Skipped] = []
         self._split, self._count, self._writer_count = split, lines[split], writers[split]
         self._origin = words if text is None else text
@@ -167,7 +169,7 @@ class Synthetic(Sequence[Sample]):
         return (index * 7919 + index // self._writer_count) % self._writer_count
 
     def _writer(self, number: int, text: str) -> SyntheticWriter | FontWriter:
-        """Return a writer, which uses the built-in alphabets if the fonts lack a character in the text."""
+        """Return a writer, using the built-in alphabets if the fonts lack a character in the text."""
         seed = (self._seed, SPLITS[self._split], number)
         rng = np.random.default_rng((*seed, 2))
         uses_fonts = bool(rng.random() < self._font_fraction) and self._in_fonts.issuperset(text)
@@ -247,7 +249,7 @@ def find_fonts(folder: Path) -> list[Path]:
     """Find the font files below a folder.
 
     Raises:
-        InputError: if the folder contains no font files or one that cannot be read.
+        InputError: if the folder contains no font files, or a font file cannot be read.
     """
     fonts = sorted(path for path in folder.rglob("*") if path.suffix.lower() in (".ttf", ".otf", ".ttc"))
     if not fonts:

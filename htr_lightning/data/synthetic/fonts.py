@@ -19,7 +19,7 @@ IDEOGRAPHS = "\u2e80"  # characters from this code point on are drawn one by one
 
 @lru_cache(maxsize=256)
 def open_font(path: Path, size: int = SIZE) -> ImageFont.FreeTypeFont:
-    """Load a font. Raises InputError if it cannot be read."""
+    """Load a font; raise InputError if it cannot be read."""
     try:
         return ImageFont.truetype(str(path), size)
     except (OSError, ValueError) as error:
@@ -65,7 +65,7 @@ class FontWriter:
         self.wander = rng.uniform(0.005, 0.04)  # amplitude of the waves in the baseline, as a fraction of the font size
         self.jitter = rng.uniform(0, 0.04)
         self.word_space = rng.uniform(0.2, 0.45)
-        self.weight = rng.uniform(-0.3, 1.0)  # blending weight of thicker strokes, or of thinner ones if negative
+        self.weight = rng.uniform(-0.3, 1.0)  # blending weight of thicker strokes, or of thinner strokes if negative
         self.pencil = bool(rng.random() < 0.25)
 
     def mask(

@@ -16,7 +16,7 @@ BASELINE, X_TOP, CAP_TOP = 9.0, -5.0, -12.0
 
 Strokes = list[list[tuple[float, float]]]
 
-# Marks centred above or below a letter, in font units relative to the top of the letter, or to the baseline if below.
+# Marks centred above or below a letter, in font units relative to its top, or to the baseline for marks below.
 MARKS: dict[str, Strokes] = {
     "\u0300": [[(-3, -5), (1.5, -1.5)]],
     "\u0301": [[(3, -5), (-1.5, -1.5)]],

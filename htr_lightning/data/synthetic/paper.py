@@ -9,7 +9,7 @@ from numpy import ndarray
 
 
 def with_neighbors(mask: UInt8[ndarray, "H W"], baseline: float, rng: np.random.Generator) -> UInt8[ndarray, "H W"]:
-    """Add descenders of a line above and ascenders of a line below, as a tight crop would show them.
+    """Add descenders of a line above, ascenders of a line below, or both, as a crop of a real page may show them.
 
     They are copied from the line itself and shifted horizontally.
 

@@ -22,7 +22,7 @@ MAX_CHARACTERS = 200  # maximum length of a line
 
 @runtime_checkable
 class Source(Protocol):
-    """The interface for text sources, which return the words of random lines."""
+    """Interface for text sources, which return the words of random lines."""
 
     def draw(self, length: Sequence[int], rng: np.random.Generator) -> list[str]: ...
 
@@ -59,11 +59,11 @@ class RunningText:
 
     Args:
         text: running text.
-        unit: unit of a passage. "words" and "characters" select consecutive words or characters, whose number is given
-            by `length`; "line" selects a whole line of the text.
+        unit: unit of a passage. "words" and "characters" select a random number of consecutive words or characters
+            within the bounds passed to `draw`; "line" selects a whole line of the text.
 
     Raises:
-        InputError: if the unit is invalid or would produce a line that is too long.
+        InputError: if the unit is invalid, does not suit the text, or would produce a line that is too long.
     """
 
     def __init__(self, text: str, unit: str) -> None:
@@ -99,7 +99,7 @@ class RunningText:
 
 
 class Spelling:
-    """A generator of pseudowords whose spelling follows a second-order Markov chain over the letters of given words.
+    """A generator of pseudowords spelt by a second-order Markov chain over the letters of the given words.
 
     Args:
         words: words to imitate, stripped of punctuation; those that contain anything other than letters are ignored.

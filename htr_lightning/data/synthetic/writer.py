@@ -58,7 +58,7 @@ class SyntheticWriter:
         self.ligature = (rng.choice([0.0, 0.25, 0.6]), rng.uniform(0.4, 0.95), rng.uniform(0.85, 1.0))[style]
         self.slant = (
             rng.normal(0.1, 0.2) if self.font in PRINTED else rng.normal(-0.05, 0.18)
-        )  # cursive fonts are slanted
+        )  # cursive fonts are already slanted
         self.width = float(np.exp(rng.normal(0.08, 0.2)))
         self.x_height = CAPITAL * rng.uniform(0.4, 0.65) / x_height(self.font)  # scale of lowercase letters
         self.ascender, self.descender = rng.uniform(0.8, 1.3), rng.uniform(0.6, 1.3)
@@ -71,7 +71,7 @@ class SyntheticWriter:
         self.wander = rng.uniform(0.3, 2.0)  # amplitude of the waves in the baseline, in font units
         self.drift = rng.normal(0.0, 0.008)
         self.tremor = rng.uniform(0.05, 0.3)
-        self.pen = float(np.exp(rng.uniform(-0.4, 0.65)))  # pen width in pixels at an x-height of about 18
+        self.pen = float(np.exp(rng.uniform(-0.4, 0.65)))  # pen width in pixels at an x-height of about 18 pixels
         self.nib = rng.uniform(0, np.pi)
         self.contrast = rng.choice([0.0, 0.35, 0.8], p=[0.6, 0.3, 0.1])
         self.pencil = rng.random() < 0.2
@@ -271,7 +271,7 @@ def _join(
     if lx < 0:
         lx, ly = 0.9, 0.4  # round letters end leftwards, so the pen has to turn
     if ax <= 0:
-        ax, ay = 1.0, -0.3  # arrive rightwards and turn on the letter
+        ax, ay = 1.0, -0.3  # arrive from the left and turn within the letter
     distance = (dx * dx + dy * dy) ** 0.5
     leave, arrive = distance / (lx * lx + ly * ly + 1e-9) ** 0.5, distance / (ax * ax + ay * ay + 1e-9) ** 0.5
     knots = np.array([start, (lx * leave, ly * leave), (ax * arrive, ay * arrive), end], dtype=np.float32)

@@ -132,7 +132,7 @@ def test_one_baseline_that_strayed_is_one_fault() -> None:
 @pytest.mark.parametrize(
     ("polygon", "fault"),
     [
-        ([], "line without polygon or box"),
+        ([], "line without a polygon or box"),
         ([(1, 1), (50, 50)], "polygon with 2 points"),
         (box(1100, 10, 1200, 40), "polygon outside the page"),
     ],

@@ -107,5 +107,5 @@ def test_a_polygon_far_over_the_edge_takes_no_more_than_the_page(angle: float) -
 @pytest.mark.parametrize("angle", [0.0, 5.0])
 @pytest.mark.parametrize("polygon", [[], [(1.0, 1.0)], [(1.0, 1.0), (50.0, 30.0)]])
 def test_fewer_than_three_corners_are_refused(polygon: list[tuple[float, float]], angle: float) -> None:
-    with pytest.raises(ValueError, match=f"polygon with {len(polygon)} points"):
+    with pytest.raises(ValueError, match=f"expected a polygon with at least 3 points, got {len(polygon)}"):
         crop_polygon(np.zeros((100, 100), np.uint8), polygon, angle)
