@@ -207,7 +207,7 @@ class LineDataModule(LightningDataModule):
         }
         for key, value in given.items():
             if key not in accepted:
-                raise InputError(f"data.{key}={value}: this reader has no such option; remove the override")
+                raise InputError(f"data.{key}={value}: this reader has no such option; remove this override")
         if self.reduce_scans and "reduce" in accepted:  # the reader keeps its lines in memory
             given["reduce"] = self.preprocess.reduce
         return given

@@ -257,7 +257,7 @@ def test_a_damaged_parquet_file_is_read_or_refused_but_nothing_else(
 def test_nothing_given_and_nothing_there_are_refused(tmp_path: Path, read: Callable[..., HuggingFace]) -> None:
     with pytest.raises(InputError, match=r"data\.repo is not set; .*data\.repo=Teklia/IAM-line.*data\.root"):
         read(None)
-    with pytest.raises(InputError, match="no parquet or arrow files"):
+    with pytest.raises(InputError, match="no Parquet or Arrow files"):
         read(tmp_path)
     with pytest.raises(InputError, match="nowhere: no such folder"):
         read(tmp_path / "nowhere")
@@ -273,7 +273,7 @@ def test_without_a_network_one_line_says_what_to_do_and_at_once(
     monkeypatch.setattr("huggingface_hub.HfApi.dataset_info", fail)
     for _ in range(2):
         with pytest.raises(
-            InputError, match=r"Teklia/IAM-line: cannot be read from the hub .*set data\.root=FOLDER"
+            InputError, match=r"Teklia/IAM-line: cannot be read from the Hub .*set data\.root=FOLDER"
         ) as told:
             read(None, repo="Teklia/IAM-line")
         assert len(str(told.value).splitlines()) == 1

@@ -83,7 +83,7 @@ class PageXml(Sequence[Sample]):
             raise InputError(f"data.reader.xml={xml}: expected a pattern relative to data.root, such as **/*.xml")
         self._writers = group_pattern(group)
         if repo is not None and (fetch is None or "repo" not in signature(fetch).parameters):
-            raise InputError(f"data.repo={repo}: this data set is not read from a repository; remove the override")
+            raise InputError(f"data.repo={repo}: this data set is not read from a repository; remove this override")
         self._source = "" if fetch is None else ", or remove data.root to download them"
         if root is not None and not Path(root).exists():
             raise InputError(f"{root}: no such folder; set data.root to the folder containing {CONTENTS}{self._source}")
