@@ -47,7 +47,7 @@ def sort_out(faults: Sequence[Fault], empty: str, faulty: str) -> list[Skipped]:
 
 
 def encodable(text: str) -> bool:
-    """Return whether a text can be encoded as UTF-8. Malformed JSON may contain lone surrogates, which cannot."""
+    """Return whether a text can be encoded as UTF-8. Lone surrogates, e.g. from malformed JSON, cannot."""
     try:
         text.encode()
     except UnicodeEncodeError:

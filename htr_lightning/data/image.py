@@ -84,7 +84,7 @@ def image_size(
         except InputError:
             pass  # an unusually long header, or an error that is raised again below
     with _opened(path, content, max_pixels) as image:
-        # Pillow rotates a TIFF when opening it. A PNG whose EXIF data follow the pixels would have to be decoded.
+        # Pillow rotates a TIFF when opening it. A PNG with EXIF data after its pixels would have to be decoded first.
         stated = image.format != "TIFF" and (image.format != "PNG" or "exif" in image.info)
         sideways = stated and image.getexif().get(ORIENTATION) in (5, 6, 7, 8)
         return (image.width, image.height) if sideways else (image.height, image.width)

@@ -116,7 +116,7 @@ class BucketBatchSampler:
             lines = order[start : start + window]
             about = self.widths[lines] * rng.uniform(0.97, 1.03, len(lines))  # varies the batches of small data sets
             batches += self._cut(lines[np.argsort(-about)])
-        # Ranks wait for each other at every step, so the batches of one step should have similar widths.
+        # Ranks wait for each other at each step, so the batches of one step should have similar widths.
         full = len(batches) // self.world_size * self.world_size
         rounds = [batches[i : i + self.world_size] for i in range(0, full, self.world_size)]
         rng.shuffle(rounds)

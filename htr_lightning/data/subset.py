@@ -47,7 +47,7 @@ def subset_of(reader: Reader, bounds: Sequence[int | None], by: str) -> Subset:
     """Return the lines from `bounds[0]` up to, but not including, `bounds[1]` in a fixed random order.
 
     Lines are ordered by the SHA-256 hashes of their ids, or of their groups and then their ids. The order is identical
-    in every process, on every machine and for every seed, so [0, 500] and [500, None] are complementary.
+    in all processes, on all machines and for all seeds, so [0, 500] and [500, None] are complementary.
 
     Args:
         reader: the full reader.

@@ -10,7 +10,7 @@ from numpy import ndarray
 
 from htr_lightning.data.page.page import Line, Page, Points, baseline_angle, page_box
 
-ABOVE, BELOW = 0.7, 0.3  # extent of a polygon from its baseline, in line distances; vertical columns are centred
+ABOVE, BELOW = 0.7, 0.3  # extent of a polygon from its baseline, in line distances; vertical columns extend by 0.5
 SLIVER = 0.2  # thickness in line distances below which a polygon is too thin to contain a line
 MAX_PAIRS = 1_000_000  # approximate maximum number of baseline pairs to compare; pages with more are subsampled
 MIN_INSIDE = 0.95  # fraction of points that must lie on the page
@@ -71,7 +71,7 @@ def reading_angle(line: Line) -> float:
     Baselines normally run in the reading direction, with the top of the writing on their left. There are three
     exceptions: vertical columns of Chinese, Japanese or Korean are read downwards even if the baseline runs upwards or
     is missing; baselines of right-to-left scripts may run from right to left without the line being upside down; and a
-    steep baseline that is shorter than its polygon is thick is ignored.
+    steep baseline is ignored if it is shorter than the thickness of its polygon.
     """
     angle = baseline_angle(line.baseline)
     if not _length(line.baseline):
@@ -80,7 +80,7 @@ def reading_angle(line: Line) -> float:
         if _is_wide(line.text):
             return angle + 180 if angle < 0 else angle
         if len(line.polygon) > 2 and _area(line.polygon) > _length(line.baseline) ** 2:
-            return 0.0  # the baseline is shorter than the polygon is thick, so it was drawn by mistake
+            return 0.0  # shorter than the thickness of the polygon, so drawn by mistake
     elif abs(angle) > 135 and _is_right_to_left(line.text):
         return angle - math.copysign(180, angle)
     return angle

@@ -54,12 +54,12 @@ class Iam(Sequence[Sample]):
             `forms/` (form images, at any depth) and `xml/` instead of `lines/` or `words/`.
         split: train, val or test.
         unit: "line" or "word".
-        source: "segments" uses the images from lines.tgz or words.tgz, whose background is masked; "forms" crops the
-            same lines or words from the scanned forms, including their surroundings, using the boxes in the XML files.
+        source: "segments" uses the images from lines.tgz or words.tgz, whose background is masked; "forms" uses
+            the boxes in the XML files to crop the same lines or words, with their surroundings, from the scanned forms.
         splits: "aachen" (RWTH, with 747 / 116 / 336 forms and 6,482 / 976 / 2,915 lines in train / val / test),
             "official" (large writer-independent text line recognition task, with 6,161 / 900 + 940 / 1,861 lines), or
-            the path to custom splits: to a folder with train.txt, val.txt and test.txt, which list form or line ids, or
-            to a table `id<TAB>split`.
+            the path to custom splits, stored either as train.txt, val.txt and test.txt in a folder, which list form or
+            line ids, or as a table `id<TAB>split`.
         lists: folder containing the Aachen or official lists; None searches `root` and its subfolders.
         download: whether to download the Aachen lists if they are missing. They contain form ids only, no IAM data.
         err: what to do with lines and words whose segmentation IAM marks as doubtful. "keep" keeps them, "skip" skips

@@ -36,7 +36,7 @@ def line_of(id: str) -> str:
 
 
 def named(names: Sequence[str]) -> str:
-    """Format the first ten names in a list, and the number of remaining ones."""
+    """Format the first ten names in a list, and the number of remaining names."""
     return ", ".join(names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "")
 
 
