@@ -107,8 +107,8 @@ class CasiaCharacters(Sequence[Sample]):
 class CasiaLines(Sequence[Sample]):
     """The text lines in a folder of `.dgrl` files, ordered by page and line.
 
-    Label units that are not characters are omitted from the text and counted as skipped. Lines whose text becomes empty are
-    skipped, too.
+    Label units that are not characters are omitted from the text and counted as skipped. Lines whose text becomes empty
+    are skipped, too.
 
     Args:
         root: folder containing the files, at any depth.
