@@ -1,6 +1,8 @@
 """Build the data and the recognizer that a config describes."""
 
 import json
+import os
+import sys
 from collections import Counter
 from collections.abc import Sequence
 from hashlib import sha256
@@ -16,7 +18,12 @@ from htr_lightning.data.datamodule import LineDataModule
 from htr_lightning.data.sampler import READING_COLUMNS, READING_LINES
 from htr_lightning.errors import InputError
 from htr_lightning.model.base import Recognizer
+from htr_lightning.slots import check_config
 from htr_lightning.transcription import Transcriber
+
+WHERE = "the checkpoint's config"
+OWN = ("preprocess", "normalizer", "alphabet")  # settings of the data that come from the recognizer
+UNUSED = (*OWN, "augment", "replay")  # settings of a run's data that reading does not use
 
 
 def build(config: DictConfig, known: Sequence[str] = ()) -> tuple[LineDataModule, Recognizer]:
@@ -33,7 +40,9 @@ def build(config: DictConfig, known: Sequence[str] = ()) -> tuple[LineDataModule
     data: LineDataModule = make(settings["data"])
     alphabet = list(dict.fromkeys([*known, *data.alphabet]))
     before = settings.get("resume") or settings.get("start")
-    parts = checkpoint.read(before).get("parts", {}) if before and "source" in settings["model"] else {}
+    parts: dict[str, Any] = {}
+    if before and "source" in settings["model"]:  # the checkpoint replaces the source
+        parts = checkpoint.check_parts(checkpoint.read(before), before) | {"source": None}
     try:
         recognizer: Recognizer = make(settings["model"])(alphabet=alphabet, **parts)
     except TypeError as error:
@@ -128,10 +137,7 @@ def data_for(
         OmegaConf.set_struct(config, False)
         config.model = card["model"]
     else:
-        trained = {**card["training"]["data"], "reader": {**card["training"]["data"]["reader"]}}
-        trained["reader"].pop("fetch", None)  # never download data named in a checkpoint; use data=NAME or data.root
-        checkpoint.check_targets(trained, (), "the checkpoint's config")  # before anything in it is resolved
-        config = OmegaConf.create({"data": trained})
+        config = OmegaConf.create({"data": _data_of(card)})
         OmegaConf.set_struct(config, True)
         given = {o.key_or_group: o.value() for o in OverridesParser.create().parse_overrides(list(overrides))}
         for key, value in given.items():
@@ -144,16 +150,49 @@ def data_for(
         settings["reduce_scans"] = False
     if unlabelled:
         _keep_unlabelled(settings)
-    if not named:
-        checkpoint.check_targets(settings, (), "the checkpoint's config")
-    checkpoint.check_targets(card["model"], (), "the checkpoint's config")
-    settings |= {key: card["model"][key] for key in ("preprocess", "normalizer")} | {"alphabet": card["alphabet"]}
-    settings |= {"augment": None, "replay": None, "cache_mb": 0}  # each line is read once and not augmented
+    settings |= dict.fromkeys(UNUSED)  # each line is read once and not augmented
+    settings["cache_mb"] = 0
     for key, many in (("max_lines", READING_LINES), ("max_columns", READING_COLUMNS)):
         if not any(f"data.{key}=" in override for override in overrides):
             settings[key] = many
-    data: LineDataModule = make(settings)
+    if not named:
+        _print_paths(settings, {override.lstrip("+").partition("=")[0] for override in overrides})
+    own = dict(zip(OWN, (recognizer.preprocess, recognizer.normalizer, card["alphabet"]), strict=True))
+    build_data = make if named else checkpoint.construct  # a checkpoint's config is never interpolated
+    data: LineDataModule = build_data(settings | {"_partial_": True})(**own)
     return data
+
+
+def _data_of(card: dict[str, Any]) -> dict[str, Any]:
+    """Return the data config of a checkpoint without the settings that download or write files.
+
+    Raises:
+        InputError: if the checkpoint contains no data config, or the config is rejected by `check_config`.
+    """
+    training = card.get("training")
+    trained = training.get("data") if isinstance(training, dict) else None
+    if not isinstance(trained, dict) or not isinstance(trained.get("reader"), dict):
+        raise InputError(f"{WHERE} contains no data; add data=NAME")
+    reader = {key: value for key, value in trained["reader"].items() if key not in ("fetch", "repo")}
+    reader |= {key: value for key, value in (("download", False), ("cache_dir", None)) if key in reader}
+    trained = {**trained, "reader": reader} | {key: None for key in UNUSED if key in trained}
+    check_config(trained, "data", WHERE)
+    return trained
+
+
+def _print_paths(settings: dict[str, Any], given: set[str]) -> None:
+    """Print the paths that are read because a checkpoint names them.
+
+    Raises:
+        InputError: if a path is neither a file nor a folder, but for example a device.
+    """
+    named = {f"data.{key}": settings.get(key) for key in ("root", "pack")}
+    named |= {f"data.reader.{key}": value for key, value in settings["reader"].items()}
+    for key, value in named.items():
+        if key not in given and isinstance(value, str) and value != "." and os.path.exists(value):
+            if not (os.path.isfile(value) or os.path.isdir(value)):
+                raise InputError(f"{WHERE}: {key}={value} is neither a file nor a folder; set {key}")
+            print(f"note: reading {key}={value}, which {WHERE} names", file=sys.stderr)
 
 
 def check_whole(overrides: Sequence[str], split: str) -> None:

@@ -5,9 +5,9 @@ The description in a checkpoint (config, data, commit, versions) is composed in 
 
 import os
 import pickle
-import warnings
-import zipfile
-from collections.abc import Iterable, Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -15,17 +15,21 @@ from typing import Any
 
 import torch
 from numpy import ndarray
+from torch import Tensor
+from torch.nn.modules import module
 
+from htr_lightning import torch_file
 from htr_lightning.decoder.language import Language
 from htr_lightning.errors import InputError
 from htr_lightning.metrics.calibration import check_platt_scaling
 from htr_lightning.model.base import Recognizer
 from htr_lightning.output import check_checkpoint
+from htr_lightning.slots import check_config
 from htr_lightning.version import __version__
 
-PACKAGE = "htr_lightning"
 FORMAT = 2  # increased when code for the old format could misread the new format
 TRAINING = ("optimizer", "scheduler", "layer_decay", "source")  # model config keys not needed for transcription
+SPARE = 1 << 26  # bytes that a network may hold in addition to its weights, such as tables of position encodings
 
 
 def read(path: str | Path, expected: int = FORMAT) -> dict[str, Any]:
@@ -41,13 +45,7 @@ def read(path: str | Path, expected: int = FORMAT) -> dict[str, Any]:
     path = Path(path)
     check_checkpoint(path)
     try:
-        if zipfile.is_zipfile(path):  # torch does not verify the checksums it writes
-            with zipfile.ZipFile(path) as archive:
-                if (part := archive.testzip()) is not None:
-                    raise ValueError(f"the checksum of {part} does not match")
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # warnings about pickle protocols; unreadable files are rejected below
-            content = torch.load(path, map_location="cpu", weights_only=True)
+        content = torch_file.load(path)
     except pickle.UnpicklingError:
         raise InputError(
             f"{path}: is not a checkpoint, or contains pickled objects, which are not loaded since they can run code; "
@@ -70,9 +68,17 @@ def read(path: str | Path, expected: int = FORMAT) -> dict[str, Any]:
         upgrade = f"convert it with htr upgrade {path} --out NEW.ckpt"
         remedy = upgrade if card["format"] < expected else "this checkpoint needs no conversion"
         raise InputError(f"{path}: expected format {expected}, got {card['format']}; {remedy}")
-    if not isinstance(alphabet := card.get("alphabet"), list) or not all(isinstance(c, str) for c in alphabet):
+    if not isinstance(alphabet := card.get("alphabet"), list) or not all(map(_is_character, alphabet)):
         raise InputError(f"{path}: invalid alphabet (expected a list of characters); download the checkpoint again")
+    weights = content.get("state_dict")
+    if not isinstance(weights, dict) or not all(isinstance(weight, Tensor) for weight in weights.values()):
+        raise InputError(f"{path}: contains no weights; use a checkpoint written by train.py")
     return content
+
+
+def _is_character(entry: Any) -> bool:
+    """Return whether a value is a single code point that can be written to a file."""
+    return isinstance(entry, str) and len(entry) == 1 and not "\ud800" <= entry <= "\udfff"
 
 
 def load(path: str | Path, allow: Sequence[str] = ()) -> Recognizer:
@@ -88,24 +94,101 @@ def load(path: str | Path, allow: Sequence[str] = ()) -> Recognizer:
     """
     content = read(path)
     card = content["htr"]
-    check_targets(card.get("model"), allow, str(path))
-    try:
-        made = construct({key: value for key, value in card["model"].items() if key not in TRAINING})
-        recognizer: Recognizer = made(alphabet=card["alphabet"], **content.get("parts", {}))
+    check_model(content, str(path), allow)
+    with _matching(path):
+        recognizer = _build(content)
         recognizer.load_state_dict(content["state_dict"])
         if "language" in content:  # added by `htr tune-decoder`
             recognizer = recognizer.with_language(Language.from_plain(content["language"]))
         recognizer.calibration = check_platt_scaling(card.get("calibration", (1.0, 0.0)))  # added by `htr calibrate`
-    except (AttributeError, IndexError, KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise InputError(
-            f"{path}: config and weights do not match ({str(error).splitlines()[0]}); train the model again"
-        ) from None
     recognizer.card = card
     return recognizer.eval()
 
 
+def check_model(content: dict[str, Any], path: str, allow: Sequence[str] = ()) -> None:
+    """Check that the model of a checkpoint is safe to build and as large as its weights, without allocating it.
+
+    Args:
+        content: content of the checkpoint, see `read`.
+        path: path to the checkpoint, used in messages.
+        allow: packages besides htr_lightning whose classes the checkpoint may use.
+
+    Raises:
+        InputError: if the config is rejected by `check_config`, or describes another network than the weights.
+    """
+    check_config(content["htr"].get("model"), "model", path, allow)
+    check_parts(content, path)
+    weights = content["state_dict"]
+    with _matching(path), torch.device("meta"), _at_most(8 * len(weights) + 1000):
+        sketch = _build(content)
+        expected = {name: tuple(weight.shape) for name, weight in sketch.state_dict().items()}
+        for name in expected | weights:
+            found = tuple(weights[name].shape) if name in weights else None
+            if expected.get(name) != found:
+                raise ValueError(f"{name}: expected {expected.get(name)}, got {found}")
+        held = sum(tensor.nbytes for tensor in (*sketch.parameters(), *sketch.buffers()))
+        if held > 2 * sum(weight.nbytes for weight in weights.values()) + SPARE:
+            raise ValueError("the network is larger than its weights")
+
+
+def check_parts(content: dict[str, Any], path: str) -> dict[str, Any]:
+    """Return the parts of a checkpoint, from which `Recognizer.parts` is rebuilt.
+
+    Raises:
+        InputError: if a part would replace a setting, such as the source of a pretrained model.
+    """
+    parts = content.get("parts", {})
+    taken = {"alphabet", *TRAINING, *content["htr"].get("model", {})}
+    if not isinstance(parts, dict) or not taken.isdisjoint(parts):
+        raise InputError(f"{path}: invalid parts; use a checkpoint written by train.py")
+    return parts
+
+
+def _build(content: dict[str, Any]) -> Recognizer:
+    """Build the recognizer of a checkpoint, without its weights; its config must have passed `check_config`."""
+    card = content["htr"]
+    made = construct({key: value for key, value in card["model"].items() if key not in TRAINING})
+    recognizer: Recognizer = made(alphabet=card["alphabet"], **content.get("parts", {}))
+    return recognizer
+
+
+@contextmanager
+def _matching(path: str | Path) -> Iterator[None]:
+    """Turn any error other than an InputError into an InputError that names a checkpoint."""
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:  # constructors can raise any exception on unsuitable settings
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InputError(f"{path}: config and weights do not match ({reason}); train the model again") from None
+
+
+@contextmanager
+def _at_most(count: int) -> Iterator[None]:
+    """Raise ValueError as soon as more weights and modules than `count` are created within the context."""
+    thread, left = threading.get_ident(), count
+
+    def register(*_: Any) -> None:
+        nonlocal left
+        if threading.get_ident() == thread:  # the hooks see the modules of every thread
+            left -= 1
+            if left < 0:
+                raise ValueError("the network has more layers than its weights")
+
+    hooks = [
+        module.register_module_parameter_registration_hook(register),
+        module.register_module_module_registration_hook(register),
+    ]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
 def construct(config: Any) -> Any:
-    """Build the object described by plain data, inner objects first; the data must have passed `check_targets`.
+    """Build the object described by plain data, inner objects first; the data must have passed `check_config`.
 
     A dict with a `_target_` becomes a call to that class with the other keys as arguments, or a partial call if
     `_partial_` is true, as in `hydra.utils.instantiate` with `_convert_="all"`.
@@ -126,55 +209,11 @@ def _find(target: str) -> Any:
     return getattr(import_module(module), name)
 
 
-def check_targets(config: Any, allow: Sequence[str], where: str) -> None:
-    """Raise InputError if a nested config names a class that `check_target` rejects."""
-    for target in targets(config):
-        check_target(target, allow, where)
-
-
 def with_tensors(plain: Any) -> Any:
     """Replace the arrays in nested plain data with tensors, since a checkpoint cannot contain arrays."""
     if isinstance(plain, dict):
         return {key: with_tensors(value) for key, value in plain.items()}
     return torch.from_numpy(plain) if isinstance(plain, ndarray) else plain
-
-
-def targets(config: Any) -> Iterable[str]:
-    """Yield every `_target_` in a nested config, and every string that OmegaConf could resolve to one."""
-    if isinstance(config, dict):
-        if "_target_" in config:
-            yield config["_target_"]
-        for value in config.values():
-            yield from targets(value)
-    elif isinstance(config, list | tuple):
-        for value in config:
-            yield from targets(value)
-    elif isinstance(config, str) and "${" in config:
-        yield config
-
-
-def check_target(target: Any, allow: Sequence[str], where: str) -> None:
-    """Reject a `_target_` unless it is a class defined in this package or in an allowed package.
-
-    Checking the prefix is not enough, because `htr_lightning.checkpoint.os.system` starts with the package name too.
-    The name must resolve to a class whose `__module__` is in an allowed package; functions are rejected because calling
-    one can have side effects. Only modules of allowed packages are imported.
-
-    Raises:
-        InputError: if the target is rejected.
-    """
-    refusal = InputError(f"{where}: uses '{target}', which is not a class in {PACKAGE} and could run arbitrary "
-                         "code; if you trust its package, pass allow=[PACKAGE]")  # fmt: skip
-    packages = (PACKAGE, *allow)
-    module_name, _, class_name = target.rpartition(".") if isinstance(target, str) else ("", "", "")
-    if module_name.split(".")[0] not in packages:
-        raise refusal
-    try:
-        found = getattr(import_module(module_name), class_name)
-    except (ImportError, AttributeError):
-        raise refusal from None
-    if not isinstance(found, type) or found.__module__.split(".")[0] not in packages:
-        raise refusal
 
 
 def write(content: dict[str, Any], path: str | Path) -> None:

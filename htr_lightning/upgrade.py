@@ -90,10 +90,14 @@ def upgrade_file(path: str | Path, out: Path) -> str | None:
         InputError: if the file cannot be read, already has format 2, or is of a kind that is no longer supported.
     """
     old = checkpoint.read(path, expected=1)
-    content = upgrade(old, str(path))
-    checkpoint.check_targets(content["htr"]["model"], (), str(path))
+    try:
+        content = upgrade(old, str(path))
+        note = reduction_note(old["htr"])
+    except (AttributeError, KeyError, TypeError):
+        raise InputError(f"{path}: contains no complete config; use a checkpoint written by train.py") from None
+    checkpoint.check_model(content, str(path))
     checkpoint.write(content, out)
-    return reduction_note(old["htr"])
+    return note
 
 
 def reduction_note(card: dict[str, Any]) -> str | None:

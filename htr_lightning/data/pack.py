@@ -17,7 +17,7 @@ chunk at a time is held in memory.
 import json
 import os
 import struct
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -28,13 +28,17 @@ import numpy as np
 from jaxtyping import Int64, UInt8
 from numpy import ndarray
 
+from htr_lightning.data.fault import printable
 from htr_lightning.data.image import MAX_SIDE
 from htr_lightning.data.preprocess import FitHeight, Preprocess, reduce_rows
 from htr_lightning.data.sample import Reader, Sample, Skipped
+from htr_lightning.data.split import SPLITS
 from htr_lightning.errors import InputError
 
 MAGIC, END = b"HTRPACK1", b"HTRPACK."
 BLOCK, TAIL = struct.Struct("<II"), struct.Struct("<Q8s")
+LINE_FIELDS = 6
+CORRUPTED = (ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError, RecursionError)
 CHUNK_LINES, CHUNK_BYTES = 1024, 32 << 20  # a chunk is complete when it reaches either of these sizes
 
 
@@ -68,14 +72,18 @@ class Pack(Sequence[Sample]):
             self.height: int | None = header["height"]
             if preprocess is not None:
                 self._check(packed_height(preprocess))
-            self.skipped = [Skipped(*skipped) for skipped in splits[split]["skipped"]]
+            self.skipped = [Skipped(*_strings(skipped)) for skipped in splits[split]["skipped"]]
+            end = 0
             for offset in splits[split]["chunks"]:
+                if offset < end:
+                    raise ValueError("overlapping chunks")
                 file.seek(offset)
                 lines = _read_block(file)["lines"]
-                self.ids += [line[0] for line in lines]
-                self.texts += [line[1] for line in lines]
-                self.groups += [line[2] for line in lines]
                 positions.append(_positions(file, lines))
+                for column, values in zip((self.ids, self.texts, self.groups), zip(*lines, strict=True), strict=False):
+                    column += _strings(values)
+                start, height, width, _ = positions[-1][-1].tolist()
+                end = start + height * width
             self._positions = np.concatenate(positions)
         self._bytes = np.memmap(self.path, np.uint8, "r").view(ndarray)
 
@@ -230,15 +238,14 @@ class PackWriter:
             offset = self._file.tell()
             try:
                 block = _read_block(self._file)
-                split, lines = block["split"], block["lines"]
-                for line in lines:
-                    if crc32(self._file.read(_area(line))) != line[5]:
+                for _, height, width, checksum in _positions(self._file, block["lines"]).tolist():
+                    if crc32(self._file.read(height * width)) != checksum:
                         raise ValueError("pixels")
-            except (ValueError, KeyError):  # a truncated chunk, or the index block
+                self._chunks.setdefault(block["split"], []).append(offset)
+            except CORRUPTED:  # a truncated chunk, or the index block
                 self._file.seek(offset)
                 self._file.truncate()
                 return
-            self._chunks.setdefault(split, []).append(offset)
 
     def _compare(self, chunks: Sequence[int], reader: Reader) -> int:
         """Return the number of lines already packed; raise InputError if they are not the first lines of the reader."""
@@ -280,10 +287,6 @@ def _reduce(sample: Sample, height: int | None) -> UInt8[ndarray, "_ _"]:
     return sample.image if height is None else reduce_rows(FitHeight(height).reduce(sample.image), height)
 
 
-def _area(line: list) -> int:
-    return line[3] * line[4]
-
-
 @contextmanager
 def _reading(path: Path) -> Iterator[BinaryIO]:
     """Open a packed file for reading; raise InputError if it is missing or corrupted."""
@@ -294,8 +297,10 @@ def _reading(path: Path) -> Iterator[BinaryIO]:
         raise InputError(f"{path}: not found; create it with htr pack, or set data.pack=null") from None
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); check data.pack") from None
-    except (ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError, RecursionError) as error:
-        raise InputError(f"{path}: corrupted or not a packed file ({error}); pack the data again") from None
+    except CORRUPTED as error:
+        raise InputError(
+            f"{path}: corrupted or not a packed file ({printable(str(error))}); pack the data again"
+        ) from None
 
 
 def _read_index(file: BinaryIO) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -313,6 +318,10 @@ def _read_index(file: BinaryIO) -> tuple[dict[str, Any], dict[str, Any]]:
     splits = _read_block(file)
     if file.tell() != os.fstat(file.fileno()).st_size - TAIL.size:
         raise ValueError("invalid index offset")
+    if not isinstance(header["height"], int | None):
+        raise ValueError("invalid height")
+    if not set(splits) <= set(SPLITS):
+        raise ValueError("unknown split")
     return header, splits
 
 
@@ -330,13 +339,24 @@ def _read_block(file: BinaryIO) -> Any:
     return json.loads(content)
 
 
+def _strings(values: Iterable[Any]) -> list[str]:
+    """Return values as a list. Raises ValueError if one is not a string that can be written to a file."""
+    strings = list(values)
+    if not all(isinstance(value, str) for value in strings):
+        raise ValueError("expected strings")
+    "".join(strings).encode()
+    return strings
+
+
 def _positions(file: BinaryIO, lines: Sequence[list]) -> Int64[ndarray, "N 4"]:
     """Return the offset, height, width and checksum of lines whose pixels begin at the current file position.
 
     Raises:
-        ValueError: if a size is out of range or the file is truncated.
+        ValueError: if a line is invalid, a size is out of range or the file is truncated.
     """
-    numbers = np.array([line[3:] for line in lines], np.int64).reshape(-1, 3)
+    if not lines or any(len(line) != LINE_FIELDS for line in lines):
+        raise ValueError("invalid lines")
+    numbers = np.array([line[3:] for line in lines], np.int64)
     sides = numbers[:, :2]
     if not 0 < sides.min() <= sides.max() <= MAX_SIDE:
         raise ValueError(f"line height or width out of range ({sides.min()} to {sides.max()} pixels)")

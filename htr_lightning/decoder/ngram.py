@@ -142,10 +142,19 @@ class NGram:
 
     @classmethod
     def from_plain(cls, plain: dict[str, Any]) -> "NGram":
-        """Create a model from the output of `to_plain`, in which CPU tensors may replace the arrays."""
+        """Create a model from the output of `to_plain`, in which CPU tensors may replace the arrays.
+
+        Raises:
+            ValueError: if the n-grams are invalid.
+        """
         symbols, log_probs, backoffs = plain["symbols"], np.asarray(plain["log_probs"]), np.asarray(plain["backoffs"])
-        parents = np.repeat(np.arange(len(backoffs)), np.asarray(plain["children"]))
-        keys = parents * (len(symbols) + len(SPECIALS)) + np.asarray(plain["last"])
+        children, last = np.asarray(plain["children"]), np.asarray(plain["last"])
+        size = len(symbols) + len(SPECIALS)
+        if not children.min() >= 0 <= last.min() <= last.max() < size or children.sum(dtype=np.float64) != len(last):
+            raise ValueError("invalid n-grams")
+        keys = np.repeat(np.arange(len(backoffs)), children) * size + last
+        if not np.array_equal(last[:size], np.arange(size)) or children[0] != size or np.diff(keys).min() <= 0:
+            raise ValueError("invalid n-grams")  # look-ups rely on all unigrams and on sorted keys
         return cls(plain["order"], symbols, keys, log_probs, np.pad(backoffs, (0, len(log_probs) - len(backoffs))))
 
     def _links(self) -> Int[ndarray, " M"]:

@@ -23,6 +23,7 @@ from htr_lightning.model.trocr_source import open_source
 from htr_lightning.net.pretrained import PretrainedTrOCR
 from htr_lightning.text.codec import Codec, name
 
+MAX_IMAGE = 4096  # pixels; Microsoft's models use 384
 LETTER = "q"  # combines with no diacritic
 
 
@@ -168,6 +169,9 @@ class PretrainedTrOCRRecognizer(Recognizer):
         """Raise InputError if the preprocessing, decoder or tokenizer does not match the network."""
         size = architecture["encoder"]["image_size"]
         rows, columns = (size, size) if isinstance(size, int) else size
+        if max(rows, columns) > MAX_IMAGE:
+            raise InputError(f"model.source: expects images of {columns} x {rows} pixels (maximum {MAX_IMAGE}); use a "
+                             "TrOCR model such as microsoft/trocr-small-handwritten")  # fmt: skip
         size = self.preprocess(np.full((rows, columns), 255, np.uint8)).shape[-2:]
         if size != (rows, columns):
             raise InputError(

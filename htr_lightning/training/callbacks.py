@@ -1,18 +1,19 @@
 """Callbacks that measure speed, restore the best checkpoint, validate at the end of a run and freeze the backbone."""
 
 import math
+import os
 import shutil
 import time
 from pathlib import Path
 from typing import Any, TypeVar
 
-import torch
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities import rank_zero_only
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from htr_lightning.checkpoint import read
 from htr_lightning.data.batch import Batch
 from htr_lightning.errors import InputError
 from htr_lightning.net.depth import NORMS, layers
@@ -53,23 +54,45 @@ class Throughput(Callback):
 
 
 class RestoreBest(Callback):
-    """A callback that copies the best checkpoint of a resumed run, with its score, to the folder of the new run."""
+    """A callback that copies the best checkpoint of a resumed run, with its score, to the folder of the new run.
+
+    Of the paths in the resumed checkpoint, only the name of the best checkpoint is used: the file must be in the same
+    folder. Other paths are forgotten, because `ModelCheckpoint` would delete the files.
+    """
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        best = find(trainer, ModelCheckpoint)
-        if best is None or not trainer.ckpt_path or best.best_model_score is not None:
+        if not trainer.ckpt_path:
             return
-        state = torch.load(trainer.ckpt_path, weights_only=True, map_location="cpu")["callbacks"].get(best.state_key)
-        if state is None or state["best_model_score"] is None or not Path(state["best_model_path"]).is_file():
+        for callback in trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, ModelCheckpoint):
+                _forget_other_files(callback)
+        best = find(trainer, ModelCheckpoint)
+        if best is None or best.best_model_score is not None:
+            return
+        content = read(trainer.ckpt_path)
+        state = content.get("callbacks", {}).get(best.state_key, {})
+        score = state.get("best_model_score")
+        source = Path(trainer.ckpt_path).parent / Path(str(state.get("best_model_path"))).name
+        if not isinstance(score, Tensor) or not source.is_file():
             best.best_model_path = ""  # there is no best checkpoint, so the first validation saves one
             return
+        read(source)
         path = Path(str(best.dirpath)) / "best.ckpt"
         if trainer.is_global_zero:
             path.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(state["best_model_path"], path)
+            shutil.copyfile(source, path)
         best.best_model_path = best.kth_best_model_path = str(path)
-        best.best_model_score = best.kth_value = state["best_model_score"]
-        best.best_k_models = {str(path): state["best_model_score"]}
+        best.best_model_score = best.kth_value = score
+        best.best_k_models = {str(path): score}
+
+
+def _forget_other_files(callback: ModelCheckpoint) -> None:
+    """Reset the state of a callback, restored from a checkpoint, if it names files outside the callback's folder."""
+    paths = [callback.best_model_path, callback.kth_best_model_path, callback.last_model_path, *callback.best_k_models]
+    if any(path and os.path.dirname(path) != callback.dirpath for path in paths):
+        callback.best_model_path = callback.kth_best_model_path = callback.last_model_path = ""
+        callback.best_model_score = callback.kth_value = None
+        callback.best_k_models = {}
 
 
 class ValidateAtEnd(Callback):

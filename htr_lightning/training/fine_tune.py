@@ -2,7 +2,6 @@
 
 import sys
 from collections.abc import Sequence
-from importlib import import_module
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
@@ -11,17 +10,13 @@ from omegaconf import DictConfig
 
 from htr_lightning import checkpoint
 from htr_lightning.errors import InputError
+from htr_lightning.slots import check_config
 from htr_lightning.training.launch import launch
 
 NAME = "checkpoint"  # name of the config group options that come from the checkpoint
 GREEDY = {"_target_": "htr_lightning.decoder.ctc.Greedy"}
 GREEDY_WRITER = {"_target_": "htr_lightning.decoder.autoregressive.Greedy"}
 TWO_PASSES = "htr_lightning.decoder.rescoring.Rescoring"
-RECIPES = (
-    "torch.optim",
-    "htr_lightning.optim",
-    "htr_lightning.schedule",
-)  # modules whose optimizers and schedulers a checkpoint may use
 
 
 def fine_tune(path: str, overrides: Sequence[str]) -> None:
@@ -56,19 +51,20 @@ def offer(path: str) -> None:
     """
     content = checkpoint.read(path)
     card: dict[str, Any] = content["htr"]
-    if not isinstance(card.get("model"), dict) or "alphabet" not in card:
-        raise InputError(f"{path}: contains no model config; use a checkpoint written by train.py")
-    checkpoint.check_targets(card["model"], (), path)
-    training = card.get("training") or {}
-    for target in checkpoint.targets([training.get(part) for part in ("optimizer", "scheduler")]):
-        _check_recipe(target, path)
-    model = dict(card["model"], optimizer="${optimizer}", scheduler="${scheduler}", layer_decay=1.0)
-    if "parts" in content:
-        source = training.get("source")  # tells `build` to load the pretrained parts
+    checkpoint.check_model(content, path)
+    training = card.get("training")
+    training = training if isinstance(training, dict) else {}
+    parts = {part: training.get(part) for part in ("optimizer", "scheduler")}
+    for part, config in parts.items():
+        if config:
+            check_config(config, part, path)
+    model = {key: value for key, value in card["model"].items() if key not in checkpoint.TRAINING}
+    model |= {"optimizer": "${optimizer}", "scheduler": "${scheduler}", "layer_decay": 1.0}
+    if "parts" in content:  # `build` loads the parts if there is a source, which is only recorded
+        source = training.get("source")
         if not (source is None or (isinstance(source, str) and "${" not in source)):
             raise InputError(f"{path}: training.source is not a model name; use a checkpoint written by train.py")
         model["source"] = source
-    parts = {part: training.get(part) for part in ("optimizer", "scheduler")}
     if "decoder" in model:
         model["decoder"], parts["decoder"] = "${decoder}", model["decoder"]
     if "language" in content:  # the weight of the language model was tuned for the predictions of the checkpoint
@@ -78,7 +74,8 @@ def offer(path: str) -> None:
     store = ConfigStore.instance()
     store.store(NAME, {"model": model, "start": path}, group="model", package="_global_")
     for part in ("optimizer", "scheduler", "decoder"):
-        store.store(NAME, parts.get(part) or {}, group=part, package=part)
+        config = {part: parts.get(part) or {}}  # nested, so that Hydra finds no `defaults` of the checkpoint in it
+        store.store(NAME, config, group=part, package="_global_")
 
 
 def _without_language(decoder: dict[str, Any]) -> dict[str, Any]:
@@ -87,12 +84,3 @@ def _without_language(decoder: dict[str, Any]) -> dict[str, Any]:
         return decoder | {"alpha": 0.0, "beta": 0.0}
     longest = decoder.get("max_length")
     return GREEDY if longest is None else GREEDY_WRITER | {"max_length": longest}
-
-
-def _check_recipe(target: Any, path: str) -> None:
-    """Raise InputError unless torch or this package defines the optimizer or scheduler; see `check_target`."""
-    module, _, name = target.rpartition(".") if isinstance(target, str) else ("", "", "")
-    found = getattr(import_module(module), name, None) if module in RECIPES else None
-    if not callable(found) or not str(getattr(found, "__module__", "")).startswith(RECIPES):
-        raise InputError(f"{path}: unsupported optimizer or scheduler '{target}' (expected one from torch or "
-                         "htr_lightning); use a checkpoint without it")  # fmt: skip
