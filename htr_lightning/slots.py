@@ -81,7 +81,7 @@ def _check_node(node: Any, slot: str, key: str, largest: int, where: str, allow:
             if name in RESERVED or not isinstance(name, str) or "${" in name:
                 raise InputError(f"{where}: invalid key {name!r} in {key}; use a checkpoint written by train.py")
             if name != "_target_":
-                _check_node(value, inner.get(name, inner.get("*", "")), name, largest, where, allow)
+                _check_node(value, inner.get(name, inner.get("*", "")), f"{key}.{name}", largest, where, allow)
     elif isinstance(node, list | tuple):
         for value in node:
             _check_node(value, "", key, largest, where, allow)
@@ -89,7 +89,7 @@ def _check_node(node: Any, slot: str, key: str, largest: int, where: str, allow:
         raise InputError(
             f"{where}: uses '{node}' as {key}, which could run arbitrary code; use a checkpoint written by train.py"
         )
-    elif isinstance(node, int | float) and key not in UNBOUNDED and not -largest <= node <= largest:
+    elif isinstance(node, int | float) and key.rpartition(".")[2] not in UNBOUNDED and not -largest <= node <= largest:
         raise InputError(f"{where}: {key} is out of range (maximum {largest:,}); use a checkpoint written by train.py")
     elif not isinstance(node, str | int | float | None):
         raise InputError(f"{where}: {key} is not plain data; use a checkpoint written by train.py")
