@@ -105,10 +105,9 @@ def check_target(target: Any, slot: str, where: str, allow: Sequence[str] = ()) 
     Raises:
         InputError: if the target is rejected.
     """
-    what = f"a {slot} class of {PACKAGE}" if slot in SLOTS else "allowed there"
     refusal = InputError(
-        f"{where}: uses '{target}', which is not {what} and could run arbitrary code; if you trust its package, pass "
-        "allow=[PACKAGE]"
+        f"{where}: uses '{target}'{f' as {slot}' if slot else ''}, which is not allowed because it could run arbitrary "
+        "code; if you trust its package, pass allow=[PACKAGE]"
     )
     if slot not in SLOTS or not isinstance(target, str):
         raise refusal

@@ -3,23 +3,33 @@
 import os
 import pickle
 import random
-from collections import OrderedDict
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from conftest import MODELS
 from hydra import compose, initialize_config_dir
 
-from htr_lightning.build import build
-from htr_lightning.checkpoint import FORMAT, check_target, load, read, targets
-from htr_lightning.config import fast_precision
+from htr_lightning import torch_file
+from htr_lightning.build import build, data_for
+from htr_lightning.checkpoint import FORMAT, load, read
+from htr_lightning.config import fast_precision, make, options, plain
+from htr_lightning.data.datamodule import LineDataModule
+from htr_lightning.decoder.ctc import Greedy
+from htr_lightning.decoder.language import Language
+from htr_lightning.decoder.ngram import NGram
 from htr_lightning.errors import InputError
+from htr_lightning.model.base import Recognizer
+from htr_lightning.net.crnn import CRNN
+from htr_lightning.slots import check_config, check_target
 from htr_lightning.training.module import TrainingModule
 
 CONF = Path(__file__).parent.parent / "conf"
 GOOD = {"htr": {"format": FORMAT, "alphabet": ["a"]}, "state_dict": {"w": torch.zeros(3)}}
+SMALL_NET = ["model.net.hidden=8", "model.net.layers=1", "model.net.backbone.channels=[4, 4, 4]"]
 
 
 def saved(path: Path, content: Any) -> Path:
@@ -28,16 +38,24 @@ def saved(path: Path, content: Any) -> Path:
 
 
 @pytest.mark.parametrize(
-    "target",
+    ("slot", "target"),
     [
-        "htr_lightning.errors.InputError",
-        "htr_lightning.model.ctc.CTCRecognizer",
-        "htr_lightning.net.crnn.CRNN",
-        "htr_lightning.data.preprocess.FitHeight",
+        ("model", "htr_lightning.model.ctc.CTCRecognizer"),
+        ("net", "htr_lightning.net.crnn.CRNN"),
+        ("decoder", "htr_lightning.decoder.prefix_beam.PrefixBeam"),
+        ("preprocess", "htr_lightning.data.preprocess.FitHeight"),
+        ("preprocess", "htr_lightning.data.character.FixedSize"),
+        ("reader", "htr_lightning.data.reader.folder.Folder"),
+        ("listing", "htr_lightning.data.reader.listing.Pairs"),
+        ("optimizer", "torch.optim.AdamW"),
+        ("scheduler", "htr_lightning.schedule.OneCycle"),
     ],
 )
-def test_classes_defined_in_the_package_are_allowed(target: str) -> None:
-    check_target(target, (), "x.ckpt")
+def test_classes_are_allowed_in_their_slot_only(slot: str, target: str) -> None:
+    check_target(target, slot, "x.ckpt")
+    other = "net" if slot == "decoder" else "decoder"
+    with pytest.raises(InputError, match=r"x\.ckpt: uses"):
+        check_target(target, other, "x.ckpt")
 
 
 @pytest.mark.parametrize(
@@ -46,6 +64,15 @@ def test_classes_defined_in_the_package_are_allowed(target: str) -> None:
         "os.system",
         "posix.system",
         "builtins.eval",
+        "htr_lightning.errors.InputError",
+        "htr_lightning.data.pack.PackWriter",
+        "htr_lightning.data.reader.mnist.Mnist",
+        "htr_lightning.model.trocr_pretrained.PretrainedTrOCRRecognizer",
+        "htr_lightning.training.module.TrainingModule",
+        "htr_lightning.net.vit.torch.load",
+        "htr_lightning.net.vit.nn.Module",
+        "htr_lightning.net.crnn.CTCNet.forward",
+        "htr_lightning.__main__.app",
         "subprocess.Popen",
         "htr_lightning.checkpoint.os.system",
         "htr_lightning.checkpoint.os",
@@ -72,28 +99,14 @@ def test_classes_defined_in_the_package_are_allowed(target: str) -> None:
 )
 def test_other_targets_are_rejected_with_the_file_name(target: Any) -> None:
     with pytest.raises(InputError, match=r"x\.ckpt: uses"):
-        check_target(target, (), "x.ckpt")
+        check_target(target, "net", "x.ckpt")
 
 
-def test_a_package_is_allowed_by_its_exact_name() -> None:
-    check_target("collections.OrderedDict", ["collections"], "x.ckpt")
-    with pytest.raises(InputError):
-        check_target("collections.OrderedDict", ["collect"], "x.ckpt")
-    with pytest.raises(InputError):
-        check_target("os.system", ["collections"], "x.ckpt")
-
-
-def test_targets_are_found_at_any_depth() -> None:
-    evil = {"_target_": "os.system"}
-    assert list(targets({"a": [{"b": evil}]})) == ["os.system"]
-    assert list(targets({"_target_": "x.y", "net": {"_target_": "z", "parts": [[evil], 1, None]}})) == [
-        "x.y",
-        "z",
-        "os.system",
-    ]
-    assert list(targets(OrderedDict(a=evil))) == ["os.system"]
-    assert list(targets({"a": ({"b": (evil,)},)})) == ["os.system"]
-    assert list(targets("os.system")) == list(targets(None)) == []
+def test_a_package_is_allowed_by_its_exact_name_and_base_class() -> None:
+    check_target("torch.nn.Linear", "net", "x.ckpt", ["torch"])
+    for target, allow in (("torch.nn.Linear", "tor"), ("torch.Generator", "torch"), ("os.system", "torch")):
+        with pytest.raises(InputError, match="uses"):
+            check_target(target, "net", "x.ckpt", [allow])
 
 
 @pytest.mark.parametrize(
@@ -111,9 +124,9 @@ def test_targets_are_found_at_any_depth() -> None:
 def test_a_checkpoint_with_foreign_code_is_rejected_without_running_it(tmp_path: Path, part: Any) -> None:
     made = tmp_path / "made"
     model = {
-        "_target_": "htr_lightning.text.codec.Codec",
+        "_target_": "htr_lightning.model.ctc.CTCRecognizer",
         "_partial_": True,
-        "specials": part(str(made)),
+        "normalizer": part(str(made)),
         "evil": "os.mkdir",
     }
     path = saved(tmp_path / "evil.ckpt", GOOD | {"htr": GOOD["htr"] | {"model": model}})
@@ -232,3 +245,205 @@ def test_bfloat16_is_used_if_the_processor_supports_it(monkeypatch: pytest.Monke
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
     assert fast_precision("cpu") == ("bf16-mixed" if bf16 or amx else "32-true")
     assert fast_precision("gpu") == "bf16-mixed"
+
+
+def composed(*overrides: str) -> dict[str, Any]:
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        config = compose("train", overrides=["run_dir=runs/test", "name=test", *overrides])
+    return plain(config)
+
+
+def content_of(*overrides: str, alphabet: str = "ab") -> dict[str, Any]:
+    """Return the content of a checkpoint of an untrained model."""
+    settings = composed(*overrides)
+    recognizer: Recognizer = make(settings["model"])(alphabet=alphabet)
+    model = {key: value for key, value in settings["model"].items() if key not in ("optimizer", "scheduler")}
+    card = {"format": FORMAT, "alphabet": list(alphabet), "model": model, "training": {"data": settings["data"]}}
+    return {"htr": card, "state_dict": recognizer.state_dict()}
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_every_model_is_rebuilt_with_its_weights(tmp_path: Path, model: str) -> None:
+    content = content_of(f"model={model}")
+    loaded = load(saved(tmp_path / "x.ckpt", content)).state_dict()
+    assert all(torch.equal(loaded[name], weight) for name, weight in content["state_dict"].items())
+    assert loaded.keys() == content["state_dict"].keys()
+
+
+@pytest.mark.parametrize("decoder", options("decoder"))
+def test_every_decoder_is_allowed(decoder: str) -> None:
+    check_config(composed(f"decoder={decoder}")["decoder"], "decoder", "x.ckpt")
+
+
+@pytest.mark.parametrize("data", options("data"))
+def test_every_data_config_is_allowed(data: str) -> None:
+    config = composed(f"data={data}")["data"]
+    config["reader"].pop("fetch", None)  # as `data_for` does
+    unused = ("preprocess", "normalizer", "augment", "replay")
+    check_config({key: value for key, value in config.items() if key not in unused}, "data", "x.ckpt")
+
+
+def test_a_language_model_is_loaded(tmp_path: Path) -> None:
+    content = content_of("decoder=beam", *SMALL_NET)
+    ngram = NGram.estimate(["abba", "baab"], 3)
+    language = {key: torch.from_numpy(v) if hasattr(v, "dtype") else v for key, v in ngram.to_plain().items()}
+    recognizer = load(saved(tmp_path / "x.ckpt", content | {"language": {"ngram": language, "lexicon": ["ab"]}}))
+    assert not isinstance(recognizer.decoder, Greedy)
+    again = Language.from_plain({"ngram": language, "lexicon": None}).ngram
+    assert again is not None
+    assert again.log_prob("abba") == ngram.log_prob("abba")
+
+
+def nested(levels: int) -> list[Any]:
+    result: list[Any] = []
+    for _ in range(levels):
+        result = [result]
+    return result
+
+
+def doubled(levels: int) -> list[Any]:
+    result: list[Any] = ["lol"] * 10
+    for _ in range(levels):
+        result = [result] * 10
+    return result
+
+
+def at(content: dict[str, Any], path: str, value: Any) -> None:
+    """Set a value in nested dicts."""
+    *folders, name = path.split("/")
+    for folder in folders:
+        content = content.setdefault(folder, {})
+    content[name] = value
+
+
+NGRAM = {"order": 2, "symbols": ["a"], "log_probs": torch.zeros(5), "backoffs": torch.zeros(2)}
+LOOP = NGRAM | {"last": torch.tensor([0, 1, 0, 1]), "children": torch.tensor([2, 2])}  # no unigram of <unk>
+HUGE = NGRAM | {"last": torch.arange(4), "children": torch.tensor([4, 10**12])}
+HOSTILE: dict[str, tuple[str, Any, str]] = {
+    "writer": ("htr/model/net", {"_target_": "htr_lightning.data.pack.PackWriter"}, "as net, which is not allowed"),
+    "reader": (
+        "htr/model/decoder",
+        {"_target_": "htr_lightning.data.reader.mnist.Mnist"},
+        "as decoder, which is not allowed",
+    ),
+    "object in data": ("htr/model/normalizer/replace", {"a": {"_target_": "os.system"}}, "uses 'os.system'"),
+    "no object": ("htr/model", {"net": 1}, "contains no model config"),
+    "interpolation": ("htr/model/normalizer/form", "${oc.env:HOME}", "could run"),
+    "interpolated key": ("htr/model/normalizer/replace", {"${oc.env:HOME}": "a"}, "invalid key"),
+    "positional arguments": ("htr/model/net/_args_", [1], "invalid key"),
+    "source": ("parts", {"source": "somebody/else"}, "invalid parts"),
+    "setting as part": ("parts", {"normalizer": 1}, "invalid parts"),
+    "source of a network": (
+        "htr/model/net",
+        {"_target_": "htr_lightning.model.trocr_pretrained.PretrainedTrOCRRecognizer", "source": "somebody/else"},
+        "as net, which is not allowed",
+    ),
+    "layers": ("htr/model/net/layers", 10**7, "layers is out of range"),
+    "more layers than weights": ("htr/model/net/layers", 10**5, "more layers than its weights"),
+    "width": ("htr/model/net/hidden", 10**6, "do not match"),
+    "line size": ("htr/model/preprocess/max_width", 10**6 * 5, "out of range|too large"),
+    "beam": ("htr/model/decoder/width", 10**6, "decoder.width is out of range"),
+    "not plain": ("htr/model/net/dropout", torch.zeros(1), "not plain data"),
+    "nesting": ("extra", nested(200), "nested more than"),
+    "repetition": ("extra", doubled(20), "contain each other"),
+    "bytes from nowhere": ("extra", bytearray(10), "pickled objects"),
+    "expanded tensor": ("state_dict/net.head.bias", torch.zeros(1).expand(10**12), "larger than the file"),
+    "weight that is none": ("state_dict/net.head.bias", 1, "no weights"),
+    "alphabet": ("htr/alphabet", ["${oc.env:HOME}"], "invalid alphabet"),
+    "lone surrogate": ("htr/alphabet", ["a", "\udc00"], "invalid alphabet"),
+    "n-grams": ("language", {"ngram": HUGE, "lexicon": None}, "do not match"),
+    "endless n-grams": ("language", {"ngram": LOOP, "lexicon": None}, "do not match"),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_hostile_checkpoint_is_rejected_in_one_line(tmp_path: Path, name: str) -> None:
+    where, value, message = HOSTILE[name]
+    content = content_of("decoder=beam", *SMALL_NET)
+    at(content, where, value)
+    path = saved(tmp_path / "evil.ckpt", content)
+    with pytest.raises(InputError, match=message) as refused:
+        load(path)
+    assert str(path) in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("change", ["compressed", "twice", "many records", "comment"])
+def test_an_archive_that_torch_would_not_write_is_rejected(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str
+) -> None:
+    good, path = saved(tmp_path / "good.ckpt", GOOD), tmp_path / "evil.ckpt"
+    with zipfile.ZipFile(good) as old, zipfile.ZipFile(path, "w") as new:
+        for name in old.namelist():
+            new.writestr(name, old.read(name), zipfile.ZIP_DEFLATED if change == "compressed" else None)
+        if change == "twice":
+            new.writestr("good/DATA.pkl", old.read("good/data.pkl"))
+        new.comment = b"hello" if change == "comment" else b""
+    if change == "many records":
+        monkeypatch.setattr(torch_file, "MAX_DIRECTORY", 100)
+    with pytest.raises(InputError, match=r"evil\.ckpt: is not a checkpoint"):
+        read(path)
+
+
+def test_a_pickle_of_too_many_objects_is_rejected_before_they_are_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = saved(tmp_path / "x.ckpt", GOOD | {"extra": [[] for _ in range(1000)]})
+    read(path)
+    monkeypatch.setattr(torch_file, "MAX_OPCODES", 1000)
+    monkeypatch.setattr(torch, "load", None)
+    with pytest.raises(InputError, match="more than 1,000 objects"):
+        read(path)
+
+
+def test_a_network_is_compared_with_the_weights_before_it_is_allocated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = content_of(*SMALL_NET)
+    content["htr"]["model"]["net"]["hidden"] = 9
+    devices: list[str] = []
+    build_net = CRNN.__init__
+
+    def watch(self: CRNN, *values: Any, **named: Any) -> None:
+        devices.append(str(torch.get_default_device()))
+        build_net(self, *values, **named)
+
+    monkeypatch.setattr(CRNN, "__init__", watch)
+    with pytest.raises(InputError, match=r"expected \(36, 4\), got \(32, 4\)"):
+        load(saved(tmp_path / "x.ckpt", content))
+    assert devices == ["meta"]
+
+
+def test_data_named_in_a_checkpoint_are_neither_fetched_nor_resolved(
+    tmp_path: Path, make_recognizer: Callable[..., Recognizer], capsys: pytest.CaptureFixture[str]
+) -> None:
+    def data(reader: dict[str, Any], **settings: Any) -> LineDataModule:
+        recognizer = make_recognizer()
+        own = composed("data=folder")["data"] | settings | {"reader": {"_partial_": True, **reader}}
+        recognizer.card = {"alphabet": recognizer.alphabet, "training": {"data": own}}
+        return data_for(recognizer)
+
+    package = "htr_lightning.data.reader"
+    mnist = {"_target_": f"{package}.mnist.Mnist", "download": True}
+    with pytest.raises(InputError, match="no such folder"):
+        data(mnist, root=str(tmp_path / "new")).lines("test")
+    assert not (tmp_path / "new").exists()
+    hub = {"_target_": f"{package}.huggingface.HuggingFace", "repo": "a/b", "splits": {"test": "test"}}
+    with pytest.raises(InputError, match=r"data\.repo is not set"):
+        data(hub).lines("test")
+    for reader in ({"_target_": "htr_lightning.data.htr_united.fetch"}, {"_target_": "htr_lightning.data.pack.Pack"}):
+        with pytest.raises(InputError, match="as reader, which is not allowed"):
+            data(reader)
+    with pytest.raises(InputError, match="could run"):
+        data(mnist, root="${oc.env:HOME}")
+    with pytest.raises(InputError, match="out of range"):
+        data({"_target_": f"{package}.synthetic.Synthetic", "lines": {"test": 10**12}})
+    with pytest.raises(InputError, match="neither a file nor a folder"):
+        data({"_target_": f"{package}.synthetic.Synthetic", "words": "/dev/zero"})
+    capsys.readouterr()
+    data(mnist, root=str(tmp_path))
+    assert f"reading data.root={tmp_path}, which the checkpoint's config names" in capsys.readouterr().err
+    recognizer = make_recognizer()
+    recognizer.card = {"alphabet": ["a"], "training": 3}
+    with pytest.raises(InputError, match="contains no data"):
+        data_for(recognizer)

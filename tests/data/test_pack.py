@@ -1,5 +1,6 @@
 """A packed file contains exactly the lines of the reader, and interrupted packing is resumed."""
 
+import json
 import multiprocessing
 import os
 import pickle
@@ -10,6 +11,8 @@ import time
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
+from typing import Any
+from zlib import crc32
 
 import cv2
 import numpy as np
@@ -346,6 +349,58 @@ def test_what_is_no_packed_file_is_refused(tmp_path: Path) -> None:
         writer.write("train", Drawn("train"))
     with pytest.raises(InputError, match=r"no split 'test' \(available: train\)"):
         module(FitHeight(32), tmp_path / "p.htr").lines("test")
+
+
+def with_index(path: Path, index: Any, lines: Any = None, header: Any = None) -> Path:
+    """Write a packed file of one chunk with correct checksums, whatever it contains."""
+
+    def block(content: Any) -> bytes:
+        data = content if isinstance(content, bytes) else json.dumps(content).encode()
+        return pack.BLOCK.pack(len(data), crc32(data)) + data
+
+    start = pack.MAGIC + block(header or {"height": 32, "source": ""})
+    lines = [["x/1", "a", "g", 2, 3, crc32(bytes(6))]] if lines is None else lines
+    body = start + block({"split": "train", "lines": lines}) + bytes(6)
+    path.write_bytes(body + block(index(len(start))) + pack.TAIL.pack(len(body), pack.END))
+    return path
+
+
+def chunk_at(offset: int) -> dict[str, Any]:
+    return {"train": {"chunks": [offset], "skipped": []}}
+
+
+HOSTILE: dict[str, dict[str, Any]] = {
+    "a chunk many times": {"index": lambda at: {"train": {"chunks": [at] * 1000, "skipped": []}}},
+    "nesting": {"index": lambda at: b"[" * 100_000 + b"]" * 100_000},
+    "large sides": {"lines": [["x", "a", "g", 2**40, 2**40, 0]]},
+    "negative sides": {"lines": [["x", "a", "g", -2, -3, 0]]},
+    "id that is a list": {"lines": [[["x"], "a", "g", 2, 3, crc32(bytes(6))]]},
+    "lone surrogate": {"lines": [["x", "\ud800", "g", 2, 3, crc32(bytes(6))]]},
+    "missing fields": {"lines": [["x", "a", "g"]]},
+    "no lines": {"lines": []},
+    "unknown split": {"index": lambda at: chunk_at(at) | {"x\nerror": {"chunks": [], "skipped": []}}},
+    "offset": {"index": lambda at: chunk_at(2**70)},
+    "negative offset": {"index": lambda at: chunk_at(-1)},
+    "skipped lines": {"index": lambda at: {"train": {"chunks": [at], "skipped": [[1, [2], {}]]}}},
+    "height": {"header": {"height": "tall", "source": ""}},
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_hostile_file_is_rejected_in_one_line(tmp_path: Path, name: str) -> None:
+    assert len(Pack(with_index(tmp_path / "good.htr", chunk_at), "train")) == 1
+    with pytest.raises(InputError, match=r"p\.htr: corrupted.*pack the data again") as refused:
+        Pack(with_index(tmp_path / "p.htr", **{"index": chunk_at} | HOSTILE[name]), "train")
+    assert "\n" not in str(refused.value)
+
+
+def test_an_unfinished_file_with_an_impossible_line_is_cut_there(tmp_path: Path) -> None:
+    whole = packed(tmp_path / "whole.htr").read_bytes()
+    start = len(pack.MAGIC) + pack.BLOCK.size + pack.BLOCK.unpack_from(whole, len(pack.MAGIC))[0]
+    line = json.dumps({"split": "train", "lines": [["x", "a", "g", 2**31, 2**31, 0]]}).encode()
+    evil = pack.BLOCK.pack(len(line), crc32(line)) + line
+    (tmp_path / "p.htr.part").write_bytes(whole[:start] + evil)
+    assert packed(tmp_path / "p.htr").read_bytes() == whole
 
 
 MILLION = """

@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 import torch
-import yaml
 from conftest import CONF, SMALL, Outcome, drawn_lines
 from hydra import compose, initialize_config_dir
 from lightning import Callback, LightningModule, Trainer
@@ -22,6 +21,7 @@ from torch.optim import SGD, AdamW
 
 from htr_lightning import checkpoint
 from htr_lightning.build import build, data_for
+from htr_lightning.config import plain
 from htr_lightning.data.datamodule import LineDataModule
 from htr_lightning.errors import InputError
 from htr_lightning.model.base import Recognizer
@@ -249,17 +249,18 @@ def test_invalid_overrides_are_rejected_in_one_line(best: Path, htr: Callable[..
 
 
 def test_a_checkpoint_without_a_model_config_is_rejected(tmp_path: Path) -> None:
-    torch.save({"htr": {"format": 2, "alphabet": ["a"]}}, tmp_path / "bare.ckpt")
+    torch.save({"htr": {"format": 2, "alphabet": ["a"]}, "state_dict": {}}, tmp_path / "bare.ckpt")
     with pytest.raises(InputError, match=r"bare\.ckpt: contains no model config"):
         offer(str(tmp_path / "bare.ckpt"))
 
 
 def test_a_checkpoint_with_an_unsupported_optimizer_is_rejected(best: Path, tmp_path: Path) -> None:
-    for target in ("os.system", "htr_lightning.optim.math.exp", "torch.hub.load", "htr_lightning.optim.layers"):
+    for target in ("os.system", "htr_lightning.optim.math.exp", "torch.hub.load", "htr_lightning.optim.layers",
+                   "htr_lightning.schedule.clock", "torch.nn.Linear"):  # fmt: skip
         content = checkpoint.read(best)
         content["htr"]["training"]["optimizer"]["_target_"] = target
         torch.save(content, tmp_path / "odd.ckpt")
-        with pytest.raises(InputError, match=r"odd.ckpt: unsupported optimizer or scheduler"):
+        with pytest.raises(InputError, match=r"odd.ckpt: uses .* as optimizer, which is not allowed"):
             offer(str(tmp_path / "odd.ckpt"))
 
 
@@ -322,13 +323,33 @@ def test_a_source_that_is_not_a_name_is_rejected(best: Path, tmp_path: Path, sou
         offer(str(tmp_path / "crafted.ckpt"))
 
 
+def test_a_checkpoint_selects_no_other_configs(best: Path, tmp_path: Path) -> None:
+    content = torch.load(best, weights_only=True)
+    content["htr"]["training"]["optimizer"]["defaults"] = [{"/logger@_global_.logger": "csv"}]
+    content["htr"]["model"]["source"] = "somebody/else"
+    torch.save(content, tmp_path / "crafted.ckpt")
+    offer(str(tmp_path / "crafted.ckpt"))
+    config = composed("data=synthetic", "logger=null")
+    assert config.logger is None
+    assert "source" not in config.model
+
+
+def test_a_network_larger_than_its_weights_is_rejected(best: Path, tmp_path: Path) -> None:
+    content = torch.load(best, weights_only=True)
+    content["htr"]["model"]["net"]["layers"] = 10**5
+    torch.save(content, tmp_path / "crafted.ckpt")
+    with pytest.raises(InputError, match="more layers than its weights"):
+        offer(str(tmp_path / "crafted.ckpt"))
+
+
 @pytest.mark.parametrize("scheduler", sorted((ROOT / "conf" / "scheduler").glob("*.yaml")), ids=lambda path: path.stem)
 @pytest.mark.parametrize("optimizer", sorted((ROOT / "conf" / "optimizer").glob("*.yaml")), ids=lambda path: path.stem)
 def test_every_optimizer_and_scheduler_can_be_fine_tuned(
     best: Path, tmp_path: Path, optimizer: Path, scheduler: Path
 ) -> None:
     content = torch.load(best, weights_only=True)
-    parts = {"optimizer": optimizer, "scheduler": scheduler}
-    content["htr"]["training"] |= {part: yaml.safe_load(path.read_text()) for part, path in parts.items()}
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        config = compose("train", [f"optimizer={optimizer.stem}", f"scheduler={scheduler.stem}"])
+    content["htr"]["training"] |= {part: plain(config[part]) for part in ("optimizer", "scheduler")}
     torch.save(content, tmp_path / "recipe.ckpt")
     offer(str(tmp_path / "recipe.ckpt"))

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,12 +12,15 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import SMALL, run_train
+from lightning import LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
 
 from htr_lightning import checkpoint
 from htr_lightning.build import data_for
 from htr_lightning.checkpoint import FORMAT
 from htr_lightning.errors import InputError
 from htr_lightning.evidence.evaluate import evaluate
+from htr_lightning.training.callbacks import RestoreBest
 from htr_lightning.training.checkpoint_io import AtomicCheckpointIO
 
 ROOT = Path(__file__).parent.parent.parent
@@ -78,6 +82,28 @@ def test_resuming_a_finished_run_keeps_its_best_checkpoint(run_folder: Path, tmp
     old, new = summary(run_folder), summary(tmp_path / "on")
     assert {key: new[key] for key in ("val_cer", "test_edits")} == {key: old[key] for key in ("val_cer", "test_edits")}
     assert new["checkpoint"] == "checkpoints/best.ckpt"
+
+
+@pytest.mark.parametrize("where", ["outside", "beside"])
+def test_only_the_best_checkpoint_beside_the_resumed_one_is_copied(best: Path, tmp_path: Path, where: str) -> None:
+    folder = tmp_path / "old"
+    folder.mkdir()
+    other = (folder if where == "beside" else tmp_path) / "best.ckpt"
+    shutil.copy(best, other)
+    content = checkpoint.read(best)
+    callback = ModelCheckpoint(tmp_path / "new", "best", "val/cer", auto_insert_metric_name=False)
+    state = callback.state_dict() | {
+        "best_model_path": str(tmp_path / "best.ckpt"),
+        "best_model_score": torch.zeros(()),
+    }
+    content["callbacks"] = {callback.state_key: state}
+    checkpoint.write(content, folder / "last.ckpt")
+    trainer = Trainer(callbacks=[callback], logger=False, accelerator="cpu")
+    trainer.ckpt_path = folder / "last.ckpt"
+    callback.best_model_path = "s3://bucket/best.ckpt"  # restored by Lightning, which would delete it
+    RestoreBest().on_fit_start(trainer, LightningModule())
+    assert callback.best_model_path == (str(tmp_path / "new" / "best.ckpt") if where == "beside" else "")
+    assert (tmp_path / "new" / "best.ckpt").exists() == (where == "beside")
 
 
 def test_resuming_with_a_different_network_or_alphabet_is_rejected(run_folder: Path, tmp_path: Path) -> None:
