@@ -21,12 +21,13 @@ from htr_lightning.data.preprocess import FitFrame
 from htr_lightning.decoder.autoregressive import Beam, Greedy
 from htr_lightning.errors import InputError
 from htr_lightning.evidence import evaluate
-from htr_lightning.model import trocr_source
+from htr_lightning.model import trocr_pretrained, trocr_source
 from htr_lightning.model.autoregressive import IGNORED, teacher_forcing
 from htr_lightning.model.base import Recognizer
 from htr_lightning.model.trocr_pretrained import PretrainedTrOCRRecognizer
 from htr_lightning.net.pretrained import PretrainedTrOCR
 from htr_lightning.text.normalize import Normalizer
+from htr_lightning.training import fine_tune
 
 transformers = pytest.importorskip("transformers")
 
@@ -378,7 +379,11 @@ def test_all_alternatives_of_a_beam_are_printed(
     assert greedy.code == 0, greedy.stderr
 
 
-def test_a_checkpoint_opens_no_source_and_builds_nothing_else(run: Path, tmp_path: Path) -> None:
+def test_a_checkpoint_opens_no_source_and_builds_nothing_else(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trocr_pretrained, "open_source", None)
+
     def changed(change: Callable[[dict[str, Any]], Any]) -> Path:
         content = checkpoint.read(run / "run" / "checkpoints" / "best.ckpt")
         change(content)
@@ -396,10 +401,20 @@ def test_a_checkpoint_opens_no_source_and_builds_nothing_else(run: Path, tmp_pat
         lambda content: content["parts"]["architecture"].pop("start"),
         lambda content: content["parts"]["architecture"]["encoder"].update(hidden_size="wide"),
         lambda content: content["parts"].update(nothing=1),
-        lambda content: content.update(parts=[1]),
+        lambda content: content["parts"]["architecture"]["encoder"].update(num_hidden_layers=10**8),
+        lambda content: content["parts"]["architecture"]["decoder"].update(decoder_ffn_dim=10**9),
+        lambda content: content["parts"]["architecture"]["decoder"].update(max_position_embeddings=10**9),
     ):
         with pytest.raises(InputError, match="config and weights do not match"):
             checkpoint.load(changed(change))
+    for parts in ([1], {"source": "somebody/else"}, {"normalizer": 1}):
+        with pytest.raises(InputError, match="invalid parts"):
+            checkpoint.load(changed(lambda content, parts=parts: content.update(parts=parts)))
+    for parts in ({}, {"architecture": None, "tokenizer": None}):
+        with pytest.raises(InputError, match="set it to the folder"):
+            fine_tune.offer(str(changed(lambda content, parts=parts: content.update(parts=parts))))
+    with pytest.raises(InputError, match="expects images of 100000 x 100000 pixels"):
+        checkpoint.load(changed(lambda content: content["parts"]["architecture"]["encoder"].update(image_size=10**5)))
     with pytest.raises(InputError, match="unsupported encoder 'bert'"):
         checkpoint.load(changed(lambda content: content["parts"]["architecture"]["encoder"].update(model_type="bert")))
     hidden = {"auto_map": {"AutoModel": "somebody/else--code.Model"}, "_attn_implementation": "somebody/kernel"}
