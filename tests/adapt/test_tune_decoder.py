@@ -125,7 +125,7 @@ def test_an_autoregressive_model_can_be_tuned(autoregressive: tuple[Path, str], 
         content["language"]["lexicon"]
     )
     offer(str(out))  # to be fine-tuned: two passes stay what they are without a language model
-    offered = ConfigStore.instance().load("decoder/checkpoint.yaml").node
+    offered = ConfigStore.instance().load("decoder/checkpoint.yaml").node.decoder
     plain = {"alpha": 0.0, "beta": 0.0} if kind.startswith("rescoring") else None
     assert offered == (decoder | plain if plain else {"_target_": GREEDY, "max_length": 40})
     assert "".join(texts).strip() or kind.startswith("rescoring")  # CTC learns blanks first
@@ -136,7 +136,7 @@ def test_fine_tuning_drops_the_language_model_with_a_note(
 ) -> None:
     offer(str(tuned[0]))
     assert "is removed; add one to the fine-tuned model" in capsys.readouterr().err
-    decoder = ConfigStore.instance().load("decoder/checkpoint.yaml").node
+    decoder = ConfigStore.instance().load("decoder/checkpoint.yaml").node.decoder
     assert decoder["_target_"] == "htr_lightning.decoder.ctc.Greedy"
 
 
