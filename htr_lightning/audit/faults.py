@@ -164,7 +164,7 @@ def text_faults(lines: Sequence[Line], alphabet: Sequence[str]) -> Iterator[Faul
 
 
 def image_faults(lines: Sequence[Line], preprocess: Preprocess) -> Iterator[Fault]:
-    """Report images that, unlike most, are blank, tiny, inverted or vertical, or have letters that are cut off."""
+    """Report images that are blank or cut off letters, or that differ from most in size, polarity or orientation."""
     height = float(np.median([line.measures.size[0] for line in lines])) if lines else 0.0
     long = [line.measures.size for line in lines if len(line.text) > A_WORD]
     horizontal = not long or np.mean([width > height for height, width in long]) > 0.5

@@ -110,7 +110,7 @@ def can_write(character: str) -> bool:
 
 @lru_cache(maxsize=4096)
 def glyph(font: str, character: str) -> Glyph:
-    """Return the glyph for a character in a font, composing accented letters and some signs from other glyphs.
+    """Return the glyph for a character in a font, composing accented letters and some symbols from other glyphs.
 
     Raises:
         ValueError: if the font cannot draw the character.
