@@ -268,6 +268,7 @@ def test_scans_of_another_kind_in_a_folder_are_named(htr, best: Path, tmp_path: 
 # ---- settings of a run
 
 REFUSED = {
+    "trainer=mps": "trainer.accelerator=mps: PyTorch finds no Apple GPU",
     "trainer.fast_dev_run=true": "trainer=debug",
     "trainer.max_epochs=0": "trainer.max_epochs=0: nothing would be trained",
     "trainer.max_steps=0": "trainer.max_steps=0: nothing would be trained",

@@ -82,6 +82,8 @@ def data(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[str], tupl
             "trainer.strategy=auto",
             "logger=csv",
         ]
+        if "trainer=gpu" in command:
+            short += ["trainer.accelerator=cpu"]
         if "copiste" in command:
             folder = request.getfixturevalue("htr_data")
             rows = ["page\tsplit", "wikitexte_0007\ttrain", "wikitexte_0092\tval", "wikitexte_0210\ttest"]

@@ -8,6 +8,7 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
+import torch
 from lightning import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
@@ -39,6 +40,11 @@ def check_settings(settings: dict[str, Any]) -> None:
     """
     check_integer("seed", settings["seed"], 0, 2**32 - 1)
     check_integer("threads", settings["threads"], 1, 1024)
+    accelerator = settings["trainer"]["accelerator"]
+    if accelerator in ("gpu", "cuda") and not torch.cuda.is_available():
+        raise InputError(f"trainer.accelerator={accelerator}: PyTorch finds no GPU; check the driver or use trainer=cpu")
+    if accelerator == "mps" and not torch.backends.mps.is_available():
+        raise InputError("trainer.accelerator=mps: PyTorch finds no Apple GPU; use trainer=cpu")
     for key, minimum in TRAINER_MINIMUM.items():
         value = settings["trainer"][key]
         if value is not None and not isinstance(value, float):

@@ -124,5 +124,5 @@ def test_places_may_be_written_as_urls(tmp_path: Path, write_page) -> None:
 
 def test_a_mets_of_another_name_is_refused_with_the_remedy(tmp_path: Path) -> None:
     write_mets(tmp_path, {}).rename(tmp_path / "list.xml")
-    with pytest.raises(InputError, match=r"rename the file to mets\.xml"):
+    with pytest.raises(InputError, match=r"rename it to mets\.xml"):
         read_page(tmp_path / "list.xml")
