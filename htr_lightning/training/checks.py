@@ -42,7 +42,7 @@ def check_settings(settings: dict[str, Any]) -> None:
     check_integer("threads", settings["threads"], 1, 1024)
     accelerator = settings["trainer"]["accelerator"]
     if accelerator in ("gpu", "cuda") and not torch.cuda.is_available():
-        raise InputError(f"trainer.accelerator={accelerator}: PyTorch finds no GPU; check the driver or use trainer=cpu")
+        raise InputError(f"trainer.accelerator={accelerator}: PyTorch finds no GPU; fix the driver or use trainer=cpu")
     if accelerator == "mps" and not torch.backends.mps.is_available():
         raise InputError("trainer.accelerator=mps: PyTorch finds no Apple GPU; use trainer=cpu")
     for key, minimum in TRAINER_MINIMUM.items():
