@@ -135,7 +135,7 @@ def test_fine_tuning_drops_the_language_model_with_a_note(
     tuned: tuple[Path, str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     offer(str(tuned[0]))
-    assert "is removed; add one to the fine-tuned model" in capsys.readouterr().err
+    assert "is not used; add one to the fine-tuned model" in capsys.readouterr().err
     decoder = ConfigStore.instance().load("decoder/checkpoint.yaml").node.decoder
     assert decoder["_target_"] == "htr_lightning.decoder.ctc.Greedy"
 

@@ -139,7 +139,7 @@ def test_a_line_that_cannot_be_preprocessed_is_named() -> None:
         Sample("x/good", np.full((20, 60), 255, np.uint8), "a", ""),
         Sample("x/dot", np.zeros((1, 1), np.uint8), "b", ""),
     ]
-    with pytest.raises(InputError, match="x/dot: 1 x 1 pixels"):
+    with pytest.raises(InputError, match=r"x/dot: .*1 x 1 pixels"):
         list(module(lambda split: Listed(samples)).loader("val"))
 
 

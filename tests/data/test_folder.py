@@ -339,7 +339,7 @@ def test_an_image_that_is_damaged_or_huge_is_named(tmp_path: Path) -> None:
         (tmp_path / f"train/{name}.png").write_bytes(content)
         (tmp_path / f"train/{name}.gt.txt").write_text("x")
     reader = Folder(tmp_path, listing=Pairs(IMAGES), splits=SPLITS)
-    for index, words in ((0, r"train/a\.png: "), (1, r"train/b\.png: 50000 x 50000")):
+    for index, words in ((0, r"train/a\.png: "), (1, r"train/b\.png: .*50000 x 50000")):
         with pytest.raises(InputError, match=words):
             reader[index]
     with pytest.raises(InputError, match=r"train/a\.png"):

@@ -42,7 +42,7 @@ def test_an_aachen_list_of_another_count_is_refused(iam_tree: tuple[Path, Forms]
     (tmp_path / "train.uttlist").write_text("\n".join([*forms, forms[3]]))
     with pytest.raises(InputError, match=f"duplicate ids {forms[3]}"):
         Iam(iam_tree[0], "train", lists=str(tmp_path))
-    with pytest.raises(InputError, match=r"no val\.uttlist or validation\.uttlist"):
+    with pytest.raises(InputError, match=r"none of val\.uttlist, validation\.uttlist"):
         Iam(iam_tree[0], "val", lists=str(tmp_path))
 
 

@@ -180,7 +180,7 @@ def test_a_header_that_promises_too_much_is_refused_before_memory_is_taken(
     path.write_bytes(header(kind, side, side))
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     for read in (read_image, partial(read_size, size=(1, 1))):
-        with pytest.raises(InputError, match=rf"huge\.\w+: {side} x {side} pixels"):
+        with pytest.raises(InputError, match=rf"huge\.\w+: .*{side} x {side} pixels"):
             read(path)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50_000  # KiB
 
@@ -242,9 +242,9 @@ def test_the_size_of_a_truncated_image_is_known_and_that_of_another_file_is_not(
     for content in (b"", b"no image", bytes(50_000)):
         with pytest.raises(InputError, match="row 7: not an image"):
             image_size("row 7", content)
-    with pytest.raises(InputError, match=r"row 7: 310 x 200 pixels"):
+    with pytest.raises(InputError, match=r"row 7: .*310 x 200 pixels"):
         image_size("row 7", path.read_bytes(), max_pixels=60_000)
-    with pytest.raises(InputError, match=r"row 7: 310 x 200 pixels"):
+    with pytest.raises(InputError, match=r"row 7: .*310 x 200 pixels"):
         read_image("row 7", content=path.read_bytes(), max_pixels=60_000)
 
 

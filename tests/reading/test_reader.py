@@ -79,7 +79,7 @@ def test_arrays_of_every_kind_read_the_same(reader: htr_lightning.Reader, line_i
         ("none.png", r"none\.png: no such image"),
         (Path(__file__).parent, r"reading: a folder, not an image; "),
         ("page.xml", r"page\.xml: is a page, not an image; use `transcribe`"),
-        (np.zeros((2, 2), np.uint8), r"image 1: 2 x 2 pixels"),
+        (np.zeros((2, 2), np.uint8), r"image 1: .*2 x 2 pixels"),
         (np.zeros((4, 5, 6, 7)), r"image 1: expected an array of shape \(H, W\), .* got \(4, 5, 6, 7\)"),
         (np.zeros((3, 40, 90)), r"image 1: expected an array of shape .* got \(3, 40, 90\)"),
         (np.zeros((0, 9)), r"image 1: expected an array of shape .* got \(0, 9\)"),
