@@ -91,7 +91,7 @@ def _forget_other_files(callback: ModelCheckpoint) -> None:
     paths = [callback.best_model_path, callback.kth_best_model_path, callback.last_model_path, *callback.best_k_models]
     if any(path and os.path.dirname(path) != callback.dirpath for path in paths):
         callback.best_model_path = callback.kth_best_model_path = callback.last_model_path = ""
-        callback.best_model_score = callback.kth_value = None
+        callback.best_model_score = None
         callback.best_k_models = {}
 
 
