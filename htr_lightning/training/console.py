@@ -69,7 +69,7 @@ def run_log(folder: Path) -> Iterator[None]:
         for one in loggers:
             one.handlers = [_Screen(), file] if one is root else []
             one.propagate = True
-            one.setLevel(logging.WARNING if one is root else logging.INFO)
+            one.setLevel(logging.INFO if one is log else logging.WARNING)
         warnings.showwarning = show
         yield
     except BaseException as error:
@@ -255,7 +255,9 @@ class Report(Callback):
         log_summary(trainer, summary)
         for line in summary_lines(summary, self.folder, pl_module.recognizer.single_characters):
             log.info(line)
-        if path:
+        if path and test["cer"] > 0.9:
+            log.info("note: the recognizer cannot read yet; train it longer, e.g. with trainer.max_time=20m")
+        elif path:
             log.info(f"next: htr transcribe {_relative(Path(path))} IMAGE...")
 
 
@@ -276,10 +278,12 @@ def summary_lines(summary: dict[str, Any], folder: Path, single_characters: bool
             return "-"
         return f"{1 - cer:.2%}" if single_characters else f"{cer:.2%} / {wer:.2%}"
 
+    lines = summary["test_lines"]
+    errors = f"errors in {lines} characters" if single_characters else f"edits in {lines} lines"
     what = "accuracy" if single_characters else "CER / WER"
     rows = {
         f"best val {what}": rates("val"),
-        f"test {what}": f"{rates('test')}  ({summary['test_edits']} edits in {summary['test_lines']} lines)",
+        f"test {what}": f"{rates('test')}  ({summary['test_edits']} {errors})",
         "training time": str(timedelta(seconds=round(summary["seconds"]))),
         **({"training speed": f"{summary['lines_per_second']:.0f} lines/s"} if summary["lines_per_second"] else {}),
         "run folder": _relative(folder),

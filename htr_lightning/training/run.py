@@ -45,6 +45,7 @@ def _train(config: DictConfig) -> float:
     seed_everything(config.seed, workers=True, verbose=False)
     cards = {path: checkpoint.read(path)["htr"] for path in (config.resume, config.start) if path is not None}
     known = cards[config.start]["alphabet"] if config.start is not None and config.keep_alphabet else ()
+    _say("reading the data")
     data, recognizer = build(config, known)
     if config.start is not None and config.resume is None:
         _say(f"started from {config.start}: {transfer(recognizer, config.start)}")
