@@ -143,6 +143,8 @@ def _config_error(error: BaseException) -> str:
             return f"{typed[1]}={typed[2]}: no such option. Did you mean {typed[1]}={close[0]}? Other options: " + (
                 ", ".join(one for one in options if one != close[0])
             )
+        if typed:
+            return f"{typed[1]}={typed[2]}: no such option. Options: {', '.join(options)}"
         return f"{message}; {lines[start]} {', '.join(options)}"
     if key := next((line.removeprefix("full_key: ") for line in lines if line.startswith("full_key: ")), None):
         message = f"{key}: {message}" if key not in message else message

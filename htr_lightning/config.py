@@ -7,6 +7,7 @@ import os
 import re
 import shlex
 from collections.abc import Iterable, Sequence
+from functools import cache
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from htr_lightning.errors import InputError
 
+HYDRA_OPTIONS = ("cfg", "package", "config-path", "config-name", "config-dir", "info", "experimental-rerun")
 GROUPS = {"experiments": "experiment", "replay": "data@replay"}  # common mistakes and the correct names
 
 
@@ -80,6 +82,25 @@ def varying(overrides: Iterable[str], folder: Path) -> list[str]:
     return [one for one in overrides if not keys or one.partition("=")[0] in keys]
 
 
+@cache
+def new_folder(path: str) -> str:
+    """Create a run folder, with a number appended to its name if another run has just taken the name.
+
+    Args:
+        path: path of the folder.
+    """
+    for number in range(1, 1000):
+        folder = Path(path if number == 1 else f"{path}-{number}")
+        try:
+            folder.mkdir(parents=True)
+            return str(folder)
+        except FileExistsError:
+            continue
+        except OSError:
+            break  # Hydra reports why the folder cannot be created
+    return path
+
+
 def sweep_group() -> str | None:
     """Return a name for the current sweep, derived from its folder, or None outside a sweep."""
     return "/".join(Path(HydraConfig.get().sweep.dir).parts[-2:]) if is_sweep() else None
@@ -101,7 +122,7 @@ def run_tags() -> ListConfig:
     return ListConfig([choices["model"], choices["data"], *(["sweep"] if is_sweep() else [])])
 
 
-for resolver in (fast_precision, on_cpu, loading_processes, sweep_group, job_name, run_tags):
+for resolver in (fast_precision, on_cpu, loading_processes, new_folder, sweep_group, job_name, run_tags):
     OmegaConf.register_new_resolver(resolver.__name__, resolver, replace=True)
 
 
@@ -133,6 +154,8 @@ def check_overrides(overrides: Sequence[str], sweep: bool = False) -> None:
     """
     for override in overrides:
         key, equals, value = override.partition("=")
+        if equals and key.startswith("--") and key[2:] not in HYDRA_OPTIONS:
+            raise InputError(f"{override}: overrides have no dashes; write {override.lstrip('-')}")
         if not equals or key.startswith("-"):
             continue
         quoted = shlex.quote(f"{key}=" + '"' + value.replace('"', '\\"') + '"')

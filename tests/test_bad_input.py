@@ -18,7 +18,7 @@ from PIL import Image
 
 import train
 from htr_lightning import command
-from htr_lightning.config import compose_train
+from htr_lightning.config import compose_train, new_folder
 
 SIZE = (300, 60)  # width, height of the pages below
 BOX = "10,10 290,10 290,50 10,50"
@@ -295,6 +295,7 @@ REFUSED = {
     "model.net.dropout=-0.5": "model.net.dropout=-0.5: expected a probability",
     "model.net.mask_ratio=-0.5": "mask_ratio=-0.5: expected a fraction",
     "model.net.backbone.stem_kernel=0": "model.net.backbone.stem_kernel=0: expected an integer from 1",
+    "data.reader.lines=300": "data.reader.lines=300: expected",
     "data.reader.lines.val=-1": "data.reader.lines.val=-1: expected an integer at least 1",
     "data.reader.writers.test=null": "data.reader.writers.test=None: expected an integer at least 1",
     "data.preprocess=word": "data.preprocess=word: expected",
@@ -336,6 +337,24 @@ def test_a_value_that_hydra_cannot_parse_is_told_with_its_quotes(
         key, _, value = override.partition("=")
         settings = compose_train(["data=folder", *shlex.split(quoted)])
         assert OmegaConf.select(settings, key) == value
+
+
+def test_a_refused_run_leaves_no_folder(run: Callable[..., Outcome], tmp_path: Path) -> None:
+    refused(run(*SMALL, "seed=-1"), "seed=-1")
+    assert not (tmp_path / "run").exists()
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "mine.txt").touch()
+    refused(run(*SMALL, "seed=-1"), "seed=-1")
+    assert (tmp_path / "run" / "mine.txt").exists()
+
+
+def test_runs_that_start_at_the_same_time_have_folders_of_their_own(tmp_path: Path) -> None:
+    new_folder.cache_clear()
+    (tmp_path / "day" / "run").mkdir(parents=True)
+    (tmp_path / "day" / "run-2").mkdir()
+    assert new_folder(str(tmp_path / "day" / "run")) == str(tmp_path / "day" / "run-3")
+    assert new_folder(str(tmp_path / "day" / "run")) == str(tmp_path / "day" / "run-3")  # once for each process
+    assert (tmp_path / "day" / "run-3").is_dir()
 
 
 def test_a_loss_that_is_not_a_number_stops_the_run_with_its_lines(run: Callable[..., Outcome]) -> None:

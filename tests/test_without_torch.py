@@ -143,6 +143,8 @@ EARLY = {
     "key without its group": (["train", "lr=1"], 1, "Did you mean optimizer.lr?"),
     "mistyped group": (["train", "modle=crnn"], 1, "Did you mean model?"),
     "mistyped option": (["train", "model=crn"], 1, "Did you mean model=crnn?"),
+    "recipe with dashes": (["train", "--experiment=synthetic"], 1, "write experiment=synthetic"),
+    "unknown option": (["train", "augment=hard"], 1, "augment=hard: no such option. Options: mild, none"),
     "mistyped recipe": (["train", "experiment=synthtic"], 1, "Did you mean experiment=synthetic?"),
     "missing checkpoint": (["evaluate", "none.ckpt"], 1, "none.ckpt: checkpoint not found"),
     "missing image": (["transcribe", CHECKPOINT, "none.png"], 1, "none.png: no such file"),

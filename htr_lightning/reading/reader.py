@@ -26,6 +26,10 @@ class Reader:
     def __init__(self, transcriber: Transcriber) -> None:
         self.transcriber = transcriber
 
+    def __repr__(self) -> str:
+        kinds = ", ".join(type(member).__name__ for member in self.transcriber.members)
+        return f"Reader({kinds}, {len(self.card['alphabet'])} characters)"
+
     @property
     def card(self) -> dict[str, Any]:
         """The metadata of the checkpoint: alphabet, config, data, metrics and versions."""

@@ -133,6 +133,8 @@ def _name(hint: Any) -> str:
     kind = get_origin(hint) or hint
     if kind in words:
         return words[kind]
+    if isinstance(kind, type) and issubclass(kind, Mapping):
+        return "values by key, e.g. {a: 1, b: 2}"
     if isinstance(kind, type) and issubclass(kind, Iterable) and not issubclass(kind, Mapping | Iterator):
         return "a list"
     return f"a config for {kind.__name__}" if isinstance(kind, type) else "a config"

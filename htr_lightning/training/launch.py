@@ -3,8 +3,11 @@
 Does not import torch before a job starts, so that help, completion and errors in overrides appear immediately.
 """
 
+import os
+import shutil
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from textwrap import fill
 
 import hydra
@@ -12,7 +15,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 from rich.console import Console
 
-from htr_lightning.config import check_overrides, conf_dir, groups, offer_experiments, options, recipes
+from htr_lightning.config import check_overrides, conf_dir, groups, is_sweep, offer_experiments, options, recipes
 from htr_lightning.errors import InputError
 
 USAGE = """Usage: python train.py KEY=VALUE ...   (or htr train, if the package is installed)
@@ -45,7 +48,11 @@ def launch(config_name: str, check: Callable[[DictConfig], None], command: Seque
         sys.argv[1:1] = command
         with Console(stderr=True).status("loading PyTorch and Lightning"):
             from htr_lightning.training.run import train as run
-        return run(config)
+        try:
+            return run(config)
+        except InputError:
+            _discard(Path(config.run_dir))
+            raise
 
     hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=config_name)(job)()
 
@@ -60,6 +67,14 @@ def train(command: Sequence[str] = ()) -> None:
         launch("train", _check, command)
     else:
         print(usage())
+
+
+def _discard(folder: Path) -> None:
+    """Delete the folder of a run that was refused before it began; the folder of a job in a sweep is kept."""
+    if is_sweep() or os.environ.get("LOCAL_RANK", "0") != "0" or not folder.is_dir():
+        return
+    if {path.name for path in folder.iterdir()} <= {".hydra", "train.log"}:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def usage() -> str:

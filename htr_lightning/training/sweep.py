@@ -50,6 +50,9 @@ class SweepRanks(Callback):
                 os.environ[name] = value
 
 
+FIGURES = ("val_cer", "val_wer", "test_cer", "test_wer", "seconds")
+
+
 class Job(NamedTuple):
     """A job in a sweep, with its number, overrides and summary, which is empty if the job did not finish."""
 
@@ -66,7 +69,10 @@ class SweepTable(Callback):
         if jobs := jobs_of(folder):
             rows = table(jobs)
             with open(folder / "sweep.tsv", "w", encoding="utf-8", newline="") as file:
-                csv.writer(file, delimiter="\t", lineterminator="\n").writerows(rows)
+                writer = csv.writer(file, delimiter="\t", lineterminator="\n")
+                writer.writerow(["job", *FIGURES, "overrides"])
+                for number, overrides, summary in jobs:
+                    writer.writerow([number, *(summary.get(key, "") for key in FIGURES), overrides])
             widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
             for row in rows:
                 print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())

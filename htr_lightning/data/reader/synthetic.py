@@ -82,6 +82,9 @@ class Synthetic(Sequence[Sample]):
     ) -> None:
         if split not in SPLITS:
             raise InputError(f"'{split}' is not a split; expected one of {', '.join(SPLITS)}")
+        for key, value in (("lines", lines), ("writers", writers)):
+            if not isinstance(value, dict):
+                raise InputError(f"data.reader.{key}={value}: expected numbers by split, {{train: N, val: N, test: N}}")
         check_integer(f"data.reader.lines.{split}", lines.get(split), 1)
         check_integer(f"data.reader.writers.{split}", writers.get(split), 1)
         check_integer("data.reader.seed", seed, 0)
