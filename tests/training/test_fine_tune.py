@@ -244,7 +244,7 @@ def test_invalid_overrides_are_rejected_in_one_line(best: Path, htr: Callable[..
     refused(htr("fine-tune", best, "data=synthetic", "model=mlp", folder), "the model comes from the checkpoint")
     refused(htr("fine-tune", best, "data=synthetic", f"start={best}x", folder), "the model comes from the checkpoint")
     refused(htr("fine-tune", best, "data=synthetic", "optimizer.rate=1", folder), "optimizer.rate", "no such key")
-    refused(htr("fine-tune", best, "data=synthetic", "data@replay=nothing", folder), "data/nothing")
+    refused(htr("fine-tune", best, "data=synthetic", "data@replay=nothing", folder), "data=nothing: no such option")
     refused(htr("fine-tune", best, folder), "data")
 
 
