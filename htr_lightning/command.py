@@ -1,6 +1,5 @@
 """Run a program, and print a one-line message for each error that the user can fix."""
 
-import logging
 import os
 import re
 import sys
@@ -47,7 +46,6 @@ class _WithoutHydra:
 
 def quiet() -> None:
     """Silence library messages that the user can do nothing about."""
-    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_is_relevant)
     for message in (
         ".*isinstance.treespec, LeafSpec.*",  # from Lightning with a newer torch
         ".*Experiment logs directory .* exists and is not empty.*",  # the run folder contains more than the CSV log
@@ -60,22 +58,6 @@ def quiet() -> None:
         warnings.filterwarnings("ignore", message=message)
 
 
-def _is_relevant(record: logging.LogRecord) -> bool:
-    message = record.getMessage()
-    return not message.startswith(
-        (
-            "\U0001f4a1",
-            "GPU available: False",
-            "TPU available: False",
-            "Restoring states",
-            "Loaded model",
-            "`Trainer(val_check_interval=1.0)` was configured",
-            "Time limit reached",  # the summary of the run includes the training time
-            "`Trainer.fit` stopped",
-        )
-    )
-
-
 def fail(message: str) -> NoReturn:
     """Print an error message to stderr and exit with code 1."""
     print(f"error: {message}", file=sys.stderr)
@@ -84,10 +66,7 @@ def fail(message: str) -> NoReturn:
 
 def one_line(error: BaseException) -> str | None:
     """Return the message of an error that the user can fix, or None for any other error."""
-    chain = [error]
-    while (cause := chain[-1].__cause__ or chain[-1].__context__) is not None and cause not in chain:
-        chain.append(cause)
-    for link in chain:
+    for link in _chain(error):
         if isinstance(link, InputError):  # worker processes add a traceback to the message
             return str(link).strip().splitlines()[-1].removeprefix(f"{InputError.__module__}.InputError: ")
     if isinstance(error, HydraException | OmegaConfBaseException):
@@ -103,13 +82,18 @@ def one_line(error: BaseException) -> str | None:
     return None
 
 
-def _meant(error: BaseException) -> str:
-    """Return a suggestion for a mistyped key or group, with a leading space, or an empty string."""
-    chain: list[BaseException] = [error]
+def _chain(error: BaseException) -> list[BaseException]:
+    """Return an error and the errors that led to it."""
+    chain = [error]
     while (cause := chain[-1].__cause__ or chain[-1].__context__) is not None and cause not in chain:
         chain.append(cause)
+    return chain
+
+
+def _meant(error: BaseException) -> str:
+    """Return a suggestion for a mistyped key or group, with a leading space, or an empty string."""
     found: list[str] = []
-    for link in chain:
+    for link in _chain(error):
         node, key = getattr(link, "parent_node", None), str(getattr(link, "key", ""))
         if node is not None and isinstance(node, DictConfig):
             path = node._get_full_key("")

@@ -152,6 +152,7 @@ def check_overrides(overrides: Sequence[str], sweep: bool = False) -> None:
     Raises:
         InputError: if an override cannot be parsed, or uses the wrong name for a config group.
     """
+    parser = OverridesParser.create()
     for override in overrides:
         key, equals, value = override.partition("=")
         if equals and key.startswith("--") and key[2:] not in HYDRA_OPTIONS:
@@ -160,7 +161,7 @@ def check_overrides(overrides: Sequence[str], sweep: bool = False) -> None:
             continue
         quoted = shlex.quote(f"{key}=" + '"' + value.replace('"', '\\"') + '"')
         try:
-            (parsed,) = OverridesParser.create().parse_overrides([override])
+            (parsed,) = parser.parse_overrides([override])
         except HydraException:
             remedy = f"write {key}=$HOME{value[1:]}" if value.startswith("~/") else f"quote it: {quoted}"
             raise InputError(f"{override}: invalid value; {remedy}") from None

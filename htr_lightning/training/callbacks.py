@@ -49,7 +49,13 @@ class Throughput(Callback):
         self._since = time.perf_counter()
 
     @property
+    def elapsed(self) -> float:
+        """Seconds since training started, including validation."""
+        return time.perf_counter() - self.started
+
+    @property
     def rate(self) -> float:
+        """Training lines per second."""
         return self.lines / self.seconds if self.seconds else 0.0
 
 

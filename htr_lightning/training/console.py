@@ -92,7 +92,7 @@ class RunBar(ProgressBar):
     def __init__(self) -> None:
         super().__init__()
         self._bar: Progress | None = None
-        self._updated = self._logged = self._validation_start = 0.0
+        self._updated = self._logged = 0.0
 
     def disable(self) -> None:
         self._close()
@@ -129,9 +129,6 @@ class RunBar(ProgressBar):
             told = [_elapsed(trainer), f"{completed(trainer):.0%} done", f"step {trainer.global_step}"]
             log.info("%s", " · ".join([*told, *self._state(trainer, pl_module)]),
                      extra={"on_screen": self._bar is None})  # fmt: skip
-
-    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._validation_start = time.perf_counter()
 
     def on_validation_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int,
@@ -227,7 +224,7 @@ class Report(Callback):
         if early is not None and early.stopping_reason_message:
             log.info(f"stopped early: {early.stopping_reason_message}")
         throughput = find(trainer, Throughput)
-        self._seconds = time.perf_counter() - throughput.started if throughput else 0.0
+        self._seconds = throughput.elapsed if throughput else 0.0
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Save a checkpoint on Ctrl-C, but not in runs with several ranks, some of which may already have exited."""
@@ -317,7 +314,7 @@ def _devices(trainer: Trainer) -> str:
 
 def _elapsed(trainer: Trainer) -> str:
     throughput = find(trainer, Throughput)
-    return str(timedelta(seconds=round(time.perf_counter() - throughput.started))) if throughput else ""
+    return str(timedelta(seconds=round(throughput.elapsed))) if throughput else ""
 
 
 def _time_left(trainer: Trainer) -> list[str]:
@@ -327,7 +324,7 @@ def _time_left(trainer: Trainer) -> list[str]:
     if timer is not None and timer._duration:
         left = timer._duration - timer.time_elapsed()
     elif throughput is not None and done > 0.01:
-        left = (time.perf_counter() - throughput.started) * (1 - done) / done
+        left = throughput.elapsed * (1 - done) / done
     else:
         return []
     return [f"{timedelta(seconds=max(0, round(left)))} left"]

@@ -14,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from htr_lightning.config import is_sweep, varying
 
+RATES = ("val_cer", "val_wer", "test_cer", "test_wer")
 RANK_VARIABLES = ("LOCAL_RANK", "NODE_RANK", "RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 
@@ -50,9 +51,6 @@ class SweepRanks(Callback):
                 os.environ[name] = value
 
 
-FIGURES = ("val_cer", "val_wer", "test_cer", "test_wer", "seconds")
-
-
 class Job(NamedTuple):
     """A job in a sweep, with its number, overrides and summary, which is empty if the job did not finish."""
 
@@ -67,12 +65,12 @@ class SweepTable(Callback):
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         folder = Path(config.hydra.sweep.dir)
         if jobs := jobs_of(folder):
-            rows = table(jobs)
+            rows, figures = table(jobs), (*RATES, "seconds")
             with open(folder / "sweep.tsv", "w", encoding="utf-8", newline="") as file:
                 writer = csv.writer(file, delimiter="\t", lineterminator="\n")
-                writer.writerow(["job", *FIGURES, "overrides"])
+                writer.writerow(["job", *figures, "overrides"])
                 for number, overrides, summary in jobs:
-                    writer.writerow([number, *(summary.get(key, "") for key in FIGURES), overrides])
+                    writer.writerow([number, *(summary.get(key, "") for key in figures), overrides])
             widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
             for row in rows:
                 print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
@@ -98,8 +96,6 @@ def table(jobs: list[Job]) -> list[list[str]]:
     """Return the rows of a table of jobs, including the header."""
     rows = [["job", "val CER", "val WER", "test CER", "test WER", "seconds", "overrides"]]
     for number, overrides, summary in jobs:
-        rates = [
-            f"{summary[key]:.2%}" if summary else "failed" for key in ("val_cer", "val_wer", "test_cer", "test_wer")
-        ]
+        rates = [f"{summary[key]:.2%}" if summary else "failed" for key in RATES]
         rows.append([number, *rates, f"{summary['seconds']:.0f}" if summary else "", overrides])
     return rows
