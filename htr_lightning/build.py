@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from htr_lightning import checkpoint
 from htr_lightning.card import card
-from htr_lightning.config import compose_data, compose_train, make, plain
+from htr_lightning.config import check_overrides, compose_data, compose_train, make, plain
 from htr_lightning.data.datamodule import LineDataModule
 from htr_lightning.data.sampler import READING_COLUMNS, READING_LINES
 from htr_lightning.errors import InputError
@@ -130,6 +130,7 @@ def data_for(
             raise InputError(
                 f"{override}: only the data can be changed here, e.g. with data=copiste or data.root=FOLDER"
             )
+    check_overrides(overrides)
     card = recognizer.card
     named = any(override.lstrip("+").startswith("data=") for override in overrides)
     if named:

@@ -135,8 +135,6 @@ def _config_error(error: BaseException) -> str:
     if "Could not override" in message or "not in struct" in str(error):
         hint = "Print all keys with `python train.py --cfg job`, or add a key with +KEY=VALUE"
         return f"{message.rstrip('.')}: no such key.{_meant(error)} {hint}"
-    if message.startswith("LexerNoViableAlt"):
-        return f"{message.partition(': ')[2]}: quote the value, e.g. 'data.root=\"FOLDER\"'"
     if "parsing override" in message:
         return f"{message}; write KEY=VALUE, e.g. data.root=FOLDER"
     if "Missing mandatory value" in str(error):

@@ -348,7 +348,7 @@ HOSTILE: dict[str, tuple[str, Any, str]] = {
     "repetition": ("extra", doubled(20), "contain each other"),
     "bytes from nowhere": ("extra", bytearray(10), "pickled objects"),
     "expanded tensor": ("state_dict/net.head.bias", torch.zeros(1).expand(10**12), "larger than the file"),
-    "weight that is none": ("state_dict/net.head.bias", 1, "no weights"),
+    "weight that is a number": ("state_dict/net.head.bias", 1, "no weights"),
     "alphabet": ("htr/alphabet", ["${oc.env:HOME}"], "invalid alphabet"),
     "lone surrogate": ("htr/alphabet", ["a", "\udc00"], "invalid alphabet"),
     "n-grams": ("language", {"ngram": HUGE, "lexicon": None}, "do not match"),

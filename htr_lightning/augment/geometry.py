@@ -35,9 +35,8 @@ class Affine:
         height, width = image.shape
         stretch = 1 + rng.uniform(-self.stretch, self.stretch)
         slant = rng.normal(0, self.slant)
-        angle = np.radians(rng.normal(0, self.rotation)) * min(
-            1.0, 8 * height / width
-        )  # otherwise, long lines would leave the frame
+        flatter = min(1.0, 8 * height / width)  # otherwise, long lines would leave the frame
+        angle = np.radians(rng.normal(0, self.rotation)) * flatter
         upper, lower = rng.uniform(-self.margin, self.margin, 2) * height
         rows = max(MIN_SIDE, round(height + upper + lower))
         reach = abs(slant) * height / 2

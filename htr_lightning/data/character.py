@@ -80,9 +80,8 @@ def deslant(ink: Float32[ndarray, "H W"]) -> Float32[ndarray, "H W"]:
     moments = cv2.moments(ink)
     if moments["mu02"] < 1e-6:  # blank, or a single row
         return ink
-    shear = min(
-        max(moments["mu11"] / moments["mu02"], -1.0), 1.0
-    )  # columns per row; a larger shear indicates a diagonal stroke rather than slanted writing
+    # columns per row; a larger shear indicates a diagonal stroke rather than slanted writing
+    shear = min(max(moments["mu11"] / moments["mu02"], -1.0), 1.0)
     matrix = np.array([[1, shear, -shear * moments["m01"] / moments["m00"]], [0, 1, 0]], np.float32)
     return cv2.warpAffine(ink, matrix, ink.shape[::-1], flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)
 
@@ -117,9 +116,8 @@ def find_character(ink: UInt8[ndarray, "H W"], min_blob: float, min_level: int) 
     count, labels, stats, _ = cv2.connectedComponentsWithStats(mask)
     areas = stats[1:, cv2.CC_STAT_AREA]
     kept = np.isin(labels, 1 + np.flatnonzero(areas >= min_blob * areas.max())) if count > 1 else mask > 0
-    around = cv2.dilate(kept.astype(np.uint8), np.ones((3, 3), np.uint8)).astype(
-        bool
-    )  # include the soft edges of strokes
+    # include the soft edges of strokes
+    around = cv2.dilate(kept.astype(np.uint8), np.ones((3, 3), np.uint8)).astype(bool)
     rows, columns = np.flatnonzero(kept.any(1)), np.flatnonzero(kept.any(0))
     ink = np.where(around & (ink > threshold / 3), ink, 0).astype(np.float32)
     return ink[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]

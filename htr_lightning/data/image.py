@@ -22,16 +22,8 @@ LEVELS = np.arange(256, dtype=np.float64)  # grey levels
 LINE_PIXELS = 50_000_000  # maximum number of pixels in a line, e.g. 100,000 x 500
 ORIENTATION = ExifTags.Base.Orientation
 KIND, COPY, MASK = ExifTags.Base.NewSubfileType, 1, 4  # TIFF subfile types: reduced copy and transparency mask
-FORMATS = (
-    "PNG",
-    "JPEG",
-    "TIFF",
-    "BMP",
-    "WEBP",
-    "GIF",
-    "PPM",
-    "JPEG2000",
-)  # Pillow's decoders for other formats run external programs or are slow
+# Pillow's decoders for other formats run external programs or are slow
+FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "WEBP", "GIF", "PPM", "JPEG2000")
 HEADER = 16384  # bytes; enough to find the image size in almost all files
 
 Image.MAX_IMAGE_PIXELS = None  # Pillow would only warn, whereas `read_image` raises an error

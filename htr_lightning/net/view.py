@@ -33,9 +33,8 @@ class View(nn.Module):
         rows = torch.arange(height, device=images.device)
         middle = (height - 1) / 2
         source = (rows - middle) / self.scale + middle
-        weights = (
-            (1 - (source[:, None] - rows).abs()).clamp(min=0).to(images.dtype)
-        )  # linear interpolation between two rows
+        # linear interpolation between two rows
+        weights = (1 - (source[:, None] - rows).abs()).clamp(min=0).to(images.dtype)
         shift = (rows - middle) * self.slant
         floor = shift.floor()
         column = torch.arange(columns, device=images.device) + floor.long()[:, None]

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from htr_lightning import checkpoint
-from htr_lightning.errors import InputError
+from htr_lightning.errors import InputError, check_integer
 from htr_lightning.metrics.calibration import check_platt_scaling
 from htr_lightning.model.base import Recognizer
 from htr_lightning.reading.reader import Reader
@@ -68,8 +68,7 @@ def load_all(
     Raises:
         InputError: if a checkpoint cannot be loaded, the checkpoints cannot be combined, or an argument is invalid.
     """
-    if not isinstance(views, int) or views < 1:
-        raise InputError(f"views={views}: expected a whole number of at least 1")
+    check_integer("views", views, 1)
     if weights is not None:
         _check_weights(weights, paths)
     recognizer: Recognizer | Ensemble

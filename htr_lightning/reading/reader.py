@@ -9,7 +9,7 @@ from numpy import ndarray
 from PIL import Image
 
 from htr_lightning.data.image import grey, grey_array, read_image
-from htr_lightning.errors import InputError
+from htr_lightning.errors import InputError, check_integer
 from htr_lightning.reading.transcribe import TranscribedLine, find_sources, read_images, transcribe
 from htr_lightning.transcription import Transcriber, Transcription
 
@@ -56,7 +56,7 @@ class Reader:
             InputError: if an image cannot be read, in which case the message contains its path or its index in the
                 list, or if `n_best` is invalid or not supported by the decoder.
         """
-        _check_n_best(n_best)
+        check_integer("n_best", n_best, 0)
         if not isinstance(image, list | tuple):
             return self.read([image], n_best)[0]
         images = [_to_grey(one, index) for index, one in enumerate(image)]
@@ -79,7 +79,7 @@ class Reader:
         Raises:
             InputError: if a path matches no file, an XML file is not a page, or `n_best` is invalid.
         """
-        _check_n_best(n_best)
+        check_integer("n_best", n_best, 0)
         names = [paths] if isinstance(paths, str | Path) or not isinstance(paths, Iterable) else list(paths)
         for name in names:
             if not isinstance(name, str | Path):
@@ -105,11 +105,6 @@ def _to_grey(image: Readable, index: int) -> UInt8[ndarray, "H W"]:
     raise InputError(
         f"{_name(image, index)}: expected a path, a Pillow image or a NumPy array, got {type(image).__name__}"
     )
-
-
-def _check_n_best(n_best: int) -> None:
-    if not isinstance(n_best, int) or n_best < 0:
-        raise InputError(f"n_best={n_best}: expected a whole number of at least 0")
 
 
 def _name(image: Readable, index: int) -> str:

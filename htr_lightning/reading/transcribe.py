@@ -61,7 +61,7 @@ class TranscribedLine(NamedTuple):
 
     @property
     def text(self) -> str:
-        """The transcribed text, or an empty string if there is none."""
+        """The transcribed text, which is empty if the line could not be read."""
         return "" if self.transcription is None else self.transcription.text
 
 

@@ -24,10 +24,8 @@ CLUSTER = regex.compile(r"\X")
 _CODES = {"L": "L", "R": "R", "AL": "A", "EN": "E", "AN": "N", "ES": "+", "CS": ",", "ET": "%", "WS": " ", "S": "|",
           "B": "|", "ON": "o", "": "L"}  # fmt: skip
 _STRONG = {"L": "L", "R": "R", "E": "R", "N": "R"}  # adjacent neutrals treat numbers as right-to-left
-_LEVELS = (
-    {"L": 0, "R": 1, "E": 2, "N": 2},
-    {"L": 2, "R": 1, "E": 2, "N": 2},
-)  # for left-to-right and right-to-left lines
+# levels in left-to-right lines, and in right-to-left lines
+_LEVELS = ({"L": 0, "R": 1, "E": 2, "N": 2}, {"L": 2, "R": 1, "E": 2, "N": 2})
 _SWAP = {"LEFT": "RIGHT", "RIGHT": "LEFT", "LESS": "GREATER", "GREATER": "LESS"}
 _DEPTH = 63  # maximum nesting depth of brackets (BD16)
 _ROUNDS = 8

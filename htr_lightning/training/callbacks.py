@@ -1,5 +1,6 @@
 """Callbacks that measure speed, restore the best checkpoint, validate at the end of a run and freeze the backbone."""
 
+import logging
 import math
 import os
 import shutil
@@ -21,6 +22,7 @@ from htr_lightning.schedule import progress
 from htr_lightning.training.module import TrainingModule
 
 Kind = TypeVar("Kind", bound=Callback)
+log = logging.getLogger("htr_lightning")
 
 
 class Throughput(Callback):
@@ -145,7 +147,7 @@ class FreezeBackbone(Callback):
         recognizer = pl_module.recognizer
         self._frozen = [m for layer in layers(recognizer.net, recognizer.num_classes)[:-1] for m in layer.modules]
         if self.fraction:
-            rank_zero_only(print)(f"training only the head for the first {self.fraction:.0%} of the run")
+            rank_zero_only(log.info)(f"training only the head for the first {self.fraction:.0%} of the run")
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         if not self._frozen:

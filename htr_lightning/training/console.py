@@ -21,12 +21,11 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
 from htr_lightning.schedule import completed
-from htr_lightning.training.callbacks import Throughput, find
+from htr_lightning.training.callbacks import Throughput, find, log
 from htr_lightning.training.logger import log_config, log_summary
 from htr_lightning.training.module import TrainingModule
 
 console = Console(soft_wrap=True, highlight=False)
-log = logging.getLogger("htr_lightning")
 
 
 class _Screen(logging.Handler):

@@ -167,7 +167,7 @@ def test_words_are_read_and_the_two_known_corrupt_ones_reported(tmp_path: Path) 
     ids = ["a01-117-05-01", "a01-117-05-02", "a01-117-05-03", "r06-022-03-05", "r06-022-03-06", "r06-022-03-07"]
     write_words(tmp_path, ids)
     words = tmp_path / "words"
-    assert len(own(tmp_path, unit="word").skipped) == 1  # the err one: mended images are read
+    assert len(own(tmp_path, unit="word").skipped) == 1  # the line marked err: repaired images are read
     (words / "a01" / "a01-117" / "a01-117-05-02.png").write_bytes(b"")
     (words / "r06" / "r06-022" / "r06-022-03-05.png").unlink()
     reader = own(tmp_path, unit="word")

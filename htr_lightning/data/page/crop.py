@@ -113,9 +113,8 @@ def _turn_by_quarters(
     quarters = round(angle / 90)
     angle -= 90 * quarters
     left, top, right, bottom = page_box(corners, image.shape)
-    margin = 2 + int(
-        abs(np.sin(np.radians(2 * angle))) * max(right - left, bottom - top)
-    )  # needed for the remaining rotation
+    # needed for the remaining rotation
+    margin = 2 + int(abs(np.sin(np.radians(2 * angle))) * max(right - left, bottom - top))
     x, y = max(0, left - margin), max(0, top - margin)
     image, corners = image[y : bottom + margin, x : right + margin], corners - np.array((x, y), np.float32)
     for _ in range(quarters % 4):

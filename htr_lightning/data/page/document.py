@@ -12,11 +12,7 @@ from htr_lightning.errors import InputError
 
 __all__ = ["Line", "Page", "Points", "baseline_angle", "expand", "find_image", "read_page"]
 
-XML_FOLDERS = (
-    "page",
-    "alto",
-    "xml",
-)  # exports with one of these folders usually keep their images in its parent folder
+XML_FOLDERS = ("page", "alto", "xml")  # exports usually keep the images in the parent of such a folder
 
 
 def read_page(path: Path) -> Page:

@@ -56,9 +56,8 @@ class SyntheticWriter:
         self.capitals = PRINTED[rng.integers(2)] if rng.random() < (0.9, 0.8, 0.4)[style] else CURSIVE[rng.integers(2)]
         self.variety = rng.uniform(0.0, 0.5)  # fraction of letters that have two forms
         self.ligature = (rng.choice([0.0, 0.25, 0.6]), rng.uniform(0.4, 0.95), rng.uniform(0.85, 1.0))[style]
-        self.slant = (
-            rng.normal(0.1, 0.2) if self.font in PRINTED else rng.normal(-0.05, 0.18)
-        )  # cursive fonts are already slanted
+        # cursive fonts are already slanted
+        self.slant = rng.normal(0.1, 0.2) if self.font in PRINTED else rng.normal(-0.05, 0.18)
         self.width = float(np.exp(rng.normal(0.08, 0.2)))
         self.x_height = CAPITAL * rng.uniform(0.4, 0.65) / x_height(self.font)  # scale of lowercase letters
         self.ascender, self.descender = rng.uniform(0.8, 1.3), rng.uniform(0.6, 1.3)
@@ -78,9 +77,8 @@ class SyntheticWriter:
         self.dot = rng.normal(0, 1, 2) * (1.2, 1.0) + (0.8, -0.8)  # displacement of dots and accents
         self.dash = rng.random() < 0.3  # whether dots are drawn as dashes
         self.bar = float(np.exp(rng.normal(0.1, 0.3)))  # relative length of the bars of t and f
-        self.open = (
-            rng.uniform(0.05, 0.18) if rng.random() < 0.3 else 0.0
-        )  # fraction by which closed strokes are shortened, which leaves them open
+        # fraction by which closed strokes are shortened, which leaves them open
+        self.open = rng.uniform(0.05, 0.18) if rng.random() < 0.3 else 0.0
         self._letters: dict[str, Letter] = {}
 
     def letter(self, character: str) -> Letter:
