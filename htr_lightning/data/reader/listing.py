@@ -2,13 +2,13 @@
 
 import csv
 import json
-import os
 from collections.abc import Iterator, Sequence
 from io import StringIO
 from pathlib import Path
 from typing import Any
 
 from htr_lightning.data.fault import Fault, printable
+from htr_lightning.data.files import files_below
 from htr_lightning.data.image import SUFFIXES
 from htr_lightning.data.reader.folder import Entry, exists
 from htr_lightning.errors import InputError
@@ -266,11 +266,6 @@ def read_utf8(path: Path) -> str:
         raise InputError(f"{path}: {error.strerror}; check data.root and data.reader") from None
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: not UTF-8 (at byte {error.start}); save it as UTF-8") from None
-
-
-def files_below(folder: Path) -> list[Path]:
-    """Return the files in a folder and its subfolders, sorted."""
-    return sorted(Path(where, name) for where, _, names in os.walk(folder) for name in names)
 
 
 def first_file(paths: Sequence[Path]) -> Path | None:

@@ -1,0 +1,66 @@
+"""Files below a folder are listed once each, whatever links and hidden files surround them."""
+
+from pathlib import Path
+
+import pytest
+
+from htr_lightning.data.files import files_below
+from htr_lightning.errors import InputError
+
+
+def tree(root: Path, *names: str) -> None:
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).touch()
+
+
+def names(root: Path) -> list[str]:
+    return [path.relative_to(root).as_posix() for path in files_below(root)]
+
+
+def test_files_are_sorted_and_hidden_ones_are_excluded(tmp_path: Path) -> None:
+    tree(tmp_path, "b/2.png", "a.png", "b/1.png", "._a.png", ".git/x.png", "b/.ipynb_checkpoints/1.png", "b/.DS_Store")
+    assert names(tmp_path) == ["a.png", "b/1.png", "b/2.png"]
+
+
+def test_a_hidden_root_is_searched(tmp_path: Path) -> None:
+    tree(tmp_path, ".cache/a.png")
+    assert names(tmp_path / ".cache") == ["a.png"]
+
+
+def test_links_to_files_and_folders_are_followed(tmp_path: Path) -> None:
+    tree(tmp_path, "else/where/1.png", "else/2.png")
+    root = tmp_path / "root"
+    root.mkdir()
+    (root / "pages").symlink_to(tmp_path / "else/where", target_is_directory=True)
+    (root / "2.png").symlink_to(tmp_path / "else/2.png")
+    assert names(root) == ["2.png", "pages/1.png"]
+
+
+def test_a_folder_with_several_paths_is_listed_once_without_its_links(tmp_path: Path) -> None:
+    tree(tmp_path, "root/z/1.png", "root/z/deep/2.png", "else/in/3.png")
+    root = tmp_path / "root"
+    for link, target in {"a": "root/z", "b": "root/z/deep", "c": "else/in", "d": "else"}.items():
+        (root / link).symlink_to(tmp_path / target, target_is_directory=True)
+    assert names(root) == ["c/3.png", "z/1.png", "z/deep/2.png"]
+
+
+@pytest.mark.parametrize("target", [".", "..", "../.."])
+def test_a_link_to_a_folder_that_contains_it_is_refused(tmp_path: Path, target: str) -> None:
+    tree(tmp_path, "root/in/1.png")
+    (tmp_path / "root/in/link").symlink_to(target, target_is_directory=True)
+    with pytest.raises(InputError, match="in/link: symbolic link to a folder that contains it"):
+        files_below(tmp_path / "root")
+
+
+def test_a_circle_of_links_ends(tmp_path: Path) -> None:
+    tree(tmp_path, "root/1.png", "one/1.png", "two/2.png")
+    (tmp_path / "root/x").symlink_to(tmp_path / "one", target_is_directory=True)
+    (tmp_path / "one/y").symlink_to(tmp_path / "two", target_is_directory=True)
+    (tmp_path / "two/z").symlink_to(tmp_path / "one", target_is_directory=True)
+    assert names(tmp_path / "root") == ["1.png", "x/1.png", "x/y/2.png"]
+
+
+def test_a_missing_folder_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="missing: cannot be read"):
+        files_below(tmp_path / "missing")
