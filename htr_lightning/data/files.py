@@ -6,7 +6,6 @@ from pathlib import Path
 from htr_lightning.errors import InputError
 
 
-
 def files_below(folder: Path) -> list[Path]:
     """Return the files in a folder and its subfolders, sorted by path.
 
