@@ -170,9 +170,10 @@ def open_lines(source: Source) -> Iterator[tuple[TranscribedLine, UInt8[ndarray,
         for line in lines:
             yield TranscribedLine(source, line, None, str(error)), None
         return
-    for line, _, fault in outline(source.page):
+    for line, _, fault, detail in outline(source.page):
         if fault:
-            yield TranscribedLine(source, line, None, f"{source.path}#{line.id}: {fault}; correct the line"), None
+            why = f"{fault} ({detail})" if detail else fault
+            yield TranscribedLine(source, line, None, f"{source.path}#{line.id}: {why}; correct the line"), None
             continue
         try:
             yield TranscribedLine(source, line, None), crop_line(pixels, line, rotate="reading")

@@ -1,18 +1,22 @@
 """Read ALTO XML, versions 2 to 4 (https://github.com/altoxml/schema)."""
 
+import unicodedata
+from collections.abc import Iterator
 from pathlib import Path
 from xml.etree.ElementTree import Element
 
-from htr_lightning.data.page.page import Line, Page
-from htr_lightning.data.page.xml import child, integer, line_id, local, one_line, points, short
+from htr_lightning.data.page.page import Line, Page, Points
+from htr_lightning.data.page.xml import child, integer, line_id, local, number, one_line, points, short
 from htr_lightning.errors import InputError
+
+SOFT_HYPHEN = "\u00ad"
 
 
 def read(path: Path, root: Element) -> Page:
-    """Read the page in an <alto> element, with its blocks in reading order if the file specifies one (ALTO 4.3).
+    """Read the page in an <alto> element, with its lines in reading order if the file specifies one (ALTO 4.3).
 
     Raises:
-        InputError: if there is not exactly one page, the measurement unit is not pixels, or coordinates are invalid.
+        InputError: if there is not exactly one page, or the measurement unit is not pixels.
     """
     unit = child(root, "Description", "MeasurementUnit")
     if unit is not None and (unit.text or "pixel").strip() != "pixel":
@@ -21,41 +25,96 @@ def read(path: Path, root: Element) -> Page:
     if len(pages) != 1:
         raise InputError(f"{path}: expected 1 <Page> element, got {len(pages)}; split the file into one file per page")
     name = child(root, "Description", "sourceImageInformation", "fileName")
-    references = (e.get("REF", "") for e in root.iter() if local(e) == "ElementRef")
-    order = {name: position for position, name in enumerate(references)}
-    blocks = [e for e in pages[0].iter() if local(e) == "TextBlock"]
-    blocks.sort(key=lambda e: order.get(e.get("ID", ""), len(order)))  # stable, so unlisted blocks stay in file order
-    elements = [(block.get("ID", ""), e) for block in blocks for e in block if local(e) == "TextLine"]
-    lines = [_line(path, e, number, block) for number, (block, e) in enumerate(elements, start=1)]
+    groups = [e for e in root.iter() if local(e) in ("OrderedGroup", "UnorderedGroup", "ElementRef")]
+    references = [reference for group in groups for reference in group.get("REF", "").split()]
+    order = {reference: position for position, reference in enumerate(references)}
+    found = list(_lines(pages[0], order, len(order), number(pages[0].get("ROTATION"))))
+    found.sort(key=lambda line: line[0])  # stable, so unlisted elements stay in file order
+    lines = [_line(e, count, block, rotation) for count, (_, block, rotation, e) in enumerate(found, start=1)]
     width, height = (max(0, integer(pages[0].get(key), 0)) for key in ("WIDTH", "HEIGHT"))
     return Page(path, "" if name is None else (name.text or "").strip(), width, height, lines)
 
 
-def _line(path: Path, element: Element, number: int, block: str) -> Line:
-    name = line_id(element, "ID", number)
-    shape = child(element, "Shape", "Polygon")
-    polygon = [] if shape is None else points(shape.get("POINTS"), path, name)
-    if not polygon:
-        box = " ".join(element.get(key, "") for key in ("HPOS", "VPOS", "WIDTH", "HEIGHT"))
-        polygon = points(box, path, name) if len(box.split()) == 4 else []
-        if len(polygon) == 2:
-            (left, top), (width, height) = polygon
-            polygon = [(left, top), (left + width, top), (left + width, top + height), (left, top + height)]
-    return Line(name, _text(element), polygon, points(element.get("BASELINE"), path, name), block)
+def _lines(
+    parent: Element, order: dict[str, int], position: int, rotation: float
+) -> Iterator[tuple[int, str, float, Element]]:
+    """Yield the lines in an element, each with its position in the reading order, the id of its block and its rotation.
+
+    The position and the rotation are those of the line, or else of the innermost element that contains it and has one.
+
+    Args:
+        parent: the page, or any element in it.
+        order: positions in the reading order by id; lines and blocks may be listed.
+        position: position of the lines if neither they nor elements in `parent` are listed.
+        rotation: counter-clockwise rotation of the text in degrees, unless elements in `parent` specify another one.
+    """
+    for element in parent:
+        place = order.get(element.get("ID", ""), position)
+        turn = number(element.get("ROTATION"), rotation)
+        if local(element) == "TextLine":
+            yield place, parent.get("ID", ""), turn, element
+        else:
+            yield from _lines(element, order, place, turn)
+
+
+def _line(element: Element, count: int, block: str, rotation: float) -> Line:
+    polygon, bad_polygon = _polygon(element)
+    baseline, bad_baseline = points(element.get("BASELINE"))
+    name = line_id(element, "ID", count)
+    return Line(
+        name,
+        _text(element),
+        polygon,
+        baseline,
+        block,
+        orientation=rotation,
+        bad_polygon=bad_polygon,
+        bad_baseline=bad_baseline,
+    )
+
+
+def _polygon(line: Element) -> tuple[Points, str]:
+    """Return the polygon of a line, or the corners of its box if it has no usable polygon."""
+    shape = child(line, "Shape", "Polygon")
+    polygon, bad = ([], "") if shape is None else points(shape.get("POINTS"))
+    sides = [line.get(key, "") for key in ("HPOS", "VPOS", "WIDTH", "HEIGHT")]
+    if polygon or not all(sides):
+        return polygon, bad
+    box, bad_box = points(" ".join(sides))
+    if len(box) != 2:
+        return [], bad or bad_box or f"'{short(' '.join(sides))}': not four numbers"
+    (left, top), (width, height) = box
+    return [(left, top), (left + width, top), (left + width, top + height), (left, top + height)], bad
 
 
 def _text(line: Element) -> str:
     """Join the strings, spaces and hyphen of a line, ignoring SUBS_CONTENT, which repeats a divided word in full."""
-    parts = [e for e in line if local(e) in ("String", "SP", "HYP")]
-    spaced = any(local(e) == "SP" for e in parts)
-    glue = "" if spaced else " "  # some programs do not write the spaces between words
-    text = ""
-    for e in parts:
-        match local(e):
+    parts = [(local(e), _content(e)) for e in line if local(e) in ("String", "SP", "HYP")]
+    parts = [(kind, content) for kind, content in parts if content or kind != "String"]
+    strings = [position for position, (kind, _) in enumerate(parts) if kind == "String"]
+    inner = parts[strings[0] : strings[-1]] if strings else []
+    spaced = any(kind == "SP" for kind, _ in inner)  # some programs do not write the spaces between words
+    pieces, space = [""], False
+    for kind, content in parts:
+        match kind:
             case "SP":
-                text += " "
-            case "HYP":  # a soft hyphen in the file is a visible hyphen on the page
-                text += e.get("CONTENT", "-").replace("\u00ad", "-")
+                space = True
+            case "HYP":
+                pieces[-1] = _hyphenated(pieces[-1], content.strip())
             case _:
-                text += glue + e.get("CONTENT", "")
-    return one_line(text.removeprefix(glue))
+                pieces += [" " if pieces[-1] and (space or not spaced) else "", content]
+                space = False
+    return one_line("".join(pieces))
+
+
+def _content(part: Element) -> str:
+    """Return the content of a string or hyphen, or of the glyphs of a string without content."""
+    return part.get("CONTENT") or "".join(e.get("CONTENT", "") for e in part if local(e) == "Glyph")
+
+
+def _hyphenated(text: str, hyphen: str) -> str:
+    """Add a hyphen to a text that does not end with one; a soft hyphen in the file is a visible hyphen on the page."""
+    text = text.removesuffix(SOFT_HYPHEN)
+    hyphen = hyphen.replace(SOFT_HYPHEN, "-") or "-"
+    has_hyphen = text.endswith((hyphen, "=", "¬")) or unicodedata.category(text[-1:] or " ") == "Pd"
+    return text if has_hyphen else text + hyphen

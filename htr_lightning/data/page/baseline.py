@@ -21,32 +21,36 @@ class Outline(NamedTuple):
     """A line that is ready to be cropped, or the reason why it cannot be cropped."""
 
     line: Line
-    repaired: str = ""  # how the polygon or baseline differs from the one in the file
+    repaired: str = ""  # how the polygon, baseline or orientation differs from the one in the file
     fault: str = ""  # why the line cannot be cropped
+    detail: str = ""  # the value that is at fault
 
 
 def outline(page: Page) -> list[Outline]:
     """Return the lines of a page, repairing their polygons where necessary.
 
-    If a polygon is missing, or thinner than a fifth of the line distance, it is replaced by the area from 0.7 line
-    distances above the baseline to 0.3 line distances below it (see `line_distance`). If most baselines on a page lie
-    apart from their polygons, baselines and polygons are assumed to use different scales, and those that fit on the
+    If a polygon is missing, invalid, or thinner than a fifth of the line distance, it is replaced by the area from 0.7
+    line distances above the baseline to 0.3 line distances below it (see `line_distance`). If most baselines on a page
+    lie apart from their polygons, baselines and polygons are assumed to use different scales, and those that fit on the
     page are kept. If most baselines that run from right to left have polygons that are too thin, these baselines are
     assumed to have been drawn in the wrong direction and are reversed; otherwise, their lines are assumed to be upside
-    down.
+    down. Invalid baselines are ignored, as are orientations that contradict the baseline.
     """
-    distance = line_distance(page.lines)
-    both = [line for line in page.lines if _length(line.baseline) and len(line.polygon) > 2]
+    lines = [line._replace(orientation=0.0) if _contradicts(line) else line for line in page.lines]
+    distance = line_distance(lines)
+    both = [line for line in lines if _length(line.baseline) and len(line.polygon) > 2]
     apart = {id(line) for line in both if _apart(line, distance)}
     if 2 * len(apart) > len(both):
         apart = {id(line) for line in both}  # near the origin, lines overlap whatever the scale
     fit = (_fits([x.polygon for x in both], page), _fits([x.baseline for x in both], page)) if apart else None
-    back = [line for line in both if abs(reading_angle(line)) > 135]
+    back = [line for line in both if abs(wrap(reading_angle(line) + line.orientation)) > 135]
     slivers = [line for line in back if _is_sliver(line, distance)]
     wrong = {id(line) for line in back if 2 * len(slivers) > len(back)}
-    return [
-        _outline(line, page, distance, fit if id(line) in apart else None, id(line) in wrong) for line in page.lines
-    ]
+    found = [_outline(line, page, distance, fit if id(line) in apart else None, id(line) in wrong) for line in lines]
+    for index, (line, given) in enumerate(zip(lines, page.lines, strict=True)):
+        if line.orientation != given.orientation and not found[index].repaired:
+            found[index] = found[index]._replace(repaired="orientation contradicts the baseline, ignored")
+    return found
 
 
 def line_distance(lines: Sequence[Line]) -> float:
@@ -71,19 +75,25 @@ def reading_angle(line: Line) -> float:
     Baselines normally run in the reading direction, with the top of the writing on their left. There are three
     exceptions: vertical columns of Chinese, Japanese or Korean are read downwards even if the baseline runs upwards or
     is missing; baselines of right-to-left scripts may run from right to left without the line being upside down; and a
-    steep baseline is ignored if it is shorter than the thickness of its polygon.
+    steep baseline is ignored if it is shorter than the thickness of its polygon. These exceptions, and lines without a
+    baseline, are examined after the region has been turned upright by its orientation.
     """
-    angle = baseline_angle(line.baseline)
+    angle = wrap(baseline_angle(line.baseline) + line.orientation)
     if not _length(line.baseline):
-        return 90.0 if _is_tall(line.polygon) and _is_wide(line.text) else 0.0
-    if 45 <= abs(angle) <= 135:
+        angle = 90.0 if _is_wide(line.text) and _is_tall(line) else 0.0
+    elif 45 <= abs(angle) <= 135:
         if _is_wide(line.text):
-            return angle + 180 if angle < 0 else angle
-        if len(line.polygon) > 2 and _area(line.polygon) > _length(line.baseline) ** 2:
-            return 0.0  # shorter than the thickness of the polygon, so drawn by mistake
+            angle = angle + 180 if angle < 0 else angle
+        elif len(line.polygon) > 2 and _area(line.polygon) > _length(line.baseline) ** 2:
+            angle = 0.0  # shorter than the thickness of the polygon, so drawn by mistake
     elif abs(angle) > 135 and _is_right_to_left(line.text):
-        return angle - math.copysign(180, angle)
-    return angle
+        angle -= math.copysign(180, angle)
+    return wrap(angle - line.orientation)
+
+
+def wrap(angle: float) -> float:
+    """Return the equivalent of an angle in degrees that is greater than -180 and at most 180."""
+    return angle if -180 < angle <= 180 else 180 - (180 - angle) % 360
 
 
 def _outline(line: Line, page: Page, distance: float, apart: tuple[bool, bool] | None, wrong: bool) -> Outline:
@@ -97,7 +107,7 @@ def _outline(line: Line, page: Page, distance: float, apart: tuple[bool, bool] |
             baseline of this line overlap.
         wrong: whether the baseline was drawn in the wrong direction.
     """
-    repaired = ""
+    repaired, bad = "", line.bad_polygon
     if wrong:
         line, repaired = _surrounded(line._replace(baseline=line.baseline[::-1]), distance), "baseline reversed"
     elif apart == (True, False):
@@ -107,13 +117,23 @@ def _outline(line: Line, page: Page, distance: float, apart: tuple[bool, bool] |
     elif apart is not None:
         return Outline(line, fault="polygon and baseline do not overlap")
     elif _length(line.baseline) and len(line.polygon) < 3:
-        line, repaired = _surrounded(line, distance), "polygon created from the baseline"
+        repaired = "invalid polygon, replaced using the baseline" if bad else "polygon created from the baseline"
+        line = _surrounded(line, distance)
     elif _is_sliver(line, distance):
         line, repaired = _surrounded(line, distance), "polygon too thin, replaced using the baseline"
+    elif line.polygon and bad:
+        repaired = "invalid polygon, replaced by the box"
+    elif line.polygon and line.bad_baseline:
+        repaired = "invalid baseline, ignored"
+    if not line.polygon and (bad or line.bad_baseline):
+        return Outline(line, repaired, "invalid polygon" if bad else "invalid baseline", bad or line.bad_baseline)
     if not line.polygon:
         return Outline(line, repaired, "line without a polygon or box")
     if len(line.polygon) < 3:
         return Outline(line, repaired, f"polygon with {len(line.polygon)} point{'s' if len(line.polygon) > 1 else ''}")
+    left, top, right, bottom = _box(line.polygon)
+    if right == left or bottom == top:
+        return Outline(line, repaired, "polygon without an area")
     if page.height and page.width:
         left, top, right, bottom = page_box(line.polygon, (page.height, page.width))
         if right <= left or bottom <= top:
@@ -121,11 +141,19 @@ def _outline(line: Line, page: Page, distance: float, apart: tuple[bool, bool] |
     return Outline(line, repaired)
 
 
+def _contradicts(line: Line) -> bool:
+    """Return whether the orientation of a line would turn its writing away from the horizontal along the baseline."""
+    angle = reading_angle(line) + line.orientation
+    vertical = _is_wide(line.text)
+    return abs(line.orientation) > 45 and _length(line.baseline) > 0 and not vertical and abs(wrap(angle)) > 45
+
+
 def _surrounded(line: Line, distance: float) -> Line:
     """Return the line with a polygon created from its baseline."""
     distance = distance or _length(line.baseline) / 10  # a page with a single line has no line distance
     angle = math.radians(reading_angle(line._replace(polygon=[])))
-    above, below = (0.5, 0.5) if _is_wide(line.text) and abs(math.sin(angle)) > 0.7 else (ABOVE, BELOW)
+    steep = abs(math.sin(angle + math.radians(line.orientation))) > 0.7
+    above, below = (0.5, 0.5) if _is_wide(line.text) and steep else (ABOVE, BELOW)
     x, y = math.sin(angle) * distance, -math.cos(angle) * distance  # towards the top of the writing
     upper = [(px + above * x, py + above * y) for px, py in line.baseline]
     lower = [(px - below * x, py - below * y) for px, py in reversed(line.baseline)]
@@ -149,13 +177,21 @@ def _gaps(ends: ndarray) -> list[float]:
 
 
 def _apart(line: Line, distance: float) -> bool:
-    """Return whether less than half of the baseline is in or near the bounding box of the polygon."""
-    left, top, right, bottom = _box(line.polygon)
-    margin = max(0.5 * min(right - left, bottom - top), 0.5 * distance, 5)
-    (x0, y0), (x1, y1) = line.baseline[0], line.baseline[-1]
-    samples = [(x0 + (x1 - x0) * t / 8, y0 + (y1 - y0) * t / 8) for t in range(9)]
-    inside = [left - margin <= x <= right + margin and top - margin <= y <= bottom + margin for x, y in samples]
-    return sum(inside) < 5
+    """Return whether the polygon and the baseline of a line are apart.
+
+    They are not apart if the projections onto the direction of the baseline overlap by at least half of the shorter
+    one, since either may extend beyond the other, and the projections onto the perpendicular direction overlap. All of
+    this applies within a margin of half of the line distance or of the thickness of the polygon.
+    """
+    start, end = np.array(line.baseline[0]), np.array(line.baseline[-1])
+    along = (end - start) / np.hypot(*(end - start))
+    axes = np.array([along, (-along[1], along[0])])
+    polygon, baseline = np.array(line.polygon) @ axes.T, np.array(line.baseline) @ axes.T
+    margin = max(0.5 * np.ptp(polygon, axis=0).min(), 0.5 * distance, 5)
+    low, high = polygon.min(0) - margin, polygon.max(0) + margin
+    overlap = np.minimum(high, baseline.max(0)) - np.maximum(low, baseline.min(0))
+    shorter = min(np.ptp(polygon[:, 0]), np.ptp(baseline[:, 0]))
+    return bool(overlap[0] < shorter / 2 or overlap[1] < 0)
 
 
 def _fits(outlines: list[Points], page: Page) -> bool:
@@ -194,11 +230,13 @@ def _length(baseline: Points) -> float:
     return length if length >= 1 else 0.0
 
 
-def _is_tall(polygon: Points) -> bool:
-    if len(polygon) < 3:
+def _is_tall(line: Line) -> bool:
+    """Return whether a polygon is taller than wide after its region has been turned upright."""
+    if len(line.polygon) < 3:
         return False
-    left, top, right, bottom = _box(polygon)
-    return bottom - top > TALL * (right - left)
+    left, top, right, bottom = _box(line.polygon)
+    width, height = right - left, bottom - top
+    return width > TALL * height if round(line.orientation / 90) % 2 else height > TALL * width
 
 
 def _is_wide(text: str) -> bool:

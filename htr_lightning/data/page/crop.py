@@ -9,8 +9,8 @@ from jaxtyping import Float32, UInt8
 from numpy import ndarray
 
 from htr_lightning.data.image import read_image
-from htr_lightning.data.page.baseline import reading_angle
-from htr_lightning.data.page.page import Line, Page, baseline_angle, page_box
+from htr_lightning.data.page.baseline import reading_angle, wrap
+from htr_lightning.data.page.page import Line, Page, page_box
 from htr_lightning.errors import InputError
 
 ROTATE = ("deskew", "reading")
@@ -53,13 +53,14 @@ def line_angle(line: Line, rotate: str) -> float:
     Args:
         line: the line, with its polygon.
         rotate: "reading" rotates each line, including columns of Chinese, so that its text runs horizontally (see
-            `reading_angle`); "deskew" removes slopes below 45 degrees and does not rotate other lines.
+            `reading_angle`); "deskew" turns each region upright by its orientation, removes slopes below 45 degrees,
+            and does not rotate other lines any further.
     """
-    angle = reading_angle(line) if rotate == "reading" else baseline_angle(line.baseline)
+    angle = reading_angle(line)
+    if rotate == "deskew" and abs(wrap(angle + line.orientation)) >= MAX_SLOPE:
+        angle = -line.orientation
     quarters = 90.0 * round(angle / 90)
-    if abs(angle - quarters) <= MIN_SLOPE:
-        angle = quarters
-    return angle if rotate == "reading" or abs(angle) < MAX_SLOPE else 0.0
+    return quarters if abs(angle - quarters) <= MIN_SLOPE else angle
 
 
 def crop_polygon(

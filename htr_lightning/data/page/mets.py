@@ -40,7 +40,7 @@ def _files(root: Element) -> Iterator[tuple[str, str]]:
     """Yield the id and path of each XML file listed."""
     for file in (e for e in root.iter() if local(e) == "file"):
         for location in (e for e in file if local(e) == "FLocat"):
-            name = next((value for key, value in location.attrib.items() if key.rpartition("}")[2] == "href"), "")
+            name = next((value for key, value in location.attrib.items() if key.rpartition(":")[2] == "href"), "")
             if name.lower().endswith(".xml"):
                 yield file.get("ID", name), name
 

@@ -20,6 +20,9 @@ class Line(NamedTuple):
     baseline: Points  # [] if the line has no baseline
     region: str  # id of the region or block
     confidence: float | None = None  # probability per character; None if unknown
+    orientation: float = 0.0  # clockwise rotation in degrees that turns the region upright, given in the file
+    bad_polygon: str = ""  # the polygon in the file and why it is unusable
+    bad_baseline: str = ""  # the baseline in the file and why it is unusable
 
 
 class Page(NamedTuple):

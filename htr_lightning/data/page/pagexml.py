@@ -11,11 +11,12 @@ from xml.etree import ElementTree
 from xml.etree.ElementTree import Element, SubElement
 
 from htr_lightning.data.page.page import Line, Page, Points
-from htr_lightning.data.page.xml import child, integer, line_id, local, one_line, parse, points
+from htr_lightning.data.page.xml import child, integer, line_id, local, number, one_line, parse, points
 from htr_lightning.errors import InputError
 from htr_lightning.version import __version__
 
 NAMESPACE = "http://schema.primaresearch.org/PAGE/gts/pagecontent/2019-07-15"
+INHERITED = ("orientation", "readingOrientation")  # attributes that regions inherit from the page and outer regions
 AFTER_TEXT = ("TextStyle", "UserDefined", "Labels")  # elements that the schema places after the text
 
 
@@ -23,7 +24,7 @@ def read(path: Path, root: Element) -> Page:
     """Read the page in a <PcGts> element, with its lines in reading order.
 
     Raises:
-        InputError: if there is no page, or coordinates are invalid.
+        InputError: if there is no page.
     """
     page = child(root, "Page")
     if page is None:
@@ -31,7 +32,7 @@ def read(path: Path, root: Element) -> Page:
     reading = child(page, "ReadingOrder")
     order = {name: position for position, name in enumerate([] if reading is None else _regions_in_order(reading))}
     numbers = {e: number for number, e in enumerate((e for e in page.iter() if local(e) == "TextLine"), start=1)}
-    lines = _lines(path, page, order, numbers)
+    lines = _lines(page, order, numbers, {})
     width, height = (max(0, integer(page.get(key), 0)) for key in ("imageWidth", "imageHeight"))
     return Page(path, page.get("imageFilename", ""), width, height, lines)
 
@@ -50,10 +51,10 @@ def write(page: Page) -> bytes:
     size = {"imageWidth": str(page.width), "imageHeight": str(page.height)}
     body = SubElement(root, f"{space}Page", {"imageFilename": image, **size})
     regions: dict[str, Element] = {}
-    for number, line in enumerate(page.lines, start=1):
+    for count, line in enumerate(page.lines, start=1):
         region = regions.get(line.region)
         if region is None:
-            region = SubElement(body, f"{space}TextRegion", id=line.region or f"region_{number}")
+            region = SubElement(body, f"{space}TextRegion", id=line.region or f"region_{count}")
             SubElement(region, f"{space}Coords", points=_written(_region_box(page, line.region)))
             regions[line.region] = region
         element = SubElement(region, f"{space}TextLine", id=line.id)
@@ -77,27 +78,35 @@ def replace_texts(path: Path, lines: Sequence[Line]) -> bytes:
         lines: lines with new texts, matched by id.
     """
     root = parse(path)
-    space = root.tag.removesuffix("PcGts")
-    ElementTree.register_namespace("", space.strip("{}"))
+    prefix = root.tag.removesuffix("PcGts")
     new = {line.id: line for line in lines}
     elements = [e for e in root.iter() if local(e) == "TextLine"]
-    for number, element in enumerate(elements, start=1):
-        line = new.get(line_id(element, "id", number))
+    for count, element in enumerate(elements, start=1):
+        line = new.get(line_id(element, "id", count))
         if line is None:
             continue
         for old in [e for e in element if local(e) in ("Word", "TextEquiv")]:
             element.remove(old)
-        _add_text(element, space, line)
+        _add_text(element, prefix, line)
     for region in [e for e in root.iter() if local(e) == "TextRegion"]:
-        if (old_text := text_equiv(region)) is not None:
-            region.remove(old_text)
+        for old in [e for e in region if local(e) == "TextEquiv"]:
+            region.remove(old)
     return ElementTree.tostring(root, encoding="utf-8", xml_declaration=True)
 
 
-def text_equiv(element: Element) -> Element | None:
-    """Return the TextEquiv child with the lowest index; a missing index counts as the lowest."""
-    own = [e for e in element if local(e) == "TextEquiv"]
-    return min(own, key=lambda e: integer(e.get("index"), -1), default=None)
+def _text(element: Element) -> str:
+    """Return the text of a line, word or glyph.
+
+    Of several texts, this is the one with the lowest index that is not empty; a missing index counts as the lowest. If
+    there is none, it consists of the words, joined by spaces, or of the glyphs.
+    """
+    equivs = sorted((e for e in element if local(e) == "TextEquiv"), key=lambda e: integer(e.get("index"), -1))
+    forms = [form for e in equivs for form in (child(e, "Unicode"), child(e, "PlainText")) if form is not None]
+    texts = ["".join(form.itertext()) for form in forms]
+    if text := next((text for text in texts if text.strip()), ""):
+        return text
+    words, glyphs = ([_text(e).strip() for e in element if local(e) == kind] for kind in ("Word", "Glyph"))
+    return " ".join(filter(None, words)) or "".join(glyphs) or "".join(texts[:1])
 
 
 def _regions_in_order(group: Element) -> list[str]:
@@ -108,45 +117,65 @@ def _regions_in_order(group: Element) -> list[str]:
     return names
 
 
-def _lines(path: Path, region: Element, order: dict[str, int], numbers: dict[Element, int]) -> list[Line]:
-    """Return the lines of a region, then those in its nested elements; `numbers` provides ids for lines without one."""
+def _lines(
+    region: Element, order: dict[str, int], numbers: dict[Element, int], inherited: dict[str, str]
+) -> list[Line]:
+    """Return the lines of a region, then those in its nested elements.
+
+    Args:
+        region: the page, or any element in it.
+        order: positions of the regions in the reading order, by id.
+        numbers: numbers of the lines, which provide ids for lines without one.
+        inherited: values of the attributes in `INHERITED`, from the elements that contain the region.
+    """
+    inherited = inherited | {name: region.attrib[name] for name in INHERITED if name in region.attrib}
     lines, nested = [], []
     for element in region:
         if local(element) == "TextLine":
-            position = re.search(r"readingOrder\s*\{[^}]*index:\s*(\d{1,9})", element.get("custom", "")[:10_000])
-            line = _line(path, element, numbers[element], region.get("id", ""))
+            # only the first mention is examined, because a search from each would take quadratic time
+            custom = element.get("custom", "").partition("readingOrder")[2]
+            position = re.match(r"\s*\{[^}]*?index:\s*(\d{1,9})", custom)
+            line = _line(element, numbers[element], region.get("id", ""), inherited)
             lines.append((int(position[1]) if position else None, line))
         elif len(element):
             nested.append(element)  # regions of any type, and table cells
     if all(position is not None for position, _ in lines):
         lines.sort(key=lambda pair: pair[0] or 0)
     nested.sort(key=lambda e: order.get(e.get("id", ""), len(order)))  # stable, so the others stay in file order
-    return [line for _, line in lines] + [line for e in nested for line in _lines(path, e, order, numbers)]
+    return [line for _, line in lines] + [line for e in nested for line in _lines(e, order, numbers, inherited)]
 
 
-def _line(path: Path, element: Element, number: int, region: str) -> Line:
-    name = line_id(element, "id", number)
-    equiv = text_equiv(element)
-    unicode = None if equiv is None else child(equiv, "Unicode")
-    text = "" if unicode is None else one_line("".join(unicode.itertext()))
-    return Line(name, text, _points(element, "Coords", path, name), _points(element, "Baseline", path, name), region)
+def _line(element: Element, count: int, region: str, inherited: dict[str, str]) -> Line:
+    polygon, bad_polygon = _points(element, "Coords")
+    baseline, bad_baseline = _points(element, "Baseline")
+    return Line(
+        line_id(element, "id", count),
+        one_line(_text(element)),
+        polygon,
+        baseline,
+        region,
+        # the angle of a line is relative to that of its region
+        orientation=sum(map(number, [*map(inherited.get, INHERITED), element.get("orientation")])),
+        bad_polygon=bad_polygon,
+        bad_baseline=bad_baseline,
+    )
 
 
-def _points(element: Element, kind: str, path: Path, line: str) -> Points:
+def _points(element: Element, kind: str) -> tuple[Points, str]:
     outline = child(element, kind)
     if outline is None:
-        return []
+        return [], ""
     if "points" in outline.attrib:
-        return points(outline.get("points"), path, line)
+        return points(outline.get("points"))
     corners = [e for e in outline if local(e) == "Point"]  # PAGE 2010
-    return points(" ".join(f"{e.get('x')},{e.get('y')}" for e in corners), path, line)
+    return points(" ".join(f"{e.get('x')},{e.get('y')}" for e in corners))
 
 
-def _add_text(element: Element, space: str, line: Line) -> None:
-    equiv = Element(f"{space}TextEquiv")
+def _add_text(element: Element, prefix: str, line: Line) -> None:
+    equiv = Element(f"{prefix}TextEquiv")
     if line.confidence is not None:
         equiv.set("conf", f"{line.confidence:.4f}")
-    SubElement(equiv, f"{space}Unicode").text = line.text
+    SubElement(equiv, f"{prefix}Unicode").text = line.text
     position = next((i for i, e in enumerate(element) if local(e) in AFTER_TEXT), len(element))
     element.insert(position, equiv)
 

@@ -1,9 +1,9 @@
-"""Parse untrusted XML files, limiting their size and depth and rejecting entities, and query them by local name."""
+"""Parse untrusted XML files, limiting their size and depth and rejecting DTDs, and query them by local name."""
 
-import math
+import re
 from pathlib import Path
-from xml.etree import ElementTree
-from xml.etree.ElementTree import Element
+from xml.etree.ElementTree import Element, TreeBuilder
+from xml.parsers import expat
 
 from htr_lightning.data.page.page import Points
 from htr_lightning.errors import InputError
@@ -12,33 +12,36 @@ MAX_BYTES = 10_000_000  # a page with an outline for every glyph has about three
 MAX_MARKS = 1_000_000  # maximum number of tags and attributes, which determine the memory used by the tree
 MAX_DEPTH = 100  # maximum nesting depth; real pages have a depth of about ten
 MAX_COORDINATE = 10_000_000
+MAX_COORDINATES = 1_000_000  # maximum number of characters in the coordinates of a polygon or baseline
+NUMBERS = re.compile(r"[0-9eE.,+\-\s]*")  # float() would also accept "nan", "1_000" and digits of other scripts
 
 
 def parse(path: Path) -> Element:
-    """Parse an XML file and return its root element.
+    """Parse an XML file and return its root element, with the names of elements and attributes as written in the file.
 
-    Entities are rejected rather than expanded, because no page format needs them and they can be malicious.
+    An internal DTD is rejected, because no page format needs one, and its entities and default values of attributes can
+    expand a small file to gigabytes. Namespace prefixes are kept rather than replaced for the same reason: a long
+    namespace would be repeated in the name of every element.
 
     Raises:
-        InputError: if the file is missing, not well-formed, too large or too deeply nested, or declares entities.
+        InputError: if the file is missing, not well-formed, too large or too deeply nested, or has an internal DTD.
     """
     try:
-        if (size := path.stat().st_size) > MAX_BYTES:
-            raise InputError(f"{path}: too large ({size} bytes, maximum {MAX_BYTES}); export one file per page")
-        content = path.read_bytes()
+        with path.open("rb") as file:
+            content = file.read(MAX_BYTES + 1)
     except FileNotFoundError:
         raise InputError(f"{path}: not found; check the path") from None
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); check the file") from None
-    if b"<!ENTITY" in content.replace(b"\0", b""):  # in UTF-16, every second byte of ASCII text is 0
-        raise InputError(f"{path}: contains entity declarations, which are not allowed; export the page without them")
+    if len(content) > MAX_BYTES:
+        raise InputError(f"{path}: too large (maximum {MAX_BYTES} bytes); export one file per page")
     if (marks := content.count(b"<") + content.count(b"=")) > MAX_MARKS:
         raise InputError(
             f"{path}: too many tags and attributes ({marks}, maximum {MAX_MARKS}); export one file per page"
         )
     try:
-        root = ElementTree.fromstring(content)
-    except (ElementTree.ParseError, ValueError, LookupError) as error:
+        root = _tree(path, content)
+    except (expat.ExpatError, ValueError, LookupError) as error:
         raise InputError(f"{path}: not well-formed XML ({short(str(error))}); export the page again") from None
     level = [root]
     for _ in range(MAX_DEPTH):
@@ -48,9 +51,27 @@ def parse(path: Path) -> Element:
     return root
 
 
+def _tree(path: Path, content: bytes) -> Element:
+    builder, parser = TreeBuilder(), expat.ParserCreate()
+
+    def start_doctype(_name: str, _system: str | None, _public: str | None, internal: int) -> None:
+        if internal:
+            raise InputError(f"{path}: contains an internal DTD, which is not allowed; export the page without it")
+
+    def skip_entity(name: str, _parameter: int) -> None:
+        raise ValueError(f"undefined entity &{name};")
+
+    parser.buffer_text = True
+    parser.StartElementHandler, parser.EndElementHandler = builder.start, builder.end
+    parser.CharacterDataHandler = builder.data
+    parser.StartDoctypeDeclHandler, parser.SkippedEntityHandler = start_doctype, skip_entity
+    parser.Parse(content, True)
+    return builder.close()
+
+
 def local(element: Element) -> str:
-    """Return the name of an element without its namespace."""
-    return element.tag.rpartition("}")[2]
+    """Return the name of an element without its namespace prefix."""
+    return element.tag.rpartition(":")[2]
 
 
 def child(element: Element, *names: str) -> Element | None:
@@ -68,39 +89,63 @@ def line_id(element: Element, key: str, number: int) -> str:
     return " ".join(element.get(key, "").split()) or f"line{number}"
 
 
-def points(text: str | None, path: Path, line: str) -> Points:
+def points(text: str | None) -> tuple[Points, str]:
     """Parse coordinates in the form "x,y x,y" (PAGE) or "x y x y" (ALTO).
 
-    Raises:
-        InputError: if a coordinate is not a number or is out of range, or the number of coordinates is odd.
+    Returns:
+        The points and an empty string; or, if the coordinates are invalid, no points and the coordinates with the
+        reason.
     """
-    numbers = (text or "").replace(",", " ").split()
     try:
-        values = [float(number) for number in numbers]
+        values = _coordinates(text or "")
+    except ValueError as error:
+        return [], f"'{short(text)}': {error}"
+    return list(zip(values[::2], values[1::2], strict=True)), ""
+
+
+def _coordinates(text: str) -> list[float]:
+    if len(text) > MAX_COORDINATES:
+        raise ValueError("too many points")
+    if not NUMBERS.fullmatch(text):
+        raise ValueError("not numbers")
+    parts = " ".join(text.strip(", \t\r\n").split()).replace(" ,", ",").replace(", ", ",").split()
+    try:
+        values = [float(number) for part in parts for number in part.split(",")]
     except ValueError:
-        raise InputError(f"{path}: line {line}: invalid coordinates '{short(text)}'; fix the line") from None
-    if not all(abs(value) <= MAX_COORDINATE for value in values):  # NaN fails this comparison as well
-        raise InputError(f"{path}: line {line}: coordinates '{short(text)}' are out of range; fix the line")
+        raise ValueError("not numbers") from None
+    if not all(abs(value) <= MAX_COORDINATE for value in values):
+        raise ValueError("out of range")
     if len(values) == 1:
         return []  # before ALTO 4.1, a baseline may be a single y coordinate
     if len(values) % 2:
-        raise InputError(f"{path}: line {line}: odd number of coordinates '{short(text)}'; fix the line")
-    return list(zip(values[::2], values[1::2], strict=True))
+        raise ValueError("odd number of coordinates")
+    first = 0
+    for part in parts if len(parts) > 1 else []:
+        count = part.count(",") + 1
+        if count > 2 or (count == 2 and first % 2):
+            raise ValueError("commas do not separate x from y")
+        first += count
+    return values
+
+
+def number(text: str | None, default: float = 0.0) -> float:
+    """Return the value of an attribute, or the default if it is missing, not a number or out of range."""
+    try:
+        value = float(text or default)
+    except ValueError:
+        return default
+    return value if abs(value) <= MAX_COORDINATE else default  # NaN fails this comparison as well
 
 
 def integer(text: str | None, default: int) -> int:
     """Return the value of an attribute as an integer, or the default if it is not a number or is out of range."""
-    try:
-        value = float(text or default)
-    except (ValueError, OverflowError):
-        return default
-    return int(value) if math.isfinite(value) and abs(value) <= MAX_COORDINATE else default
+    return int(number(text, float(default)))
 
 
 def one_line(text: str) -> str:
-    """Replace line breaks, which some editors leave in the text of a line, with spaces."""
-    parts = [part.strip() for part in text.replace("\r", "\n").split("\n")]
-    return " ".join(part for part in parts if part) if len(parts) > 1 else text
+    """Replace line breaks of any kind, which some editors leave in the text of a line, with spaces."""
+    parts = text.splitlines()
+    return text if parts == [text] else " ".join(part.strip() for part in parts if part.strip())
 
 
 def short(text: str | None) -> str:

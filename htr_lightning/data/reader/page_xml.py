@@ -109,13 +109,14 @@ class PageXml(Sequence[Sample]):
             if opened is None:
                 continue
             page, image = opened
-            for line, repaired, fault in outline(page):
+            for line, repaired, fault, detail in outline(page):
                 id = f"{title}/{line.id}"
-                if problem := _problem(line, fault, empty, faulty):
+                if problem := _problem(page, line, fault, detail, empty, faulty):
                     if problem.skip:
-                        self.skipped.append(Skipped(id, problem.kind, by=problem.option))
+                        self.skipped.append(Skipped(id, problem.kind, problem.detail, problem.option))
                     else:
-                        faults.append(f"{id}: {problem.kind}; {problem.remedy}")
+                        value = f" ({problem.detail})" if problem.detail else ""
+                        faults.append(f"{id}: {problem.kind}{value}; {problem.remedy}")
                     continue
                 if repaired:
                     self.repaired[id] = repaired
@@ -313,14 +314,17 @@ class _Entry(NamedTuple):
 
 class _Problem(NamedTuple):
     kind: str
+    detail: str  # the value that is at fault
     option: str  # name of the option that controls skipping
     remedy: str
     skip: bool
 
 
-def _problem(line: Line, fault: str, empty: str, faulty: str) -> _Problem | None:
+def _problem(page: Page, line: Line, fault: str, detail: str, empty: str, faulty: str) -> _Problem | None:
     if not line.text.strip() and empty != "keep":
-        return _Problem(NO_TEXT, "empty", "transcribe it, or set data.reader.empty=skip", empty == "skip")
+        return _Problem(NO_TEXT, "", "empty", "transcribe it, or set data.reader.empty=skip", empty == "skip")
     if fault:
-        return _Problem(fault, "faulty", "correct it, or set data.reader.faulty=skip", faulty == "skip")
+        return _Problem(
+            fault, detail, "faulty", f"correct it in {page.path}, or set data.reader.faulty=skip", faulty == "skip"
+        )
     return None

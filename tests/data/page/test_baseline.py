@@ -35,7 +35,7 @@ ROWS = [100, 150, 200, 260]  # distances 50, 50, 60: the nearest of each is 50, 
 
 def test_a_baseline_alone_gets_the_polygon_of_the_documented_rule() -> None:
     found = outline(page(*(line(baseline=[(100, y), (500, y)]) for y in ROWS)))
-    for y, (made, repaired, fault) in zip(ROWS, found, strict=True):
+    for y, (made, repaired, fault, _) in zip(ROWS, found, strict=True):
         top, bottom = y - ABOVE * 50, y + BELOW * 50
         assert made.polygon == [(100, top), (500, top), (500, bottom), (100, bottom)]
         assert repaired == "polygon created from the baseline"
@@ -111,7 +111,7 @@ def test_of_two_scales_the_one_that_fits_on_the_page_is_taken() -> None:
     assert {reading_angle(each.line) for each in found} == {0.0}
     found = outline(in_two_scales(polygons=3))
     assert {each.repaired for each in found} == {"polygon not in page coordinates, replaced using the baseline"}
-    for (made, _, fault), (there, _, _) in zip(found, plain, strict=True):
+    for (made, _, fault, _), (there, *_) in zip(found, plain, strict=True):
         assert not fault
         assert made.baseline == there.baseline
         assert min(y for _, y in made.polygon) < there.baseline[0][1] < max(y for _, y in made.polygon)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from htr_lightning.data.page.document import Page, baseline_angle, find_image, read_page
+from htr_lightning.data.page.document import Line, Page, baseline_angle, find_image, read_page
 from htr_lightning.errors import InputError
 
 PAGE_NS = 'xmlns="http://schema.primaresearch.org/PAGE/gts/pagecontent/2019-07-15"'
@@ -183,7 +183,7 @@ def test_alto_is_read_with_any_namespace_and_without(tmp_path: Path, namespace: 
     one = f'<TextLine ID="l1" BASELINE="1 9 40 10">{shape}<String CONTENT="un mot"/></TextLine>'
     found = read(tmp_path, alto(one, namespace))
     assert (found.image, found.width, found.height) == ("p1.jpg", 300, 200)
-    assert found.lines == [("l1", "un mot", [(1, 2), (40, 2), (40, 12)], [(1, 9), (40, 10)], "b1", None)]
+    assert found.lines == [Line("l1", "un mot", [(1, 2), (40, 2), (40, 12)], [(1, 9), (40, 10)], "b1")]
 
 
 @pytest.mark.parametrize("points", ["1,2 40,2 40,12", "1 2 40 2 40 12", "1,2,40,2,40,12", "1.0 2.0 40.0,2.0  40 12\n"])
@@ -264,13 +264,6 @@ def test_alto_in_another_unit_is_refused(tmp_path: Path, unit: str) -> None:
         read(tmp_path, alto("", description=f"<MeasurementUnit>{unit}</MeasurementUnit>"))
 
 
-@pytest.mark.parametrize("points", ["1,2 x,4 5,6", "1,2 3,4 5", "1,2 nan,4 5,6", "inf,2 3,4 5,6"])
-def test_bad_points_are_refused_with_file_and_line(tmp_path: Path, points: str) -> None:
-    xml = page(region("r1", f'<TextLine id="l7"><Coords points="{points}"/></TextLine>'))
-    with pytest.raises(InputError, match=r"p1\.xml: line l7: "):
-        read(tmp_path, xml)
-
-
 @pytest.mark.parametrize("size", ["inf", "1e999", "nan", "", "wide", "-"])
 def test_a_size_that_is_not_a_number_is_ignored(tmp_path: Path, size: str) -> None:
     found = read(tmp_path, page("", size=f'imageWidth="{size}" imageHeight="200"'))
@@ -337,7 +330,7 @@ ENTITIES = {
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-16", "utf-16-be"])
 def test_entities_are_refused(tmp_path: Path, kind: str, encoding: str) -> None:
     xml = f"<!DOCTYPE a [{ENTITIES[kind]}]>" + page(region("r", line("l", "&e9;" * 9)))
-    with pytest.raises(InputError, match="entity declarations"):
+    with pytest.raises(InputError, match="internal DTD"):
         read(tmp_path, xml.encode(encoding))
 
 
@@ -367,8 +360,6 @@ def test_sizes_and_indices_beyond_any_page_are_ignored(tmp_path: Path) -> None:
     assert (found.width, found.height) == (0, 0)
     lines = [line(f"l{n}", custom=f"readingOrder {{index:{'9' * 5000};}}") for n in range(2)]
     assert names(read(tmp_path, page(region("r", *lines)))) == ["l0", "l1"]
-    with pytest.raises(InputError, match="out of range"):
-        read(tmp_path, page(region("r", '<TextLine id="l"><Coords points="0,0 1e300,0 1,1"/></TextLine>')))
 
 
 @pytest.mark.parametrize("named", ["scan.jpg", "C:\\scans\\scan.jpg", "/home/x/scan.jpg"])
