@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from htr_lightning.config import groups
-from htr_lightning.errors import InputError
+from htr_lightning.errors import InputError, printable
 
 
 def run(main: Callable[[], Any]) -> None:
@@ -60,15 +60,15 @@ def quiet() -> None:
 
 def fail(message: str) -> NoReturn:
     """Print an error message to stderr and exit with code 1."""
-    print(f"error: {message}", file=sys.stderr)
+    print(f"error: {printable(message)}", file=sys.stderr)
     sys.exit(1)
 
 
 def one_line(error: BaseException) -> str | None:
     """Return the message of an error that the user can fix, or None for any other error."""
     for link in _chain(error):
-        if isinstance(link, InputError):  # worker processes add a traceback to the message
-            return str(link).strip().splitlines()[-1].removeprefix(f"{InputError.__module__}.InputError: ")
+        if isinstance(link, InputError):
+            return str(link)
     if isinstance(error, HydraException | OmegaConfBaseException):
         return _config_error(error)
     if isinstance(error, ValueError) and str(error).startswith("Config group override must be"):  # raised by Hydra

@@ -1,11 +1,33 @@
-"""The exception raised for errors that the user can fix."""
+"""The exception raised for errors that the user can fix, and its one-line messages."""
+
+import re
+
+# Control characters, line separators, lone surrogates, and the controls that change the direction of what follows.
+# Joiners and unusual spaces are part of many texts and remain.
+UNPRINTABLE = re.compile("[\0-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+SHORT = {"\n": r"\n", "\r": r"\r", "\t": r"\t"}
+WORKER = "Caught InputError in "  # PyTorch's prefix for the message and traceback of an error in a worker process
 
 
 class InputError(Exception):
     """An error that the user can fix, with a one-line message that names the cause and the remedy.
 
-    Command-line programs print the message and exit with code 1.
+    Command-line programs print the message and exit with code 1. File names and texts in the message are made
+    printable.
     """
+
+    def __init__(self, message: str) -> None:
+        if message.startswith(WORKER):
+            message = message.strip().splitlines()[-1].removeprefix(f"{__name__}.InputError: ")
+        super().__init__(printable(message))
+
+
+def printable(text: str) -> str:
+    r"""Replace control characters and line breaks with escapes, e.g. a tab with `\t` and an escape with `\u001b`.
+
+    The result is a single line and does not affect the terminal. JSON still has the same value.
+    """
+    return UNPRINTABLE.sub(lambda found: SHORT.get(found[0], f"\\u{ord(found[0]):04x}"), text)
 
 
 def check_integer(key: str, value: object, minimum: int, maximum: int = 10**9) -> None:

@@ -8,9 +8,10 @@ from typing import Annotated, Literal
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import Progress
 
-from htr_lightning.errors import InputError
+from htr_lightning.errors import InputError, printable
 from htr_lightning.output import check_checkpoint
 
 typer_app = typer.Typer(
@@ -83,5 +84,5 @@ def _progress(title: str, total: int | None) -> Progress:
         redirect_stdout=sys.stdout.isatty(),  # otherwise output redirected to a file would also go to stderr
         redirect_stderr=False,
     )
-    progress.add_task(title, total=total)
+    progress.add_task(escape(printable(title)), total=total)  # a path may look like markup
     return progress

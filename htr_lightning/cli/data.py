@@ -18,7 +18,7 @@ from htr_lightning.cli.arguments import (
     progress_bar,
     typer_app,
 )
-from htr_lightning.errors import InputError
+from htr_lightning.errors import InputError, printable
 from htr_lightning.output import check_writable, empty_folder
 
 if TYPE_CHECKING:
@@ -141,12 +141,12 @@ def pseudo_label(
             known.lines(name)  # fail early here, too
     unlabelled = verb.open_unlabelled(recognizer, lines, split, known is not None)
     for note in unlabelled.notes:
-        print(f"note: {note}", file=sys.stderr)
+        print(f"note: {printable(note)}", file=sys.stderr)
     with progress_bar("transcribing", unlabelled.size) as advance:
         found = unlabelled.labels(recognizer, advance)
     for label in found:
         if label.status == verb.UNREADABLE:
-            print(f"note: {label.id}: {label.status}; run htr transcribe for details", file=sys.stderr)
+            print(f"note: {printable(label.id)}: {label.status}; run htr transcribe for details", file=sys.stderr)
     labels = verb.select(found, min_confidence, fraction)
     about = {"checkpoint": checkpoint, "of": lines, "min_confidence": min_confidence, "fraction": fraction,
              "labelled": labelled}  # fmt: skip
@@ -196,8 +196,9 @@ def audit(
         text = json.dumps(verb.record(found, critical), indent=1, ensure_ascii=False)
         json_file.write_text(text + "\n", encoding="utf-8", errors="backslashreplace")
     console = Console(highlight=False, soft_wrap=True)
-    console.print(f"audit of {subject.title}", markup=False)
-    console.print(*verb.tables(found, critical), *(f"note: {note}" for note in found.notes), sep="\n", markup=False)
+    console.print(printable(f"audit of {subject.title}"), markup=False)
+    notes = [printable(f"note: {note}") for note in found.notes]
+    console.print(*verb.tables(found, critical), *notes, sep="\n", markup=False)
     console.print(f"page: {html}" + (f"  data: {json_file}" if json_file else ""), markup=False)
     if critical:
         sys.exit(1)

@@ -21,7 +21,7 @@ from htr_lightning.cli.arguments import (
     split_checkpoints,
     typer_app,
 )
-from htr_lightning.errors import InputError
+from htr_lightning.errors import InputError, printable
 from htr_lightning.output import check_writable, make_folder
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def transcribe(
     ],
     format: Annotated[
         Literal["text", "tsv", "jsonl", "page"],
-        typer.Option(help="Output format (tsv columns: file, text, confidence)"),
+        typer.Option(help="Output format (tsv columns: file, text, confidence; control characters are escaped)"),
     ] = "text",
     out: Annotated[Path | None, typer.Option(help="Output folder for --format page")] = None,
     greedy: Greedy = False,
@@ -75,16 +75,16 @@ def transcribe(
     recognizer = load_all(checkpoints, device, greedy, tta, calibrated, weighted)
     for source in sources:
         if not source.lines:
-            print(f"note: {source.path}: the page has no lines", file=sys.stderr)
+            print(f"note: {printable(str(source.path))}: the page has no lines", file=sys.stderr)
             if source.path in targets:
-                print(write_page(source, [], targets[source.path]))
+                print(printable(str(write_page(source, [], targets[source.path]))))
     with progress_bar("transcribing", sum(source.lines for source in sources)) as advance:
         transcribed = run(recognizer, sources, n_best, advance)
         for source, group in groupby(transcribed, key=lambda line: line.source):
             lines = list(group)
             errors += [line.error for line in lines if line.error]
             for note in dict.fromkeys(line.note for line in lines if line.note):
-                print(f"note: {note}", file=sys.stderr)
+                print(f"note: {printable(note)}", file=sys.stderr)
             if format != "page":
                 for line in lines:
                     if line.transcription is not None:
@@ -94,14 +94,14 @@ def transcribe(
             elif out is None:
                 sys.stdout.write(to_page_xml(source, lines).decode())
             else:
-                print(write_page(source, lines, targets[source.path]))
+                print(printable(str(write_page(source, lines, targets[source.path]))))
     if errors:
         _fail(errors)
 
 
 def _fail(errors: list[str]) -> NoReturn:
     for error in dict.fromkeys(errors):
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {printable(error)}", file=sys.stderr)
     sys.exit(1)
 
 
@@ -109,9 +109,9 @@ def _format(line: "TranscribedLine", format: str) -> str:
     assert line.transcription is not None
     text, confidence, alternatives = line.transcription
     if format == "tsv":
-        return f"{line.name}\t{text}\t{confidence:.4f}"
+        return "\t".join(map(printable, (line.name, text, f"{confidence:.4f}")))
     if format == "text":
-        return text
+        return printable(text)
     record: dict[str, object] = {
         "file": str(line.source.path),
         "line": line.line.id if line.line else None,
@@ -123,7 +123,7 @@ def _format(line: "TranscribedLine", format: str) -> str:
             {"text": one.text, "confidence": round(one.confidence, 4), "score": round(one.score, 4)}
             for one in alternatives
         ]
-    return json.dumps(record, ensure_ascii=False)
+    return printable(json.dumps(record, ensure_ascii=False))
 
 
 @typer_app.command()

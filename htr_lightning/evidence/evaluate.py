@@ -14,7 +14,7 @@ from htr_lightning.data.datamodule import LineDataModule
 from htr_lightning.data.pack import Pack
 from htr_lightning.data.sample import Sample
 from htr_lightning.data.sampler import BucketBatchSampler
-from htr_lightning.errors import InputError
+from htr_lightning.errors import InputError, printable
 from htr_lightning.metrics.calibration import DEFINITION, calibration_error, character_trials, line_trial
 from htr_lightning.metrics.edits import EditTotals, count_edits
 from htr_lightning.output import writing
@@ -160,5 +160,5 @@ def write(folder: Path, evaluation: Evaluation, about: dict[str, Any]) -> None:
     with writing(folder):
         with open(folder / "predictions.jsonl", "w", encoding="utf-8") as file:
             for prediction in predictions:
-                file.write(json.dumps(prediction._asdict(), ensure_ascii=False) + "\n")
+                file.write(printable(json.dumps(prediction._asdict(), ensure_ascii=False)) + "\n")
         (folder / "metrics.json").write_text(json.dumps(metrics, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -15,8 +15,7 @@ from omegaconf import DictConfig
 from htr_lightning import checkpoint
 from htr_lightning.build import build
 from htr_lightning.config import plain
-from htr_lightning.data.fault import printable
-from htr_lightning.errors import InputError
+from htr_lightning.errors import InputError, printable
 from htr_lightning.schedule import clock
 from htr_lightning.text.codec import alphabet_of
 from htr_lightning.training.checks import check_settings, check_trainer
