@@ -4,6 +4,7 @@ import csv
 import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from glob import glob
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any, NamedTuple
@@ -82,13 +83,15 @@ def find_runs(*folders: str | Path) -> list[Run]:
     """
     found: list[Path] = []
     for folder in map(Path, folders):
-        inside = sorted(config.parent.parent for config in folder.rglob(".hydra/config.yaml"))
+        names = glob("**/.hydra/config.yaml", root_dir=folder, recursive=True)  # follows links, ignores hidden folders
+        inside = sorted((folder / name).parent.parent for name in names)
         if not inside:
             raise InputError(
                 f"{folder}: contains no run (no .hydra/config.yaml); choose a run folder or a folder that contains one"
             )
         found += inside
-    return [read_run(folder) for folder in dict.fromkeys(found)]
+    unique = {folder.resolve(): folder for folder in reversed(found)}
+    return [read_run(folder) for folder in found if unique[folder.resolve()] is folder]
 
 
 def read_run(folder: str | Path) -> Run:

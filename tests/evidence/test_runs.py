@@ -179,3 +179,12 @@ def test_worst_lines_come_first_and_correct_lines_are_excluded() -> None:
 def test_a_line_missing_from_the_data_is_named() -> None:
     with pytest.raises(InputError, match=r"other/7: not found among 4 lines"):
         report.images(Synthetic("test", {"test": 4}, {"test": 2}), ["synthetic/test/1", "other/7"])
+
+
+def test_links_to_runs_are_followed_and_each_run_counts_once(tmp_path: Path) -> None:
+    written(tmp_path / "disk" / "run", ["data=x"])
+    written(tmp_path / "runs" / ".ipynb_checkpoints" / "run", ["data=x"])
+    written(tmp_path / "runs" / "own", ["data=x"], seed=1)
+    (tmp_path / "runs" / "a").symlink_to(tmp_path / "disk")
+    (tmp_path / "runs" / "b").symlink_to(tmp_path / "disk")
+    assert [run.seed for run in report.find_runs(tmp_path / "runs", tmp_path / "disk")] == [0, 1]
