@@ -7,6 +7,7 @@ from htr_lightning.data.sample import Skipped
 from htr_lightning.errors import InputError
 
 EMPTY = "line without text"
+LINE_BREAKS = "\n\r\v\f\x1c\x1d\x1e\x85\u2028\u2029"  # where `str.splitlines` divides a text
 
 
 class Fault(NamedTuple):
@@ -38,23 +39,27 @@ def sort_out(faults: Sequence[Fault], empty: str, faulty: str) -> list[Skipped]:
         first, count = refused[0], sum(fault.kind == refused[0].kind for fault in refused)
         option = "empty" if first.kind == EMPTY else "faulty"
         raise InputError(
-            f"{printable(first.id)}: {first.kind}"
-            + (f" ({printable(first.detail)})" if first.detail else "")
+            f"{first.id}: {first.kind}"
+            + (f" ({first.detail})" if first.detail else "")
             + (f", the first of {count} such faults" if count > 1 else "")
             + f"; fix the data, or set data.reader.{option}=skip"
         )
     return [Skipped(*fault, "empty" if fault.kind == EMPTY else "faulty") for fault in faults]
 
 
-def encodable(text: str) -> bool:
-    """Return whether a text can be encoded as UTF-8. Lone surrogates, e.g. from malformed JSON, cannot."""
+def text_fault(id: str, text: str) -> Fault | None:
+    """Return what is wrong with the text of a line, or None.
+
+    A line contains one line of text: a second one would be joined to it when spaces are normalised. Line breaks at the
+    ends are allowed.
+    """
+    lines = text.strip(LINE_BREAKS).splitlines()
+    if not text.strip():
+        return Fault(id, EMPTY)
+    if len(lines) > 1:
+        return Fault(id, "text with several lines", f"{len(lines)} lines")
     try:
         text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def printable(text: str) -> str:
-    """Replace nonprintable characters, so that an error message stays on one line."""
-    return "".join(character if character.isprintable() else "\ufffd" for character in text)
+    except UnicodeEncodeError:  # a lone surrogate, e.g. from malformed JSON
+        return Fault(id, "text is not valid UTF-8")
+    return None

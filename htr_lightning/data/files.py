@@ -1,7 +1,10 @@
 """Find the files of a data set."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
+from unicodedata import normalize
 
 from htr_lightning.errors import InputError
 
@@ -35,5 +38,76 @@ def files_below(folder: Path) -> list[Path]:
     return sorted(found)
 
 
-def _refuse(error: OSError) -> None:
+class FileIndex:
+    """A lookup of files by name that lists each folder once.
+
+    Names match in any Unicode form, and in upper and lower case unless two files in a folder differ only in case.
+    """
+
+    def __init__(self) -> None:
+        self._folders: dict[Path, tuple[dict[str, Path], dict[str, Path | None]]] = {}
+
+    def find(self, folder: Path, name: str, endings: Sequence[str] = ("",)) -> Path | None:
+        """Return the file at a path relative to a folder, with the first ending for which there is one, or None."""
+        *folders, last = [part for part in name.split("/") if part not in ("", ".")] or [""]
+        for part in folders:
+            if part == "..":
+                inside: Path | None = folder.parent if folder.name not in ("", "..") else folder / ".."
+            else:
+                inside = self._look_up(folder, part)
+            if inside is None:
+                return None
+            folder = inside
+        found = (self._look_up(folder, last + ending) for ending in endings)
+        return next((path for path in found if path is not None and path.is_file()), None)
+
+    def _look_up(self, folder: Path, name: str) -> Path | None:
+        exact, folded = self._list(folder)
+        return exact.get(name) or exact.get(nfc(name)) or folded.get(nfc(name).casefold())
+
+    def _list(self, folder: Path) -> tuple[dict[str, Path], dict[str, Path | None]]:
+        """Return the paths in a folder by name, and by name without case, with None for ambiguous names."""
+        if folder not in self._folders:
+            exact: dict[str, Path] = {}
+            folded: dict[str, Path | None] = {}
+            try:
+                names = sorted(os.listdir(folder)) if folder.is_dir() else []
+            except OSError as error:
+                _refuse(error)
+            for name in names:
+                exact[name] = folder / name
+                exact.setdefault(nfc(name), folder / name)
+                key = nfc(name).casefold()
+                folded[key] = None if key in folded else folder / name
+            self._folders[folder] = exact, folded
+        return self._folders[folder]
+
+
+def nfc(text: str) -> str:
+    """Return a text with composed characters, so that names on disk and names in files can be compared."""
+    return normalize("NFC", text)
+
+
+def is_inside(path: Path, folders: Sequence[Path]) -> bool:
+    """Return whether a path as written, without following symbolic links, leads into any of the given folders."""
+    absolute = Path(os.path.abspath(path))
+    return any(absolute.is_relative_to(os.path.abspath(folder)) for folder in folders)
+
+
+def twins(paths: Sequence[Path]) -> list[int | None]:
+    """Return, for each path, the index of an earlier path to the same file, or None. Hard links are different files."""
+    first: dict[tuple[int, int], int] = {}
+    found: list[int | None] = []
+    for index, path in enumerate(paths):
+        try:
+            state = path.stat()
+        except OSError:  # a link to a missing file, which is reported when it is read
+            found.append(None)
+            continue
+        other = first.setdefault((state.st_dev, state.st_ino), index)
+        found.append(other if other < index and paths[other].resolve() == path.resolve() else None)
+    return found
+
+
+def _refuse(error: OSError) -> NoReturn:
     raise InputError(f"{error.filename}: cannot be read ({error.strerror}); check the path and its permissions")

@@ -14,7 +14,6 @@ from PIL.TiffImagePlugin import TiffImageFile
 
 from htr_lightning.errors import InputError
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".gif", ".pgm", ".jp2")
 MAX_SIDE = 100_000  # pixels; a larger value indicates a corrupted header
 MAX_PIXELS = 260_000_000  # an A0 sheet at 400 dpi has 248 million pixels
 MAX_COLOURED = 140_000_000  # each pixel takes up to eight bytes; an A1 sheet at 400 dpi has 124 million pixels
@@ -22,8 +21,21 @@ LEVELS = np.arange(256, dtype=np.float64)  # grey levels
 LINE_PIXELS = 50_000_000  # maximum number of pixels in a line, e.g. 100,000 x 500
 ORIENTATION = ExifTags.Base.Orientation
 KIND, COPY, MASK = ExifTags.Base.NewSubfileType, 1, 4  # TIFF subfile types: reduced copy and transparency mask
-# Pillow's decoders for other formats run external programs or are slow
-FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "WEBP", "GIF", "PPM", "JPEG2000")
+# Pillow's decoders for other formats run external programs, are slow or are rarely used
+FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "DIB", "WEBP", "GIF", "PPM", "JPEG2000", "AVIF")
+# Endings of file names in these formats; those in the last row are unknown to Pillow
+SUFFIXES = (
+    *(ending for form in FORMATS for ending, of in Image.registered_extensions().items() if of == form),
+    *(".mpo", ".jif", ".jfi", ".pjp", ".pjpeg", ".btf", ".tf8"),
+)
+# Endings of images and scans in other formats, which are reported instead of being ignored
+UNREADABLE = (
+    ".ai", ".arw", ".bpg", ".cr2", ".cr3", ".crw", ".cur", ".dcm", ".dcx", ".dds", ".djv", ".djvu", ".dng", ".emf",
+    ".eps", ".exr", ".fits", ".hdr", ".heic", ".heics", ".heif", ".hif", ".icns", ".ico", ".jb2", ".jbig", ".jbig2",
+    ".jls", ".jng", ".jpm", ".jxl", ".jxr", ".nef", ".orf", ".pcd", ".pct", ".pcx", ".pdf", ".pef", ".pic", ".pict",
+    ".ps", ".psb", ".psd", ".pxm", ".qoi", ".raf", ".ras", ".rw2", ".sgi", ".sr", ".srw", ".svg", ".svgz", ".tga",
+    ".wbmp", ".wdp", ".wmf", ".xbm", ".xcf", ".xpm", ".xps"
+)  # fmt: skip
 HEADER = 16384  # bytes; enough to find the image size in almost all files
 
 Image.MAX_IMAGE_PIXELS = None  # Pillow would only warn, whereas `read_image` raises an error

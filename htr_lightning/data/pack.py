@@ -28,12 +28,12 @@ import numpy as np
 from jaxtyping import Int64, UInt8
 from numpy import ndarray
 
-from htr_lightning.data.fault import printable
+from htr_lightning.data.fault import EMPTY, text_fault
 from htr_lightning.data.image import MAX_SIDE
 from htr_lightning.data.preprocess import FitHeight, Preprocess, reduce_rows
 from htr_lightning.data.sample import Reader, Sample, Skipped
 from htr_lightning.data.split import SPLITS
-from htr_lightning.errors import InputError
+from htr_lightning.errors import InputError, printable
 
 MAGIC, END = b"HTRPACK1", b"HTRPACK."
 BLOCK, TAIL = struct.Struct("<II"), struct.Struct("<Q8s")
@@ -80,10 +80,17 @@ class Pack(Sequence[Sample]):
                 file.seek(offset)
                 lines = _read_block(file)["lines"]
                 positions.append(_positions(file, lines))
-                for column, values in zip((self.ids, self.texts, self.groups), zip(*lines, strict=True), strict=False):
-                    column += _strings(values)
+                ids, texts, groups, *_ = zip(*lines, strict=True)
+                self.ids += map(printable, _strings(ids))
+                self.texts += _strings(texts)
+                self.groups += _strings(groups)
                 start, height, width, _ = positions[-1][-1].tolist()
                 end = start + height * width
+            if len(set(self.ids)) < len(self.ids):
+                raise ValueError("duplicate ids")
+            for id, text in zip(self.ids, self.texts, strict=True):
+                if (fault := text_fault(id, text)) is not None and fault.kind != EMPTY:
+                    raise ValueError(f"{id}: {fault.kind}")
             self._positions = np.concatenate(positions)
         self._bytes = np.memmap(self.path, np.uint8, "r").view(ndarray)
 
@@ -298,9 +305,7 @@ def _reading(path: Path) -> Iterator[BinaryIO]:
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); check data.pack") from None
     except CORRUPTED as error:
-        raise InputError(
-            f"{path}: corrupted or not a packed file ({printable(str(error))}); pack the data again"
-        ) from None
+        raise InputError(f"{path}: corrupted or not a packed file ({error}); pack the data again") from None
 
 
 def _read_index(file: BinaryIO) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -318,7 +323,8 @@ def _read_index(file: BinaryIO) -> tuple[dict[str, Any], dict[str, Any]]:
     splits = _read_block(file)
     if file.tell() != os.fstat(file.fileno()).st_size - TAIL.size:
         raise ValueError("invalid index offset")
-    if not isinstance(header["height"], int | None):
+    height = header["height"]
+    if height is not None and (type(height) is not int or not 0 < height <= MAX_SIDE):
         raise ValueError("invalid height")
     if not set(splits) <= set(SPLITS):
         raise ValueError("unknown split")
@@ -354,7 +360,7 @@ def _positions(file: BinaryIO, lines: Sequence[list]) -> Int64[ndarray, "N 4"]:
     Raises:
         ValueError: if a line is invalid, a size is out of range or the file is truncated.
     """
-    if not lines or any(len(line) != LINE_FIELDS for line in lines):
+    if not lines or any(len(line) != LINE_FIELDS or {*map(type, line[3:])} != {int} for line in lines):
         raise ValueError("invalid lines")
     numbers = np.array([line[3:] for line in lines], np.int64)
     sides = numbers[:, :2]

@@ -219,7 +219,7 @@ PAIR_FAULTS: list[tuple[Callable[[Path], None], str, str]] = [
     ),
     (_no_image, r"page0/000\.gt\.txt: text without an image", "faulty"),
     (_latin1, r"page0/000\.gt\.txt: unreadable text \(not UTF-8 \(at byte 0\)", "faulty"),
-    (_two_lines, r"page0/000\.gt\.txt: text with several lines \(2 lines\)", "faulty"),
+    (_two_lines, r"train/page0/000: text with several lines \(2 lines\)", "faulty"),
     (_empty, r"train/page0/000: line without text; .*data\.reader\.empty=skip", "empty"),
 ]
 
@@ -252,27 +252,27 @@ def test_lines_without_text_are_kept_on_request(tmp_path: Path) -> None:
 
 
 TABLE_FAULTS = [
-    ("train.csv", "file,said\n0.png\n", r"train\.csv:2: expected 2 cells, got 1"),
-    ("train.csv", "file,said\n0.png,a, b\n", r"train\.csv:2: expected 2 cells, got 3"),
-    ("train.csv", 'file,said\n0.png,"a\n', r"train\.csv:\d: cannot be parsed \(unexpected end of data\)"),
+    ("train.csv", "file,said\n0.png\n", r"train\.csv:2: wrong number of cells \(expected 2, got 1\)"),
+    ("train.csv", "file,said\n0.png,a, b\n", r"train\.csv:2: wrong number of cells \(expected 2, got 3\)"),
+    ("train.csv", 'file,said\n0.png,"a\n', r"train\.csv:2: row cannot be parsed \(unexpected end of data\)"),
     ("train.csv", "file,said\n,a\n", r"train\.csv:2: row without an image"),
     ("train.csv", "file,said\nnone.png,a\n", r"train\.csv:2: image not found \(.*none\.png\)"),
     ("train.csv", "file,said\n0.png,\n", r"0\.png: line without text"),
-    ("train.csv", "file,said\n0.png,a\n0.png,b\n", r"duplicate id .*0\.png"),
+    ("train.csv", "file,said\n0.png,a\n0.png,b\n", r"0\.png: image listed twice \(first as .*0\.png\)"),
     ("train.csv", "name,said\n0.png,a\n", r"train\.csv: no column 'file' \(available: name, said\)"),
-    ("train.csv", "na\x0bme,said\n0.png,a\n", r"no column 'file' \(available: na\ufffdme, said\)"),
-    ("train.csv", "file,said\nx\x0b.png,a\n", r"x\ufffd\.png\)"),
+    ("train.csv", "na\x0bme,said\n0.png,a\n", r"no column 'file' \(available: na\\u000bme, said\)"),
+    ("train.csv", "file,said\nx\x0b.png,a\n", r"x\\u000b\.png\)"),
     ("train.csv", "file,said\n", r"train\.csv: no lines found for split 'train'"),
     ("train.csv", "", r"train\.csv: no lines found for split 'train'"),
     ("train.csv", b"file,said\n0.png,\xe9\n", r"train\.csv: not UTF-8 \(at byte 16\)"),
     ("train.csv", "file,said\n" + "x" * 5000 + ",a\n", r"train\.csv:2: image not found"),
-    ("train.csv", "file,said\nx\0y,a\n", r"train\.csv:2: .*(not found|NUL)"),
-    ("train.csv", 'file,said\n0.png,"' + "x" * 200_000 + '"\n', r"train\.csv:2: cannot be parsed \(field larger"),
+    ("train.csv", "file,said\nx\0y,a\n", r"train\.csv: contains NUL bytes.*UTF-8"),
+    ("train.csv", 'file,said\n0.png,"' + "x" * 200_000 + '"\n', r"train\.csv:2: row cannot be parsed \(field larger"),
     ("train.jsonl", '{"file": "0.png"}\n', r"0\.png: line without text"),
     ("train.jsonl", '{"said": "a"}\n', r"train\.jsonl:1: row without an image"),
     ("train.jsonl", '{"file": "0.png", "said": 3}\n', r"train\.jsonl:1: cell is not text \(said=3\)"),
     ("train.jsonl", '{"file": ["0.png"], "said": "a"}\n', r"train\.jsonl:1: cell is not text"),
-    ("train.jsonl", '{"file": "0.png", "said": "\\ud800"}\n', r"0\.png'?: name or text is not valid UTF-8"),
+    ("train.jsonl", '{"file": "0.png", "said": "\\ud800"}\n', r"0\.png: text is not valid UTF-8"),
     ("train.jsonl", '\n["0.png", "a"]\n', r"train\.jsonl:2: row is not a JSON object"),
     ("train.jsonl", '{"file": "0.png", "said": "a"\n', r"train\.jsonl:1: row is not valid JSON"),
     ("train.jsonl", "[" * 100_000 + "\n", r"train\.jsonl:1: row is not valid JSON"),
@@ -298,7 +298,7 @@ def test_bad_rows_are_left_out_on_request_and_counted(tmp_path: Path) -> None:
     reader = Folder(tmp_path, listing=Table("file", "said"), splits={"train": "train.csv"}, faulty="skip")
     assert reader.texts == ["a"]
     assert [skipped.kind for skipped in reader.skipped] == [
-        "image not found", "expected 2 cells, got 1", "row without an image"]  # fmt: skip
+        "image not found", "wrong number of cells", "row without an image"]  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -329,7 +329,7 @@ def test_bad_folders_of_classes_and_bad_lists_are_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"names\.tsv:1: expected a folder name, a tab"):
         Folder(tmp_path, listing=Classes("names.tsv"), splits=SPLITS)
     (tmp_path / "train.txt").write_text("one a b\n")
-    with pytest.raises(InputError, match=r"train\.txt:1: image not found \(one\)"):
+    with pytest.raises(InputError, match=r"train\.txt:1: image not found \(.*/one\)"):
         Folder(tmp_path, listing=Laia(["."]), splits={"train": "train.txt"})
 
 

@@ -336,3 +336,31 @@ def test_a_set_that_the_hub_does_not_have_is_refused(
     monkeypatch.setattr(datasets, "load_dataset", fail)
     with pytest.raises(InputError, match=r"who/what: not found on the Hub, or private; .*hf auth login"):
         read(None, repo="who/what")
+
+
+def test_a_text_with_several_lines_is_refused_and_breaks_at_its_ends_are_removed(
+    tmp_path: Path, read: Callable[..., HuggingFace]
+) -> None:
+    write(tmp_path, "train-0", drawn(4), ["a\n", "b\rc", "d\u2029e", "\x0cf"])
+    with pytest.raises(InputError, match=r"000001: text with several lines \(2 lines\), the first of 2 such"):
+        read(tmp_path)
+    assert read(tmp_path, faulty="skip").texts == ["a", "f"]
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_rows_cannot_refer_to_files_outside_the_folder_unless_this_is_allowed(
+    tmp_path: Path, read: Callable[..., HuggingFace], streaming: bool
+) -> None:
+    root = tmp_path / "root"
+    root.mkdir()
+    Image.fromarray(drawn(1)[0]).save(tmp_path / "x.png")
+    Image.fromarray(drawn(1)[0]).save(root / "y.png")
+    for name in ("../x.png", str(tmp_path / "x.png"), str(root / "../x.png")):
+        cells = [{"bytes": None, "path": name}, {"bytes": None, "path": "y.png"}]
+        struct = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+        parquet.write_table(pa.table({"image": pa.array(cells, struct), "text": ["a", "b"]}), root / "train.parquet")
+        with pytest.raises(InputError, match=r"image outside data\.root.*data\.reader\.outside=true"):
+            read(root, streaming=streaming)[0]
+        assert read(root, streaming=streaming, outside=True)[0].image.shape == (30, 60)
+        if not streaming:
+            assert read(root, faulty="skip").texts == ["b"]

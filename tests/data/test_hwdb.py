@@ -94,6 +94,7 @@ def test_the_bytes_are_those_of_the_published_layout(tmp_path: Path) -> None:
         (b"\xb0\xa1", "啊"), (b"\xd7\xf9", "座"), (b"A\0", "A"), (b"\0A", "A"), (b"7", "7"), (b"\xa3\xac", "，"),
         (b"\x81\x40", "丂"), (b"\x90\x30\x81\x30", "\U00010000"), (b"\x81\x30\x81\x30", ""), (b"\xff\xff", ""),
         (b"\xff\0", ""), (b"A\xff", ""), (b"\xb0\0", ""), (b"\0\0", ""), (b"", ""), (b"AB", ""), (b"\n\0", ""),
+        ("\x85".encode("gb18030"), ""), ("\u2028".encode("gb18030"), ""), ("\u2029".encode("gb18030"), ""),
     ],
 )  # fmt: skip
 def test_a_unit_is_decoded_by_itself(unit: bytes, text: str) -> None:

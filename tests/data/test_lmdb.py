@@ -81,7 +81,7 @@ def test_loading_processes_read_a_database_that_this_one_has_open(tmp_path: Path
 def test_lines_that_cannot_be_used_are_named_or_counted(tmp_path: Path) -> None:
     write(tmp_path / "train", ["a", "b", " ", "d", "e"], (b"image-000000001", b"label-000000002"),
           label_000000004=b"\xff")  # fmt: skip
-    with pytest.raises(InputError, match=r"train/000000001: label without an image .*faulty=skip"):
+    with pytest.raises(InputError, match=r"train/000000001: label without an image; .*faulty=skip"):
         Lmdb(tmp_path, splits=SPLITS, empty="skip")
     with pytest.raises(InputError, match=r"train/000000003: line without text; .*empty=skip"):
         Lmdb(tmp_path, splits=SPLITS, faulty="skip")
@@ -129,3 +129,33 @@ def test_options_that_cannot_be_are_refused(tmp_path: Path) -> None:
         Lmdb(None, splits=SPLITS)
     with pytest.raises(InputError, match="'dev' is not a split"):
         Lmdb(tmp_path, "dev", splits=SPLITS)
+
+
+@pytest.mark.parametrize("stated", [b"2", b"0"])
+def test_lines_that_num_samples_does_not_count_are_refused_or_counted(tmp_path: Path, stated: bytes) -> None:
+    write(tmp_path / "train", list("abcde"), (b"label-000000005",), num_samples=stated, meta_data=b"x")
+    words = (
+        rf"line outside the numbers 1 to num-samples \(num-samples={stated.decode()}\), the first of {5 - int(stated)}"
+    )
+    with pytest.raises(InputError, match=words):
+        Lmdb(tmp_path, splits=SPLITS)
+    if stated != b"0":
+        reader = Lmdb(tmp_path, splits=SPLITS, faulty="skip")
+        assert reader.texts == ["a", "b"]
+        assert [left.id[-1] for left in reader.skipped] == ["3", "4", "5"]
+
+
+def test_numbers_from_zero_and_gaps_are_named(tmp_path: Path) -> None:
+    write(tmp_path / "train", list("abc"), (b"image-000000002", b"label-000000002"),
+          image_000000000=b"x", label_000000000=b"zero")  # fmt: skip
+    reader = Lmdb(tmp_path, splits=SPLITS, faulty="skip")
+    assert reader.texts == ["a", "c"]
+    assert [(left.id[-1], left.kind) for left in reader.skipped] == [
+        ("2", "no image and no label"), ("0", "line outside the numbers 1 to num-samples")]  # fmt: skip
+
+
+def test_a_label_with_several_lines_is_refused_and_breaks_at_its_ends_are_removed(tmp_path: Path) -> None:
+    write(tmp_path / "train", ["a\n", "b\r\n", "c\u2028d", "\x85e"])
+    with pytest.raises(InputError, match=r"000000003: text with several lines \(2 lines\)"):
+        Lmdb(tmp_path, splits=SPLITS)
+    assert Lmdb(tmp_path, splits=SPLITS, faulty="skip").texts == ["a", "b", "e"]

@@ -376,6 +376,10 @@ HOSTILE: dict[str, dict[str, Any]] = {
     "negative sides": {"lines": [["x", "a", "g", -2, -3, 0]]},
     "id that is a list": {"lines": [[["x"], "a", "g", 2, 3, crc32(bytes(6))]]},
     "lone surrogate": {"lines": [["x", "\ud800", "g", 2, 3, crc32(bytes(6))]]},
+    "two lines in a text": {"lines": [["x", "a\rb", "g", 2, 3, crc32(bytes(6))]]},
+    "the same id twice": {"lines": [["x", "a", "g", 1, 3, crc32(bytes(3))]] * 2},
+    "sides that are no integers": {"lines": [["x", "a", "g", 2.0, 3, crc32(bytes(6))]]},
+    "sides that are texts": {"lines": [["x", "a", "g", "2", "3", crc32(bytes(6))]]},
     "missing fields": {"lines": [["x", "a", "g"]]},
     "no lines": {"lines": []},
     "unknown split": {"index": lambda at: chunk_at(at) | {"x\nerror": {"chunks": [], "skipped": []}}},
@@ -383,6 +387,8 @@ HOSTILE: dict[str, dict[str, Any]] = {
     "negative offset": {"index": lambda at: chunk_at(-1)},
     "skipped lines": {"index": lambda at: {"train": {"chunks": [at], "skipped": [[1, [2], {}]]}}},
     "height": {"header": {"height": "tall", "source": ""}},
+    "negative height": {"header": {"height": -1, "source": ""}},
+    "truth for a height": {"header": {"height": True, "source": ""}},
 }
 
 
@@ -392,6 +398,11 @@ def test_a_hostile_file_is_rejected_in_one_line(tmp_path: Path, name: str) -> No
     with pytest.raises(InputError, match=r"p\.htr: corrupted.*pack the data again") as refused:
         Pack(with_index(tmp_path / "p.htr", **{"index": chunk_at} | HOSTILE[name]), "train")
     assert "\n" not in str(refused.value)
+
+
+def test_control_characters_in_ids_are_escaped(tmp_path: Path) -> None:
+    lines = [["../\x1b[2J\n", "a", "g", 2, 3, crc32(bytes(6))]]
+    assert Pack(with_index(tmp_path / "p.htr", chunk_at, lines), "train").ids == [r"../\u001b[2J\n"]
 
 
 def test_an_unfinished_file_with_an_impossible_line_is_cut_there(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache
+from glob import glob
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
@@ -10,11 +11,12 @@ import numpy as np
 from jaxtyping import Int
 from numpy import ndarray
 
+from htr_lightning.data.files import files_below
 from htr_lightning.data.reader.hwdb import character, index_dgrl, index_gnt, read_bitmap
 from htr_lightning.data.root import data_folder
 from htr_lightning.data.sample import Sample, Skipped
 from htr_lightning.data.split import SPLITS, split_groups
-from htr_lightning.errors import InputError
+from htr_lightning.errors import InputError, printable
 
 # Published folder names include HWDB1.1trn_gnt, Gnt1.0TrainPart1 and HWDB2.0Test.
 FOLDERS = {"train": re.compile("train|trn", re.IGNORECASE), "test": re.compile("test|tst", re.IGNORECASE)}
@@ -81,7 +83,7 @@ class CasiaCharacters(Sequence[Sample]):
                 f"{root}: split '{split}' contains no characters from the set '{characters}'; check {paths[0]}"
             )
         self._index: Int[ndarray, "N 5"] = np.concatenate(kept)  # file, record, height, width, offset
-        self._writers = [path.stem for path in self._paths]
+        self._writers = [printable(path.stem) for path in self._paths]
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -225,12 +227,8 @@ def split_writers(
     for option, fraction in (("val_fraction", val_fraction), ("test_fraction", test_fraction)):
         if not 0 < fraction < 1:
             raise InputError(f"data.reader.{option}={fraction}: expected a fraction between 0 and 1")
-    try:
-        paths = sorted(path for path in root.glob(files) if path.is_file())
-    except (ValueError, NotImplementedError):  # raised by pathlib for an invalid or absolute pattern
-        raise InputError(
-            f"data.reader.files={files}: expected a pattern relative to data.root, such as **/*.gnt"
-        ) from None
+    matching = {root / name for name in glob(files, root_dir=root, recursive=True)}
+    paths = [path for path in files_below(root) if path in matching]
     if not paths:
         raise InputError(
             f"{root}: no file matches '{files}'; set data.root to the folder containing {CONTENTS}, or {SOURCE}"
@@ -296,4 +294,4 @@ def _indexed(
 
 
 def _id(path: Path, number: int) -> str:
-    return f"casia/{path.stem}/{number}"
+    return printable(f"casia/{path.stem}/{number}")

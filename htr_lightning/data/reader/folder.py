@@ -6,12 +6,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple, Protocol, runtime_checkable
 
-from htr_lightning.data.fault import EMPTY, Fault, encodable, sort_out
+from htr_lightning.data.fault import EMPTY, LINE_BREAKS, Fault, sort_out, text_fault
+from htr_lightning.data.files import twins
 from htr_lightning.data.image import LINE_PIXELS, image_size, read_image
 from htr_lightning.data.root import data_folder
 from htr_lightning.data.sample import Sample
 from htr_lightning.data.split import Splits, group_of, group_pattern, lines_of, part_of
-from htr_lightning.errors import InputError
+from htr_lightning.errors import InputError, printable
 
 
 class Entry(NamedTuple):
@@ -77,11 +78,21 @@ class Folder(Sequence[Sample]):
             )
         entries, faults = listing(self.root, part, "train" if is_fraction else split)
         first = name or self.root.resolve().name
-        entries = [entry._replace(id=f"{first}/{entry.id}") for entry in entries]
-        faults += [Fault(entry.id, EMPTY) for entry in entries if not entry.text.strip()]
-        faults += [Fault(ascii(entry.id), "name or text is not valid UTF-8") for entry in entries if not _plain(entry)]
-        skipped = sort_out(faults, empty, faulty)
-        entries = [entry for entry in entries if (entry.text.strip() or empty == "keep") and _plain(entry)]
+        entries = [
+            entry._replace(id=printable(f"{first}/{entry.id}"), text=entry.text.strip(LINE_BREAKS)) for entry in entries
+        ]
+        unusable = [
+            text_fault(entry.id, entry.text)
+            if earlier is None
+            else Fault(entry.id, "image listed twice", f"first as {entries[earlier].id}")
+            for entry, earlier in zip(entries, twins([entry.image for entry in entries]), strict=True)
+        ]
+        skipped = sort_out([*faults, *filter(None, unusable)], empty, faulty)
+        entries = [
+            entry
+            for entry, fault in zip(entries, unusable, strict=True)
+            if fault is None or (fault.kind == EMPTY and empty == "keep")
+        ]
         if twice := next((id for id, count in Counter(entry.id for entry in entries).items() if count > 1), None):
             raise InputError(f"{self.root / part}: duplicate id {twice}; list each image once")
         groups = [entry.group or group_of(writers, entry.id.removeprefix(f"{first}/")) for entry in entries]
@@ -116,7 +127,3 @@ def exists(path: Path) -> bool:
         return path.exists()
     except (OSError, ValueError):
         return False
-
-
-def _plain(entry: Entry) -> bool:
-    return encodable(entry.id) and encodable(entry.text)

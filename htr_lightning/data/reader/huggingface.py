@@ -14,7 +14,8 @@ import huggingface_hub
 import pyarrow.compute
 from pyarrow.parquet import ParquetFile
 
-from htr_lightning.data.fault import EMPTY, Fault, encodable, printable, sort_out
+from htr_lightning.data.fault import EMPTY, LINE_BREAKS, Fault, sort_out, text_fault
+from htr_lightning.data.files import files_below, is_inside, twins
 from htr_lightning.data.image import LINE_PIXELS, image_size, read_image
 from htr_lightning.data.reader.folder import exists
 from htr_lightning.data.root import data_folder
@@ -24,6 +25,7 @@ from htr_lightning.errors import InputError
 
 CONTENTS = "the Parquet or Arrow files"
 SOURCE = "remove data.root and set data.repo to a data set on the Hub"
+OUTSIDE = "image outside data.root"
 TIMEOUT = 10  # seconds to wait for a response from the Hub
 
 Rows = Any  # datasets.Dataset, or datasets.IterableDataset when streaming
@@ -55,6 +57,7 @@ class HuggingFace(Sequence[Sample]):
             unexpected.
         streaming: whether to read rows in order without copying anything.
         cache_dir: folder for the Arrow files; None uses the cache of `datasets`.
+        outside: whether rows may refer to image files outside `root` or, without it, outside the caches.
         name: first component of each sample id; None uses the last component of `repo`, or the name of the folder.
         empty: what to do with a line without text ("error", "skip" or "keep"). Skipped lines are counted and reported.
         faulty: what to do with a row without an image ("error" or "skip"). In a stream, a missing image is detected
@@ -77,6 +80,7 @@ class HuggingFace(Sequence[Sample]):
         check_counts: bool = True,
         streaming: bool = False,
         cache_dir: str | None = None,
+        outside: bool = False,
         name: str | None = None,
         empty: str = "error",
         faulty: str = "error",
@@ -87,7 +91,9 @@ class HuggingFace(Sequence[Sample]):
                 "data.root to a folder of Parquet or Arrow files"
             )
         self.root = None if root is None else data_folder(root, CONTENTS, SOURCE)
-        self.image, self.streaming = image, streaming
+        self.image, self.streaming, self.outside = image, streaming, outside
+        caches = [datasets.config.HF_CACHE_HOME, datasets.config.HF_DATASETS_CACHE, cache_dir]
+        self._folders = [self.root] if self.root is not None else [Path(folder) for folder in caches if folder]
         self._source = str(repo if self.root is None else self.root)
         part = part_of(splits, split, self._source)
         if self.root is None:
@@ -97,10 +103,9 @@ class HuggingFace(Sequence[Sample]):
         columns = [text] if group is None else [text, group]
         held = list(rows.column_names or rows.features or [])
         if lacking := [column for column in [image, *columns] if column not in held]:
-            available = printable(", ".join(held)[:200])
             raise InputError(
-                f"{self._source}: no column '{lacking[0]}' (available: {available}); set data.reader.image, "
-                "data.reader.text and data.reader.group to the column names"
+                f"{self._source}: no column '{lacking[0]}' (available: {', '.join(held)[:200]}); set "
+                "data.reader.image, data.reader.text and data.reader.group to the column names"
             )
         with _named(self._source):
             texts, *others = _columns(rows, columns, self._source)
@@ -109,9 +114,8 @@ class HuggingFace(Sequence[Sample]):
             check_count(repo, part, len(texts))
         title = name or (repo or Path(self._source).resolve().name).rpartition("/")[2]
         ids = [f"{title}/{part.strip('./') or 'row'}/{row:06d}" for row in range(len(texts))]
-        faults = [Fault(id, EMPTY) for id, text in zip(ids, texts, strict=True) if not text.strip()]
-        faults += [Fault(id, "text is not valid UTF-8") for id, t in zip(ids, texts, strict=True) if not encodable(t)]
-        faults += [Fault(ids[row], "row without an image", told) for row, told in self._imageless()]
+        faults = [fault for id, one in zip(ids, texts, strict=True) if (fault := text_fault(id, one))]
+        faults += [fault._replace(id=ids[row]) for row, fault in self._imageless()]
         skipped = sort_out(faults, empty, faulty)
         self.skipped = skipped if isinstance(splits[split], str) else []  # reported once, with the training rows
         out = {fault.id for fault in faults if fault.kind != EMPTY or empty != "keep"}
@@ -122,7 +126,7 @@ class HuggingFace(Sequence[Sample]):
         if not chosen:
             raise InputError(f"{self._source}: no rows found for split '{split}'; check data.reader.splits")
         self.ids = [ids[kept[index]] for index in chosen]
-        self.texts = [texts[kept[index]] for index in chosen]
+        self.texts = [texts[kept[index]].strip(LINE_BREAKS) for index in chosen]
         self.groups = [groups[index] for index in chosen]
         self._kept = [kept[index] for index in chosen]  # row numbers in the data set
         self._stream: Iterator[tuple[int, Any]] | None = None
@@ -174,19 +178,27 @@ class HuggingFace(Sequence[Sample]):
 
     def _content(self, cell: Any) -> tuple[Path, Any]:
         """Return the path of the image in a cell, and its bytes if they are embedded."""
-        path = Path((cell or {}).get("path") or "")
-        return (path if self.root is None else self.root / path), (cell or {}).get("bytes")
+        path, content = Path((cell or {}).get("path") or ""), (cell or {}).get("bytes")
+        path = path if self.root is None else self.root / path
+        if content is None and self.streaming and self._is_outside(path):
+            raise InputError(f"{path}: {OUTSIDE}; set data.reader.outside=true to allow this")
+        return path, content
 
-    def _imageless(self) -> Iterator[tuple[int, str]]:
-        """Yield each row with neither an embedded image nor the path of an existing file, and the likely reason."""
+    def _is_outside(self, path: Path) -> bool:
+        return not self.outside and not is_inside(path, self._folders)
+
+    def _imageless(self) -> Iterator[tuple[int, Fault]]:
+        """Yield each row with neither an embedded image nor the path of an existing file that may be read."""
         if self.streaming:
             return
         column = self._rows.data.column(self.image)
         held = pyarrow.compute.is_valid(pyarrow.compute.struct_field(column, "bytes"))
         for row, there in enumerate(held.to_pylist()):
             path, _ = self._content(None if there else column[row].as_py())
-            if not there and not (exists(path) and path.is_file()):
-                yield row, "not embedded when the table was written"
+            if not there and self._is_outside(path):
+                yield row, Fault("", OUTSIDE, f"{path}; to allow this, set data.reader.outside=true")
+            elif not there and not (exists(path) and path.is_file()):
+                yield row, Fault("", "row without an image", "not embedded when the table was written")
 
 
 def _from_hub(
@@ -259,7 +271,12 @@ def _from_folder(root: Path, part: str, streaming: bool, cache_dir: str | None) 
 
 def _files(root: Path, ending: str) -> list[Path]:
     """Return the files of a data set, excluding files cached next to them by `datasets`."""
-    return [path for path in sorted(root.rglob(f"*.{ending}")) if not path.name.startswith(("cache-", "tmp"))]
+    files = [path for path in files_below(root) if path.suffix == f".{ending}"]
+    files = [path for path in files if not path.name.startswith(("cache-", "tmp"))]
+    for path, earlier in zip(files, twins(files), strict=True):
+        if earlier is not None:
+            raise InputError(f"{path}: the same file as {files[earlier]}; remove the link")
+    return files
 
 
 def _belongs(path: Path, part: str) -> bool:
@@ -271,7 +288,7 @@ def _belongs(path: Path, part: str) -> bool:
 
 def _no_part(source: str, part: str, held: list[str]) -> str:
     return (
-        f"{source}: no split '{part}' (available: {printable(', '.join(held)[:200])}); set data.reader.splits to the "
+        f"{source}: no split '{part}' (available: {', '.join(held)[:200]}); set data.reader.splits to the "
         "available names, or to a fraction of the training rows, such as data.reader.splits.test=0.1"
     )
 

@@ -155,7 +155,7 @@ def character(code: bytes) -> str:
         text = code.decode("gb18030").strip("\0")
     except UnicodeDecodeError:
         return ""
-    return text if len(text) == 1 and unicodedata.category(text) != "Cc" else ""
+    return text if len(text) == 1 and unicodedata.category(text) not in ("Cc", "Zl", "Zp") else ""
 
 
 def read_bitmap(path: Path, offset: int, size: tuple[int, int], bits: int = 8) -> UInt8[ndarray, "H W"]:

@@ -3,14 +3,15 @@
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
+from glob import glob
 from pathlib import Path
 
 from jaxtyping import UInt8
 from numpy import ndarray
-from PIL import Image
 from rich.progress import track
 
-from htr_lightning.data.image import read_image
+from htr_lightning.data.files import files_below
+from htr_lightning.data.image import image_size, read_image
 from htr_lightning.data.reader.iam_files import (
     Row,
     form_of,
@@ -141,7 +142,9 @@ class Iam(Sequence[Sample]):
         """The height and width of each image in pixels, from the crops, the table or the image headers."""
         if self._crops:
             return [(crop.shape[0], crop.shape[1]) for crop in self._crops]
-        return [(row.box[3], row.box[2]) if min(row.box[2:]) > 0 else _header(self._path(row.id)) for row in self._rows]
+        return [
+            (row.box[3], row.box[2]) if min(row.box[2:]) > 0 else image_size(self._path(row.id)) for row in self._rows
+        ]
 
     def _check_unpacked(self, source: str) -> None:
         """Raise an error that names the archives still to be unpacked, before anything is downloaded."""
@@ -150,10 +153,10 @@ class Iam(Sequence[Sample]):
             {f"{self._unit}s": f"{self._unit}s/*"} if source == "segments" else {"forms": "forms*/*", "xml": "xml/*"}
         )
         missing = {} if self._ascii(table).is_file() else {f"ascii/{table}": "ascii"}
-        missing |= {f"{name}/": name for name, files in folders.items() if not any(self.root.glob(files))}
+        missing |= {f"{name}/": name for name, files in folders.items() if not glob(files, root_dir=self.root)}
         if not missing:
             return
-        found = sorted(path.name for path in self.root.glob("*.t*") if path.name.endswith((".tgz", ".tar.gz", ".tar")))
+        found = sorted(name for name in glob("*.t*", root_dir=self.root) if name.endswith((".tgz", ".tar.gz", ".tar")))
         state = f"missing {' and '.join(missing)}" if any(self.root.iterdir()) else "the folder is empty"
         if found:
             state += f" ({', '.join(found)} not unpacked)"
@@ -192,7 +195,8 @@ class Iam(Sequence[Sample]):
 
     def _cut_forms(self, reduce: Reduce | None) -> None:
         """Crop all lines up front, because decoding a form takes a tenth of a second."""
-        images = {path.stem: path for path in sorted(self.root.glob("forms*/**/*.png"))}
+        folders = sorted(self.root / name for name in glob("forms*/", root_dir=self.root))
+        images = {path.stem: path for folder in folders for path in files_below(folder) if path.suffix == ".png"}
         by_form: dict[str, list[Row]] = {}
         for row in self._rows:
             by_form.setdefault(form_of(row.id), []).append(row)
@@ -249,11 +253,3 @@ def _absent(rows: list[Row], stated: dict[str, int]) -> list[str]:
         free = [number for number in COUNTED[:lines] if number not in own]
         absent += [f"{form}-{number}" for number in free[: max(0, lines - len(own))]]
     return absent
-
-
-def _header(path: Path) -> tuple[int, int]:
-    try:
-        with Image.open(path) as image:
-            return image.height, image.width
-    except (OSError, SyntaxError, ValueError) as error:
-        raise InputError(f"{path}: not an image ({error}); extract it from the archive again") from None

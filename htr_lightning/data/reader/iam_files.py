@@ -69,7 +69,7 @@ def read_rows(path: Path, unit: str) -> list[Row]:
     """
     rows: dict[str, Row] = {}
     first = 4 if unit == "line" else 3  # index of the field x
-    for number, row in enumerate(read_text(path).split("\n"), start=1):
+    for number, row in enumerate(read_text(path).splitlines(), start=1):
         fields = row.split(maxsplit=8)
         if not fields or fields[0].startswith("#"):
             continue
@@ -100,7 +100,7 @@ def read_forms(path: Path) -> tuple[dict[str, str], dict[str, int]]:
         InputError: if the file is missing, or a row is malformed.
     """
     writers, lines = {}, {}
-    for number, row in enumerate(read_text(path).split("\n"), start=1):
+    for number, row in enumerate(read_text(path).splitlines(), start=1):
         fields = row.split()
         if not fields or fields[0].startswith("#"):
             continue

@@ -1,6 +1,7 @@
 """Find the IAM forms and lines that belong to an Aachen, official or custom split."""
 
 from collections import Counter
+from glob import glob
 from hashlib import sha256
 from pathlib import Path
 
@@ -98,7 +99,8 @@ def _own(path: Path, split: str) -> set[str]:
 
 def _find(root: Path, lists: str | None, names: list[str]) -> Path | None:
     """Find a list in the given folder or, if none is given, in the root and its subfolders."""
-    folders = [root, *sorted(filter(Path.is_dir, root.iterdir()))] if lists is None else [_named(root, lists)]
+    below = sorted(root / name for name in glob("*/", root_dir=root))
+    folders = [root, *below] if lists is None else [_named(root, lists)]
     return next((path for folder in folders for name in names if (path := folder / name).is_file()), None)
 
 
@@ -114,7 +116,7 @@ def _read_ids(path: Path) -> set[str]:
     Raises:
         InputError: if there are no ids, an id is duplicated, or a row is not an id.
     """
-    ids = [row.strip().removesuffix(".png") for row in read_text(path).split("\n") if row.strip()]
+    ids = [row.strip().removesuffix(".png") for row in read_text(path).splitlines() if row.strip()]
     if not ids:
         raise InputError(f"{path}: contains no ids; write one form or line id per row")
     if odd := [id[:40] for id in ids if not 2 <= len(id.split("-")) <= 4 or len(id.split()) > 1]:

@@ -1,19 +1,20 @@
 """Find image files and their texts, which are given by text files, tables, PyLaia tables or folder names."""
 
-import csv
-import json
-from collections.abc import Iterator, Sequence
-from io import StringIO
+import os
+import re
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from htr_lightning.data.fault import Fault, printable
-from htr_lightning.data.files import files_below
-from htr_lightning.data.image import SUFFIXES
-from htr_lightning.data.reader.folder import Entry, exists
+from htr_lightning.data.fault import Fault
+from htr_lightning.data.files import FileIndex, files_below, is_inside, nfc
+from htr_lightning.data.image import SUFFIXES, UNREADABLE
+from htr_lightning.data.reader.folder import Entry
+from htr_lightning.data.reader.rows import LISTING, Column, lines_in, numbered, read_rows, read_utf8
 from htr_lightning.errors import InputError
 
 SPELLINGS = {"train": ("train", "training"), "val": ("val", "valid", "validation", "dev"), "test": ("test", "testing")}
+PROCESSED = (".nrm.png", ".bin.png")  # normalised and binarised copies made by OCRopus and Calamari
+BLANKS = re.compile("[ \t]+")  # between the tokens of a PyLaia table; other spaces belong to the text
 Found = tuple[list[Entry], list[Fault]]
 
 
@@ -22,41 +23,43 @@ class Pairs:
 
     Args:
         images: suffixes of image files; if several images share a text file, the one whose suffix is listed first
-            is used.
+            is used. None stands for all formats that can be read, followed by `PROCESSED`.
         text: suffix of text files.
     """
 
-    def __init__(self, images: Sequence[str], text: str = ".gt.txt") -> None:
-        self.images, self.text = [ending.lower() for ending in images], text
+    def __init__(self, images: Sequence[str] | None = None, text: str = ".gt.txt") -> None:
+        self.images, self.text = [ending.lower() for ending in images or (*SUFFIXES, *PROCESSED)], text.lower()
         self.contents = f"images and their text files, e.g. train/1{self.images[0]} and train/1{text}"
 
     def __call__(self, root: Path, part: str, split: str) -> Found:
         """Find the pairs below a folder."""
-        pictures, texts = {}, []
+        pictures: dict[str, Path] = {}
+        texts, unreadable = [], {}
         longest_first = sorted(self.images, key=len, reverse=True)
         for path in files_below(root / part):
-            name = path.relative_to(root).as_posix()
-            if name.endswith(self.text):
-                texts.append(path)
-            elif ending := next((ending for ending in longest_first if name.lower().endswith(ending)), None):
+            name = nfc(path.relative_to(root).as_posix())
+            lowered = name.lower()
+            if lowered.endswith(self.text):
+                texts.append((name[: -len(self.text)], path))
+            elif ending := next((ending for ending in longest_first if lowered.endswith(ending)), None):
                 pictures[name[: -len(ending)] + ending] = path
+            elif path.suffix.lower() in UNREADABLE:
+                unreadable[name[: -len(path.suffix)]] = path
         entries, faults = [], []
-        for path in texts:
-            stem = path.relative_to(root).as_posix()[: -len(self.text)]
+        for stem, path in texts:
             same = [found for ending in self.images if (found := pictures.pop(stem + ending, None))]
             try:
-                text = read_utf8(path).strip("\r\n")
+                text = read_utf8(path)
             except InputError as error:
                 faults.append(Fault(str(path), "unreadable text", str(error).partition(": ")[2]))
                 continue
-            if not same:
-                faults.append(Fault(str(path), "text without an image", f"expected one of {', '.join(self.images)}"))
-            elif "\n" in text:
-                faults.append(Fault(str(path), "text with several lines", f"{text.count(chr(10)) + 1} lines"))
-            else:
+            if same:
                 entries.append(Entry(stem, same[0], text))
+            elif stem not in unreadable:
+                expected = ", ".join(self.images[:8]) + ", ..." * (len(self.images) > 8)
+                faults.append(Fault(str(path), "text without an image", f"expected one of {expected}"))
         faults += [Fault(str(path), f"image without {self.text}") for path in pictures.values()]
-        return entries, faults
+        return entries, faults + [_unreadable(path) for path in unreadable.values()]
 
 
 class Images:
@@ -66,8 +69,8 @@ class Images:
 
     def __call__(self, root: Path, part: str, split: str) -> Found:
         """Find the images below a folder."""
-        paths = [path for path in files_below(root / part) if path.suffix.lower() in SUFFIXES]
-        return [Entry(path.relative_to(root).as_posix(), path, "") for path in paths], []
+        images, faults = _images_below(root / part)
+        return [Entry(path.relative_to(root).as_posix(), path, "") for path in images], faults
 
 
 class Table:
@@ -82,51 +85,58 @@ class Table:
             `data.reader.group`.
         split: column containing the split of each row; None if the table contains only one split.
         images: folder of the images, relative to the root.
-        delimiter: cell delimiter; None chooses a comma for .csv and a tab for .tsv, .tab and .txt.
+        delimiter: cell delimiter: comma, tab, semicolon, pipe or another character; None chooses a comma for .csv and
+            a tab for .tsv, .tab and .txt.
+        outside: whether names may lead to images outside the root and `images`.
     """
 
     def __init__(
         self,
-        image: str | int,
-        text: str | int,
-        group: str | int | None = None,
-        split: str | int | None = None,
+        image: Column,
+        text: Column,
+        group: Column | None = None,
+        split: Column | None = None,
         images: str = ".",
         delimiter: str | None = None,
+        outside: bool = False,
     ) -> None:
-        self.image, self.text, self.group, self.split = image, text, group, split
-        self.images, self.delimiter = images, delimiter
+        columns = {"image": image, "text": text, "group": group, "split": split}
+        self.columns = {option: column for option, column in columns.items() if column is not None}
+        self.images, self.delimiter, self.outside = images, delimiter, outside
         self.contents = "images and a table with their transcriptions, e.g. train.csv"
 
     def __call__(self, root: Path, part: str, split: str) -> Found:
         """Read the rows of a table."""
         table = root / part
-        columns = [column for column in (self.image, self.text, self.group, self.split) if column is not None]
+        find = _Finder(root, [root / self.images, table.parent], self.outside)
+        rows = read_rows(table, self.columns, self.delimiter, lambda cell: isinstance(find("", cell), Path))
         entries: list[Entry] = []
         faults: list[Fault] = []
-        for number, row in read_rows(table, columns, self.delimiter):
+        for index, (number, row) in enumerate(rows):
             where = f"{table}:{number}"
-            if isinstance(row, str):
-                faults.append(Fault(where, row))
+            if isinstance(row, Fault):
+                faults.append(row._replace(id=where))
                 continue
-            values = {column: row.get(column) for column in columns}
-            if bad := next((c for c in columns if values[c] is not None and not isinstance(values[c], str)), None):
-                faults.append(Fault(where, "cell is not text", f"{bad}={str(values[bad])[:40]}"))
+            values = {option: row.get(column) for option, column in self.columns.items()}
+            if bad := next((option for option, one in values.items() if not isinstance(one, str | None)), None):
+                faults.append(Fault(where, "cell is not text", f"{self.columns[bad]}={str(values[bad])[:40]}"))
                 continue
-            if self.split is not None:
-                stated = next((s for s, spelt in SPELLINGS.items() if str(values[self.split]).lower() in spelt), None)
+            if "split" in values:
+                stated = next((s for s, spelt in SPELLINGS.items() if str(values["split"]).lower() in spelt), None)
                 if stated is None:
-                    faults.append(Fault(where, "row with an unknown split", f"{self.split}={values[self.split]}"))
+                    unknown = f"{self.columns['split']}={values['split']}"
+                    faults.append(Fault(where, "row with an unknown split", unknown))
                 if stated != split:
                     continue
-            name = values[self.image]
-            if not name:
-                faults.append(Fault(where, "row without an image"))
-            elif not (image := first_file([root / self.images / name, table.parent / name])):
-                faults.append(Fault(where, "image not found", str(root / self.images / name)))
-            else:
-                group = None if self.group is None else values[self.group]
-                entries.append(Entry(name, image, values[self.text] or "", group or None))
+            name = values["image"] or ""
+            image = find(where, name) if name else Fault(where, "row without an image")
+            if isinstance(image, Path):
+                entries.append(Entry(name, image, values["text"] or "", values.get("group") or None))
+                continue
+            if index == 0 and numbered(self.columns) and name and Path(name).suffix.lower() not in SUFFIXES:
+                hint = f"; if this row is a header, set {LISTING}.image and {LISTING}.text to column names"
+                image = image._replace(detail=image.detail + hint)
+            faults.append(image)
         return entries, faults
 
 
@@ -136,27 +146,30 @@ class Laia:
     Args:
         images: folders of the images, relative to the root; an id is the name of an image, with or without its suffix.
         space: token that stands for a space; None if texts are not tokenised.
+        outside: whether ids may lead to images outside the root and `images`.
     """
 
-    def __init__(self, images: Sequence[str], space: str | None = "<space>") -> None:
-        self.images, self.space = list(images), space
+    def __init__(self, images: Sequence[str], space: str | None = "<space>", outside: bool = False) -> None:
+        self.images, self.space, self.outside = list(images), space, outside
         self.contents = "images and PyLaia tables with their transcriptions, e.g. train.txt"
 
     def __call__(self, root: Path, part: str, split: str) -> Found:
         """Read the rows of a table, ignoring empty rows and comments (#)."""
         entries, faults = [], []
-        for number, line in enumerate(read_utf8(root / part).split("\n"), start=1):
+        find = _Finder(root, [root / folder for folder in self.images], self.outside, ("", *SUFFIXES, *UNREADABLE))
+        for number, line in lines_in(read_utf8(root / part)):
             if not line.strip() or line.lstrip().startswith("#"):
                 continue
-            id, *rest = line.strip().split(maxsplit=1)
-            text = rest[0] if rest else ""
-            if self.space is not None:
-                text = "".join(" " if token == self.space else token for token in text.split())
-            names = [id + ending for ending in ("", *SUFFIXES)]
-            if image := first_file([root / folder / name for folder in self.images for name in names]):
+            id, *tokens = BLANKS.split(line.strip(" \t"))
+            if self.space is None:
+                text = line.strip(" \t")[len(id) :].strip(" \t")
+            else:
+                text = "".join(" " if token == self.space else token for token in tokens)
+            image = find(f"{root / part}:{number}", id)
+            if isinstance(image, Path):
                 entries.append(Entry(id, image, text))
             else:
-                faults.append(Fault(f"{root / part}:{number}", "image not found", id))
+                faults.append(image)
         return entries, faults
 
 
@@ -175,102 +188,71 @@ class Classes:
     def __call__(self, root: Path, part: str, split: str) -> Found:
         """Find the images in the folders."""
         names: dict[str, str] = {}
-        for number, line in enumerate(read_utf8(root / self.names).splitlines() if self.names else [], start=1):
+        for number, line in lines_in(read_utf8(root / self.names)) if self.names else ():
             folder, _, character = line.partition("\t")
             if not folder or not character:
                 raise InputError(f"{root / str(self.names)}:{number}: expected a folder name, a tab and a character")
-            names[folder] = character
-        entries, faults = [], []
-        for path in files_below(root / part):
-            if path.suffix.lower() not in SUFFIXES:
-                continue
+            names[nfc(folder)] = character
+        images, faults = _images_below(root / part)
+        entries = []
+        for path in images:
             inside = path.relative_to(root / part).parts
             if len(inside) < 2:
                 faults.append(Fault(str(path), "image outside the character folders"))
-            elif self.names and inside[0] not in names:
+            elif self.names and nfc(inside[0]) not in names:
                 faults.append(Fault(str(path), "folder without a character", f"{inside[0]} is not in {self.names}"))
             else:
-                text = names.get(inside[0]) or _character(inside[0])
+                text = names.get(nfc(inside[0])) or _character(inside[0])
                 entries.append(Entry(path.relative_to(root).with_suffix("").as_posix(), path, text))
         return entries, faults
 
 
-def read_rows(
-    path: Path, columns: Sequence[str | int], delimiter: str | None = None
-) -> Iterator[tuple[int, dict[str | int, Any] | str]]:
-    """Yield the line number of each row with its cells, or with a description of the fault if the row is invalid.
+class _Finder:
+    """A lookup of the images that a table names, relative to any of several folders.
 
-    Raises:
-        InputError: if the table cannot be read or parsed, or lacks a requested column.
+    Names are untrusted: they cannot lead outside the root or these folders unless `outside` is set. Symbolic links may.
     """
-    content = read_utf8(path)
-    if path.suffix.lower() in (".jsonl", ".ndjson"):
-        for number, line in enumerate(content.split("\n"), start=1):
-            if line.strip():
-                yield number, _object(line)
-        return
-    if delimiter is None:
-        delimiter = {".csv": ",", ".tsv": "\t", ".tab": "\t", ".txt": "\t"}.get(path.suffix.lower())
-    if delimiter is None or len(delimiter) != 1:
-        raise InputError(
-            f"{path}: unsupported table format; use .csv, .tsv or .jsonl, or set data.reader.listing.delimiter"
-        )
-    rows = csv.reader(
-        StringIO(content, newline=""),
-        delimiter=delimiter,
-        quoting=csv.QUOTE_NONE if delimiter == "\t" else csv.QUOTE_MINIMAL,  # tab-separated tables have no quoting
-        strict=True,
-    )
-    header: list[Any] | None = None
-    try:
-        for row in rows:
-            if not row:
-                continue
-            if header is None:
-                header = list(range(len(row))) if all(isinstance(column, int) for column in columns) else row
-                if lacking := [column for column in columns if column not in header]:
-                    available = printable(", ".join(map(str, header))[:200])
-                    raise InputError(
-                        f"{path}: no column '{lacking[0]}' (available: {available}); set data.reader.listing.image and "
-                        "data.reader.listing.text to the column names"
-                    )
-                if header is row:
-                    continue
-            if len(row) == len(header):
-                yield rows.line_num, dict(zip(header, row, strict=True))
-            else:
-                yield rows.line_num, f"expected {len(header)} cells, got {len(row)}"
-    except csv.Error as error:
-        raise InputError(
-            f"{path}:{rows.line_num}: cannot be parsed ({error}); correct the quotes in this row"
-        ) from None
+
+    def __init__(self, root: Path, folders: Sequence[Path], outside: bool, endings: Sequence[str] = ("",)) -> None:
+        self.folders, self.outside, self.endings = folders, outside, endings
+        self._tops = [Path(os.path.abspath(top)) for top in (root, root.resolve(), *folders)]
+        self._index = FileIndex()
+
+    def __call__(self, where: str, name: str) -> Path | Fault:
+        """Return the image with a name, or a fault in the row that `where` identifies."""
+        starts = [(folder, one) for folder in self.folders for one in dict.fromkeys((name, name.replace("\\", "/")))]
+        allowed = [(folder, one) for folder, one in starts if self.outside or self._is_inside(folder, one)]
+        found = next(filter(None, (self._find(*start) for start in allowed)), None)
+        if found is None and (not allowed or any(self._find(*start) for start in starts if start not in allowed)):
+            return Fault(where, "image outside data.root", f"{name}; to allow this, set {LISTING}.outside=true")
+        if found is None:
+            return Fault(where, "image not found", str(self.folders[0] / name))
+        if found.suffix.lower() in UNREADABLE:
+            fault = _unreadable(found)
+            return Fault(where, fault.kind, f"{name}; {fault.detail}")
+        return found
+
+    def _is_inside(self, folder: Path, name: str) -> bool:
+        return (not os.path.isabs(name) and ".." not in name.split("/")) or is_inside(folder / name, self._tops)
+
+    def _find(self, folder: Path, name: str) -> Path | None:
+        if os.path.isabs(name):
+            top = next((top for top in self._tops if is_inside(Path(name), [top])), None)
+            if top is None:  # the folders on the way may be unreadable, so they cannot be listed
+                return Path(name) if os.path.isfile(name) else None
+            folder, name = top, os.path.relpath(name, top)
+        return self._index.find(folder, name, self.endings)
 
 
-def _object(line: str) -> dict[str | int, Any] | str:
-    try:
-        row = json.loads(line)
-    except (ValueError, RecursionError):
-        return "row is not valid JSON"
-    return row if isinstance(row, dict) else "row is not a JSON object"
+def _images_below(folder: Path) -> tuple[list[Path], list[Fault]]:
+    """Return the images below a folder, and a fault for each image in a format that cannot be read."""
+    paths = files_below(folder)
+    unreadable = [_unreadable(path) for path in paths if path.suffix.lower() in UNREADABLE]
+    return [path for path in paths if path.suffix.lower() in SUFFIXES], unreadable
 
 
-def read_utf8(path: Path) -> str:
-    """Read a UTF-8 text file, dropping its byte order mark if it has one.
-
-    Raises:
-        InputError: if the file cannot be read, or is not UTF-8.
-    """
-    try:
-        return path.read_bytes().decode("utf-8-sig")
-    except OSError as error:
-        raise InputError(f"{path}: {error.strerror}; check data.root and data.reader") from None
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: not UTF-8 (at byte {error.start}); save it as UTF-8") from None
-
-
-def first_file(paths: Sequence[Path]) -> Path | None:
-    """Return the first path that is an existing file."""
-    return next((path for path in paths if exists(path) and path.is_file()), None)
+def _unreadable(path: Path) -> Fault:
+    return Fault(str(path), "image in a format that cannot be read", "convert it to PNG, JPEG or TIFF")
 
 
 def _character(folder: str) -> str:

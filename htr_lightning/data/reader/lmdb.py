@@ -1,6 +1,7 @@
 """Read lines from LMDB databases, as used by parseq, docTR and scene text benchmarks."""
 
 import os
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property, lru_cache
@@ -8,14 +9,16 @@ from pathlib import Path
 
 import lmdb
 
-from htr_lightning.data.fault import EMPTY, Fault, sort_out
+from htr_lightning.data.fault import EMPTY, LINE_BREAKS, Fault, sort_out, text_fault
+from htr_lightning.data.files import files_below, twins
 from htr_lightning.data.image import LINE_PIXELS, image_size, read_image
 from htr_lightning.data.root import data_folder
 from htr_lightning.data.sample import Sample
 from htr_lightning.data.split import Splits, lines_of, part_of
-from htr_lightning.errors import InputError
+from htr_lightning.errors import InputError, printable
 
 FILE = "data.mdb"
+KEY = re.compile(rb"(?:image|label)-(\d{9,18})")
 CONTENTS = f"the LMDB databases, e.g. train/{FILE}"
 
 
@@ -33,7 +36,8 @@ class Lmdb(Sequence[Sample]):
         seed: random seed for splits drawn as fractions.
         name: first component of each sample id; None uses the name of the folder.
         empty: what to do with a line without text ("error", "skip" or "keep"). Skipped lines are counted and reported.
-        faulty: what to do with a line without an image or label ("error" or "skip").
+        faulty: what to do with a line without an image or label, a text with several lines, or a line that num-samples
+            does not count ("error" or "skip").
     """
 
     def __init__(
@@ -50,26 +54,27 @@ class Lmdb(Sequence[Sample]):
         self.root = data_folder(root, CONTENTS)
         folder = part_of(splits, split, str(self.root))
         part = self.root / folder
-        databases = sorted(path.parent for path in part.rglob(FILE))
-        if not databases:
+        files = [path for path in files_below(part) if path.name == FILE] if part.is_dir() else []
+        if not files:
             raise InputError(
                 f"{self.root}: no {FILE} found in '{folder}'; set data.root to the folder containing "
                 f"{CONTENTS}, or data.reader.splits to their folders"
             )
+        for path, earlier in zip(files, twins(files), strict=True):
+            if earlier is not None:
+                raise InputError(f"{path}: the same database as {files[earlier]}; remove the link")
         first = name or self.root.resolve().name
         faults: list[Fault] = []
         lines: list[tuple[str, Path, bytes, str]] = []
-        for database in databases:
-            title = f"{first}/{database.relative_to(self.root).as_posix()}".removesuffix("/.")
+        for database in (path.parent for path in files):
+            title = printable(f"{first}/{database.relative_to(self.root).as_posix()}".removesuffix("/."))
             for number, key, label in _labels(database):
                 id = f"{title}/{number:09d}"
-                if isinstance(label, Fault):
-                    faults.append(label._replace(id=id))
-                    continue
-                if not label.strip():
-                    faults.append(Fault(id, EMPTY))
-                if label.strip() or empty == "keep":
-                    lines.append((id, database, key, label))
+                fault = label._replace(id=id) if isinstance(label, Fault) else text_fault(id, label)
+                if fault is not None:
+                    faults.append(fault)
+                if isinstance(label, str) and (fault is None or (fault.kind == EMPTY and empty == "keep")):
+                    lines.append((id, database, key, label.strip(LINE_BREAKS)))
         skipped = sort_out(faults, empty, faulty)
         chosen = lines_of(splits, split, [line[0] for line in lines], str(part), seed) if lines else []
         if not chosen:
@@ -109,19 +114,26 @@ def _labels(folder: Path) -> Iterator[tuple[int, bytes, str | Fault]]:
                 f"{folder / FILE}: invalid num-samples '{stated[:9].decode(errors='replace')}' in a database of {held} "
                 "entries; recreate it with an image and a label for each sample"
             )
+        used = 1  # num-samples
         for number in range(1, int(stated) + 1):
             key, label = b"image-%09d" % number, transaction.get(b"label-%09d" % number)
-            try:
-                text = None if label is None else bytes(label).decode()
-            except UnicodeDecodeError:
-                yield number, key, Fault("", "label is not valid UTF-8")
-                continue
-            if text is None:
-                yield number, key, Fault("", "image without a label", f"label-{number:09d}")
-            elif transaction.get(key) is None:
-                yield number, key, Fault("", "label without an image", key.decode())
+            is_image = transaction.get(key) is not None
+            used += is_image + (label is not None)
+            if label is None:
+                yield number, key, Fault("", "image without a label" if is_image else "no image and no label")
+            elif not is_image:
+                yield number, key, Fault("", "label without an image")
             else:
-                yield number, key, text
+                try:
+                    yield number, key, bytes(label).decode()
+                except UnicodeDecodeError:
+                    yield number, key, Fault("", "label is not valid UTF-8")
+        if used < held:
+            found = (KEY.fullmatch(key) for key in transaction.cursor().iternext(values=False))
+            for number in sorted({int(key[1]) for key in found if key}):
+                if not 1 <= number <= int(stated):
+                    kind = "line outside the numbers 1 to num-samples"
+                    yield number, b"", Fault("", kind, f"num-samples={int(stated)}")
 
 
 @contextmanager

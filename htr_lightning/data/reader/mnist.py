@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from torchvision.datasets import EMNIST, KMNIST, MNIST, QMNIST
 
+from htr_lightning.data.files import files_below
 from htr_lightning.data.root import data_folder
 from htr_lightning.data.sample import Sample, Skipped
 from htr_lightning.data.split import SPLITS
@@ -176,7 +177,7 @@ def _find(root: Path, name: str) -> Path | None:
     Raises:
         InputError: if files in several folders match; MNIST and KMNIST use the same names.
     """
-    found = sorted({*root.rglob(name), *root.rglob(f"{name}.gz")})
+    found = [path for path in files_below(root) if path.name in (name, f"{name}.gz")] if root.is_dir() else []
     if len({path.parent for path in found}) > 1:
         raise InputError(
             f"{found[0]} and {found[-1]}: files from two data sets; set data.root to the folder of one of them"

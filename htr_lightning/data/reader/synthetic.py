@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from htr_lightning.data.files import files_below
 from htr_lightning.data.sample import Sample, Skipped
 from htr_lightning.data.synthetic.fonts import IDEOGRAPHS, FontWriter, covers, open_font
 from htr_lightning.data.synthetic.glyphs import can_write
@@ -254,7 +255,8 @@ def find_fonts(folder: Path) -> list[Path]:
     Raises:
         InputError: if the folder contains no font files, or a font file cannot be read.
     """
-    fonts = sorted(path for path in folder.rglob("*") if path.suffix.lower() in (".ttf", ".otf", ".ttc"))
+    files = files_below(folder) if folder.is_dir() else []
+    fonts = [path for path in files if path.suffix.lower() in (".ttf", ".otf", ".ttc")]
     if not fonts:
         raise InputError(f"{folder}: contains no .ttf, .otf or .ttc files; set data.reader.fonts to a folder of fonts")
     for path in fonts:
