@@ -12,6 +12,7 @@ from numpy import ndarray
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from PIL.TiffImagePlugin import TiffImageFile
 
+from htr_lightning.data.avif import largest_frame
 from htr_lightning.errors import InputError
 
 MAX_SIDE = 100_000  # pixels; a larger value indicates a corrupted header
@@ -125,6 +126,12 @@ def _opened(
                     f"{path}: the image is too large ({image.size[0]} x {image.size[1]} pixels); crop it or scale it "
                     "down"
                 )
+            if image.format == "AVIF":
+                if (count := getattr(image, "n_frames", 1)) > 1:
+                    raise InputError(f"{path}: a sequence of {count} images; save one of them as PNG")
+                file.seek(0)
+                if (pixels := largest_frame(file.read())) > limit:
+                    raise InputError(f"{path}: contains a frame of {pixels:,} pixels; save the image as PNG")
             if isinstance(image, TiffImageFile) and (pages := _pages(image)) > 1:
                 raise InputError(
                     f"{path}: contains {pages} pages; split it into one file per page, e.g. with tiffsplit"
