@@ -45,7 +45,8 @@ from htr_lightning.decoder.language import Language
 from htr_lightning.decoder.ngram import NGram
 from htr_lightning.decoder.prefix_beam import PrefixBeam
 from htr_lightning.metrics.calibration import PlattScaling
-from htr_lightning.reading.transcribe import find_sources, transcribe
+from htr_lightning.reading.sources import find_sources
+from htr_lightning.reading.transcribe import transcribe
 from htr_lightning.text.codec import Codec
 from htr_lightning.text.normalize import Normalizer
 from htr_lightning.transcription import transcriptions
@@ -84,7 +85,7 @@ class Exported:
         yield [self.read, self.read]
 
 
-sources, faults = find_sources([PAGE])
+sources, faults, _ = find_sources([PAGE])
 assert not faults, faults
 for decoder in (Greedy(), beam, beam.with_automaton(language.automaton(["a", "b"]))):
     texts = [one.error or one.transcription.text for one in transcribe(Exported(decoder), sources)]

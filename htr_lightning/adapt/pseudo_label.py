@@ -23,7 +23,8 @@ from htr_lightning.data.split import SPLITS
 from htr_lightning.errors import InputError
 from htr_lightning.evidence.evaluate import evaluate
 from htr_lightning.output import writing
-from htr_lightning.reading.transcribe import Source, find_sources, open_lines, transcribe
+from htr_lightning.reading.sources import Source, find_sources
+from htr_lightning.reading.transcribe import open_lines, transcribe
 from htr_lightning.transcription import Transcriber
 
 KEPT = "kept"
@@ -74,10 +75,11 @@ def open_unlabelled(
         raise InputError(
             f"--split {splits[0]}: files have no splits; remove the option or select a data set with data=NAME"
         )
-    sources, errors = find_sources(lines)
+    sources, errors, notes = find_sources(lines)
     if errors:
         raise InputError(errors[0])
     found = lines_of_files(sources)
+    found.notes.extend(notes)
     if labelled:
         found.notes.append(
             "files are not compared with the labelled lines; leave out pages that contain labelled lines"

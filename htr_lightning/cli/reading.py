@@ -49,7 +49,7 @@ def transcribe(
 ) -> None:
     """Transcribe images and pages, and print their text line by line."""
     from htr_lightning.reading.page_out import page_paths, to_page_xml, write_page
-    from htr_lightning.reading.transcribe import find_sources
+    from htr_lightning.reading.sources import find_sources
     from htr_lightning.reading.transcribe import transcribe as run
 
     if n_best and format != "jsonl":
@@ -62,7 +62,9 @@ def transcribe(
     if format != "page" and out is not None:
         raise InputError(f"--out {out}: only --format page writes files; remove --out, or redirect the output")
     calibrated, weighted = numbers("--calibration", calibration), numbers("--weights", weights)
-    sources, errors = find_sources(names)
+    sources, errors, notes = find_sources(names)
+    for note in notes:
+        print(f"note: {note}", file=sys.stderr)
     if not sources:
         _fail(errors)
     if format == "page" and out is None and len(sources) > 1:

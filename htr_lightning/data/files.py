@@ -2,7 +2,8 @@
 
 import os
 from collections.abc import Sequence
-from pathlib import Path
+from fnmatch import fnmatchcase
+from pathlib import Path, PurePath, PurePosixPath
 from typing import NoReturn
 from unicodedata import normalize
 
@@ -88,6 +89,21 @@ def nfc(text: str) -> str:
     return normalize("NFC", text)
 
 
+def matches(path: PurePath, pattern: str) -> bool:
+    """Return whether a relative path matches a glob pattern.
+
+    `**` matches any number of folders, including none. Composed and decomposed characters are equal, and so are upper
+    and lower case in the ending of the file name unless the pattern has an ending in upper case.
+
+    Args:
+        path: relative path.
+        pattern: glob pattern; `*`, `?` and `[...]` match within a file or folder name.
+    """
+    wanted = PurePosixPath(nfc(pattern)).parts
+    names = PurePosixPath(nfc(path.as_posix()))
+    return any(_match(one.parts, wanted) for one in (names, names.with_name(names.stem + names.suffix.lower())))
+
+
 def is_inside(path: Path, folders: Sequence[Path]) -> bool:
     """Return whether a path as written, without following symbolic links, leads into any of the given folders."""
     absolute = Path(os.path.abspath(path))
@@ -111,3 +127,11 @@ def twins(paths: Sequence[Path]) -> list[int | None]:
 
 def _refuse(error: OSError) -> NoReturn:
     raise InputError(f"{error.filename}: cannot be read ({error.strerror}); check the path and its permissions")
+
+
+def _match(names: Sequence[str], patterns: Sequence[str]) -> bool:
+    if not patterns:
+        return not names
+    if patterns[0] == "**":
+        return any(_match(names[start:], patterns[1:]) for start in range(len(names) + 1))
+    return bool(names) and fnmatchcase(names[0], patterns[0]) and _match(names[1:], patterns[1:])

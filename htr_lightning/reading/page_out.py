@@ -10,7 +10,8 @@ from htr_lightning.data.page.page import Line, Page
 from htr_lightning.data.page.xml import local, parse
 from htr_lightning.errors import InputError
 from htr_lightning.output import writing
-from htr_lightning.reading.transcribe import Source, TranscribedLine
+from htr_lightning.reading.sources import Source
+from htr_lightning.reading.transcribe import TranscribedLine
 
 
 def to_page_xml(source: Source, lines: Sequence[TranscribedLine]) -> bytes:

@@ -1,5 +1,6 @@
 """The `Reader` returned by `htr_lightning.load`, which transcribes images and files."""
 
+import warnings
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, overload
@@ -10,7 +11,8 @@ from PIL import Image
 
 from htr_lightning.data.image import grey, grey_array, read_image
 from htr_lightning.errors import InputError, check_integer
-from htr_lightning.reading.transcribe import TranscribedLine, find_sources, read_images, transcribe
+from htr_lightning.reading.sources import find_sources
+from htr_lightning.reading.transcribe import TranscribedLine, read_images, transcribe
 from htr_lightning.transcription import Transcriber, Transcription
 
 Readable = str | Path | Image.Image | ndarray
@@ -77,16 +79,19 @@ class Reader:
             n_best: see `read`.
 
         Raises:
-            InputError: if a path matches no file, an XML file is not a page, or `n_best` is invalid.
+            InputError: if a path matches no file, an XML file cannot be read, several files describe the same page, or
+                `n_best` is invalid.
         """
         check_integer("n_best", n_best, 0)
         names = [paths] if isinstance(paths, str | Path) or not isinstance(paths, Iterable) else list(paths)
         for name in names:
             if not isinstance(name, str | Path):
                 raise InputError(f"expected paths, got {type(name).__name__}; use `read` for images in memory")
-        sources, errors = find_sources(map(str, names))
+        sources, errors, notes = find_sources(map(str, names))
         if errors:
             raise InputError(errors[0])
+        for note in notes:
+            warnings.warn(note, stacklevel=2)
         return list(transcribe(self.transcriber, sources, n_best))
 
 

@@ -3,46 +3,32 @@
 Does not import torch.
 """
 
-import glob
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
-from pathlib import Path
 from queue import SimpleQueue
 from typing import NamedTuple
 
 from jaxtyping import UInt8
 from numpy import ndarray
 
-from htr_lightning.data.image import SUFFIXES, read_image
+from htr_lightning.data.image import read_image
 from htr_lightning.data.page.baseline import outline
 from htr_lightning.data.page.crop import crop_line, open_page
-from htr_lightning.data.page.document import Line, Page, expand, find_image, read_page
+from htr_lightning.data.page.page import Line
 from htr_lightning.data.preprocess import Preprocess
 from htr_lightning.data.sampler import READING_COLUMNS, READING_LINES, BucketBatchSampler
 from htr_lightning.data.writing import is_page
 from htr_lightning.errors import InputError
+from htr_lightning.reading.sources import Source
 from htr_lightning.transcription import Read, Transcriber, Transcription
 
-UNSUPPORTED = (".pdf", ".djvu", ".heic")  # scan formats that are reported rather than ignored
 CHUNK = 256  # number of lines kept in memory and sorted by width at a time
 
 Indexed = list[tuple[int, UInt8[ndarray, "_ _"]]]  # pairs of index and image
 Outcome = Transcription | str  # a string is the reason why an image cannot be read
 ReadBatches = Callable[[Iterable[Indexed]], Iterable[list[tuple[int, Outcome]]]]
-
-
-class Source(NamedTuple):
-    """A file to transcribe: an image of one line, or a page with lines."""
-
-    path: Path
-    page: Page | None
-
-    @property
-    def lines(self) -> int:
-        """The number of lines."""
-        return 1 if self.page is None else len(self.page.lines)
 
 
 class TranscribedLine(NamedTuple):
@@ -63,49 +49,6 @@ class TranscribedLine(NamedTuple):
     def text(self) -> str:
         """The transcribed text, which is empty if the line could not be read."""
         return "" if self.transcription is None else self.transcription.text
-
-
-def find_sources(names: Iterable[str]) -> tuple[list[Source], list[str]]:
-    """Find the files that names refer to, and return them with an error for each name or file that cannot be used.
-
-    A name is a file, a folder (searched recursively) or a glob pattern. A METS file stands for the pages it lists;
-    other pages in its folder are ignored. An image that belongs to a page is transcribed only as part of that page.
-    """
-    sources: list[Source] = []
-    errors: list[str] = []
-    for name in names:
-        path = Path(name)
-        if not name:
-            errors.append("empty file name; check the path")
-            continue
-        if path.is_dir():
-            paths = [p for p in sorted(path.rglob("*")) if p.suffix.lower() in (".xml", *SUFFIXES, *UNSUPPORTED)]
-            if not paths:
-                errors.append(f"{name}: no images or XML files in this folder; check the path")
-        elif path.exists():
-            paths = [path]
-        else:
-            paths = [Path(found) for found in sorted(glob.glob(name, recursive=True))]
-            if not paths:
-                errors.append(f"{name}: no such file or folder, and no file matches it as a pattern; check the path")
-        files = [p for p in paths if p.suffix.lower() == ".xml"]
-        try:
-            listed, _ = expand(files)
-        except InputError as error:
-            errors.append(str(error))
-            listed = [page for page in files if "mets" not in page.stem.lower()]  # the pages can still be read
-        pages = []
-        for page in listed:
-            try:
-                pages.append(Source(page, read_page(page)))
-            except InputError as error:
-                errors.append(str(error))
-        images = [Source(p, None) for p in paths if p.suffix.lower() != ".xml"]
-        together = pages + images
-        sources += together if listed != files else sorted(together, key=lambda source: source.path)
-    owned = {image.resolve() for source in sources if source.page and (image := _image_of(source.page))}
-    found = {source.path: source for source in sources if source.page or source.path.resolve() not in owned}
-    return list(found.values()), errors
 
 
 def transcribe(
@@ -164,7 +107,9 @@ def open_lines(source: Source) -> Iterator[tuple[TranscribedLine, UInt8[ndarray,
             yield TranscribedLine(source, None, None, str(error)), None
         return
     try:
-        pixels = open_page(source.page, find_image(source.page))
+        if isinstance(source.image, str):
+            raise InputError(source.image)
+        pixels = open_page(source.page, source.image)
     except InputError as error:
         lines: Sequence[Line | None] = source.page.lines or [None]
         for line in lines:
@@ -242,10 +187,3 @@ def _page_fault(recognizer: Transcriber) -> str:
     if recognizer.single_characters:
         return "looks like a whole page, but a single character is expected; crop single characters"
     return "looks like a whole page, but a single line is expected; use a PAGE or ALTO file, or crop single lines"
-
-
-def _image_of(page: Page) -> Path | None:
-    try:
-        return find_image(page)
-    except InputError:
-        return None  # reported when the page is loaded

@@ -17,7 +17,8 @@ from htr_lightning.build import data_for
 from htr_lightning.data.reader.folder import Folder
 from htr_lightning.data.reader.listing import Pairs
 from htr_lightning.evidence.evaluate import evaluate
-from htr_lightning.reading.transcribe import find_sources, open_lines
+from htr_lightning.reading.sources import find_sources
+from htr_lightning.reading.transcribe import open_lines
 
 LABELS = [PseudoLabel("a", "g", "x", 0.9), PseudoLabel("b", "g", "y", 0.5), PseudoLabel("c", "g", "", 1.0, EMPTY),
           PseudoLabel("d", "g", "z", 0.9), PseudoLabel("e", "g", "", 0.0, UNREADABLE)]  # fmt: skip

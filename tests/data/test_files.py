@@ -1,10 +1,11 @@
 """Files below a folder are listed once each, whatever links and hidden files surround them."""
 
 from pathlib import Path
+from unicodedata import normalize
 
 import pytest
 
-from htr_lightning.data.files import files_below
+from htr_lightning.data.files import files_below, matches
 from htr_lightning.errors import InputError
 
 
@@ -64,3 +65,29 @@ def test_a_circle_of_links_ends(tmp_path: Path) -> None:
 def test_a_missing_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="missing: cannot be read"):
         files_below(tmp_path / "missing")
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    ["*.xml", "**/*.xml", "b/*.xml", "b/**/*.xml", "**/c/*.xml", "**/c/**/*.xml", "*/*.xml", "**/*[!1].xml", "?/c/*",
+     "**/1.*", "b/1.xml", "./b/*.xml", "**/b/**/1.xml", "**/**/*.xml", "**/*.b.xml"],
+)  # fmt: skip
+def test_a_pattern_matches_what_pathlib_finds(tmp_path: Path, pattern: str) -> None:
+    tree(
+        tmp_path,
+        *(f"{folder}{name}" for folder in ("", "b/", "b/c/", "d/c/e/", "b.xml/") for name in ("1.xml", "2.b.xml")),
+    )
+    files = files_below(tmp_path)
+    assert len(files) == 10
+    expected = {path for path in tmp_path.glob(pattern) if path.is_file()}
+    assert {path for path in files if matches(path.relative_to(tmp_path), pattern)} == expected
+
+
+def test_a_pattern_matches_endings_in_upper_case_and_any_unicode_form() -> None:
+    for name in ("P.XML", "a/b/P.Xml", "p.xml"):
+        assert matches(Path(name), "**/*.xml")
+    assert not matches(Path("p.xml"), "**/*.XML")
+    assert not matches(Path("PAGE/p.xml"), "page/*.xml")  # two folders on most systems
+    for form in ("NFC", "NFD"):
+        assert matches(Path(normalize(form, "été/é.xml")), normalize("NFC", "été/*é.xml"))
+        assert matches(Path(normalize(form, "été/é.xml")), normalize("NFD", "été/*é.xml"))

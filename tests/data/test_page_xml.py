@@ -238,7 +238,7 @@ def test_without_a_stated_size_the_image_is_taken(tmp_path: Path, write_page) ->
 
 def test_writers_are_read_off_the_page_s_name(tmp_path: Path, write_page) -> None:
     for stem in ("anna_1", "anna_2", "bert"):
-        write_page(tmp_path, ["un"], stem)
+        write_page(tmp_path, [stem], stem)
     assert PageXml(tmp_path, group=r"(.+?)(?:_\d)?$").groups == ["anna", "anna", "bert"]
 
 
@@ -323,13 +323,13 @@ def test_pages_that_cannot_be_read_and_pages_without_image_are_counted_as_asked(
     (tmp_path / "a.xml").write_text("<html/>")
     (tmp_path / "b.png").unlink()
     spoil(tmp_path / "c.xml", 'imageWidth="240"', 'imageWidth="480"')
-    for stem, words in (("a", "neither PAGE nor ALTO"), ("b", "no image"), ("c", "expected an image of 480 x 80")):
+    for stem, words in (("a", "no PAGE or ALTO file"), ("b", "no image"), ("c", "expected an image of 480 x 80")):
         with pytest.raises(InputError, match=words):
             PageXml(tmp_path, xml=f"{stem}.xml")
     reader = PageXml(tmp_path, name="x", faulty="skip")
     assert reader.texts == ["un", "d"]
     assert [(skipped.id, skipped.kind) for skipped in reader.skipped] == [
-        ("x/a", "unreadable page"),
+        ("x/a", "neither PAGE nor ALTO"),
         ("x/b/l0", "missing image"),
         ("x/b/l1", "missing image"),
         ("x/c/l0", "unusable image"),
@@ -406,7 +406,7 @@ def test_what_is_skipped_does_not_depend_on_preloading(tmp_path: Path, write_pag
 
 def test_a_contradictory_split_table_is_refused_and_what_it_lacks_is_reported(tmp_path: Path, write_page) -> None:
     for stem in "abc":
-        write_page(tmp_path, stem=stem)
+        write_page(tmp_path, [stem], stem)
     table = tmp_path / "splits.tsv"
     table.write_text("page\tsplit\na\ttrain\nb\tval\n")
     reader = PageXml(tmp_path, splits="splits.tsv", split="train")
@@ -419,7 +419,7 @@ def test_a_contradictory_split_table_is_refused_and_what_it_lacks_is_reported(tm
 
 def test_pages_of_one_name_in_two_folders_are_two(tmp_path: Path, write_page) -> None:
     for folder in "ab":
-        write_page(tmp_path / folder, stem="0001")
+        write_page(tmp_path / folder, [folder], "0001")
     assert len(set(PageXml(tmp_path).groups)) == 2
     (tmp_path / "splits.tsv").write_text("page\tsplit\na/0001\ttrain\nb/0001\tval\n")
     reader = PageXml(tmp_path, splits="splits.tsv", split="val")

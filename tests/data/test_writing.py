@@ -11,7 +11,8 @@ from htr_lightning.data.character import FixedSize
 from htr_lightning.data.preprocess import FitFrame, FitHeight, NormalizeHandwriting, Preprocess
 from htr_lightning.data.reader.synthetic import Synthetic
 from htr_lightning.data.writing import is_blank, is_page
-from htr_lightning.reading.transcribe import find_sources, open_lines
+from htr_lightning.reading.sources import find_sources
+from htr_lightning.reading.transcribe import open_lines
 
 SIZES = [(28, 28), (40, 300), (128, 1500), (512, 400)]
 PREPROCESSES: list[Preprocess] = [
@@ -112,7 +113,7 @@ def test_real_pages_lines_and_digits_are_distinguished(htr_data: Path, tmp_path:
     for page in pages:
         (tmp_path / page.name).symlink_to(page)
         (image := tmp_path / f"{page.stem}.jpg").symlink_to(htr_data / "copiste" / "jpg" / image.name)
-    sources, _ = find_sources([str(tmp_path)])
+    sources, _, _ = find_sources([str(tmp_path)])
     assert len(sources) == len(pages) > 4
     for source in sources:
         image = cv2.imread(str(source.path.with_suffix(".jpg")), cv2.IMREAD_GRAYSCALE)

@@ -17,7 +17,8 @@ from htr_lightning.data.preprocess import FitHeight
 from htr_lightning.data.reader.page_xml import PageXml
 from htr_lightning.model.base import Recognizer
 from htr_lightning.model.ctc import CTCRecognizer
-from htr_lightning.reading.transcribe import find_sources, open_lines
+from htr_lightning.reading.sources import find_sources
+from htr_lightning.reading.transcribe import open_lines
 from htr_lightning.reading.voting import Ensemble
 
 
@@ -69,7 +70,7 @@ def test_page_lines_are_evaluated_as_the_reader_returns_them(
         shutil.copy(htr_data / "copiste" / name, tmp_path)
     recognizer = make_recognizer()
     reader = PageXml(tmp_path, rotate="reading", reduce=recognizer.preprocess.reduce)
-    ((source,), _) = find_sources([str(tmp_path)])
+    ((source,), _, _) = find_sources([str(tmp_path)])
     lines = list(open_lines(source))
     assert len(lines) == len(reader) > 5
     assert sum(image.shape[0] > 64 for _, image in lines) > 5

@@ -27,6 +27,7 @@ from htr_lightning.decoder.ngram import NGram
 from htr_lightning.decoder.prefix_beam import PrefixBeam
 from htr_lightning.evidence.evaluate import evaluate
 from htr_lightning.reading import transcribe as module
+from htr_lightning.reading.sources import find_sources
 from htr_lightning.reading.voting import Ensemble
 from htr_lightning.transcription import Alternative, Transcription
 
@@ -66,18 +67,6 @@ def test_a_fresh_process_with_the_checkpoint_alone_reads_what_this_one_reads(bes
     assert done.stdout == here + "\n"
 
 
-def test_an_image_is_read_through_its_page_however_both_are_named(
-    tmp_path: Path, write_page, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    page = write_page(tmp_path / "pages")
-    Image.new("L", (200, 40), 255).save(tmp_path / "pages" / "line.png")
-    for names in (["pages"], ["pages/page.png", "pages/page.xml", "pages/line.png"], [str(page), "pages/*.png"]):
-        sources, faults = module.find_sources(names)
-        assert sorted(source.path.name for source in sources) == ["line.png", "page.xml"]
-        assert not faults
-
-
 @pytest.mark.parametrize("kind", ["greedy", "lexicon", "ensemble"])
 def test_cores_side_by_side_read_what_one_reads(
     make_recognizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
@@ -91,7 +80,7 @@ def test_cores_side_by_side_read_what_one_reads(
     for number, image in enumerate(lines(24)):
         Image.fromarray(image).save(tmp_path / f"{number:02}.png")
     monkeypatch.setattr(module, "READING_LINES", 3)
-    sources, _ = module.find_sources([str(tmp_path)])
+    sources, _, _ = find_sources([str(tmp_path)])
     read = []
     before = torch.get_num_threads()
     try:

@@ -17,7 +17,9 @@ from htr_lightning.data.fault import EMPTY as NO_TEXT
 from htr_lightning.data.image import read_size
 from htr_lightning.data.page.baseline import outline
 from htr_lightning.data.page.crop import ROTATE, check_page_size, crop_line, line_angle, open_page
-from htr_lightning.data.page.document import Line, Page, expand, find_image, read_page
+from htr_lightning.data.page.document import Line, Page, read_page
+from htr_lightning.data.page.image_files import ImageFinder
+from htr_lightning.data.reader.page_xml_files import choose_pages
 from htr_lightning.data.root import data_folder
 from htr_lightning.data.sample import Reduce, Sample, Skipped
 from htr_lightning.data.split import by_line, group_of, group_pattern, read_splits, split_groups, split_lines
@@ -36,10 +38,12 @@ class PageXml(Sequence[Sample]):
         root: folder or zip archive containing the data.
         fetch: function called with `root`, and with `repo` if given; returns the folder, downloading it if necessary.
             None uses `root`.
-        repo: OWNER/NAME of a repository, passed to `fetch`; NAME is the default for `name`.
+        repo: OWNER/NAME of a repository, passed to `fetch`; NAME is the default for `name` unless `root` is given.
         xml: glob pattern for the XML files below `root`. If it matches a METS file, only the listed pages are read.
+            Several files that describe the same page are refused.
+        exclude: glob pattern for XML files to leave out.
         images: folder of the page images, relative to `root`; None searches near each XML file, as described in
-            `find_image`.
+            `ImageFinder.find`.
         splits: path to a table `page<TAB>split`, relative to `root`, where a page is an XML file's stem, or its path
             without the suffix; `package:NAME` for a table included in htr_lightning; random fractions of the pages,
             such as {train: 0.8, val: 0.1, test: 0.1}, with no group in two splits; or random numbers of lines, such as
@@ -64,6 +68,7 @@ class PageXml(Sequence[Sample]):
         fetch: Callable[..., Path] | None = None,
         repo: str | None = None,
         xml: str = "**/*.xml",
+        exclude: str | None = None,
         images: str | None = None,
         splits: str | Mapping[str, int | float | None] | None = None,
         split: str | None = None,
@@ -79,8 +84,11 @@ class PageXml(Sequence[Sample]):
         for option, value, choices in (("rotate", rotate, ROTATE), ("empty", empty, EMPTY), ("faulty", faulty, FAULTY)):
             if value not in choices:
                 raise InputError(f"data.reader.{option}={value}: expected one of {', '.join(choices)}")
-        if Path(xml).is_absolute():
-            raise InputError(f"data.reader.xml={xml}: expected a pattern relative to data.root, such as **/*.xml")
+        for option, pattern in (("xml", xml), ("exclude", exclude or "")):
+            if Path(pattern).is_absolute():
+                raise InputError(
+                    f"data.reader.{option}={pattern}: expected a pattern relative to data.root, such as **/*.xml"
+                )
         self._writers = group_pattern(group)
         if repo is not None and (fetch is None or "repo" not in signature(fetch).parameters):
             raise InputError(f"data.repo={repo}: this data set is not read from a repository; remove this override")
@@ -95,17 +103,19 @@ class PageXml(Sequence[Sample]):
         self._reduce, self.rotate = reduce, rotate
         self.skipped: list[Skipped] = []
         self.repaired: dict[str, str] = {}  # how the polygon differs from the one in the file, keyed by sample id
-        name = name or (repo or "").rpartition("/")[2] or (given.name if given.is_dir() else given.stem)
+        if images is not None and not (self.root / images).is_dir():
+            raise InputError(f"data.reader.images={images}: no such folder in {self.root}; correct or remove this key")
+        own = given.name if given.is_dir() else given.stem
+        name = name or (repo.rpartition("/")[2] if repo and root is None else own)
         self._entries: list[_Entry] = []
         faults: list[str] = []
-        paths, unlisted = self._paths(xml)
-        for path in unlisted:
-            self.skipped.append(Skipped(f"{name}/{self._where(path)}", "file not listed in METS"))
+        self._images = ImageFinder(self.root, self.root / images if images else None)
+        paths = self._paths(xml, exclude, name)
         self._stems = Counter(path.stem for path in paths)
         paths = self._of_split(paths, splits, split, seed, name, faulty)
         for path in paths:
             title = f"{name}/{path.stem if self._stems[path.stem] == 1 else self._where(path)}"
-            opened = self._open(path, title, self.root / images if images else None, faulty)
+            opened = self._open(path, title, faulty)
             if opened is None:
                 continue
             page, image = opened
@@ -175,14 +185,19 @@ class PageXml(Sequence[Sample]):
             sizes.append(size[::-1] if round(line_angle(entry.line, self.rotate) / 90) % 2 else size)
         return [image.shape if (image := self._crops.get(i)) is not None else s for i, s in enumerate(sizes)]
 
-    def _paths(self, xml: str) -> tuple[list[Path], list[Path]]:
-        """Return the page files, and the files left out because they are not listed in a METS file."""
-        paths, unlisted = expand(sorted(self.root.glob(xml)))
-        if not paths:
-            raise InputError(
-                f"{self.root}: no file matches '{xml}'; set data.root to the folder containing {CONTENTS}{self._source}"
-            )
-        return paths, unlisted
+    def _paths(self, xml: str, exclude: str | None, name: str) -> list[Path]:
+        """Return the page files."""
+        chosen, parts = choose_pages(self.root, xml, exclude, self._images)
+        self._first = {path: group[0] for group in parts for path in group}
+        if not chosen.pages:
+            where = f"no file matches '{xml}'"
+            if chosen.left_out:
+                path, why = next(iter(chosen.left_out.items()))
+                where = f"no PAGE or ALTO file matches '{xml}' (other files: {len(chosen.left_out)}, first: {path.name}"
+                where += f", {why.detail or why.kind})"
+            raise InputError(f"{self.root}: {where}; set data.root to the folder containing {CONTENTS}{self._source}")
+        self.skipped += [Skipped(f"{name}/{self._where(path)}", *why) for path, why in chosen.left_out.items()]
+        return chosen.pages
 
     def _of_split(
         self,
@@ -223,18 +238,19 @@ class PageXml(Sequence[Sample]):
         return path.relative_to(self.root).with_suffix("").as_posix()
 
     def _group(self, path: Path) -> str:
+        path = self._first.get(path, path)  # parts of an image belong to the same split
         pattern, twin = self._writers.pattern, self._stems[path.stem] > 1
         by_folder = "/" in pattern or (twin and pattern == "(.*)")
         return group_of(self._writers, self._where(path) if by_folder else path.stem, path.stem)
 
-    def _open(self, path: Path, title: str, images: Path | None, faulty: str) -> tuple[Page, Path] | None:
+    def _open(self, path: Path, title: str, faulty: str) -> tuple[Page, Path] | None:
         """Return a page and the path of its image, or None if the page is skipped."""
         page = None
         kind = "unreadable page"
         try:
             page = read_page(path)
             kind = "missing image"
-            image = find_image(page, images)
+            image = self._images.find(path, page.image)
             if faulty == "skip":
                 kind = "unusable image"
                 check_page_size(page, image, read_size(image, (page.height, page.width)))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from htr_lightning.data.page.document import Line, Page, baseline_angle, find_image, read_page
+from htr_lightning.data.page.document import Line, Page, baseline_angle, read_head, read_page
 from htr_lightning.errors import InputError
 
 PAGE_NS = 'xmlns="http://schema.primaresearch.org/PAGE/gts/pagecontent/2019-07-15"'
@@ -362,38 +362,43 @@ def test_sizes_and_indices_beyond_any_page_are_ignored(tmp_path: Path) -> None:
     assert names(read(tmp_path, page(region("r", *lines)))) == ["l0", "l1"]
 
 
-@pytest.mark.parametrize("named", ["scan.jpg", "C:\\scans\\scan.jpg", "/home/x/scan.jpg"])
-def test_the_image_is_found_by_its_name_without_folders(tmp_path: Path, named: str) -> None:
-    for name in ("scan.jpg", "p1.png"):
-        (tmp_path / name).touch()
-    assert find_image(Page(tmp_path / "p1.xml", named, 0, 0, [])) == tmp_path / "scan.jpg"
+@pytest.mark.parametrize("form", ["PAGE", "ALTO"])
+@pytest.mark.parametrize("before", [0, 100_000], ids=["short", "long"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
+def test_the_head_of_a_page_is_that_of_the_whole_file(
+    tmp_path: Path, write_page, form: str, before: int, encoding: str
+) -> None:
+    path = write_page(tmp_path, ["un"], "été & co", form)
+    content = path.read_text(encoding="utf-8").replace("été & co.png", "été &amp; co.png")
+    start = content.index(">") + 1
+    path.write_text(content[:start] + f"<!--{'x' * before}-->" + content[start:], encoding=encoding)
+    assert read_head(path) == ({"PAGE": "PcGts", "ALTO": "alto"}[form], "été & co.png")
+    assert read_page(path).image == "été & co.png"
 
 
-@pytest.mark.parametrize("folder", ["page", "alto", "PAGE", "xml"])
-def test_the_image_is_found_above_the_folder_of_an_export(tmp_path: Path, folder: str) -> None:
-    (tmp_path / folder).mkdir()
-    (tmp_path / "scan.jpg").touch()
-    page = Page(tmp_path / folder / "p1.xml", "scan.jpg", 0, 0, [])
-    assert find_image(page) == tmp_path / "scan.jpg"
-    (tmp_path / folder / "p1.png").touch()
-    assert find_image(page) == tmp_path / folder / "p1.png"
+@pytest.mark.parametrize(
+    ("content", "head"),
+    [
+        ("<TEI xmlns='x'><fileName>a.png</fileName></TEI>", ("TEI", "")),
+        ("<mets:mets xmlns:mets='x'/>", ("mets", "")),
+        ("<!DOCTYPE PcGts><PcGts><Page imageFilename='a.png'/></PcGts>", ("PcGts", "a.png")),
+        ("<PcGts><Page imageFilename='a.png'><TextRegion></PcGts>", ("PcGts", "a.png")),
+        ("<PcGts/>", ("PcGts", "")),
+        ("<alto><Layout><Page/></Layout></alto>", ("alto", "")),
+    ],
+)
+def test_the_head_tells_pages_from_other_files(tmp_path: Path, content: str, head: tuple[str, str]) -> None:
+    (tmp_path / "p.xml").write_text(content)
+    assert read_head(tmp_path / "p.xml") == head
 
 
-def test_an_image_name_that_no_file_can_have_is_not_found(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="no image"):
-        find_image(Page(tmp_path / "p1.xml", "x" * 100_000, 0, 0, []))
-
-
-@pytest.mark.parametrize("suffix", [".png", ".jpg", ".JPG", ".tif", ".TIFF", ".jp2"])
-def test_an_image_of_another_name_is_found_by_the_file_s_stem(tmp_path: Path, suffix: str) -> None:
-    (tmp_path / "jpg").mkdir()
-    (tmp_path / "jpg" / f"p.1{suffix}").touch()
-    assert find_image(Page(tmp_path / "p.1.xml", "gone.jpg", 0, 0, []), tmp_path / "jpg").name == f"p.1{suffix}"
-
-
-def test_a_missing_image_is_named_as_it_was_looked_for(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"'scan\.jpg' or 'p1\.\*'"):
-        find_image(Page(tmp_path / "p1.xml", "scan.jpg", 0, 0, []))
+@pytest.mark.parametrize(
+    "content", ["", "plain", "<!DOCTYPE a [<!ENTITY e 'x'>]><PcGts><Page imageFilename='&e;'/></PcGts>"]
+)
+def test_a_file_that_is_not_xml_has_no_head(tmp_path: Path, content: str) -> None:
+    (tmp_path / "p.xml").write_text(content)
+    with pytest.raises(InputError, match=r"p\.xml: "):
+        read_head(tmp_path / "p.xml")
 
 
 # File: lines, lines with text, lines without Coords, size; as stated in the READMEs of the samples.

@@ -1,0 +1,149 @@
+"""Find the images and pages that names on the command line refer to.
+
+Does not import torch.
+"""
+
+import glob
+import os
+import shlex
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from htr_lightning.data.files import files_below
+from htr_lightning.data.image import SUFFIXES
+from htr_lightning.data.page.document import Page, read_page
+from htr_lightning.data.page.image_files import ImageFinder
+from htr_lightning.data.page.selection import LeftOut, select_pages
+from htr_lightning.data.page.twins import choices, overlapping, same_image, told
+from htr_lightning.errors import InputError
+
+UNSUPPORTED = (".pdf", ".djvu", ".heic")  # scan formats that are reported rather than ignored
+
+
+class Source(NamedTuple):
+    """A file to transcribe: an image of one line, or a page with lines."""
+
+    path: Path
+    page: Page | None
+    image: Path | str  # image of the page or line; a string is the reason why a page has none
+
+    @property
+    def lines(self) -> int:
+        """The number of lines."""
+        return 1 if self.page is None else len(self.page.lines)
+
+
+class Found(NamedTuple):
+    """The files that names refer to."""
+
+    sources: list[Source]
+    errors: list[str]  # names and files that cannot be used
+    notes: list[str]  # XML files that are left out
+
+
+def find_sources(names: Iterable[str]) -> Found:
+    """Find the files that names refer to.
+
+    A name is a file, a folder (searched recursively) or a glob pattern. A METS file stands for the pages it lists;
+    other pages in its folder are left out. An image that belongs to a page is transcribed only as part of that page.
+    Files that describe the same lines of a page are errors, because each line would be transcribed several times.
+    """
+    sources: dict[str, Source] = {}  # by absolute path, because a file may be named twice
+    errors: list[str] = []
+    left_out: dict[Path, LeftOut] = {}
+    images: dict[Path, Path] = {}
+    rivals: list[list[Path]] = []
+    for name in names:
+        try:
+            paths = _paths_of(name)
+        except InputError as error:
+            errors.append(str(error))
+            continue
+        files = [path for path in paths if path.suffix.lower() == ".xml"]
+        finder = ImageFinder(given=Path(name) if os.path.isdir(name) else None)
+        chosen = select_pages(files, finder)
+        errors += chosen.faults
+        images |= chosen.images
+        rivals += chosen.rivals
+        left_out |= chosen.left_out
+        together = []
+        for path in chosen.pages:
+            try:
+                page = read_page(path)
+                together.append(Source(path, page, _image(finder, page)))
+            except InputError as error:
+                errors.append(str(error))
+        together += [Source(path, None, path) for path in paths if path.suffix.lower() != ".xml"]
+        if chosen.pages == [path for path in files if path not in chosen.left_out]:
+            together.sort(key=lambda source: source.path)
+        if not together and chosen.left_out:
+            errors += _told_left_out(chosen.left_out)
+        sources |= {os.path.abspath(source.path): source for source in together}
+    left_out = {path: why for path, why in left_out.items() if os.path.abspath(path) not in sources}
+    pages = [source.path for source in sources.values() if source.path in images]
+    twins = rivals or [
+        found for group in same_image({path: images[path] for path in pages}) if (found := overlapping(group))
+    ]
+    if twins:
+        errors.append(_told_twins(twins, pages, left_out, images))
+    refused = {path for group in twins for path in group}
+    owned = {image.resolve() for image in images.values()}
+    kept = [
+        source
+        for source in sources.values()
+        if source.path not in refused and (source.page or source.path.resolve() not in owned)
+    ]
+    return Found(kept, errors, [note for note in _told_left_out(left_out) if note not in errors])
+
+
+def _paths_of(name: str) -> list[Path]:
+    path = Path(name)
+    if not name:
+        raise InputError("empty file name; check the path")
+    if path.is_dir():
+        paths = [file for file in files_below(path) if file.suffix.lower() in (".xml", *SUFFIXES, *UNSUPPORTED)]
+        if not paths:
+            raise InputError(f"{name}: no images or XML files in this folder; check the path")
+        return paths
+    if path.exists():
+        return [path]
+    paths = [Path(found) for found in sorted(glob.glob(name, recursive=True)) if not os.path.isdir(found)]
+    if not paths:
+        raise InputError(f"{name}: no such file or folder, and no file matches it as a pattern; check the path")
+    return paths
+
+
+def _image(finder: ImageFinder, page: Page) -> Path | str:
+    try:
+        return finder.find(page.path, page.image)
+    except InputError as error:
+        return str(error)
+
+
+def _told_left_out(left_out: Mapping[Path, LeftOut]) -> list[str]:
+    """Return one line for each reason why XML files are left out."""
+    told = []
+    for kind, count in Counter(why.kind for why in left_out.values()).items():
+        first, why = next((path, why) for path, why in left_out.items() if why.kind == kind)
+        more = f", the first of {count} such files" if count > 1 else ""
+        told.append(f"{first}: not transcribed: {kind}{f' ({why.detail})' if why.detail else ''}{more}")
+    return told
+
+
+def _told_twins(
+    twins: Sequence[Sequence[Path]], pages: Sequence[Path], left_out: Iterable[Path], images: Mapping[Path, Path]
+) -> str:
+    """Return an error for pages that several files describe, with patterns that select one file for each page."""
+    root = Path(os.path.commonpath([os.path.abspath(path.parent) for path in pages]))
+    if not any(path.is_absolute() for path in pages):
+        root = Path(os.path.relpath(root))
+    files = [*pages, *(path for path in left_out if path in images)]
+    patterns = [
+        shlex.quote(os.path.join(glob.escape(str(root)), pattern))
+        for pattern, excluding in choices(root, files, pages, twins)
+        if not excluding
+    ]
+    remedy = f"select one file for each page, e.g. with {' or '.join(patterns)}" if patterns else "name one of them"
+    return f"{root}: {told(root, twins, images)}; none of them is transcribed; {remedy}"
