@@ -3,12 +3,14 @@
 import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 from xml.etree.ElementTree import Element
 
 from htr_lightning.data.page.page import Line, Page, Points
-from htr_lightning.data.page.xml import child, integer, line_id, local, number, one_line, points, short
+from htr_lightning.data.page.xml import child, integer, line_id, local, number, one_line, points, short, text_lines
 from htr_lightning.errors import InputError
 
+DIRECTIONS = {"ltr": "left-to-right", "rtl": "right-to-left", "ttb": "top-to-bottom", "btt": "bottom-to-top"}  # of PAGE
 SOFT_HYPHEN = "\u00ad"
 
 
@@ -24,50 +26,60 @@ def read(path: Path, root: Element) -> Page:
     pages = [e for e in root.iter() if local(e) == "Page"]
     if len(pages) != 1:
         raise InputError(f"{path}: expected 1 <Page> element, got {len(pages)}; split the file into one file per page")
+    text_lines(pages[0], path)  # raises InputError if there are too many
     name = child(root, "Description", "sourceImageInformation", "fileName")
     groups = [e for e in root.iter() if local(e) in ("OrderedGroup", "UnorderedGroup", "ElementRef")]
     references = [reference for group in groups for reference in group.get("REF", "").split()]
     order = {reference: position for position, reference in enumerate(references)}
-    found = list(_lines(pages[0], order, len(order), number(pages[0].get("ROTATION"))))
-    found.sort(key=lambda line: line[0])  # stable, so unlisted elements stay in file order
-    lines = [_line(e, count, block, rotation) for count, (_, block, rotation, e) in enumerate(found, start=1)]
+    found = list(_lines(pages[0], _Setting(len(order), "", 0.0, ""), order))
+    found.sort(key=lambda pair: pair[0].position)  # stable, so unlisted elements stay in file order
+    lines = [_line(element, count, setting) for count, (setting, element) in enumerate(found, start=1)]
     width, height = (max(0, integer(pages[0].get(key), 0)) for key in ("WIDTH", "HEIGHT"))
     return Page(path, "" if name is None else (name.text or "").strip(), width, height, lines)
 
 
-def _lines(
-    parent: Element, order: dict[str, int], position: int, rotation: float
-) -> Iterator[tuple[int, str, float, Element]]:
-    """Yield the lines in an element, each with its position in the reading order, the id of its block and its rotation.
+class _Setting(NamedTuple):
+    """What a line inherits from the elements that contain it; the innermost value applies."""
 
-    The position and the rotation are those of the line, or else of the innermost element that contains it and has one.
+    position: int  # position in the reading order
+    block: str  # id of the innermost element
+    rotation: float  # counter-clockwise rotation of the text in degrees, and thus the clockwise rotation that undoes it
+    direction: str  # base direction
+
+
+def _lines(element: Element, outer: _Setting, order: dict[str, int]) -> Iterator[tuple[_Setting, Element]]:
+    """Yield the lines in an element, each with its setting.
 
     Args:
-        parent: the page, or any element in it.
-        order: positions in the reading order by id; lines and blocks may be listed.
-        position: position of the lines if neither they nor elements in `parent` are listed.
-        rotation: counter-clockwise rotation of the text in degrees, unless elements in `parent` specify another one.
+        element: the page, or any element in it.
+        outer: setting of the element that contains the element.
+        order: positions in the reading order by id; both lines and blocks may be listed.
     """
-    for element in parent:
-        place = order.get(element.get("ID", ""), position)
-        turn = number(element.get("ROTATION"), rotation)
-        if local(element) == "TextLine":
-            yield place, parent.get("ID", ""), turn, element
-        else:
-            yield from _lines(element, order, place, turn)
+    name, direction = element.get("ID", ""), element.get("BASEDIRECTION", "")
+    setting = _Setting(
+        order.get(name, outer.position),
+        outer.block if local(element) == "TextLine" else name,
+        number(element.get("ROTATION"), outer.rotation),
+        DIRECTIONS.get(direction, outer.direction),
+    )
+    if local(element) == "TextLine":
+        yield setting, element
+    else:
+        for inner in element:
+            yield from _lines(inner, setting, order)
 
 
-def _line(element: Element, count: int, block: str, rotation: float) -> Line:
+def _line(element: Element, count: int, setting: _Setting) -> Line:
     polygon, bad_polygon = _polygon(element)
     baseline, bad_baseline = points(element.get("BASELINE"))
-    name = line_id(element, "ID", count)
     return Line(
-        name,
+        line_id(element, "ID", count),
         _text(element),
         polygon,
         baseline,
-        block,
-        orientation=rotation,
+        setting.block,
+        orientation=setting.rotation,
+        direction=setting.direction,
         bad_polygon=bad_polygon,
         bad_baseline=bad_baseline,
     )

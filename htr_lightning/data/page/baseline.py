@@ -80,13 +80,13 @@ def reading_angle(line: Line) -> float:
     """
     angle = wrap(baseline_angle(line.baseline) + line.orientation)
     if not _length(line.baseline):
-        angle = 90.0 if _is_wide(line.text) and _is_tall(line) else 0.0
+        angle = 90.0 if _is_vertical_script(line) and _is_tall(line) else 0.0
     elif 45 <= abs(angle) <= 135:
-        if _is_wide(line.text):
+        if _is_vertical_script(line):
             angle = angle + 180 if angle < 0 else angle
         elif len(line.polygon) > 2 and _area(line.polygon) > _length(line.baseline) ** 2:
             angle = 0.0  # shorter than the thickness of the polygon, so drawn by mistake
-    elif abs(angle) > 135 and _is_right_to_left(line.text):
+    elif abs(angle) > 135 and _is_right_to_left(line):
         angle -= math.copysign(180, angle)
     return wrap(angle - line.orientation)
 
@@ -144,7 +144,7 @@ def _outline(line: Line, page: Page, distance: float, apart: tuple[bool, bool] |
 def _contradicts(line: Line) -> bool:
     """Return whether the orientation of a line would turn its writing away from the horizontal along the baseline."""
     angle = reading_angle(line) + line.orientation
-    vertical = _is_wide(line.text)
+    vertical = _is_vertical_script(line)
     return abs(line.orientation) > 45 and _length(line.baseline) > 0 and not vertical and abs(wrap(angle)) > 45
 
 
@@ -153,7 +153,7 @@ def _surrounded(line: Line, distance: float) -> Line:
     distance = distance or _length(line.baseline) / 10  # a page with a single line has no line distance
     angle = math.radians(reading_angle(line._replace(polygon=[])))
     steep = abs(math.sin(angle + math.radians(line.orientation))) > 0.7
-    above, below = (0.5, 0.5) if _is_wide(line.text) and steep else (ABOVE, BELOW)
+    above, below = (0.5, 0.5) if _is_vertical_script(line) and steep else (ABOVE, BELOW)
     x, y = math.sin(angle) * distance, -math.cos(angle) * distance  # towards the top of the writing
     upper = [(px + above * x, py + above * y) for px, py in line.baseline]
     lower = [(px - below * x, py - below * y) for px, py in reversed(line.baseline)]
@@ -183,15 +183,14 @@ def _apart(line: Line, distance: float) -> bool:
     one, since either may extend beyond the other, and the projections onto the perpendicular direction overlap. All of
     this applies within a margin of half of the line distance or of the thickness of the polygon.
     """
-    start, end = np.array(line.baseline[0]), np.array(line.baseline[-1])
-    along = (end - start) / np.hypot(*(end - start))
-    axes = np.array([along, (-along[1], along[0])])
-    polygon, baseline = np.array(line.polygon) @ axes.T, np.array(line.baseline) @ axes.T
-    margin = max(0.5 * np.ptp(polygon, axis=0).min(), 0.5 * distance, 5)
-    low, high = polygon.min(0) - margin, polygon.max(0) + margin
-    overlap = np.minimum(high, baseline.max(0)) - np.maximum(low, baseline.min(0))
-    shorter = min(np.ptp(polygon[:, 0]), np.ptp(baseline[:, 0]))
-    return bool(overlap[0] < shorter / 2 or overlap[1] < 0)
+    (x0, y0), (x1, y1), length = line.baseline[0], line.baseline[-1], _length(line.baseline)
+    dx, dy = (x1 - x0) / length, (y1 - y0) / length
+    polygon, baseline = ([(x * dx + y * dy, y * dx - x * dy) for x, y in p] for p in (line.polygon, line.baseline))
+    left, top, right, bottom = _box(polygon)
+    start, highest, end, lowest = _box(baseline)
+    margin = max(0.5 * min(right - left, bottom - top), 0.5 * distance, 5)
+    overlap = min(right + margin, end) - max(left - margin, start)
+    return overlap < min(right - left, end - start) / 2 or lowest < top - margin or highest > bottom + margin
 
 
 def _fits(outlines: list[Points], page: Page) -> bool:
@@ -215,13 +214,13 @@ def _is_sliver(line: Line, distance: float) -> bool:
 
 
 def _box(points: Points) -> tuple[float, float, float, float]:
-    xs, ys = zip(*points, strict=True)
+    xs, ys = [x for x, _ in points], [y for _, y in points]
     return min(xs), min(ys), max(xs), max(ys)
 
 
 def _area(polygon: Points) -> float:
-    x, y = np.array(polygon).T
-    return float(abs(x @ np.roll(y, 1) - y @ np.roll(x, 1)) / 2)
+    x, y = np.array([*polygon, polygon[0]]).T
+    return float(abs(x[1:] @ y[:-1] - x[:-1] @ y[1:]) / 2)
 
 
 def _length(baseline: Points) -> float:
@@ -239,12 +238,20 @@ def _is_tall(line: Line) -> bool:
     return width > TALL * height if round(line.orientation / 90) % 2 else height > TALL * width
 
 
-def _is_wide(text: str) -> bool:
-    """Return whether most characters are full-width, as in Chinese, Japanese and Korean."""
-    letters = [c for c in text if not c.isspace()]
-    return 2 * sum(unicodedata.east_asian_width(c) in "WF" for c in letters) > len(letters)
+def _is_vertical_script(line: Line) -> bool:
+    """Return whether most characters are full-width, as in Chinese, Japanese and Korean.
+
+    If the line has no text, this is whether the file states that it is read from top to bottom.
+    """
+    letters = [c for c in line.text if not c.isspace()]
+    wide = sum(unicodedata.east_asian_width(c) in "WF" for c in letters)
+    return 2 * wide > len(letters) if letters else line.direction == "top-to-bottom"
 
 
-def _is_right_to_left(text: str) -> bool:
-    classes = [unicodedata.bidirectional(c) for c in text]
-    return sum(c in ("R", "AL") for c in classes) > classes.count("L")
+def _is_right_to_left(line: Line) -> bool:
+    """Return whether most letters belong to a right-to-left script, or the file states so and there are no letters."""
+    classes = [unicodedata.bidirectional(c) for c in line.text]
+    right_to_left, left_to_right = sum(c in ("R", "AL") for c in classes), classes.count("L")
+    if right_to_left == left_to_right == 0:
+        return line.direction == "right-to-left"
+    return right_to_left > left_to_right

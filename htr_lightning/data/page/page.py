@@ -21,6 +21,7 @@ class Line(NamedTuple):
     region: str  # id of the region or block
     confidence: float | None = None  # probability per character; None if unknown
     orientation: float = 0.0  # clockwise rotation in degrees that turns the region upright, given in the file
+    direction: str = ""  # reading direction given in the file, such as "right-to-left"
     bad_polygon: str = ""  # the polygon in the file and why it is unusable
     bad_baseline: str = ""  # the baseline in the file and why it is unusable
 

@@ -11,12 +11,13 @@ from xml.etree import ElementTree
 from xml.etree.ElementTree import Element, SubElement
 
 from htr_lightning.data.page.page import Line, Page, Points
-from htr_lightning.data.page.xml import child, integer, line_id, local, number, one_line, parse, points
+from htr_lightning.data.page.xml import child, integer, line_id, local, number, one_line, parse, points, text_lines
 from htr_lightning.errors import InputError
 from htr_lightning.version import __version__
 
 NAMESPACE = "http://schema.primaresearch.org/PAGE/gts/pagecontent/2019-07-15"
-INHERITED = ("orientation", "readingOrientation")  # attributes that regions inherit from the page and outer regions
+ANGLES = ("orientation", "readingOrientation")
+INHERITED = (*ANGLES, "readingDirection")  # attributes that regions inherit from the page and outer regions
 AFTER_TEXT = ("TextStyle", "UserDefined", "Labels")  # elements that the schema places after the text
 
 
@@ -24,14 +25,14 @@ def read(path: Path, root: Element) -> Page:
     """Read the page in a <PcGts> element, with its lines in reading order.
 
     Raises:
-        InputError: if there is no page.
+        InputError: if there is no page, or there are too many lines.
     """
     page = child(root, "Page")
     if page is None:
         raise InputError(f"{path}: no <Page> element; export the page again")
     reading = child(page, "ReadingOrder")
     order = {name: position for position, name in enumerate([] if reading is None else _regions_in_order(reading))}
-    numbers = {e: number for number, e in enumerate((e for e in page.iter() if local(e) == "TextLine"), start=1)}
+    numbers = {e: count for count, e in enumerate(text_lines(page, path), start=1)}
     lines = _lines(page, order, numbers, {})
     width, height = (max(0, integer(page.get(key), 0)) for key in ("imageWidth", "imageHeight"))
     return Page(path, page.get("imageFilename", ""), width, height, lines)
@@ -55,9 +56,13 @@ def write(page: Page) -> bytes:
         region = regions.get(line.region)
         if region is None:
             region = SubElement(body, f"{space}TextRegion", id=line.region or f"region_{count}")
+            if line.orientation:
+                region.set("orientation", f"{line.orientation:g}")
             SubElement(region, f"{space}Coords", points=_written(_region_box(page, line.region)))
             regions[line.region] = region
         element = SubElement(region, f"{space}TextLine", id=line.id)
+        if line.direction:
+            element.set("readingDirection", line.direction)
         SubElement(element, f"{space}Coords", points=_written(line.polygon))
         if line.baseline:
             SubElement(element, f"{space}Baseline", points=_written(line.baseline))
@@ -155,7 +160,8 @@ def _line(element: Element, count: int, region: str, inherited: dict[str, str]) 
         baseline,
         region,
         # the angle of a line is relative to that of its region
-        orientation=sum(map(number, [*map(inherited.get, INHERITED), element.get("orientation")])),
+        orientation=sum(map(number, [*map(inherited.get, ANGLES), element.get("orientation")])),
+        direction=element.get("readingDirection") or inherited.get("readingDirection", ""),
         bad_polygon=bad_polygon,
         bad_baseline=bad_baseline,
     )

@@ -12,7 +12,8 @@ MAX_BYTES = 10_000_000  # a page with an outline for every glyph has about three
 MAX_MARKS = 1_000_000  # maximum number of tags and attributes, which determine the memory used by the tree
 MAX_DEPTH = 100  # maximum nesting depth; real pages have a depth of about ten
 MAX_COORDINATE = 10_000_000
-MAX_COORDINATES = 1_000_000  # maximum number of characters in the coordinates of a polygon or baseline
+MAX_COORDINATES = 200_000  # maximum number of characters in the coordinates of a polygon, for at least 10,000 points
+MAX_LINES = 20_000  # maximum number of lines on a page; a page of a newspaper has about three thousand
 NUMBERS = re.compile(r"[0-9eE.,+\-\s]*")  # float() would also accept "nan", "1_000" and digits of other scripts
 
 
@@ -82,6 +83,18 @@ def child(element: Element, *names: str) -> Element | None:
             return None
         element = found
     return element
+
+
+def text_lines(page: Element, path: Path) -> list[Element]:
+    """Return all text lines of a page in the order of the file.
+
+    Raises:
+        InputError: if there are too many.
+    """
+    lines = [e for e in page.iter() if local(e) == "TextLine"]
+    if len(lines) > MAX_LINES:
+        raise InputError(f"{path}: too many lines ({len(lines)}, maximum {MAX_LINES}); export one file per page")
+    return lines
 
 
 def line_id(element: Element, key: str, number: int) -> str:

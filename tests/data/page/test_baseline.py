@@ -123,6 +123,50 @@ def test_where_both_scales_fit_the_page_the_lines_are_refused(polygons: float, b
     assert {each.fault for each in found} == {"polygon and baseline do not overlap"}
 
 
+@given(
+    polygon=st.tuples(st.floats(0, 800), st.floats(20, 800)),
+    start=st.floats(0, 1),
+    part=st.floats(0.02, 1),
+    longer=st.sampled_from(["polygon", "baseline"]),
+    degrees=st.floats(-180, 180),
+    bend=st.floats(0, 15),
+)
+def test_a_polygon_and_a_baseline_of_which_one_is_longer_overlap(
+    polygon: tuple[float, float], start: float, part: float, longer: str, degrees: float, bend: float
+) -> None:
+    left, length = polygon
+    first = left + start * (1 - part) * length
+    long, short = (left, left + length), (first, first + max(part * length, 2))
+    (left, right), (start_x, end_x) = (long, short) if longer == "polygon" else (short, long)
+    lines = []
+    for y in range(100, 700, 60):
+        base = [(start_x, y), ((start_x + end_x) / 2, y + bend), (end_x, y)]
+        lines.append(line(polygon=turned(box(left, y - 40, right, y + 15), degrees), baseline=turned(base, degrees)))
+    assert {each.fault for each in outline(page(*lines, width=0, height=0))} == {""}
+
+
+@given(
+    shift=st.tuples(st.floats(-900, 900), st.floats(-900, 900)),
+    size=st.tuples(st.floats(40, 900), st.floats(40, 900)),
+    degrees=st.floats(-180, 180),
+)
+def test_a_polygon_and_a_baseline_overlap_unless_they_are_apart_on_paper(
+    shift: tuple[float, float], size: tuple[float, float], degrees: float
+) -> None:
+    """Count the pixels along the shorter one that are next to the other one, on a page of its own scale."""
+    (x, y), (width, length), rest = shift, size, [line(baseline=[(5000, 50 * n), (5900, 50 * n)]) for n in range(9)]
+    polygon, baseline = box(0, -35, width, 15), [(x, y), (x + length, y)]
+    margin = 25  # half of the line distance, and of the thickness
+    shorter = min(width, length)
+    beside = sum(max(-margin, x) <= x0 <= min(width + margin, x + length) for x0 in range(-1000, 2000)) / shorter
+    across = max(-35 - y, y - 15, 0)
+    if abs(beside - 0.5) < 0.05 or abs(across - margin) < 1:
+        return  # within a pixel of the limit
+    moved = line(polygon=turned(polygon, degrees), baseline=turned(baseline, degrees))
+    found = outline(page(moved, *rest, width=0, height=0))[0]
+    assert found.fault == ("" if beside > 0.5 and across < margin else "polygon and baseline do not overlap")
+
+
 def test_one_baseline_that_strayed_is_one_fault() -> None:
     rest = [line(polygon=box(100, y - 35, 500, y + 15), baseline=[(100, y), (500, y)]) for y in ROWS]
     found = outline(page(*rest, line(polygon=box(100, 700, 500, 750), baseline=[(100, 900), (500, 900)])))
@@ -181,6 +225,56 @@ def test_a_line_of_a_right_to_left_script_is_not_upside_down_because_its_baselin
     assert reading_angle(line(text, baseline=LEVEL[::-1])) == 0
     assert reading_angle(line(text, baseline=turned(LEVEL, 170))) == pytest.approx(-10)
     assert abs(reading_angle(line("abc", baseline=LEVEL[::-1]))) == 180
+
+
+def test_where_there_are_no_letters_the_direction_in_the_file_counts() -> None:
+    back = line("", baseline=turned(LEVEL, 175))._replace(direction="right-to-left")
+    assert reading_angle(back) == pytest.approx(-5)
+    assert reading_angle(back._replace(text="123 -")) == pytest.approx(-5)
+    assert reading_angle(back._replace(text="abc")) == pytest.approx(175)
+    assert reading_angle(back._replace(direction="")) == pytest.approx(175)
+    column = line("", polygon=box(0, 0, 40, 300))._replace(direction="top-to-bottom")
+    assert reading_angle(column) == 90
+    assert reading_angle(column._replace(text="abc")) == 0
+    assert reading_angle(column._replace(baseline=[(20.0, 300.0), (20.0, 0.0)])) == 90
+
+
+@pytest.mark.parametrize("text", ["abc", "", "春秋曰潛行逆流", "رعاية و اخواتها"])
+@pytest.mark.parametrize("quarters", [-90, 90, 180])
+@pytest.mark.parametrize("baseline", [[], LEVEL, LEVEL[::-1], turned(LEVEL, 80), turned(LEVEL, -90), [(9, 9), (9, 12)]])
+@pytest.mark.parametrize("polygon", [box(100, 450, 500, 520), box(100, 0, 170, 400)])
+def test_a_line_is_read_as_on_the_page_that_its_orientation_turns_upright(
+    text: str, quarters: int, baseline: Points, polygon: Points
+) -> None:
+    upright = line(text, polygon, baseline)
+    lying = line(text, turned(polygon, -quarters), turned(baseline, -quarters))._replace(orientation=float(quarters))
+    difference = reading_angle(lying) - (reading_angle(upright) - quarters)
+    assert (difference + 180) % 360 == pytest.approx(180)
+
+
+def test_an_orientation_that_contradicts_the_baseline_is_ignored_and_reported() -> None:
+    rest = line(polygon=box(100, 465, 500, 515), baseline=LEVEL)
+    for text, orientation, ignored in [
+        *(("abc", 90, True), ("abc", 180, True), ("abc", -100, True), ("abc", 40, False), ("abc", 0, False)),
+        # columns of Chinese, and baselines that run either way
+        *(("春秋曰潛", 90, False), ("رعاية", 180, False), ("رعاية", 90, True)),
+    ]:
+        given = rest._replace(text=text, orientation=float(orientation))
+        found = outline(page(given, rest))
+        assert found[0].repaired == ("orientation contradicts the baseline, ignored" if ignored else "")
+        assert found[0].line == given._replace(orientation=0.0 if ignored else float(orientation))
+        assert found[1] == (rest, "", "", "")
+    along = line(polygon=box(250, 300, 310, 700), baseline=turned(LEVEL, -90, (300, 500)))._replace(orientation=90.0)
+    assert outline(page(along))[0] == (along, "", "", "")
+    without = rest._replace(baseline=[], orientation=90.0)
+    assert outline(page(without))[0] == (without, "", "", "")
+
+
+def test_upside_down_lines_that_the_orientation_announces_are_not_reversed() -> None:
+    back = [line(polygon=box(100, y - 2, 500, y + 4), baseline=[(500, y), (100, y)]) for y in ROWS]
+    found = outline(page(*(each._replace(orientation=180.0) for each in back)))
+    assert {each.repaired for each in found} == {"polygon too thin, replaced using the baseline"}
+    assert {abs(reading_angle(each.line)) for each in found} == {180.0}
 
 
 def test_a_baseline_shorter_than_its_line_is_thick_gives_no_direction() -> None:

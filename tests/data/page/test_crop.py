@@ -1,10 +1,15 @@
 """Lines are cropped out of pages and rotated."""
 
+from pathlib import Path
+
 import cv2
 import numpy as np
 import pytest
 
-from htr_lightning.data.page.crop import crop_polygon
+from htr_lightning.data.page.baseline import outline
+from htr_lightning.data.page.crop import ROTATE, crop_line, crop_polygon
+from htr_lightning.data.page.document import read_page
+from htr_lightning.data.page.page import Points
 
 
 def test_what_lies_outside_the_polygon_is_painted_as_paper() -> None:
@@ -109,3 +114,102 @@ def test_a_polygon_far_over_the_edge_takes_no_more_than_the_page(angle: float) -
 def test_fewer_than_three_corners_are_refused(polygon: list[tuple[float, float]], angle: float) -> None:
     with pytest.raises(ValueError, match=f"expected a polygon with at least 3 points, got {len(polygon)}"):
         crop_polygon(np.zeros((100, 100), np.uint8), polygon, angle)
+
+
+WIDTH, HEIGHT = 420, 300
+LINES = {  # text, polygon and baseline on the upright page
+    "level": ("abc", [(20, 20), (400, 20), (400, 60), (20, 60)], [(20, 50), (400, 50)]),
+    "sloping": ("abc", [(20, 90), (390, 120), (390, 165), (20, 130)], [(20, 120), (390, 152)]),
+    "a column": ("春秋曰", [(30, 160), (70, 160), (70, 290), (30, 290)], [(50, 160), (50, 290)]),
+    "drawn backwards": ("رعاية", [(200, 180), (400, 180), (400, 220), (200, 220)], [(400, 212), (200, 212)]),
+    "upside down": ("abc", [(200, 240), (400, 240), (400, 280), (200, 280)], [(400, 252), (200, 252)]),
+}
+
+
+def turn(points: Points, quarters: int) -> Points:
+    """Turn points with their page counter-clockwise, as `np.rot90` turns its pixels."""
+    width, height = WIDTH, HEIGHT
+    for _ in range(quarters % 4):
+        points, width, height = [(y, width - x) for x, y in points], height, width
+    return points
+
+
+def written(points: Points) -> str:
+    return " ".join(f"{x},{y}" for x, y in points)
+
+
+def as_page(lines: list[tuple[str, Points, Points]], region: str, page: str, line: str) -> str:
+    inner = "".join(
+        f'<TextLine id="l{n}" {line}><Coords points="{written(polygon)}"/><Baseline points="{written(baseline)}"/>'
+        f"<TextEquiv><Unicode>{text}</Unicode></TextEquiv></TextLine>"
+        for n, (text, polygon, baseline) in enumerate(lines)
+    )
+    return f'<PcGts><Page {page}><TextRegion id="r" {region}>{inner}</TextRegion></Page></PcGts>'
+
+
+def as_alto(lines: list[tuple[str, Points, Points]], block: str, page: str) -> str:
+    inner = "".join(
+        f'<TextLine ID="l{n}" BASELINE="{written(baseline)}"><Shape><Polygon POINTS="{written(polygon)}"/></Shape>'
+        f'<String CONTENT="{text}"/></TextLine>'
+        for n, (text, polygon, baseline) in enumerate(lines)
+    )
+    return f'<alto><Layout><Page {page}><TextBlock ID="b" {block}>{inner}</TextBlock></Page></Layout></alto>'
+
+
+def crops(path: Path, xml: str, image: np.ndarray, rotate: str) -> list[np.ndarray]:
+    path.write_text(xml, encoding="utf-8")
+    return [crop_line(image, each.line, rotate) for each in outline(read_page(path)) if not each.fault]
+
+
+@pytest.mark.parametrize("quarters", [0, 1, 2, 3])
+@pytest.mark.parametrize("rotate", ROTATE)
+@pytest.mark.parametrize("baselines", [True, False])
+def test_a_turned_page_gives_the_crops_of_the_upright_page(
+    tmp_path: Path, quarters: int, rotate: str, baselines: bool
+) -> None:
+    upright = np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH), dtype=np.uint8)
+    kinds = [kind for kind in LINES if kind != "upside down" or rotate == "reading"]  # "deskew" never turns it
+    lines = [(text, polygon, baseline if baselines else []) for text, polygon, baseline in map(LINES.get, kinds)]
+    expected = crops(tmp_path / "p.xml", as_page(lines, "", "", ""), upright, rotate)
+    assert len(expected) == len(lines)
+    image = np.ascontiguousarray(np.rot90(upright, quarters))
+    lying = [(text, turn(polygon, quarters), turn(baseline, quarters)) for text, polygon, baseline in lines]
+    angle = {0: 0, 1: 90, 2: 180, 3: -90}[quarters]
+    given = f'orientation="{angle}"'
+    for xml in (
+        as_page(lying, given, "", ""),
+        as_page(lying, "", given, ""),
+        as_page(lying, given, 'orientation="45"', ""),
+        as_page(lying, f'readingOrientation="{angle - 30}"', 'orientation="30"', ""),
+        as_page(lying, f'orientation="{angle + 20}"', "", 'orientation="-20"'),
+        as_alto(lying, f'ROTATION="{angle}"', ""),
+        as_alto(lying, "", f'ROTATION="{angle + 360}"'),
+        as_alto(lying, f'ROTATION="{angle}"', 'ROTATION="45"'),
+    ):
+        found = crops(tmp_path / "p.xml", xml, image, rotate)
+        for kind, ours, theirs in zip(kinds, found, expected, strict=True):
+            assert ours.shape == theirs.shape
+            rounding = 1 if kind == "sloping" and baselines else 0  # only slopes are interpolated
+            assert np.abs(ours.astype(int) - theirs.astype(int)).max() <= rounding, kind
+
+
+@pytest.mark.parametrize("rotate", ROTATE)
+def test_the_skew_of_a_region_without_baselines_is_removed(tmp_path: Path, rotate: str) -> None:
+    image = np.full((400, 400), 230, np.uint8)
+    cv2.line(image, (60, 170), (340, 230), 0, 5, cv2.LINE_AA)
+    lines = [("abc", [(60, 140), (340, 200), (340, 260), (60, 200)], [])]
+    skew = -np.degrees(np.arctan2(60, 280))
+    (crop,) = crops(tmp_path / "p.xml", as_page(lines, f'orientation="{skew}"', "", ""), image, rotate)
+    assert np.flatnonzero((crop < 120).any(1)).size <= 9
+    assert np.flatnonzero((crop < 120).any(0)).size > 280
+
+
+@pytest.mark.parametrize("rotate", ROTATE)
+@pytest.mark.parametrize("angle", ["90", "180", "-90", "0", "nan", "left"])
+def test_a_baseline_outweighs_an_orientation_that_contradicts_it(tmp_path: Path, rotate: str, angle: str) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH), dtype=np.uint8)
+    lines = [LINES["level"], LINES["sloping"]]
+    expected = crops(tmp_path / "p.xml", as_page(lines, "", "", ""), image, rotate)
+    found = crops(tmp_path / "p.xml", as_page(lines, f'orientation="{angle}"', "", ""), image, rotate)
+    for ours, theirs in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
