@@ -4,7 +4,7 @@ import math
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from htr_lightning.data.page.baseline import ABOVE, BELOW, line_distance, outline, reading_angle
@@ -146,16 +146,19 @@ def test_a_polygon_and_a_baseline_of_which_one_is_longer_overlap(
 
 
 @given(
-    shift=st.tuples(st.floats(-900, 900), st.floats(-900, 900)),
-    size=st.tuples(st.floats(40, 900), st.floats(40, 900)),
+    shift=st.tuples(st.floats(-1, 1), st.floats(-90, 70)),
+    size=st.tuples(st.floats(50, 900), st.floats(50, 900)),
     degrees=st.floats(-180, 180),
 )
+@settings(max_examples=200)
 def test_a_polygon_and_a_baseline_overlap_unless_they_are_apart_on_paper(
     shift: tuple[float, float], size: tuple[float, float], degrees: float
 ) -> None:
     """Count the pixels along the shorter one that are next to the other one, on a page of its own scale."""
-    (x, y), (width, length), rest = shift, size, [line(baseline=[(5000, 50 * n), (5900, 50 * n)]) for n in range(9)]
+    (offset, y), (width, length) = shift, size
+    x = offset * length if offset < 0 else offset * width
     polygon, baseline = box(0, -35, width, 15), [(x, y), (x + length, y)]
+    rest = [line(baseline=[(5000, 50 * n), (5900, 50 * n)]) for n in range(9)]
     margin = 25  # half of the line distance, and of the thickness
     shorter = min(width, length)
     beside = sum(max(-margin, x) <= x0 <= min(width + margin, x + length) for x0 in range(-1000, 2000)) / shorter
@@ -266,6 +269,8 @@ def test_an_orientation_that_contradicts_the_baseline_is_ignored_and_reported() 
         assert found[1] == (rest, "", "", "")
     along = line(polygon=box(250, 300, 310, 700), baseline=turned(LEVEL, -90, (300, 500)))._replace(orientation=90.0)
     assert outline(page(along))[0] == (along, "", "", "")
+    skewed = along._replace(orientation=20.0)
+    assert outline(page(skewed))[0] == (skewed, "", "", "")
     without = rest._replace(baseline=[], orientation=90.0)
     assert outline(page(without))[0] == (without, "", "", "")
 
