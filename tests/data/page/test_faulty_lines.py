@@ -11,7 +11,8 @@ from htr_lightning.data.page.document import read_page
 from htr_lightning.data.reader.page_xml import PageXml
 from htr_lightning.errors import InputError
 from htr_lightning.reading.page_out import to_page_xml
-from htr_lightning.reading.transcribe import Source, open_lines
+from htr_lightning.reading.sources import Source
+from htr_lightning.reading.transcribe import open_lines
 from htr_lightning.transcription import Transcription
 
 UNUSABLE = ["NaN,NaN NaN,NaN 10,10", "2,42 238,42 238,78 2", "2,1e99 238,42 238,78", "left,top right,top right,bottom"]
@@ -146,7 +147,7 @@ def test_a_size_of_the_page_that_is_no_number_costs_no_line(path: Path, form: st
 def test_a_page_with_such_a_line_is_transcribed_and_written(path: Path, form: str, value: str) -> None:
     spoil(path, COORDS[form], value)
     spoil(path, BASELINE[form], value)
-    source = Source(path, read_page(path))
+    source = Source(path, read_page(path), path.with_suffix(".png"))
     lines = [line for line, _ in open_lines(source)]
     assert [line.error is None for line in lines] == [True, False, True]
     assert str(lines[1].error).startswith(f"{path}#l1: invalid polygon (")
