@@ -1,6 +1,7 @@
 """Find the files of a data set."""
 
 import os
+import stat
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePath, PurePosixPath
@@ -14,8 +15,9 @@ def files_below(folder: Path) -> list[Path]:
     """Return the files in a folder and its subfolders, sorted by path.
 
     Hidden files and folders are excluded, because they are created by operating systems and editors rather than by
-    people: `._x.png` on macOS, `.ipynb_checkpoints`, `.git`. Symbolic links are followed. A folder that can be reached
-    by several paths is listed once, under a path without links if there is one.
+    people: `._x.png` on macOS, `.ipynb_checkpoints`, `.git`. Pipes, sockets and devices are excluded, because reading
+    them may never end. Symbolic links are followed. A folder that can be reached by several paths is listed once, under
+    a path without links if there is one.
 
     Raises:
         InputError: if a folder cannot be read, or a symbolic link leads to a folder that contains it.
@@ -35,7 +37,7 @@ def files_below(folder: Path) -> list[Path]:
             visited.add(here.resolve())
             folders[:] = [name for name in folders if not name.startswith(".")]
             starts += [here / name for name in folders if (here / name).is_symlink()]
-            found += [here / name for name in names if not name.startswith(".")]
+            found += [here / name for name in names if not name.startswith(".") and not _is_special(here / name)]
     return sorted(found)
 
 
@@ -123,6 +125,14 @@ def twins(paths: Sequence[Path]) -> list[int | None]:
         other = first.setdefault((state.st_dev, state.st_ino), index)
         found.append(other if other < index and paths[other].resolve() == path.resolve() else None)
     return found
+
+
+def _is_special(path: Path) -> bool:
+    """Return whether a path is a pipe, a socket or a device."""
+    try:
+        return not stat.S_ISREG(path.stat().st_mode)
+    except OSError:  # a link to a missing file, which is reported when it is read
+        return False
 
 
 def _refuse(error: OSError) -> NoReturn:

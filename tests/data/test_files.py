@@ -1,5 +1,6 @@
 """Files below a folder are listed once each, whatever links and hidden files surround them."""
 
+import os
 from pathlib import Path
 from unicodedata import normalize
 
@@ -36,6 +37,14 @@ def test_links_to_files_and_folders_are_followed(tmp_path: Path) -> None:
     (root / "pages").symlink_to(tmp_path / "else/where", target_is_directory=True)
     (root / "2.png").symlink_to(tmp_path / "else/2.png")
     assert names(root) == ["2.png", "pages/1.png"]
+
+
+def test_pipes_and_devices_are_excluded_and_broken_links_are_not(tmp_path: Path) -> None:
+    tree(tmp_path, "a.png")
+    os.mkfifo(tmp_path / "pipe.png")
+    for name, target in {"zero.png": "/dev/zero", "gone.png": "nowhere", "self.png": "self.png"}.items():
+        (tmp_path / name).symlink_to(target)
+    assert names(tmp_path) == ["a.png", "gone.png", "self.png"]
 
 
 def test_a_folder_with_several_paths_is_listed_once_without_its_links(tmp_path: Path) -> None:
