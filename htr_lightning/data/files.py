@@ -2,7 +2,7 @@
 
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePath, PurePosixPath
 from typing import NoReturn
@@ -57,16 +57,21 @@ class FileIndex:
             if part == "..":
                 inside: Path | None = folder.parent if folder.name not in ("", "..") else folder / ".."
             else:
-                inside = self._look_up(folder, part)
+                inside = next(self._look_up(folder, part), None)
             if inside is None:
                 return None
             folder = inside
-        found = (self._look_up(folder, last + ending) for ending in endings)
-        return next((path for path in found if path is not None and path.is_file()), None)
+        return next((path for path in self._look_up(folder, last, endings) if path.is_file()), None)
 
-    def _look_up(self, folder: Path, name: str) -> Path | None:
+    def _look_up(self, folder: Path, name: str, endings: Sequence[str] = ("",)) -> Iterator[Path]:
         exact, folded = self._list(folder)
-        return exact.get(name) or exact.get(nfc(name)) or folded.get(nfc(name).casefold())
+        composed = nfc(name)
+        key = composed.casefold()
+        for ending in endings:
+            if key + ending in folded:
+                found = exact.get(name + ending) or exact.get(composed + ending) or folded[key + ending]
+                if found is not None:
+                    yield found
 
     def _list(self, folder: Path) -> tuple[dict[str, Path], dict[str, Path | None]]:
         """Return the paths in a folder by name, and by name without case, with None for ambiguous names."""

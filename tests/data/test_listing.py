@@ -155,6 +155,13 @@ def test_an_exact_name_is_preferred_to_another_form_and_an_ambiguous_name_is_not
         read(tmp_path, Table("image", "text"), "t.csv")
 
 
+def test_a_folder_with_the_name_of_an_image_does_not_hide_it(tmp_path: Path) -> None:
+    draw(tmp_path / "1.png")
+    (tmp_path / "1").mkdir()
+    (tmp_path / "t.txt").write_text("1 a\n")
+    assert read(tmp_path, Laia(["."]), "t.txt").texts == ["a"]
+
+
 def test_folders_of_characters_and_their_table_match_in_any_unicode_form(tmp_path: Path) -> None:
     draw(tmp_path / NFD / "1.png")
     (tmp_path / "names.tsv").write_bytes(f"{NFC}\té\r\n".encode())
