@@ -259,9 +259,11 @@ def test_a_part_of_the_training_lines_is_no_part_of_others(htr, best: Path) -> N
 
 def test_scans_of_another_kind_in_a_folder_are_named(htr, best: Path, tmp_path: Path) -> None:
     Image.fromarray(np.full((40, 300), 240, np.uint8)).save(tmp_path / "a.png")
-    (tmp_path / "b.pdf").write_bytes(b"%PDF-1.4\n")
+    for name in ("b.pdf", "c.HEIC"):
+        (tmp_path / name).write_bytes(b"%PDF-1.4\n")
     outcome = htr("transcribe", best, tmp_path)
-    refused(outcome, "b.pdf")
+    refused(outcome, "b.pdf: a format that cannot be read, the first of 2 such files; convert to PNG")
+    refused(htr("transcribe", best, tmp_path / "a.png", tmp_path / "c.HEIC"), "c.HEIC: a format that cannot be read; ")
     assert outcome.stdout.count("\n") == 1  # the other is read all the same
 
 

@@ -30,7 +30,7 @@ SUFFIXES = (
     *(".mpo", ".jif", ".jfi", ".pjp", ".pjpeg", ".btf", ".tf8"),
 )
 # Endings of images and scans in other formats, which are reported instead of being ignored
-UNREADABLE = (
+OTHER_SUFFIXES = (
     ".ai", ".arw", ".bpg", ".cr2", ".cr3", ".crw", ".cur", ".dcm", ".dcx", ".dds", ".djv", ".djvu", ".dng", ".emf",
     ".eps", ".exr", ".fits", ".hdr", ".heic", ".heics", ".heif", ".hif", ".icns", ".ico", ".jb2", ".jbig", ".jbig2",
     ".jls", ".jng", ".jpm", ".jxl", ".jxr", ".nef", ".orf", ".pcd", ".pct", ".pcx", ".pdf", ".pef", ".pic", ".pict",

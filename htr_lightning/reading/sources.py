@@ -12,14 +12,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from htr_lightning.data.files import files_below
-from htr_lightning.data.image import SUFFIXES
+from htr_lightning.data.image import OTHER_SUFFIXES, SUFFIXES
 from htr_lightning.data.page.document import Page, read_page
 from htr_lightning.data.page.image_files import ImageFinder
 from htr_lightning.data.page.selection import LeftOut, select_pages
 from htr_lightning.data.page.twins import choices, overlapping, same_image, told
 from htr_lightning.errors import InputError
-
-UNSUPPORTED = (".pdf", ".djvu", ".heic")  # scan formats that are reported rather than ignored
 
 
 class Source(NamedTuple):
@@ -55,12 +53,15 @@ def find_sources(names: Iterable[str]) -> Found:
     left_out: dict[Path, LeftOut] = {}
     images: dict[Path, Path] = {}
     rivals: list[list[Path]] = []
+    unreadable: list[Path] = []
     for name in names:
         try:
             paths = _paths_of(name)
         except InputError as error:
             errors.append(str(error))
             continue
+        unreadable += [path for path in paths if path.suffix.lower() in OTHER_SUFFIXES]
+        paths = [path for path in paths if path.suffix.lower() not in OTHER_SUFFIXES]
         files = [path for path in paths if path.suffix.lower() == ".xml"]
         finder = ImageFinder(given=Path(name) if os.path.isdir(name) else None)
         chosen = select_pages(files, finder)
@@ -81,6 +82,9 @@ def find_sources(names: Iterable[str]) -> Found:
         if not together and chosen.left_out:
             errors += _told_left_out(chosen.left_out)
         sources |= {os.path.abspath(source.path): source for source in together}
+    if unreadable:
+        more = f", the first of {len(unreadable)} such files" if len(unreadable) > 1 else ""
+        errors.append(f"{unreadable[0]}: a format that cannot be read{more}; convert to PNG, JPEG or TIFF")
     left_out = {path: why for path, why in left_out.items() if os.path.abspath(path) not in sources}
     pages = [source.path for source in sources.values() if source.path in images]
     twins = rivals or [
@@ -103,7 +107,7 @@ def _paths_of(name: str) -> list[Path]:
     if not name:
         raise InputError("empty file name; check the path")
     if path.is_dir():
-        paths = [file for file in files_below(path) if file.suffix.lower() in (".xml", *SUFFIXES, *UNSUPPORTED)]
+        paths = [file for file in files_below(path) if file.suffix.lower() in (".xml", *SUFFIXES, *OTHER_SUFFIXES)]
         if not paths:
             raise InputError(f"{name}: no images or XML files in this folder; check the path")
         return paths

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from htr_lightning.data.image import FORMATS, SUFFIXES, UNREADABLE, read_image
+from htr_lightning.data.image import FORMATS, OTHER_SUFFIXES, SUFFIXES, read_image
 from htr_lightning.data.reader.folder import Folder, Listing
 from htr_lightning.data.reader.listing import Classes, Images, Laia, Pairs, Table
 from htr_lightning.errors import InputError
@@ -88,8 +88,8 @@ def test_the_picture_of_a_phone_is_read(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("ending", [".heic", ".HEIF", ".pdf", ".djvu", ".cr2", ".dng", ".psd", ".svg", ".eps", ".exr"])
 def test_images_in_other_formats_are_named_and_counted(tmp_path: Path, ending: str) -> None:
-    assert ending.lower() in UNREADABLE
-    assert not set(UNREADABLE) & set(SUFFIXES)
+    assert ending.lower() in OTHER_SUFFIXES
+    assert not set(OTHER_SUFFIXES) & set(SUFFIXES)
     draw(tmp_path / "a/1.png")
     for name in ("2", "3"):
         (tmp_path / f"a/{name}{ending}").write_bytes(b"content")

@@ -3,7 +3,6 @@
 import re
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache
-from glob import glob
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
@@ -11,7 +10,7 @@ import numpy as np
 from jaxtyping import Int
 from numpy import ndarray
 
-from htr_lightning.data.files import files_below
+from htr_lightning.data.files import files_below, matches
 from htr_lightning.data.reader.hwdb import character, index_dgrl, index_gnt, read_bitmap
 from htr_lightning.data.root import data_folder
 from htr_lightning.data.sample import Sample, Skipped
@@ -227,11 +226,11 @@ def split_writers(
     for option, fraction in (("val_fraction", val_fraction), ("test_fraction", test_fraction)):
         if not 0 < fraction < 1:
             raise InputError(f"data.reader.{option}={fraction}: expected a fraction between 0 and 1")
-    matching = {root / name for name in glob(files, root_dir=root, recursive=True)}
-    paths = [path for path in files_below(root) if path in matching]
+    paths = [path for path in files_below(root) if matches(path.relative_to(root), files)]
     if not paths:
         raise InputError(
-            f"{root}: no file matches '{files}'; set data.root to the folder containing {CONTENTS}, or {SOURCE}"
+            f"{root}: no file matches data.reader.files={files}; set data.root to the folder containing {CONTENTS}, or "
+            f"{SOURCE}"
         )
     parts: dict[str, str | None] = {}
     stems: dict[str, Path] = {}

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from htr_lightning.data.fault import Fault
 from htr_lightning.data.files import FileIndex, files_below, is_inside, nfc
-from htr_lightning.data.image import SUFFIXES, UNREADABLE
+from htr_lightning.data.image import OTHER_SUFFIXES, SUFFIXES
 from htr_lightning.data.reader.folder import Entry
 from htr_lightning.data.reader.rows import LISTING, Column, lines_in, numbered, read_rows, read_utf8
 from htr_lightning.errors import InputError
@@ -43,7 +43,7 @@ class Pairs:
                 texts.append((name[: -len(self.text)], path))
             elif ending := next((ending for ending in longest_first if lowered.endswith(ending)), None):
                 pictures[name[: -len(ending)] + ending] = path
-            elif path.suffix.lower() in UNREADABLE:
+            elif path.suffix.lower() in OTHER_SUFFIXES:
                 unreadable[name[: -len(path.suffix)]] = path
         entries, faults = [], []
         for stem, path in texts:
@@ -156,7 +156,7 @@ class Laia:
     def __call__(self, root: Path, part: str, split: str) -> Found:
         """Read the rows of a table, ignoring empty rows and comments (#)."""
         entries, faults = [], []
-        find = _Finder(root, [root / folder for folder in self.images], self.outside, ("", *SUFFIXES, *UNREADABLE))
+        find = _Finder(root, [root / folder for folder in self.images], self.outside, ("", *SUFFIXES, *OTHER_SUFFIXES))
         for number, line in lines_in(read_utf8(root / part)):
             if not line.strip() or line.lstrip().startswith("#"):
                 continue
@@ -227,7 +227,7 @@ class _Finder:
             return Fault(where, "image outside data.root", f"{name}; to allow this, set {LISTING}.outside=true")
         if found is None:
             return Fault(where, "image not found", str(self.folders[0] / name))
-        if found.suffix.lower() in UNREADABLE:
+        if found.suffix.lower() in OTHER_SUFFIXES:
             fault = _unreadable(found)
             return Fault(where, fault.kind, f"{name}; {fault.detail}")
         return found
@@ -247,7 +247,7 @@ class _Finder:
 def _images_below(folder: Path) -> tuple[list[Path], list[Fault]]:
     """Return the images below a folder, and a fault for each image in a format that cannot be read."""
     paths = files_below(folder)
-    unreadable = [_unreadable(path) for path in paths if path.suffix.lower() in UNREADABLE]
+    unreadable = [_unreadable(path) for path in paths if path.suffix.lower() in OTHER_SUFFIXES]
     return [path for path in paths if path.suffix.lower() in SUFFIXES], unreadable
 
 
