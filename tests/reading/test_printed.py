@@ -14,7 +14,8 @@ from htr_lightning.cli import arguments, reading
 from htr_lightning.errors import printable
 from htr_lightning.evidence.evaluate import Line as Evaluated
 from htr_lightning.evidence.evaluate import compare, write
-from htr_lightning.reading.transcribe import Source, TranscribedLine
+from htr_lightning.reading.sources import Source
+from htr_lightning.reading.transcribe import TranscribedLine
 from htr_lightning.transcription import Transcription
 
 UNSAFE = "a\tb\nc\rd\x1b[31me\u202ef\x85g\u2028h\x9bi"
@@ -51,7 +52,7 @@ def test_names_are_escaped_in_the_output_of_transcribe(
 
 @pytest.mark.parametrize("format", ["text", "tsv", "jsonl"])
 def test_texts_are_escaped_in_the_output_of_transcribe(format: str) -> None:
-    line = TranscribedLine(Source(Path("x.png"), None), None, Transcription(UNSAFE, 0.5, ()))
+    line = TranscribedLine(Source(Path("x.png"), None, Path("x.png")), None, Transcription(UNSAFE, 0.5, ()))
     (row,) = rows(reading._format(line, format))
     if format == "jsonl":
         assert json.loads(row)["text"] == UNSAFE
