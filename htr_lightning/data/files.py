@@ -96,6 +96,25 @@ def nfc(text: str) -> str:
     return normalize("NFC", text)
 
 
+def read_utf8(path: Path) -> str:
+    """Read a UTF-8 text file, dropping its byte order mark if it has one.
+
+    Raises:
+        InputError: if the file cannot be read, or is not UTF-8 text.
+    """
+    try:
+        content = path.read_bytes()
+        text = content.decode("utf-8-sig")
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}; check data.root and data.reader") from None
+    except UnicodeDecodeError as error:
+        found = "UTF-16" if content.startswith((b"\xff\xfe", b"\xfe\xff")) else f"not UTF-8 (at byte {error.start})"
+        raise InputError(f"{path}: {found}; save it as UTF-8") from None
+    if "\0" in text:
+        raise InputError(f"{path}: contains NUL bytes, like a UTF-16 or binary file; save it as UTF-8")
+    return text
+
+
 def matches(path: PurePath, pattern: str) -> bool:
     """Return whether a relative path matches a glob pattern.
 

@@ -6,9 +6,11 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from importlib import resources
+from io import StringIO
 from pathlib import Path
 from typing import TypeGuard
 
+from htr_lightning.data.files import nfc, read_utf8
 from htr_lightning.errors import InputError
 
 SPLITS = ("train", "val", "test")
@@ -37,30 +39,51 @@ def group_of(pattern: re.Pattern[str], id: str, other: str | None = None) -> str
 
 
 def read_splits(root: Path, table: str) -> dict[str, str]:
-    """Read a table with a header and two tab-separated columns, page and split, and return it as {page: split}.
+    """Read a tab-separated table of pages and splits, and return it as {page: split}, with composed characters.
+
+    The columns are called page and split. Without a header, the table has only these columns, in this order.
 
     Raises:
-        InputError: if the file is missing or malformed.
+        InputError: if the file is missing or malformed, or a page is listed twice.
     """
     kind, _, name = table.rpartition(":")
-    path = resources.files("htr_lightning.data") / "splits" / name if kind == "package" else root / table
+    included = Path(str(resources.files("htr_lightning.data"))) / "splits" / name
+    path = included if kind == "package" else root / table
     if not path.is_file():
         raise InputError(
             f"{path}: split table not found; set data.reader.splits to a table with the columns page and split, or to "
             "fractions such as '{train: 0.8, val: 0.1, test: 0.1}'"
         )
-    try:
-        text = path.read_text(encoding="utf-8")
-    except UnicodeDecodeError:
-        raise InputError(f"{path}: not UTF-8; save the table as UTF-8") from None
-    rows = list(csv.reader(text.splitlines(), delimiter="\t"))[1:]
-    if bad := next((row for row in rows if len(row) != 2), None):
-        raise InputError(f"{table}: expected a page and a split in each row, got {bad}; fix the row")
-    if odd := next((split for _, split in rows if split not in SPLITS), None):
-        raise InputError(f"{table}: '{odd}' is not a split; use one of {', '.join(SPLITS)}")
-    if twice := next((page for page, count in Counter(page for page, _ in rows).items() if count > 1), None):
-        raise InputError(f"{table}: duplicate page '{twice}'; list each page once")
-    return dict(rows)
+    rows = csv.reader(StringIO(read_utf8(path), newline=""), delimiter="\t", quoting=csv.QUOTE_NONE)
+    header: list[str] = []
+    found: dict[str, str] = {}
+    for row in ([cell.strip() for cell in cells] for cells in rows):
+        where, first = f"{table}:{rows.line_num}", not header
+        if not any(row):
+            continue
+        if first:
+            names = [cell.casefold() for cell in row]
+            is_header = "split" in names and not set(names) & set(SPLITS)
+            header = names if is_header else ["page", "split"]
+            if is_header and len(names) == 2:  # the pages may have another name, such as id
+                header = [name if name == "split" else "page" for name in names]
+            if sorted(name for name in header if name in ("page", "split")) != ["page", "split"]:
+                raise InputError(f"{where}: expected the columns page and split, got {', '.join(row)}; fix the header")
+            if is_header:
+                continue
+        if len(row) != len(header):
+            columns = ", ".join(header)
+            raise InputError(f"{where}: expected {columns}, separated by tabs, got {' | '.join(row)}; fix this row")
+        page, split = (row[header.index(name)] for name in ("page", "split"))
+        if split not in SPLITS:
+            remedy = f"use one of {', '.join(SPLITS)}" + (", or begin with the header: page, split" if first else "")
+            raise InputError(f"{where}: '{split}' is not a split; {remedy}")
+        if not page:
+            raise InputError(f"{where}: no page in this row; add its name or remove the row")
+        if nfc(page) in found:
+            raise InputError(f"{where}: duplicate page '{page}' ({found[nfc(page)]} and {split}); list each page once")
+        found[nfc(page)] = split
+    return found
 
 
 def split_groups(

@@ -3,13 +3,14 @@
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from unicodedata import normalize
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from htr_lightning.data.reader.page_xml import PageXml
-from htr_lightning.data.split import split_groups, split_lines
+from htr_lightning.data.split import read_splits, split_groups, split_lines
 from htr_lightning.errors import InputError
 
 SHARES = {"train": 0.8, "val": 0.1, "test": 0.1}
@@ -91,3 +92,73 @@ def test_pages_are_split_by_line_and_what_is_left_over_is_counted(tmp_path: Path
         PageXml(tmp_path, splits={"train": 10, "val": 2, "test": 4}, split="train")
     with pytest.raises(InputError, match="must be positive integers"):
         PageXml(tmp_path, splits={"train": None, "val": None, "test": 4}, split="train")
+
+
+PAGES = {"a": "train", "b/c": "val", "été 1": "test"}
+TABLES = {
+    "header": "page\tsplit\na\ttrain\nb/c\tval\nété 1\ttest\n",
+    "no header": "a\ttrain\nb/c\tval\nété 1\ttest\n",
+    "no last line break": "a\ttrain\nb/c\tval\nété 1\ttest",
+    "CRLF": "page\tsplit\r\na\ttrain\r\nb/c\tval\r\nété 1\ttest\r\n",
+    "CR": "a\ttrain\rb/c\tval\rété 1\ttest\r",
+    "byte order mark": "\ufeffpage\tsplit\na\ttrain\nb/c\tval\nété 1\ttest\n",
+    "byte order mark without header": "\ufeffa\ttrain\nb/c\tval\nété 1\ttest\n",
+    "spaces": " Page \t Split \n a\ttrain \n\nb/c \t val\n\t\nété 1\ttest\n",
+    "another order": "SPLIT\tpage\ntrain\ta\nval\tb/c\ntest\tété 1\n",
+    "more columns": "n\tpage\twriter\tsplit\n1\ta\t\ttrain\n2\tb/c\tx\tval\n3\tété 1\t\ttest\n",
+    "another name": "id\tsplit\na\ttrain\nb/c\tval\nété 1\ttest\n",
+    "decomposed": "a\ttrain\nb/c\tval\ne\u0301te\u0301 1\ttest\n",
+}
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_a_split_table_loses_no_row(tmp_path: Path, table: str) -> None:
+    (tmp_path / "splits.tsv").write_bytes(TABLES[table].encode())
+    assert read_splits(tmp_path, "splits.tsv") == PAGES
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ("a\tvalid\nb\ttrain", "splits.tsv:1: 'valid' is not a split; .* or begin with the header: page, split"),
+        ("image\tset\na\ttrain", "splits.tsv:1: 'set' is not a split; .* or begin with the header: page, split"),
+        ("page\tsplit\na\tTrain", "splits.tsv:2: 'Train' is not a split; use one of train, val, test$"),
+        ("page\tsplit\na\ttrain\n\nb", "splits.tsv:4: expected page, split, separated by tabs, got b; fix this row"),
+        ("a,train\nb,val", "splits.tsv:1: expected page, split, separated by tabs, got a,train"),
+        ("a train\nb val", "splits.tsv:1: expected page, split, separated by tabs, got a train"),
+        ("a\ttrain\tx", "splits.tsv:1: expected page, split, separated by tabs, got a | train | x"),
+        ("page\tsplit\twriter\na\ttrain", "splits.tsv:2: expected page, split, writer, separated by tabs"),
+        ("name\tsplit\twriter\na\ttrain\tx", "splits.tsv:1: expected the columns page and split, got name, split"),
+        ("page\tpage\tsplit\na\tb\ttrain", "splits.tsv:1: expected the columns page and split"),
+        ("page\tsplit\n\ttrain", "splits.tsv:2: no page in this row"),
+        ("a\ttrain\nb\tval\na\tval", r"splits.tsv:3: duplicate page 'a' \(train and val\)"),
+        ("é\ttrain\ne\u0301\tval", r"splits.tsv:2: duplicate page '.*' \(train and val\)"),
+    ],
+)
+def test_a_split_table_that_is_unclear_is_refused_with_its_line(tmp_path: Path, table: str, message: str) -> None:
+    (tmp_path / "splits.tsv").write_text(table, encoding="utf-8")
+    with pytest.raises(InputError, match=message.replace("|", r"\|").replace("splits.tsv", r"splits\.tsv")):
+        read_splits(tmp_path, "splits.tsv")
+
+
+def test_a_table_in_utf_16_is_named_for_what_it_is(tmp_path: Path) -> None:
+    (tmp_path / "splits.tsv").write_text("a\ttrain\n", encoding="utf-16")
+    with pytest.raises(InputError, match="UTF-16; save it as UTF-8"):
+        read_splits(tmp_path, "splits.tsv")
+
+
+def test_a_page_named_by_its_path_is_in_one_split_only(tmp_path: Path, write_page: Callable) -> None:
+    for folder in ("a", "b"):
+        write_page(tmp_path / folder, [folder], "0001")
+    (tmp_path / "splits.tsv").write_text("0001\ttrain\nb/0001\tval\n")
+    texts = {split: PageXml(tmp_path, splits="splits.tsv", split=split).texts for split in ("train", "val")}
+    assert texts == {"train": ["a"], "val": ["b"]}
+
+
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+def test_pages_are_compared_in_any_unicode_form(tmp_path: Path, write_page: Callable, form: str) -> None:
+    write_page(tmp_path, ["un"], normalize(form, "é"))
+    write_page(tmp_path, ["deux"], "x")
+    for written in ("NFC", "NFD"):
+        (tmp_path / "splits.tsv").write_text(normalize(written, "é\ttrain\nx\tval\n"), encoding="utf-8")
+        assert PageXml(tmp_path, splits="splits.tsv", split="train").texts == ["un"]

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from htr_lightning.data.fault import Fault
-from htr_lightning.data.files import FileIndex, files_below, is_inside, nfc
+from htr_lightning.data.files import FileIndex, files_below, is_inside, nfc, read_utf8
 from htr_lightning.data.image import OTHER_SUFFIXES, SUFFIXES
 from htr_lightning.data.reader.folder import Entry
-from htr_lightning.data.reader.rows import LISTING, Column, lines_in, numbered, read_rows, read_utf8
+from htr_lightning.data.reader.rows import LISTING, Column, lines_in, numbered, read_rows
 from htr_lightning.errors import InputError
 
 SPELLINGS = {"train": ("train", "training"), "val": ("val", "valid", "validation", "dev"), "test": ("test", "testing")}

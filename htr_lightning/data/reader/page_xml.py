@@ -14,6 +14,7 @@ from rich.progress import track
 
 from htr_lightning.data import archive
 from htr_lightning.data.fault import EMPTY as NO_TEXT
+from htr_lightning.data.files import nfc
 from htr_lightning.data.image import read_size
 from htr_lightning.data.page.baseline import outline
 from htr_lightning.data.page.crop import ROTATE, check_page_size, crop_line, line_angle, open_page
@@ -220,8 +221,10 @@ class PageXml(Sequence[Sample]):
             raise InputError(
                 f"{splits}: no pages in split '{split}' (available: {', '.join(sorted(set(pages.values())))}); add some"
             )
-        found = [path for path in paths if {path.stem, self._where(path)} & wanted]
-        if missing := sorted(wanted - {name for path in found for name in (path.stem, self._where(path))}):
+        names = {path: (nfc(self._where(path)), nfc(path.stem)) for path in paths}
+        named = {path: next((name for name in its if name in pages), None) for path, its in names.items()}
+        found = [path for path in paths if named[path] in wanted]
+        if missing := sorted(wanted.difference(*names.values())):
             error = InputError(
                 f"{self.root}: missing XML files for pages in split '{split}' ({len(missing)}, first: '{missing[0]}'); "
                 "add the files, or set data.reader.splits to a custom table"
@@ -230,7 +233,7 @@ class PageXml(Sequence[Sample]):
         self.skipped += [
             Skipped(f"{name}/{self._where(path)}", "page not in the split table")
             for path in paths
-            if not {path.stem, self._where(path)} & set(pages)
+            if named[path] is None
         ]
         return found
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, TypeGuard
 
 from htr_lightning.data.fault import Fault
+from htr_lightning.data.files import read_utf8
 from htr_lightning.errors import InputError
 
 DELIMITERS = {"comma": ",", "tab": "\t", "semicolon": ";", "pipe": "|"}
@@ -16,25 +17,6 @@ BY_ENDING = {".csv": ",", ".tsv": "\t", ".tab": "\t", ".txt": "\t"}
 LISTING = "data.reader.listing"
 Column = str | int
 Row = dict[Column, Any]
-
-
-def read_utf8(path: Path) -> str:
-    """Read a UTF-8 text file, dropping its byte order mark if it has one.
-
-    Raises:
-        InputError: if the file cannot be read, or is not UTF-8 text.
-    """
-    try:
-        content = path.read_bytes()
-        text = content.decode("utf-8-sig")
-    except OSError as error:
-        raise InputError(f"{path}: {error.strerror}; check data.root and data.reader") from None
-    except UnicodeDecodeError as error:
-        found = "UTF-16" if content.startswith((b"\xff\xfe", b"\xfe\xff")) else f"not UTF-8 (at byte {error.start})"
-        raise InputError(f"{path}: {found}; save it as UTF-8") from None
-    if "\0" in text:
-        raise InputError(f"{path}: contains NUL bytes, like a UTF-16 or binary file; save it as UTF-8")
-    return text
 
 
 def lines_in(text: str) -> Iterator[tuple[int, str]]:
