@@ -8,6 +8,7 @@ from typing import Any
 
 from htr_lightning.checkpoint import FORMAT, TRAINING
 from htr_lightning.data.datamodule import SPLITS, LineDataModule
+from htr_lightning.data.sample import Skipped
 from htr_lightning.metrics.edits import DEFINITION
 from htr_lightning.text.codec import name
 from htr_lightning.version import versions
@@ -50,10 +51,14 @@ def describe(data: LineDataModule, split: str) -> dict[str, Any]:
         "lines": len(lines),
         "characters": sum(map(len, lines.texts)),
         "groups": len(set(lines.reader.groups)),
-        "skipped": dict(Counter(skipped.kind for skipped in lines.reader.skipped)),
+        "skipped": dict(Counter(map(_reason, lines.reader.skipped))),
         "sha256": digest.hexdigest(),
         **getattr(lines.reader, "about", {}),  # how texts were changed; results are comparable only if this matches
     }
+
+
+def _reason(skipped: Skipped) -> str:
+    return skipped.kind + (f" (data.reader.{skipped.by}=skip)" if skipped.by else "")
 
 
 def git_commit() -> str | None:

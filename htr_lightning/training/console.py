@@ -192,7 +192,7 @@ class Report(Callback):
         )
         for split, its in recognizer.card["data"].items():
             for reason, count in its["skipped"].items():
-                log.info(f"skipped in {split} as configured: {count} x {reason}")
+                log.info(f"skipped in {split}: {count} x {reason}")
         log.info(f"training on {_devices(trainer)} in {trainer.precision} for {' or '.join(_bounds(trainer))}")
         if note := idle_gpus(isinstance(trainer.accelerator, CPUAccelerator), trainer.num_devices):
             log.info(f"note: {note}")
