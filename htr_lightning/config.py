@@ -12,7 +12,6 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
-import yaml
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
@@ -23,6 +22,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from htr_lightning.errors import InputError
+from htr_lightning.yaml_file import load_yaml
 
 HYDRA_OPTIONS = ("cfg", "package", "config-path", "config-name", "config-dir", "info", "experimental-rerun")
 GROUPS = {"experiments": "experiment", "replay": "data@replay"}  # common mistakes and the correct names
@@ -76,8 +76,8 @@ def varying(overrides: Iterable[str], folder: Path) -> list[str]:
         overrides: overrides of the job.
         folder: sweep folder, in which Hydra stores the overrides of all jobs.
     """
-    given = OmegaConf.select(OmegaConf.load(folder / "multirun.yaml"), "hydra.overrides.task")
-    parsed = OverridesParser.create().parse_overrides(list(given))
+    given = load_yaml(folder / "multirun.yaml")["hydra"]["overrides"]["task"]
+    parsed = OverridesParser.create().parse_overrides(given)
     keys = {str(one.input_line).partition("=")[0] for one in parsed if one.is_sweep_override()}
     return [one for one in overrides if not keys or one.partition("=")[0] in keys]
 
@@ -196,12 +196,9 @@ def offer_experiments() -> None:
         InputError: if a recipe cannot be read or is not valid YAML.
     """
     for name, file in recipe_files().items():
-        try:
-            recipe = OmegaConf.load(file)
-        except (yaml.YAMLError, OSError, UnicodeDecodeError) as error:
-            raise InputError(
-                f"{file}: cannot read the recipe ({' '.join(str(error).split())}); correct the file"
-            ) from None
+        recipe = load_yaml(file, OmegaConf.create)
+        if not isinstance(recipe, DictConfig):
+            raise InputError(f"{file}: expected a recipe, a mapping of keys to values; correct or remove the file")
         ConfigStore.instance().store(name, recipe, group="experiment", package="_global_")
 
 

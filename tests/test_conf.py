@@ -2,6 +2,8 @@
 
 import inspect
 import os
+import re
+import shlex
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -9,10 +11,13 @@ from typing import Any
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from lightning import Trainer
 from omegaconf import OmegaConf
 
 from htr_lightning.config import compose_train, fast_precision
+from htr_lightning.data.reader.page_xml import PageXml
+from htr_lightning.data.split import group_pattern
 from htr_lightning.errors import InputError
 
 CONF = Path(__file__).parent.parent / "conf"
@@ -121,7 +126,7 @@ def test_a_user_recipe_is_found_in_the_working_directory(tmp_path: Path, monkeyp
     config = compose_train(["experiment=mine", "run_dir=x", "name=x"])
     assert (config.seed, config.optimizer.lr) == (7, 1e-3)
     (tmp_path / "experiments" / "broken.yaml").write_text("seed: [")
-    with pytest.raises(InputError, match=r"broken\.yaml: cannot read the recipe"):
+    with pytest.raises(InputError, match=r"broken\.yaml: invalid YAML"):
         compose_train(["experiment=mine"])
 
 
@@ -150,3 +155,26 @@ def test_recipes_take_the_device_that_is_there(monkeypatch: pytest.MonkeyPatch, 
     assert (trainer["devices"], trainer["strategy"], trainer["precision"], config["data"]["workers"]) == expected
     on_cpu = composed("experiment=copiste_20min", "trainer=cpu")["trainer"]
     assert (on_cpu["accelerator"], on_cpu["devices"], on_cpu["strategy"]) == ("cpu", 2, "ddp")
+
+
+def test_suggested_overrides_work_when_pasted_into_a_shell() -> None:
+    texts = [path.read_text(encoding="utf-8") for path in sorted(CONF.rglob("*.yaml"))]
+    with pytest.raises(InputError) as refused:
+        group_pattern("x")
+    found = re.findall(r"'data\.[^']*'", "\n".join([*texts, str(refused.value)]))
+    assert len(found) >= 4
+    for suggestion in found:
+        (argument,) = shlex.split(suggestion)
+        (override,) = OverridesParser.create().parse_overrides([argument])
+        assert override.key_or_group == "data.reader.group"
+        group_pattern(override.value())
+        composed("data=page_xml", argument)
+
+
+@pytest.mark.parametrize(("group", "expected"), [("(.+)/", ["a", "a/b"]), ("(.+?)_", ["x", "y"])])
+def test_the_suggested_groups_are_folders_and_beginnings(
+    tmp_path: Path, write_page, group: str, expected: list[str]
+) -> None:
+    write_page(tmp_path / "a", ["un"], "x_1")
+    write_page(tmp_path / "a" / "b", ["deux"], "y_1")
+    assert sorted(PageXml(tmp_path, group=group).groups) == expected

@@ -96,3 +96,8 @@ def folder(root: Path) -> Path:
     if not root.is_dir():
         raise InputError(f"{root}: no such folder; set data.root to the folder containing the pages")
     return root
+
+
+def name(root: Path) -> str:
+    """Return the name of a folder, or of an archive without its ending."""
+    return root.stem if root.is_file() else root.resolve().name

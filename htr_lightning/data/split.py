@@ -28,7 +28,10 @@ def group_pattern(group: str) -> re.Pattern[str]:
     except re.error as error:
         raise InputError(f"data.reader.group={group}: invalid regular expression ({error}); fix it") from None
     if not pattern.groups:
-        raise InputError(f"data.reader.group={group}: no capturing group; put parentheses around the writer's name")
+        raise InputError(
+            f"data.reader.group={group}: no capturing group; put parentheses around the writer's name, "
+            "and quote it twice: 'data.reader.group=\"(.+?)_\"'"
+        )
     return pattern
 
 

@@ -10,7 +10,6 @@ from statistics import fmean, stdev
 from typing import Any, NamedTuple
 
 import editdistance
-import yaml
 from jaxtyping import UInt8
 from numpy import ndarray
 
@@ -18,8 +17,10 @@ from htr_lightning.data.sample import Reader
 from htr_lightning.errors import InputError
 from htr_lightning.text.align import Edit, edits
 from htr_lightning.transcription import Prediction
+from htr_lightning.yaml_file import load_yaml
 
 COMPLETE = ("metrics.csv", "summary.json", "checkpoints/best.ckpt")  # files of a finished run
+FIGURES = ("val_cer", "test_cer", "test_edits", "test_characters", "test_lines", "seconds")  # of summary.json
 PER_RUN = ("seed", "name", "run_dir", "hydra.run.dir")  # keys that may differ between runs of the same recipe
 
 
@@ -101,17 +102,17 @@ def read_run(folder: str | Path) -> Run:
         InputError: if the folder is not a run folder, or one of its files cannot be read.
     """
     folder = Path(folder)
-    config = _load(folder / ".hydra" / "config.yaml", yaml.safe_load)
-    overrides = _load(folder / ".hydra" / "overrides.yaml", yaml.safe_load)
-    if not isinstance(config, dict) or not isinstance(overrides, list):
+    config, overrides = (load_yaml(folder / ".hydra" / name) for name in ("config.yaml", "overrides.yaml"))
+    seed = config.get("seed", 0) if isinstance(config, dict) else None
+    if not isinstance(seed, int) or not isinstance(overrides, list):
         raise InputError(f"{folder / '.hydra'}: does not contain a valid config; restore the original files")
     given = [str(one) for one in overrides]
     if config.get("start") is not None and not any(one.lstrip("+").startswith("start=") for one in given):
         given.append(f"start={config['start']}")  # `htr fine-tune` takes the checkpoint as an argument
     missing = [name for name in COMPLETE if not (folder / name).is_file()]
     curves = {} if "metrics.csv" in missing else _load(folder / "metrics.csv", _curves)
-    summary = {} if "summary.json" in missing else _load(folder / "summary.json", json.loads)
-    return Run(folder, config.get("seed", 0), given, curves, summary, missing)
+    summary = {} if "summary.json" in missing else _load(folder / "summary.json", _summary)
+    return Run(folder, seed, given, curves, summary, missing)
 
 
 def by_recipe(runs: Sequence[Run]) -> dict[str, list[Run]]:
@@ -159,7 +160,9 @@ def compare(recipes: dict[str, list[Run]]) -> list[Row]:
     rows = []
     for name, runs in recipes.items():
         done = [
-            run.summary for run in runs if run.summary.get("test_characters") and run.summary["val_cer"] is not None
+            run.summary
+            for run in runs
+            if run.summary.get("test_characters") and all(run.summary.get(key) is not None for key in FIGURES)
         ]
         if not done:
             continue
@@ -199,8 +202,8 @@ def predictions(path: str | Path) -> list[Prediction]:
     found = []
     for number, line in enumerate(_load(path, str).rstrip("\n").split("\n"), start=1):
         try:
-            found.append(Prediction(**json.loads(line)))
-        except (TypeError, ValueError):
+            found.append(_prediction(line))
+        except (TypeError, ValueError, RecursionError):
             raise InputError(
                 f"{path}: line {number} is not a valid prediction; regenerate the file with htr evaluate CHECKPOINT"
             ) from None
@@ -242,8 +245,25 @@ def _load(path: Path, parse: Any) -> Any:
         return parse(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}; check that the folder is a complete run folder") from None
-    except (ValueError, yaml.YAMLError) as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: is corrupted ({str(error).splitlines()[0]}); restore the original file") from None
+
+
+def _prediction(line: str) -> Prediction:
+    read = Prediction(**json.loads(line))
+    texts, confidence = (read.id, read.reference, read.hypothesis, read.group), read.confidence
+    if not all(isinstance(text, str) for text in texts) or not isinstance(confidence, int | float):
+        raise TypeError
+    return read
+
+
+def _summary(text: str) -> dict[str, Any]:
+    summary = json.loads(text)
+    if not isinstance(summary, dict):
+        raise ValueError("not the results of a run")
+    if odd := next((key for key in FIGURES if not isinstance(summary.get(key), int | float | None)), None):
+        raise ValueError(f"{odd} is not a number")
+    return summary
 
 
 def _curves(text: str) -> dict[str, Curve]:

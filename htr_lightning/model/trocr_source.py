@@ -89,7 +89,7 @@ def _check_kind(folder: Path, source: str) -> None:
             f"model.source={source}: no config.json in this folder; use a folder written by `save_pretrained` "
             "in transformers, or a repository such as microsoft/trocr-small-handwritten"
         ) from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not JSON"
         raise InputError(
             f"model.source={source}: cannot read config.json ({reason}); download the model again"

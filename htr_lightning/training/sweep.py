@@ -10,9 +10,10 @@ from typing import Any, NamedTuple
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import JobReturn
 from hydra.experimental.callback import Callback
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from htr_lightning.config import is_sweep, varying
+from htr_lightning.yaml_file import load_yaml
 
 RATES = ("val_cer", "val_wer", "test_cer", "test_wer")
 RANK_VARIABLES = ("LOCAL_RANK", "NODE_RANK", "RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
@@ -85,7 +86,7 @@ def jobs_of(folder: Path) -> list[Job]:
     jobs = []
     for path in sorted(folder.glob("*/.hydra/overrides.yaml")):
         run = path.parent.parent
-        overrides = varying(map(str, OmegaConf.load(path)), folder)
+        overrides = varying(map(str, load_yaml(path)), folder)
         summary = run / "summary.json"
         found = json.loads(summary.read_text()) if summary.is_file() else {}
         jobs.append(Job(run.name, " ".join(overrides), found))

@@ -1,5 +1,6 @@
 """Repositories of HTR-United: where they come from, their terms, their splits."""
 
+import shutil
 from functools import partial
 from pathlib import Path
 
@@ -99,7 +100,8 @@ def test_a_digest_is_checked_only_for_the_commit_it_was_made_of(fetched: list, t
 
 
 def test_terms_come_from_whatever_file_states_them(tmp_path: Path) -> None:
-    assert terms(tmp_path, "a/b") == ("a/b: licence not stated; ask the authors\na/b: cite a/b. https://github.com/a/b")
+    assert terms(tmp_path, "a") == "a: licence not stated; ask the authors\na: cite a."
+    assert terms(tmp_path, "a", "https://a.org") == "a: licence not stated; ask the authors\na: cite a. https://a.org"
     (tmp_path / "LICENSE").write_text("\n# Attribution 4.0 International\n\n====")
     assert "licence Attribution 4.0 International\n" in terms(tmp_path, "a/b")
     (tmp_path / "CITATION.cff").write_text(
@@ -109,18 +111,93 @@ def test_terms_come_from_whatever_file_states_them(tmp_path: Path) -> None:
     assert terms(tmp_path, "a/b") == "a/b: licence CC-BY-4.0\na/b: cite Jo Doe, An Archive: Letters. 10.5281/zenodo.1"
 
 
-@pytest.mark.parametrize("content", ["- a list", "just text", ""])
-def test_a_catalogue_entry_of_another_form_states_nothing(tmp_path: Path, content: str) -> None:
-    (tmp_path / "htr-united.yml").write_text(content)
-    assert "not stated" in terms(tmp_path, "a/b")
+@pytest.mark.parametrize("name", ["htr-united.yml", "HTR-United.yaml", "METADATA.yml"])
+def test_a_folder_is_attributed_to_its_own_authors_only(
+    tmp_path: Path, write_page, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    module._print_terms.cache_clear()
+    folder = tmp_path / "letters"
+    write_page(folder, ["un"], "a")
+    repo = "HTR-United/CREMMA-MSS-20"  # the default of conf/data/htr_united.yaml
+    assert PageXml(folder, fetch, repo).ids == ["letters/a/l0"]
+    assert capsys.readouterr().err.splitlines() == [
+        "letters: licence not stated; ask the authors",
+        "letters: cite letters.",
+    ]
+    module._print_terms.cache_clear()
+    (folder / name).write_text("title: Lettres\nauthors: {name: Jo, surname: Doe}\nlicense: {name: CC0, url: u}\n")
+    PageXml(folder, fetch, repo)
+    assert capsys.readouterr().err.splitlines() == [
+        "letters: licence CC0 (u)",
+        "letters: cite Jo Doe: Lettres.",
+    ]
 
 
-@pytest.mark.parametrize("content", [b"a: [", b"\xff\xfe\xff", b"[" * 5_000])
-def test_a_catalogue_entry_that_is_no_yaml_is_refused_in_one_line(tmp_path: Path, content: bytes) -> None:
-    (tmp_path / "htr-united.yml").write_bytes(content)
-    with pytest.raises(InputError, match=r"htr-united\.yml: invalid YAML") as refused:
+def test_the_current_folder_has_its_name(tmp_path: Path, write_page, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_page(tmp_path / "letters", ["un"], "a")
+    monkeypatch.chdir(tmp_path / "letters")
+    assert PageXml(".").ids == ["letters/a/l0"]
+
+
+def test_a_zip_archive_is_attributed_to_what_it_contains(
+    tmp_path: Path, write_page, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pooch.os_cache", lambda name: tmp_path / "cache")
+    write_page(tmp_path / "repo-main" / "data", ["un"], "a")
+    (tmp_path / "repo-main" / "htr-united.yml").write_text("license: CC0")
+    archive = shutil.make_archive(str(tmp_path / "letters"), "zip", tmp_path, "repo-main")
+    assert PageXml(archive, fetch, "HTR-United/CREMMA-MSS-20").ids == ["letters/a/l0"]
+    assert capsys.readouterr().err.splitlines()[0] == "letters: licence CC0"
+
+
+VALUES = [
+    "5",
+    "null",
+    "true",
+    "1.5",
+    "2024-01-01",
+    "[]",
+    "{}",
+    "[5, [a], {b: c}]",
+    "{a: b}",
+    "{name: [x], url: 3}",
+    "''",
+]
+
+
+@pytest.mark.parametrize("content", ["- a list", "just text", "", *(
+    f"{key}: {value}" for key in ("title", "license", "authors", "url", "doi") for value in VALUES
+)])  # fmt: skip
+@pytest.mark.parametrize("name", ["htr-united.yml", "CITATION.cff"])
+def test_a_value_of_another_type_states_nothing(tmp_path: Path, name: str, content: str) -> None:
+    (tmp_path / name).write_text(content)
+    licence, citation = terms(tmp_path, "a/b").split("\n")
+    assert licence in ("a/b: licence not stated; ask the authors", "a/b: licence 5", "a/b: licence 3")
+    assert citation.startswith("a/b: cite ")
+    assert not set("[]{}") & set(licence + citation)
+
+
+def test_texts_are_printed_on_one_line_of_reasonable_length(tmp_path: Path) -> None:
+    bad = "\\e[2J\\x07\\u202E\\nfake: licence CC0 " + "x y" * 5_000
+    people = "".join(f'- name: "{bad}"\n  surname: "{bad}"\n' for _ in range(3)) + "- x\n" * 20
+    (tmp_path / "htr-united.yml").write_text(f'title: "{bad}"\nlicense: "{bad}"\nauthors:\n{people}')
+    found = terms(tmp_path, "a/b")
+    assert found.count("\n") == 1
+    assert len(found) < 4_000
+    assert found.replace("\n", "").isprintable()
+    assert "and 13 others" in found
+    (tmp_path / "htr-united.yml").unlink()
+    (tmp_path / "LICENSE").write_bytes(b"\x1b[2J\0" * 10_000_000)
+    assert len(terms(tmp_path, "a/b")) < 4_000
+    assert terms(tmp_path, "a/b").replace("\n", "").isprintable()
+
+
+@pytest.mark.parametrize("content", [b"a: [", b"\xff\xfe\xff", b"[" * 5_000, b"a: &a [*a]", b"!!timestamp x"])
+@pytest.mark.parametrize("name", ["htr-united.yml", "CITATION.cff"])
+def test_a_catalogue_entry_that_is_no_yaml_is_refused_in_one_line(tmp_path: Path, name: str, content: bytes) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(InputError, match=rf"{name}: invalid YAML"):
         terms(tmp_path, "a/b")
-    assert "\n" not in str(refused.value)
 
 
 def test_cremma_is_read_from_its_folder_by_pages_or_documents(htr_data: Path, tmp_path: Path) -> None:

@@ -56,6 +56,16 @@ def test_binary_predictions_are_rejected_with_the_file_name(tmp_path: Path) -> N
         report.predictions(tmp_path / "predictions.jsonl")
 
 
+@pytest.mark.parametrize(
+    "row", ["[" * 100_000, "1", "{}", '{"id": 1, "reference": "", "hypothesis": "", "confidence": 1, "group": ""}']
+)
+def test_a_prediction_of_another_form_is_named_by_its_line(tmp_path: Path, row: str) -> None:
+    valid = '{"id": "1", "reference": "", "hypothesis": "", "confidence": 1, "group": ""}'
+    (tmp_path / "predictions.jsonl").write_text(f"{valid}\n{row}\n")
+    with pytest.raises(InputError, match="line 2 is not a valid prediction"):
+        report.predictions(tmp_path / "predictions.jsonl")
+
+
 def test_an_unfinished_run_lists_its_missing_files(tmp_path: Path) -> None:
     run = report.read_run(written(tmp_path / "run", [], cer={10: 0.5}))
     assert run.missing == ["summary.json", "checkpoints/best.ckpt"]
@@ -69,7 +79,11 @@ def test_an_unfinished_run_lists_its_missing_files(tmp_path: Path) -> None:
         ("metrics.csv", "epoch,step,val/cer\n0,ten,0.5\n", "metrics.csv: is corrupted"),
         ("metrics.csv", "epoch,step,val/cer\n0,1\n", "a row is truncated"),
         ("summary.json", "{", "summary.json: is corrupted"),
-        (".hydra/config.yaml", "a: [", "config.yaml: is corrupted"),
+        ("summary.json", "[" * 100_000, "summary.json: is corrupted"),
+        ("summary.json", "[]", "summary.json: is corrupted \\(not the results of a run"),
+        ("summary.json", '{"val_cer": {}}', "summary.json: is corrupted \\(val_cer is not a number"),
+        (".hydra/config.yaml", "a: [", "config.yaml: invalid YAML"),
+        (".hydra/config.yaml", "seed: {}", "does not contain a valid config"),
         (".hydra/overrides.yaml", "1", "does not contain a valid config"),
     ],
 )
@@ -84,7 +98,7 @@ def test_a_corrupted_file_is_named_in_one_line(tmp_path: Path, name: str, conten
 def test_a_folder_without_runs_is_rejected(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"contains no run"):
         report.find_runs(tmp_path)
-    with pytest.raises(InputError, match=r"config\.yaml: No such file"):
+    with pytest.raises(InputError, match=r"config\.yaml: cannot be read \(No such file"):
         report.read_run(tmp_path)
 
 

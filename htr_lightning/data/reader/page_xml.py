@@ -106,8 +106,7 @@ class PageXml(Sequence[Sample]):
         self.repaired: dict[str, str] = {}  # how the polygon differs from the one in the file, keyed by sample id
         if images is not None and not (self.root / images).is_dir():
             raise InputError(f"data.reader.images={images}: no such folder in {self.root}; correct or remove this key")
-        own = given.name if given.is_dir() else given.stem
-        name = name or (repo.rpartition("/")[2] if repo and root is None else own)
+        name = name or (repo.rpartition("/")[2] if repo and root is None else archive.name(Path(root or given)))
         self._entries: list[_Entry] = []
         faults: list[str] = []
         self._images = ImageFinder(self.root, self.root / images if images else None)
