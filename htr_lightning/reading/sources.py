@@ -87,9 +87,9 @@ def find_sources(names: Iterable[str]) -> Found:
         errors.append(f"{unreadable[0]}: a format that cannot be read{more}; convert to PNG, JPEG or TIFF")
     left_out = {path: why for path, why in left_out.items() if os.path.abspath(path) not in sources}
     pages = [source.path for source in sources.values() if source.path in images]
-    twins = rivals or [
-        found for group in same_image({path: images[path] for path in pages}) if (found := overlapping(group))
-    ]
+    groups = same_image({path: images[path] for path in pages})
+    listed_twice = {path for group in rivals for path in group}
+    twins = rivals + [found for group in groups if not listed_twice & set(group) and (found := overlapping(group))]
     if twins:
         errors.append(_told_twins(twins, pages, left_out, images))
     refused = {path for group in twins for path in group}
