@@ -9,7 +9,7 @@ from xml.etree import ElementTree
 import cv2
 import numpy as np
 
-from htr_lightning.audit import faults as audit
+from htr_lightning.audit import fault as audit
 
 ALTO = "{http://www.loc.gov/standards/alto/ns-v4#}"
 

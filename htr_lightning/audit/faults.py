@@ -8,50 +8,35 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from htr_lightning.audit.fit import Shapes, by_size, encode, in_small_group, lengths_of, swaps
-from htr_lightning.audit.measure import Measures, measure, unit, uprightness
+from htr_lightning.audit.compare import fit, leaks, mismatches, upside_down
+from htr_lightning.audit.fault import (
+    A_WORD,
+    BLANK,
+    CONTROL,
+    CRITICAL,
+    CUT,
+    DUPLICATE_ID,
+    EMPTY,
+    ENOUGH,
+    FEW,
+    FRAMES,
+    OUTSIDE,
+    POLARITY,
+    SIZE,
+    SMALL,
+    UNREADABLE,
+    UNSEEN,
+    UPRIGHT,
+    WRITER,
+    Fault,
+    Line,
+)
+from htr_lightning.audit.measure import measure
 from htr_lightning.data.preprocess import MIN_CONTRAST, Preprocess
 from htr_lightning.data.sample import Reader, Skipped
 from htr_lightning.errors import InputError
 from htr_lightning.text.codec import alphabet_of, name
 from htr_lightning.text.normalize import Normalizer
-
-# Critical faults stop training or invalidate its results.
-UNREADABLE, SIZE, FRAMES = "unreadable line", "unusable size", "too few frames for the text"
-OUTSIDE, DUPLICATE_ID = "character outside the alphabet", "id in two splits"
-LEAK, WRITER = "same image in two splits", "writer in two splits"
-CRITICAL = (UNREADABLE, SIZE, FRAMES, OUTSIDE, DUPLICATE_ID, LEAK, WRITER)
-# Other faults are worth a look.
-EMPTY, CONTROL, UNSEEN = "line without text", "control or unassigned character", "character not in the training texts"
-BLANK, SMALL, POLARITY = "blank image", "tiny image", "light ink on dark paper"
-UPRIGHT, UPSIDE_DOWN, CUT = "line is vertical", "line is upside down", "letters cut off"
-MISMATCH, SWAPPED = "text does not fit its image", "text belongs to another line"
-
-ENOUGH = 100  # minimum number of lines for detecting outliers
-FEW = 0.05  # fraction of lines; a property shared by more lines than this is normal for the data set
-A_WORD = 4  # characters; lines up to this length are not checked for vertical orientation or similar images
-A_PHRASE = 16  # characters; shorter lines are not checked for being upside down
-
-
-class Fault(NamedTuple):
-    """A fault found in a line, a writer or a split."""
-
-    id: str
-    kind: str
-    detail: str
-    split: str
-    compare: tuple[str, int] | None = None  # split and position of the line to show next to this one
-
-
-class Line(NamedTuple):
-    """The text and measurements of a line, without its pixels."""
-
-    split: str
-    position: int  # index in the reader
-    id: str
-    text: str  # normalised
-    group: str
-    measures: Measures
 
 
 class Audit(NamedTuple):
@@ -73,6 +58,7 @@ def audit(
     alphabet: Sequence[str] | None = None,
     needed: Callable[[str], int] | None = None,
     frames: Callable[[int], int] | None = None,
+    direction: str = "auto",
     advance: Callable[[int], None] = lambda lines: None,
 ) -> Audit:
     """Find faults in the lines of a data set.
@@ -85,6 +71,7 @@ def audit(
         needed: function that returns the number of frames a normalised text needs; None if the model uses no frames.
         frames: function that returns the number of frames the network produces for an image of a given width after
             preprocessing, in columns; None if the model uses no frames.
+        direction: base direction of lines with right-to-left letters; see `text.direction.visual`.
         advance: progress callback, called with the number of lines just processed.
     """
     lines: list[Line] = []
@@ -120,7 +107,11 @@ def audit(
         notes.append(f"too few usable lines to detect outliers ({len(usual)}; at least {ENOUGH} are needed)")
     else:
         faults += upside_down(usual)
-        faults += mismatches(usual)
+        fitted, in_visual_order = fit(usual, direction)
+        faults += mismatches(usual, fitted)
+        if in_visual_order:
+            notes.append("right-to-left texts seem to be stored in visual order, from left to right; store them in "
+                         "logical order, in which they are read")  # fmt: skip
     notes += _notes(readers, texts)
     return Audit(
         splits={split: statistics(split, reader, texts, lines) for split, reader in readers.items()},
@@ -210,100 +201,6 @@ def frame_faults(
         if need > has:
             detail = f"{len(line.text)} characters need {need} frames, but the image yields {has}"
             yield Fault(line.id, FRAMES, detail, line.split)
-
-
-def leaks(lines: Sequence[Line], alike: float = 0.8, same: float = 0.9) -> Iterator[Fault]:
-    """Report lines that also occur in an earlier split, whether identical, rescanned, recropped or recompressed.
-
-    Image fingerprints are compared between lines of similar length. The similarity of lines by two writers who copied
-    the same text is well below `alike`. A pair above `same` with different texts also counts as the same image, unless
-    there are many such pairs: in printed text, two lines may differ in a single letter.
-    """
-    splits = list(dict.fromkeys(line.split for line in lines))
-    for number, split in enumerate(splits):
-        later = [line for line in lines if line.split == split]
-        earlier = [line for line in lines if line.split in splits[:number]]
-        pixels = {line.measures.digest: line for line in reversed(earlier) if line.measures.ink > 0}
-        twins = {line.position: pixels[line.measures.digest] for line in later if line.measures.digest in pixels}
-        found = [(line, twin, likeness) for line, twin, likeness in _alike(later, earlier) if likeness >= alike]
-        renamed = [(line, twin) for line, twin, likeness in found if likeness >= same and line.text != twin.text]
-        twins = {line.position: twin for line, twin, _ in found if line.text == twin.text} | twins
-        if len(renamed) <= max(1, 0.01 * len(later)):
-            twins = {line.position: twin for line, twin in renamed} | twins
-        for line in later:
-            if twin := twins.get(line.position):
-                text = "same text" if twin.text == line.text else f"labelled '{twin.text}' there"
-                yield Fault(line.id, LEAK, f"{twin.id} in {twin.split}, {text}", split, (twin.split, twin.position))
-
-
-def _alike(later: Sequence[Line], earlier: Sequence[Line]) -> Iterator[tuple[Line, Line, float]]:
-    """Yield each line longer than a short word with the most similar line in an earlier split and their similarity."""
-    later, earlier = (
-        [line for line in some if len(line.text) > A_WORD and line.measures.ink > 0] for some in (later, earlier)
-    )
-    if not later or not earlier:
-        return
-    later, earlier = (sorted(some, key=lambda line: line.measures.extent) for some in (later, earlier))
-    extents = np.array([line.measures.extent for line in earlier])
-    prints = np.stack([line.measures.fingerprint for line in earlier])
-    for start in range(0, len(later), 256):
-        some = later[start : start + 256]
-        first = int(np.searchsorted(extents, some[0].measures.extent / 1.15))
-        last = int(np.searchsorted(extents, some[-1].measures.extent * 1.15, side="right"))
-        if first == last:
-            continue
-        likeness = unit(np.stack([line.measures.fingerprint for line in some])) @ unit(prints[first:last]).T
-        for line, row in zip(some, likeness, strict=True):
-            best = int(row.argmax())
-            yield line, earlier[first + best], float(row[best])
-
-
-def upside_down(lines: Sequence[Line], sure: float = -0.65, far: float = 3.75) -> Iterator[Fault]:
-    """Report lines that look like the other lines rotated by 180 degrees.
-
-    Orientation is learned from the data set itself; see `uprightness`. A line is reported if its score is close to -1
-    and an outlier among lines of similar length. A false report costs more than a missed line, so short texts are not
-    checked, and figures or unusual handwriting, which score close to 0, are not reported.
-    """
-    lines = [line for line in lines if len(line.text) >= A_PHRASE]
-    if len(lines) < ENOUGH:
-        return
-    scores = uprightness(np.stack([line.measures.shape for line in lines]))
-    unusual = by_size(scores, np.array([len(line.text) for line in lines]))
-    for index in np.flatnonzero((scores < sure) & (unusual < -far)):
-        detail = f"orientation score {scores[index]:.1f} (1: upright, -1: upside down)"
-        yield Fault(lines[index].id, UPSIDE_DOWN, detail, lines[index].split)
-
-
-def mismatches(lines: Sequence[Line], far: float = 5.0) -> Iterator[Fault]:
-    """Report lines whose text is far too long or too short for the ink, or fits another line better.
-
-    The text predicts the length of a line in two ways: from the widths of its characters and from their number of
-    strokes. If both disagree with the image, the text is wrong; if the line is too wide for its strokes, the image
-    shows only part of the line's height.
-    """
-    codes = encode([line.text for line in lines])
-    groups = [line.group for line in lines]
-    widths, *room = lengths_of(codes, np.array([line.measures.extent for line in lines]), groups)
-    _, *strokes = lengths_of(codes, np.array([line.measures.strokes for line in lines]), groups)
-    sizes = np.array([len(line.text) for line in lines])
-    excess, flat = (room[0] + strokes[0]) / 2, room[0] - strokes[0]
-    of_all = by_size((room[1] + strokes[1]) / 2, sizes), by_size(room[1] - strokes[1], sizes)
-    few = in_small_group(groups)  # compared with other lines from small groups
-    unusual, cut = (np.where(few, all_, by_size(own, sizes)) for all_, own in zip(of_all, (excess, flat), strict=True))
-    for index, line in enumerate(lines):
-        about = round(sizes[index] * np.exp(excess[index]))
-        if abs(unusual[index]) > far and abs(excess[index]) > np.log(1.3) and abs(about - sizes[index]) >= A_WORD:
-            detail = f"number of characters: {sizes[index]}, but the ink suggests about {about}"
-            yield Fault(line.id, MISMATCH, detail, line.split)
-        if cut[index] > far and flat[index] > np.log(1.3):
-            detail = f"{np.exp(flat[index]):.1f} times as wide as usual for its number of strokes"
-            yield Fault(line.id, CUT, detail, line.split)
-    shapes = Shapes(codes, widths, np.stack([line.measures.profile for line in lines]))
-    for index, other in swaps(shapes, sizes):
-        line, its = lines[index], lines[other]
-        detail = f"the text of {its.id} fits better: '{its.text}'"
-        yield Fault(line.id, SWAPPED, detail, line.split, (its.split, its.position))
 
 
 def statistics(split: str, reader: Reader, texts: Mapping[str, Sequence[str]], lines: Sequence[Line]) -> dict[str, Any]:

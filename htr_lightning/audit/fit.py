@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -102,7 +103,7 @@ class Shapes:
     the mean profile of all columns assigned to it.
 
     Args:
-        codes: encoded texts of the lines.
+        codes: encoded texts of the lines, from left to right.
         widths: width of each character.
         profiles: column profiles of the lines.
     """
@@ -117,6 +118,12 @@ class Shapes:
             total = np.bincount(assigned.ravel(), weights=flat[..., zone].ravel(), minlength=codes.kinds)
             self.shapes[:, zone] = total / (10 + np.bincount(assigned.ravel(), minlength=codes.kinds))
         self.expected = np.stack([self._profile(row) for row in assigned]).astype(np.float16)
+
+    @cached_property
+    def own(self) -> Float32[ndarray, " N"]:
+        """The cost of each line with its own text; see `costs`."""
+        every = np.arange(len(self.profiles))
+        return self.costs(every, every)
 
     def costs(self, lines: Int[ndarray, " P"], texts: Int[ndarray, " P"]) -> Float32[ndarray, " P"]:
         """Return the mean squared difference along the best alignment of each line with the corresponding text."""
@@ -166,7 +173,7 @@ def swaps(
     worst-fitting tenth. Distant pairs are more numerous, so swapping their texts must improve the fit by more.
     """
     count = len(sizes)
-    own = shapes.costs(np.arange(count), np.arange(count))
+    own = shapes.own
     order = np.argsort(-by_size(own, sizes))
     worse, worst = np.sort(order[: count // 3]), order[: min(MAX_PAIRED, count // 10)]
     tried = [np.stack([np.arange(count - step), np.arange(step, count)]) for step in (1, 2, 3)]

@@ -10,7 +10,8 @@ import numpy as np
 from jaxtyping import UInt8
 from numpy import ndarray
 
-from htr_lightning.audit.faults import Audit, Fault
+from htr_lightning.audit.fault import Fault
+from htr_lightning.audit.faults import Audit
 from htr_lightning.data.sample import Reader
 from htr_lightning.errors import InputError
 from htr_lightning.text.codec import name

@@ -13,7 +13,8 @@ from rich.table import Table
 from rich.text import Text
 
 from htr_lightning.audit import faults as lines
-from htr_lightning.audit.faults import CRITICAL, Audit, Fault
+from htr_lightning.audit.fault import CRITICAL, Fault
+from htr_lightning.audit.faults import Audit
 from htr_lightning.build import open_data
 from htr_lightning.config import make
 from htr_lightning.data.datamodule import SPLITS, LineDataModule
@@ -75,7 +76,8 @@ def audit(subject: Subject, advance: Callable[[int], None] = lambda lines: None)
     """Find faults in the data; see `faults.audit`."""
     data, readers = subject.data, subject.readers
     needed, frames = _frames(subject)
-    found = lines.audit(readers, data.normalizer, data.preprocess, subject.alphabet, needed, frames, advance)
+    direction = subject.model.get("direction", "auto")
+    found = lines.audit(readers, data.normalizer, data.preprocess, subject.alphabet, needed, frames, direction, advance)
     return found._replace(faults=subject.faults + found.faults)
 
 

@@ -1,20 +1,24 @@
 """Every fault that is planted among good lines is named with its kind, and good lines are left in peace."""
 
-from collections.abc import Sequence
+import unicodedata
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 
-from htr_lightning.audit import faults as kinds
-from htr_lightning.audit.faults import Audit, Line, audit, upside_down
+from htr_lightning.audit import fault as kinds
+from htr_lightning.audit.compare import fit, mismatches, upside_down
+from htr_lightning.audit.fault import Line
+from htr_lightning.audit.faults import Audit, audit
 from htr_lightning.audit.measure import measure
 from htr_lightning.data.preprocess import FitHeight
 from htr_lightning.data.reader.page_xml import PageXml
 from htr_lightning.data.reader.synthetic import Synthetic
 from htr_lightning.data.sample import Reader, Sample, Skipped
 from htr_lightning.errors import InputError
+from htr_lightning.text.direction import logical, visual
 from htr_lightning.text.normalize import Normalizer
 
 LINES = {"train": 400, "val": 16, "test": 16}
@@ -166,6 +170,44 @@ def test_characters_that_are_not_learned_are_told_by_split() -> None:
     assert kinds.UNSEEN in named(found, other.id)
     assert set(found.unseen) == {"e"} | set(CLEAN.unseen)
     assert found.unseen["e"]["test"] == sum("e" in sample.text for sample in DRAWN["test"])
+
+
+LETTERS = sorted({c for samples in DRAWN.values() for s in samples for c in s.text if c.isalpha()})
+ARABIC = [chr(code) for code in range(0x0620, 0x0900) if unicodedata.category(chr(code)) == "Lo"]
+
+
+def right_to_left(text: str) -> str:
+    """Return a text whose image is that of the given text with each letter replaced by an Arabic one."""
+    letters = "".join(ARABIC[LETTERS.index(c)] if c in LETTERS else c for c in text)
+    stored = logical(letters)
+    assert visual(stored) == letters
+    return stored
+
+
+def test_the_direction_of_a_script_changes_no_comparison_with_the_image() -> None:
+    """Arabic letters with the shapes of Latin ones are compared as these are, beside digits and punctuation."""
+    phrases = [place for place in range(200) if len(CLEAN.lines[place].text) >= 20]
+    texts = [line.text for line in CLEAN.lines]
+    for one, other in zip(phrases[:40:4], phrases[1:40:4], strict=True):
+        texts[one], texts[other] = texts[other], texts[one]
+    texts[phrases[50]] *= 2
+
+    def told(spell: Callable[[str], str]) -> tuple[set[tuple[str, str]], bool]:
+        lines = [line._replace(text=spell(text)) for line, text in zip(CLEAN.lines, texts, strict=True)]
+        fitted, stored_so = fit(lines)
+        return {(fault.id, fault.kind) for fault in mismatches(lines, fitted)}, stored_so
+
+    expected, _ = told(str)
+    assert sum(kind == kinds.SWAPPED for _, kind in expected) >= 10
+    assert told(right_to_left) == (expected, False)
+    assert told(lambda text: visual(right_to_left(text))) == (expected, True)
+
+
+def test_texts_stored_in_visual_order_are_told_once() -> None:
+    for spell, count in ((right_to_left, 0), (lambda text: visual(right_to_left(text)), 1)):
+        found = audit({"train": Samples([s._replace(text=spell(s.text)) for s in DRAWN["train"][:130]])},
+                      Normalizer(), FitHeight(32, 8))  # fmt: skip
+        assert sum("stored in visual order" in note for note in found.notes) == count
 
 
 def test_swapped_texts_of_unlike_length_are_named() -> None:
