@@ -10,6 +10,7 @@ import numpy as np
 
 from htr_lightning.audit.compare import fit, leaks, mismatches, upside_down
 from htr_lightning.audit.fault import (
+    A_PHRASE,
     A_WORD,
     BLANK,
     CONTROL,
@@ -32,7 +33,7 @@ from htr_lightning.audit.fault import (
     Line,
 )
 from htr_lightning.audit.measure import measure
-from htr_lightning.data.preprocess import MIN_CONTRAST, Preprocess
+from htr_lightning.data.preprocess import Preprocess
 from htr_lightning.data.sample import Reader, Skipped
 from htr_lightning.errors import InputError
 from htr_lightning.text.codec import alphabet_of, name
@@ -155,7 +156,10 @@ def text_faults(lines: Sequence[Line], alphabet: Sequence[str]) -> Iterator[Faul
 
 
 def image_faults(lines: Sequence[Line], preprocess: Preprocess) -> Iterator[Fault]:
-    """Report images that are blank or cut off letters, or that differ from most in size, polarity or orientation."""
+    """Report images that are blank or cut off letters, or that differ from most in size, polarity or orientation.
+
+    Punctuation may be tiny, and a single dot on wide paper is writing, but not a phrase.
+    """
     height = float(np.median([line.measures.size[0] for line in lines])) if lines else 0.0
     long = [line.measures.size for line in lines if len(line.text) > A_WORD]
     horizontal = not long or np.mean([width > height for height, width in long]) > 0.5
@@ -169,11 +173,12 @@ def image_faults(lines: Sequence[Line], preprocess: Preprocess) -> Iterator[Faul
         except ValueError as error:
             yield Fault(line.id, SIZE, str(error), line.split)
             continue
-        if its.contrast < MIN_CONTRAST / 2 or its.ink < 0.002:
+        letters = sum(map(str.isalnum, line.text))
+        if letters and its.size[0] < 0.3 * height:
+            yield Fault(line.id, SMALL, f"{size}; the median height is {height:.0f} pixels", line.split)
+        elif its.blank or (its.ink < 0.002 and letters >= A_PHRASE):
             yield Fault(line.id, BLANK, f"contrast of {its.contrast} grey levels, {its.ink:.2%} ink", line.split)
             continue
-        if its.size[0] < 0.3 * height:
-            yield Fault(line.id, SMALL, f"{size}; the median height is {height:.0f} pixels", line.split)
         if its.dark != dark:
             yield Fault(line.id, POLARITY, "unlike most lines in this data set", line.split)
         if horizontal and its.size[0] > its.size[1] and len(line.text) > A_WORD:

@@ -10,6 +10,7 @@ from numpy import ndarray
 
 from htr_lightning.data.image import dark_on_light
 from htr_lightning.data.preprocess import MIN_SIDE, stretch
+from htr_lightning.data.writing import is_blank
 
 ROWS = 32  # height in pixels at which lines are measured
 MAX_COLUMNS = 4096  # wider images are compressed horizontally
@@ -24,6 +25,7 @@ class Measures(NamedTuple):
     size: tuple[int, int]  # (height, width) in pixels
     digest: bytes  # hash of the pixels
     dark: bool  # whether the ink is darker than the paper
+    blank: bool  # whether there is no writing, so that preprocessing outputs zeros; see `is_blank`
     contrast: int  # grey levels between the paper and the darkest percentile
     ink: float  # fraction of pixels that are ink
     edges: tuple[float, float, float, float]  # fraction of ink along the top, right, bottom and left edges
@@ -40,7 +42,7 @@ def measure(image: UInt8[ndarray, "H W"]) -> Measures:
     digest = blake2b(image.tobytes(), digest_size=12, key=b"%d" % image.shape[1]).digest()
     if min(image.shape) < MIN_SIDE:
         nothing = np.zeros((6, COLUMNS), np.float16)
-        return Measures(image.shape, digest, True, 0, 0.0, (0.0,) * 4, 0.0, 0.0, 0.0,
+        return Measures(image.shape, digest, True, True, 0, 0.0, (0.0,) * 4, 0.0, 0.0, 0.0,
                         nothing.ravel(), nothing[:4].ravel().astype(np.int8), nothing[:3])  # fmt: skip
     upright = dark_on_light(image)
     width = min(MAX_COLUMNS, max(MIN_SIDE, round(image.shape[1] * ROWS / image.shape[0])))
@@ -56,6 +58,7 @@ def measure(image: UInt8[ndarray, "H W"]) -> Measures:
         size=(image.shape[0], image.shape[1]),
         digest=digest,
         dark=upright is image,
+        blank=is_blank(image),
         contrast=int(paper) - int(darkest),
         ink=float(mask.mean()),
         edges=(float(mask[0].mean()), float(mask[:, -1].mean()), float(mask[-1].mean()), float(mask[:, 0].mean())),

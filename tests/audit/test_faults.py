@@ -11,7 +11,7 @@ import pytest
 from htr_lightning.audit import fault as kinds
 from htr_lightning.audit.compare import fit, mismatches, upside_down
 from htr_lightning.audit.fault import Line
-from htr_lightning.audit.faults import Audit, audit
+from htr_lightning.audit.faults import Audit, audit, image_faults
 from htr_lightning.audit.measure import measure
 from htr_lightning.data.preprocess import FitHeight
 from htr_lightning.data.reader.page_xml import PageXml
@@ -301,6 +301,40 @@ def test_digits_of_which_many_look_alike_are_no_leak() -> None:
     found = audit({"train": Samples(samples[:200]), "test": Samples(samples[200:])}, Normalizer(), FitHeight(28))
     leaks = {fault.id for fault in found.faults if fault.kind == kinds.LEAK}
     assert leaks == {s.id for s in samples[200:] if s.image.tobytes() in images}
+
+
+MARKS: dict[str, list[list[tuple[float, float]]]] = {  # strokes as (x, y) in line heights
+    "″": [[(0.0, 0.3), (-0.05, 0.47)], [(0.11, 0.3), (0.06, 0.47)]],
+    "„": [[(0.0, 0.62), (-0.05, 0.78)], [(0.11, 0.62), (0.06, 0.78)]],
+    "—": [[(0.0, 0.53), (0.5, 0.52)]],
+    ".": [[(0.0, 0.7), (0.02, 0.72)]],
+    ",": [[(0.0, 0.66), (-0.05, 0.78)]],
+    "1": [[(0.0, 0.2), (0.0, 0.75)]],
+}
+
+
+def marked(strokes: Sequence[Sequence[tuple[float, float]]], height: int, aspect: int) -> np.ndarray:
+    """Noisy paper of a given height and aspect ratio with a few strokes."""
+    image = np.random.default_rng(0).normal(225, 6, (height, height * aspect)).clip(0, 255).astype(np.uint8)
+    for stroke in strokes:
+        start, end = ((round((0.4 * aspect + x) * height), round(y * height)) for x, y in stroke)
+        cv2.line(image, start, end, 60, max(3, height // 20), cv2.LINE_AA)
+    return image
+
+
+@pytest.mark.parametrize("aspect", [1, 4, 12, 30])
+def test_an_image_is_blank_if_it_has_no_ink_or_a_mark_in_place_of_a_phrase(aspect: int) -> None:
+    def blank(image: np.ndarray, text: str) -> bool:
+        lines = [Line("train", 0, "x", text, "x", measure(image))]
+        return kinds.BLANK in {fault.kind for fault in image_faults(lines, FitHeight(32, 8))}
+
+    for height in (40, 70, 150):
+        for text, strokes in MARKS.items():
+            assert not blank(marked(strokes, height, aspect), text), (text, height)
+            assert blank(marked([], height, aspect), text)
+        if aspect >= 12:
+            assert blank(marked(MARKS["."], height, aspect), "letters of a phrase")
+            assert not blank(marked(MARKS["."], height, aspect), ". . . . . . . . . .")
 
 
 def test_a_set_of_mostly_blank_lines_is_audited() -> None:
