@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import UInt8
 from numpy import ndarray
 
+from htr_lightning.errors import UNPRINTABLE
 from htr_lightning.text.align import Edit, edits
 from htr_lightning.text.direction import visual
 
@@ -181,17 +182,22 @@ def _colour(edit: Edit) -> tuple[int, int, int]:
     return SUBSTITUTION if edit.reference and edit.hypothesis else DELETION if edit.reference else INSERTION
 
 
+def _drawable(text: str) -> str:
+    """Replace control characters, which would move the pen, and lone surrogates, with which OpenCV crashes."""
+    return UNPRINTABLE.sub("?", text)
+
+
 def _text(
     picture: UInt8[ndarray, "_ _ 3"], text: str, position: tuple[int, int], colour: tuple[int, int, int], size: int
 ) -> int:
     """Draw text on a picture and return the width of the text in pixels."""
     font = cv2.FontFace("sans")
-    cv2.putText(picture, text, position, colour, font, size)
+    cv2.putText(picture, _drawable(text), position, colour, font, size)
     return _width(text, size)
 
 
 def _width(text: str, size: int = 18) -> int:
-    return cv2.getTextSize((1, 1), text, (0, 0), cv2.FontFace("sans"), size)[2] if text else 0
+    return cv2.getTextSize((1, 1), _drawable(text), (0, 0), cv2.FontFace("sans"), size)[2] if text else 0
 
 
 def to_grey(ink: ndarray) -> UInt8[ndarray, "_ _"]:

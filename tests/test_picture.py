@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from htr_lightning.picture import augmentation_sheet, transcription_sheet
+from htr_lightning.picture import augmentation_sheet, edit_sheet, transcription_sheet
 
 
 def drawn(text: str) -> np.ndarray:
@@ -97,3 +97,16 @@ def test_the_augmentation_sheet_shows_every_line_and_all_its_versions() -> None:
     assert augmentation_sheet([], []).size > 0
     with pytest.raises(ValueError, match="argument"):
         augmentation_sheet(before, after[:1])
+
+
+@pytest.mark.parametrize(
+    "text", ["a\nb", "a\0b", "a\x1b[31mb", "a\ud800b", "a\u2028b", "a" + "\u0301" * 2000, "m" * 10_000]
+)
+def test_any_text_is_drawn_in_its_own_row(text: str) -> None:
+    line = np.full((40, 200), 255, np.uint8)
+    note = 26 if "b" in text else 0  # about the character that is drawn as a question mark
+    assert len(drawn(text)) == len(drawn("ab")) + note
+    sheet = edit_sheet([line], ["a"], ["a"], [text])
+    assert sheet.shape == edit_sheet([line], ["a"], ["a"], ["caption"]).shape
+    below = len(edit_sheet([], [], [], [])) + 26  # the image begins under the caption
+    assert (sheet[below + 10] == 255).all()

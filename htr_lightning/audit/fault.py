@@ -10,7 +10,8 @@ OUTSIDE, DUPLICATE_ID = "character outside the alphabet", "id in two splits"
 LEAK, WRITER = "same image in two splits", "writer in two splits"
 CRITICAL = (UNREADABLE, SIZE, FRAMES, OUTSIDE, DUPLICATE_ID, LEAK, WRITER)
 # Other faults are worth a look.
-EMPTY, CONTROL, UNSEEN = "line without text", "control or unassigned character", "character not in the training texts"
+EMPTY, UNSEEN = "line without text", "character not in the training texts"
+CONTROL, HIDDEN = "control or unassigned character", "invisible character"
 BLANK, SMALL, POLARITY = "blank image", "tiny image", "light ink on dark paper"
 UPRIGHT, UPSIDE_DOWN, CUT = "line is vertical", "line is upside down", "letters cut off"
 MISMATCH, SWAPPED = "text does not fit its image", "text belongs to another line"

@@ -21,6 +21,7 @@ from htr_lightning.audit.fault import (
     ENOUGH,
     FEW,
     FRAMES,
+    HIDDEN,
     OUTSIDE,
     POLARITY,
     SIZE,
@@ -37,7 +38,7 @@ from htr_lightning.data.preprocess import Preprocess
 from htr_lightning.data.sample import Reader, Skipped
 from htr_lightning.errors import InputError
 from htr_lightning.text.codec import alphabet_of, name
-from htr_lightning.text.normalize import Normalizer
+from htr_lightning.text.normalize import INVISIBLE, SPACES, Normalizer
 
 
 class Audit(NamedTuple):
@@ -143,13 +144,17 @@ def identity_faults(readers: Mapping[str, Reader]) -> Iterator[Fault]:
 
 
 def text_faults(lines: Sequence[Line], alphabet: Sequence[str]) -> Iterator[Fault]:
-    """Report lines without text, with control or unassigned characters, or with characters outside the alphabet."""
+    """Report lines without text, with control, unassigned or invisible characters, or with others than the alphabet."""
     learned = set(alphabet)
     for line in lines:
         if not line.text.strip():
             yield Fault(line.id, EMPTY, "", line.split)
         if controls := sorted({c for c in line.text if c == "\ufffd" or unicodedata.category(c) in ("Cc", "Cs", "Cn")}):
             yield Fault(line.id, CONTROL, f"{', '.join(map(name, controls))} in '{line.text}'", line.split)
+        for pattern, option in ((INVISIBLE, "remove_invisible"), (SPACES, "collapse_spaces")):
+            if hidden := sorted(set(pattern.findall(line.text))):
+                detail = f"{', '.join(map(name, hidden))} (set model.normalizer.{option}=true) in '{line.text}'"
+                yield Fault(line.id, HIDDEN, detail, line.split)
         if unknown := sorted(set(line.text) - learned):
             kind = OUTSIDE if line.split == "train" else UNSEEN
             yield Fault(line.id, kind, f"{', '.join(map(name, unknown))} in '{line.text}'", line.split)
@@ -248,6 +253,15 @@ def _notes(readers: Mapping[str, Reader], texts: Mapping[str, Sequence[str]]) ->
         if split != "train" and also:
             fraction = also / max(1, sum(map(len, its)))
             yield f"{fraction:.1%} of the characters in {split} are in lines whose text also occurs in train"
+    removed = Counter(
+        character
+        for split, reader in readers.items()
+        for stored, text in zip(reader.texts, texts[split], strict=True)
+        for character in set(INVISIBLE.findall(stored)) - set(text)
+    )
+    if removed:
+        counts = ", ".join(f"{name(character)} in {count:,} lines" for character, count in sorted(removed.items()))
+        yield f"model.normalizer.remove_invisible removes characters without ink from the texts: {counts}"
     if len({group for reader in readers.values() for group in reader.groups}) == 1:
         yield "all lines come from one writer or document; this data set cannot show how well a model generalises"
 

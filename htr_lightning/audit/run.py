@@ -21,7 +21,7 @@ from htr_lightning.data.datamodule import SPLITS, LineDataModule
 from htr_lightning.data.preprocess import Preprocess
 from htr_lightning.data.reader.synthetic import Synthetic
 from htr_lightning.data.sample import Reader
-from htr_lightning.errors import InputError
+from htr_lightning.errors import InputError, printable
 from htr_lightning.model.base import Recognizer
 from htr_lightning.picture import augmentation_sheet
 from htr_lightning.text.codec import alphabet_of
@@ -143,5 +143,5 @@ def tables(found: Audit, critical: Sequence[str]) -> list[Table]:
         splits.add_row(split, *(f"{its[key]:,}" for key in ("lines", "characters", "groups", "skipped")))
     kinds = Table("fault", "count", "", box=None)
     for kind, count in Counter(fault.kind for fault in found.faults).items():
-        kinds.add_row(Text(kind), f"{count:,}", "critical" if kind in critical else "")
+        kinds.add_row(Text(printable(kind)), f"{count:,}", "critical" if kind in critical else "")
     return [splits, kinds] if found.faults else [splits]

@@ -73,7 +73,7 @@ def progress_bar(title: str, total: int | None) -> Iterator[Callable[[int], None
 def progress_text(title: str) -> Iterator[Callable[[str], None]]:
     """Show progress on work of unknown length if stderr is a terminal; yield a function that sets the message."""
     with _progress(title, None) as progress:
-        yield lambda text: progress.update(progress.task_ids[0], description=text)
+        yield lambda text: progress.update(progress.task_ids[0], description=escape(text))
 
 
 def _progress(title: str, total: int | None) -> Progress:

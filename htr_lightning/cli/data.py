@@ -199,6 +199,6 @@ def audit(
     console.print(printable(f"audit of {subject.title}"), markup=False)
     notes = [printable(f"note: {note}") for note in found.notes]
     console.print(*verb.tables(found, critical), *notes, sep="\n", markup=False)
-    console.print(f"page: {html}" + (f"  data: {json_file}" if json_file else ""), markup=False)
+    console.print(printable(f"page: {html}" + (f"  data: {json_file}" if json_file else "")), markup=False)
     if critical:
         sys.exit(1)

@@ -65,5 +65,6 @@ def alphabet_of(texts: Iterable[str]) -> list[str]:
 
 
 def name(character: str) -> str:
-    """Return a character in the form used in error messages: 'é' (U+00E9)."""
-    return f"'{character}' ({' '.join(f'U+{ord(c):04X}' for c in character)})"
+    """Return a character in the form used in messages: 'é' (U+00E9), or U+200B if it cannot be printed."""
+    codes = " ".join(f"U+{ord(c):04X}" for c in character)
+    return f"'{character}' ({codes})" if character.isprintable() else codes

@@ -1,5 +1,6 @@
 """Every fault that is planted among good lines is named with its kind, and good lines are left in peace."""
 
+import re
 import unicodedata
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -208,6 +209,39 @@ def test_texts_stored_in_visual_order_are_told_once() -> None:
         found = audit({"train": Samples([s._replace(text=spell(s.text)) for s in DRAWN["train"][:130]])},
                       Normalizer(), FitHeight(32, 8))  # fmt: skip
         assert sum("stored in visual order" in note for note in found.notes) == count
+
+
+@pytest.mark.parametrize("remove", [True, False])
+def test_invisible_characters_are_named_with_the_option_that_removes_them(remove: bool) -> None:
+    """They are faults where they would be labels; removed ones are counted, and joiners that shape letters are text."""
+    texts = [
+        "zero\u200bwidth",
+        "soft\u00adhyphen",
+        "mark\u200e",
+        "joined\u200dletters",
+        "می\u200cخواهم",
+        "क्\u200dष",
+        "plain",
+    ]
+    samples = [DRAWN["train"][place]._replace(text=text) for place, text in enumerate(texts)]
+    found = audit({"train": Samples(samples)}, Normalizer(remove_invisible=remove), FitHeight(32, 8))
+    faults = [fault for fault in found.faults if fault.kind == kinds.HIDDEN]
+    notes = [note for note in found.notes if "remove_invisible" in note]
+    told = notes if remove else [fault.detail for fault in faults]
+    assert [fault.id for fault in faults] == ([] if remove else [sample.id for sample in samples[:4]])
+    assert len(notes) == int(remove)
+    assert re.findall(r"U\+\w{4}", " ".join(sorted(told))) == ["U+00AD", "U+200B", "U+200D", "U+200E"]
+    assert all("model.normalizer.remove_invisible" in one for one in told)
+    assert set(found.alphabet) & {"\u200b", "\u00ad", "\u200e"} == (set() if remove else {"\u200b", "\u00ad", "\u200e"})
+
+
+def test_a_space_that_looks_like_another_is_named_if_it_is_kept() -> None:
+    samples = [DRAWN["train"][0]._replace(text="a\u00a0b\u2009c"), DRAWN["train"][1]._replace(text="日\u3000本")]
+    for collapse in (True, False):
+        found = audit({"train": Samples(samples)}, Normalizer(collapse_spaces=collapse), FitHeight(32, 8))
+        faults = [(fault.id, fault.detail) for fault in found.faults if fault.kind == kinds.HIDDEN]
+        assert [id for id, _ in faults] == ([] if collapse else [samples[0].id])
+        assert all("U+00A0, U+2009" in detail and "collapse_spaces=true" in detail for _, detail in faults)
 
 
 def test_swapped_texts_of_unlike_length_are_named() -> None:

@@ -134,6 +134,16 @@ def test_text_in_the_page_is_text(htr: Callable[..., Outcome], pages: Path) -> N
     assert "&lt;script&gt;x &amp;" in html
 
 
+def test_a_name_cannot_control_the_terminal(htr: Callable[..., Outcome], pages: Path) -> None:
+    folder = pages.rename(pages.with_name("a\x1b[31m\u202eb[bold]"))
+    outcome, _, html = audit(htr, folder.parent, "data=page_xml", f"data.root='{folder}'")
+    assert outcome.code == 0, outcome.stderr
+    assert "[31m" in outcome.stdout
+    assert "b[bold]" in outcome.stdout
+    for shown in (outcome.stdout, outcome.stderr, html):
+        assert not {"\x1b", "\u202e"} & set(shown)
+
+
 def test_the_page_shows_an_augmentation(htr: Callable[..., Outcome], tmp_path: Path) -> None:
     pages = []
     for augment in ((), ("--augment", "none"), ("--augment", "strong")):
