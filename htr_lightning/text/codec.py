@@ -1,5 +1,6 @@
 """Convert between characters and label ids."""
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from htr_lightning.errors import InputError
@@ -29,8 +30,7 @@ class Codec:
             if len(entry) != 1:
                 which = f"{name(entry)}, which is not a single character" if entry else "an empty entry"
                 raise InputError(f"the alphabet contains {which}; use one entry per code point")
-        if len(set(self.alphabet)) < len(self.alphabet):
-            twice = next(c for c in self.alphabet if self.alphabet.count(c) > 1)
+        if twice := next((c for c, count in Counter(self.alphabet).items() if count > 1), None):
             raise InputError(f"the alphabet contains {name(twice)} more than once; list each character once")
         self._ids = {character: id for id, character in enumerate(self.alphabet, start=len(self.specials))}
 

@@ -77,7 +77,8 @@ def visual_alphabet(alphabet: Sequence[str], direction: str = "auto") -> list[st
     alphabet = list(alphabet)
     if _is_plain("".join(alphabet), direction):
         return alphabet
-    return alphabet + [image for c in alphabet if (image := mirrored(c)) not in alphabet]
+    known = set(alphabet)
+    return alphabet + [image for c in alphabet if (image := mirrored(c)) not in known]
 
 
 @lru_cache(4096)

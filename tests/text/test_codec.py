@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from htr_lightning.errors import InputError
 from htr_lightning.text.codec import Codec, alphabet_of
+from htr_lightning.text.direction import visual_alphabet
 
 texts = st.text(st.characters(exclude_categories=["Cs"]))
 specials = st.sampled_from([(), ("<blank>",), ("<pad>", "<start>", "<end>")])
@@ -79,3 +80,11 @@ def test_an_entry_that_is_not_one_code_point_is_refused(entry: str) -> None:
 def test_a_digit_that_yaml_parsed_as_a_number_is_refused() -> None:
     with pytest.raises(InputError, match="contains 7, which is not a string; put it in quotes"):
         Codec(iter(["a", 7]))  # type: ignore[list-item]
+
+
+@pytest.mark.timeout(20)  # comparing every character with every other would take minutes
+def test_a_large_alphabet_is_checked_and_mirrored() -> None:
+    characters = [chr(code) for code in range(0x20000) if not 0xD800 <= code < 0xE000]
+    with pytest.raises(InputError, match=r"contains U\+1FFFF more than once"):
+        Codec([*characters, characters[-1]])
+    assert visual_alphabet(characters, "rtl") == characters
