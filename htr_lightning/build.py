@@ -8,19 +8,23 @@ from collections.abc import Sequence
 from hashlib import sha256
 from typing import Any, NamedTuple
 
+import numpy as np
+import torch
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
 from htr_lightning import checkpoint
 from htr_lightning.card import card
-from htr_lightning.config import check_overrides, compose_data, compose_train, make, plain
+from htr_lightning.config import check_overrides, compose_data, compose_train, make, on_cpu, plain
 from htr_lightning.data.datamodule import LineDataModule
 from htr_lightning.data.sampler import READING_COLUMNS, READING_LINES
 from htr_lightning.errors import InputError
 from htr_lightning.model.base import Recognizer
+from htr_lightning.parameters import check_parameters
 from htr_lightning.slots import check_config
 from htr_lightning.transcription import Transcriber
 
+BLANK = np.full((64, 64), 255, np.uint8)
 WHERE = "the checkpoint's config"
 OWN = ("preprocess", "normalizer", "alphabet")  # settings of the data that come from the recognizer
 UNUSED = (*OWN, "augment", "replay")  # settings of a run's data that reading does not use
@@ -37,26 +41,53 @@ def build(config: DictConfig, known: Sequence[str] = ()) -> tuple[LineDataModule
         InputError: if the data cannot be read, or a training text cannot be learned.
     """
     settings = plain(config)
-    data: LineDataModule = make(settings["data"])
+    data: LineDataModule = make(settings["data"], "data")
     alphabet = list(dict.fromkeys([*known, *data.alphabet]))
     before = settings.get("resume") or settings.get("start")
     parts: dict[str, Any] = {}
     if before and "source" in settings["model"]:  # the checkpoint replaces the source
         parts = checkpoint.check_parts(checkpoint.read(before), before) | {"source": None}
-    try:
-        recognizer: Recognizer = make(settings["model"])(alphabet=alphabet, **parts)
-    except TypeError as error:
-        if "unexpected keyword argument" not in str(error):
-            raise
-        raise InputError(f"model: {error}; `python train.py --cfg job` prints all keys") from None
-    except (ValueError, RuntimeError, MemoryError, ZeroDivisionError) as error:  # torch names the value, not the key
-        reason = str(error).splitlines()[0] if str(error) else "out of memory"
-        raise InputError(f"model: {reason}; check the overrides of model") from error
+    recognizer = _recognizer(settings, alphabet, parts)
     unknown: Counter[str] = Counter()
     for lines in data.sources:
         unknown += recognizer.check_targets(lines.reader.ids, lines.texts)
     recognizer.card = card(settings, recognizer.alphabet, data, unknown)
     return data, recognizer
+
+
+def _recognizer(settings: dict[str, Any], alphabet: list[str], parts: dict[str, Any]) -> Recognizer:
+    """Build the recognizer of a run, and check that its weights fit into memory and that it accepts an image.
+
+    Raises:
+        InputError: if a check fails, or a constructor rejects its arguments.
+    """
+    made = make(settings["model"], "model")
+    try:
+        if "source" not in settings["model"]:
+            with torch.device("meta"):  # allocates nothing
+                sketch = made(alphabet=alphabet)
+            _check_memory(sum(weight.numel() for weight in sketch.parameters()), settings["trainer"]["accelerator"])
+        recognizer: Recognizer = made(alphabet=alphabet, **parts)
+        with recognizer.eval().exact():
+            recognizer.net(*recognizer.prepare_batch([BLANK]))
+    except TypeError as error:
+        if "required" not in str(error):  # an argument that a base class requires is missing
+            raise
+        raise InputError(f"model: {error}; remove the override that deletes it") from None
+    except (ValueError, RuntimeError, ZeroDivisionError) as error:  # torch names the value, not the key
+        raise InputError(f"model: {str(error).splitlines()[0]}; check the overrides of model") from error
+    return recognizer.train()
+
+
+def _check_memory(weights: int, accelerator: str) -> None:
+    """Raise InputError if a number of weights does not fit into the memory of this machine."""
+    needed = 4 * weights * on_cpu(accelerator, 4, 1)  # a CPU also stores the gradients and two moments
+    if not hasattr(os, "sysconf"):
+        return  # Windows
+    available = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if needed > available:
+        raise InputError(f"model: {weights / 1e6:,.0f} million weights require {needed / 1e9:,.0f} GB of memory, but "
+                         f"this machine has {available / 1e9:,.0f} GB; reduce the sizes in model.net")  # fmt: skip
 
 
 class OpenedData(NamedTuple):
@@ -104,7 +135,7 @@ def open_data(
     if full:
         settings["reduce_scans"] = False
     left_out = {"replay": None} | ({"augment": None} if augment is None else {})
-    return OpenedData(make(settings | left_out | {"reader": reader}), settings, model)
+    return OpenedData(make(settings | left_out | {"reader": reader}, "data"), settings, model)
 
 
 def data_for(
@@ -151,16 +182,17 @@ def data_for(
         settings["reduce_scans"] = False
     if unlabelled:
         _keep_unlabelled(settings)
-    settings |= dict.fromkeys(UNUSED)  # each line is read once and not augmented
-    settings["cache_mb"] = 0
+    settings = {key: value for key, value in settings.items() if key not in UNUSED}
+    settings |= {"_partial_": True, "cache_mb": 0}  # each line is read once
     for key, many in (("max_lines", READING_LINES), ("max_columns", READING_COLUMNS)):
         if not any(f"data.{key}=" in override for override in overrides):
             settings[key] = many
     if not named:
         _print_paths(settings, {override.lstrip("+").partition("=")[0] for override in overrides})
     own = dict(zip(OWN, (recognizer.preprocess, recognizer.normalizer, card["alphabet"]), strict=True))
-    build_data = make if named else checkpoint.construct  # a checkpoint's config is never interpolated
-    data: LineDataModule = build_data(settings | {"_partial_": True})(**own)
+    check_parameters(settings, "data")
+    # a checkpoint's config is never interpolated
+    data: LineDataModule = (make(settings, "data") if named else checkpoint.construct(settings))(**own)
     return data
 
 

@@ -11,10 +11,12 @@ from typing import Any, NoReturn
 
 from hydra.errors import HydraException, InstantiationException
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException
 
 from htr_lightning.config import groups
 from htr_lightning.errors import InputError, printable
+
+NO_MEMORY = ("can't allocate memory", "Insufficient memory", "out of memory")  # as reported by PyTorch and OpenCV
 
 
 def run(main: Callable[[], Any]) -> None:
@@ -72,7 +74,9 @@ def one_line(error: BaseException) -> str | None:
     if isinstance(error, HydraException | OmegaConfBaseException):
         return _config_error(error)
     if isinstance(error, ValueError) and str(error).startswith("Config group override must be"):  # raised by Hydra
-        return "null is not an option of this config group; remove the group with ~GROUP, e.g. ~scheduler"
+        return "a config group expects the name of an option, e.g. scheduler=constant"
+    if isinstance(error, MemoryError) or any(reason in str(error) for reason in NO_MEMORY):
+        return "out of memory; reduce data.max_columns, data.max_lines or the sizes in model"
     if isinstance(error, FileNotFoundError) and error.filename and error.strerror:
         return f"{error.filename}: {error.strerror}; check the path"
     if isinstance(error, PermissionError | FileExistsError | NotADirectoryError) or (
@@ -132,6 +136,8 @@ def _config_error(error: BaseException) -> str:
         return f"{message}; {lines[start]} {', '.join(options)}"
     if key := next((line.removeprefix("full_key: ") for line in lines if line.startswith("full_key: ")), None):
         message = f"{key}: {message}" if key not in message else message
+    if isinstance(error, InterpolationResolutionError):
+        return f"{message}; remove the override that deletes or changes it"
     if "Could not override" in message or "not in struct" in str(error):
         hint = "Print all keys with `python train.py --cfg job`, or add a key with +KEY=VALUE"
         return f"{message.rstrip('.')}: no such key.{_meant(error)} {hint}"

@@ -22,6 +22,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from htr_lightning.errors import InputError
+from htr_lightning.parameters import check_parameters
 from htr_lightning.yaml_file import load_yaml
 
 HYDRA_OPTIONS = ("cfg", "package", "config-path", "config-name", "config-dir", "info", "experimental-rerun")
@@ -170,6 +171,8 @@ def check_overrides(overrides: Sequence[str], sweep: bool = False) -> None:
         group = key.lstrip("+")
         if group in GROUPS and value not in ("", "null"):
             raise InputError(f"{override}: '{group}' is not a config group; use {GROUPS[group]}={value}")
+        if group in groups() and not sweep and not isinstance(parsed.value(), str):
+            raise InputError(f"{override}: expected one of {', '.join(options(group))}")
 
 
 def recipe_files() -> dict[str, Path]:
@@ -226,6 +229,15 @@ def plain(config: DictConfig) -> dict[str, Any]:
     return OmegaConf.to_container(config, resolve=True)  # type: ignore[return-value]
 
 
-def make(settings: dict[str, Any]) -> Any:
-    """Instantiate the object that a section of a composed config describes."""
+def make(settings: dict[str, Any], path: str) -> Any:
+    """Instantiate the object that a section of a composed config describes.
+
+    Args:
+        settings: section of a config, as plain data.
+        path: key of the section, used in messages.
+
+    Raises:
+        InputError: if a setting has the wrong type or is out of range.
+    """
+    check_parameters(settings, path)
     return instantiate(settings, _convert_="all")

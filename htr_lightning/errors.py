@@ -40,5 +40,5 @@ def check_integer(key: str, value: object, minimum: int, maximum: int = 10**9) -
         maximum: largest allowed value.
     """
     if isinstance(value, bool) or not isinstance(value, int) or not minimum <= value <= maximum:
-        limit = f"at least {minimum}" if maximum == 10**9 else f"from {minimum} to {maximum}"
-        raise InputError(f"{key}={value}: expected an integer {limit}")
+        shown = "null" if value is None else value
+        raise InputError(f"{key}={shown}: expected an integer from {minimum} to {maximum}")

@@ -9,6 +9,7 @@ from torch.optim import Optimizer
 
 from htr_lightning.errors import InputError
 from htr_lightning.net.depth import layers
+from htr_lightning.parameters import Weight
 
 
 def rates_by_depth(net: nn.Module, classes: int, decay: float) -> list[dict[str, Any]]:
@@ -22,14 +23,7 @@ def rates_by_depth(net: nn.Module, classes: int, decay: float) -> list[dict[str,
 
     Returns:
         Parameter groups, each with a `name` and an `lr_scale`, the factor applied to the optimizer's learning rate.
-
-    Raises:
-        InputError: if `decay` is not in (0, 1].
     """
-    if not 0 < decay <= 1:
-        raise InputError(
-            f"model.layer_decay={decay}: must be above 0 and at most 1 (1 uses the same rate for all layers)"
-        )
     found = layers(net, classes)
     groups: list[dict[str, Any]] = [
         {"params": layer.parameters, "name": layer.name, "lr_scale": decay ** (len(found) - depth)}
@@ -55,7 +49,7 @@ class SAM(Optimizer):
         rho: radius of the neighbourhood.
     """
 
-    def __init__(self, params: Iterable[Any], base: Callable[[Iterable[Any]], Optimizer], rho: float = 0.05) -> None:
+    def __init__(self, params: Iterable[Any], base: Callable[[Iterable[Any]], Optimizer], rho: Weight = 0.05) -> None:
         self.base, self.rho = base(params), rho
         super().__init__(self.base.param_groups, self.base.defaults)
         self._share()

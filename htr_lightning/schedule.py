@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from htr_lightning.errors import InputError
+from htr_lightning.parameters import Fraction
 
 UNITS = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m(?:in)?)?(?:(\d+)s)?")
 
@@ -86,9 +87,9 @@ class OneCycle(LRScheduler):
         self,
         optimizer: Optimizer,
         progress: Callable[[], float],
-        warmup: float = 0.1,
-        start: float = 0.05,
-        end: float = 0.001,
+        warmup: Fraction = 0.1,
+        start: Fraction = 0.05,
+        end: Fraction = 0.001,
     ) -> None:
         self.progress, self.warmup, self.start, self.end = progress, warmup, start, end
         super().__init__(optimizer)

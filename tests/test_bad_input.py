@@ -181,7 +181,7 @@ def test_unknown_key_and_unknown_name(run, htr, best: Path) -> None:
     refused(run("+model.net.hiden=3", *SMALL), "hiden")
     refused(run("model=crnm"), "crnm", "crnn", "mlp")
     refused(run("optimizer.lr"), "optimizer.lr")
-    refused(run("scheduler=null", *SMALL), "null", "~scheduler")
+    refused(run("scheduler=null", *SMALL), "scheduler=null: expected one of constant, one_cycle")
     refused(run("trainer.limit_val_batches=0", *SMALL), "trainer.limit_val_batches=0", "remove this override")
     refused(run("experiments=seed_mlp"), "experiments=seed_mlp", "use experiment=seed_mlp")
     refused(run("replay=folder", "replay.root=x"), "replay=folder", "use data@replay=folder")

@@ -256,7 +256,7 @@ def composed(*overrides: str) -> dict[str, Any]:
 def content_of(*overrides: str, alphabet: str = "ab") -> dict[str, Any]:
     """Return the content of a checkpoint of an untrained model."""
     settings = composed(*overrides)
-    recognizer: Recognizer = make(settings["model"])(alphabet=alphabet)
+    recognizer: Recognizer = make(settings["model"], "model")(alphabet=alphabet)
     model = {key: value for key, value in settings["model"].items() if key not in ("optimizer", "scheduler")}
     card = {"format": FORMAT, "alphabet": list(alphabet), "model": model, "training": {"data": settings["data"]}}
     return {"htr": card, "state_dict": recognizer.state_dict()}

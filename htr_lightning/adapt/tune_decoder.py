@@ -159,7 +159,7 @@ def tune(
         settings: config of the beam search; see `beam_settings`.
         advance: progress callback, called with a description of the latest step.
     """
-    greedy, beam = Stopwatch(recognizer.greedy().decoder), make(settings)
+    greedy, beam = Stopwatch(recognizer.greedy().decoder), make(settings, "decoder")
     preparing = Stopwatch(beam.prepare)
     references, first, prepared = [], [], []
     for batch in data.loader("val"):
@@ -178,7 +178,9 @@ def tune(
 
     def search(alpha: float, beta: float, name: str = "language model") -> Measured:
         searching = Stopwatch(
-            make(settings | {"alpha": alpha, "beta": beta}).with_automaton(automaton if alpha else None).search
+            make(settings | {"alpha": alpha, "beta": beta}, "decoder")
+            .with_automaton(automaton if alpha else None)
+            .search
         )
         with recognizer.exact():
             best = [several[0] for one in prepared for several in searching(one, 1)]

@@ -132,7 +132,7 @@ def _frames(subject: Subject) -> tuple[Callable[[str], int], Callable[[int], int
     normalizer, readers = subject.data.normalizer, subject.readers.values()
     known = alphabet_of(normalizer(text) for reader in readers for text in reader.texts)
     alphabet = sorted({*known, *(subject.alphabet or ())})
-    recognizer: Recognizer = make(subject.model)(alphabet=alphabet).eval()
+    recognizer: Recognizer = make(subject.model, "model")(alphabet=alphabet).eval()
     return recognizer.required_frames, cache(recognizer.frames_for)
 
 

@@ -1,16 +1,20 @@
 """Stretch, slant, rotate, bend and crop lines."""
 
 from collections.abc import Sequence
-from typing import Protocol, runtime_checkable
+from typing import Annotated, Protocol, runtime_checkable
 
 import cv2
 import numpy as np
+from annotated_types import Interval
 from jaxtyping import Float, UInt8
 from numpy import ndarray
 
 from htr_lightning.augment.transform import levels
+from htr_lightning.parameters import Angle, BelowOne, Fraction, Scaling, check_order
 
 MIN_SIDE = 4  # minimum height and width of a transformed image in pixels
+Slope = Annotated[float, Interval(ge=0, le=10)]  # columns per row
+Crop = Annotated[float, Interval(ge=0, lt=0.5)]  # of the height, at each of two edges
 
 
 class Affine:
@@ -26,7 +30,7 @@ class Affine:
         margin: maximum shift of the upper and lower edges, as a fraction of the height.
     """
 
-    def __init__(self, p: float, stretch: float, slant: float, rotation: float, margin: float) -> None:
+    def __init__(self, p: Fraction, stretch: BelowOne, slant: Slope, rotation: Angle, margin: Crop) -> None:
         self.p, self.stretch, self.slant, self.rotation, self.margin = p, stretch, slant, rotation, margin
 
     def __call__(self, image: UInt8[ndarray, "H W"], rng: np.random.Generator) -> UInt8[ndarray, "h w"]:
@@ -127,7 +131,7 @@ class Stretch:
         height: maximum relative change in height.
     """
 
-    def __init__(self, p: float, width: float, height: float) -> None:
+    def __init__(self, p: Fraction, width: BelowOne, height: BelowOne) -> None:
         self.p, self.width, self.height = p, width, height
 
     def __call__(self, size: tuple[int, int], rng: np.random.Generator) -> Float[ndarray, "2 2"]:
@@ -143,7 +147,7 @@ class Slant:
         max_shear: maximum shear, in columns per row.
     """
 
-    def __init__(self, p: float, sd: float, max_shear: float) -> None:
+    def __init__(self, p: Fraction, sd: Slope, max_shear: Slope) -> None:
         self.p, self.sd, self.max_shear = p, sd, max_shear
 
     def __call__(self, size: tuple[int, int], rng: np.random.Generator) -> Float[ndarray, "2 2"]:
@@ -161,7 +165,7 @@ class Rotate:
             height.
     """
 
-    def __init__(self, p: float, max_angle: float, max_rise: float) -> None:
+    def __init__(self, p: Fraction, max_angle: Angle, max_rise: Slope) -> None:
         self.p, self.max_angle, self.max_rise = p, max_angle, max_rise
 
     def __call__(self, size: tuple[int, int], rng: np.random.Generator) -> Float[ndarray, "2 2"]:
@@ -178,7 +182,7 @@ class Elastic:
         max_shift: maximum displacement, as a fraction of the height.
     """
 
-    def __init__(self, p: float, max_shift: float) -> None:
+    def __init__(self, p: Fraction, max_shift: Fraction) -> None:
         self.p, self.max_shift, self.reach = p, max_shift, max_shift
 
     def __call__(
@@ -197,7 +201,7 @@ class GridDistortion:
         max_change: maximum relative change in the width or height of a cell.
     """
 
-    def __init__(self, p: float, max_change: float) -> None:
+    def __init__(self, p: Fraction, max_change: BelowOne) -> None:
         self.p, self.max_change, self.reach = p, max_change, 0.0
 
     def __call__(
@@ -222,7 +226,7 @@ class Wave:
         max_shift: maximum displacement, as a fraction of the height.
     """
 
-    def __init__(self, p: float, max_shift: float) -> None:
+    def __init__(self, p: Fraction, max_shift: Fraction) -> None:
         self.p, self.max_shift, self.reach = p, max_shift, max_shift
 
     def __call__(
@@ -247,7 +251,7 @@ class Margins:
         max_pad: maximum fraction of the height to add at each of the two edges.
     """
 
-    def __init__(self, p: float, max_crop: float, max_pad: float) -> None:
+    def __init__(self, p: Fraction, max_crop: Crop, max_pad: Fraction) -> None:
         self.p, self.max_crop, self.max_pad = p, max_crop, max_pad
 
     def __call__(self, image: UInt8[ndarray, "H W"], rng: np.random.Generator) -> UInt8[ndarray, "h W"]:
@@ -266,7 +270,8 @@ class Scale:
         max_scale: maximum scale; values above 1 crop up to (1 - 1 / max_scale) / 2 of the height at the top and bottom.
     """
 
-    def __init__(self, p: float, min_scale: float, max_scale: float) -> None:
+    def __init__(self, p: Fraction, min_scale: Scaling, max_scale: Scaling) -> None:
+        check_order("augment.Scale", min_scale=min_scale, max_scale=max_scale)
         self.p, self.min_scale, self.max_scale = p, min_scale, max_scale
 
     def __call__(self, image: UInt8[ndarray, "H W"], rng: np.random.Generator) -> UInt8[ndarray, "h w"]:

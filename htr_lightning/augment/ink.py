@@ -1,13 +1,18 @@
 """Vary the ink: stroke thickness, fading, blots and bleed-through."""
 
+from typing import Annotated
+
 import cv2
 import numpy as np
+from annotated_types import Interval
 from jaxtyping import UInt8
 from numpy import ndarray
 
 from htr_lightning.augment.transform import ink_of, levels
+from htr_lightning.parameters import Fraction
 
 FAINT = 48  # minimum contrast between paper and ink in grey levels; fainter writing is lost in noise
+Drops = Annotated[int, Interval(ge=1, le=1000)]
 
 
 class Thickness:
@@ -18,7 +23,7 @@ class Thickness:
         max_blend: maximum weight of the eroded or dilated image.
     """
 
-    def __init__(self, p: float, max_blend: float) -> None:
+    def __init__(self, p: Fraction, max_blend: Fraction) -> None:
         self.p, self.max_blend = p, max_blend
 
     def __call__(self, image: UInt8[ndarray, "H W"], rng: np.random.Generator) -> UInt8[ndarray, "H W"]:
@@ -39,7 +44,7 @@ class Fade:
             it was already lower.
     """
 
-    def __init__(self, p: float, min_contrast: float) -> None:
+    def __init__(self, p: Fraction, min_contrast: Fraction) -> None:
         self.p, self.min_contrast = p, min_contrast
 
     def __call__(self, image: UInt8[ndarray, "H W"], rng: np.random.Generator) -> UInt8[ndarray, "H W"]:
@@ -64,7 +69,7 @@ class BleedThrough:
         max_contrast: maximum contrast of the copy, as a fraction of the contrast of the line.
     """
 
-    def __init__(self, p: float, max_contrast: float) -> None:
+    def __init__(self, p: Fraction, max_contrast: Fraction) -> None:
         self.p, self.max_contrast = p, max_contrast
 
     def __call__(self, image: UInt8[ndarray, "H W"], rng: np.random.Generator) -> UInt8[ndarray, "H W"]:
@@ -86,7 +91,7 @@ class Blots:
         max_radius: maximum radius of a drop, as a fraction of the height.
     """
 
-    def __init__(self, p: float, max_count: int, max_radius: float) -> None:
+    def __init__(self, p: Fraction, max_count: Drops, max_radius: Fraction) -> None:
         self.p, self.max_count, self.max_radius = p, max_count, max_radius
 
     def __call__(self, image: UInt8[ndarray, "H W"], rng: np.random.Generator) -> UInt8[ndarray, "H W"]:

@@ -1,13 +1,18 @@
 """Imitate the effects of paper and scanners: ruled lines, stains, exposure, noise and compression."""
 
 from functools import lru_cache
+from typing import Annotated
 
 import cv2
 import numpy as np
+from annotated_types import Interval
 from jaxtyping import Float, UInt8
 from numpy import ndarray
 
 from htr_lightning.augment.transform import levels
+from htr_lightning.parameters import Fraction, check_order
+
+Quality = Annotated[int, Interval(ge=1, le=100)]
 
 
 class RuledLines:
@@ -18,7 +23,7 @@ class RuledLines:
         max_darkness: maximum darkness of the lines, as a fraction of the contrast between paper and ink.
     """
 
-    def __init__(self, p: float, max_darkness: float) -> None:
+    def __init__(self, p: Fraction, max_darkness: Fraction) -> None:
         self.p, self.max_darkness = p, max_darkness
 
     def __call__(self, image: UInt8[ndarray, "H W"], rng: np.random.Generator) -> UInt8[ndarray, "H W"]:
@@ -52,7 +57,7 @@ class Stains:
         max_darkness: maximum darkness of the stains, as a fraction of the contrast between paper and ink.
     """
 
-    def __init__(self, p: float, max_darkness: float) -> None:
+    def __init__(self, p: Fraction, max_darkness: Fraction) -> None:
         self.p, self.max_darkness = p, max_darkness
 
     def __call__(self, image: UInt8[ndarray, "H W"], rng: np.random.Generator) -> UInt8[ndarray, "H W"]:
@@ -80,7 +85,7 @@ class BrightnessContrast:
         contrast: maximum relative change in contrast.
     """
 
-    def __init__(self, p: float, brightness: float, contrast: float) -> None:
+    def __init__(self, p: Fraction, brightness: Fraction, contrast: Fraction) -> None:
         self.p, self.brightness, self.contrast = p, brightness, contrast
 
     def __call__(self, image: UInt8[ndarray, "H W"], rng: np.random.Generator) -> UInt8[ndarray, "H W"]:
@@ -104,7 +109,8 @@ class Noise:
         max_sd: maximum standard deviation, as a fraction of the grey-level range.
     """
 
-    def __init__(self, p: float, min_sd: float, max_sd: float) -> None:
+    def __init__(self, p: Fraction, min_sd: Fraction, max_sd: Fraction) -> None:
+        check_order("augment.Noise", min_sd=min_sd, max_sd=max_sd)
         self.p, self.min_sd, self.max_sd = p, min_sd, max_sd
 
     def __call__(self, image: UInt8[ndarray, "H W"], rng: np.random.Generator) -> UInt8[ndarray, "H W"]:
@@ -128,7 +134,8 @@ class Jpeg:
         max_quality: maximum JPEG quality.
     """
 
-    def __init__(self, p: float, min_quality: int, max_quality: int) -> None:
+    def __init__(self, p: Fraction, min_quality: Quality, max_quality: Quality) -> None:
+        check_order("augment.Jpeg", min_quality=min_quality, max_quality=max_quality)
         self.p, self.min_quality, self.max_quality = p, min_quality, max_quality
 
     def __call__(self, image: UInt8[ndarray, "H W"], rng: np.random.Generator) -> UInt8[ndarray, "H W"]:

@@ -8,6 +8,7 @@ from numpy import ndarray
 from htr_lightning.data.image import dark_on_light
 from htr_lightning.data.preprocess import INK, MIN_CONTRAST, MIN_SIDE, Preprocess, check_polarity, check_side
 from htr_lightning.data.writing import is_blank
+from htr_lightning.parameters import Fraction, Side
 
 
 class FixedSize(Preprocess):
@@ -34,7 +35,13 @@ class FixedSize(Preprocess):
     max_rows: int | None = None  # a character may cover only a small part of a photo
 
     def __init__(
-        self, height: int, columns: int, box: int, min_blob: float = 0.05, polarity: str = "auto", deslant: bool = False
+        self,
+        height: Side,
+        columns: Side,
+        box: Side,
+        min_blob: Fraction = 0.05,
+        polarity: str = "auto",
+        deslant: bool = False,
     ) -> None:
         self.height, self.columns, self.box, self.min_blob, self.deslant = height, columns, box, min_blob, deslant
         self.polarity = check_polarity(polarity)

@@ -5,10 +5,11 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from functools import cached_property
 from inspect import signature
-from typing import Any, cast
+from typing import Annotated, Any, cast
 
 import numpy as np
 import torch
+from annotated_types import Interval
 from jaxtyping import Float32, UInt8
 from lightning import LightningDataModule
 from numpy import ndarray
@@ -21,11 +22,14 @@ from htr_lightning.data.sample import ConcatReader, Reader, Sample
 from htr_lightning.data.sampler import BatchIndices, BucketBatchSampler, replayed
 from htr_lightning.data.split import SPLITS
 from htr_lightning.data.subset import subset_of
-from htr_lightning.errors import InputError, check_integer
+from htr_lightning.errors import InputError
+from htr_lightning.parameters import BelowOne, Count, Fraction, Seed, Side
 from htr_lightning.text.codec import alphabet_of
 from htr_lightning.text.normalize import Normalizer
 
 Augment = Callable[[UInt8[ndarray, "H W"], np.random.Generator], UInt8[ndarray, "h w"]]
+Workers = Annotated[int, Interval(ge=0, le=256)]
+Megabytes = Annotated[int, Interval(ge=0, le=1 << 20)]
 
 
 class LineDataset(Dataset[Batch]):
@@ -155,22 +159,18 @@ class LineDataModule(LightningDataModule):
         subset_by: str = "line",
         augment: Augment | None = None,
         alphabet: Iterable[str] | None = None,
-        max_lines: int = 16,
-        max_columns: int = 16384,
-        multiple: int = 1,
+        max_lines: Count = 16,
+        max_columns: Count = 16384,
+        multiple: Side = 1,
         reduce_scans: bool = True,
-        workers: int = 1,
-        cache_mb: int = 0,
-        seed: int = 0,
+        workers: Workers = 1,
+        cache_mb: Megabytes = 0,
+        seed: Seed = 0,
         replay: "LineDataModule | None" = None,
-        replay_fraction: float = 0.5,
-        replay_decay: float = 1.0,
+        replay_fraction: BelowOne = 0.5,
+        replay_decay: Fraction = 1.0,
     ) -> None:
         super().__init__()
-        for name, value in {"max_lines": max_lines, "max_columns": max_columns, "multiple": multiple}.items():
-            check_integer(f"data.{name}", value, 1)
-        for name, value in {"workers": workers, "cache_mb": cache_mb, "seed": seed}.items():
-            check_integer(f"data.{name}", value, 0)
         self.reader, self.preprocess, self.normalizer, self.augment = reader, preprocess, normalizer, augment
         self.max_lines, self.max_columns, self.multiple = max_lines, max_columns, multiple
         self.root, self.repo, self.pack = root, repo, pack

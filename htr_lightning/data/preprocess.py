@@ -4,10 +4,11 @@ The array of a blank image contains only zeros (see `is_blank`), and no other ar
 torch, so that exported recognizers can use it.
 """
 
-from typing import Protocol, runtime_checkable
+from typing import Annotated, Protocol, runtime_checkable
 
 import cv2
 import numpy as np
+from annotated_types import Interval
 from jaxtyping import Float32, Float64, UInt8
 from numpy import ndarray
 from PIL import Image
@@ -15,12 +16,16 @@ from PIL import Image
 from htr_lightning.data.handwriting import measure
 from htr_lightning.data.image import LEVELS, dark_on_light, histogram, light_on_dark, shrink_to_height, shrunk_size
 from htr_lightning.data.writing import is_blank
-from htr_lightning.errors import InputError, check_integer
+from htr_lightning.errors import InputError
+from htr_lightning.parameters import Fraction, Scaling, Side, check_order
 
 MIN_SIDE = 3  # pixels; a smaller image cannot contain a character
 MIN_CONTRAST = 32  # grey levels between paper and ink; a lower contrast may be noise and is not stretched fully
 MIN_ROWS = 64  # minimum height of a reduced scan
 INK = (255 - np.arange(256)).astype(np.float32) / 255  # ink at each grey level
+Margin = Annotated[int, Interval(ge=0, le=1 << 12)]
+Columns = Annotated[int, Interval(ge=1, le=1 << 20)]
+Rows = Annotated[float, Interval(gt=0, le=1 << 12)]
 
 
 def reduce_rows(image: UInt8[ndarray, "H W"], rows: int | None) -> UInt8[ndarray, "h w"]:
@@ -94,13 +99,13 @@ class FitHeight(Preprocess):
     """
 
     def __init__(
-        self, height: int, margin: int = 0, width_scale: float = 1.0, max_width: int = 8192, polarity: str = "auto"
+        self,
+        height: Side,
+        margin: Margin = 0,
+        width_scale: Scaling = 1.0,
+        max_width: Columns = 8192,
+        polarity: str = "auto",
     ) -> None:
-        check_integer("model.preprocess.height", height, 1, 4096)
-        check_integer("model.preprocess.margin", margin, 0, 4096)
-        check_integer("model.preprocess.max_width", max_width, 1)
-        if not 0 < width_scale < 100:
-            raise InputError(f"model.preprocess.width_scale={width_scale}: expected a positive number below 100")
         self.height, self.margin, self.width_scale, self.max_width = height, margin, width_scale, max_width
         self.polarity = check_polarity(polarity)
 
@@ -156,18 +161,20 @@ class NormalizeHandwriting(Preprocess):
 
     def __init__(
         self,
-        height: int,
-        x_height: float,
-        x_height_center: float = 0.53,
-        stroke_spacing: float = 0.9,
-        spacing_strength: float = 0.8,
-        min_scale: float = 0.6,
-        max_scale: float = 1.7,
-        margin: int = 0,
-        width_scale: float = 1.0,
-        max_width: int = 8192,
+        height: Side,
+        x_height: Rows,
+        x_height_center: Fraction = 0.53,
+        stroke_spacing: Scaling = 0.9,
+        spacing_strength: Fraction = 0.8,
+        min_scale: Scaling = 0.6,
+        max_scale: Scaling = 1.7,
+        margin: Margin = 0,
+        width_scale: Scaling = 1.0,
+        max_width: Columns = 8192,
         polarity: str = "auto",
     ) -> None:
+        check_order("model.preprocess", min_scale=min_scale, max_scale=max_scale)
+        check_order("model.preprocess", x_height=x_height, height=height)
         self.height, self.x_height, self.x_height_center = height, x_height, x_height_center
         self.stroke_spacing, self.spacing_strength = stroke_spacing, spacing_strength
         self.min_scale, self.max_scale = min_scale, max_scale
@@ -239,7 +246,7 @@ class FitFrame(Preprocess):
 
     framed = True
 
-    def __init__(self, height: int, columns: int, keep_aspect: bool = True, polarity: str = "auto") -> None:
+    def __init__(self, height: Side, columns: Columns, keep_aspect: bool = True, polarity: str = "auto") -> None:
         self.height, self.columns, self.keep_aspect = height, columns, keep_aspect
         self.polarity = check_polarity(polarity)
 

@@ -19,13 +19,7 @@ class BatchIndices(NamedTuple):
 
 
 def replayed(new: int, fraction: float) -> int:
-    """Return how many replayed lines to add to `new` new lines so that replayed lines make up `fraction` of the total.
-
-    Raises:
-        InputError: if the fraction is not in [0, 1).
-    """
-    if not 0 <= fraction < 1:
-        raise InputError(f"data.replay_fraction={fraction}: must be in [0, 1)")
+    """Return how many replayed lines to add to `new` new lines so that they make up `fraction` of the total."""
     return round(new * fraction / (1 - fraction))
 
 
@@ -51,7 +45,7 @@ class BucketBatchSampler:
         replay_decay: factor by which `replay_fraction` is multiplied after each epoch.
 
     Raises:
-        InputError: if an option is invalid, or `shuffle` is false and there are fewer lines than ranks.
+        InputError: if `shuffle` is false and there are fewer lines than ranks.
     """
 
     def __init__(
@@ -75,10 +69,6 @@ class BucketBatchSampler:
                              "reduce trainer.devices")  # fmt: skip
         self.rank, self.world_size = rank, world_size
         self.old, self.replay_fraction, self.replay_decay = old, replay_fraction, replay_decay
-        if not 0 <= replay_decay <= 1:
-            raise InputError(f"data.replay_decay={replay_decay}: must be in [0, 1]")
-        if old:
-            self._count(0)  # raises an error if the fraction is invalid
         self.epoch = 0
         self._planned: tuple[int, list[list[int]]] | None = None
 

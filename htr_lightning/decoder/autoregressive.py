@@ -6,19 +6,22 @@ tokenizer may use a different order if there is no language model.
 
 import copy
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import torch
+from annotated_types import Interval
 from jaxtyping import Float, Float32, Int, Int64
 from numpy import ndarray
 from torch import Tensor
 
-from htr_lightning.decoder.hypothesis import Hypothesis, check_counts, check_single
+from htr_lightning.decoder.hypothesis import Hypothesis, check_single
 from htr_lightning.decoder.language import Automaton, allowed_prefix
 from htr_lightning.errors import InputError
+from htr_lightning.parameters import Score, Weight, Width
 
 FORCED_END = 1e5  # penalty for ending a line where the language model forbids it, as a last resort
+Norm = Annotated[float, Interval(ge=0, le=10)]
 
 
 class FrameScores(NamedTuple):
@@ -52,8 +55,7 @@ class Greedy:
     inputs = "steps"
     has_posterior = False
 
-    def __init__(self, max_length: int) -> None:
-        check_counts(max_length=max_length)
+    def __init__(self, max_length: Width) -> None:
         self.max_length = max_length
 
     def __call__(self, steps: Steps) -> list[Hypothesis]:
@@ -106,12 +108,8 @@ class Beam:
     inputs = "steps"
 
     def __init__(
-        self, width: int, max_length: int, length_norm: float = 0.0, alpha: float = 0.0, beta: float = 0.0
+        self, width: Width, max_length: Width, length_norm: Norm = 0.0, alpha: Weight = 0.0, beta: Score = 0.0
     ) -> None:
-        check_counts(width=width, max_length=max_length)
-        for name, value in (("alpha", alpha), ("length_norm", length_norm)):
-            if value < 0:
-                raise InputError(f"decoder.{name}={value}: must be at least 0")
         self.width, self.max_length, self.length_norm = width, max_length, length_norm
         self.alpha, self.beta = alpha, beta
         self.automaton: Automaton | None = None

@@ -71,15 +71,6 @@ class BeamDecoder(Decoder, Protocol):
         ...
 
 
-def check_counts(**settings: int) -> None:
-    """Raise InputError if a decoder setting is not a positive integer."""
-    for name, value in settings.items():
-        if value < 1:
-            raise InputError(f"decoder.{name}={value}: must be at least 1")
-        if value != int(value):
-            raise InputError(f"decoder.{name}={value}: must be an integer")
-
-
 def check_single(n: int, beam: str) -> None:
     """Raise InputError if a greedy decoder is asked for more than one hypothesis.
 

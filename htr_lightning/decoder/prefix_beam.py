@@ -10,9 +10,9 @@ from jaxtyping import Bool, Float, Float64, Int, Int64, UInt64
 from numpy import ndarray
 
 from htr_lightning.decoder.ctc import BLANK
-from htr_lightning.decoder.hypothesis import Hypothesis, check_counts
+from htr_lightning.decoder.hypothesis import Hypothesis
 from htr_lightning.decoder.language import Automaton, allowed_prefix
-from htr_lightning.errors import InputError
+from htr_lightning.parameters import BelowOne, Count, Positive, Score, Weight, Width
 
 
 class Beam(NamedTuple):
@@ -66,20 +66,13 @@ class PrefixBeam:
 
     def __init__(
         self,
-        width: int,
-        top_labels: int,
-        min_probability: float,
-        prune_margin: float,
-        alpha: float = 0.0,
-        beta: float = 0.0,
+        width: Width,
+        top_labels: Count,
+        min_probability: BelowOne,
+        prune_margin: Positive,
+        alpha: Weight = 0.0,
+        beta: Score = 0.0,
     ) -> None:
-        check_counts(width=width, top_labels=top_labels)
-        if alpha < 0:
-            raise InputError(f"decoder.alpha={alpha}: must be at least 0")
-        if not 0 <= min_probability < 1:
-            raise InputError(f"decoder.min_probability={min_probability}: must be in [0, 1)")
-        if not prune_margin > 0:
-            raise InputError(f"decoder.prune_margin={prune_margin}: must be greater than 0")
         self.width, self.top_labels = width, top_labels
         self.min_probability, self.prune_margin = min_probability, prune_margin
         self.alpha, self.beta = alpha, beta

@@ -12,10 +12,11 @@ from torch.nn import functional
 
 from htr_lightning.decoder.autoregressive import FrameScores, Greedy, Steps
 from htr_lightning.decoder.ctc import BLANK
-from htr_lightning.decoder.hypothesis import Hypothesis, check_counts
+from htr_lightning.decoder.hypothesis import Hypothesis
 from htr_lightning.decoder.language import Automaton
 from htr_lightning.decoder.prefix_beam import Frames, PrefixBeam
 from htr_lightning.errors import InputError
+from htr_lightning.parameters import BelowOne, Count, Fraction, Positive, Score, Weight, Width
 
 
 class Prepared(NamedTuple):
@@ -47,19 +48,16 @@ class Rescoring:
 
     def __init__(
         self,
-        width: int,
-        top_labels: int,
-        min_probability: float,
-        prune_margin: float,
-        candidates: int,
-        ctc_weight: float,
-        max_length: int,
-        alpha: float = 0.0,
-        beta: float = 0.0,
+        width: Width,
+        top_labels: Count,
+        min_probability: BelowOne,
+        prune_margin: Positive,
+        candidates: Width,
+        ctc_weight: Fraction,
+        max_length: Width,
+        alpha: Weight = 0.0,
+        beta: Score = 0.0,
     ) -> None:
-        if not 0 <= ctc_weight <= 1:
-            raise InputError(f"decoder.ctc_weight={ctc_weight}: must be in [0, 1]")
-        check_counts(candidates=candidates, max_length=max_length)
         self.beam = PrefixBeam(width, top_labels, min_probability, prune_margin, alpha, beta)
         self.greedy = Greedy(max_length)
         self.candidates, self.ctc_weight, self.max_length = candidates, ctc_weight, max_length

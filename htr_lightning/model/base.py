@@ -5,9 +5,10 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from annotated_types import Interval
 from jaxtyping import Float, Int, UInt8
 from numpy import ndarray
 from torch import Tensor, nn
@@ -22,6 +23,8 @@ from htr_lightning.model.workers import workers
 from htr_lightning.text.codec import Codec
 from htr_lightning.text.normalize import Normalizer
 from htr_lightning.transcription import Prediction, Read, Transcription, transcriptions
+
+Decay = Annotated[float, Interval(gt=0, le=1)]
 
 
 class Recognizer(nn.Module, ABC):
@@ -63,7 +66,7 @@ class Recognizer(nn.Module, ABC):
         preprocess: Preprocess,
         optimizer: Callable[..., torch.optim.Optimizer] | None = None,
         scheduler: Callable[..., Any] | None = None,
-        layer_decay: float = 1.0,
+        layer_decay: Decay = 1.0,
         unknown: str = "error",
     ) -> None:
         super().__init__()

@@ -15,6 +15,7 @@ from htr_lightning.decoder.hypothesis import Decoder, Hypothesis
 from htr_lightning.decoder.rescoring import log_likelihoods
 from htr_lightning.errors import InputError
 from htr_lightning.model.base import Recognizer
+from htr_lightning.parameters import Weight
 from htr_lightning.text.codec import Codec
 from htr_lightning.text.direction import DIRECTIONS, logical, visual, visual_alphabet
 
@@ -39,7 +40,7 @@ class LineRecognizer(Recognizer):
         self,
         alphabet: Iterable[str],
         decoder: Decoder,
-        shortcut_weight: float = 0.1,
+        shortcut_weight: Weight = 0.1,
         direction: str = "auto",
         **others: Any,
     ) -> None:

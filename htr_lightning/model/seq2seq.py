@@ -17,6 +17,7 @@ from htr_lightning.model.autoregressive import IGNORED, check_decoder, check_len
 from htr_lightning.model.base import Recognizer
 from htr_lightning.model.line import LineRecognizer, fitting
 from htr_lightning.net.encoder_decoder import EncoderDecoder, EncoderOutput
+from htr_lightning.parameters import BelowOne, Fraction
 
 BLANK, START, END = 0, 1, 2
 
@@ -58,16 +59,16 @@ class Seq2SeqRecognizer(LineRecognizer):
         alphabet: Iterable[str],
         net: Callable[[int], EncoderDecoder],
         decoder: Decoder,
-        label_smoothing: float = 0.1,
-        token_noise: float = 0.0,
-        blank_fraction: float = 0.0,
-        ctc_weight: float = 0.0,
+        label_smoothing: Fraction = 0.1,
+        token_noise: Fraction = 0.0,
+        blank_fraction: Fraction = 0.0,
+        ctc_weight: BelowOne = 0.0,
         **others: Any,
     ) -> None:
         super().__init__(alphabet, decoder, **others)
         self.max_length = check_decoder(decoder, ctc_weight > 0).max_length
         self.net = net(len(self.codec))
-        if self.net.ctc != (ctc_weight > 0) or not 0 <= ctc_weight < 1:
+        if self.net.ctc != (ctc_weight > 0):
             raise InputError(
                 f"model.ctc_weight={ctc_weight} does not match model.net.ctc={self.net.ctc}; use a weight between 0 "
                 "and 1 with net.ctc=true, or 0 with net.ctc=false"

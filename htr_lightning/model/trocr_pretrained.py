@@ -21,6 +21,7 @@ from htr_lightning.model.autoregressive import IGNORED, check_decoder, check_len
 from htr_lightning.model.base import Recognizer
 from htr_lightning.model.trocr_source import open_source
 from htr_lightning.net.pretrained import PretrainedTrOCR
+from htr_lightning.parameters import BelowOne, Fraction
 from htr_lightning.text.codec import Codec, name
 
 MAX_IMAGE = 4096  # pixels; Microsoft's models use 384
@@ -60,8 +61,8 @@ class PretrainedTrOCRRecognizer(Recognizer):
         source: str | None = None,
         architecture: dict[str, Any] | None = None,
         tokenizer: str | None = None,
-        dropout: float | None = None,
-        label_smoothing: float = 0.0,
+        dropout: BelowOne | None = None,
+        label_smoothing: Fraction = 0.0,
         gradient_checkpointing: bool = False,
         **others: Any,
     ) -> None:

@@ -5,6 +5,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional
 
+from htr_lightning.errors import InputError
+
 
 def attend(
     query: Float[Tensor, "B h T d"],
@@ -39,6 +41,8 @@ class SelfAttention(nn.Module):
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
+        if width % heads:
+            raise InputError(f"heads={heads}: expected a divisor of width={width}; change one of them")
         self.heads = heads
         self.inputs = nn.Linear(width, 3 * width)
         self.output = nn.Linear(width, width)

@@ -7,7 +7,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
-from htr_lightning.errors import check_integer
+from htr_lightning.parameters import Kernel, Pair, Size, Sizes, check_lengths
 
 
 def column_mask(widths: Int[Tensor, " B"], columns: int) -> Bool[Tensor, "B 1 1 W"]:
@@ -69,18 +69,15 @@ class ResidualBackbone(nn.Module):
 
     def __init__(
         self,
-        channels: Sequence[int],
-        blocks: Sequence[int],
-        strides: Sequence[Sequence[int]],
-        stem: int,
-        stem_stride: Sequence[int] = (2, 2),
-        stem_kernel: int = 3,
+        channels: Sizes,
+        blocks: Sizes,
+        strides: Sequence[Pair],
+        stem: Size,
+        stem_stride: Pair = (2, 2),
+        stem_kernel: Kernel = 3,
     ) -> None:
         super().__init__()
-        numbers = {"stem": [stem], "stem_kernel": [stem_kernel], "channels": channels, "blocks": blocks}
-        for key, values in numbers.items():
-            for value in values:
-                check_integer(f"model.net.backbone.{key}", value, 1, 10**5)
+        check_lengths("model.net.backbone", channels=channels, blocks=blocks, strides=strides)
         self.stem = ConvNorm(1, stem, (stem_stride[0], stem_stride[1]), stem_kernel)
         stages: list[Residual] = []
         self.strides: list[int] = []  # in columns
@@ -120,8 +117,9 @@ class PlainBackbone(nn.Module):
         pools: (rows, columns) window of the max-pooling after each convolution.
     """
 
-    def __init__(self, height: int, channels: Sequence[int], pools: Sequence[Sequence[int]]) -> None:
+    def __init__(self, height: Size, channels: Sizes, pools: Sequence[Pair]) -> None:
         super().__init__()
+        check_lengths("model.net.backbone", channels=channels, pools=pools)
         self.convs = nn.ModuleList(ConvNorm(a, b) for a, b in zip([1, *channels[:-1]], channels, strict=True))
         self.pools = [(rows, columns) for rows, columns in pools]
         for rows, _ in self.pools:

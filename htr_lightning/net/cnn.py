@@ -5,6 +5,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from htr_lightning.net.backbone import ResidualBackbone
+from htr_lightning.parameters import BelowOne
 
 
 class CNN(nn.Module):
@@ -16,7 +17,7 @@ class CNN(nn.Module):
         dropout: dropout probability before the linear layer.
     """
 
-    def __init__(self, classes: int, backbone: ResidualBackbone, dropout: float = 0.0) -> None:
+    def __init__(self, classes: int, backbone: ResidualBackbone, dropout: BelowOne = 0.0) -> None:
         super().__init__()
         self.backbone = backbone
         self.dropout = nn.Dropout(dropout)

@@ -12,8 +12,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
-from htr_lightning.errors import InputError
 from htr_lightning.net.span_mask import SpanMask
+from htr_lightning.parameters import BelowOne, Depth, Size
 
 
 @runtime_checkable
@@ -59,8 +59,6 @@ class LockedDropout(nn.Module):
 
     def __init__(self, p: float) -> None:
         super().__init__()
-        if not 0 <= p < 1:
-            raise InputError(f"model.net.dropout={p}: expected a probability of at least 0 and below 1")
         self.p = p
 
     def forward(self, x: Float[Tensor, "B T D"]) -> Float[Tensor, "B T D"]:
@@ -139,12 +137,12 @@ class CRNN(CTCNet):
         self,
         classes: int,
         backbone: Backbone,
-        hidden: int,
-        layers: int,
-        dropout: float = 0.0,
+        hidden: Size,
+        layers: Depth,
+        dropout: BelowOne = 0.0,
         shortcut: bool = True,
-        mask_ratio: float = 0.0,
-        mask_span: int = 8,
+        mask_ratio: BelowOne = 0.0,
+        mask_span: Size = 8,
     ) -> None:
         super().__init__()
         self.backbone, self.channels = backbone, 2 * hidden

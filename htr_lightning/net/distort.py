@@ -1,11 +1,19 @@
 """Random distortions of a whole batch of images, computed on the device that holds them."""
 
 import math
+from typing import Annotated
 
 import torch
+from annotated_types import Interval
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
+
+from htr_lightning.parameters import Angle, BelowOne
+
+Slope = Annotated[float, Interval(ge=0, le=10)]
+Shift = Annotated[float, Interval(ge=0, le=1000)]
+Deviation = Annotated[float, Interval(gt=0, le=1000)]
 
 
 class Distort(nn.Module):
@@ -27,7 +35,9 @@ class Distort(nn.Module):
         sigma: standard deviation of the Gaussian that smooths the elastic field, in pixels.
     """
 
-    def __init__(self, rotation: float, scale: float, slant: float, shift: float, elastic: float, sigma: float) -> None:
+    def __init__(
+        self, rotation: Angle, scale: BelowOne, slant: Slope, shift: Shift, elastic: Shift, sigma: Deviation
+    ) -> None:
         super().__init__()
         self.rotation, self.scale, self.slant, self.shift = math.radians(rotation), scale, slant, shift
         self.elastic, self.sigma = elastic, sigma

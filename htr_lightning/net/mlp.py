@@ -1,10 +1,13 @@
 """A multilayer perceptron for single characters."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+
+from htr_lightning.parameters import BelowOne, Count, Positive, Score, Size
 
 
 class MLP(nn.Module):
@@ -23,20 +26,21 @@ class MLP(nn.Module):
     def __init__(
         self,
         classes: int,
-        inputs: int,
-        hidden: Sequence[int],
-        mean: float = 0.0,
-        std: float = 1.0,
-        dropout: float = 0.0,
+        inputs: Count,
+        hidden: Sequence[Size],
+        mean: Score = 0.0,
+        std: Positive = 1.0,
+        dropout: BelowOne = 0.0,
         batch_norm: bool = False,
     ) -> None:
         super().__init__()
         self.mean, self.std = mean, std
         layers: list[nn.Module] = []
-        for size_in, size_out in zip([inputs, *hidden[:-1]], hidden, strict=True):
+        sizes = [inputs, *hidden]
+        for size_in, size_out in pairwise(sizes):
             norm = [nn.BatchNorm1d(size_out)] if batch_norm else []
             layers += [nn.Linear(size_in, size_out), *norm, nn.ReLU(), nn.Dropout(dropout)]
-        self.layers = nn.Sequential(*layers, nn.Linear(hidden[-1], classes))
+        self.layers = nn.Sequential(*layers, nn.Linear(sizes[-1], classes))
 
     def forward(self, images: Float[Tensor, "B 1 H W"], widths: Int[Tensor, " B"]) -> Float[Tensor, "B C"]:
         """Return the logits; `widths` is ignored, since images are not padded."""

@@ -1,16 +1,22 @@
 """MobileNetV3 as a lightweight backbone for lines."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from annotated_types import Interval
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 from torchvision.models import mobilenet_v3_small
 from torchvision.ops.misc import SqueezeExcitation
 
+from htr_lightning.errors import InputError
 from htr_lightning.net.backbone import column_mask, strided
+from htr_lightning.parameters import Pair
+
+Blocks = Annotated[int, Interval(ge=1, le=11)]
+Factor = Annotated[float, Interval(gt=0, le=16)]
 
 
 class MobileNetBackbone(nn.Module):
@@ -26,7 +32,7 @@ class MobileNetBackbone(nn.Module):
         width: factor by which the number of channels is multiplied; the product is rounded to a multiple of 8.
     """
 
-    def __init__(self, strides: Sequence[Sequence[int]], blocks: int = 11, width: float = 1.0) -> None:
+    def __init__(self, strides: Sequence[Pair], blocks: Blocks = 11, width: Factor = 1.0) -> None:
         super().__init__()
         stem, *others = mobilenet_v3_small(weights=None, width_mult=width).features
         first = stem[0]
@@ -36,6 +42,9 @@ class MobileNetBackbone(nn.Module):
         self.residual = [block.use_res_connect for block in others[:blocks]]
         self.channels = others[blocks - 1].out_channels
         halving = [m for m in self.modules() if isinstance(m, nn.Conv2d) and m.stride != (1, 1)]
+        if len(strides) != len(halving):
+            raise InputError(f"model.net.backbone.strides={strides}: expected {len(halving)} pairs with "
+                             f"blocks={blocks}, got {len(strides)}; change one of them")  # fmt: skip
         for conv, stride in zip(halving, strides, strict=True):
             conv.stride = (stride[0], stride[1])
         self.to(memory_format=torch.channels_last)  # makes depthwise convolutions at least twice as fast

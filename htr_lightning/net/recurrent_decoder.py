@@ -6,6 +6,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from htr_lightning.parameters import BelowOne, Kernel, Size
+
 
 class RecurrentState(NamedTuple):
     """The state of a recurrent decoder."""
@@ -36,7 +38,7 @@ class RecurrentDecoder(nn.Module):
     """
 
     def __init__(
-        self, classes: int, memory: int, width: int, attention: int, kernel: int = 15, dropout: float = 0.1
+        self, classes: int, memory: int, width: Size, attention: Size, kernel: Kernel = 15, dropout: BelowOne = 0.1
     ) -> None:
         super().__init__()
         self.embed = nn.Embedding(classes, width)

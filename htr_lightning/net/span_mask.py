@@ -4,8 +4,6 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from htr_lightning.errors import InputError, check_integer
-
 
 class SpanMask(nn.Module):
     """A layer that sets random spans of columns to zero in training, so that the network learns to use context (Li et
@@ -22,9 +20,6 @@ class SpanMask(nn.Module):
 
     def __init__(self, ratio: float = 0.4, span: int = 8) -> None:
         super().__init__()
-        if not 0 <= ratio < 1:
-            raise InputError(f"mask_ratio={ratio}: expected a fraction of at least 0 and below 1")
-        check_integer("mask_span", span, 1)
         self.ratio, self.span = ratio, span
 
     def forward(self, x: Float[Tensor, "B T D"], lengths: Int[Tensor, " B"]) -> Float[Tensor, "B T D"]:

@@ -7,7 +7,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from htr_lightning.errors import InputError
 from htr_lightning.net.attention import CrossAttention, SelfAttention, attend
+from htr_lightning.parameters import BelowOne, Depth, Size
 
 
 def sinusoids(positions: Int[Tensor, " T"], width: int) -> Float[Tensor, "T D"]:
@@ -84,8 +86,13 @@ class TransformerDecoder(nn.Module):
 
     positions: Float[Tensor, "T D"]  # position encodings, extended as needed
 
-    def __init__(self, classes: int, memory: int, width: int, depth: int, heads: int, dropout: float = 0.1) -> None:
+    def __init__(
+        self, classes: int, memory: int, width: Size, depth: Depth, heads: Size, dropout: BelowOne = 0.1
+    ) -> None:
         super().__init__()
+        for name, size in (("width", width), ("the width of the encoder", memory)):
+            if size % 2:
+                raise InputError(f"model.net.decoder: {name} is {size}; expected an even number")
         self.width = width
         self.embed = nn.Embedding(classes, width)
         nn.init.normal_(self.embed.weight, std=width**-0.5)

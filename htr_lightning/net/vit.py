@@ -8,6 +8,7 @@ from torch.nn import functional
 from htr_lightning.net.attention import SelfAttention
 from htr_lightning.net.crnn import Backbone, CTCNet, LockedDropout
 from htr_lightning.net.span_mask import SpanMask
+from htr_lightning.parameters import BelowOne, Depth, Kernel, Size
 
 
 class Position(nn.Module):
@@ -64,14 +65,14 @@ class ViT(CTCNet):
         self,
         classes: int,
         backbone: Backbone,
-        width: int,
-        depth: int,
-        heads: int,
-        patch: int = 2,
-        kernel: int = 9,
-        dropout: float = 0.1,
-        mask_ratio: float = 0.4,
-        mask_span: int = 8,
+        width: Size,
+        depth: Depth,
+        heads: Size,
+        patch: Size = 2,
+        kernel: Kernel = 9,
+        dropout: BelowOne = 0.1,
+        mask_ratio: BelowOne = 0.4,
+        mask_span: Size = 8,
         shortcut: bool = True,
     ) -> None:
         super().__init__()

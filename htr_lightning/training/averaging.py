@@ -7,6 +7,8 @@ from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import WeightAveraging
 from torch import Tensor
 
+from htr_lightning.parameters import Fraction
+
 
 class EMA(WeightAveraging):
     """An exponential moving average of weights and batch norm statistics, over about 1 / (1 - decay) steps.
@@ -19,7 +21,7 @@ class EMA(WeightAveraging):
         decay: weight of the previous average in each update.
     """
 
-    def __init__(self, decay: float = 0.999) -> None:
+    def __init__(self, decay: Fraction = 0.999) -> None:
         super().__init__(multi_avg_fn=self._update)
         self.decay = decay
         self._validating = False

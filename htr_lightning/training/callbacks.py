@@ -16,8 +16,8 @@ from torch.optim import Optimizer
 
 from htr_lightning.checkpoint import read
 from htr_lightning.data.batch import Batch
-from htr_lightning.errors import InputError
 from htr_lightning.net.depth import NORMS, layers
+from htr_lightning.parameters import BelowOne
 from htr_lightning.schedule import progress
 from htr_lightning.training.module import TrainingModule
 
@@ -136,9 +136,7 @@ class FreezeBackbone(Callback):
         fraction: fraction of the run during which only the head is trained; 0 disables freezing.
     """
 
-    def __init__(self, fraction: float = 0.1) -> None:
-        if not 0 <= fraction < 1:
-            raise InputError(f"callbacks.freeze_backbone.fraction={fraction}: must be at least 0 and less than 1")
+    def __init__(self, fraction: BelowOne = 0.1) -> None:
         self.fraction = fraction
         self._frozen: list[nn.Module] = []
 

@@ -5,28 +5,41 @@ import socket
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 from urllib.parse import urlsplit
 
+from annotated_types import Interval
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import WandbLogger
 from PIL import Image
 
-from htr_lightning.errors import InputError, check_integer
+from htr_lightning.errors import InputError
 from htr_lightning.picture import to_grey, transcription_sheet
 from htr_lightning.transcription import Prediction
 
 T = TypeVar("T")
+Lines = Annotated[int, Interval(ge=1, le=1000)]
 
 MODES = ("online", "offline", "disabled", "shared")
 BEST = {"val/cer": "min", "val/wer": "min", "val/loss": "min", "val/line_accuracy": "max"}
 
 
-def wandb_logger(save_dir: str, **settings: Any) -> WandbLogger:
+def wandb_logger(
+    save_dir: str,
+    project: str,
+    name: str | None = None,
+    group: str | None = None,
+    tags: Sequence[str] = (),
+    **settings: Any,
+) -> WandbLogger:
     """Return a `WandbLogger` that never prompts: online if this machine is logged in, offline otherwise.
 
     Args:
         save_dir: run folder; an offline run is stored in its subfolder `wandb/`, from which `wandb sync` uploads it.
+        project: name of the W&B project.
+        name: name of the run; None for a random name.
+        group: name of the group of runs, such as a sweep.
+        tags: tags of the run.
         settings: further arguments of `WandbLogger`.
     """
     os.environ.setdefault("WANDB_SILENT", "true")
@@ -41,7 +54,8 @@ def wandb_logger(save_dir: str, **settings: Any) -> WandbLogger:
         mode = "offline"
     os.environ["WANDB_MODE"] = mode
     Path(save_dir).mkdir(parents=True, exist_ok=True)
-    logger = WandbLogger(save_dir=save_dir, offline=mode == "offline", **settings)
+    offline = mode == "offline"
+    logger = WandbLogger(name, save_dir, project=project, offline=offline, group=group, tags=tags, **settings)
     logger._wandb_init.pop("anonymous", None)  # set by Lightning, although wandb warns about it in every run
     return logger
 
@@ -100,8 +114,7 @@ class TranscriptionTable(Callback):
         lines: number of lines per picture, spread evenly over the batches.
     """
 
-    def __init__(self, folder: str, lines: int = 12) -> None:
-        check_integer("callbacks.transcriptions.lines", lines, 1)
+    def __init__(self, folder: str, lines: Lines = 12) -> None:
         self.folder, self.lines = Path(folder), lines
         self._shown: list[tuple[Any, Prediction]] = []
 

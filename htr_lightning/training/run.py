@@ -7,7 +7,6 @@ import cv2
 import torch
 from hydra.utils import instantiate
 from lightning import Trainer, seed_everything
-from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig
@@ -59,20 +58,17 @@ def _train(config: DictConfig) -> float:
              f"{len(data.sources[1])} lines" + (f"; the replayed fraction falls by {1 - data.replay_decay:.0%} per "
                                                 "epoch" if data.replay_decay < 1 else ""))  # fmt: skip
     trainer: Trainer = instantiate(config.trainer, max_time=limit)
-    check_trainer(trainer, config.trainer)
+    best = check_trainer(trainer, config.trainer)
     module = TrainingModule(recognizer)
     try:
         trainer.fit(module, data, ckpt_path=config.resume, weights_only=True)
+        if best.best_model_score is None:
+            raise InputError("the run ended before its first validation, so there is no best checkpoint; train longer, "
+                             "or lower trainer.val_check_interval")  # fmt: skip
+        trainer.test(module, data, ckpt_path=best.best_model_path, weights_only=True, verbose=False)
     except MisconfigurationException as error:
         raise InputError(f"trainer: {' '.join(str(error).split())}") from None
-    best = trainer.checkpoint_callback
-    assert isinstance(best, ModelCheckpoint)
-    if best.best_model_score is None:
-        raise InputError("the run ended before its first validation, so there is no best checkpoint; train longer, or "
-                         "lower trainer.val_check_interval")  # fmt: skip
-    score = float(best.best_model_score)
-    trainer.test(module, data, ckpt_path=best.best_model_path, weights_only=True, verbose=False)
-    return score
+    return float(best.best_model_score)
 
 
 @rank_zero_only

@@ -76,7 +76,9 @@ def class_weights(recognizer: Recognizer) -> set[str]:
     """Return the names of the weights that have one row per class and therefore grow with the alphabet."""
     spare = next(chr(code) for code in range(0xE000, 0xF8FF) if chr(code) not in recognizer.codec.alphabet)
     with torch.device("meta"):
-        wider = make(recognizer.card["model"])(alphabet=[*recognizer.codec.alphabet, spare], **recognizer.parts)
+        wider = make(recognizer.card["model"], "model")(
+            alphabet=[*recognizer.codec.alphabet, spare], **recognizer.parts
+        )
     own = recognizer.state_dict()
     return {name for name, weight in wider.state_dict().items() if weight.shape != own[name].shape}
 

@@ -43,7 +43,7 @@ def settings(name: str) -> dict[str, Any]:
 
 def refusal(name: str, root: Path | None) -> str:
     with pytest.raises(InputError) as error:
-        make(settings(name) | {"root": None if root is None else str(root)}).open("train")
+        make(settings(name) | {"root": None if root is None else str(root)}, "data").open("train")
     assert len(str(error.value).splitlines()) == 1
     return str(error.value)
 

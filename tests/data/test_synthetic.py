@@ -243,7 +243,7 @@ def test_a_text_without_spaces_is_not_one_endless_line(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"unit": "page"}, {"unwritable": "ignore"}, {"length": (3, 2)}, {"length": (0, 2)}],
+    [{"unit": "page"}, {"unwritable": "ignore"}, {"length": (3, 2)}],
 )
 def test_an_invalid_option_is_refused_by_name(prose: str, wrong: dict) -> None:
     with pytest.raises(InputError, match=next(iter(wrong))):

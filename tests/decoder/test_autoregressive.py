@@ -235,12 +235,6 @@ def test_an_incomplete_last_word_is_dropped() -> None:
     assert any(len(one) < 3 for one in read)  # some lines were cut back
 
 
-@pytest.mark.parametrize(("width", "max_length"), [(0, 5), (3, 0)])
-def test_impossible_settings_are_refused_by_name(width: int, max_length: int) -> None:
-    with pytest.raises(InputError, match=r"decoder\.(width|max_length)=0: must be at least 1"):
-        Beam(width, max_length)
-
-
 def test_greedy_has_one_hypothesis_and_no_language_model() -> None:
     table = Table(3, 0)
     assert Greedy(5).n_best(table.steps(), 1) == [[best] for best in table.read(Greedy(5))]

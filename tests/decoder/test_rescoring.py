@@ -111,13 +111,6 @@ def test_nan_gives_an_empty_hypothesis() -> None:
     assert (found.ids, found.log_prob) == ([], -math.inf)
 
 
-@pytest.mark.parametrize("settings", [{"ctc_weight": 1.5}, {"candidates": 0}, {"max_length": 0}, {"width": 0}])
-def test_impossible_settings_are_named(settings: dict) -> None:
-    ((name, value),) = settings.items()
-    with pytest.raises(InputError, match=f"decoder.{name}={value}"):
-        rescoring(**({"weight": 0.5} | {"weight" if name == "ctc_weight" else name: value}))
-
-
 def test_it_needs_ctc_heads() -> None:
     given = steps(lines(1, 4, 3, seed=0), [4])._replace(frames=None)
     with pytest.raises(InputError, match="no CTC head"):

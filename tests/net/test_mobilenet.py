@@ -6,6 +6,7 @@ from conftest import shaken
 from torch import Tensor, nn
 from torchvision.models import mobilenet_v3_small
 
+from htr_lightning.errors import InputError
 from htr_lightning.net.backbone import strided
 from htr_lightning.net.mobilenet import MobileNetBackbone
 
@@ -51,5 +52,5 @@ def test_features_have_the_stated_widths_followed_by_zeros() -> None:
 
 def test_a_stride_too_many_or_too_few_is_an_error() -> None:
     for strides in (STRIDES[:3], [*STRIDES, [2, 1]]):
-        with pytest.raises(ValueError, match="zip"):
+        with pytest.raises(InputError, match="expected 4 pairs"):
             MobileNetBackbone(strides, 8)

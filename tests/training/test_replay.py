@@ -12,7 +12,6 @@ from htr_lightning.data.preprocess import FitHeight
 from htr_lightning.data.reader.synthetic import Synthetic
 from htr_lightning.data.sample import ConcatReader
 from htr_lightning.data.sampler import BucketBatchSampler
-from htr_lightning.errors import InputError
 from htr_lightning.text.normalize import Normalizer
 
 
@@ -102,12 +101,6 @@ def test_joined_readers_are_concatenated() -> None:
     assert len(both) == 14
     assert both.texts == [sample.text for sample in both] == one.texts + two.texts
     assert np.array_equal(both[3].image, two[0].image)
-
-
-@pytest.mark.parametrize("share", [1.0, -0.1])
-def test_a_fraction_that_leaves_no_new_lines_is_rejected(share: float) -> None:
-    with pytest.raises(InputError, match=f"replay_fraction={share}"):
-        mixed(share).loader("train", training=True)
 
 
 def test_batches_without_old_lines_are_unchanged() -> None:

@@ -16,6 +16,7 @@ from htr_lightning.data.root import data_folder
 from htr_lightning.data.sample import Sample, Skipped
 from htr_lightning.data.split import SPLITS, split_groups
 from htr_lightning.errors import InputError, printable
+from htr_lightning.parameters import Fraction, Seed
 
 # Published folder names include HWDB1.1trn_gnt, Gnt1.0TrainPart1 and HWDB2.0Test.
 FOLDERS = {"train": re.compile("train|trn", re.IGNORECASE), "test": re.compile("test|tst", re.IGNORECASE)}
@@ -48,9 +49,9 @@ class CasiaCharacters(Sequence[Sample]):
         split: str = "train",
         files: str = "**/*.gnt",
         characters: str = "level1",
-        val_fraction: float = 0.1,
-        test_fraction: float = 0.2,
-        seed: int = 0,
+        val_fraction: Fraction = 0.1,
+        test_fraction: Fraction = 0.2,
+        seed: Seed = 0,
         faulty: str = "error",
     ) -> None:
         if characters not in ("level1", "all"):
@@ -127,9 +128,9 @@ class CasiaLines(Sequence[Sample]):
         root: str | Path | None = None,
         split: str = "train",
         files: str = "**/*.dgrl",
-        val_fraction: float = 0.1,
-        test_fraction: float = 0.2,
-        seed: int = 0,
+        val_fraction: Fraction = 0.1,
+        test_fraction: Fraction = 0.2,
+        seed: Seed = 0,
         faulty: str = "error",
     ) -> None:
         self.skipped: list[Skipped] = []

@@ -13,6 +13,7 @@ from htr_lightning.data.root import data_folder
 from htr_lightning.data.sample import Sample
 from htr_lightning.data.split import Splits, group_of, group_pattern, lines_of, part_of
 from htr_lightning.errors import InputError, printable
+from htr_lightning.parameters import Seed
 
 
 class Entry(NamedTuple):
@@ -60,7 +61,7 @@ class Folder(Sequence[Sample]):
         *,
         listing: Listing,
         splits: Splits,
-        seed: int = 0,
+        seed: Seed = 0,
         group: str = "(.*)",
         name: str | None = None,
         empty: str = "error",

@@ -22,6 +22,7 @@ from htr_lightning.data.root import data_folder
 from htr_lightning.data.sample import Sample
 from htr_lightning.data.split import Splits, lines_of, part_of
 from htr_lightning.errors import InputError
+from htr_lightning.parameters import Seed
 
 CONTENTS = "the Parquet or Arrow files"
 SOURCE = "remove data.root and set data.repo to a data set on the Hub"
@@ -76,7 +77,7 @@ class HuggingFace(Sequence[Sample]):
         image: str = "image",
         text: str = "text",
         group: str | None = None,
-        seed: int = 0,
+        seed: Seed = 0,
         check_counts: bool = True,
         streaming: bool = False,
         cache_dir: str | None = None,

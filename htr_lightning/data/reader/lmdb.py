@@ -16,6 +16,7 @@ from htr_lightning.data.root import data_folder
 from htr_lightning.data.sample import Sample
 from htr_lightning.data.split import Splits, lines_of, part_of
 from htr_lightning.errors import InputError, printable
+from htr_lightning.parameters import Seed
 
 FILE = "data.mdb"
 KEY = re.compile(rb"(?:image|label)-(\d{9,18})")
@@ -46,7 +47,7 @@ class Lmdb(Sequence[Sample]):
         split: str = "train",
         *,
         splits: Splits,
-        seed: int = 0,
+        seed: Seed = 0,
         name: str | None = None,
         empty: str = "error",
         faulty: str = "error",

@@ -14,6 +14,7 @@ from htr_lightning.data.root import data_folder
 from htr_lightning.data.sample import Sample, Skipped
 from htr_lightning.data.split import SPLITS
 from htr_lightning.errors import InputError
+from htr_lightning.parameters import Count
 
 FILES = {
     "train": ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
@@ -48,7 +49,7 @@ class Mnist(Sequence[Sample]):
         self,
         root: str | Path | None = None,
         split: str = "train",
-        val_size: int = 5000,
+        val_size: Count = 5000,
         download: bool = False,
         name: str = "mnist",
         files: Mapping[str, Sequence[str]] = FILES,

@@ -25,6 +25,7 @@ from htr_lightning.data.root import data_folder
 from htr_lightning.data.sample import Reduce, Sample, Skipped
 from htr_lightning.data.split import by_line, group_of, group_pattern, read_splits, split_groups, split_lines
 from htr_lightning.errors import InputError
+from htr_lightning.parameters import Seed
 
 CONTENTS = "the PAGE or ALTO files and their page images"
 EMPTY, FAULTY = ("error", "skip", "keep"), ("error", "skip")
@@ -73,7 +74,7 @@ class PageXml(Sequence[Sample]):
         images: str | None = None,
         splits: str | Mapping[str, int | float | None] | None = None,
         split: str | None = None,
-        seed: int = 0,
+        seed: Seed = 0,
         name: str | None = None,
         group: str = "(.*)",
         reduce: Reduce | None = None,

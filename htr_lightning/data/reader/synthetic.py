@@ -2,11 +2,13 @@
 
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
+from annotated_types import Interval, Len
 
 from htr_lightning.data.files import files_below
 from htr_lightning.data.sample import Sample, Skipped
@@ -24,10 +26,14 @@ from htr_lightning.data.synthetic.texts import (
     read_words,
 )
 from htr_lightning.data.synthetic.writer import SyntheticWriter
-from htr_lightning.errors import InputError, check_integer
+from htr_lightning.errors import InputError
+from htr_lightning.parameters import Count, Fraction, Seed
 from htr_lightning.text.codec import name
 
 SPLITS = {"train": 0, "val": 1, "test": 2}
+Lines = Annotated[int, Interval(ge=1, le=10**7)]
+Bounds = Annotated[Sequence[Annotated[int, Interval(ge=1, le=1000)]], Len(2, 2)]
+Heights = Annotated[Sequence[Annotated[int, Interval(ge=8, le=1 << 10)]], Len(2, 2)]
 
 
 class Synthetic(Sequence[Sample]):
@@ -64,39 +70,35 @@ class Synthetic(Sequence[Sample]):
     def __init__(
         self,
         split: str,
-        lines: dict[str, int],
-        writers: dict[str, int],
+        lines: Mapping[str, Lines],
+        writers: Mapping[str, Count],
         words: str = "package:english.txt",
         text: str | None = None,
         unit: str = "words",
-        length: Sequence[int] = (2, 6),
-        pseudoword_fraction: float = 0.0,
+        length: Bounds = (2, 6),
+        pseudoword_fraction: Fraction = 0.0,
         rare_characters: str = "",
-        rare_fraction: float = 0.0,
-        crossed_out_fraction: float = 0.0,
+        rare_fraction: Fraction = 0.0,
+        crossed_out_fraction: Fraction = 0.0,
         fonts: str | None = None,
-        font_fraction: float = 0.5,
+        font_fraction: Fraction = 0.5,
         unwritable: str = "error",
-        neighbor_fraction: float = 0.2,
-        height: Sequence[int] = (40, 64),
-        seed: int = 0,
+        neighbor_fraction: Fraction = 0.2,
+        height: Heights = (40, 64),
+        seed: Seed = 0,
     ) -> None:
         if split not in SPLITS:
             raise InputError(f"'{split}' is not a split; expected one of {', '.join(SPLITS)}")
         for key, value in (("lines", lines), ("writers", writers)):
-            if not isinstance(value, dict):
-                raise InputError(f"data.reader.{key}={value}: expected numbers by split, {{train: N, val: N, test: N}}")
-        check_integer(f"data.reader.lines.{split}", lines.get(split), 1)
-        check_integer(f"data.reader.writers.{split}", writers.get(split), 1)
-        check_integer("data.reader.seed", seed, 0)
+            if split not in value:
+                raise InputError(f"data.reader.{key}.{split} is missing; set it to a number")
         if unwritable not in ("error", "skip"):
             raise InputError(f"data.reader.unwritable={unwritable}: expected error or skip")
         if text is None and unit != "words":
             raise InputError(f"data.reader.unit={unit}: requires running text; set data.reader.text=FILE")
-        if not 1 <= length[0] <= length[1]:
-            raise InputError(
-                f"data.reader.length={list(length)}: expected a minimum of at least 1 and a maximum no smaller"
-            )
+        for key, bounds in (("length", length), ("height", height)):
+            if bounds[0] > bounds[1]:
+                raise InputError(f"data.reader.{key}={list(bounds)}: the minimum is larger than the maximum; swap them")
         self.skipped: list[Skipped] = []
         self._split, self._count, self._writer_count = split, lines[split], writers[split]
         self._origin = words if text is None else text
