@@ -287,5 +287,5 @@ def _limit(limit: Any) -> str:
 
 def _shown(value: Any) -> str:
     """Return a value as it is written in YAML, shortened."""
-    text = {None: "null", True: "true", False: "false"}.get(value) if isinstance(value, bool | None) else str(value)
-    return ascii(text)[1:-1][:60] if text and not text.isprintable() else str(text)[:60]
+    text = {None: "null", True: "true", False: "false"}[value] if isinstance(value, bool | None) else str(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
