@@ -71,6 +71,9 @@ def one_line(error: BaseException) -> str | None:
     for link in _chain(error):
         if isinstance(link, InputError):
             return str(link)
+        if type(link).__module__.startswith("wandb."):
+            reason = str(link).splitlines()[0].rstrip(".")
+            return f"Weights & Biases: {reason}; log in with wandb login, or set WANDB_MODE=offline"
     if isinstance(error, HydraException | OmegaConfBaseException):
         return _config_error(error)
     if isinstance(error, ValueError) and str(error).startswith("Config group override must be"):  # raised by Hydra
@@ -119,8 +122,13 @@ def _paths(config: Any, prefix: str = "") -> Iterator[str]:
 def _config_error(error: BaseException) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     message = lines[0]
+    key = next((line.removeprefix("full_key: ") for line in lines if line.startswith("full_key: ")), "")
+    cause = " ".join(str(error.__cause__ or "").split())
     if isinstance(error, InstantiationException):
-        return f"{message} {error.__cause__ or ' '.join(lines[1:2])}".splitlines()[0]
+        target = re.search(r"'(?:\w+\.)*(\w+)'", message)
+        return f"{key or (target[1] if target else 'config')}: {cause or message}; check its settings"
+    if "Error merging override" in message:
+        return f"{message} ({cause}); set the key to null or to another value"
     if "Available options" in str(error):
         start = next(i for i, line in enumerate(lines) if line.startswith("Available options"))
         ends = (i for i, line in enumerate(lines) if line.startswith(("Config search path", "Search path")))
@@ -134,8 +142,8 @@ def _config_error(error: BaseException) -> str:
         if typed:
             return f"{typed[1]}={typed[2]}: no such option. Options: {', '.join(options)}"
         return f"{message}; {lines[start]} {', '.join(options)}"
-    if key := next((line.removeprefix("full_key: ") for line in lines if line.startswith("full_key: ")), None):
-        message = f"{key}: {message}" if key not in message else message
+    if key not in message:
+        message = f"{key}: {message}"
     if isinstance(error, InterpolationResolutionError):
         return f"{message}; remove the override that deletes or changes it"
     if "Could not override" in message or "not in struct" in str(error):

@@ -158,6 +158,8 @@ def check_overrides(overrides: Sequence[str], sweep: bool = False) -> None:
         key, equals, value = override.partition("=")
         if equals and key.startswith("--") and key[2:] not in HYDRA_OPTIONS:
             raise InputError(f"{override}: overrides have no dashes; write {override.lstrip('-')}")
+        if not equals and key.startswith("-") and key.lstrip("-") in groups():
+            raise InputError(f"{override}: overrides have no dashes; write {key.lstrip('-')}=OPTION")
         if not equals or key.startswith("-"):
             continue
         quoted = shlex.quote(f"{key}=" + '"' + value.replace('"', '\\"') + '"')

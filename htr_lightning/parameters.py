@@ -106,7 +106,9 @@ def check_value(value: Any, hint: Any, path: str) -> None:
         for key, one in value.items():
             check_value(one, get_args(hint)[1], f"{path}.{key}")
     elif not _fits(value, hint):
-        raise InputError(f"{path}={_shown(value)}: expected {_name(hint)}")
+        is_number = type(value) in (int, float) and _fits(str(value), hint)
+        remedy = f"; quote digits: '{path}=\"{value}\"'" if is_number else ""
+        raise InputError(f"{path}={_shown(value)}: expected {_name(hint)}{remedy}")
 
 
 def check_order(path: str, **bounds: int | float) -> None:
@@ -266,6 +268,8 @@ def _name(hint: Any) -> str:
         return "a config"
     if issubclass(kind, Mapping):
         return "values by key, e.g. {a: 1}"
+    if kind in (Iterable, Sequence) and arguments == (str,):
+        return "a string or a list of strings"
     if kind in (list, tuple, Sequence, Iterable) and arguments:
         return f"a list in which each value is {_name(arguments[0])}"
     return f"a config for {kind.__name__}"

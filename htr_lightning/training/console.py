@@ -247,6 +247,7 @@ class Report(Callback):
             "lines_per_second": round(throughput.rate, 2) if throughput else None,
             "checkpoint": path and os.path.relpath(path, self.folder),
         }
+        self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")
         log_summary(trainer, summary)
         for line in summary_lines(summary, self.folder, pl_module.recognizer.single_characters):

@@ -1,13 +1,15 @@
 """Log the config, summary and images of a run to Weights & Biases; `TrainingModule` logs the metrics."""
 
 import os
-import socket
 import warnings
 from collections.abc import Sequence
+from http.client import HTTPException
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
-from urllib.parse import urlsplit
+from urllib.error import HTTPError
+from urllib.request import urlopen
 
+import wandb
 from annotated_types import Interval
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import WandbLogger
@@ -47,7 +49,12 @@ def wandb_logger(
     mode = {"dryrun": "offline", "run": "online"}.get(mode, mode)  # former names; Lightning sets the first one itself
     if mode not in MODES:
         raise InputError(f"WANDB_MODE={mode}: use one of {', '.join(MODES)}")
-    if mode == "online" and not reachable():
+    try:
+        chosen = wandb.Settings(project=project, run_name=name, run_group=group, run_tags=tuple(tags))
+    except (wandb.Error, ValueError) as error:
+        reason = " ".join(str(error).partition(" [type=")[0].split())
+        raise InputError(f"logger.wandb: {reason}; change this setting") from None
+    if mode == "online" and not reachable(chosen.base_url):
         warnings.warn(
             "cannot connect to Weights & Biases; logging offline (upload later with wandb sync)", stacklevel=2
         )
@@ -66,26 +73,25 @@ def logged_in() -> bool:
         return True
     netrc = Path(os.environ.get("NETRC", Path.home() / ".netrc"))
     try:
-        return "wandb" in netrc.read_text()
+        return "wandb" in netrc.read_text(errors="replace")
     except OSError:
         return False  # no netrc file: not logged in
 
 
-def reachable(seconds: float = 3.0) -> bool:
-    """Return whether the W&B server accepts connections; wandb itself would keep trying for 90 seconds.
+def reachable(server: str, seconds: float = 3.0) -> bool:
+    """Return whether a web server answers, if necessary through a proxy; wandb itself would keep trying for 90 seconds.
 
     Args:
-        seconds: time to wait for a connection.
+        server: URL of the server.
+        seconds: time to wait for an answer.
     """
-    if os.environ.get("HTTPS_PROXY") or os.environ.get("https_proxy"):
-        return True  # a proxy may reach servers that this machine cannot
-    server = urlsplit(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai"))
     try:
-        port = server.port or (80 if server.scheme == "http" else 443)
-        with socket.create_connection((server.hostname, port), timeout=seconds):
-            return True
-    except OSError:
+        urlopen(server, timeout=seconds).close()
+    except HTTPError:
+        return True  # an answer, although not a page
+    except (OSError, HTTPException, ValueError):
         return False
+    return True
 
 
 def log_config(trainer: Trainer, card: dict[str, Any]) -> None:

@@ -66,7 +66,9 @@ def _train(config: DictConfig) -> float:
             raise InputError("the run ended before its first validation, so there is no best checkpoint; train longer, "
                              "or lower trainer.val_check_interval")  # fmt: skip
         trainer.test(module, data, ckpt_path=best.best_model_path, weights_only=True, verbose=False)
-    except MisconfigurationException as error:
+    except (MisconfigurationException, ValueError) as error:
+        if isinstance(error, ValueError) and "val_check_interval" not in str(error):
+            raise  # Lightning checks this setting only now
         raise InputError(f"trainer: {' '.join(str(error).split())}") from None
     return float(best.best_model_score)
 
