@@ -76,8 +76,8 @@ def one_line(error: BaseException) -> str | None:
             return f"Weights & Biases: {reason}; log in with wandb login, or set WANDB_MODE=offline"
     if isinstance(error, HydraException | OmegaConfBaseException):
         return _config_error(error)
-    if isinstance(error, ValueError) and str(error).startswith("Config group override must be"):  # raised by Hydra
-        return "a config group expects the name of an option, e.g. scheduler=constant"
+    if isinstance(error, ValueError) and _origin(error).startswith("hydra."):
+        return f"{' '.join(str(error).split())}; check the arguments"
     if isinstance(error, MemoryError) or any(reason in str(error) for reason in NO_MEMORY):
         return "out of memory; reduce data.max_columns, data.max_lines or the sizes in model"
     if isinstance(error, FileNotFoundError) and error.filename and error.strerror:
@@ -87,6 +87,14 @@ def one_line(error: BaseException) -> str | None:
     ):
         return f"{error.filename or 'output'}: {error.strerror}; free up space or choose another folder"
     return None
+
+
+def _origin(error: BaseException) -> str:
+    """Return the name of the module that raised an error."""
+    trace = error.__traceback__
+    while trace and trace.tb_next:
+        trace = trace.tb_next
+    return trace.tb_frame.f_globals.get("__name__", "") if trace else ""
 
 
 def _chain(error: BaseException) -> list[BaseException]:
@@ -126,7 +134,7 @@ def _config_error(error: BaseException) -> str:
     cause = " ".join(str(error.__cause__ or "").split())
     if isinstance(error, InstantiationException):
         target = re.search(r"'(?:\w+\.)*(\w+)'", message)
-        return f"{key or (target[1] if target else 'config')}: {cause or message}; check its settings"
+        return f"{target[1] if target else key}: {cause or message}; check its settings"
     if "Error merging override" in message:
         return f"{message} ({cause}); set the key to null or to another value"
     if "Available options" in str(error):
