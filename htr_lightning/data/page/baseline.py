@@ -135,7 +135,7 @@ def _outline(line: Line, page: Page, distance: float, apart: tuple[bool, bool] |
     if right == left or bottom == top:
         return Outline(line, repaired, "polygon without an area")
     if page.height and page.width:
-        left, top, right, bottom = page_box(line.polygon, (page.height, page.width))
+        left, top, right, bottom = page_box([(left, top), (right, bottom)], (page.height, page.width))
         if right <= left or bottom <= top:
             return Outline(line, repaired, "polygon outside the page")
     return Outline(line, repaired)

@@ -15,6 +15,7 @@ MAX_COORDINATE = 10_000_000
 MAX_COORDINATES = 200_000  # maximum number of characters in the coordinates of a polygon, for at least 10,000 points
 MAX_LINES = 20_000  # maximum number of lines on a page; a page of a newspaper has about three thousand
 NUMBERS = re.compile(r"[0-9eE.,+\-\s]*")  # float() would also accept "nan", "1_000" and digits of other scripts
+POINTS = re.compile(r"[^, ]+[, ][^, ]+(?: [^, ]+[, ][^, ]+)*|[^, ]+(?:,[^, ]+)*")  # "x,y x,y", "x y x y" or "x,y,x,y"
 
 
 def parse(path: Path) -> Element:
@@ -121,23 +122,19 @@ def _coordinates(text: str) -> list[float]:
         raise ValueError("too many points")
     if not NUMBERS.fullmatch(text):
         raise ValueError("not numbers")
-    parts = " ".join(text.strip(", \t\r\n").split()).replace(" ,", ",").replace(", ", ",").split()
+    text = " ".join(text.strip(", \t\r\n").split()).replace(" ,", ",").replace(", ", ",")
     try:
-        values = [float(number) for part in parts for number in part.split(",")]
+        values = [float(number) for number in text.replace(" ", ",").split(",")] if text else []
     except ValueError:
         raise ValueError("not numbers") from None
-    if not all(abs(value) <= MAX_COORDINATE for value in values):
+    if values and max(max(values), -min(values)) > MAX_COORDINATE:
         raise ValueError("out of range")
     if len(values) == 1:
         return []  # before ALTO 4.1, a baseline may be a single y coordinate
     if len(values) % 2:
         raise ValueError("odd number of coordinates")
-    first = 0
-    for part in parts if len(parts) > 1 else []:
-        count = part.count(",") + 1
-        if count > 2 or (count == 2 and first % 2):
-            raise ValueError("commas do not separate x from y")
-        first += count
+    if values and not POINTS.fullmatch(text):
+        raise ValueError("commas do not separate x from y")
     return values
 
 
