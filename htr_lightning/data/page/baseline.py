@@ -185,9 +185,10 @@ def _apart(line: Line, distance: float) -> bool:
     """
     (x0, y0), (x1, y1), length = line.baseline[0], line.baseline[-1], _length(line.baseline)
     dx, dy = (x1 - x0) / length, (y1 - y0) / length
-    polygon, baseline = ([(x * dx + y * dy, y * dx - x * dy) for x, y in p] for p in (line.polygon, line.baseline))
-    left, top, right, bottom = _box(polygon)
-    start, highest, end, lowest = _box(baseline)
+    along_and_across = np.array([(dx, -dy), (dy, dx)])
+    polygon, baseline = np.array(line.polygon) @ along_and_across, np.array(line.baseline) @ along_and_across
+    (left, top), (right, bottom) = polygon.min(0).tolist(), polygon.max(0).tolist()
+    (start, highest), (end, lowest) = baseline.min(0).tolist(), baseline.max(0).tolist()
     margin = max(0.5 * min(right - left, bottom - top), 0.5 * distance, 5)
     overlap = min(right + margin, end) - max(left - margin, start)
     return overlap < min(right - left, end - start) / 2 or lowest < top - margin or highest > bottom + margin
