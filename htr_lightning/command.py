@@ -157,6 +157,8 @@ def _config_error(error: BaseException) -> str:
     if "Could not override" in message or "not in struct" in str(error):
         hint = "Print all keys with `python train.py --cfg job`, or add a key with +KEY=VALUE"
         return f"{message.rstrip('.')}: no such key.{_meant(error)} {hint}"
+    if "Could not delete" in message:
+        return f"{message.rstrip('.')}, or is null; remove this override"
     if "parsing override" in message:
         return f"{message}; write KEY=VALUE, e.g. data.root=FOLDER"
     if "Missing mandatory value" in str(error):

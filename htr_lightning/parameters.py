@@ -24,9 +24,9 @@ def is_odd(value: int) -> bool:
 
 Fraction = Annotated[float, Interval(ge=0, le=1)]
 BelowOne = Annotated[float, Interval(ge=0, lt=1)]
-Positive = Annotated[float, Interval(gt=0, le=1e6)]
-Weight = Annotated[float, Interval(ge=0, le=1e6)]
-Score = Annotated[float, Interval(ge=-1e6, le=1e6)]
+Positive = Annotated[float, Interval(gt=0, le=10**6)]
+Weight = Annotated[float, Interval(ge=0, le=10**6)]
+Score = Annotated[float, Interval(ge=-(10**6), le=10**6)]
 Angle = Annotated[float, Interval(ge=0, le=180)]  # degrees
 Scaling = Annotated[float, Interval(ge=0.1, le=10)]
 Size = Annotated[int, Interval(ge=1, le=1 << 14)]  # channels or units of a layer

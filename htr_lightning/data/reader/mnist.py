@@ -5,8 +5,10 @@ import struct
 import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
+from annotated_types import Len
 from torchvision.datasets import EMNIST, KMNIST, MNIST, QMNIST
 
 from htr_lightning.data.files import files_below
@@ -16,6 +18,7 @@ from htr_lightning.data.split import SPLITS
 from htr_lightning.errors import InputError
 from htr_lightning.parameters import Count
 
+Names = Annotated[Sequence[str], Len(2, 2)]
 FILES = {
     "train": ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
     "test": ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"),
@@ -52,7 +55,7 @@ class Mnist(Sequence[Sample]):
         val_size: Count = 5000,
         download: bool = False,
         name: str = "mnist",
-        files: Mapping[str, Sequence[str]] = FILES,
+        files: Mapping[str, Names] = FILES,
         classes: str | None = "0123456789",
         mapping: str | None = None,
         transpose: bool = False,
@@ -65,6 +68,8 @@ class Mnist(Sequence[Sample]):
         if split not in SPLITS:
             raise InputError(f"'{split}' is not a split of {name}; expected train, val or test")
         part = "test" if split == "test" else "train"
+        if part not in files:
+            raise InputError(f"data.reader.files.{part}: missing; set it to the names of its images and labels")
         if download and not _find(self.root, files[part][0]):
             _download(name, self.root, part)
         images, labels = (read_idx(self._file(file)) for file in files[part])
