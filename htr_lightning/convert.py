@@ -170,7 +170,8 @@ def rows_of(
 
 def _listed(rows: Iterable[Row], folder: Path) -> Iterator[Row]:
     """Yield the rows unchanged and list them in `names.tsv` with their ids and groups."""
-    with open(folder / "names.tsv", "w", encoding="utf-8", newline="") as file:
+    # Line buffering leaves nothing to write when an error in the caller discards this generator.
+    with open(folder / "names.tsv", "w", buffering=1, encoding="utf-8", newline="") as file:
         table = csv.writer(file, delimiter="\t", lineterminator="\n")
         table.writerow(["name", "split", "id", "group"])
         for row in rows:

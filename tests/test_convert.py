@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from htr_lightning import checkpoint
 from htr_lightning.build import open_data
 from htr_lightning.card import describe
-from htr_lightning.convert import convert, file_name
+from htr_lightning.convert import Row, convert, file_name, to_kraken, to_pylaia
 from htr_lightning.data.datamodule import SPLITS, LineDataModule
 from htr_lightning.data.pack import Pack
 from htr_lightning.data.preprocess import FitHeight, NormalizeHandwriting
@@ -162,6 +162,15 @@ def test_unsupported_characters_are_rejected(tmp_path: Path) -> None:
             convert(few(reader("a\u00a0b"), raw), ["train"], form, tmp_path / f"{number}")
     with pytest.raises(InputError, match=r"pagé 0.*U\+0000"):
         convert(few(reader("a\0b")), ["train"], "page", tmp_path / "2")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+@pytest.mark.parametrize("write", [to_kraken, to_pylaia])
+def test_a_full_disk_stops_with_the_first_name(write: Callable[..., None], tmp_path: Path) -> None:
+    (tmp_path / "names.tsv").symlink_to("/dev/full")
+    refused = Row("train", "x", Sample("x", np.zeros((9, 9), np.uint8), "a\tb", ""))
+    with pytest.raises(OSError, match="No space left"):
+        write([refused], tmp_path)
 
 
 def test_nothing_is_overwritten(tmp_path: Path) -> None:
