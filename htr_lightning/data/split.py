@@ -1,6 +1,5 @@
 """Assign lines to training, validation and test splits: from a table, by name, or at random by group or line."""
 
-import csv
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -57,11 +56,11 @@ def read_splits(root: Path, table: str) -> dict[str, str]:
             f"{path}: split table not found; set data.reader.splits to a table with the columns page and split, or to "
             "fractions such as '{train: 0.8, val: 0.1, test: 0.1}'"
         )
-    rows = csv.reader(StringIO(read_utf8(path), newline=""), delimiter="\t", quoting=csv.QUOTE_NONE)
     header: list[str] = []
     found: dict[str, str] = {}
-    for row in ([cell.strip() for cell in cells] for cells in rows):
-        where, first = f"{table}:{rows.line_num}", not header
+    for number, line in enumerate(StringIO(read_utf8(path), newline=None), start=1):
+        row = [cell.strip() for cell in line.split("\t")]
+        where, first = f"{table}:{number}", not header
         if not any(row):
             continue
         if first:
@@ -71,16 +70,20 @@ def read_splits(root: Path, table: str) -> dict[str, str]:
             if is_header and len(names) == 2:  # the pages may have another name, such as id
                 header = [name if name == "split" else "page" for name in names]
             if sorted(name for name in header if name in ("page", "split")) != ["page", "split"]:
-                raise InputError(f"{where}: expected the columns page and split, got {', '.join(row)}; fix the header")
+                raise InputError(
+                    f"{where}: expected the columns page and split, got {', '.join(row)[:200]}; fix the header"
+                )
             if is_header:
                 continue
         if len(row) != len(header):
             columns = ", ".join(header)
-            raise InputError(f"{where}: expected {columns}, separated by tabs, got {' | '.join(row)}; fix this row")
+            raise InputError(
+                f"{where}: expected {columns}, separated by tabs, got {' | '.join(row)[:200]}; fix this row"
+            )
         page, split = (row[header.index(name)] for name in ("page", "split"))
         if split not in SPLITS:
             remedy = f"use one of {', '.join(SPLITS)}" + (", or begin with the header: page, split" if first else "")
-            raise InputError(f"{where}: '{split}' is not a split; {remedy}")
+            raise InputError(f"{where}: '{split[:200]}' is not a split; {remedy}")
         if not page:
             raise InputError(f"{where}: no page in this row; add its name or remove the row")
         if nfc(page) in found:

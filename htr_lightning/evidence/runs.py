@@ -245,7 +245,7 @@ def _load(path: Path, parse: Any) -> Any:
         return parse(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}; check that the folder is a complete run folder") from None
-    except (ValueError, RecursionError) as error:
+    except (ValueError, RecursionError, csv.Error) as error:
         raise InputError(f"{path}: is corrupted ({str(error).splitlines()[0]}); restore the original file") from None
 
 

@@ -141,6 +141,13 @@ def test_a_split_table_that_is_unclear_is_refused_with_its_line(tmp_path: Path, 
         read_splits(tmp_path, "splits.tsv")
 
 
+def test_a_long_row_is_refused_in_a_short_line(tmp_path: Path) -> None:
+    (tmp_path / "splits.tsv").write_text("x" * 1_000_000)
+    with pytest.raises(InputError, match=r"splits\.tsv:1: expected page, split") as refused:
+        read_splits(tmp_path, "splits.tsv")
+    assert len(str(refused.value)) < 500
+
+
 def test_a_table_in_utf_16_is_named_for_what_it_is(tmp_path: Path) -> None:
     (tmp_path / "splits.tsv").write_text("a\ttrain\n", encoding="utf-16")
     with pytest.raises(InputError, match="UTF-16; save it as UTF-8"):

@@ -78,6 +78,7 @@ def test_an_unfinished_run_lists_its_missing_files(tmp_path: Path) -> None:
     [
         ("metrics.csv", "epoch,step,val/cer\n0,ten,0.5\n", "metrics.csv: is corrupted"),
         ("metrics.csv", "epoch,step,val/cer\n0,1\n", "a row is truncated"),
+        ("metrics.csv", "x" * 1_000_000, "metrics.csv: is corrupted"),
         ("summary.json", "{", "summary.json: is corrupted"),
         ("summary.json", "[" * 100_000, "summary.json: is corrupted"),
         ("summary.json", "[]", "summary.json: is corrupted \\(not the results of a run"),
