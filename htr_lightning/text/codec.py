@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-from htr_lightning.errors import InputError
+from htr_lightning.errors import InputError, printable
 
 
 class Codec:
@@ -67,4 +67,4 @@ def alphabet_of(texts: Iterable[str]) -> list[str]:
 def name(character: str) -> str:
     """Return a character in the form used in messages: 'é' (U+00E9), or U+200B if it cannot be printed."""
     codes = " ".join(f"U+{ord(c):04X}" for c in character)
-    return f"'{character}' ({codes})" if character.isprintable() else codes
+    return f"'{printable(character)}' ({codes})" if character.isprintable() else codes

@@ -424,3 +424,9 @@ def test_pages_of_one_name_in_two_folders_are_two(tmp_path: Path, write_page) ->
     (tmp_path / "splits.tsv").write_text("page\tsplit\na/0001\ttrain\nb/0001\tval\n")
     reader = PageXml(tmp_path, splits="splits.tsv", split="val")
     assert {id.split("/")[1] for id in reader.ids} == {"b"}
+
+
+def test_control_characters_in_names_are_escaped_in_ids(tmp_path: Path, write_page) -> None:
+    path = write_page(tmp_path, ["un"], "a\u202eb")
+    path.write_text(path.read_text().replace('id="l0"', 'id="x&#x9b;31m"'))
+    assert PageXml(tmp_path, name="set").ids == [r"set/a\u202eb/x\u009b31m"]

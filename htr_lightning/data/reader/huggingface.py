@@ -21,7 +21,7 @@ from htr_lightning.data.reader.folder import exists
 from htr_lightning.data.root import data_folder
 from htr_lightning.data.sample import Sample
 from htr_lightning.data.split import Splits, lines_of, part_of
-from htr_lightning.errors import InputError
+from htr_lightning.errors import InputError, printable
 from htr_lightning.parameters import Seed
 
 CONTENTS = "the Parquet or Arrow files"
@@ -113,7 +113,7 @@ class HuggingFace(Sequence[Sample]):
             self._rows = rows.select_columns([image]).cast_column(image, datasets.Image(decode=False))
         if repo and check_counts:
             check_count(repo, part, len(texts))
-        title = name or (repo or Path(self._source).resolve().name).rpartition("/")[2]
+        title = printable(name or (repo or Path(self._source).resolve().name).rpartition("/")[2])
         ids = [f"{title}/{part.strip('./') or 'row'}/{row:06d}" for row in range(len(texts))]
         faults = [fault for id, one in zip(ids, texts, strict=True) if (fault := text_fault(id, one))]
         faults += [fault._replace(id=ids[row]) for row, fault in self._imageless()]

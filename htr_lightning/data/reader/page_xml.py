@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from jaxtyping import UInt8
 from numpy import ndarray
+from rich.markup import escape
 from rich.progress import track
 
 from htr_lightning.data import archive
@@ -24,7 +25,7 @@ from htr_lightning.data.reader.page_xml_files import choose_pages
 from htr_lightning.data.root import data_folder
 from htr_lightning.data.sample import Reduce, Sample, Skipped
 from htr_lightning.data.split import by_line, group_of, group_pattern, read_splits, split_groups, split_lines
-from htr_lightning.errors import InputError
+from htr_lightning.errors import InputError, printable
 from htr_lightning.parameters import Seed
 
 CONTENTS = "the PAGE or ALTO files and their page images"
@@ -115,13 +116,13 @@ class PageXml(Sequence[Sample]):
         self._stems = Counter(path.stem for path in paths)
         paths = self._of_split(paths, splits, split, seed, name, faulty)
         for path in paths:
-            title = f"{name}/{path.stem if self._stems[path.stem] == 1 else self._where(path)}"
+            title = printable(f"{name}/{path.stem if self._stems[path.stem] == 1 else self._where(path)}")
             opened = self._open(path, title, faulty)
             if opened is None:
                 continue
             page, image = opened
             for line, repaired, fault, detail in outline(page):
-                id = f"{title}/{line.id}"
+                id = printable(f"{title}/{line.id}")
                 if problem := _problem(page, line, fault, detail, empty, faulty):
                     if problem.skip:
                         self.skipped.append(Skipped(id, problem.kind, problem.detail, problem.option))
@@ -258,7 +259,7 @@ class PageXml(Sequence[Sample]):
                 kind = "unusable image"
                 check_page_size(page, image, read_size(image, (page.height, page.width)))
         except InputError as error:
-            ids = [title] if page is None else [f"{title}/{line.id}" for line in page.lines]
+            ids = [title] if page is None else [printable(f"{title}/{line.id}") for line in page.lines]
             self._skip(ids, kind, error, faulty)
             return None
         return page, image
@@ -310,6 +311,7 @@ class PageXml(Sequence[Sample]):
         found: dict[int, UInt8[ndarray, "h w"] | None] = {}
         with ThreadPoolExecutor() as pool:  # decoding releases the GIL
             pages: Iterable = pool.map(crop_page, by_image.values())
+            title = escape(printable(title))  # a path may look like markup
             for crops in track(
                 pages, description=title, total=len(by_image), transient=True, disable=not sys.stdout.isatty()
             ):
