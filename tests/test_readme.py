@@ -156,7 +156,7 @@ MAKERS: dict[str, Callable[[Path], object]] = {
 
 
 def _page(folder: Path, name: str) -> Path:
-    pixels = np.full((60, 300), 235, np.uint8)
+    pixels = np.full((60, 300), 235 - ord(name[0]) % 16, np.uint8)  # a different image for each page
     pixels[20:40, 20:280:9] = 30
     Image.fromarray(pixels).save(folder / f"{name}.png")
     path = folder / f"{name}.xml"

@@ -15,7 +15,7 @@ from numpy import ndarray
 from htr_lightning.audit.fault import Fault
 from htr_lightning.audit.faults import Audit
 from htr_lightning.data.sample import Reader
-from htr_lightning.errors import InputError, printable
+from htr_lightning.errors import InputError
 from htr_lightning.text.codec import name
 from htr_lightning.text.normalize import INVISIBLE
 
@@ -90,7 +90,7 @@ def page(
         parts.append(
             f"<h2>augment={_text(augmented[0])}: before and after</h2><figure>{_image(augmented[1], None)}</figure>"
         )
-    head = f'<meta charset="utf-8"><title>Audit of {escape(printable(title))}</title><style>{STYLE}</style>'
+    head = f'<meta charset="utf-8"><title>Audit of {escape(CODED.sub(lambda found: name(found[0]), title))}</title><style>{STYLE}</style>'
     return f"<!doctype html><html lang=en><head>{head}</head><body>{''.join(parts)}</body></html>\n"
 
 

@@ -68,7 +68,7 @@ class Seq2SeqRecognizer(LineRecognizer):
         super().__init__(alphabet, decoder, **others)
         self.max_length = check_decoder(decoder, ctc_weight > 0).max_length
         self.net = net(len(self.codec))
-        if self.net.ctc != (ctc_weight > 0):
+        if self.net.ctc != (0 < ctc_weight < 1):
             raise InputError(
                 f"model.ctc_weight={ctc_weight} does not match model.net.ctc={self.net.ctc}; use a weight between 0 "
                 "and 1 with net.ctc=true, or 0 with net.ctc=false"

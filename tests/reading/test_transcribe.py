@@ -308,8 +308,8 @@ def test_lines_with_a_baseline_only_are_read_and_written_with_their_polygon(best
 
 
 def test_a_mets_is_read_in_its_order(best: Path, htr, tmp_path: Path) -> None:
-    for name in "ab":
-        write_page(tmp_path, lines(1), name)
+    for name, image in zip("ab", lines(2), strict=True):
+        write_page(tmp_path, [image], name)
     files = "".join(
         f'<file ID="{name}"><FLocat xmlns:xlink="http://www.w3.org/1999/xlink" xlink:href="{name}.xml"/></file>'
         for name in "ba"

@@ -106,13 +106,13 @@ class PageXml(Sequence[Sample]):
         self._reduce, self.rotate = reduce, rotate
         self.skipped: list[Skipped] = []
         self.repaired: dict[str, str] = {}  # how the polygon differs from the one in the file, keyed by sample id
-        if images is not None and not (self.root / images).is_dir():
-            raise InputError(f"data.reader.images={images}: no such folder in {self.root}; correct or remove this key")
         name = name or (repo.rpartition("/")[2] if repo and root is None else archive.name(Path(root or given)))
         self._entries: list[_Entry] = []
         faults: list[str] = []
         self._images = ImageFinder(self.root, self.root / images if images else None)
         paths = self._paths(xml, exclude, name)
+        if images is not None and not (self.root / images).is_dir():
+            raise InputError(f"data.reader.images={images}: no such folder in {self.root}; correct or remove this key")
         self._stems = Counter(path.stem for path in paths)
         paths = self._of_split(paths, splits, split, seed, name, faulty)
         for path in paths:
