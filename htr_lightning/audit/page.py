@@ -90,7 +90,8 @@ def page(
         parts.append(
             f"<h2>augment={_text(augmented[0])}: before and after</h2><figure>{_image(augmented[1], None)}</figure>"
         )
-    head = f'<meta charset="utf-8"><title>Audit of {escape(CODED.sub(lambda found: name(found[0]), title))}</title><style>{STYLE}</style>'
+    shown = escape(CODED.sub(lambda found: name(found[0]), title))  # a title cannot contain tags
+    head = f'<meta charset="utf-8"><title>Audit of {shown}</title><style>{STYLE}</style>'
     return f"<!doctype html><html lang=en><head>{head}</head><body>{''.join(parts)}</body></html>\n"
 
 
