@@ -90,11 +90,13 @@ def _polygon(line: Element) -> tuple[Points, str]:
     shape = child(line, "Shape", "Polygon")
     polygon, bad = ([], "") if shape is None else points(shape.get("POINTS"))
     sides = [line.get(key, "") for key in ("HPOS", "VPOS", "WIDTH", "HEIGHT")]
-    if polygon or not all(sides):
+    if len(polygon) > 2 or not all(sides):
         return polygon, bad
+    if shape is not None and polygon:
+        bad = f"'{short(shape.get('POINTS'))}': fewer than 3 points"
     box, bad_box = points(" ".join(sides))
     if len(box) != 2:
-        return [], bad or bad_box or f"'{short(' '.join(sides))}': not four numbers"
+        return polygon, bad or bad_box or f"'{short(' '.join(sides))}': not four numbers"
     (left, top), (width, height) = box
     return [(left, top), (left + width, top), (left + width, top + height), (left, top + height)], bad
 

@@ -9,6 +9,7 @@ import numpy as np
 from numpy import ndarray
 
 from htr_lightning.data.page.page import Line, Page, Points, baseline_angle, page_box
+from htr_lightning.data.page.xml import short
 
 ABOVE, BELOW = 0.7, 0.3  # extent of a polygon from its baseline, in line distances; vertical columns extend by 0.5
 SLIVER = 0.2  # thickness in line distances below which a polygon is too thin to contain a line
@@ -34,19 +35,21 @@ def outline(page: Page) -> list[Outline]:
     lie apart from their polygons, baselines and polygons are assumed to use different scales, and those that fit on the
     page are kept. If most baselines that run from right to left have polygons that are too thin, these baselines are
     assumed to have been drawn in the wrong direction and are reversed; otherwise, their lines are assumed to be upside
-    down. Invalid baselines are ignored, as are orientations that contradict the baseline.
+    down. Invalid baselines are ignored, as are orientations that contradict the baseline. On a page of a single scale,
+    a polygon or baseline is also invalid if it extends beyond the page by more than half of the size of the page.
     """
     lines = [line._replace(orientation=0.0) if _contradicts(line) else line for line in page.lines]
     distance = line_distance(lines)
     both = [line for line in lines if _length(line.baseline) and len(line.polygon) > 2]
     apart = {id(line) for line in both if _apart(line, distance)}
+    fit = None
     if 2 * len(apart) > len(both):
         apart = {id(line) for line in both}  # near the origin, lines overlap whatever the scale
-    fit = (_fits([x.polygon for x in both], page), _fits([x.baseline for x in both], page)) if apart else None
+        fit = _fits([x.polygon for x in both], page), _fits([x.baseline for x in both], page)
     back = [line for line in both if abs(wrap(reading_angle(line) + line.orientation)) > 135]
     slivers = [line for line in back if _is_sliver(line, distance)]
     wrong = {id(line) for line in back if 2 * len(slivers) > len(back)}
-    found = [_outline(line, page, distance, fit if id(line) in apart else None, id(line) in wrong) for line in lines]
+    found = [_outline(line, page, distance, id(line) in apart, fit, id(line) in wrong) for line in lines]
     for index, (line, given) in enumerate(zip(lines, page.lines, strict=True)):
         if line.orientation != given.orientation and not found[index].repaired:
             found[index] = found[index]._replace(repaired="orientation contradicts the baseline, ignored")
@@ -96,25 +99,29 @@ def wrap(angle: float) -> float:
     return angle if -180 < angle <= 180 else 180 - (180 - angle) % 360
 
 
-def _outline(line: Line, page: Page, distance: float, apart: tuple[bool, bool] | None, wrong: bool) -> Outline:
+def _outline(
+    line: Line, page: Page, distance: float, apart: bool, fit: tuple[bool, bool] | None, wrong: bool
+) -> Outline:
     """Repair a line where necessary, and check that it can be cropped.
 
     Args:
         line: line as given in the file.
         page: the page that contains the line.
         distance: line distance in pixels (see `line_distance`).
-        apart: whether the polygons and the baselines, respectively, fit on the page; None if the polygon and the
-            baseline of this line overlap.
+        apart: whether the polygon and the baseline are apart.
+        fit: whether the polygons and the baselines, respectively, fit on the page, if they use different scales.
         wrong: whether the baseline was drawn in the wrong direction.
     """
+    if fit is None:
+        line = _without_strays(line, page)
     repaired, bad = "", line.bad_polygon
-    if wrong:
+    if wrong and line.baseline:
         line, repaired = _surrounded(line._replace(baseline=line.baseline[::-1]), distance), "baseline reversed"
-    elif apart == (True, False):
+    elif apart and fit == (True, False):
         line, repaired = line._replace(baseline=[]), "baseline not in page coordinates, ignored"
-    elif apart == (False, True):
+    elif apart and fit == (False, True):
         line, repaired = _surrounded(line, distance), "polygon not in page coordinates, replaced using the baseline"
-    elif apart is not None:
+    elif apart and line.polygon and line.baseline:
         return Outline(line, fault="polygon and baseline do not overlap")
     elif _length(line.baseline) and len(line.polygon) < 3:
         repaired = "invalid polygon, replaced using the baseline" if bad else "polygon created from the baseline"
@@ -139,6 +146,27 @@ def _outline(line: Line, page: Page, distance: float, apart: tuple[bool, bool] |
         if right <= left or bottom <= top:
             return Outline(line, repaired, "polygon outside the page")
     return Outline(line, repaired)
+
+
+def _without_strays(line: Line, page: Page) -> Line:
+    """Return the line without its polygon or baseline if these extend far beyond the page, as invalid ones."""
+    if _is_stray(line.polygon, page):
+        line = line._replace(polygon=[], bad_polygon=f"'{_shown(line.polygon)}': outside the page")
+    if _is_stray(line.baseline, page):
+        line = line._replace(baseline=[], bad_baseline=f"'{_shown(line.baseline)}': outside the page")
+    return line
+
+
+def _is_stray(points: Points, page: Page) -> bool:
+    if not (points and page.width and page.height):
+        return False
+    left, top, right, bottom = _box(points)
+    width, height = page.width / 2, page.height / 2
+    return left < -width or top < -height or right > 3 * width or bottom > 3 * height
+
+
+def _shown(points: Points) -> str:
+    return short(" ".join(f"{x:g},{y:g}" for x, y in points[:20]))
 
 
 def _contradicts(line: Line) -> bool:
@@ -211,7 +239,7 @@ def _thickness(line: Line) -> float:
 
 def _is_sliver(line: Line, distance: float) -> bool:
     """Return whether a line has a baseline and a polygon that is too thin to contain the writing."""
-    return _length(line.baseline) > 0 and len(line.polygon) > 2 and _thickness(line) < SLIVER * distance
+    return _length(line.baseline) > 0 and len(line.polygon) > 2 and _thickness(line) <= SLIVER * distance
 
 
 def _box(points: Points) -> tuple[float, float, float, float]:

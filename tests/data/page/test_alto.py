@@ -135,6 +135,19 @@ def test_the_innermost_rotation_and_direction_apply(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("points", "reason"),
+    [("", ""), ("1,2", "fewer than 3 points"), ("1,2 3,4", "fewer than 3 points"), ("1,2 3,nan 5,6", "not numbers")],
+)
+def test_a_polygon_that_is_none_is_replaced_by_the_box(tmp_path: Path, points: str, reason: str) -> None:
+    shape = f'<Shape><Polygon POINTS="{points}"/></Shape>'
+    with_box = read(tmp_path, line("l").replace("<String", f"{shape}<String")).lines[0]
+    assert with_box.polygon == [(1, 2), (31, 2), (31, 11), (1, 11)]
+    assert with_box.bad_polygon == (f"'{points}': {reason}" if reason else "")
+    without = read(tmp_path, f"<TextLine>{shape}</TextLine>").lines[0]
+    assert len(without.polygon) == (0 if "nan" in points else points.count(","))
+
+
+@pytest.mark.parametrize(
     ("box", "reason"),
     [
         (("nan", "2", "3", "4"), "not numbers"),
