@@ -57,8 +57,8 @@ class PageXml(Sequence[Sample]):
         group: regular expression matched against the stem of the XML file; its first group captures the writer or
             document. A pattern with a slash is matched against the path below `root`: `(.+)/` groups by folder.
         reduce: function applied to each cropped line; see `Preprocess.reduce`.
-        rotate: "reading" rotates each line so that its text runs horizontally; "deskew" only removes slopes below 45
-            degrees. See `line_angle`.
+        rotate: "reading" rotates each line so that its text runs horizontally; "deskew" only turns regions upright by
+            their orientation and removes slopes below 45 degrees. See `line_angle`.
         empty: what to do with a line without text ("error", "skip" or "keep"). Skipped lines are counted and reported.
         faulty: what to do with an unreadable page, a page without an image, a line that cannot be cropped, or a
             duplicate id ("error" or "skip").
