@@ -1,4 +1,4 @@
-"""Load images as greyscale arrays, detect their polarity and reduce their size."""
+"""Load images as greyscale arrays and reduce their size."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +13,7 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from PIL.TiffImagePlugin import TiffImageFile
 
 from htr_lightning.data.avif import largest_frame
+from htr_lightning.data.grey import grey
 from htr_lightning.errors import InputError
 
 MAX_SIDE = 100_000  # pixels; a larger value indicates a corrupted header
@@ -62,12 +63,13 @@ def read_image(
     """
     with _opened(path, content, max_pixels) as image:
         image.load()  # rotates a TIFF, which would otherwise be rotated twice
-        stored = image.height, image.width
-        turns = image.getexif().get(ORIENTATION, 1) != 1
-        turned = ImageOps.exif_transpose(image) if turns else image  # the call would copy an unrotated image
-        if size is not None and (turned.height, turned.width) != size and stored == size:
-            turned = image
-        return grey(turned)
+        pixels, orientation = grey(image), image.getexif().get(ORIENTATION, 1)
+    if orientation == 1:
+        return pixels
+    stored = Image.fromarray(pixels)  # rotated in grey, because colours take four times the memory
+    stored.getexif()[ORIENTATION] = orientation
+    turned: UInt8[ndarray, "H W"] = np.array(ImageOps.exif_transpose(stored))
+    return pixels if size is not None and turned.shape != size and pixels.shape == size else turned
 
 
 def image_size(
@@ -163,74 +165,9 @@ def _pages(image: TiffImageFile) -> int:
     return len(pages)
 
 
-def grey(image: Image.Image) -> UInt8[ndarray, "H W"]:
-    """Convert a Pillow image in any mode to 8-bit greyscale.
-
-    If pixels have more than 8 bits, the 8 highest bits in use are kept, since scanners may store 12 bits in 16. Floats
-    are interpreted as values in [0, 1], [0, 255] or [0, 65535], whichever is the smallest range that contains them.
-    """
-    if image.mode == "F":
-        floats = np.nan_to_num(np.asarray(image))
-        white = next((white for white in (1, 255) if floats.max(initial=0) <= white), 65535)
-        return (floats * (255 / white)).round().clip(0, 255).astype(np.uint8)
-    if image.mode.startswith("I"):
-        pixels = np.asarray(image)
-        spare = max(0, int(pixels.max(initial=0)).bit_length() - 8)
-        return (pixels >> spare).clip(0, 255).astype(np.uint8)
-    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
-        image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return np.array(image if image.mode == "L" else image.convert("L"))
-
-
-def grey_array(array: ndarray) -> UInt8[ndarray, "H W"]:
-    """Convert an array of shape (H, W), (H, W, 1), (H, W, 3) or (H, W, 4) to 8-bit greyscale.
-
-    Integers are interpreted as values in [0, 255]; if any is larger, up to 65535, all are reduced to 8 bits as in
-    `grey`. Floats are interpreted as values in [0, 1] or, if any is greater than 1, in [0, 255]. A boolean True is
-    white.
-
-    Raises:
-        ValueError: if the shape, the data type or a value is unsupported.
-    """
-    if array.ndim not in (2, 3) or array.shape[2:] not in ((), (1,), (3,), (4,)) or not array.size:
-        raise ValueError(f"expected an array of shape (H, W), (H, W, 3) or (H, W, 4), got {array.shape}")
-    if array.dtype.kind not in "buif":
-        raise ValueError(f"expected an array of numbers, got {array.dtype}")
-    lowest, highest = array.min(), array.max()
-    floats = array.dtype.kind == "f"
-    if not 0 <= lowest <= highest <= (255 if floats else 65535):  # false for NaN
-        raise ValueError(
-            f"expected values from 0 to 255{' or from 0 to 1' if floats else ''}, got {lowest} to {highest}"
-        )
-    if floats:
-        array = (array * (255 if highest <= 1 else 1)).round()
-    elif array.dtype.kind == "b":
-        array = array * np.uint8(255)
-    elif highest > 255:
-        array = array >> (int(highest).bit_length() - 8)
-    pixels = array.astype(np.uint8)
-    return grey(Image.fromarray(pixels)) if pixels.shape[2:] in ((3,), (4,)) else pixels.reshape(pixels.shape[:2])
-
-
 def histogram(image: UInt8[ndarray, "H W"]) -> Float64[ndarray, "256"]:
     """Return the number of pixels at each grey level."""
     return cv2.calcHist([image], [0], None, [256], (0, 256)).ravel().astype(np.float64)  # twice as fast as bincount
-
-
-def light_on_dark(counts: Float64[ndarray, "256"]) -> bool:
-    """Return whether an image with this histogram has light ink on dark paper.
-
-    Ink covers the smaller part of a line, so the long tail of the brightness distribution is on the side of the ink,
-    and the sign of the third central moment indicates the polarity. An image without contrast counts as dark on light.
-    """
-    deviation = LEVELS - (counts @ LEVELS) / counts.sum()
-    return bool(np.count_nonzero(counts) > 1 and counts @ (deviation * deviation * deviation) > 0)
-
-
-def dark_on_light(image: UInt8[ndarray, "H W"]) -> UInt8[ndarray, "H W"]:
-    """Return the image with dark ink on light paper, inverting it if necessary."""
-    return 255 - image if light_on_dark(histogram(image)) else image
 
 
 def shrink_to_height(image: UInt8[ndarray, "H W"], height: int) -> UInt8[ndarray, "h w"]:

@@ -9,12 +9,13 @@ from typing import Annotated, Protocol, runtime_checkable
 import cv2
 import numpy as np
 from annotated_types import Interval
-from jaxtyping import Float32, Float64, UInt8
+from jaxtyping import Float32, UInt8
 from numpy import ndarray
 from PIL import Image
 
 from htr_lightning.data.handwriting import measure
-from htr_lightning.data.image import LEVELS, dark_on_light, histogram, light_on_dark, shrink_to_height, shrunk_size
+from htr_lightning.data.image import LEVELS, histogram, shrink_to_height, shrunk_size
+from htr_lightning.data.paper import clean
 from htr_lightning.data.writing import is_blank
 from htr_lightning.errors import InputError
 from htr_lightning.parameters import Fraction, Scaling, Side, check_order
@@ -197,7 +198,8 @@ class NormalizeHandwriting(Preprocess):
             size = (2 * self.height, max(MIN_SIDE, 2 * self.width((rows, columns))))
             return np.full(size, 255, np.uint8)
         if self.polarity == "auto":
-            image = dark_on_light(image)
+            image = clean(image, crop=True)
+            rows, columns = image.shape
         style = measure(stretch(image))
         fit = self.height / rows
         down = fit * self._bounded(self.x_height / self.height / (style.bottom - style.top))
@@ -264,7 +266,7 @@ class FitFrame(Preprocess):
             return np.zeros((self.height, self.columns), dtype=np.float32)
         if not self.keep_aspect:
             if self.polarity == "auto":
-                image = dark_on_light(image)
+                image = clean(image)
             # Pillow averages along each axis that shrinks; OpenCV averages only if both axes shrink
             grey = Image.fromarray(image).resize((self.columns, self.height), Image.Resampling.BILINEAR)
             return INK[np.asarray(grey)]
@@ -275,14 +277,9 @@ class FitFrame(Preprocess):
         return array
 
 
-def stretch(image: UInt8[ndarray, "H W"], counts: Float64[ndarray, "256"] | None = None) -> Float32[ndarray, "H W"]:
-    """Map grey levels to ink: the median to 0 and the darkest 1% of pixels to 1.
-
-    Args:
-        image: dark ink on light paper.
-        counts: histogram of the image, if already known.
-    """
-    cumulative = np.cumsum(histogram(image) if counts is None else counts)
+def stretch(image: UInt8[ndarray, "H W"]) -> Float32[ndarray, "H W"]:
+    """Map the grey levels of dark ink on light paper to ink: the median to 0 and the darkest 1% of pixels to 1."""
+    cumulative = np.cumsum(histogram(image))
     paper, darkest = np.searchsorted(cumulative, (image.size * 0.5, image.size * 0.01)).tolist()
     scale = max(paper - darkest, MIN_CONTRAST)
     levels = ((paper - LEVELS.astype(np.float32)) / scale).clip(0, 1)
@@ -293,14 +290,12 @@ def _scaled(image: UInt8[ndarray, "H W"], size: tuple[int, int], polarity: str) 
     """Scale an image to the given (height, width) and map its grey levels to ink."""
     if is_blank(image):
         return np.zeros(size, dtype=np.float32)
-    counts = histogram(image)
-    if polarity == "auto" and light_on_dark(counts):
-        image, counts = 255 - image, counts[::-1]
+    if polarity == "auto":
+        image = clean(image)
     if image.shape != size:
         shrinks = image.shape[0] > size[0]
         image = cv2.resize(image, size[::-1], interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
-        counts = histogram(image)
-    return stretch(image, counts)
+    return stretch(image)
 
 
 def check_side(size: tuple[int, int]) -> None:

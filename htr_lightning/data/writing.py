@@ -6,7 +6,8 @@ from jaxtyping import Int, UInt8
 from numpy import ndarray
 
 from htr_lightning.data.handwriting import remove_rules
-from htr_lightning.data.image import dark_on_light, histogram
+from htr_lightning.data.image import histogram
+from htr_lightning.data.paper import dark_on_light
 
 MAX_DEVIATION = 60  # maximum standard deviation of paper in grey levels, a quick test that most characters exceed
 EDGE = (16, 48)  # bounds for the threshold above which a gradient is an edge, in grey levels

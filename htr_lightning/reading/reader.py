@@ -9,7 +9,8 @@ from jaxtyping import UInt8
 from numpy import ndarray
 from PIL import Image
 
-from htr_lightning.data.image import grey, grey_array, read_image
+from htr_lightning.data.grey import grey, grey_array
+from htr_lightning.data.image import read_image
 from htr_lightning.errors import InputError, check_integer
 from htr_lightning.reading.sources import find_sources
 from htr_lightning.reading.transcribe import TranscribedLine, read_images, transcribe

@@ -8,12 +8,11 @@ import zlib
 from functools import partial
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
 from PIL import Image
 
-from htr_lightning.data.image import dark_on_light, image_size, read_image, read_size, shrink_to_height
+from htr_lightning.data.image import image_size, read_image, read_size, shrink_to_height
 from htr_lightning.errors import InputError
 
 ROWS = np.arange(12, dtype=np.uint8).reshape(3, 4) * 20  # all pixels differ, so that any rotation is detected
@@ -52,13 +51,6 @@ def test_where_only_the_stored_pixels_have_the_stated_size_exif_is_ignored(tmp_p
     np.testing.assert_array_equal(read_image(path, ROWS.shape), ROWS)
 
 
-@pytest.mark.parametrize("white", [1, 255, 65535])
-def test_floats_are_fractions_of_white_or_grey_levels(tmp_path: Path, white: int) -> None:
-    levels = np.arange(256, dtype=np.uint8).reshape(16, 16)
-    Image.fromarray(levels.astype(np.float32) * np.float32(white / 255)).save(tmp_path / "float.tif")
-    np.testing.assert_array_equal(read_image(tmp_path / "float.tif"), levels)
-
-
 def test_a_file_of_several_pages_is_refused_and_one_with_a_small_copy_read(tmp_path: Path) -> None:
     pages = [Image.fromarray(ROWS), Image.fromarray(ROWS.T.copy())]
     path = tmp_path / "pages.tif"
@@ -75,39 +67,6 @@ def test_a_file_of_several_pages_is_refused_and_one_with_a_small_copy_read(tmp_p
         pages[0].resize((2, 2)).save(path, save_all=True, append_images=[whole], tiffinfo={254: kind})
         np.testing.assert_array_equal(read_image(path), ROWS)
         assert image_size(path) == ROWS.shape
-
-
-@pytest.mark.parametrize("suffix", ["png", "tif"])
-@pytest.mark.parametrize("bits", [8, 10, 12, 16])
-def test_of_sixteen_bits_the_upper_eight_in_use_are_kept(tmp_path: Path, suffix: str, bits: int) -> None:
-    path = tmp_path / f"deep.{suffix}"
-    levels = np.arange(256, dtype=np.uint16).reshape(16, 16)
-    Image.fromarray((levels << (bits - 8)) + (levels >> (16 - bits))).save(path)
-    np.testing.assert_array_equal(read_image(path), levels)
-
-
-@pytest.mark.parametrize("mode", ["RGBA", "LA"])
-def test_what_is_transparent_is_white(tmp_path: Path, mode: str) -> None:
-    alpha = np.array([[0, 255], [128, 0]], np.uint8)
-    image = Image.merge("LA", [Image.new("L", (2, 2), 0), Image.fromarray(alpha)]).convert(mode)
-    image.save(tmp_path / "clear.png")
-    np.testing.assert_allclose(read_image(tmp_path / "clear.png"), 255 - alpha, atol=1)
-
-
-def test_a_transparent_palette_colour_is_white(tmp_path: Path) -> None:
-    image = Image.fromarray(np.array([[0, 1]], np.uint8)).convert("P")
-    image.putpalette([0, 0, 0, 10, 10, 10])
-    image.save(tmp_path / "clear.png", transparency=0)
-    np.testing.assert_array_equal(read_image(tmp_path / "clear.png"), [[255, 10]])
-
-
-@pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "CMYK", "I", "F", "YCbCr", "HSV", "I;16"])
-def test_every_mode_gives_bytes_in_grey(tmp_path: Path, mode: str) -> None:
-    image = Image.new(mode, (5, 3))
-    image.save(tmp_path / "grey.tif") if mode != "HSV" else image.convert("RGB").save(tmp_path / "grey.tif")
-    pixels = read_image(tmp_path / "grey.tif")
-    assert pixels.shape == (3, 5)
-    assert pixels.dtype == np.uint8
 
 
 def test_a_truncated_jpeg_is_refused(tmp_path: Path) -> None:
@@ -195,20 +154,6 @@ def test_a_huge_image_is_refused_before_it_is_decoded(tmp_path: Path) -> None:
     (tmp_path / "huge.pgm").write_bytes(b"P5 90000 90000 255\n")
     with pytest.raises(InputError, match="90000 x 90000"):
         read_image(tmp_path / "huge.pgm")
-
-
-@pytest.mark.parametrize("seed", range(5))
-def test_ink_is_dark_whichever_way_a_line_was_scanned(seed: int) -> None:
-    line = np.random.default_rng(seed).integers(200, 240, (40, 300), dtype=np.uint8)
-    cv2.putText(line, "polarity", (10, 30), cv2.FONT_HERSHEY_SIMPLEX, 1, 30 + 20 * seed, 2 + seed)
-    np.testing.assert_array_equal(dark_on_light(line), line)
-    np.testing.assert_array_equal(dark_on_light(255 - line), line)
-
-
-@pytest.mark.parametrize("level", [0, 100, 255])
-def test_an_image_without_contrast_stays_as_it_is(level: int) -> None:
-    blank = np.full((20, 30), level, np.uint8)
-    np.testing.assert_array_equal(dark_on_light(blank), blank)
 
 
 def test_shrinking_keeps_aspect_and_ink_and_never_enlarges() -> None:

@@ -1,5 +1,7 @@
 """Preprocessing maps paper to 0 and ink to 1 for any paper, pen and scanner."""
 
+from pathlib import Path
+
 import cv2
 import numpy as np
 import pytest
@@ -9,6 +11,7 @@ from numpy import ndarray
 
 from htr_lightning.data.character import FixedSize
 from htr_lightning.data.preprocess import FitFrame, FitHeight, NormalizeHandwriting, Preprocess
+from htr_lightning.data.reader.mnist import read_idx
 from htr_lightning.errors import InputError
 
 
@@ -105,20 +108,115 @@ def test_a_line_wider_than_allowed_is_refused_with_both_numbers() -> None:
         FitHeight(32, max_width=320)(np.zeros((10, 101), np.uint8))
 
 
-def test_an_image_of_exactly_the_size_is_taken_as_it_is() -> None:
+def framed(row: float, column: float, height: int = 20, width: int = 6) -> ndarray:
+    """Return a stroke of 28 x 28 pixels, white on black, with the given offset of its centre from the middle."""
     pixels = np.zeros((28, 28), np.uint8)
-    pixels[4:20, 9:13] = np.random.default_rng(0).integers(1, 256, (16, 4))  # off-centre, and must stay there
-    ink = FixedSize(28, 28, 20)(255 - pixels)
-    np.testing.assert_allclose(ink * 255, pixels, atol=1e-3)
-    np.testing.assert_allclose(FixedSize(28, 28, 20)(pixels), ink, atol=1e-5)
+    top, left = round(14 + row - height / 2), round(14 + column - width / 2)
+    pixels[top : top + height, left : left + width] = 120
+    pixels[top : top + height, left + width // 3 : left + width - width // 3] = 250
+    return pixels
 
 
-def test_a_digit_of_exactly_the_size_is_not_changed() -> None:
-    pixels = np.full((28, 28), 255, np.uint8)
-    pixels[8:16, 8:24] = np.arange(128).reshape(8, 16)
-    for polarity in ("dark", "auto"):
+@pytest.mark.parametrize("polarity", ["auto", "dark"])
+@pytest.mark.parametrize(
+    "pixels",
+    [framed(0, 0), framed(1, -1), framed(0, 0, 19), framed(0, 0, 12, 20), framed(0, 0, 24, 8), framed(0, 4, 28, 8)],
+    ids=["MNIST", "one pixel aside", "a little smaller", "wide", "EMNIST", "KMNIST"],
+)
+def test_a_character_in_the_frame_of_its_data_set_is_not_changed(pixels: ndarray, polarity: str) -> None:
+    preprocess = FixedSize(28, 28, 20, polarity=polarity)
+    np.testing.assert_array_equal(preprocess(255 - pixels), pixels.astype(np.float32) / 255)
+    if polarity == "auto":
+        np.testing.assert_array_equal(preprocess(pixels), preprocess(255 - pixels))
+
+
+@pytest.mark.parametrize("row", [-4, 0, 4])
+@pytest.mark.parametrize("column", [-10, -4, 4, 10])
+def test_a_character_elsewhere_in_the_frame_is_moved_to_the_middle(row: int, column: int) -> None:
+    for pixels in (framed(row, column), 255 - framed(row, column)):
+        ink = FixedSize(28, 28, 20)(pixels)
+        assert center(ink) == pytest.approx((13.5, 13.5), abs=0.1)
+        assert float(abs(ink - FixedSize(28, 28, 20)(np.pad(pixels, 20, constant_values=pixels[27, 14]))).mean()) < 0.02
+
+
+@pytest.mark.parametrize("size", [8, 14])
+def test_a_small_character_in_the_frame_is_enlarged(size: int) -> None:
+    ink = FixedSize(28, 28, 20)(framed(0, 0, size, size // 2))
+    assert int((ink > 0.5).any(1).sum()) == pytest.approx(20, abs=1)
+
+
+def test_a_photo_of_exactly_the_size_has_no_grey_paper() -> None:
+    photo = (200 - 0.6 * framed(0, 0) + np.random.default_rng(0).normal(0, 3, (28, 28))).astype(np.uint8)
+    assert not FixedSize(28, 28, 20)(photo)[:3].any()
+
+
+def test_every_mnist_digit_stays_as_it_is(htr_data: Path) -> None:
+    preprocess = FixedSize(28, 28, 20)
+    for pixels in read_idx(htr_data / "mnist" / "MNIST" / "raw" / "t10k-images-idx3-ubyte.gz")[::4]:
+        expected = pixels.astype(np.float32) / 255
+        np.testing.assert_allclose(preprocess(pixels), expected, atol=1e-6)
+        np.testing.assert_allclose(preprocess(255 - pixels), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("spacing", [18, 30])
+@pytest.mark.parametrize("rule", [100, 190])
+@pytest.mark.parametrize("columns", [False, True])
+def test_the_lines_of_the_paper_are_removed(spacing: int, rule: int, columns: bool) -> None:
+    plain = digit(200, 200)
+    ruled = plain.copy()
+    ruled[5::spacing] = np.minimum(ruled[5::spacing], rule)
+    if columns:
+        ruled[:, 9::spacing] = np.minimum(ruled[:, 9::spacing], rule)
+    difference = abs(FixedSize(28, 28, 20)(ruled) - FixedSize(28, 28, 20)(plain))
+    assert float(difference.mean()) < 0.02
+
+
+def test_strokes_that_end_at_the_edges_are_not_taken_for_ruled_paper() -> None:
+    pixels = np.full((60, 60), 240, np.uint8)
+    pixels[:, 8:16] = pixels[:, 28:36] = pixels[:, 46:54] = 30  # the tight crop of a character with six ends
+    for polarity in ("auto", "dark"):
         ink = FixedSize(28, 28, 20, polarity=polarity)(pixels)
-        np.testing.assert_array_equal(ink, (255 - pixels.astype(np.float32)) / 255)
+        assert (np.diff((ink[14] > 0.5).astype(int)) == 1).sum() == 3
+
+
+@pytest.mark.parametrize("low", [0.6, 0.3, 0.15])
+def test_a_digit_under_uneven_light_is_the_same_in_black_and_in_white(low: float) -> None:
+    photo = digit(220, 200).astype(float)
+    light, preprocess = np.linspace(low, 1, 200), FixedSize(28, 28, 20)
+    expected = preprocess(photo.astype(np.uint8))
+    for image in (photo * light, (270 - photo) * light, photo * light[::-1], (270 - photo) * light[::-1]):
+        assert float(abs(preprocess(image.clip(0, 255).astype(np.uint8)) - expected).mean()) < 0.03
+
+
+@pytest.mark.parametrize("level", [20, 90])
+def test_the_table_around_the_paper_is_not_ink(level: int) -> None:
+    photo, preprocess = digit(200, 200), FixedSize(28, 28, 20)
+    table = np.pad(photo, ((60, 40), (50, 70)), constant_values=level)
+    for image in (table, table[:, 50:], 255 - table):
+        assert float(abs(preprocess(image) - preprocess(photo)).mean()) < 0.01
+
+
+@pytest.mark.parametrize("preprocess", [FitHeight(32), NormalizeHandwriting(32, 9.6), FitFrame(32, 256)], ids=repr)
+def test_the_frame_of_a_scanner_is_not_ink(preprocess: Preprocess) -> None:
+    line = written()
+    framed = np.pad(line, ((6, 9), (20, 14)), constant_values=5)
+    for image in (framed, framed[6:], 255 - framed):
+        ink = preprocess(image)
+        assert not ink[0].any()
+        assert not ink[:, :2].any()
+        assert 0.5 < float(ink.mean()) / float(preprocess(line).mean()) < 1.5
+
+
+@pytest.mark.parametrize("preprocess", [FitHeight(32), NormalizeHandwriting(32, 9.6), FitFrame(32, 256)], ids=repr)
+@pytest.mark.parametrize("low", [0.5, 0.25])
+def test_a_line_under_uneven_light_gives_the_ink_of_an_evenly_lit_one(preprocess: Preprocess, low: float) -> None:
+    line, light = written().astype(float), np.linspace(low, 1, 400)
+    expected = preprocess(written())
+    for image in (line * light, (265 - line) * light):
+        ink = preprocess(image.clip(0, 255).astype(np.uint8))
+        assert ink.shape[1] == pytest.approx(expected.shape[1], rel=0.1)
+        resized = cv2.resize(ink, expected.shape[::-1])
+        assert float(np.corrcoef(resized.ravel(), expected.ravel())[0, 1]) > 0.85
 
 
 @pytest.mark.parametrize(("size", "scale"), [((200, 200), 4.0), ((300, 150), 4.0), ((900, 1200), 12.0)])

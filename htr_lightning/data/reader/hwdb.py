@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Int, UInt8
 from numpy import ndarray
 
-from htr_lightning.data.image import MAX_PIXELS, dark_on_light
+from htr_lightning.data.image import MAX_PIXELS
 from htr_lightning.errors import InputError
 
 RECORD = struct.Struct("<I2sHH")  # .gnt, before the pixels: record size in bytes, label, width, height
@@ -183,7 +183,10 @@ def read_bitmap(path: Path, offset: int, size: tuple[int, int], bits: int = 8) -
         raise _unreadable(path, error) from None
     if count != image.size:
         raise InputError(f"{path}: has become shorter since it was indexed; download it again and restart")
-    return image if bits == 8 else dark_on_light(255 * (1 - np.unpackbits(image, axis=1, count=width)))
+    if bits == 8:
+        return image
+    ink = np.unpackbits(image, axis=1, count=width)
+    return 255 * (ink if ink.mean() > 0.5 else 1 - ink)  # ink covers the smaller part of a line
 
 
 @contextmanager
