@@ -55,7 +55,7 @@ def grey(image: Image.Image) -> UInt8[ndarray, "H W"]:
 
 
 def _strips(image: Image.Image) -> Iterator[Image.Image]:
-    rows = max(1, STRIP // image.width)
+    rows = max(1, STRIP // max(1, image.width))
     for top in range(0, image.height, rows):
         yield image.crop((0, top, image.width, min(top + rows, image.height)))
 

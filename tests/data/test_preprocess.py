@@ -196,7 +196,9 @@ def test_the_table_around_the_paper_is_not_ink(level: int) -> None:
         assert float(abs(preprocess(image) - preprocess(photo)).mean()) < 0.01
 
 
-@pytest.mark.parametrize("preprocess", [FitHeight(32), NormalizeHandwriting(32, 9.6), FitFrame(32, 256)], ids=repr)
+@pytest.mark.parametrize(
+    "preprocess", [FitHeight(32), NormalizeHandwriting(32, 9.6), FitFrame(32, 256)], ids=["height", "writing", "frame"]
+)
 def test_the_frame_of_a_scanner_is_not_ink(preprocess: Preprocess) -> None:
     line = written()
     framed = np.pad(line, ((6, 9), (20, 14)), constant_values=5)
@@ -207,7 +209,9 @@ def test_the_frame_of_a_scanner_is_not_ink(preprocess: Preprocess) -> None:
         assert 0.5 < float(ink.mean()) / float(preprocess(line).mean()) < 1.5
 
 
-@pytest.mark.parametrize("preprocess", [FitHeight(32), NormalizeHandwriting(32, 9.6), FitFrame(32, 256)], ids=repr)
+@pytest.mark.parametrize(
+    "preprocess", [FitHeight(32), NormalizeHandwriting(32, 9.6), FitFrame(32, 256)], ids=["height", "writing", "frame"]
+)
 @pytest.mark.parametrize("low", [0.5, 0.25])
 def test_a_line_under_uneven_light_gives_the_ink_of_an_evenly_lit_one(preprocess: Preprocess, low: float) -> None:
     line, light = written().astype(float), np.linspace(low, 1, 400)
