@@ -2,14 +2,16 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 import cv2
 import torch
+from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from lightning import Trainer, seed_everything
 from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from htr_lightning import checkpoint
 from htr_lightning.build import build
@@ -35,7 +37,9 @@ def train(config: DictConfig) -> float:
 
 def _train(config: DictConfig) -> float:
     limit = clock(config.trainer.max_time)  # reject an invalid limit before the data is read
-    check_settings(plain(config))
+    settings = plain(config)
+    check_settings(settings)
+    _save_resolved(settings)
     os.environ.setdefault("OMP_NUM_THREADS", str(config.threads))  # inherited by other ranks and respected by Lightning
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "16384")  # one kernel per image width; the default is 1024
     torch.set_num_threads(config.threads)
@@ -71,6 +75,13 @@ def _train(config: DictConfig) -> float:
             raise  # Lightning checks this setting only now
         raise InputError(f"trainer: {' '.join(str(error).split())}") from None
     return float(best.best_model_score)
+
+
+@rank_zero_only
+def _save_resolved(settings: dict[str, Any]) -> None:
+    """Replace the config that Hydra saved, whose interpolations only this process can resolve, with their values."""
+    if HydraConfig.initialized() and (folder := HydraConfig.get().output_subdir):
+        OmegaConf.save(OmegaConf.create(settings), Path(HydraConfig.get().runtime.output_dir) / folder / "config.yaml")
 
 
 @rank_zero_only

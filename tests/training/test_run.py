@@ -14,6 +14,7 @@ import torch
 from conftest import SMALL, run_train
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
+from omegaconf import OmegaConf
 
 from htr_lightning import checkpoint
 from htr_lightning.build import data_for
@@ -50,11 +51,18 @@ def test_a_run_writes_the_documented_files(run_folder: Path) -> None:
     assert figures["test_lines"] == 24
     assert (run_folder / figures["checkpoint"]).is_file()
     assert not Path(figures["checkpoint"]).is_absolute()  # the folder can be copied
-    assert (run_folder / ".hydra" / "config.yaml").is_file()
     assert "val/cer" in (run_folder / "metrics.csv").read_text()
     assert list((run_folder / "transcriptions").glob("val_step_*.png"))
     assert (run_folder / "transcriptions" / "test.png").is_file()
     assert list((run_folder / "wandb").glob("offline-run-*"))
+
+
+def test_the_saved_config_needs_no_resolvers(run_folder: Path) -> None:
+    path = run_folder / ".hydra" / "config.yaml"
+    assert "${" not in path.read_text()
+    config = OmegaConf.load(path)
+    assert (config.name, config.run_dir, config.trainer.max_epochs) == ("crnn-synthetic", str(run_folder), 2)
+    assert config.data.preprocess == config.model.preprocess
 
 
 def test_the_checkpoint_is_plain_data_and_records_its_origin(best: Path) -> None:
