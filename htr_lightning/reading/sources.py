@@ -44,9 +44,9 @@ class Found(NamedTuple):
 def find_sources(names: Iterable[str]) -> Found:
     """Find the files that names refer to.
 
-    A name is a file, a folder (searched recursively) or a glob pattern. A METS file stands for the pages it lists;
-    other pages in its folder are left out. An image that belongs to a page is transcribed only as part of that page.
-    Files that describe the same lines of a page are errors, because each line would be transcribed several times.
+    A name is a file, a folder (searched recursively) or a glob pattern. A METS file stands for the pages it lists. An
+    image that belongs to a page is transcribed only as part of that page. Files that describe the same lines of a page
+    are errors, because each line would be transcribed several times.
     """
     sources: dict[str, Source] = {}  # by absolute path, because a file may be named twice
     errors: list[str] = []

@@ -110,18 +110,24 @@ def test_xml_files_that_are_no_pages_are_noted_in_a_folder_and_refused_by_name(t
     )
 
 
-def test_pages_that_a_mets_does_not_list_are_noted_with_their_images(tmp_path: Path, write_page) -> None:
+def test_files_of_pages_that_a_mets_lists_in_another_format_are_noted(tmp_path: Path, write_page) -> None:
     for stem in "abc":
+        write_page(tmp_path / "alto", [stem], stem, form="ALTO")
         write_page(tmp_path, [stem], stem)
+        (tmp_path / "alto" / f"{stem}.png").unlink()
     (tmp_path / "list.xml").write_text(
-        '<mets xmlns:xlink="x"><fileSec><file><FLocat xlink:href="b.xml"/></file></fileSec></mets>'
+        '<mets xmlns:xlink="x"><fileSec><file><FLocat xlink:href="b.xml"/></file>'
+        '<file><FLocat xlink:href="a.xml"/></file></fileSec></mets>'
     )
+    (tmp_path / "c.xml").unlink()
     found = find_sources([str(tmp_path)])
-    assert names(found) == ["b.xml"]
-    assert found.notes == [f"{tmp_path / 'a.xml'}: not transcribed: not listed in list.xml, the first of 2 such files"]
-    found = find_sources([str(tmp_path), str(tmp_path / "a.xml")])
-    assert names(found) == ["a.xml", "b.xml"]
-    assert found.notes == [f"{tmp_path / 'c.xml'}: not transcribed: not listed in list.xml"]
+    assert [source.path.name for source in found.sources] == ["c.xml", "b.xml", "a.xml"]
+    assert found.sources[0].path.parent.name == "alto"
+    assert not found.errors
+    assert found.notes == [
+        f"{tmp_path / 'alto' / 'a.xml'}: not transcribed: not listed in list.xml (describes the same page as a.xml), "
+        "the first of 2 such files"
+    ]
 
 
 def test_a_mets_that_cannot_be_used_is_an_error_and_the_pages_are_read(tmp_path: Path, write_page) -> None:

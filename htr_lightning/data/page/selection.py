@@ -5,9 +5,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
+from htr_lightning.data.files import nfc
 from htr_lightning.data.page import mets
 from htr_lightning.data.page.document import FORMATS, read_head
 from htr_lightning.data.page.image_files import ImageFinder
+from htr_lightning.data.page.twins import same_image
 from htr_lightning.data.page.xml import short
 from htr_lightning.errors import InputError
 
@@ -42,9 +44,9 @@ def select_pages(
 ) -> Selection:
     """Select the pages among XML files.
 
-    In the folder of a METS file and its subfolders, files that the METS file does not list are left out, because an
-    export may contain the same page several times. If a METS file lists a page as both PAGE and ALTO, PAGE is selected,
-    because it is more expressive.
+    In the folder of a METS file and its subfolders, a file that is not listed is left out if a listed file describes
+    the same image, because an export may contain each page in several formats. If a METS file lists a page as both PAGE
+    and ALTO, PAGE is selected, because it is more expressive.
 
     Args:
         files: XML files of any kind.
@@ -71,6 +73,8 @@ def select_pages(
             left_out[path] = LeftOut(WITHOUT_PAGES)
     chosen = {file for groups in listed.values() for group in groups for file in group}
     left_out = {file: why for file, why in left_out.items() if file not in chosen}
+    images = dict(_images(heads, finder))
+    repeats = _repeats(chosen, images, [path for path in files if path not in images]) if chosen else {}
     pages: list[Path] = []
     for path in files:
         root, _ = heads[path]
@@ -79,12 +83,12 @@ def select_pages(
             pages += [file for group in listed.get(path, []) for file in group]
         elif root and root not in FORMATS:
             left_out[path] = LeftOut(OTHER, f"root element <{short(root)}>")
-        elif cover is None:
-            pages.append(path)
+        elif cover is not None and path in repeats and path not in left_out:
+            left_out[path] = LeftOut(f"not listed in {cover.name}", f"describes the same page as {repeats[path].name}")
         elif path not in chosen and path not in left_out:
-            left_out[path] = LeftOut(f"not listed in {cover.name}")
+            pages.append(path)
     rivals = [group for groups in listed.values() for group in groups if len(group) > 1]
-    return Selection(list(dict.fromkeys(pages)), dict(_images(heads, finder)), rivals, left_out, faults)
+    return Selection(list(dict.fromkeys(pages)), images, rivals, left_out, faults)
 
 
 def _head(path: Path) -> tuple[str, str]:
@@ -100,6 +104,16 @@ def _preferred(group: list[Path], heads: dict[Path, tuple[str, str]]) -> list[Pa
         if found := [file for file in group if heads[file][0] == root]:
             return found
     return []
+
+
+def _repeats(chosen: set[Path], images: dict[Path, Path], without: Iterable[Path]) -> dict[Path, Path]:
+    """Return the chosen file for each other file with the same image, or without an image and with the same stem."""
+    repeats: dict[Path, Path] = {}
+    for group in same_image(images):
+        if listed := next((path for path in group if path in chosen), None):
+            repeats |= dict.fromkeys(set(group) - chosen, listed)
+    stems = {nfc(path.stem): path for path in chosen}
+    return repeats | {path: stems[nfc(path.stem)] for path in without if path not in chosen and nfc(path.stem) in stems}
 
 
 def _images(heads: dict[Path, tuple[str, str]], finder: ImageFinder) -> Iterator[tuple[Path, Path]]:

@@ -42,8 +42,8 @@ class PageXml(Sequence[Sample]):
         fetch: function called with `root`, and with `repo` if given; returns the folder, downloading it if necessary.
             None uses `root`.
         repo: OWNER/NAME of a repository, passed to `fetch`; NAME is the default for `name` unless `root` is given.
-        xml: glob pattern for the XML files below `root`. If it matches a METS file, only the listed pages are read.
-            Several files that describe the same page are refused.
+        xml: glob pattern for the XML files below `root`. Several files that describe the same page are refused, unless
+            a METS file among them lists one of the files.
         exclude: glob pattern for XML files to leave out.
         images: folder of the page images, relative to `root`; None searches near each XML file, as described in
             `ImageFinder.find`.

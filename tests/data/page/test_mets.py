@@ -83,14 +83,34 @@ def test_a_page_that_is_there_twice_is_read_once_as_page(tmp_path: Path, write_p
     ]
 
 
-def test_a_folder_beside_that_of_a_mets_is_read_as_ever(tmp_path: Path, write_page) -> None:
+def test_a_page_that_a_mets_does_not_list_is_left_out_only_if_a_listed_file_describes_it(
+    tmp_path: Path, write_page
+) -> None:
     write_page(tmp_path / "one", ["un"], "a")
     write_page(tmp_path / "one", ["not listed"], "b")
     write_page(tmp_path / "two", ["deux"], "c")
+    for form in ("alto", "text"):
+        (tmp_path / "one" / form).mkdir()
+    copy = write_page(tmp_path / "one" / ".draft", ["un"], "a", form="ALTO").read_text()
+    (tmp_path / "one" / "alto" / "a.xml").write_text(copy)  # its image is that in the folder above
+    (tmp_path / "one" / "text" / "a.xml").write_text(copy.replace("a.png", "gone.png"))
     write_mets(tmp_path / "one", {"x": ["a.xml"]})
-    found = selected(tmp_path)
-    assert sorted(path.name for path in found.pages) == ["a.xml", "c.xml"]
-    assert [(path.name, why.kind) for path, why in found.left_out.items()] == [("b.xml", "not listed in mets.xml")]
+    reader = PageXml(tmp_path, name="x")
+    assert sorted(reader.texts) == ["deux", "not listed", "un"]
+    assert [(s.id, s.kind, s.detail, s.by) for s in reader.skipped] == [
+        ("x/one/alto/a", "not listed in mets.xml", "describes the same page as a.xml", ""),
+        ("x/one/text/a", "not listed in mets.xml", "describes the same page as a.xml", ""),
+    ]
+
+
+def test_a_partial_mets_puts_its_pages_in_order_and_loses_no_other(tmp_path: Path, write_page) -> None:
+    for stem in "abcdef":
+        write_page(tmp_path, [stem], stem)
+    write_mets(tmp_path, {"x": ["e.xml", "b.xml"]})
+    reader = PageXml(tmp_path)
+    assert sorted(reader.texts) == list("abcdef")
+    assert reader.texts.index("e") == reader.texts.index("b") - 1
+    assert not reader.skipped
 
 
 def test_a_page_may_be_called_mets(tmp_path: Path, write_page) -> None:
@@ -169,8 +189,8 @@ def test_a_mets_may_have_any_name(tmp_path: Path, write_page) -> None:
         write_page(tmp_path, [stem], stem)
     write_mets(tmp_path, {"x": ["b.xml", "a.xml"]}).rename(tmp_path / "list.XML")
     reader = PageXml(tmp_path)
-    assert reader.texts == ["b", "a"]
-    assert [skipped.kind for skipped in reader.skipped] == ["not listed in list.XML"]
+    assert reader.texts == ["c", "b", "a"]
+    assert not reader.skipped
 
 
 @pytest.mark.parametrize("where", ["", "deep/"])
