@@ -148,14 +148,19 @@ def _check_call(config: dict[str, Any], path: str) -> None:
 
 def _find(target: Any, path: str) -> Any:
     """Return the class or function with the given dotted name."""
-    module, _, name = target.rpartition(".") if isinstance(target, str) else ("", "", "")
-    try:
-        made = getattr(import_module(module), name)
-    except (ImportError, AttributeError, TypeError, ValueError):
-        made = None
+    made = _made(target)
     if not callable(made):
         raise InputError(f"{path}._target_={_shown(target)}: no such class or function; remove this override")
     return made
+
+
+def _made(target: Any) -> Any:
+    """Return the object with the given dotted name, or None if there is no such object."""
+    module, _, name = target.rpartition(".") if isinstance(target, str) else ("", "", "")
+    try:
+        return getattr(import_module(module), name)
+    except (ImportError, AttributeError, TypeError, ValueError):
+        return None
 
 
 @cache
@@ -236,9 +241,9 @@ def _makes(config: dict[str, Any], kind: Any) -> bool:
     """Return whether the object that a config describes can be passed for an annotation."""
     if config.get("_partial_"):
         return kind is Callable
-    made = _find(config["_target_"], "")
+    made = _made(config["_target_"])
     if not isinstance(made, type):
-        return True  # the type that a function returns is not checked
+        return True  # the type that a function returns is not checked, and a missing class is reported by its own key
     if kind is Callable:
         return any("__call__" in vars(owner) for owner in made.__mro__)
     if not getattr(kind, "_is_protocol", False):
