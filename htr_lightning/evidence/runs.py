@@ -2,9 +2,9 @@
 
 import csv
 import json
+import os
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from glob import glob
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any, NamedTuple
@@ -84,8 +84,7 @@ def find_runs(*folders: str | Path) -> list[Run]:
     """
     found: list[Path] = []
     for folder in map(Path, folders):
-        names = glob("**/.hydra/config.yaml", root_dir=folder, recursive=True)  # follows links, ignores hidden folders
-        inside = sorted((folder / name).parent.parent for name in names)
+        inside = sorted(_run_folders(folder))
         if not inside:
             raise InputError(
                 f"{folder}: contains no run (no .hydra/config.yaml); choose a run folder or a folder that contains one"
@@ -93,6 +92,20 @@ def find_runs(*folders: str | Path) -> list[Run]:
         found += inside
     unique = {folder.resolve(): folder for folder in reversed(found)}
     return [read_run(folder) for folder in found if unique[folder.resolve()] is folder]
+
+
+def _run_folders(folder: Path) -> Iterator[Path]:
+    """Yield the run folders in a folder, following links and ignoring hidden folders."""
+    visited: set[Path] = set()
+    for where, folders, _ in os.walk(folder, followlinks=True):
+        here = Path(where)
+        if here.resolve() in visited:  # links may form circles
+            folders.clear()
+            continue
+        visited.add(here.resolve())
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        if (here / ".hydra" / "config.yaml").is_file():
+            yield here
 
 
 def read_run(folder: str | Path) -> Run:

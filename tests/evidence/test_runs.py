@@ -202,4 +202,6 @@ def test_links_to_runs_are_followed_and_each_run_counts_once(tmp_path: Path) -> 
     written(tmp_path / "runs" / "own", ["data=x"], seed=1)
     (tmp_path / "runs" / "a").symlink_to(tmp_path / "disk")
     (tmp_path / "runs" / "b").symlink_to(tmp_path / "disk")
+    for name in ("x", "y"):  # circles
+        (tmp_path / "runs" / name).symlink_to(tmp_path / "runs")
     assert [run.seed for run in report.find_runs(tmp_path / "runs", tmp_path / "disk")] == [0, 1]
