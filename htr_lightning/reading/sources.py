@@ -17,7 +17,7 @@ from htr_lightning.data.page.document import Page, read_page
 from htr_lightning.data.page.image_files import ImageFinder
 from htr_lightning.data.page.selection import LeftOut, select_pages
 from htr_lightning.data.page.twins import choices, overlapping, same_image, told
-from htr_lightning.errors import InputError
+from htr_lightning.errors import InputError, printable
 
 
 class Source(NamedTuple):
@@ -132,7 +132,7 @@ def _told_left_out(left_out: Mapping[Path, LeftOut]) -> list[str]:
     for kind, count in Counter(why.kind for why in left_out.values()).items():
         first, why = next((path, why) for path, why in left_out.items() if why.kind == kind)
         more = f", the first of {count} such files" if count > 1 else ""
-        told.append(f"{first}: not transcribed: {kind}{f' ({why.detail})' if why.detail else ''}{more}")
+        told.append(printable(f"{first}: not transcribed: {kind}{f' ({why.detail})' if why.detail else ''}{more}"))
     return told
 
 

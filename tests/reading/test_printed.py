@@ -37,6 +37,7 @@ def test_names_are_escaped_in_the_output_of_transcribe(
     shutil.copy(line_image, folder / f"{UNSAFE}.png")
     (folder / f"{UNSAFE}-2.png").write_bytes(b"no image")
     (folder / "\udcff.png").write_bytes(b"no image")  # a name in another encoding
+    (folder / f"{UNSAFE}.xml").write_text("<TEI/>")
     done = htr("transcribe", best, folder, "--format", format)
     assert done.code == 1
     (row,) = rows(done.stdout)
@@ -45,7 +46,8 @@ def test_names_are_escaped_in_the_output_of_transcribe(
         assert len(row.split("\t")) == 3
     if format == "jsonl":
         assert json.loads(row)["file"] == str(folder / f"{UNSAFE}.png")
-    errors = rows(done.stderr)
+    note, *errors = rows(done.stderr)
+    assert note.startswith("note: ")
     assert len(errors) == 2
     assert all(error.startswith("error: ") and "not an image" in error for error in errors)
 
