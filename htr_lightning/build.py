@@ -75,7 +75,8 @@ def _recognizer(settings: dict[str, Any], alphabet: list[str], parts: dict[str, 
             raise
         raise InputError(f"model: {error}; remove the override that deletes it") from None
     except (ValueError, RuntimeError, ZeroDivisionError) as error:  # torch names the value, not the key
-        raise InputError(f"model: {str(error).splitlines()[0]}; check the overrides of model") from error
+        reason, *_ = str(error).splitlines() or [type(error).__name__]
+        raise InputError(f"model: {reason}; check the overrides of model") from error
     return recognizer.train()
 
 

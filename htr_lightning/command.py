@@ -72,8 +72,8 @@ def one_line(error: BaseException) -> str | None:
         if isinstance(link, InputError):
             return str(link)
         if type(link).__module__.startswith("wandb."):
-            reason = str(link).splitlines()[0].rstrip(".")
-            return f"Weights & Biases: {reason}; log in with wandb login, or set WANDB_MODE=offline"
+            reason, *_ = str(link).splitlines() or [type(link).__name__]
+            return f"Weights & Biases: {reason.rstrip('.')}; log in with wandb login, or set WANDB_MODE=offline"
     if isinstance(error, HydraException | OmegaConfBaseException):
         return _config_error(error)
     if isinstance(error, ValueError) and _origin(error).startswith("hydra."):
