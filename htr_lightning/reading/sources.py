@@ -86,8 +86,8 @@ def find_sources(names: Iterable[str]) -> Found:
         more = f", the first of {len(unreadable)} such files" if len(unreadable) > 1 else ""
         errors.append(f"{unreadable[0]}: a format that cannot be read{more}; convert to PNG, JPEG or TIFF")
     left_out = {path: why for path, why in left_out.items() if os.path.abspath(path) not in sources}
-    pages = [source.path for source in sources.values() if source.path in images]
-    groups = same_image({path: images[path] for path in pages})
+    pages = [source.path for source in sources.values() if source.page]
+    groups = same_image({path: images[path] for path in pages if path in images})
     listed_twice = {path for group in rivals for path in group}
     twins = rivals + [found for group in groups if not listed_twice & set(group) and (found := overlapping(group))]
     if twins:

@@ -141,6 +141,20 @@ def test_a_mets_that_cannot_be_used_is_an_error_and_the_pages_are_read(tmp_path:
     assert "lists gone.xml, which is missing" in found.errors[0]
 
 
+def test_files_that_a_mets_lists_for_one_page_are_an_error_also_without_images(tmp_path: Path, write_page) -> None:
+    for stem in "ab":
+        write_page(tmp_path, [stem], stem).with_suffix(".png").unlink()
+    files = "".join(f'<file ID="{stem}"><FLocat xlink:href="{stem}.xml"/></file>' for stem in "ab")
+    (tmp_path / "mets.xml").write_text(
+        f'<mets xmlns:xlink="x"><fileSec>{files}</fileSec><structMap><div><fptr FILEID="a"/><fptr FILEID="b"/></div>'
+        "</structMap></mets>"
+    )
+    found = find_sources([str(tmp_path)])
+    assert not found.sources
+    (error,) = found.errors
+    assert "a.xml and b.xml describe the same page (pages described more than once: 1); none of them is" in error
+
+
 def test_a_page_s_image_is_found_as_written(tmp_path: Path, write_page, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write_page(tmp_path / "seg", ["un"], "a")
     path.write_text(path.read_text().replace("a.png", "../img/scan.png"))
