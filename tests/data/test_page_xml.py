@@ -256,9 +256,11 @@ def test_a_folder_that_cannot_be_read_is_refused_with_the_way_out(tmp_path: Path
         PageXml()
     with pytest.raises(InputError, match="nowhere: no such folder"):
         PageXml(tmp_path / "nowhere")
-    with pytest.raises(InputError, match="no file matches"):
+    with pytest.raises(InputError, match=r"no file matches data\.reader\.xml=\*\*/\*\.xml; set data\.root"):
         PageXml(tmp_path)
     write_page(tmp_path, [])
+    with pytest.raises(InputError, match=r"xml=p\*\.xml but not data\.reader\.exclude=\*\.xml;"):
+        PageXml(tmp_path, xml="p*.xml", exclude="*.xml")
     with pytest.raises(InputError, match="no lines found"):
         PageXml(tmp_path)
 

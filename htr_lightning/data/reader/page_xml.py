@@ -192,11 +192,13 @@ class PageXml(Sequence[Sample]):
         chosen, parts = choose_pages(self.root, xml, exclude, self._images)
         self._first = {path: group[0] for group in parts for path in group}
         if not chosen.pages:
-            where = f"no file matches '{xml}'"
+            kind = "PAGE or ALTO file" if chosen.left_out else "file"
+            where = f"no {kind} matches data.reader.xml={xml}"
+            if exclude is not None:
+                where += f" but not data.reader.exclude={exclude}"
             if chosen.left_out:
                 path, why = next(iter(chosen.left_out.items()))
-                where = f"no PAGE or ALTO file matches '{xml}' (other files: {len(chosen.left_out)}, first: {path.name}"
-                where += f", {why.detail or why.kind})"
+                where += f" (other files: {len(chosen.left_out)}, first: {path.name}, {why.detail or why.kind})"
             raise InputError(f"{self.root}: {where}; set data.root to the folder containing {CONTENTS}{self._source}")
         self.skipped += [Skipped(f"{name}/{self._where(path)}", *why) for path, why in chosen.left_out.items()]
         return chosen.pages
