@@ -247,7 +247,7 @@ def test_a_fused_step_is_wanted_or_not(run) -> None:
 
 
 def test_replayed_lines_that_are_missing_are_told_by_their_own_key(htr, best: Path, tmp_path: Path) -> None:
-    given = ["fine-tune", best, "data=synthetic", "data@replay=folder", f"hydra.run.dir={tmp_path}/run"]
+    given = ["fine-tune", best, "data=synthetic", *SMALL[:3], "data@replay=folder", f"hydra.run.dir={tmp_path}/run"]
     refused(htr(*given), "replay.root is not set", "replay.root=FOLDER")
     refused(htr(*given, "replay.root=nowhere"), "nowhere: no such folder", "set replay.root")
 
