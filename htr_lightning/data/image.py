@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
+from threading import Condition
 
 import cv2
 import numpy as np
@@ -19,6 +20,7 @@ from htr_lightning.errors import InputError
 MAX_SIDE = 100_000  # pixels; a larger value indicates a corrupted header
 MAX_PIXELS = 260_000_000  # an A0 sheet at 400 dpi has 248 million pixels
 MAX_COLOURED = 140_000_000  # each pixel takes up to eight bytes; an A1 sheet at 400 dpi has 124 million pixels
+AT_ONCE = 140_000_000  # pixels that threads decode at the same time, unless a single image has more
 LEVELS = np.arange(256, dtype=np.float64)  # grey levels
 LINE_PIXELS = 50_000_000  # maximum number of pixels in a line, e.g. 100,000 x 500
 ORIENTATION = ExifTags.Base.Orientation
@@ -61,7 +63,7 @@ def read_image(
     Raises:
         InputError: if the file is missing, not an image, truncated or too large.
     """
-    with _opened(path, content, max_pixels) as image:
+    with _opened(path, content, max_pixels) as image, _decoding(image.width * image.height):
         image.load()  # rotates a TIFF, which would otherwise be rotated twice
         pixels, orientation = grey(image), image.getexif().get(ORIENTATION, 1)
     if orientation == 1:
@@ -150,6 +152,29 @@ def _opened(
     except Exception as error:  # decoders can raise anything for a corrupted file
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise InputError(f"{path}: the image is corrupted or truncated ({reason}); download it again") from None
+
+
+class _Decoding:
+    """A limit on the number of pixels that the threads of this process decode at the same time."""
+
+    def __init__(self) -> None:
+        self._changed, self._pixels = Condition(), 0
+
+    @contextmanager
+    def __call__(self, pixels: int) -> Iterator[None]:
+        """Wait until an image with a number of pixels may be decoded, and count it until the end of the block."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._pixels or self._pixels + pixels <= AT_ONCE)
+            self._pixels += pixels
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._pixels -= pixels
+                self._changed.notify_all()
+
+
+_decoding = _Decoding()
 
 
 def _pages(image: TiffImageFile) -> int:

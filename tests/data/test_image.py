@@ -3,8 +3,10 @@
 import random
 import resource
 import struct
+import time
 import warnings
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
@@ -12,6 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from htr_lightning.data import image as image_module
 from htr_lightning.data.image import image_size, read_image, read_size, shrink_to_height
 from htr_lightning.errors import InputError
 
@@ -197,3 +200,29 @@ def test_formats_that_start_programs_are_refused(tmp_path: Path) -> None:
     (tmp_path / "line.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\n%%EOF\n")
     with pytest.raises(InputError, match=r"line\.png: not an image"):
         read_image(tmp_path / "line.png")
+
+
+def test_threads_decode_a_limited_number_of_pixels_at_the_same_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    convert, running, together = image_module.grey, [], []
+
+    def slow(image: Image.Image) -> np.ndarray:
+        running.append(image.width * image.height)
+        together.append(list(running))
+        time.sleep(0.01)
+        running.remove(image.width * image.height)
+        return convert(image)
+
+    monkeypatch.setattr(image_module, "AT_ONCE", 600)
+    monkeypatch.setattr(image_module, "grey", slow)
+    sizes = [(10, 20), (20, 20), (30, 30), (5, 5)] * 4  # one kind is larger than the limit
+    for number, size in enumerate(sizes):
+        Image.new("L", size).save(tmp_path / f"{number}.png")
+    (tmp_path / "damaged.png").write_bytes((tmp_path / "2.png").read_bytes()[:-30])
+    with pytest.raises(InputError, match="corrupted or truncated"):
+        read_image(tmp_path / "damaged.png")
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(read_image, [tmp_path / f"{number}.png" for number in range(len(sizes))]))
+    assert [image.shape[::-1] for image in found] == sizes
+    assert all(sum(pixels) <= 600 or pixels == [900] for pixels in together)

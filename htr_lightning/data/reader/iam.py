@@ -1,5 +1,6 @@
 """Read the IAM Handwriting Database (Marti and Bunke, 2002) from the unpacked files."""
 
+import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
@@ -232,7 +233,7 @@ class Iam(Sequence[Sample]):
 
         crops: dict[str, UInt8[ndarray, "_ _"]] = {}
         boxed: set[str] = set()
-        with ThreadPoolExecutor() as pool:  # decoding releases the GIL
+        with ThreadPoolExecutor(os.cpu_count()) as pool:  # decoding releases the GIL
             done = pool.map(cut, by_form)
             for of_form, its in track(done, f"reading iam {self._split}", len(by_form), transient=True):
                 crops |= of_form

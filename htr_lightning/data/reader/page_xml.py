@@ -1,5 +1,6 @@
 """Read the lines of PAGE and ALTO files, cropping them from the page images."""
 
+import os
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -311,7 +312,7 @@ class PageXml(Sequence[Sample]):
             return [(index, crop(index, page)) for index in indices]
 
         found: dict[int, UInt8[ndarray, "h w"] | None] = {}
-        with ThreadPoolExecutor() as pool:  # decoding releases the GIL
+        with ThreadPoolExecutor(os.cpu_count()) as pool:  # decoding releases the GIL
             pages: Iterable = pool.map(crop_page, by_image.values())
             title = escape(printable(title))  # a path may look like markup
             for crops in track(
