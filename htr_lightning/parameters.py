@@ -290,7 +290,7 @@ def _limit(limit: Any) -> str:
         return ""
     if limit.ge is not None and limit.le is not None:
         return f" from {limit.ge} to {limit.le}"
-    bounds = [(limit.ge, "at least"), (limit.gt, "above"), (limit.le, "at most"), (limit.lt, "below")]
+    bounds = [(limit.ge, "of at least"), (limit.gt, "above"), (limit.le, "at most"), (limit.lt, "below")]
     return " " + " and ".join(f"{word} {bound}" for bound, word in bounds if bound is not None)
 
 

@@ -278,7 +278,7 @@ REFUSED = {
     "trainer.limit_val_batches=0": "trainer.limit_val_batches=0",
     "trainer.overfit_batches=1": "data.subset=[0,N]",
     "trainer.val_check_interval=1000": "trainer: `val_check_interval` (1000) must be less than or equal to",
-    "trainer.accumulate_grad_batches=0": "trainer.accumulate_grad_batches=0: expected an integer at least 1",
+    "trainer.accumulate_grad_batches=0": "trainer.accumulate_grad_batches=0: expected an integer of at least 1",
     "trainer.max_time=10": "trainer.max_time=10: invalid duration; expected e.g. 90s",
     "trainer.strategy=word": "Trainer: You selected an invalid strategy name",
     "~callbacks.checkpoint": "callbacks.checkpoint is missing",

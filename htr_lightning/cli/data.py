@@ -160,7 +160,7 @@ def pseudo_label(
 
 
 def _told(skipped: Counter[str]) -> str:
-    """Format the counts of lines that a reader skipped as configured."""
+    """Format the counts of lines that a reader skipped."""
     return "".join(f", {count} skipped ({kind})" for kind, count in skipped.items())
 
 

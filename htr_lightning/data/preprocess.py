@@ -1,7 +1,7 @@
 """Preprocess a scan into the float array that a network sees, with 1 for ink and 0 for paper.
 
-The array of a blank image contains only zeros (see `is_blank`), and no other array does. This module does not import
-torch, so that exported recognizers can use it.
+The array of a blank image contains only zeros (see `is_blank`). This module does not import torch, so that exported
+recognizers can use it.
 """
 
 from typing import Annotated, Protocol, runtime_checkable
