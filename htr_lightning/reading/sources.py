@@ -8,10 +8,11 @@ import os
 import shlex
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import takewhile
 from pathlib import Path
 from typing import NamedTuple
 
-from htr_lightning.data.files import files_below
+from htr_lightning.data.files import files_below, matches
 from htr_lightning.data.image import OTHER_SUFFIXES, SUFFIXES
 from htr_lightning.data.page.document import Page, read_page
 from htr_lightning.data.page.image_files import ImageFinder
@@ -113,10 +114,19 @@ def _paths_of(name: str) -> list[Path]:
         return paths
     if path.exists():
         return [path]
-    paths = [Path(found) for found in sorted(glob.glob(name, recursive=True)) if not os.path.isdir(found)]
+    paths = _matching(path)
     if not paths:
         raise InputError(f"{name}: no such file or folder, and no file matches it as a pattern; check the path")
     return paths
+
+
+def _matching(pattern: Path) -> list[Path]:
+    """Return the files that match a glob pattern, in which `**` follows links in the same way as a folder does."""
+    fixed = Path(*takewhile(lambda part: not glob.has_magic(part), pattern.parts))
+    if "**" in pattern.parts and fixed.is_dir():
+        inside = pattern.relative_to(fixed).as_posix()
+        return [path for path in files_below(fixed) if matches(path.relative_to(fixed), inside)]
+    return [Path(found) for found in sorted(glob.glob(str(pattern))) if not os.path.isdir(found)]
 
 
 def _image(finder: ImageFinder, page: Page) -> Path | str:

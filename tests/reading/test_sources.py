@@ -91,6 +91,32 @@ def test_a_linked_folder_is_read_and_a_circle_is_an_error(tmp_path: Path, write_
     assert "symbolic link to a folder that contains it" in find_sources([str(tmp_path / "root")]).errors[0]
 
 
+@pytest.mark.parametrize("absolute", [True, False])
+def test_a_pattern_follows_links_once_and_refuses_circles(
+    tmp_path: Path, write_page, monkeypatch: pytest.MonkeyPatch, absolute: bool
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for number, folder in enumerate(("", "in/deep", "in/.hidden", "[1]")):
+        write_page(tmp_path / "root" / folder, [str(number)], f"p{number}")
+    (tmp_path / "root" / "link").symlink_to(tmp_path / "root" / "in")
+    start = f"{tmp_path}/" if absolute else ""
+    for pattern, expected in {
+        "root/**/*.xml": ["p0", "p1", "p3"],
+        "**/p?.xml": ["p0", "p1", "p3"],
+        "root/in/.hidden/**": ["p2"],
+        "root/in/*/*.xml": ["p1"],
+        "root/link/**/p1.xml": ["p1"],
+        "root/[[]1]/**/*.xml": ["p3"],
+    }.items():
+        found = find_sources([start + pattern])
+        assert names(found) == [f"{stem}.xml" for stem in expected]
+        assert all(source.path.is_absolute() == absolute for source in found.sources)
+        assert not found.errors
+    for name in ("x", "y"):
+        (tmp_path / "root" / name).symlink_to(tmp_path / "root")
+    assert "symbolic link to a folder that contains it" in find_sources([f"{start}root/**/*.xml"]).errors[0]
+
+
 def test_xml_files_that_are_no_pages_are_noted_in_a_folder_and_refused_by_name(tmp_path: Path, write_page) -> None:
     write_page(tmp_path, ["un"], "a")
     for name in ("tei", "more"):
