@@ -6,6 +6,7 @@ import re
 # Joiners and unusual spaces are part of many texts and remain.
 UNPRINTABLE = re.compile("[\0-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 SHORT = {"\n": r"\n", "\r": r"\r", "\t": r"\t"}
+MAX_LENGTH = 2000  # characters of a message; a path has up to 1,000, and a corrupted file may contain longer names
 WORKER = "Caught InputError in "  # PyTorch's prefix for the message and traceback of an error in a worker process
 
 
@@ -13,13 +14,17 @@ class InputError(Exception):
     """An error that the user can fix, with a one-line message that names the cause and the remedy.
 
     Command-line programs print the message and exit with code 1. File names and texts in the message are made
-    printable.
+    printable, and the middle of a message longer than `MAX_LENGTH` is left out.
     """
 
     def __init__(self, message: str) -> None:
         if message.startswith(WORKER):
             message = message.strip().splitlines()[-1].removeprefix(f"{__name__}.InputError: ")
-        super().__init__(printable(message))
+        message = printable(message)
+        if len(message) > MAX_LENGTH:
+            half = MAX_LENGTH // 2 - 3
+            message = f"{message[:half]} ... {message[-half:]}"
+        super().__init__(message)
 
 
 def printable(text: str) -> str:

@@ -42,3 +42,10 @@ def test_a_message_is_one_line_also_after_pickling_and_in_a_worker_process() -> 
         f"Caught InputError in DataLoader worker process 0.\nOriginal Traceback:\n  File x\n{InputError.__module__}."
     )
     assert str(InputError(f"{trace}InputError: {error}\n")) == str(error)
+
+
+def test_the_middle_of_a_long_message_is_left_out() -> None:
+    message = str(InputError(f"x.png: {'a' * 10**6}; crop it"))
+    assert len(message) < 2000
+    assert message.startswith("x.png: aaa")
+    assert message.endswith("aaa; crop it")
