@@ -64,3 +64,5 @@ def check_checkpoint(path: str | Path) -> None:
         raise InputError(f"{path}: is a folder; choose a checkpoint file, e.g. {path}/checkpoints/best.ckpt")
     if not Path(path).exists():
         raise InputError(f"{path}: checkpoint not found; a run saves its best checkpoint as checkpoints/best.ckpt")
+    if not Path(path).is_file():  # reading a pipe or a device may never end
+        raise InputError(f"{path}: is not a regular file; choose a checkpoint file")

@@ -37,7 +37,7 @@ def files_below(folder: Path) -> list[Path]:
             visited.add(here.resolve())
             folders[:] = [name for name in folders if not name.startswith(".")]
             starts += [here / name for name in folders if (here / name).is_symlink()]
-            found += [here / name for name in names if not name.startswith(".") and not _is_special(here / name)]
+            found += [here / name for name in names if not name.startswith(".") and not is_special(here / name)]
     return sorted(found)
 
 
@@ -102,6 +102,8 @@ def read_utf8(path: Path) -> str:
     Raises:
         InputError: if the file cannot be read, or is not UTF-8 text.
     """
+    if is_special(path):
+        raise InputError(f"{path}: not a regular file; replace it with a text file")
     try:
         content = path.read_bytes()
         text = content.decode("utf-8-sig")
@@ -151,10 +153,11 @@ def twins(paths: Sequence[Path]) -> list[int | None]:
     return found
 
 
-def _is_special(path: Path) -> bool:
-    """Return whether a path is a pipe, a socket or a device."""
+def is_special(path: Path) -> bool:
+    """Return whether a path is a pipe, a socket or a device, from which reading may never end."""
     try:
-        return not stat.S_ISREG(path.stat().st_mode)
+        mode = path.stat().st_mode
+        return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
     except OSError:  # a link to a missing file, which is reported when it is read
         return False
 

@@ -12,7 +12,7 @@ from itertools import takewhile
 from pathlib import Path
 from typing import NamedTuple
 
-from htr_lightning.data.files import files_below, matches
+from htr_lightning.data.files import files_below, is_special, matches
 from htr_lightning.data.image import OTHER_SUFFIXES, SUFFIXES
 from htr_lightning.data.page.document import Page, read_page
 from htr_lightning.data.page.image_files import ImageFinder
@@ -94,11 +94,11 @@ def find_sources(names: Iterable[str]) -> Found:
     if twins:
         errors.append(_told_twins(twins, pages, left_out, images))
     refused = {path for group in twins for path in group}
-    owned = {image.resolve() for image in images.values()}
+    owned = {os.path.realpath(image) for image in images.values()}
     kept = [
         source
         for source in sources.values()
-        if source.path not in refused and (source.page or source.path.resolve() not in owned)
+        if source.path not in refused and (source.page or os.path.realpath(source.path) not in owned)
     ]
     return Found(kept, errors, [note for note in _told_left_out(left_out) if note not in errors])
 
@@ -112,6 +112,8 @@ def _paths_of(name: str) -> list[Path]:
         if not paths:
             raise InputError(f"{name}: no images or XML files in this folder; check the path")
         return paths
+    if is_special(path):
+        raise InputError(f"{name}: not a regular file; save it as a file first")
     if path.exists():
         return [path]
     paths = _matching(path)

@@ -6,7 +6,7 @@ from unicodedata import normalize
 
 import pytest
 
-from htr_lightning.data.files import files_below, matches
+from htr_lightning.data.files import files_below, matches, read_utf8
 from htr_lightning.errors import InputError
 
 
@@ -45,6 +45,14 @@ def test_pipes_and_devices_are_excluded_and_broken_links_are_not(tmp_path: Path)
     for name, target in {"zero.png": "/dev/zero", "gone.png": "nowhere", "self.png": "self.png"}.items():
         (tmp_path / name).symlink_to(target)
     assert names(tmp_path) == ["a.png", "gone.png", "self.png"]
+
+
+def test_a_text_is_read_from_a_regular_file_only(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.txt")
+    (tmp_path / "zero.txt").symlink_to("/dev/zero")
+    for name in ("pipe.txt", "zero.txt"):
+        with pytest.raises(InputError, match=rf"{name}: not a regular file; replace it"):
+            read_utf8(tmp_path / name)
 
 
 def test_a_folder_with_several_paths_is_listed_once_without_its_links(tmp_path: Path) -> None:

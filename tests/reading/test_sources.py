@@ -1,5 +1,6 @@
 """Which files and pages names on the command line refer to."""
 
+import os
 import shlex
 import shutil
 from pathlib import Path
@@ -13,6 +14,24 @@ from htr_lightning.reading.transcribe import open_lines
 
 def names(found: Found) -> list[str]:
     return sorted(source.path.name for source in found.sources)
+
+
+def test_pipes_devices_and_links_to_themselves_are_refused_by_name(tmp_path: Path) -> None:
+    Image.new("L", (200, 40), 255).save(tmp_path / "line.png")
+    os.mkfifo(tmp_path / "pipe.png")
+    os.mkfifo(tmp_path / "pipe.xml")
+    (tmp_path / "loop.png").symlink_to("loop.png")
+    found = find_sources([str(tmp_path / name) for name in ("line.png", "pipe.png", "pipe.xml")])
+    assert names(found) == ["line.png"]
+    assert found.errors == [
+        f"{tmp_path}/pipe.{ending}: not a regular file; save it as a file first" for ending in ("png", "xml")
+    ]
+    for given in (tmp_path, tmp_path / "*.png"):
+        found = find_sources([str(given)])
+        assert names(found) == ["line.png", "loop.png"]
+        assert not found.errors
+    (_, image) = next(open_lines(found.sources[names(found).index("loop.png")]))
+    assert image is None
 
 
 def test_an_image_is_read_through_its_page_however_both_are_named(

@@ -58,7 +58,7 @@ def _inside(path: Path, name: str) -> Path:
         raise InputError(f"{path}: lists {short(name)}, which is not a local file; include the pages in the export")
     file = path.parent / os.path.normpath(unquote(name.removeprefix("file://")).replace("\\", "/"))
     try:
-        inside = file.resolve().is_relative_to(path.parent.resolve())
+        inside = Path(os.path.realpath(file)).is_relative_to(os.path.realpath(path.parent))
         found = inside and file.is_file()
     except (OSError, ValueError):  # an invalid file name
         inside, found = True, False

@@ -125,11 +125,13 @@ def test_a_page_may_be_called_mets(tmp_path: Path, write_page) -> None:
         ("/etc/passwd.xml", "is outside the folder"),
         ("gone.xml", "is missing"),
         (f"{'a' * 5000}.xml", "is missing"),
+        ("loop.xml", "is missing"),
     ],
 )
 def test_what_a_mets_lists_and_cannot_be_read_is_refused(tmp_path: Path, write_page, place: str, words: str) -> None:
     write_page(tmp_path, ["un"], "out")
     (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "loop.xml").symlink_to("loop.xml")
     path = write_mets(tmp_path / "sub", {"x": [place]})
     with pytest.raises(InputError, match=words):
         mets.read(path)
