@@ -55,9 +55,9 @@ def quiet() -> None:
         ".*is smaller than the logging interval.*",
         ".*does not have many workers.*",  # measured: one worker is enough for two cores
         ".*Trying to infer the `batch_size`.*",
-        "Corrupt EXIF data.*",  # these images are either read or rejected with a message of our own
     ):
         warnings.filterwarnings("ignore", message=message)
+    warnings.filterwarnings("ignore", module=r"PIL\.")  # images are either read or rejected with a message of our own
 
 
 def fail(message: str) -> NoReturn:

@@ -1,5 +1,6 @@
 """Load images as greyscale arrays and reduce their size."""
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BytesIO
@@ -11,9 +12,11 @@ import numpy as np
 from jaxtyping import Float64, UInt8
 from numpy import ndarray
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL.JpegImagePlugin import JpegImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 
 from htr_lightning.data.avif import largest_frame
+from htr_lightning.data.files import is_special
 from htr_lightning.data.grey import grey
 from htr_lightning.errors import InputError
 
@@ -21,6 +24,12 @@ MAX_SIDE = 100_000  # pixels; a larger value indicates a corrupted header
 MAX_PIXELS = 260_000_000  # an A0 sheet at 400 dpi has 248 million pixels
 MAX_COLOURED = 140_000_000  # each pixel takes up to eight bytes; an A1 sheet at 400 dpi has 124 million pixels
 AT_ONCE = 140_000_000  # pixels that threads decode at the same time, unless a single image has more
+MAX_PAGES = 1000  # of a TIFF file
+MAX_HEAVY = 80_000_000  # in colour in formats whose decoders take up to 24 bytes; an A2 sheet at 400 dpi has 62 million
+HEAVY = ("JPEG2000", "WEBP", "AVIF")
+MAX_SCANS = 50  # of a progressive JPEG, which normally has about ten; each one passes over the whole image
+MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd8\xff]")  # start of a JPEG segment that states its length
+SCAN, END = b"\xff\xda", b"\xff\xd9"
 LEVELS = np.arange(256, dtype=np.float64)  # grey levels
 LINE_PIXELS = 50_000_000  # maximum number of pixels in a line, e.g. 100,000 x 500
 ORIENTATION = ExifTags.Base.Orientation
@@ -64,7 +73,9 @@ def read_image(
         InputError: if the file is missing, not an image, truncated or too large.
     """
     with _opened(path, content, max_pixels) as image, _decoding(image.width * image.height):
+        _check_scans(image)
         image.load()  # rotates a TIFF, which would otherwise be rotated twice
+        _check_palette(image)
         pixels, orientation = grey(image), image.getexif().get(ORIENTATION, 1)
     if orientation == 1:
         return pixels
@@ -118,28 +129,32 @@ def _opened(
     path: str | Path, content: bytes | memoryview | None = None, max_pixels: int = MAX_PIXELS
 ) -> Iterator[Image.Image]:
     """Open an image, check its size before decoding it, and convert errors into InputErrors that name the file."""
+    if content is None and is_special(Path(path)):
+        raise InputError(f"{path}: not a regular file; save the image as a file first")
     try:
         # Given a path, Pillow would memory-map an uncompressed TIFF and corrupt it when rotating.
         with (
             open(path, "rb") if content is None else BytesIO(content) as file,
             Image.open(file, formats=FORMATS) as image,
         ):
-            limit = max_pixels if image.mode in ("1", "L", "P") else min(max_pixels, MAX_COLOURED)
+            limit = max_pixels
+            if image.mode not in ("1", "L", "P"):
+                limit = min(limit, MAX_HEAVY if image.format in HEAVY else MAX_COLOURED)
             if max(image.size) > MAX_SIDE or image.size[0] * image.size[1] > limit:
                 raise InputError(
                     f"{path}: the image is too large ({image.size[0]} x {image.size[1]} pixels); crop it or scale it "
                     "down"
                 )
+            # Cameras append previews to a photo (MPO).
+            if image.format not in ("MPO", "TIFF") and getattr(image, "is_animated", False):
+                raise InputError(f"{path}: a sequence of images; save one of them as PNG")
             if image.format == "AVIF":
-                if (count := getattr(image, "n_frames", 1)) > 1:
-                    raise InputError(f"{path}: a sequence of {count} images; save one of them as PNG")
                 file.seek(0)
                 if (pixels := largest_frame(file.read())) > limit:
                     raise InputError(f"{path}: contains a frame of {pixels:,} pixels; save the image as PNG")
             if isinstance(image, TiffImageFile) and (pages := _pages(image)) > 1:
-                raise InputError(
-                    f"{path}: contains {pages} pages; split it into one file per page, e.g. with tiffsplit"
-                )
+                count = f"{pages} pages" if pages < MAX_PAGES else f"at least {MAX_PAGES:,} pages"
+                raise InputError(f"{path}: contains {count}; split it into one file per page, e.g. with tiffsplit")
             yield image
     except InputError:
         raise
@@ -150,6 +165,8 @@ def _opened(
     except UnidentifiedImageError:
         raise InputError(f"{path}: not an image in a supported format; convert it to PNG, JPEG or TIFF") from None
     except Exception as error:  # decoders can raise anything for a corrupted file
+        if isinstance(error, OSError) and error.strerror:
+            raise InputError(f"{path}: cannot be read ({error.strerror}); check the path and its permissions") from None
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise InputError(f"{path}: the image is corrupted or truncated ({reason}); download it again") from None
 
@@ -177,13 +194,39 @@ class _Decoding:
 _decoding = _Decoding()
 
 
+def _check_scans(image: Image.Image) -> None:
+    """Raise ValueError if a JPEG file has so many scans that decoding it would take minutes."""
+    if not isinstance(image, JpegImageFile) or image.fp is None:
+        return
+    image.fp.seek(0)
+    content = image.fp.read(4 * image.width * image.height + (1 << 24))  # more than the pixels and metadata take
+    scans, position = 0, 2
+    while (found := MARKER.search(content, position)) and found[0] != END:
+        scans += found[0] == SCAN
+        if scans > MAX_SCANS:
+            raise ValueError(f"more than {MAX_SCANS} scans")
+        position = found.end() + int.from_bytes(content[found.end() : found.end() + 2])  # skip the segment
+
+
+def _check_palette(image: Image.Image) -> None:
+    """Raise ValueError if a pixel of a PNG has no colour in the palette; Pillow would make it black."""
+    if image.format == "PNG" and image.mode == "P" and image.palette is not None:
+        colours = len(image.palette.getdata()[1]) // len(image.palette.mode)
+        if (largest := int(np.max(image.getextrema()))) >= colours:
+            raise ValueError(f"colour {largest} of a palette of {colours}")
+
+
 def _pages(image: TiffImageFile) -> int:
-    """Return the number of images in a TIFF file, excluding reduced copies and masks, and select the first one."""
-    if image.n_frames == 1:
-        return 1
+    """Return the number of images in a TIFF file, excluding reduced copies and masks, and select the first one.
+
+    At most `MAX_PAGES` images are examined, because `n_frames` takes minutes for a file of a few megabytes.
+    """
     pages = []
-    for frame in range(image.n_frames):
-        image.seek(frame)
+    for frame in range(MAX_PAGES):
+        try:
+            image.seek(frame)
+        except EOFError:
+            break
         if not image.tag_v2.get(KIND, 0) & (COPY | MASK):
             pages.append(frame)
     image.seek(pages[0] if pages else 0)

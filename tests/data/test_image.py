@@ -1,5 +1,6 @@
 """Loading image files as greyscale arrays."""
 
+import os
 import random
 import resource
 import struct
@@ -8,6 +9,7 @@ import warnings
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -70,6 +72,90 @@ def test_a_file_of_several_pages_is_refused_and_one_with_a_small_copy_read(tmp_p
         pages[0].resize((2, 2)).save(path, save_all=True, append_images=[whole], tiffinfo={254: kind})
         np.testing.assert_array_equal(read_image(path), ROWS)
         assert image_size(path) == ROWS.shape
+
+
+def png(size: tuple[int, int], content: bytes, kind: int = 0, **chunks: bytes) -> bytes:
+    """A PNG of 8 bits with the given (width, height), compressed pixels, colour type and further chunks before them."""
+    header = struct.pack(">2I5B", *size, 8, kind, 0, 0, 0)
+    parts = [("IHDR", header), *chunks.items(), ("IDAT", content), ("IEND", b"")]
+    written = [struct.pack(">I", len(body)) + name.encode() + body + struct.pack(">I", zlib.crc32(name.encode() + body))
+               for name, body in parts]  # fmt: skip
+    return b"\x89PNG\r\n\x1a\n" + b"".join(written)
+
+
+def tiff(directories: int) -> bytes:
+    """A TIFF with many images of 4 x 4 pixels that share their pixels."""
+    entries = [(256, 3, 1, 4), (257, 3, 1, 4), (258, 3, 1, 8), (262, 3, 1, 1), (273, 4, 1, 8), (279, 4, 1, 16)]
+    size, start = 2 + 12 * len(entries) + 4, 24
+    directory = struct.pack("<H", len(entries)) + b"".join(struct.pack("<2H2I", *entry) for entry in entries)
+    ends = [start + size * number if number < directories else 0 for number in range(1, directories + 1)]
+    return struct.pack("<2sHI", b"II", 42, start) + bytes(16) + b"".join(directory + struct.pack("<I", e) for e in ends)
+
+
+def progressive(scans: int) -> bytes:
+    """A JPEG in which a scan that refines nothing is repeated."""
+    file = BytesIO()
+    Image.new("L", (512, 512), 255).save(file, "JPEG", progressive=True)
+    content = file.getvalue()
+    start = content.rindex(b"\xff\xc4", 0, content.rindex(b"\xff\xda"))
+    return content[:-2] + content[start:-2] * scans + content[-2:]
+
+
+def code_stream(size: tuple[int, int]) -> bytes:
+    """A JPEG 2000 of one tile of the given (width, height) in colour."""
+    file = BytesIO()
+    Image.new("RGB", (16, 16)).save(file, "JPEG2000", no_jp2=True)
+    content = bytearray(file.getvalue())
+    struct.pack_into(">8I", content, content.index(b"\xff\x51") + 6, *size, 0, 0, *size, 0, 0)
+    return bytes(content)
+
+
+HOSTILE = {
+    "size in a header": ("png", png((2**31 - 1, 2**31 - 1), b""), "too large"),
+    "colours": ("j2k", code_stream((20_000, 6_000)), "too large"),
+    "one text": ("png", png((1, 1), b"", zTXt=b"a\0\0" + zlib.compress(bytes(1 << 24))), "too large"),
+    "one profile": ("png", png((1, 1), b"", iCCP=b"a\0\0" + zlib.compress(bytes(1 << 24))), "too large"),
+    "palette": ("png", png((2, 1), zlib.compress(b"\0\0\xff"), 3, PLTE=bytes(6)), "colour 255 of a palette of 2"),
+    "pages": ("tif", tiff(50_000), "at least 1,000 pages"),
+    "scans": ("jpg", progressive(100), "more than 50 scans"),
+    "header of text": ("pgm", b"P5\n999999999999 999999999999\n65535\n", "too long"),
+}
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_small_file_cannot_make_its_reader_wait_or_run_out_of_memory(tmp_path: Path, name: str) -> None:
+    suffix, content, message = HOSTILE[name]
+    path = tmp_path / f"hostile.{suffix}"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=rf"hostile\.{suffix}.*{message}"):
+        read_image(path)
+
+
+def test_a_jpeg_with_the_usual_number_of_scans_is_read(tmp_path: Path) -> None:
+    thumbnail_and_video = b"\xff\xda" * 100  # in metadata and after the end, where phones append a video
+    content = progressive(20)
+    segment = b"\xff\xe1" + struct.pack(">H", 2 + len(thumbnail_and_video)) + thumbnail_and_video
+    (tmp_path / "x.jpg").write_bytes(content[:2] + segment + content[2:] + thumbnail_and_video)
+    assert (read_image(tmp_path / "x.jpg") == 255).all()
+
+
+@pytest.mark.parametrize("suffix", ["gif", "png", "webp"])
+def test_a_sequence_of_images_is_refused_because_all_but_the_first_would_be_lost(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"both.{suffix}"
+    Image.fromarray(ROWS).save(path, save_all=True, append_images=[Image.fromarray(255 - ROWS)])
+    with pytest.raises(InputError, match=rf"both\.{suffix}: a sequence of images; save one"):
+        read_image(path)
+
+
+def test_a_pipe_a_device_and_a_link_to_itself_are_refused(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.png")
+    (tmp_path / "device.png").symlink_to("/dev/zero")
+    (tmp_path / "loop.png").symlink_to("loop.png")
+    for name, message in (("pipe", "not a regular file"), ("device", "not a regular"), ("loop", "cannot be read")):
+        for read in (read_image, image_size):
+            with pytest.raises(InputError, match=rf"{name}\.png: {message}"):
+                read(tmp_path / f"{name}.png")
 
 
 def test_a_truncated_jpeg_is_refused(tmp_path: Path) -> None:
