@@ -15,17 +15,23 @@ def grey(image: Image.Image) -> UInt8[ndarray, "H W"]:
     """Convert a Pillow image in any mode to 8-bit greyscale.
 
     If pixels have more than 8 bits, the 8 highest bits in use are kept, since scanners may store 12 bits in 16. Floats
-    are interpreted as values in [0, 1], [0, 255] or [0, 65535], whichever is the smallest range that contains them.
-    Transparent pixels become the grey level that `_background` chooses.
+    are interpreted as values in [0, 1], [0, 255] or [0, 65535], whichever is the smallest range that contains all
+    finite ones; NaN becomes black. Transparent pixels become the grey level that `_background` chooses.
+
+    Raises:
+        ValueError: if an integer is negative.
     """
     convert: Callable[[Image.Image], ndarray]
     if image.mode == "F":
-        peak = max(np.nan_to_num(np.asarray(strip)).max() for strip in _strips(image))
+        peak = max(np.nan_to_num(np.asarray(strip), posinf=0).max() for strip in _strips(image))
         white = next((white for white in (1, 255) if peak <= white), 65535)
 
         def convert(strip: Image.Image) -> ndarray:
-            return (np.nan_to_num(np.asarray(strip)) * (255 / white)).round().clip(0, 255)
+            finite = np.nan_to_num(np.asarray(strip), posinf=white, neginf=0)
+            return (finite * (255 / white)).round().clip(0, 255)
     elif image.mode.startswith("I"):
+        if any(np.asarray(strip).min() < 0 for strip in _strips(image)):
+            raise ValueError("negative values")
         spare = max(0, max(int(np.asarray(strip).max()) for strip in _strips(image)).bit_length() - 8)
 
         def convert(strip: Image.Image) -> ndarray:

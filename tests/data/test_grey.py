@@ -10,6 +10,7 @@ from PIL import Image
 from htr_lightning.data import grey as grey_module
 from htr_lightning.data.grey import grey
 from htr_lightning.data.image import read_image
+from htr_lightning.errors import InputError
 
 LEVELS = np.arange(256, dtype=np.uint8).reshape(16, 16)
 
@@ -23,6 +24,21 @@ def stroke(size: tuple[int, int] = (40, 60)) -> np.ndarray:
 def test_floats_are_fractions_of_white_or_grey_levels(tmp_path: Path, white: int) -> None:
     Image.fromarray(LEVELS.astype(np.float32) * np.float32(white / 255)).save(tmp_path / "float.tif")
     np.testing.assert_array_equal(read_image(tmp_path / "float.tif"), LEVELS)
+
+
+@pytest.mark.parametrize("white", [1, 255])
+def test_floats_that_are_not_finite_do_not_change_the_scale(white: int) -> None:
+    levels = LEVELS.astype(np.float32) * np.float32(white / 255)
+    levels[0, :3] = np.nan, np.inf, -np.inf
+    expected = LEVELS.copy()
+    expected[0, :3] = 0, 255, 0
+    np.testing.assert_array_equal(grey(Image.fromarray(levels)), expected)
+
+
+def test_negative_integers_are_refused(tmp_path: Path) -> None:
+    Image.fromarray(LEVELS.astype(np.int32) - 1).save(tmp_path / "signed.tif")
+    with pytest.raises(InputError, match=r"signed\.tif: .*negative values"):
+        read_image(tmp_path / "signed.tif")
 
 
 @pytest.mark.parametrize("suffix", ["png", "tif"])
