@@ -24,11 +24,13 @@ from htr_lightning.errors import InputError
 from htr_lightning.metrics.calibration import check_platt_scaling
 from htr_lightning.model.base import Recognizer
 from htr_lightning.output import check_checkpoint
+from htr_lightning.parameters import check_parameters
 from htr_lightning.slots import check_config
 from htr_lightning.version import __version__
 
 FORMAT = 2  # increased when code for the old format could misread the new format
 TRAINING = ("optimizer", "scheduler", "layer_decay", "source")  # model config keys not needed for transcription
+DTYPES = {torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.int64}  # of weights
 SPARE = 1 << 26  # bytes that a network may hold in addition to its weights, such as tables of position encodings
 
 
@@ -55,7 +57,7 @@ def read(path: str | Path, expected: int = FORMAT) -> dict[str, Any]:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(f"{path}: is not a checkpoint or is corrupted ({reason}); download it again") from None
     card = content.get("htr") if isinstance(content, dict) else None
-    if not isinstance(card, dict) or not isinstance(card.get("format"), int):
+    if not isinstance(card, dict) or type(card.get("format")) is not int or card["format"] < 1:
         raise InputError(
             f"{path}: not written by htr_lightning (no format number); use a checkpoint trained with train.py"
         )
@@ -68,11 +70,21 @@ def read(path: str | Path, expected: int = FORMAT) -> dict[str, Any]:
         upgrade = f"convert it with htr upgrade {path} --out NEW.ckpt"
         remedy = upgrade if card["format"] < expected else "this checkpoint needs no conversion"
         raise InputError(f"{path}: expected format {expected}, got {card['format']}; {remedy}")
-    if not isinstance(alphabet := card.get("alphabet"), list) or not all(map(_is_character, alphabet)):
+    alphabet = card.get("alphabet")
+    if not isinstance(alphabet, list) or not alphabet or not all(map(_is_character, alphabet)):
         raise InputError(f"{path}: invalid alphabet (expected a list of characters); download the checkpoint again")
+    if len(set(alphabet)) < len(alphabet):
+        raise InputError(f"{path}: invalid alphabet (a character occurs twice); download the checkpoint again")
     weights = content.get("state_dict")
     if not isinstance(weights, dict) or not all(isinstance(weight, Tensor) for weight in weights.values()):
         raise InputError(f"{path}: contains no weights; use a checkpoint written by train.py")
+    for name, weight in weights.items():
+        if weight.dtype not in DTYPES:
+            raise InputError(f"{path}: unsupported weights ({name} has the type {weight.dtype}); use a checkpoint "
+                             "written by train.py")  # fmt: skip
+        if not torch.isfinite(weight).all():
+            raise InputError(f"{path}: {name} contains values that are not finite, so the training has diverged; use "
+                             "an earlier checkpoint, or train again with a lower optimizer.lr")  # fmt: skip
     return content
 
 
@@ -118,6 +130,8 @@ def check_model(content: dict[str, Any], path: str, allow: Sequence[str] = ()) -
     """
     check_config(content["htr"].get("model"), "model", path, allow)
     check_parts(content, path)
+    with _matching(path):
+        check_parameters({key: value for key, value in content["htr"]["model"].items() if key not in TRAINING}, "model")
     weights = content["state_dict"]
     with _matching(path), torch.device("meta"), _at_most(8 * len(weights) + 1000):
         sketch = _build(content)
@@ -154,11 +168,11 @@ def _build(content: dict[str, Any]) -> Recognizer:
 
 @contextmanager
 def _matching(path: str | Path) -> Iterator[None]:
-    """Turn any error other than an InputError into an InputError that names a checkpoint."""
+    """Turn any error into an InputError that names a checkpoint."""
     try:
         yield
-    except InputError:
-        raise
+    except InputError as error:
+        raise InputError(f"{path}: {error}; use a checkpoint written by train.py") from None
     except Exception as error:  # constructors can raise any exception on unsuitable settings
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(f"{path}: config and weights do not match ({reason}); train the model again") from None

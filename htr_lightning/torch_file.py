@@ -10,7 +10,7 @@ import re
 import struct
 import warnings
 from pathlib import Path
-from pickletools import genops
+from pickletools import genops, markobject, pytuple
 from typing import Any, BinaryIO
 from zipfile import ZIP_STORED, ZipFile
 
@@ -20,8 +20,10 @@ from torch import Tensor
 END = struct.Struct("<4s4H2LH")  # the last record of a zip archive, without a comment
 MAX_DIRECTORY = 16 << 20  # bytes; a checkpoint with 1,000 weights needs 300,000
 MAX_OPCODES = 5_000_000  # in the pickle; a lexicon of a million words needs 2 million
+MAX_TUPLE = 1000  # objects in a tuple and the tuples inside it; the shape of a tensor has at most 5
 MAX_DEPTH = 64  # levels of nesting; a config has about 10
 CALLS = re.compile(r"collections OrderedDict|torch\._utils _rebuild_(tensor_v2|parameter)|torch [A-Z]\w*Storage")
+METADATA = "_metadata"  # the only attribute of a dict, by which a state dict gives the versions of modules
 LEAVES = (str, int, float, bool, bytes, type(None))
 
 
@@ -69,13 +71,32 @@ def _read_pickle(file: BinaryIO, size: int) -> bytes:
 
 
 def _check_pickle(content: bytes) -> int:
-    """Return the number of opcodes in a pickle, after checking that it calls nothing but what rebuilds tensors."""
+    """Return the number of opcodes in a pickle, after checking that it calls nothing but what rebuilds tensors.
+
+    The stack of the unpickler is simulated in order to find large tuples: hashing one that contains the same tuple many
+    times, as a key of a dict, may never end.
+    """
     count = 0
+    stack, marks, memo = list[int](), list[int](), dict[Any, int]()  # sizes of objects, which are 1 except for tuples
     for count, (opcode, argument, _) in enumerate(genops(content), start=1):
         if opcode.name == "GLOBAL" and not CALLS.fullmatch(str(argument)):
             raise pickle.UnpicklingError(argument)
         if count > MAX_OPCODES:
             raise ValueError(f"more than {MAX_OPCODES:,} objects")
+        before, after = opcode.stack_before, opcode.stack_after
+        if opcode.name == "MARK":
+            marks.append(len(stack))
+        elif opcode.name in ("BINPUT", "LONG_BINPUT"):
+            memo[argument] = stack[-1]
+        elif opcode.name in ("BINGET", "LONG_BINGET"):
+            stack.append(memo[argument])
+        else:
+            start = marks.pop() - before.index(markobject) if markobject in before else len(stack) - len(before)
+            size = 1 + sum(stack[start:]) if after == [pytuple] else 1
+            if size > MAX_TUPLE:
+                raise ValueError(f"a tuple of more than {MAX_TUPLE:,} objects")
+            del stack[start:]
+            stack += [size] * len(after)
     return count
 
 
@@ -95,7 +116,9 @@ def _check_content(content: Any, most: int, size: int) -> None:
                 claimed += node.numel() * node.element_size()
                 continue
             if isinstance(node, dict):
-                if not all(isinstance(key, LEAVES) for key in node):
+                if not all(isinstance(key, LEAVES) for key in node) or getattr(node, "__dict__", {}).keys() - {
+                    METADATA
+                }:
                     raise pickle.UnpicklingError("key")
                 children: Any = node.values()
             elif isinstance(node, list | tuple | set):

@@ -339,8 +339,13 @@ HOSTILE: dict[str, tuple[str, Any, str]] = {
         "as net, which is not allowed",
     ),
     "layers": ("htr/model/net/layers", 10**7, "layers is out of range"),
-    "more layers than weights": ("htr/model/net/layers", 10**5, "more layers than its weights"),
-    "width": ("htr/model/net/hidden", 10**6, "do not match"),
+    "no rows": ("htr/model/preprocess/height", 0, "model.preprocess.height=0: expected an integer from 1"),
+    "negative width": ("htr/model/preprocess/max_width", -1, "model.preprocess.max_width=-1: expected an integer"),
+    "direction": ("htr/model/direction", "sideways", "model.direction=sideways: expected one of"),
+    "replaced nothing": ("htr/model/normalizer/replace", {"": "x"}, "cannot replace the empty string"),
+    "unknown setting": ("htr/model/zzz", 1, "model.zzz: CTCRecognizer has no such parameter"),
+    "more layers than weights": ("htr/model/net/layers", 256, "more layers than its weights"),
+    "width": ("htr/model/net/hidden", 10**4, "do not match"),
     "line size": ("htr/model/preprocess/max_width", 10**6 * 5, "out of range|too large"),
     "beam": ("htr/model/decoder/width", 10**6, "decoder.width is out of range"),
     "not plain": ("htr/model/net/dropout", torch.zeros(1), "not plain data"),
@@ -350,10 +355,91 @@ HOSTILE: dict[str, tuple[str, Any, str]] = {
     "expanded tensor": ("state_dict/net.head.bias", torch.zeros(1).expand(10**12), "larger than the file"),
     "weight that is a number": ("state_dict/net.head.bias", 1, "no weights"),
     "alphabet": ("htr/alphabet", ["${oc.env:HOME}"], "invalid alphabet"),
+    "no characters": ("htr/alphabet", [], "invalid alphabet"),
+    "repeated character": ("htr/alphabet", ["a", "a"], "invalid alphabet"),
     "lone surrogate": ("htr/alphabet", ["a", "\udc00"], "invalid alphabet"),
     "n-grams": ("language", {"ngram": HUGE, "lexicon": None}, "do not match"),
     "endless n-grams": ("language", {"ngram": LOOP, "lexicon": None}, "do not match"),
 }
+
+
+@pytest.mark.parametrize("target", ["good.ckpt", "/dev/zero", None])
+def test_only_regular_files_and_links_to_them_are_read(tmp_path: Path, target: str | None) -> None:
+    saved(tmp_path / "good.ckpt", GOOD)
+    path = tmp_path / "x.ckpt"
+    if target is None:
+        os.mkfifo(path)
+    else:
+        path.symlink_to(target)
+    if target == "good.ckpt":
+        assert read(path)["htr"] == GOOD["htr"]
+    else:
+        with pytest.raises(InputError, match=r"x\.ckpt: is not a regular file"):
+            read(path)
+
+
+WEIGHTS = {
+    "nan": (torch.tensor([1.0, float("nan")]), "w contains values that are not finite"),
+    "infinity": (torch.tensor([1.0, float("-inf")]), "w contains values that are not finite"),
+    "complex": (torch.ones(2, dtype=torch.complex64), r"w has the type torch\.complex64"),
+    "int8": (torch.ones(2, dtype=torch.int8), r"w has the type torch\.int8"),
+    "bool": (torch.ones(2, dtype=torch.bool), r"w has the type torch\.bool"),
+}
+
+
+@pytest.mark.parametrize("name", WEIGHTS)
+def test_weights_that_cannot_be_used_are_named(tmp_path: Path, name: str) -> None:
+    weight, message = WEIGHTS[name]
+    with pytest.raises(InputError, match=rf"x\.ckpt: .*{message}"):
+        read(saved(tmp_path / "x.ckpt", GOOD | {"state_dict": {"w": weight}}))
+
+
+@pytest.mark.parametrize("kind", [torch.float64, torch.float16, torch.bfloat16, torch.int64])
+def test_weights_of_other_types_are_read(tmp_path: Path, kind: torch.dtype) -> None:
+    content = read(saved(tmp_path / "x.ckpt", GOOD | {"state_dict": {"w": torch.ones(2, dtype=kind)}}))
+    assert content["state_dict"]["w"].dtype == kind
+
+
+@pytest.mark.parametrize("number", [True, 0, -1, 1.0, "1", None])
+def test_a_format_that_is_no_positive_integer_is_rejected(tmp_path: Path, number: Any) -> None:
+    with pytest.raises(InputError, match="not written by htr_lightning"):
+        read(saved(tmp_path / "x.ckpt", GOOD | {"htr": GOOD["htr"] | {"format": number}}))
+
+
+def replaced_pickle(path: Path, content: bytes) -> Path:
+    """A checkpoint with another pickle, which no pickler would write."""
+    good = saved(path.parent / "good.ckpt", GOOD)
+    with zipfile.ZipFile(good) as old, zipfile.ZipFile(path, "w") as new:
+        for name in old.namelist():
+            new.writestr(name, content if name.endswith("data.pkl") else old.read(name))
+    return path
+
+
+# A tuple that contains the previous one twice, 60 times
+BOMB = b")q\0" + b"h\0\x86q\0" * 60
+ORDERED = b"ccollections\nOrderedDict\n"
+PICKLES = {
+    "key that takes years to hash": b"\x80\x02}(" + BOMB + b"K\1u.",
+    "storage named by it": b"\x80\x02" + BOMB + b"Q.",
+    "dict that hides its content": b"\x80\x02" + ORDERED + b")R}(X\6\0\0\0values" + ORDERED + b"ub.",
+    "nothing": b"\x80\x02.",
+    "mark without an end": b"\x80\x02(.",
+    "end without a mark": b"\x80\x02t.",
+    "unknown memo": b"\x80\x02h\5.",
+}
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("name", PICKLES)
+def test_a_pickle_that_no_pickler_writes_is_rejected(tmp_path: Path, name: str) -> None:
+    with pytest.raises(InputError, match=r"x\.ckpt: is not a checkpoint"):
+        read(replaced_pickle(tmp_path / "x.ckpt", PICKLES[name]))
+
+
+def test_tuples_shared_by_parameter_groups_are_read(tmp_path: Path) -> None:
+    betas = (0.9, 0.999)
+    groups = [{"betas": betas, "params": [index]} for index in range(2000)]
+    assert read(saved(tmp_path / "x.ckpt", GOOD | {"optimizer_states": groups}))["optimizer_states"] == groups
 
 
 @pytest.mark.parametrize("name", HOSTILE)
