@@ -12,6 +12,7 @@ from htr_lightning.metrics.aggregate import EditCounts, MeanLoss
 from htr_lightning.metrics.edits import EditTotals
 from htr_lightning.model.base import Recognizer
 from htr_lightning.training.optimization import check_fused, check_monitors, clip_gradients, configure_optimizers
+from htr_lightning.training.resume import check_optimizer
 from htr_lightning.transcription import Prediction
 
 RATES = ("cer", "wer", "line_accuracy")
@@ -103,7 +104,9 @@ class TrainingModule(LightningModule):
         clip_gradients(self, optimizer, gradient_clip_val, gradient_clip_algorithm)
 
     def on_train_start(self) -> None:
-        check_fused(self.optimizers(use_pl_optimizer=False))
+        optimizer: Any = self.optimizers(use_pl_optimizer=False)
+        check_optimizer(optimizer)
+        check_fused(optimizer)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["htr"] = {**self.recognizer.card, "metrics": self.metrics}

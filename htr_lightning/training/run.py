@@ -22,6 +22,7 @@ from htr_lightning.text.codec import alphabet_of
 from htr_lightning.training.checks import check_settings, check_trainer
 from htr_lightning.training.console import log, run_log
 from htr_lightning.training.module import TrainingModule
+from htr_lightning.training.resume import check_state, restoring
 from htr_lightning.training.transfer import transfer
 
 
@@ -46,6 +47,8 @@ def _train(config: DictConfig) -> float:
     cv2.setNumThreads(config.threads)
     seed_everything(config.seed, workers=True, verbose=False)
     cards = {path: checkpoint.read(path)["htr"] for path in (config.resume, config.start) if path is not None}
+    if config.resume is not None:
+        check_state(config.resume)
     known = cards[config.start]["alphabet"] if config.start is not None and config.keep_alphabet else ()
     _say("reading the data")
     data, recognizer = build(config, known)
@@ -65,7 +68,8 @@ def _train(config: DictConfig) -> float:
     best = check_trainer(trainer, config.trainer)
     module = TrainingModule(recognizer)
     try:
-        trainer.fit(module, data, ckpt_path=config.resume, weights_only=True)
+        with restoring(config.resume):
+            trainer.fit(module, data, ckpt_path=config.resume, weights_only=True)
         if best.best_model_score is None:
             raise InputError("the run ended before its first validation, so there is no best checkpoint; train longer, "
                              "or lower trainer.val_check_interval")  # fmt: skip
