@@ -289,7 +289,18 @@ class LineDataModule(LightningDataModule):
         )
 
     def train_dataloader(self) -> DataLoader[Batch]:
-        return self.loader("train", *self._rank(), training=True)
+        """Return the loader for training, after checking that every rank has a line to validate and one to test.
+
+        Raises:
+            InputError: if another split has fewer lines than there are ranks, since a rank without lines would block
+                the others.
+        """
+        rank, world_size = self._rank()
+        for split in SPLITS:
+            if split != "train" and 0 < (count := len(self.lines(split))) < world_size:
+                raise InputError(f"data: too few lines in {split} ({count} for {world_size} devices); reduce "
+                                 f"trainer.devices to {count}, or move lines to {split}")  # fmt: skip
+        return self.loader("train", rank, world_size, training=True)
 
     def val_dataloader(self) -> DataLoader[Batch]:
         return self.loader("val", *self._rank())

@@ -6,8 +6,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from htr_lightning.errors import InputError
-
 READING_LINES, READING_COLUMNS = 32, 32768  # batch size limits for inference, which stores no activations
 
 
@@ -43,9 +41,6 @@ class BucketBatchSampler:
             before all others have been used.
         replay_fraction: fraction of replayed lines in the first epoch.
         replay_decay: factor by which `replay_fraction` is multiplied after each epoch.
-
-    Raises:
-        InputError: if `shuffle` is false and there are fewer lines than ranks.
     """
 
     def __init__(
@@ -64,9 +59,6 @@ class BucketBatchSampler:
         self.widths = np.asarray(widths)
         self.max_lines, self.max_columns = max_lines, max_columns
         self.shuffle, self.seed = shuffle, seed
-        if not shuffle and 0 < len(widths) < world_size:
-            raise InputError(f"expected at least {world_size} lines, one per device, got {len(widths)}; "
-                             "reduce trainer.devices")  # fmt: skip
         self.rank, self.world_size = rank, world_size
         self.old, self.replay_fraction, self.replay_decay = old, replay_fraction, replay_decay
         self.epoch = 0

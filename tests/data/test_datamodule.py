@@ -1,6 +1,8 @@
 """The batches of a split hold exactly the lines of the reader, normalised and preprocessed."""
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -84,6 +86,19 @@ def test_a_batch_that_goes_to_a_device_takes_its_tensors_and_keeps_its_texts() -
 def test_ranks_together_see_validation_once(world: int) -> None:
     seen = [id for rank in range(world) for batch in module().loader("val", rank, world) for id in batch.ids]
     assert sorted(seen) == sorted(drawn("val").ids)
+
+
+@pytest.mark.parametrize("few", ["val", "test"])
+def test_fewer_lines_than_ranks_are_refused_before_training(few: str) -> None:
+    def reader(split: str) -> Synthetic:
+        return drawn(split) if split != few else cast(Any, Listed(list(drawn(split))[:2]))
+
+    data = module(reader)
+    data.trainer = cast(Any, SimpleNamespace(global_rank=0, world_size=2))
+    assert len(data.train_dataloader()) > 0
+    data.trainer = cast(Any, SimpleNamespace(global_rank=0, world_size=3))
+    with pytest.raises(InputError, match=rf"too few lines in {few} \(2 for 3 devices\); reduce trainer.devices to 2"):
+        data.train_dataloader()
 
 
 def noisy(image: ndarray, rng: np.random.Generator) -> ndarray:
