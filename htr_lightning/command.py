@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import redirect_stderr
 from difflib import get_close_matches
+from io import TextIOWrapper
 from typing import Any, NoReturn
 
 from hydra.errors import HydraException, InstantiationException
@@ -23,6 +24,7 @@ def run(main: Callable[[], Any]) -> None:
     """Call `main`, printing a one-line message for errors that the user can fix; other errors keep their traceback."""
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # otherwise, Hydra prints errors itself and exits
     quiet()
+    _accept_any_text()
     try:
         with redirect_stderr(_WithoutHydra(sys.stderr)):
             main()
@@ -31,6 +33,18 @@ def run(main: Callable[[], Any]) -> None:
         if message is None:
             raise
         fail(message)
+
+
+def _accept_any_text() -> None:
+    """Let stdout and stderr accept any character: files and pipes receive UTF-8, whatever the locale is.
+
+    On Windows and in some locales, they could otherwise receive the characters of one script only. A terminal receives
+    escapes for the characters that it cannot show.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            chosen = stream.isatty() or "PYTHONIOENCODING" in os.environ
+            stream.reconfigure(encoding=stream.encoding if chosen else "utf-8", errors="backslashreplace")
 
 
 class _WithoutHydra:

@@ -3,13 +3,14 @@
 import json
 import shutil
 from collections.abc import Callable
-from io import StringIO
+from io import BytesIO, StringIO, TextIOWrapper
 from pathlib import Path
 
 import pytest
 from conftest import Outcome
 from rich.console import Console
 
+from htr_lightning import command
 from htr_lightning.cli import arguments, reading
 from htr_lightning.errors import printable
 from htr_lightning.evidence.evaluate import Line as Evaluated
@@ -78,3 +79,21 @@ def test_the_title_of_a_progress_bar_is_no_markup(title: str) -> None:
     screen = Console(file=StringIO(), width=500)
     screen.print(arguments._progress(title, 1).get_renderable())
     assert printable(title) in screen.file.getvalue()  # type: ignore[attr-defined]
+
+
+class Terminal(BytesIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_text_in_any_script_can_be_printed_in_any_locale(monkeypatch: pytest.MonkeyPatch, terminal: bool) -> None:
+    monkeypatch.delenv("PYTHONIOENCODING", raising=False)
+    content = Terminal() if terminal else BytesIO()
+    stream = TextIOWrapper(content, encoding="cp1252")
+    monkeypatch.setattr("sys.stdout", stream)
+    command.run(lambda: print("é ѣ א 漢"))
+    stream.flush()
+    assert content.getvalue().decode("cp1252" if terminal else "utf-8").rstrip() == (
+        r"é \u0463 \u05d0 \u6f22" if terminal else "é ѣ א 漢"
+    )
