@@ -368,7 +368,7 @@ def test_a_run_ends_early_with_its_reason(run: Callable[..., Outcome]) -> None:
 
 
 def test_characters_that_training_lacks_are_noted(run: Callable[..., Outcome], tmp_path: Path) -> None:
-    for name, text in (("train", "aba"), ("val", "abcd"), ("test", "ab")):
+    for name, text in (("train", "aba"), ("val", "abc d"), ("test", "ab")):
         (tmp_path / name).mkdir()
         for number in range(3):
             drawn = np.full((40, 120), 255, np.uint8)
@@ -378,7 +378,7 @@ def test_characters_that_training_lacks_are_noted(run: Callable[..., Outcome], t
     outcome = run("data=folder", f"data.root={tmp_path}", *SMALL[3:], "trainer.max_steps=1", "logger=csv")
     assert outcome.code == 0, outcome.stderr
     assert "note: characters in val that do not occur in the training texts and cannot" in outcome.stdout
-    assert "transcribed (2): c d" in outcome.stdout
+    assert "transcribed (3): ' ' (U+0020) c d" in outcome.stdout
     assert "characters in test" not in outcome.stdout
 
 

@@ -18,7 +18,7 @@ from htr_lightning.build import build
 from htr_lightning.config import plain
 from htr_lightning.errors import InputError, printable
 from htr_lightning.schedule import clock
-from htr_lightning.text.codec import alphabet_of
+from htr_lightning.text.codec import alphabet_of, name
 from htr_lightning.training.checks import check_settings, check_trainer
 from htr_lightning.training.console import log, run_log
 from htr_lightning.training.module import TrainingModule
@@ -57,8 +57,9 @@ def _train(config: DictConfig) -> float:
     learned = {*known, *data.alphabet}
     for split in ("val", "test"):
         if unseen := [c for c in alphabet_of(data.lines(split).texts) if c not in learned]:
+            shown = printable(" ".join(c if c.strip() else name(c) for c in unseen[:20]))
             _say(f"note: characters in {split} that do not occur in the training texts and cannot be transcribed "
-                 f"({len(unseen)}): {printable(' '.join(unseen[:20]))}{' ...' * (len(unseen) > 20)}")  # fmt: skip
+                 f"({len(unseen)}): {shown}{' ...' * (len(unseen) > 20)}")  # fmt: skip
     if data.replayed:
         new = len(data.lines("train"))
         _say(f"each epoch has {new} new lines and {data.replayed} replayed lines, sampled from "
