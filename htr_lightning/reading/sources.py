@@ -116,7 +116,7 @@ def _paths_of(name: str) -> list[Path]:
         raise InputError(f"{name}: not a regular file; save it as a file first")
     if path.exists():
         return [path]
-    paths = _matching(path)
+    paths = [path for path in _matching(path) if not is_special(path)]
     if not paths:
         raise InputError(f"{name}: no such file or folder, and no file matches it as a pattern; check the path")
     return paths
