@@ -121,6 +121,8 @@ def _outline(
         line, repaired = line._replace(baseline=[]), "baseline not in page coordinates, ignored"
     elif apart and fit == (False, True):
         line, repaired = _surrounded(line, distance), "polygon not in page coordinates, replaced using the baseline"
+    elif apart and fit is None and not _apart(line, distance, reach=1.0):
+        line, repaired = line._replace(baseline=[]), "baseline outside the polygon, ignored"
     elif apart and line.polygon and line.baseline:
         return Outline(line, fault="polygon and baseline do not overlap")
     elif _length(line.baseline) and len(line.polygon) < 3:
@@ -204,12 +206,12 @@ def _gaps(ends: ndarray) -> list[float]:
     return [float(gap) for gap in nearest[np.isfinite(nearest)]]
 
 
-def _apart(line: Line, distance: float) -> bool:
+def _apart(line: Line, distance: float, reach: float = 0.5) -> bool:
     """Return whether the polygon and the baseline of a line are apart.
 
     They are not apart if the projections onto the direction of the baseline overlap by at least half of the shorter
     one, since either may extend beyond the other, and the projections onto the perpendicular direction overlap. All of
-    this applies within a margin of half of the line distance or of the thickness of the polygon.
+    this applies within a margin of half of the line distance or `reach` times the thickness of the polygon.
     """
     (x0, y0), (x1, y1), length = line.baseline[0], line.baseline[-1], _length(line.baseline)
     dx, dy = (x1 - x0) / length, (y1 - y0) / length
@@ -217,7 +219,7 @@ def _apart(line: Line, distance: float) -> bool:
     polygon, baseline = np.array(line.polygon) @ along_and_across, np.array(line.baseline) @ along_and_across
     (left, top), (right, bottom) = polygon.min(0).tolist(), polygon.max(0).tolist()
     (start, highest), (end, lowest) = baseline.min(0).tolist(), baseline.max(0).tolist()
-    margin = max(0.5 * min(right - left, bottom - top), 0.5 * distance, 5)
+    margin = max(reach * min(right - left, bottom - top), 0.5 * distance, 5)
     overlap = min(right + margin, end) - max(left - margin, start)
     return overlap < min(right - left, end - start) / 2 or lowest < top - margin or highest > bottom + margin
 

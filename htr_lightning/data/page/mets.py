@@ -67,5 +67,8 @@ def _inside(path: Path, name: str) -> Path:
             f"{path}: lists {short(name)}, which is outside the folder of this METS file; move it into that folder"
         )
     if not found:
-        raise InputError(f"{path}: lists {short(name)}, which is missing; export the pages again")
+        raise InputError(
+            f"{path}: lists {short(name)}, which is missing; export the pages again, or "
+            f"remove {path.name} to read the files beside it"
+        )
     return file
