@@ -142,10 +142,10 @@ class FitHeight(Preprocess):
 
 
 class NormalizeHandwriting(Preprocess):
-    """Preprocessing that normalises the x-height, vertical position, slant and letter width of handwriting.
+    """Preprocessing that normalises the slope, x-height, vertical position, slant and letter width of handwriting.
 
-    Measurements are made by `htr_lightning.data.handwriting`. Grey levels are mapped as in `FitHeight`. Strokes that
-    extend beyond the array are cut off.
+    Measurements are made by `htr_lightning.data.handwriting`; the fewer strokes they are based on, the weaker the
+    correction. Grey levels are mapped as in `FitHeight`. Strokes that extend beyond the array are cut off.
 
     Args:
         height: height of the array in rows.
@@ -168,7 +168,7 @@ class NormalizeHandwriting(Preprocess):
         stroke_spacing: Scaling = 0.9,
         spacing_strength: Fraction = 0.8,
         min_scale: Scaling = 0.6,
-        max_scale: Scaling = 1.7,
+        max_scale: Scaling = 3.0,
         margin: Margin = 0,
         width_scale: Scaling = 1.0,
         max_width: Columns = 8192,
@@ -203,11 +203,10 @@ class NormalizeHandwriting(Preprocess):
         style = measure(stretch(image))
         fit = self.height / rows
         down = fit * self._bounded(self.x_height / self.height / (style.bottom - style.top))
-        across = (
-            down
-            if style.stroke_spacing is None
-            else down * self._bounded((self.stroke_spacing / style.stroke_spacing) ** self.spacing_strength)
-        )
+        across = down
+        if style.stroke_spacing is not None:
+            strength = self.spacing_strength * style.confidence
+            across *= self._bounded((self.stroke_spacing / style.stroke_spacing) ** strength)
         down, across = 2 * down, 2 * across
         shrink = min(1.0, max(down, across))  # scale by area first, since a warp interpolates between only four pixels
         if shrink < 1:
@@ -215,12 +214,14 @@ class NormalizeHandwriting(Preprocess):
             image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
             across, down = across * columns / size[0], down * rows / size[1]
             rows, columns = size[1], size[0]
-        lean = style.slant * rows
+        slope, slant = style.slope, style.slant * style.confidence
+        lean = slant * rows
+        level = slope * columns / 2  # rows by which the left edge moves down
         middle = (style.top + style.bottom) / 2 * rows
         warp = np.array(
             [
-                [across, across * style.slant, across * (abs(lean) - lean) / 2],
-                [0, down, 2 * self.height * self.x_height_center - down * middle],
+                [across * (1 - slant * slope), across * slant, across * (slant * level + (abs(lean) - lean) / 2)],
+                [-down * slope, down, 2 * self.height * self.x_height_center + down * (level - middle)],
             ]
         )
         width = max(MIN_SIDE, round(across * (columns + abs(lean))))

@@ -51,6 +51,58 @@ def test_the_pace_is_the_distance_of_the_strokes(stroke_spacing: int) -> None:
     assert hand.stroke_spacing * (hand.bottom - hand.top) * 100 == pytest.approx(stroke_spacing, rel=0.1)
 
 
+def sloping(ink: np.ndarray, slope: float) -> np.ndarray:
+    room = int(abs(slope) * ink.shape[1] / 2) + 1
+    skew = np.array([[1, 0, 0], [slope, 1, room - slope * ink.shape[1] / 2]], np.float32)
+    return cv2.warpAffine(ink, skew, (ink.shape[1], ink.shape[0] + 2 * room))
+
+
+@pytest.mark.parametrize("slope", [-0.12, -0.05, 0.0, 0.03, 0.09])
+def test_the_slope_is_measured_and_does_not_change_the_x_height(slope: float) -> None:
+    level = measure(line(count=60))
+    sloped = sloping(line(count=60), slope)
+    style = measure(sloped)
+    assert style.slope == pytest.approx(slope, abs=0.011)
+    assert (style.bottom - style.top) * len(sloped) == pytest.approx((level.bottom - level.top) * 100, rel=0.25)
+    assert (style.bottom + style.top) / 2 * len(sloped) == pytest.approx(len(sloped) / 2, abs=5)
+
+
+def test_sloping_writing_comes_out_level() -> None:
+    fit = NormalizeHandwriting(height=32, x_height=10.0)
+    plain, ink = fit(grey(line(count=60))), fit(grey(sloping(line(count=60), 0.08)))
+    halves = [part.sum(1) / part.sum() for part in np.array_split(ink, 2, axis=1)]
+    middles = [float(half @ np.arange(32)) for half in halves]
+    assert middles[0] == pytest.approx(middles[1], abs=1.5)
+    assert extent(ink) == pytest.approx(extent(plain), rel=0.15)
+
+
+@pytest.mark.parametrize("fault", ["neighbours", "struck out", "margin line"])
+def test_other_ink_does_not_change_the_x_height(fault: str) -> None:
+    ink = line(count=60)
+    plain = measure(ink)
+    if fault == "neighbours":
+        for column in range(40, 1000, 60):
+            ink[:25, column : column + 5] = 1
+            ink[80:, column + 20 : column + 25] = 1
+    elif fault == "struck out":
+        for row in range(12, 90, 6):
+            ink[row : row + 3, 300:420:2] = 1
+    else:
+        ink[:, 12:16] = 1
+    style = measure(ink)
+    assert style.bottom - style.top == pytest.approx(plain.bottom - plain.top, rel=0.15)
+    assert style.slope == pytest.approx(0, abs=0.011)
+
+
+def test_corrections_grow_with_the_number_of_strokes() -> None:
+    styles = [measure(line((25, 75), count=count)) for count in (1, 4, 20, 100, 300)]
+    confidences = [style.confidence for style in styles]
+    assert confidences == sorted(confidences)
+    assert confidences[0] < 0.2 and confidences[-1] == 1
+    heights = [style.bottom - style.top for style in styles]
+    assert heights[0] < 0.3 and heights[-1] == pytest.approx(0.5, abs=0.05)
+
+
 def test_few_strokes_have_no_pace_and_blank_paper_no_slant() -> None:
     assert measure(line(count=2)).stroke_spacing is None
     hand = measure(np.zeros((64, 300), np.float32))
