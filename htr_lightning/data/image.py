@@ -1,6 +1,7 @@
 """Load images as greyscale arrays and reduce their size."""
 
 import re
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BytesIO
@@ -52,6 +53,7 @@ OTHER_SUFFIXES = (
 HEADER = 16384  # bytes; enough to find the image size in almost all files
 
 Image.MAX_IMAGE_PIXELS = None  # Pillow would only warn, whereas `read_image` raises an error
+warnings.filterwarnings("ignore", module=r"PIL\.TiffImagePlugin")  # about damaged metadata, which is common in scans
 
 
 def read_image(

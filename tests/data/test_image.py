@@ -4,6 +4,7 @@ import os
 import random
 import resource
 import struct
+import sys
 import time
 import warnings
 import zlib
@@ -11,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from io import BytesIO
 from pathlib import Path
+from subprocess import run
 
 import numpy as np
 import pytest
@@ -312,3 +314,15 @@ def test_threads_decode_a_limited_number_of_pixels_at_the_same_time(
         found = list(pool.map(read_image, [tmp_path / f"{number}.png" for number in range(len(sizes))]))
     assert [image.shape[::-1] for image in found] == sizes
     assert all(sum(pixels) <= 600 or pixels == [900] for pixels in together)
+
+
+def test_damaged_metadata_does_not_print_warnings(tmp_path: Path) -> None:
+    """Pillow warns of an EXIF block whose software tag claims more text than there is."""
+    exif = b"Exif\0\0II*\0" + struct.pack("<IHHHII", 8, 1, 305, 2, 5000, 26) + b"text"
+    path = tmp_path / "line.jpg"
+    Image.fromarray(np.full((20, 60), 200, np.uint8)).save(path, exif=exif)
+    read = "import sys; from htr_lightning.data.image import read_image; print(read_image(sys.argv[1]).shape)"
+    noisy = "import sys; from PIL import Image; Image.open(sys.argv[1]).getexif()[305]"
+    assert "Warning" in run([sys.executable, "-c", noisy, str(path)], capture_output=True, text=True).stderr
+    done = run([sys.executable, "-c", read, str(path)], capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("(20, 60)\n", "")
