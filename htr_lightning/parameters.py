@@ -106,6 +106,8 @@ def check_value(value: Any, hint: Any, path: str) -> None:
         for key, one in value.items():
             check_value(one, get_args(hint)[1], f"{path}.{key}")
     elif not _fits(value, hint):
+        for index, one in enumerate(value if isinstance(value, list) else ()):
+            check_value(one, _element(hint), f"{path}.{index}")
         is_number = type(value) in (int, float) and _fits(str(value), hint)
         remedy = f"; quote digits: '{path}=\"{value}\"'" if is_number else ""
         raise InputError(f"{path}={_shown(value)}: expected {_name(hint)}{remedy}")
@@ -223,6 +225,17 @@ def _fits(value: Any, hint: Any) -> bool:
     return kind in ({int, float} if type(value) is int else {type(value)})
 
 
+def _element(hint: Any) -> Any:
+    """Return the annotation of the elements of a list, or Any if they may have several types or are strings."""
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin is Annotated:
+        return _element(arguments[0])
+    if origin in (Union, UnionType):
+        found = [element for element in map(_element, arguments) if element is not Any]
+        return found[0] if len(found) == 1 else Any
+    return arguments[0] if origin in (list, Sequence, Iterable) and arguments != (str,) else Any
+
+
 def _within(value: Any, limit: Any) -> bool:
     """Return whether a number is in an interval, or a list has the required length."""
     if isinstance(limit, Len) and isinstance(value, list):
@@ -261,6 +274,7 @@ def _name(hint: Any) -> str:
         names = dict.fromkeys(_name(one).partition(" in which ")[0] for one in arguments)
         if WORDS[float] in names:
             names.pop(WORDS[int], None)
+            names.pop("a config for Tensor", None)  # a learning rate of torch.optim
         return " or ".join(names)
     if origin is Literal:
         return " or ".join(dict.fromkeys(map(str, arguments)))

@@ -112,6 +112,9 @@ def test_a_number_without_a_range_would_be_found() -> None:
 SAM: dict[str, Any] = {"_target_": "htr_lightning.optim.SAM", "_partial_": True}
 SQUARE: dict[str, Any] = {"_target_": "htr_lightning.data.character.FixedSize", "height": 8, "columns": 8}
 
+COMPOSE: dict[str, Any] = {"_target_": "htr_lightning.augment.Compose"}
+FADE: dict[str, Any] = {"_target_": "htr_lightning.augment.Fade", "p": 0.5, "min_contrast": 0.5}
+
 
 @pytest.mark.parametrize(
     ("config", "message"),
@@ -128,6 +131,12 @@ SQUARE: dict[str, Any] = {"_target_": "htr_lightning.data.character.FixedSize", 
         (SAM | {"_partial_": 1}, "it._partial_=1: expected true or false"),
         (SQUARE | {"box": {"_target_": "torch.nn.ReLU"}}, "it.box={'_target_': 'torch.nn.ReLU'}: expected an integer"),
         ({"a": [SQUARE | {"box": 0}]}, "it.a.0.box=0: expected an integer from 1 to 4096"),
+        (COMPOSE | {"transforms": [FADE, 0]}, "it.transforms.1=0: expected a config with _partial_: true"),
+        (
+            COMPOSE | {"transforms": [FADE, {"_target_": "no"}]},
+            "it.transforms.1._target_=no: no such class or function",
+        ),
+        (SAM | {"base": {"_target_": "no", "_partial_": True}}, "it.base._target_=no: no such class or function"),
     ],
 )
 def test_a_config_that_describes_no_object_is_refused(config: dict[str, Any], message: str) -> None:
