@@ -251,7 +251,10 @@ class LineDataModule(LightningDataModule):
         """The characters to learn."""
         if self._alphabet is not None:
             return self._alphabet
-        return alphabet_of(text for lines in self.sources for text in lines.texts)
+        found = alphabet_of(text for lines in self.sources for text in lines.texts)
+        if not found:
+            raise InputError("data: the training lines have no text to learn from; choose data with texts")
+        return found
 
     def loader(self, split: str, rank: int = 0, world_size: int = 1, training: bool = False) -> DataLoader[Batch]:
         """Return a loader for the batches of a split; for training, batches are shuffled and lines augmented."""

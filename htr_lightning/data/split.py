@@ -196,8 +196,9 @@ def part_of(splits: Splits, split: str, name: str) -> str:
     part = splits.get("train") if isinstance(named, int | float) else named
     if not isinstance(part, str):
         where = split if named is None else "train"
+        given = "null" if (value := splits.get(where)) is None else value
         raise InputError(
-            f"{name}: data.reader.splits.{where}={splits.get(where)}: set it to a split of this data set"
+            f"{name}: data.reader.splits.{where}={given}: set it to a split of this data set"
             + ("" if where == "train" else ", or to a fraction of the training split, such as 0.1")
         )
     return part
@@ -224,7 +225,7 @@ def lines_of(splits: Splits, split: str, groups: Sequence[str], name: str, seed:
     if not fractions or (split != "train" and split not in fractions):
         return list(range(len(groups)))
     if min(fractions.values()) <= 0 or sum(fractions.values()) >= 1:
-        given = ", ".join(f"{key}={value:g}" for key, value in fractions.items())
-        raise InputError(f"{name}: data.reader.splits {given}: fractions must be positive and sum to less than 1")
+        given = ", ".join(f"{key}: {value:g}" for key, value in fractions.items())
+        raise InputError(f"{name}: data.reader.splits={{{given}}}: fractions must be positive and sum to less than 1")
     chosen = split_groups(groups, {"train": 1 - sum(fractions.values()), **fractions}, seed, name)
     return [index for index, group in enumerate(groups) if chosen[group] == split]

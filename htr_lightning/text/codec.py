@@ -22,7 +22,8 @@ class Codec:
         self.specials = list(specials)
         if not self.alphabet:
             raise InputError(
-                "the alphabet is empty; list its characters, or set it to null to use those in the training texts"
+                "the alphabet is empty; list its characters in data.alphabet, or set data.alphabet=null to use those "
+                "in the training texts"
             )
         for entry in self.alphabet:
             if not isinstance(entry, str):

@@ -50,7 +50,7 @@ class Normalizer:
 
     def __post_init__(self) -> None:
         if self.form not in ("", "NFC", "NFD", "NFKC", "NFKD"):
-            raise InputError(f"normalizer.form={self.form}: use NFC, NFD, NFKC, NFKD or an empty string")
+            raise InputError(f"model.normalizer.form={self.form}: use NFC, NFD, NFKC, NFKD or an empty string")
         if "" in self.replace:
             raise InputError("normalizer.replace: cannot replace the empty string ''; remove this entry")
         if grows := next((old for old, new in self.replace.items() if self._to_form(old) in self._to_form(new)), None):

@@ -312,7 +312,7 @@ def test_bad_rows_are_left_out_on_request_and_counted(tmp_path: Path) -> None:
         ({"group": "abc"}, "parentheses"),
         ({"empty": "no"}, r"data\.reader\.empty=no: use one of error, skip, keep"),
         ({"faulty": "keep"}, r"data\.reader\.faulty=keep: use one of error, skip"),
-        ({"splits": {"train": "train", "val": None}, "split": "val"}, r"splits\.val=None"),
+        ({"splits": {"train": "train", "val": None}, "split": "val"}, r"splits\.val=null"),
     ],
 )
 def test_options_that_cannot_be_are_refused(tmp_path: Path, options: dict[str, Any], words: str) -> None:

@@ -70,7 +70,7 @@ def test_splits_by_name_take_their_whole_part() -> None:
 
 @pytest.mark.parametrize("shares", [{"val": 0.5, "test": 0.5}, {"val": 0}, {"val": 1.5}, {"val": -0.1, "test": 0.2}])
 def test_impossible_fractions_are_refused(shares: dict[str, float]) -> None:
-    with pytest.raises(InputError, match=r"set: data\.reader\.splits .*val="):
+    with pytest.raises(InputError, match=r"set: data\.reader\.splits={.*val: "):
         lines_of({"train": "all", **shares}, "val", list("abcdef"), "set")
 
 
@@ -81,7 +81,7 @@ def test_fewer_groups_than_splits_are_refused(groups: list[str]) -> None:
 
 
 def test_a_split_that_is_not_given_is_refused() -> None:
-    with pytest.raises(InputError, match=r"splits\.test=None.*fraction of the training split"):
+    with pytest.raises(InputError, match=r"splits\.test=null.*fraction of the training split"):
         part_of({"train": "a", "val": "b", "test": None}, "test", "set")
     with pytest.raises(InputError, match=r"splits\.train=0\.5"):
         part_of({"train": 0.5, "val": 0.2}, "val", "set")
