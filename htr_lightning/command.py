@@ -8,9 +8,10 @@ from collections.abc import Callable, Iterator
 from contextlib import redirect_stderr
 from difflib import get_close_matches
 from io import TextIOWrapper
+from traceback import walk_tb
 from typing import Any, NoReturn
 
-from hydra.errors import HydraException, InstantiationException
+from hydra.errors import HydraException, InstantiationException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException
 
@@ -85,13 +86,14 @@ def one_line(error: BaseException) -> str | None:
     for link in _chain(error):
         if isinstance(link, InputError):
             return str(link)
-        if type(link).__module__.startswith("wandb."):
-            reason, *_ = str(link).splitlines() or [type(link).__name__]
-            return f"Weights & Biases: {reason.rstrip('.')}; log in with wandb login, or set WANDB_MODE=offline"
+        in_wandb = isinstance(link, ValueError) and any(module.startswith("wandb.") for module in _modules(link))
+        if in_wandb or type(link).__module__.startswith(("wandb.", "pydantic")):  # pydantic is used only by wandb
+            return _wandb_error(link)
     if isinstance(error, HydraException | OmegaConfBaseException):
         return _config_error(error)
-    if isinstance(error, ValueError) and _origin(error).startswith("hydra."):
-        return f"{' '.join(str(error).split())}; check the arguments"
+    if isinstance(error, ValueError | KeyError | TypeError) and _origin(error).startswith(("hydra.", "omegaconf.")):
+        reason = "not found: " * isinstance(error, KeyError) + " ".join(str(error).split())
+        return f"{reason}; check the arguments"
     if isinstance(error, MemoryError) or any(reason in str(error) for reason in NO_MEMORY):
         return "out of memory; reduce data.max_columns, data.max_lines or the sizes in model"
     if isinstance(error, FileNotFoundError) and error.filename and error.strerror:
@@ -103,12 +105,26 @@ def one_line(error: BaseException) -> str | None:
     return None
 
 
+def _wandb_error(error: BaseException) -> str:
+    """Return a one-line message for an error of Weights & Biases, or for an error of pydantic in its settings."""
+    text = " ".join(str(error).split()).rstrip(".") or type(error).__name__
+    if found := re.search(r"for Settings (\w+) (.+?) \[type=\w+, input_value=(.*?), input_type=", text):
+        text = f"{found[1]}={found[3]}: {found[2]}"
+    is_setting = isinstance(error, ValueError) or (type(error).__name__ == "UsageError" and "API key" not in text)
+    remedy = "change the override of logger.wandb or the variable WANDB_..." if is_setting else (
+        "log in with wandb login, or set WANDB_MODE=offline")  # fmt: skip
+    return f"Weights & Biases: {text}; {remedy}"
+
+
 def _origin(error: BaseException) -> str:
-    """Return the name of the module that raised an error."""
-    trace = error.__traceback__
-    while trace and trace.tb_next:
-        trace = trace.tb_next
-    return trace.tb_frame.f_globals.get("__name__", "") if trace else ""
+    """Return the name of the module that raised an error, itself or by calling the standard library."""
+    names = reversed(_modules(error))
+    return next((name for name in names if name.partition(".")[0] not in sys.stdlib_module_names), "")
+
+
+def _modules(error: BaseException) -> list[str]:
+    """Return the modules of the functions that an error passed, with the one that raised it last."""
+    return [frame.f_globals.get("__name__", "") for frame, _ in walk_tb(error.__traceback__)]
 
 
 def _chain(error: BaseException) -> list[BaseException]:
@@ -131,7 +147,8 @@ def _meant(error: BaseException) -> str:
             root = OmegaConf.to_container(node._get_root(), resolve=False)
             found += [path for path in _paths(root) if path.rpartition(".")[2] == key]
     if not found and (typed := re.search(r"Could not override '([^']+)'", str(error))):
-        found = get_close_matches(typed[1].partition("@")[0], ["experiment", *groups()], 1, 0.6)
+        known, name = ["experiment", "hydra", *groups()], re.split("[@.]", typed[1])[0]
+        found = [] if name in known else get_close_matches(name, known, 1, 0.6)
     return f" Did you mean {' or '.join(dict.fromkeys(found[:3]))}?" if found else ""
 
 
@@ -146,23 +163,27 @@ def _config_error(error: BaseException) -> str:
     message = lines[0]
     key = next((line.removeprefix("full_key: ") for line in lines if line.startswith("full_key: ")), "")
     cause = " ".join(str(error.__cause__ or "").split())
+    if isinstance(error, OverrideParseException):
+        return f"'{error.override}' is not an override; write KEY=VALUE, e.g. data.root=FOLDER"
     if isinstance(error, InstantiationException):
         target = re.search(r"'(?:\w+\.)*(\w+)'", message)
-        return f"{target[1] if target else key}: {cause or message}; check its settings"
+        return f"{target[1] if target else key}: {(cause or message).rstrip('.')}; check its settings"
     if "Error merging override" in message:
-        return f"{message} ({cause}); set the key to null or to another value"
+        reason = str(error.__cause__ or "").partition("\n")[0]
+        return f"{message.removeprefix('Error merging override ')}: {reason}; change or remove this override"
     if "Available options" in str(error):
         start = next(i for i, line in enumerate(lines) if line.startswith("Available options"))
         ends = (i for i, line in enumerate(lines) if line.startswith(("Config search path", "Search path")))
         options = lines[start + 1 : next(ends, len(lines))]
-        typed = re.search(r"'([^']+)/([^'/]+)'", message)
-        close = get_close_matches(typed[2], options, 1, 0.6) if typed else []
-        if typed and close:
-            return f"{typed[1]}={typed[2]}: no such option. Did you mean {typed[1]}={close[0]}? Other options: " + (
+        group = re.search(r"Available options in '([^']+)'", lines[start])
+        typed = re.search(rf"Could not find '{re.escape(group[1])}/([^']*)'", str(error)) if group else None
+        close = get_close_matches(typed[1], options, 1, 0.6) if typed else []
+        if group and typed and close:
+            return f"{group[1]}={typed[1]}: no such option. Did you mean {group[1]}={close[0]}? Other options: " + (
                 ", ".join(one for one in options if one != close[0])
             )
-        if typed:
-            return f"{typed[1]}={typed[2]}: no such option. Options: {', '.join(options)}"
+        if group and typed:
+            return f"{group[1]}={typed[1]}: no such option. Options: {', '.join(options)}"
         return f"{message}; {lines[start]} {', '.join(options)}"
     if key not in message:
         message = f"{key}: {message}"
@@ -173,8 +194,6 @@ def _config_error(error: BaseException) -> str:
         return f"{message.rstrip('.')}: no such key.{_meant(error)} {hint}"
     if "Could not delete" in message:
         return f"{message.rstrip('.')}, or is null; remove this override"
-    if "parsing override" in message:
-        return f"{message}; write KEY=VALUE, e.g. data.root=FOLDER"
     if "Missing mandatory value" in str(error):
         return f"{message}; set it, e.g. data.root=FOLDER"
     return message

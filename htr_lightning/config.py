@@ -26,6 +26,7 @@ from htr_lightning.parameters import check_parameters
 from htr_lightning.yaml_file import load_yaml
 
 HYDRA_OPTIONS = ("cfg", "package", "config-path", "config-name", "config-dir", "info", "experimental-rerun")
+KEY = re.compile(r"(\+\+?|~)?[\w$-]+([./][\w$-]+)*(@[\w$.-]*)?", re.ASCII)
 GROUPS = {"experiments": "experiment", "replay": "data@replay"}  # common mistakes and the correct names
 
 
@@ -151,7 +152,7 @@ def check_overrides(overrides: Sequence[str], sweep: bool = False) -> None:
         sweep: whether the overrides describe a sweep, in which a key may have several values.
 
     Raises:
-        InputError: if an override cannot be parsed, or uses the wrong name for a config group.
+        InputError: if an override cannot be parsed, or uses the wrong name or no option of a config group.
     """
     parser = OverridesParser.create()
     for override in overrides:
@@ -163,6 +164,8 @@ def check_overrides(overrides: Sequence[str], sweep: bool = False) -> None:
         if not equals or key.startswith("-"):
             continue
         quoted = shlex.quote(f"{key}=" + '"' + value.replace('"', '\\"') + '"')
+        if not KEY.fullmatch(key):
+            raise InputError(f"{override}: invalid key; write KEY=VALUE, e.g. data.root=FOLDER")
         try:
             (parsed,) = parser.parse_overrides([override])
         except HydraException:
@@ -173,8 +176,13 @@ def check_overrides(overrides: Sequence[str], sweep: bool = False) -> None:
         group = key.lstrip("+")
         if group in GROUPS and value not in ("", "null"):
             raise InputError(f"{override}: '{group}' is not a config group; use {GROUPS[group]}={value}")
+        group = group.partition("@")[0]
         if group in groups() and not sweep and not isinstance(parsed.value(), str):
             raise InputError(f"{override}: expected one of {', '.join(options(group))}")
+        if group == "experiment" and not sweep and not isinstance(parsed.value(), str | list):
+            raise InputError(
+                f"{override}: expected one of {', '.join(recipe_files())}; for no recipe, remove this override"
+            )
 
 
 def recipe_files() -> dict[str, Path]:

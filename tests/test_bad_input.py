@@ -284,6 +284,10 @@ REFUSED = {
     "~callbacks.checkpoint": "callbacks.checkpoint is missing",
     "+callbacks.checkpoint.save_top_k=0": "callbacks.checkpoint is missing",
     "callbacks.checkpoint=null": "callbacks.checkpoint=null: expected a config for Callback",
+    "callbacks.checkpoint.monitor=null": "callbacks.checkpoint.monitor=null: the best checkpoint needs a metric; use",
+    "~logger.csv": "that has no logger; check the overrides of trainer, callbacks and logger",
+    "trainer.devices=0": "value is not a valid input using cpu accelerator; check its settings",
+    "model.normalizer.form=word": "model.normalizer.form=word: use NFC",
     "callbacks.checkpoint.monitor=cer": "monitors cer, which does not exist; use one of val/cer",
     "callbacks.checkpoint.mode=word": "ModelCheckpoint: `mode` can be min, max but got word; check its settings",
     "+callbacks.stop={_target_: lightning.pytorch.callbacks.EarlyStopping, monitor: val/los}": "use one of val/cer",
@@ -301,6 +305,25 @@ REFUSED = {
     "seed=null": "seed=null: expected an integer from 0",
     "threads=0": "threads=0: expected an integer from 1",
     "start=0": "start=0: expected a path or null",
+    "run_dir=0": "run_dir=0: expected a string; quote digits: 'run_dir=\"0\"'",
+    "run_dir=null": "run_dir=null: expected a string",
+    "model=model/crnn": "model=model/crnn: no such option. Options: ",
+    "model=": "model=: no such option. Options: ",
+    "data@replay=null": "data@replay=null: expected one of casia_characters",
+    "experiment=null": "for no recipe, remove this override",
+    "=1": "=1: invalid key; write KEY=VALUE, e.g. data.root=FOLDER",
+    "seed = 1": "seed = 1: invalid key; write KEY=VALUE, e.g. data.root=FOLDER",
+    "data..root=a": "data..root=a: invalid key; write KEY=VALUE",
+    "augment.transforms.word.p=1": "Index 'word' (str) is not an int",
+    "hydra/launcher=foo": "hydra/launcher=foo: no such option. Options: basic",
+    "~name": "~name: ValueError raised while resolving interpolation: HydraConfig was not set; change or remove this",
+    "hydra.job.env_copy=[NOT_SET]": "not found: 'NOT_SET'; check the arguments",
+    "hydra.run.dir=null": "hydra.run.dir=null: field 'hydra.run.dir' is not Optional; change or remove this override",
+    "optimizer.lr=null": "optimizer.lr=null: expected a number",
+    "optimizer.weight_decay=-1": "optimizer: Invalid weight_decay value: -1; check the overrides of optimizer",
+    "data.nothing=1": "Could not override 'data.nothing': no such key. Print all keys",
+    "": "'' is not an override; write KEY=VALUE",
+    "word": "'word' is not an override; write KEY=VALUE",
 }
 
 
@@ -312,6 +335,43 @@ def test_a_setting_with_which_nothing_could_be_trained_is_refused(run: Callable[
 def test_a_network_that_does_not_accept_the_preprocessed_images_is_refused(run: Callable[..., Outcome]) -> None:
     outcome = run("model=crnn_classic", *SMALL[:-3], "model.net.backbone.height=16", "logger=csv")
     refused(outcome, "model: input.size(-1) must be equal to input_size", "check the overrides of model")
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "message"),
+    [
+        ("WANDB_MODE", "off", "WANDB_MODE=off: use one of online, offline"),
+        ("WANDB_BASE_URL", "word", "base_url='word': Input should be a valid URL"),
+        ("WANDB_RESUME", "word", "resume='word': Input should be 'allow', 'must'"),
+        ("WANDB_HTTP_TIMEOUT", "word", "x_graphql_timeout_seconds='word': Input should be a valid number"),
+        ("WANDB_RUN_ID", "a/b", "Run ID cannot contain the characters"),
+        ("WANDB_SERVICE", "word", "Failed to parse WANDB_SERVICE='word'"),
+    ],
+)
+def test_a_wrong_variable_of_wandb_is_refused(
+    run: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch, variable: str, value: str, message: str
+) -> None:
+    monkeypatch.setenv(variable, value)
+    remedy = "" if variable == "WANDB_MODE" else "; change the override of logger.wandb or the variable WANDB_..."
+    refused(run(*SMALL, "trainer.max_steps=1", "logger=wandb"), message, remedy)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("logger.wandb.project=a/b", "Invalid project name 'a/b'"),
+        ("+logger.wandb.mode=word", "mode='word': Input should be"),
+        ("+logger.wandb.nothing=1", "logger.wandb.nothing: WandbLogger has no such parameter; remove it"),
+        ("+logger.wandb.experiment=word", "logger.wandb.experiment: WandbLogger has no such parameter; remove it"),
+        ("+logger.wandb.job_type=0", "run_job_type=0: Input should be a valid string"),
+    ],
+)
+def test_a_wrong_argument_of_wandb_is_refused(run: Callable[..., Outcome], override: str, message: str) -> None:
+    refused(run(*SMALL, "trainer.max_steps=1", "logger=wandb", override), message)
+
+
+def test_a_sweep_may_be_requested_between_overrides(run: Callable[..., Outcome]) -> None:
+    refused(run("seed=1", "-m", "optimizer.lr=1,2", "hydra/sweeper=word"), "hydra/sweeper=word: no such option")
 
 
 @pytest.mark.parametrize(

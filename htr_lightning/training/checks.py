@@ -18,7 +18,6 @@ SETTINGS: dict[str, Any] = {
     "seed": Seed,
     "threads": Annotated[int, Interval(ge=1, le=1024)],
     "name": str,
-    "run_dir": str,
     "start": Path | None,
     "resume": Path | None,
     "keep_alphabet": bool,
@@ -44,6 +43,9 @@ def check_settings(settings: dict[str, Any]) -> None:
         check_value(settings.get(key), hint, key)
     for group, part in settings.items():
         check_parameters(part, group)
+    best = settings["callbacks"].get("checkpoint")
+    if best and best.get("monitor") is None:
+        raise InputError("callbacks.checkpoint.monitor=null: the best checkpoint needs a metric; use val/cer")
     accelerator = settings["trainer"]["accelerator"]
     if accelerator in ("gpu", "cuda") and not torch.cuda.is_available():
         raise InputError(f"trainer.accelerator={accelerator}: PyTorch finds no GPU; fix the driver or use trainer=cpu")
@@ -61,15 +63,15 @@ def check_trainer(trainer: Trainer, settings: Any) -> ModelCheckpoint:
     Raises:
         InputError: if the training, the validation or the checkpoint callback is disabled.
     """
-    if settings.fast_dev_run:
+    if settings.get("fast_dev_run"):
         raise InputError(f"trainer.fast_dev_run={settings.fast_dev_run}: saves no checkpoint; use trainer=debug")
-    if settings.overfit_batches:
+    if settings.get("overfit_batches"):
         raise InputError(f"trainer.overfit_batches={settings.overfit_batches}: not supported; use data.subset=[0,N] to "
                          "train on N lines")  # fmt: skip
     for key in ("max_epochs", "max_steps", "limit_train_batches"):
         if getattr(trainer, key) == 0:
             raise InputError(f"trainer.{key}={settings[key]}: nothing would be trained; use a positive number")
-    if not trainer.limit_val_batches or settings.val_check_interval == 0:
+    if not trainer.limit_val_batches or settings.get("val_check_interval") == 0:
         key = "val_check_interval" if trainer.limit_val_batches else "limit_val_batches"
         raise InputError(f"trainer.{key}={settings[key]}: without validation there is no best checkpoint; remove this "
                          "override")  # fmt: skip

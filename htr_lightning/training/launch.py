@@ -17,6 +17,7 @@ from rich.console import Console
 
 from htr_lightning.config import check_overrides, conf_dir, groups, is_sweep, offer_experiments, options, recipes
 from htr_lightning.errors import InputError
+from htr_lightning.parameters import check_value
 
 USAGE = """Usage: python train.py KEY=VALUE ...   (or htr train, if the package is installed)
 
@@ -40,10 +41,14 @@ def launch(config_name: str, check: Callable[[DictConfig], None], command: Seque
     Raises:
         InputError: if an override is invalid.
     """
-    check_overrides(sys.argv[1:], sweep=not {"-m", "--multirun"}.isdisjoint(sys.argv[1:]))
+    flags = [argument for argument in sys.argv[1:] if argument in ("-m", "--multirun")]
+    overrides = [argument for argument in sys.argv[1:] if argument not in flags]
+    check_overrides(overrides, sweep=bool(flags))
+    sys.argv[1:] = flags + overrides  # Hydra accepts no option between overrides
     offer_experiments()
 
     def job(config: DictConfig) -> float:
+        check_value(config.run_dir, str, "run_dir")  # the log is in this folder
         check(config)
         sys.argv[1:1] = command
         with Console(stderr=True).status("loading PyTorch and Lightning"):

@@ -4,6 +4,7 @@ import os
 import warnings
 from collections.abc import Sequence
 from http.client import HTTPException
+from inspect import signature
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 from urllib.error import HTTPError
@@ -49,11 +50,11 @@ def wandb_logger(
     mode = {"dryrun": "offline", "run": "online"}.get(mode, mode)  # former names; Lightning sets the first one itself
     if mode not in MODES:
         raise InputError(f"WANDB_MODE={mode}: use one of {', '.join(MODES)}")
-    try:
-        chosen = wandb.Settings(project=project, run_name=name, run_group=group, run_tags=tuple(tags))
-    except (wandb.Error, ValueError) as error:
-        reason = " ".join(str(error).partition(" [type=")[0].split())
-        raise InputError(f"logger.wandb: {reason}; change this setting") from None
+    accepted = {*signature(WandbLogger).parameters, *signature(wandb.init).parameters} - {"experiment"}
+    if unknown := next((key for key in settings if key not in accepted), None):
+        raise InputError(f"logger.wandb.{unknown}: WandbLogger has no such parameter; remove it")
+    chosen = wandb.Settings(project=project, run_name=name, run_group=group, run_tags=tuple(tags))
+    chosen.update_from_env_vars(dict(os.environ))  # wandb itself reads them only when the run starts
     if mode == "online" and not reachable(chosen.base_url):
         warnings.warn(
             "cannot connect to Weights & Biases; logging offline (upload later with wandb sync)", stacklevel=2

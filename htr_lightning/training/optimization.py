@@ -32,7 +32,7 @@ def configure_optimizers(recognizer: Recognizer, trainer: Trainer) -> Any:
     try:
         optimizer = recognizer.optimizer(groups)
     except (TypeError, ValueError, RuntimeError) as error:  # not a number, or out of range
-        raise InputError(f"optimizer: {error}; check its settings, such as optimizer.lr") from None
+        raise InputError(f"optimizer: {error}; check the overrides of optimizer") from None
     if not isinstance(fused := optimizer.param_groups[0].get("fused"), bool | None):
         raise InputError(f"optimizer.fused={fused}: expected true or false")
     for group in optimizer.param_groups:

@@ -78,7 +78,8 @@ def _train(config: DictConfig) -> float:
     except (MisconfigurationException, ValueError) as error:
         if isinstance(error, ValueError) and "val_check_interval" not in str(error):
             raise  # Lightning checks this setting only now
-        raise InputError(f"trainer: {' '.join(str(error).split())}") from None
+        reason = " ".join(str(error).split()).rstrip(".")
+        raise InputError(f"trainer: {reason}; check the overrides of trainer, callbacks and logger") from None
     return float(best.best_model_score)
 
 
