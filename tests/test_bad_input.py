@@ -345,7 +345,6 @@ def test_a_network_that_does_not_accept_the_preprocessed_images_is_refused(run: 
         ("WANDB_RESUME", "word", "resume='word': Input should be 'allow', 'must'"),
         ("WANDB_HTTP_TIMEOUT", "word", "x_graphql_timeout_seconds='word': Input should be a valid number"),
         ("WANDB_RUN_ID", "a/b", "Run ID cannot contain the characters"),
-        ("WANDB_SERVICE", "word", "Failed to parse WANDB_SERVICE='word'"),
     ],
 )
 def test_a_wrong_variable_of_wandb_is_refused(
