@@ -111,14 +111,13 @@ def skew(ink: Float32[ndarray, "H W"], slope: float) -> Float32[ndarray, "H W"]:
 def estimate_slope(strokes: UInt8[ndarray, "H W"]) -> float:
     """Estimate the slope as that along which strokes are concentrated in the fewest rows; 0 for a short line."""
     rows, columns = strokes.shape
-    y, x = np.nonzero(_starts(strokes))
+    x, y = _points(_starts(strokes))
     if columns < 2 * rows or len(x) < 20:
         return 0.0
+    x -= columns / 2
 
     def sharpness(slope: float) -> float:
-        shifted = np.round(y - slope * (x - columns / 2)).astype(int) + rows + columns // 8
-        counts = np.bincount(shifted, minlength=1).astype(np.float32)
-        return float(np.square(cv2.GaussianBlur(counts[:, None], (1, 3), 0)).sum())
+        return float(np.square(cv2.GaussianBlur(_histogram(y - slope * x)[:, None], (1, 3), 0)).sum())
 
     best = max(SLOPES.tolist(), key=sharpness)
     if sharpness(best) < MIN_GAIN * sharpness(0.0):
@@ -136,8 +135,9 @@ def shear(strokes: UInt8[ndarray, "H W"], slant: float) -> UInt8[ndarray, "H w"]
 
 def estimate_slant(strokes: UInt8[ndarray, "H W"]) -> float:
     """Estimate the slant as the shear that concentrates ink in the fewest columns (largest sum of squared counts)."""
-    columns = [cv2.reduce(shear(strokes, slant), 0, cv2.REDUCE_SUM, dtype=cv2.CV_32F) for slant in SLANTS.tolist()]
-    return float(SLANTS[int(np.argmax([float((ink * ink).sum()) for ink in columns]))])
+    x, y = _points(strokes)
+    sharpness = [float(np.square(_histogram(x + slant * y)).sum()) for slant in SLANTS.tolist()]
+    return float(SLANTS[int(np.argmax(sharpness))])
 
 
 def stroke_profile(starts: UInt8[ndarray, "H W"], min_segments: int = 4) -> Float32[ndarray, " H"]:
@@ -145,7 +145,7 @@ def stroke_profile(starts: UInt8[ndarray, "H W"], min_segments: int = 4) -> Floa
 
     Thus a struck-out word or a descender from the line above, which affect one or two segments, have little influence.
     """
-    rows, columns = starts.shape
+    _rows, columns = starts.shape
     edges = np.linspace(0, columns, max(1, columns // (2 * ROWS)) + 1).astype(int)
     segments = np.add.reduceat(starts.astype(np.float32), edges[:-1], axis=1).T
     strokes = segments.sum(1)
@@ -168,6 +168,21 @@ def x_height_band(crossings: Float32[ndarray, " H"], min_rows: int = 5) -> tuple
     gain[starts[None, :] - starts[:, None] < min_rows] = -np.inf
     top, bottom = divmod(int(np.argmax(gain)), len(gains))
     return top, bottom
+
+
+def _points(strokes: UInt8[ndarray, "H W"]) -> tuple[Float32[ndarray, " N"], Float32[ndarray, " N"]]:
+    """Return the x and y coordinates of the pixels of strokes."""
+    found = cv2.findNonZero(strokes)
+    if found is None:
+        return np.zeros(0, np.float32), np.zeros(0, np.float32)
+    x, y = found.reshape(-1, 2).T.astype(np.float32)
+    return x, y
+
+
+def _histogram(positions: Float32[ndarray, " N"]) -> Float32[ndarray, " B"]:
+    """Count the positions that round to each integer, from the smallest to the largest."""
+    whole = np.floor(positions + 0.5).astype(np.int64)  # rounding halves to even would fill every other row or column
+    return np.bincount(whole - whole.min(initial=0), minlength=1).astype(np.float32)
 
 
 def _starts(strokes: UInt8[ndarray, "H W"]) -> UInt8[ndarray, "H v"]:

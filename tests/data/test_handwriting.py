@@ -98,9 +98,11 @@ def test_corrections_grow_with_the_number_of_strokes() -> None:
     styles = [measure(line((25, 75), count=count)) for count in (1, 4, 20, 100, 300)]
     confidences = [style.confidence for style in styles]
     assert confidences == sorted(confidences)
-    assert confidences[0] < 0.2 and confidences[-1] == 1
+    assert confidences[0] < 0.2
+    assert confidences[-1] == 1
     heights = [style.bottom - style.top for style in styles]
-    assert heights[0] < 0.3 and heights[-1] == pytest.approx(0.5, abs=0.05)
+    assert heights[0] < 0.3
+    assert heights[-1] == pytest.approx(0.5, abs=0.05)
 
 
 def test_few_strokes_have_no_pace_and_blank_paper_no_slant() -> None:
