@@ -121,10 +121,10 @@ def _outline(
         line, repaired = line._replace(baseline=[]), "baseline not in page coordinates, ignored"
     elif apart and fit == (False, True):
         line, repaired = _surrounded(line, distance), "polygon not in page coordinates, replaced using the baseline"
-    elif apart and fit is None and not _apart(line, distance, reach=1.0):
-        line, repaired = line._replace(baseline=[]), "baseline outside the polygon, ignored"
     elif apart and line.polygon and line.baseline:
-        return Outline(line, fault="polygon and baseline do not overlap")
+        if fit is not None or _apart(line, distance, reach=1.0):
+            return Outline(line, fault="polygon and baseline do not overlap")
+        line, repaired = line._replace(baseline=[]), "baseline outside the polygon, ignored"
     elif _length(line.baseline) and len(line.polygon) < 3:
         repaired = "invalid polygon, replaced using the baseline" if bad else "polygon created from the baseline"
         line = _surrounded(line, distance)
