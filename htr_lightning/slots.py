@@ -43,7 +43,9 @@ SLOTS = {
         f"{PACKAGE}.data.preprocess.Preprocess", (f"{PACKAGE}.data.preprocess", f"{PACKAGE}.data.character")
     ),
     "data": Slot(f"{PACKAGE}.data.datamodule.LineDataModule", (f"{PACKAGE}.data.datamodule",), {"reader": "reader"}),
-    "reader": Slot("collections.abc.Sequence", (f"{PACKAGE}.data.reader",), {"listing": "listing"}, 1 << 22),
+    "reader": Slot(
+        "collections.abc.Sequence", (f"{PACKAGE}.data.reader",), {"listing": "listing", "readers": "reader"}, 1 << 22
+    ),
     "listing": Slot("builtins.object", (f"{PACKAGE}.data.reader.listing",)),
     "optimizer": Slot("torch.optim.Optimizer", ("torch.optim", f"{PACKAGE}.optim"), {"base": "optimizer"}),
     "scheduler": Slot("torch.optim.lr_scheduler.LRScheduler", (f"{PACKAGE}.schedule",)),
@@ -71,7 +73,7 @@ def check_config(config: Any, slot: str, where: str, allow: Sequence[str] = ()) 
 def _check_node(node: Any, slot: str, key: str, largest: int, where: str, allow: Sequence[str]) -> None:
     """Check a value in a config; `slot` is empty if the value must not describe an object."""
     if isinstance(node, dict):
-        inner: Mapping[str, str] = {}
+        inner: Mapping[str, str] = {"*": slot}  # a mapping of names to objects
         if "_target_" in node:
             check_target(node["_target_"], slot, where, allow)
             inner, largest = SLOTS[slot].inner, SLOTS[slot].largest

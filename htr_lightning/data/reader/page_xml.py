@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from inspect import signature
 from pathlib import Path
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
+from annotated_types import Interval
 from jaxtyping import UInt8
 from numpy import ndarray
 from rich.markup import escape
@@ -31,6 +32,7 @@ from htr_lightning.parameters import Seed
 
 CONTENTS = "the PAGE or ALTO files and their page images"
 EMPTY, FAULTY = ("error", "skip", "keep"), ("error", "skip")
+Part = Annotated[float, Interval(ge=0, le=10**9)]  # fraction of the pages or number of lines
 
 
 class PageXml(Sequence[Sample]):
@@ -74,7 +76,7 @@ class PageXml(Sequence[Sample]):
         xml: str = "**/*.xml",
         exclude: str | None = None,
         images: str | None = None,
-        splits: str | Mapping[str, int | float | None] | None = None,
+        splits: str | Mapping[str, Part | None] | None = None,
         split: str | None = None,
         seed: Seed = 0,
         name: str | None = None,
