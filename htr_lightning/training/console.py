@@ -17,6 +17,7 @@ from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.accelerators import CPUAccelerator
 from lightning.pytorch.callbacks import EarlyStopping, ProgressBar, Timer
 from lightning.pytorch.utilities import rank_zero_only
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
@@ -226,8 +227,12 @@ class Report(Callback):
         self._seconds = throughput.elapsed if throughput else 0.0
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Save a checkpoint on Ctrl-C, but not in runs with several ranks, some of which may already have exited."""
-        if isinstance(exception, KeyboardInterrupt) and trainer.world_size == 1 and trainer.global_step:
+        """Save a checkpoint on Ctrl-C and SIGTERM, which schedulers send before they end a job.
+
+        In runs with several ranks, some of them may already have exited, so nothing is saved.
+        """
+        stopped = isinstance(exception, KeyboardInterrupt | SIGTERMException) or trainer.received_sigterm
+        if stopped and trainer.world_size == 1 and trainer.global_step:
             path = self.folder / "checkpoints" / "last.ckpt"
             trainer.save_checkpoint(path, weights_only=False)
             log.info(f"stopped at step {trainer.global_step}; continue with resume={_relative(path)}")

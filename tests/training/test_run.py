@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -23,6 +24,7 @@ from htr_lightning.errors import InputError
 from htr_lightning.evidence.evaluate import evaluate
 from htr_lightning.training.callbacks import RestoreBest
 from htr_lightning.training.checkpoint_io import AtomicCheckpointIO
+from htr_lightning.training.module import TrainingModule
 
 ROOT = Path(__file__).parent.parent.parent
 SUMMARY = {
@@ -168,6 +170,26 @@ def test_every_epoch_is_validated_even_if_later_epochs_are_shorter(tmp_path: Pat
     assert [row["epoch"] for row in figures if row["val/cer"]] == ["0", "1", "2", "3"]
     steps = [int(row["step"]) for row in figures if row["val/cer"]]
     assert steps[1] - steps[0] < steps[0] + 1  # later epochs are shorter
+
+
+def test_a_run_that_is_asked_to_stop_saves_its_state(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture
+) -> None:
+    step = TrainingModule.training_step
+
+    def stop(module: TrainingModule, *batch: Any) -> Any:
+        if module.global_step == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return step(module, *batch)
+
+    monkeypatch.setattr(TrainingModule, "training_step", stop)
+    with pytest.raises(SystemExit):
+        run_train(tmp_path / "run", *SMALL, "trainer.max_epochs=5")
+    last = tmp_path / "run" / "checkpoints" / "last.ckpt"
+    steps = torch.load(last, weights_only=True)["global_step"]
+    assert steps >= 3
+    said = " ".join(capfd.readouterr().out.split())
+    assert f"stopped at step {steps}; continue with resume=" in said
 
 
 @pytest.mark.slow
