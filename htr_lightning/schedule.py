@@ -30,7 +30,7 @@ def clock(duration: Any) -> str | None:
         return None
     text = str(duration).replace(" ", "")
     found = UNITS.fullmatch(text) or re.fullmatch(r"(\d+):(\d+):(\d+):(\d+)", text)
-    if text and found:
+    if text and found and any(int(part or 0) for part in found.groups()):
         days, hours, minutes, seconds = (int(part or 0) for part in found.groups())
         minutes, seconds = minutes + seconds // 60, seconds % 60
         hours, minutes = hours + minutes // 60, minutes % 60

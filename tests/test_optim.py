@@ -333,7 +333,9 @@ def test_a_duration_is_given_in_any_unit(given: str | None, expected: str | None
         assert Timer(duration=expected)._duration == whole.total_seconds()
 
 
-@pytest.mark.parametrize("given", ["", 90, "90", "2 hours", "h", "30m1h", "1:30", "-1h", "1.5h"])
+@pytest.mark.parametrize(
+    "given", ["", 90, "90", "2 hours", "h", "30m1h", "1:30", "-1h", "1.5h", "0s", "0h0m", "00:00:00:00"]
+)
 def test_what_is_no_duration_is_refused(given: object) -> None:
     with pytest.raises(InputError, match=r"invalid duration; expected e\.g\. 90s, 20m, 2h"):
         clock(given)

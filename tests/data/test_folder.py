@@ -301,6 +301,13 @@ def test_bad_rows_are_left_out_on_request_and_counted(tmp_path: Path) -> None:
         "image not found", "wrong number of cells", "row without an image"]  # fmt: skip
 
 
+def test_a_table_of_all_splits_is_suggested(tmp_path: Path) -> None:
+    draw(tmp_path / "0.png")
+    (tmp_path / "labels.csv").write_text("image,text\n0.png,a\n")
+    with pytest.raises(InputError, match=r"'data\.reader\.splits=\{train: labels\.csv, val: 0\.1, test: 0\.1\}'"):
+        Folder(tmp_path, listing=Table("image", "text"), splits={"train": "train.csv", "val": "val.csv"})
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [

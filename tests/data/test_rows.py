@@ -11,7 +11,7 @@ from PIL import Image
 from htr_lightning.data.reader.folder import Folder
 from htr_lightning.data.reader.listing import Laia, Table
 from htr_lightning.data.reader.rows import DELIMITERS
-from htr_lightning.errors import InputError
+from htr_lightning.errors import InputError, printable
 
 TEXTS = ["get Is of", "left done", "voyage"]
 
@@ -134,6 +134,17 @@ def test_delimiters_are_named_or_given_and_others_refused(tmp_path: Path) -> Non
         (tmp_path / "train.csv").write_text(f"image{delimiter}text\n0.png{delimiter}abc\n")
         assert read(tmp_path, delimiter=name).texts == ["abc"]
         assert read(tmp_path, delimiter=delimiter).texts == ["abc"]
+    for odd in "^:":
+        (tmp_path / "train.csv").write_text(f"image{odd}text\n0.png{odd}abc\n")
+        with pytest.raises(
+            InputError, match=rf"if '{re.escape(odd)}' separates the columns, set .*=\"{re.escape(odd)}\""
+        ):
+            read(tmp_path)
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(InputError, match="folder: a folder, not a table"):
+        Folder(tmp_path, listing=Table("image", "text"), splits={"train": "folder"})
     for bad in ("", "::", "\n", '"'):
-        with pytest.raises(InputError, match=r"set data\.reader\.listing\.delimiter to comma, tab, semicolon, pipe or"):
+        with pytest.raises(
+            InputError, match=rf"delimiter={re.escape(printable(bad))}: expected comma, tab, semicolon, pipe or another"
+        ):
             read(tmp_path, delimiter=bad)

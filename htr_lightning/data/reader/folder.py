@@ -72,6 +72,14 @@ class Folder(Sequence[Sample]):
         part = part_of(splits, split, str(self.root))
         is_fraction = not isinstance(splits[split], str)
         if not exists(self.root / part):
+            suffix = Path(part).suffix
+            is_table = suffix in (".csv", ".tsv", ".jsonl")
+            tables = [path.name for path in self.root.glob(f"*{suffix}")] if is_table else []
+            if len(tables) == 1:
+                raise InputError(
+                    f"{self.root}: contains no '{part}'; if {tables[0]} lists the lines of all splits, set "
+                    f"'data.reader.splits={{train: {tables[0]}, val: 0.1, test: 0.1}}'"
+                )
             raise InputError(
                 f"{self.root}: contains no '{part}'; set data.root to the folder containing {listing.contents}, or "
                 f"data.reader.splits.{'train' if is_fraction else split} to another folder or table"

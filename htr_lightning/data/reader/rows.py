@@ -41,6 +41,8 @@ def read_rows(
     Raises:
         InputError: if the table cannot be read, or lacks a requested column.
     """
+    if path.is_dir():
+        raise InputError(f"{path}: a folder, not a table; name a table in data.reader.splits, or use data=folder")
     content = read_utf8(path)
     if path.suffix.lower() in (".jsonl", ".ndjson"):
         for number, line in lines_in(content):
@@ -49,9 +51,11 @@ def read_rows(
         return
     character = BY_ENDING.get(path.suffix.lower()) if delimiter is None else DELIMITERS.get(delimiter, delimiter)
     if character is None or len(character) != 1 or character in '\r\n"':
+        known = f"{', '.join(DELIMITERS)} or another single character"
+        if delimiter is not None:
+            raise InputError(f"{LISTING}.delimiter={delimiter}: expected {known}")
         raise InputError(
-            f"{path}: unsupported table format; use .csv, .tsv or .jsonl, or set {LISTING}.delimiter to "
-            f"{', '.join(DELIMITERS)} or another character"
+            f"{path}: unsupported table format; use .csv, .tsv or .jsonl, or set {LISTING}.delimiter to {known}"
         )
     header: list[Any] | None = None
     for number, row in _cells(content, character):
@@ -115,6 +119,10 @@ def _remedy(
             fits = any({cell.strip() for cell in row}.issuperset(columns.values()) for row in rows[:1])
         if fits:
             return f"if a {name} separates the columns, set {LISTING}.delimiter={name}"
+    first = next((line for _, line in lines_in(content) if line.strip()), "")
+    for character in dict.fromkeys(first if not numbered(columns) else ""):
+        if not character.isalnum() and {cell.strip() for cell in first.split(character)}.issuperset(columns.values()):
+            return f"if '{character}' separates the columns, set '{LISTING}.delimiter=\"{character}\"'"
     for name, rows in {"": _beginning(content, delimiter), **others}.items():
         row = rows[0] if rows else []
         image = next((place for place, cell in enumerate(row) if is_image(cell)), None)
