@@ -266,6 +266,19 @@ def test_a_training_line_in_test_is_a_leak_to_the_pixel_and_compressed_anew() ->
         assert fault.compare == ("train", DRAWN["train"].index(original))
 
 
+@pytest.mark.parametrize("copied", [1, 2])
+def test_one_heading_alike_on_two_pages_is_no_leak_but_two_lines_are(copied: int) -> None:
+    changes = {split: {place: {"group": f"page of {split}"} for place in range(12)} for split in ("train", "test")}
+    for place in range(copied):
+        sample = DRAWN["train"][place]
+        _, data = cv2.imencode(".jpg", sample.image, [cv2.IMWRITE_JPEG_QUALITY, 30])
+        changes["test"][place] |= {"image": cv2.imdecode(data, cv2.IMREAD_GRAYSCALE)[1:, 2:], "text": sample.text}
+    found = audited(changes, FEW)
+    assert [fault.id for fault in found.faults if fault.kind == kinds.LEAK] == (
+        [] if copied == 1 else [sample.id for sample in DRAWN["test"][:copied]]
+    )
+
+
 def test_the_same_text_by_another_hand_is_counted_and_no_leak() -> None:
     sample = DRAWN["train"][10]
     clean, found = audited(drawn=FEW), audited({"test": {4: {"text": sample.text}}}, FEW)
