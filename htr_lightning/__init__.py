@@ -1,6 +1,6 @@
 """A research framework for handwritten text recognition, built on PyTorch Lightning and Hydra.
 
-reader = htr_lightning.load("best.ckpt")
+reader = htr_lightning.load()  # or load("best.ckpt")
 reader.read("line.png").text
 reader.transcribe(["page.xml", "more/"])
 htr_lightning.evaluate(reader, ["data=copiste"]).cer

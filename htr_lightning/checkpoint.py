@@ -25,6 +25,7 @@ from htr_lightning.metrics.calibration import check_platt_scaling
 from htr_lightning.model.base import Recognizer
 from htr_lightning.output import check_checkpoint
 from htr_lightning.parameters import check_parameters
+from htr_lightning.pretrained import locate
 from htr_lightning.slots import check_config
 from htr_lightning.version import __version__
 
@@ -44,7 +45,7 @@ def read(path: str | Path, expected: int = FORMAT) -> dict[str, Any]:
     Raises:
         InputError: if the file is missing, is not a checkpoint, contains pickled objects, or has another format.
     """
-    path = Path(path)
+    path = locate(path)
     check_checkpoint(path)
     try:
         content = torch_file.load(path)
@@ -55,7 +56,9 @@ def read(path: str | Path, expected: int = FORMAT) -> dict[str, Any]:
         ) from None
     except Exception as error:  # the unpickler can raise any exception on corrupted bytes
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(f"{path}: is not a checkpoint or is corrupted ({reason}); download it again") from None
+        raise InputError(
+            f"{path}: is not a checkpoint or is corrupted ({reason}); use a checkpoint written by train.py"
+        ) from None
     card = content.get("htr") if isinstance(content, dict) else None
     if not isinstance(card, dict) or type(card.get("format")) is not int or card["format"] < 1:
         raise InputError(
@@ -78,6 +81,7 @@ def read(path: str | Path, expected: int = FORMAT) -> dict[str, Any]:
     weights = content.get("state_dict")
     if not isinstance(weights, dict) or not all(isinstance(weight, Tensor) for weight in weights.values()):
         raise InputError(f"{path}: contains no weights; use a checkpoint written by train.py")
+    _decompress(content, path)
     for name, weight in weights.items():
         if weight.dtype not in DTYPES:
             raise InputError(f"{path}: unsupported weights ({name} has the type {weight.dtype}); use a checkpoint "
@@ -86,6 +90,36 @@ def read(path: str | Path, expected: int = FORMAT) -> dict[str, Any]:
             raise InputError(f"{path}: {name} contains values that are not finite, so the training has diverged; use "
                              "an earlier checkpoint, or train again with a lower optimizer.lr")  # fmt: skip
     return content
+
+
+def compress(content: dict[str, Any]) -> dict[str, Any]:
+    """Return the content of a checkpoint with its weight matrices as 8-bit integers, for transcription and fine-tuning.
+
+    Each row of a matrix (a class, a unit or an output channel) has a scale of its own, so that no weight changes by
+    more than 1/254 of the largest in its row. The result is a quarter of the size and is read by `read`. Vectors, such
+    as biases, are not changed, and the state of training is left out.
+    """
+    weights, scales = dict(content["state_dict"]), {}
+    for name, weight in weights.items():
+        if weight.is_floating_point() and weight.ndim > 1:
+            largest = weight.float().abs().amax(tuple(range(1, weight.ndim)), keepdim=True)
+            scales[name] = largest.clamp(min=torch.finfo(torch.float32).tiny) / 127
+            weights[name] = (weight.float() / scales[name]).round().to(torch.int8)
+    kept: dict[str, Any] = {key: content[key] for key in ("htr", "parts", "language") if key in content}
+    return kept | {"state_dict": weights, "scales": scales}
+
+
+def _decompress(content: dict[str, Any], path: Path) -> None:
+    """Replace the weights of a compressed checkpoint by floats."""
+    weights, scales = content["state_dict"], content.pop("scales", {})
+    try:
+        for name, scale in scales.items():
+            rows = (len(weights[name]), *[1] * (weights[name].ndim - 1))
+            if scale.shape != rows or not weights[name].is_contiguous():  # otherwise, a product may take terabytes
+                raise ValueError(f"{name}: {tuple(scale.shape)} scales for {tuple(weights[name].shape)} weights")
+            weights[name] = weights[name] * scale.float()
+    except Exception as error:  # the file may contain anything in place of tensors
+        raise InputError(f"{path}: invalid scales ({error}); download the checkpoint again") from None
 
 
 def _is_character(entry: Any) -> bool:

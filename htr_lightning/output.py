@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from htr_lightning.errors import InputError
+from htr_lightning.pretrained import NAMES, locate
 
 
 @contextmanager
@@ -58,11 +59,22 @@ def check_writable(path: Path, option: str = "--out") -> None:
             path.unlink()
 
 
+def check_copy(path: Path, source: str | Path) -> None:
+    """Raise InputError if a file cannot be written (see `check_writable`) or is the source that it is made from."""
+    if path.exists() and path.samefile(locate(source)):
+        raise InputError(f"--out {path}: would replace the checkpoint that it is made from; choose another name")
+    check_writable(path)
+
+
 def check_checkpoint(path: str | Path) -> None:
-    """Raise InputError if there is no checkpoint file at the given path."""
-    if Path(path).is_dir():
+    """Raise InputError if there is no checkpoint at the given path, or with this name in the package."""
+    path = locate(path)
+    if path.is_dir():
         raise InputError(f"{path}: is a folder; choose a checkpoint file, e.g. {path}/checkpoints/best.ckpt")
-    if not Path(path).exists():
-        raise InputError(f"{path}: checkpoint not found; a run saves its best checkpoint as checkpoints/best.ckpt")
-    if not Path(path).is_file():  # reading a pipe or a device may never end
+    if not path.exists():
+        raise InputError(
+            f"{path}: checkpoint not found; a run saves its best checkpoint as checkpoints/best.ckpt, and the package "
+            f"contains {' and '.join(NAMES)}"
+        )
+    if not path.is_file():  # reading a pipe or a device may never end
         raise InputError(f"{path}: is not a regular file; choose a checkpoint file")

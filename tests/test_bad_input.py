@@ -218,7 +218,7 @@ def test_a_checkpoint_with_a_bit_changed_is_not_read(
         bytes_of = archive.read(next(name for name in archive.namelist() if name.endswith(f"/{part}")))
     content[content.index(bytes_of) + len(bytes_of) // 2] ^= 1
     (tmp_path / "bent.ckpt").write_bytes(content)
-    refused(htr("transcribe", tmp_path / "bent.ckpt", line_image), "bent.ckpt", "corrupted", "download it again")
+    refused(htr("transcribe", tmp_path / "bent.ckpt", line_image), "bent.ckpt", "corrupted", "train.py")
 
 
 def test_a_checkpoint_behind_an_image(htr, best: Path, line_image: Path) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pyarrow
 import pytest
@@ -113,10 +114,12 @@ def data(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[str], tupl
             else:
                 short += SMALL[:4]
         command = command.replace("DATA", str(folder))
+        if "fine-tune" in command:
+            short += [f"hydra.run.dir={tmp_path}/tuned"]
         if "RUN" in command:
             command = command.replace("RUN/", f"{request.getfixturevalue('run_folder')}/")
             if "fine-tune" in command:
-                return shlex.split(command), [*short, f"hydra.run.dir={tmp_path}/tuned"]
+                return shlex.split(command), short
             net = [override for override in SMALL if override.startswith("model.")]
             if "copiste" in command:
                 short += net
@@ -206,6 +209,8 @@ def test_htr(
     for name in ("other", "third"):
         Image.open(line_image).save(tmp_path / "more" / f"{name}.jpg")
     shutil.copy(line_image, tmp_path / "pages" / "line.png")
+    seven = cv2.putText(np.full((60, 60), 230, np.uint8), "7", (15, 45), cv2.FONT_HERSHEY_SIMPLEX, 1.5, 30, 4)
+    Image.fromarray(seven).save(tmp_path / "digit.png")
     _page(tmp_path, "page")
     _page(tmp_path / "pages", "page")
     if "replay.root=pseudo/" in words:

@@ -13,6 +13,7 @@ from rich.progress import Progress
 
 from htr_lightning.errors import InputError, printable
 from htr_lightning.output import check_checkpoint
+from htr_lightning.pretrained import NAMES, is_checkpoint
 
 typer_app = typer.Typer(
     no_args_is_help=True,
@@ -27,7 +28,12 @@ def _existing(path: str) -> str:
 
 
 Checkpoint = Annotated[
-    str, typer.Argument(callback=_existing, help="Path to a checkpoint, e.g. runs/DAY/TIME-NAME/checkpoints/best.ckpt")
+    str,
+    typer.Argument(
+        callback=_existing,
+        help="Path to a checkpoint, e.g. runs/DAY/TIME-NAME/checkpoints/best.ckpt, or a recognizer that ships with "
+        f"the package ({', '.join(NAMES)})",
+    ),
 ]
 Overrides = Annotated[list[str] | None, typer.Argument(help="Hydra overrides, e.g. data=copiste data.root=FOLDER")]
 Splits = Annotated[list[str] | None, typer.Option("--split", help="Use only this split (repeatable)")]
@@ -43,13 +49,12 @@ Weights = Annotated[
 ]
 
 
-def split_checkpoints(first: str, arguments: list[str]) -> tuple[list[str], list[str]]:
+def split_checkpoints(arguments: list[str]) -> tuple[list[str], list[str]]:
     """Separate the checkpoints at the beginning of the arguments from the remaining arguments."""
-    others = takewhile(lambda name: name.endswith(".ckpt") and "=" not in name.split("/")[0], arguments)
-    checkpoints = [first, *others]
+    checkpoints = list(takewhile(lambda name: is_checkpoint(name) and "=" not in name.split("/")[0], arguments))
     for path in checkpoints:
         check_checkpoint(path)
-    return checkpoints, arguments[len(checkpoints) - 1 :]
+    return checkpoints, arguments[len(checkpoints) :]
 
 
 def numbers(option: str, text: str | None) -> list[float] | None:

@@ -19,7 +19,7 @@ from htr_lightning.cli.arguments import (
     typer_app,
 )
 from htr_lightning.errors import InputError
-from htr_lightning.output import check_writable
+from htr_lightning.output import check_copy
 
 
 @typer_app.command()
@@ -41,7 +41,8 @@ def calibrate(
     from htr_lightning.card import describe
     from htr_lightning.reading.open import load_all
 
-    checkpoints, given = split_checkpoints(checkpoint, overrides or [])
+    others, given = split_checkpoints(overrides or [])
+    checkpoints = [checkpoint, *others]
     check_whole(given, "val")
     is_ensemble = len(checkpoints) > 1 or tta > 1
     if is_ensemble and out is not None:
@@ -49,7 +50,7 @@ def calibrate(
     out = out or Path(checkpoint).with_name(f"{Path(checkpoint).stem}-calibrated.ckpt")
     recognizer = load_all(checkpoints, device, False, tta, (1.0, 0.0), numbers("--weights", weights))
     if not is_ensemble:
-        check_writable(out)  # fail early, before the work starts
+        check_copy(out, checkpoint)  # fail early, before the work starts
     data = data_for(recognizer, given)
     lines = describe(data, "val")
     with progress_bar("evaluating", lines["lines"]) as advance:
@@ -126,7 +127,7 @@ def tune_decoder(
     verb.check_source(source)
     out = out or Path(checkpoint).with_name(f"{Path(checkpoint).stem}-lm.ckpt")
     recognizer = load_one(checkpoint, device)
-    check_writable(out)  # fail early, before the work starts
+    check_copy(out, checkpoint)  # fail early, before the work starts
     given = overrides or []
     settings = verb.beam_settings([one for one in given if one.startswith("decoder.")], recognizer)
     data = data_for(recognizer, [one for one in given if not one.startswith("decoder.")])
@@ -154,7 +155,20 @@ def upgrade(
     """Convert a checkpoint from an earlier version of htr-lightning to the current format, keeping its weights."""
     from htr_lightning.upgrade import upgrade_file
 
-    check_writable(out)  # fail early, before the work starts
+    check_copy(out, checkpoint)  # fail early, before the work starts
     if note := upgrade_file(checkpoint, out):
         print(f"note: {note}", file=sys.stderr)
     print(out)
+
+
+@typer_app.command()
+def compress(
+    checkpoint: Checkpoint,
+    out: Annotated[Path, typer.Option(help="Output checkpoint")],
+) -> None:
+    """Write a copy of a checkpoint a quarter of its size, with 8-bit weights, for transcription and fine-tuning."""
+    from htr_lightning import checkpoint as file
+
+    check_copy(out, checkpoint)  # fail early, before the work starts
+    file.write(file.compress(file.read(checkpoint)), out)
+    print(f"{out}: {out.stat().st_size / 1e6:.1f} MB")

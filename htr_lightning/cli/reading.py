@@ -23,6 +23,7 @@ from htr_lightning.cli.arguments import (
 )
 from htr_lightning.errors import InputError, printable
 from htr_lightning.output import check_writable, make_folder
+from htr_lightning.pretrained import DEFAULT, NAMES
 
 if TYPE_CHECKING:
     from htr_lightning.reading.transcribe import TranscribedLine
@@ -30,10 +31,12 @@ if TYPE_CHECKING:
 
 @typer_app.command()
 def transcribe(
-    checkpoint: Checkpoint,
     files: Annotated[
         list[str],
-        typer.Argument(help="Other checkpoints of an ensemble (*.ckpt), then images, folders, or PAGE or ALTO files"),
+        typer.Argument(
+            help="Images, folders, or PAGE or ALTO files, after the checkpoint, or several for an ensemble "
+            f"(*.ckpt or {', '.join(NAMES)}; default: {DEFAULT})"
+        ),
     ],
     format: Annotated[
         Literal["text", "tsv", "jsonl", "page"],
@@ -54,9 +57,12 @@ def transcribe(
 
     if n_best and format != "jsonl":
         raise InputError(f"--n-best {n_best}: only --format jsonl includes alternatives; add --format jsonl")
-    checkpoints, names = split_checkpoints(checkpoint, files)
+    checkpoints, names = split_checkpoints(files)
     if not names:
         raise InputError(f"{checkpoints[-1]}: no files to transcribe; add images or pages after the checkpoints")
+    if not checkpoints:
+        checkpoints = [DEFAULT]
+        print(f"note: transcribing with {DEFAULT}; to use another recognizer, begin with its *.ckpt", file=sys.stderr)
     if late := [name for name in names if name.endswith(".ckpt")]:
         raise InputError(f"{late[0]}: checkpoint after a file to transcribe; list all checkpoints first")
     if format != "page" and out is not None:
@@ -145,7 +151,8 @@ def evaluate(
     from htr_lightning.evidence import evaluate as verb
     from htr_lightning.reading.open import load_all
 
-    checkpoints, given = split_checkpoints(checkpoint, overrides or [])
+    others, given = split_checkpoints(overrides or [])
+    checkpoints = [checkpoint, *others]
     check_whole(given, split)
     calibrated, weighted = numbers("--calibration", calibration), numbers("--weights", weights)
     recognizer = load_all(checkpoints, device, greedy, tta, calibrated, weighted)

@@ -10,6 +10,7 @@ from htr_lightning import checkpoint
 from htr_lightning.errors import InputError, check_integer
 from htr_lightning.metrics.calibration import check_platt_scaling
 from htr_lightning.model.base import Recognizer
+from htr_lightning.pretrained import DEFAULT
 from htr_lightning.reading.reader import Reader
 from htr_lightning.reading.voting import Ensemble
 
@@ -25,7 +26,8 @@ def load(
     """Load a checkpoint, or several as an ensemble.
 
     Args:
-        checkpoints: paths to one or more checkpoints.
+        checkpoints: paths to one or more checkpoints, or names of recognizers that ship with the package; none for
+            `pretrained.DEFAULT`.
         device: "cpu", "cuda", "cuda:N", or "auto" for a GPU if one is available.
         greedy: whether to decode without beam search, language model or lexicon.
         views: number of slightly modified views of each line, for test-time augmentation.
@@ -35,9 +37,8 @@ def load(
     Raises:
         InputError: if a checkpoint cannot be loaded or an argument is invalid.
     """
-    if not checkpoints:
-        raise InputError("no checkpoint to load; pass the path to one, e.g. runs/DAY/TIME-NAME/checkpoints/best.ckpt")
-    return Reader(load_all([str(path) for path in checkpoints], device, greedy, views, calibration, weights))
+    names = [str(path) for path in checkpoints or [DEFAULT]]
+    return Reader(load_all(names, device, greedy, views, calibration, weights))
 
 
 def load_one(path: str, device: str = "auto", greedy: bool = False) -> Recognizer:

@@ -19,7 +19,7 @@ from htr_lightning.data.page.crop import crop_line, open_page
 from htr_lightning.data.page.page import Line
 from htr_lightning.data.preprocess import Preprocess
 from htr_lightning.data.sampler import READING_COLUMNS, READING_LINES, BucketBatchSampler
-from htr_lightning.data.writing import is_page
+from htr_lightning.data.writing import is_blank, is_page
 from htr_lightning.errors import InputError
 from htr_lightning.reading.sources import Source
 from htr_lightning.transcription import Read, Transcriber, Transcription
@@ -161,7 +161,12 @@ def _transcribe_chunk(
         elif isinstance(outcome, str):
             yield line._replace(error=f"{line.name}: {outcome}")
         else:
-            yield line._replace(transcription=outcome, note=None if outcome.text else f"{line.name}: no writing found")
+            yield line._replace(transcription=outcome, note=None if outcome.text else f"{line.name}: {_empty(image)}")
+
+
+def _empty(image: UInt8[ndarray, "H W"]) -> str:
+    """Return why the text of an image may be empty."""
+    return "no writing found" if is_blank(image) else "the recognizer found no text in the writing"
 
 
 def _read_in_batches(preprocess: Preprocess, read: ReadBatches, images: Indexed) -> list[Outcome]:

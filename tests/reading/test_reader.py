@@ -143,7 +143,7 @@ def test_an_invalid_setting_is_refused(best: Path, settings: dict[str, Any]) -> 
 
 @pytest.mark.usefixtures("unchecked")
 def test_what_is_no_checkpoint_is_refused(tmp_path: Path, line_image: Path) -> None:
-    for paths in ([], [None], [3], [tmp_path], [tmp_path / "none.ckpt"], [line_image]):
+    for paths in ([None], [3], [tmp_path], [tmp_path / "none.ckpt"], [line_image]):
         with pytest.raises(InputError):
             htr_lightning.load(*paths)
 

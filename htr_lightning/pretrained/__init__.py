@@ -1,0 +1,18 @@
+"""Recognizers that ship with the package: for each, a compressed checkpoint and a model card."""
+
+from pathlib import Path
+
+FOLDER = Path(__file__).parent
+NAMES = tuple(sorted(path.stem for path in FOLDER.glob("*.ckpt")))
+DEFAULT = "latin-modern"  # what `htr transcribe` reads with unless it is given a checkpoint
+
+
+def locate(checkpoint: str | Path) -> Path:
+    """Return the path of a checkpoint, which may be given by the name of a recognizer that ships with the package."""
+    path = Path(checkpoint)
+    return FOLDER / f"{path}.ckpt" if str(path) in NAMES and not path.exists() else path
+
+
+def is_checkpoint(argument: str) -> bool:
+    """Return whether a command-line argument names a checkpoint rather than a file to transcribe."""
+    return argument in NAMES or argument.endswith(".ckpt")

@@ -1,0 +1,93 @@
+"""Compressed checkpoints and the recognizers that ship with the package."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import Outcome
+
+import htr_lightning
+from htr_lightning import checkpoint, pretrained
+from htr_lightning.errors import InputError
+
+
+def test_compressed_weights_are_rounded_to_steps_of_their_row(best: Path, tmp_path: Path) -> None:
+    content = checkpoint.read(best)
+    checkpoint.write(checkpoint.compress(content), tmp_path / "small.ckpt")
+    small = checkpoint.read(tmp_path / "small.ckpt")
+    assert small["htr"] == content["htr"]
+    assert small["state_dict"].keys() == content["state_dict"].keys()
+    for name, weight in content["state_dict"].items():
+        found = small["state_dict"][name]
+        assert found.dtype == weight.dtype
+        if weight.is_floating_point() and weight.ndim > 1:
+            largest = weight.abs().flatten(1).amax(1).view(-1, *[1] * (weight.ndim - 1))
+            assert (abs(found - weight) <= largest / 253.9).all()
+            assert torch.equal(found.abs().flatten(1).amax(1) > 0, weight.abs().flatten(1).amax(1) > 0)
+        else:
+            assert torch.equal(found, weight)
+
+
+def test_a_row_of_zeros_stays_zero(best: Path) -> None:
+    content = checkpoint.read(best)
+    name = next(name for name, weight in content["state_dict"].items() if weight.ndim == 2)
+    content["state_dict"][name][0] = 0
+    assert not checkpoint.compress(content)["state_dict"][name][0].any()
+
+
+def test_a_compressed_checkpoint_is_a_quarter_of_the_size_and_is_transcribed(
+    best: Path, htr: Callable[..., Outcome], line_image: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "small.ckpt"
+    assert htr("compress", best, "--out", path).code == 0
+    weights = sum(weight.nbytes for weight in checkpoint.read(best)["state_dict"].values())
+    assert path.stat().st_size < 0.25 * weights + 60_000  # names and the card
+    done = htr("transcribe", path, line_image)
+    assert (done.code, len(done.stdout.splitlines())) == (0, 1)
+
+
+@pytest.mark.parametrize("scales", [{"none": torch.ones(3, 1)}, {"head.weight": torch.ones(2, 3)}, [1, 2], 7])
+def test_scales_that_do_not_fit_are_refused(best: Path, tmp_path: Path, scales: Any) -> None:
+    content = checkpoint.compress(checkpoint.read(best)) | {"scales": scales}
+    checkpoint.write(content, tmp_path / "odd.ckpt")
+    with pytest.raises(InputError, match=r"odd\.ckpt: invalid scales"):
+        checkpoint.read(tmp_path / "odd.ckpt")
+
+
+def test_a_file_of_the_same_name_is_preferred(best: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert pretrained.locate(pretrained.DEFAULT) == pretrained.FOLDER / f"{pretrained.DEFAULT}.ckpt"
+    (tmp_path / pretrained.DEFAULT).write_bytes(best.read_bytes())
+    assert pretrained.locate(pretrained.DEFAULT) == Path(pretrained.DEFAULT)
+    assert pretrained.locate("other.ckpt") == Path("other.ckpt")
+
+
+@pytest.mark.parametrize("name", pretrained.NAMES)
+def test_each_is_small_has_a_card_and_can_be_loaded(name: str) -> None:
+    path = pretrained.locate(name)
+    assert path.stat().st_size <= 3_000_000
+    card = path.with_suffix(".md").read_text()
+    for part in ("## Data", "licence", "## Training", "commit", "## Accuracy", "95 %", "## Limits"):
+        assert part in card, part
+    reader = htr_lightning.load(name)
+    assert str(Path.cwd()) not in repr(reader.card)
+
+
+def test_a_line_is_transcribed_without_naming_a_recognizer(
+    htr: Callable[..., Outcome], line_image: Path, tmp_path: Path
+) -> None:
+    done = htr("transcribe", line_image)
+    assert done.code == 0
+    assert f"note: transcribing with {pretrained.DEFAULT}" in done.stderr
+    assert done.stdout == htr("transcribe", pretrained.DEFAULT, line_image).stdout
+    assert htr_lightning.load().read(line_image).text == done.stdout.strip()
+
+
+@pytest.mark.parametrize("command", ["compress", "upgrade", "tune-decoder", "calibrate"])
+def test_a_checkpoint_is_not_replaced_by_its_copy(best: Path, htr: Callable[..., Outcome], command: str) -> None:
+    before = best.read_bytes()
+    done = htr(command, best, "--out", best)
+    assert (done.code, "choose another name" in done.stderr) == (1, True), done.stderr
+    assert best.read_bytes() == before
