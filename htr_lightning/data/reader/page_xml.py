@@ -32,7 +32,8 @@ from htr_lightning.parameters import Seed
 
 CONTENTS = "the PAGE or ALTO files and their page images"
 EMPTY, FAULTY = ("error", "skip", "keep"), ("error", "skip")
-Part = Annotated[float, Interval(ge=0, le=10**9)]  # fraction of the pages or number of lines
+NUMBER = Interval(ge=0, le=10**9)
+Part = Annotated[int, NUMBER] | Annotated[float, NUMBER]  # number of lines or fraction of the pages
 
 
 class PageXml(Sequence[Sample]):
