@@ -184,7 +184,7 @@ def test_a_run_that_is_asked_to_stop_saves_its_state(
 
     monkeypatch.setattr(TrainingModule, "training_step", stop)
     with pytest.raises(SystemExit):
-        run_train(tmp_path / "run", *SMALL, "trainer.max_epochs=5")
+        run_train(tmp_path / "run", *SMALL, "trainer.max_epochs=5", "logger=csv")
     last = tmp_path / "run" / "checkpoints" / "last.ckpt"
     steps = torch.load(last, weights_only=True)["global_step"]
     assert steps >= 3
