@@ -30,8 +30,9 @@ def clock(duration: Any) -> str | None:
         return None
     text = str(duration).replace(" ", "")
     found = UNITS.fullmatch(text) or re.fullmatch(r"(\d+):(\d+):(\d+):(\d+)", text)
-    if text and found and any(int(part or 0) for part in found.groups()):
-        days, hours, minutes, seconds = (int(part or 0) for part in found.groups())
+    parts = [int(part or 0) for part in found.groups()] if text and found else []
+    if any(parts):
+        days, hours, minutes, seconds = parts
         minutes, seconds = minutes + seconds // 60, seconds % 60
         hours, minutes = hours + minutes // 60, minutes % 60
         return f"{days + hours // 24:02}:{hours % 24:02}:{minutes:02}:{seconds:02}"

@@ -119,8 +119,9 @@ def estimate_slope(strokes: UInt8[ndarray, "H W"]) -> float:
     def sharpness(slope: float) -> float:
         return float(np.square(cv2.GaussianBlur(_histogram(y - slope * x)[:, None], (1, 3), 0)).sum())
 
-    best = max(SLOPES.tolist(), key=sharpness)
-    if sharpness(best) < MIN_GAIN * sharpness(0.0):
+    measured = {slope: sharpness(slope) for slope in SLOPES.tolist()}
+    best = max(measured, key=measured.__getitem__)
+    if measured[best] < MIN_GAIN * sharpness(0.0):
         return 0.0
     return max((best - 0.01, best, best + 0.01), key=sharpness)
 
@@ -145,7 +146,7 @@ def stroke_profile(starts: UInt8[ndarray, "H W"], min_segments: int = 4) -> Floa
 
     Thus a struck-out word or a descender from the line above, which affect one or two segments, have little influence.
     """
-    _rows, columns = starts.shape
+    columns = starts.shape[1]
     edges = np.linspace(0, columns, max(1, columns // (2 * ROWS)) + 1).astype(int)
     segments = np.add.reduceat(starts.astype(np.float32), edges[:-1], axis=1).T
     strokes = segments.sum(1)

@@ -117,7 +117,7 @@ def _person(entry: Any) -> str:
 
 
 def _first_line(path: Path | None) -> str:
-    """Return the first line of a file that contains any text, or "" if there is none."""
+    """Return the first line of a file that contains any text, or an empty string."""
     if path is None:
         return ""
     with path.open("rb") as file:

@@ -31,7 +31,7 @@ def check_optimizer(optimizer: torch.optim.Optimizer) -> None:
     """Check a restored optimizer; if fused, it would access memory outside a tensor that is too small.
 
     Raises:
-        ValueError: if a tensor is neither a number nor as large as its weight, or a number is none or not finite.
+        ValueError: if a tensor is neither a number nor as large as its weight, or a setting is not a finite number.
     """
     for group in optimizer.param_groups:
         for name, default in optimizer.defaults.items():

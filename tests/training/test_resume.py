@@ -31,7 +31,7 @@ CHANGES: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
     "no loops": (lambda content: content.pop("loops"), "no loops"),
     "no callbacks": (lambda content: content.update(callbacks=None), "no callbacks"),
     "no scheduler": (lambda content: content.update(lr_schedulers=None), "no lr_schedulers"),
-    "optimizer that is none": (lambda content: content.update(optimizer_states=[7]), "cannot be restored"),
+    "optimizer that is a number": (lambda content: content.update(optimizer_states=[7]), "cannot be restored"),
     "other groups": (lambda content: group(content).update(params=[0]), "cannot be restored.*group"),
     "moments of another shape": (lambda content: weight(content).update(exp_avg=torch.zeros(3)), r"got \(3,\)"),
     "moments that are not finite": (lambda content: weight(content)["exp_avg"].fill_(math.nan), "not finite"),

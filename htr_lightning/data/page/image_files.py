@@ -19,8 +19,8 @@ class ImageFinder:
     File names in XML files are untrusted and cannot lead outside `root`. See `FileIndex` for how names are compared.
 
     Args:
-        root: folder of the data set; None if there is none, in which case a name may lead to the folder above that of
-            its XML file.
+        root: folder of the data set; None for files outside a data set, whose names may lead to the folder above that
+            of the XML file.
         folder: folder that contains all images; None searches near each XML file.
         given: without `root`, a folder in which names may lead anywhere.
     """

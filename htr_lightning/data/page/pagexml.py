@@ -103,7 +103,7 @@ def _text(element: Element) -> str:
     """Return the text of a line, word or glyph.
 
     Of several texts, this is the one with the lowest index that is not empty; a missing index counts as the lowest. If
-    there is none, it consists of the words, joined by spaces, or of the glyphs.
+    all are empty, it consists of the words, joined by spaces, or of the glyphs.
     """
     equivs = sorted((e for e in element if local(e) == "TextEquiv"), key=lambda e: integer(e.get("index"), -1))
     forms = [form for e in equivs for form in (child(e, "Unicode"), child(e, "PlainText")) if form is not None]
