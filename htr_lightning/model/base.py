@@ -5,7 +5,7 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import torch
 from annotated_types import Interval
@@ -25,6 +25,13 @@ from htr_lightning.text.normalize import Normalizer
 from htr_lightning.transcription import Prediction, Read, Transcription, transcriptions
 
 Decay = Annotated[float, Interval(gt=0, le=1)]
+
+
+class TooFew(NamedTuple):
+    """The number of frames that the text of a line requires, and the smaller number that the network outputs."""
+
+    required: int
+    frames: int
 
 
 class Recognizer(nn.Module, ABC):
@@ -50,7 +57,8 @@ class Recognizer(nn.Module, ABC):
         card: metadata of the checkpoint, as plain data.
         parts: plain data needed to rebuild the recognizer, in addition to its config and alphabet.
         calibration: calibration of the confidences.
-        infeasible: ids of training lines that are left out of the loss because they have too few frames for their text.
+        infeasible: training lines that are left out of the loss because they have too few frames for their text, by id.
+        short: lines of an autoregressive model that have fewer frames than characters, by id.
         single_characters: whether each image contains a single character rather than a line.
     """
 
@@ -80,7 +88,8 @@ class Recognizer(nn.Module, ABC):
         self.card: dict[str, Any] = {}
         self.parts: dict[str, Any] = {}
         self.calibration = PlattScaling()
-        self.infeasible: set[str] = set()
+        self.infeasible: dict[str, TooFew] = {}
+        self.short: dict[str, TooFew] = {}
 
     # ---- to be defined by subclasses
 

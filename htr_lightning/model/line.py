@@ -14,12 +14,10 @@ from torch import Tensor
 from htr_lightning.decoder.hypothesis import Decoder, Hypothesis
 from htr_lightning.decoder.rescoring import log_likelihoods
 from htr_lightning.errors import InputError
-from htr_lightning.model.base import Recognizer
+from htr_lightning.model.base import Recognizer, TooFew
 from htr_lightning.parameters import Weight
 from htr_lightning.text.codec import Codec
 from htr_lightning.text.direction import DIRECTIONS, logical, visual, visual_alphabet
-
-NAMED = 3  # number of lines that get a warning of their own; one more warning covers the others
 
 
 class LineRecognizer(Recognizer):
@@ -93,11 +91,11 @@ class LineRecognizer(Recognizer):
     ) -> Float[Tensor, ""]:
         """Return the weighted sum of the CTC losses of all heads, in nats per character.
 
-        Lines with too few frames for their text are excluded, since their loss would be infinite; warnings name the
-        first few of these lines (see `fitting`).
+        Lines with too few frames for their text are excluded, since their loss would be infinite, and recorded in
+        `infeasible`.
         """
         required = [required_frames(target) for target in targets]
-        fits = fitting(ids, frames, required, self.infeasible, "line is excluded from the loss")
+        fits = fitting(ids, frames, required, self.infeasible)
         kept = torch.tensor(fits, device=frames.device)
         targets = [target for target, fit in zip(targets, fits, strict=True) if fit]
         total = sum(map(len, targets))  # characters in the lines that are kept
@@ -106,30 +104,19 @@ class LineRecognizer(Recognizer):
         return torch.stack(losses).sum() / max(1, total)
 
 
-def fitting(
-    ids: list[str], frames: Int[Tensor, " B"], required: list[int], warned: set[str], consequence: str
-) -> list[bool]:
-    """Return whether each line has enough frames for its text, and warn about the first few lines that do not.
+def fitting(ids: list[str], frames: Int[Tensor, " B"], required: list[int], short: dict[str, TooFew]) -> list[bool]:
+    """Return whether each line has enough frames for its text, and record the lines that do not.
 
     Args:
         ids: line ids.
         frames: number of frames that the network outputs for each image.
         required: number of frames that each text requires.
-        warned: ids of lines already warned about; updated in place.
-        consequence: clause in the warning that says what happens to a line with too few frames.
+        short: lines recorded so far, by id; updated in place.
     """
     counts = frames.tolist()  # synchronises with the GPU, so it is called only once
     for id, count, needed in zip(ids, counts, required, strict=True):
-        if needed > count and id not in warned:
-            warned.add(id)
-            if len(warned) <= NAMED:
-                warnings.warn(
-                    f"{id}: the text requires {needed} frames but the network outputs only {count}, so the "
-                    f"{consequence}; check the crop, or use a network with a smaller stride",
-                    stacklevel=3,
-                )
-            elif len(warned) == NAMED + 1:
-                warnings.warn("more lines have too few frames; htr audit lists all of them", stacklevel=3)
+        if needed > count:
+            short.setdefault(id, TooFew(needed, count))
     return [needed <= count for needed, count in zip(required, counts, strict=True)]
 
 

@@ -75,7 +75,6 @@ class Seq2SeqRecognizer(LineRecognizer):
             )
         self.label_smoothing, self.token_noise, self.blank_fraction = label_smoothing, token_noise, blank_fraction
         self.ctc_weight = ctc_weight
-        self.short: set[str] = set()  # ids of lines with fewer frames than characters
 
     def target(self, text: str, sample: str) -> list[int]:
         """Return the label ids of a training text; see `LineRecognizer.target`.
@@ -94,8 +93,8 @@ class Seq2SeqRecognizer(LineRecognizer):
             images = images * ~blank.to(images.device)[:, None, None, None]
             targets = [[] if is_blank else target for target, is_blank in zip(targets, blank.tolist(), strict=True)]
         output = self.net(images, batch.widths)
-        if not self.ctc_weight:  # otherwise, the CTC loss warns about short lines
-            self._warn_short(batch.ids, targets, output.frames)
+        if not self.ctc_weight:  # otherwise, the CTC loss records short lines
+            self._record_short(batch.ids, targets, output.frames)
         inputs, labels = teacher_forcing(targets, START, END, START, images.device)
         if self.token_noise > 0:
             noisy = torch.rand(inputs.shape, device=inputs.device) < self.token_noise
@@ -113,7 +112,7 @@ class Seq2SeqRecognizer(LineRecognizer):
     def summed_loss(self, output: EncoderOutput, batch: Batch) -> tuple[Float[Tensor, ""], int]:
         """Return the decoder's summed cross-entropy without smoothing, and the number of labels and end tokens."""
         targets = [self.known(text, id) for id, text in zip(batch.ids, batch.texts, strict=True)]
-        self._warn_short(batch.ids, targets, output.frames)
+        self._record_short(batch.ids, targets, output.frames)
         inputs, labels = teacher_forcing(targets, START, END, START, output.memory.device)
         logits = self.net.decoder(output.memory, output.lengths, inputs)
         loss = functional.cross_entropy(
@@ -137,8 +136,8 @@ class Seq2SeqRecognizer(LineRecognizer):
     def beam(self) -> tuple[str, dict[str, int]]:
         return "rescoring" if self.ctc_weight else "autoregressive_beam", {"max_length": self.max_length}
 
-    def _warn_short(self, ids: list[str], targets: list[list[int]], frames: Int[Tensor, " B"]) -> None:
-        fitting(ids, frames, list(map(len, targets)), self.short, "end of the line cannot be transcribed")
+    def _record_short(self, ids: list[str], targets: list[list[int]], frames: Int[Tensor, " B"]) -> None:
+        fitting(ids, frames, list(map(len, targets)), self.short)
 
     def _rescore(self, output: EncoderOutput, candidates: list[list[list[int]]]) -> list[list[float]]:
         """Return the log-probability of each candidate, with its end token; see `FrameScores`."""

@@ -1,6 +1,5 @@
 """Callbacks that measure speed, restore the best checkpoint, validate at the end of a run and freeze the backbone."""
 
-import logging
 import math
 import os
 import shutil
@@ -19,10 +18,9 @@ from htr_lightning.data.batch import Batch
 from htr_lightning.net.depth import NORMS, layers
 from htr_lightning.parameters import BelowOne
 from htr_lightning.schedule import progress
-from htr_lightning.training.module import TrainingModule
+from htr_lightning.training.module import TrainingModule, log
 
 Kind = TypeVar("Kind", bound=Callback)
-log = logging.getLogger("htr_lightning")
 
 
 class Throughput(Callback):

@@ -1,20 +1,23 @@
 """Train, validate and test a recognizer with Lightning."""
 
+import logging
 from typing import Any
 
 import torch
 from lightning import LightningModule
+from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor, nn
 
 from htr_lightning.data.batch import Batch
 from htr_lightning.errors import InputError
 from htr_lightning.metrics.aggregate import EditCounts, MeanLoss
 from htr_lightning.metrics.edits import EditTotals
-from htr_lightning.model.base import Recognizer
+from htr_lightning.model.base import Recognizer, TooFew
 from htr_lightning.training.optimization import check_fused, check_monitors, clip_gradients, configure_optimizers
 from htr_lightning.training.resume import check_optimizer
 from htr_lightning.transcription import Prediction
 
+log = logging.getLogger("htr_lightning")
 RATES = ("cer", "wer", "line_accuracy")
 PREFIX = "recognizer."  # prefix of the names in the recognizer's part of a state dict
 CHECK_EVERY = 20  # number of steps between checks of the loss on a GPU, since each check waits for the GPU
@@ -38,6 +41,7 @@ class TrainingModule(LightningModule):
         self.recognizer = recognizer
         self.losses, self.counts = MeanLoss(), EditCounts()
         self.totals: dict[str, EditTotals] = {}
+        self._reported: set[str] = set()  # attributes with short lines that the log has named
         self._left_out: int | None = 0  # lines left out so far; None once a line has enough frames for its text
         self.register_state_dict_post_hook(_strip_prefix)
         self.register_load_state_dict_pre_hook(_add_prefix)
@@ -82,12 +86,27 @@ class TrainingModule(LightningModule):
         self._report("test")
 
     def on_train_epoch_end(self) -> None:
-        infeasible = self.recognizer.infeasible
-        found = [infeasible]
+        count = self._report_short("infeasible", "are left out of the loss")
+        self.log("train/infeasible_lines", float(count), sync_dist=True)
+        self._report_short("short", "cannot be transcribed to their end")
+
+    def _report_short(self, kind: str, effect: str) -> int:
+        """Return the number of lines with too few frames on all ranks; say so once, when there are any."""
+        own: dict[str, TooFew] = getattr(self.recognizer, kind)
+        found = [own]
         if self.trainer.world_size > 1:  # lines may move between ranks from one epoch to the next
-            found = [set() for _ in range(self.trainer.world_size)]
-            torch.distributed.all_gather_object(found, infeasible)
-        self.log("train/infeasible_lines", float(len(set().union(*found))), sync_dist=True)
+            found = [{} for _ in range(self.trainer.world_size)]
+            torch.distributed.all_gather_object(found, own)
+        lines = {id: line for some in found for id, line in some.items()}
+        if lines and kind not in self._reported:
+            self._reported.add(kind)
+            id, line = next(iter(lines.items()))
+            rank_zero_only(log.warning)(
+                f"lines with too few frames for their text {effect} ({len(lines)}; first: {id}, which requires "
+                f"{line.required} frames and has {line.frames}); htr audit lists them; they may be bad crops, or need "
+                "a larger model.preprocess.width_scale"
+            )
+        return len(lines)
 
     def on_fit_start(self) -> None:
         check_monitors(self.trainer, (*RATES, "loss"))
@@ -128,14 +147,16 @@ class TrainingModule(LightningModule):
         """Stop the run if the first `MAX_LEFT_OUT` lines are all left out of the loss."""
         if self._left_out is None:
             return
-        if not self.recognizer.infeasible.issuperset(batch.ids):
+        if not self.recognizer.infeasible.keys() >= set(batch.ids):
             self._left_out = None
             return
         self._left_out += len(batch.ids)
         if self._left_out >= MAX_LEFT_OUT:
+            id, line = next(iter(self.recognizer.infeasible.items()))
             raise InputError(
-                f"none of the first {self._left_out} training lines has enough frames for its text; check the crops "
-                "with htr audit, or use a network with a smaller stride"
+                f"none of the first {self._left_out} training lines has enough frames for its text (first: {id}, which "
+                f"requires {line.required} frames and has {line.frames}); check the crops with htr audit, or use a "
+                "larger model.preprocess.width_scale"
             )
 
     def _count(self, predictions: list[Prediction]) -> list[Prediction]:
