@@ -1,6 +1,7 @@
 """Build the data and the recognizer that a config describes."""
 
 import json
+import logging
 import os
 import sys
 from collections import Counter
@@ -13,7 +14,7 @@ import torch
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
-from htr_lightning import checkpoint
+from htr_lightning import checkpoint, resolution
 from htr_lightning.card import card
 from htr_lightning.config import check_overrides, compose_data, compose_train, make, on_cpu, plain
 from htr_lightning.data.datamodule import LineDataModule
@@ -28,6 +29,8 @@ BLANK = np.full((64, 64), 255, np.uint8)
 WHERE = "the checkpoint's config"
 OWN = ("preprocess", "normalizer", "alphabet")  # settings of the data that come from the recognizer
 UNUSED = (*OWN, "augment", "replay")  # settings of a run's data that reading does not use
+
+log = logging.getLogger("htr_lightning")
 
 
 def build(config: DictConfig, known: Sequence[str] = ()) -> tuple[LineDataModule, Recognizer]:
@@ -49,6 +52,7 @@ def build(config: DictConfig, known: Sequence[str] = ()) -> tuple[LineDataModule
         parts = checkpoint.check_parts(checkpoint.read(before), before) | {"source": None}
     recognizer = _recognizer(settings, alphabet, parts)
     unknown: Counter[str] = Counter()
+    _set_resolution(settings, data, recognizer)
     for lines in data.sources:
         unknown += recognizer.check_targets(lines.reader.ids, lines.texts)
     recognizer.card = card(settings, recognizer.alphabet, data, unknown)
@@ -78,6 +82,23 @@ def _recognizer(settings: dict[str, Any], alphabet: list[str], parts: dict[str, 
         reason, *_ = str(error).splitlines() or [type(error).__name__]
         raise InputError(f"model: {reason}; check the overrides of model") from error
     return recognizer.train()
+
+
+def _set_resolution(settings: dict[str, Any], data: LineDataModule, recognizer: Recognizer) -> None:
+    """Choose the settings of the preprocessing that are null in a config (see `resolution`), and use them."""
+    given = settings["model"]["preprocess"]
+    if settings.get("resume"):  # the run goes on at its resolution
+        trained = checkpoint.read(settings["resume"])["htr"]["model"]["preprocess"]
+        preprocess = {key: trained.get(key) if value is None else value for key, value in given.items()}
+    else:
+        preprocess = given
+        if chosen := resolution.choose(given, recognizer, data.lines("train"), data.augment):
+            log.info("resolution: %s", chosen)
+            preprocess = given | chosen.settings
+    if preprocess != given:
+        settings["model"]["preprocess"] = settings["data"]["preprocess"] = preprocess
+        recognizer.preprocess = make(preprocess, "model.preprocess")
+        data.set_preprocess(recognizer.preprocess)
 
 
 def _check_memory(weights: int, accelerator: str) -> None:

@@ -66,6 +66,16 @@ def loading_processes() -> int:
     return max(1, min(8, (os.cpu_count() or 1) - 1))
 
 
+def processes() -> int:
+    """Return the number of training processes on a CPU: two, or one if there is one core or no command to repeat.
+
+    Lightning starts other processes with the command of the first one.
+    """
+    if not HydraConfig.initialized():
+        return 1
+    return min(2, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+
+
 def is_sweep() -> bool:
     """Return whether the current job belongs to a sweep."""
     return HydraConfig.initialized() and HydraConfig.get().mode is RunMode.MULTIRUN
@@ -124,7 +134,7 @@ def run_tags() -> ListConfig:
     return ListConfig([choices["model"], choices["data"], *(["sweep"] if is_sweep() else [])])
 
 
-for resolver in (fast_precision, on_cpu, loading_processes, new_folder, sweep_group, job_name, run_tags):
+for resolver in (fast_precision, on_cpu, loading_processes, processes, new_folder, sweep_group, job_name, run_tags):
     OmegaConf.register_new_resolver(resolver.__name__, resolver, replace=True)
 
 

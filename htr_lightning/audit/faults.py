@@ -3,10 +3,13 @@
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from itertools import combinations
 from typing import Any, NamedTuple
 
 import numpy as np
+from jaxtyping import UInt8
+from numpy import ndarray
 
 from htr_lightning.audit.compare import fit, leaks, mismatches, upside_down
 from htr_lightning.audit.fault import (
@@ -59,7 +62,7 @@ def audit(
     preprocess: Preprocess,
     alphabet: Sequence[str] | None = None,
     needed: Callable[[str], int] | None = None,
-    frames: Callable[[int], int] | None = None,
+    frames: Callable[[UInt8[ndarray, "H W"]], int] | None = None,
     direction: str = "auto",
     advance: Callable[[int], None] = lambda lines: None,
 ) -> Audit:
@@ -71,8 +74,8 @@ def audit(
         preprocess: preprocessing of the model.
         alphabet: characters to learn; None for the characters in the training texts.
         needed: function that returns the number of frames a normalised text needs; None if the model uses no frames.
-        frames: function that returns the number of frames the network produces for an image of a given width after
-            preprocessing, in columns; None if the model uses no frames.
+        frames: function that returns the number of frames the network produces for an image, and may raise ValueError
+            for an image of an unusable size; None if the model uses no frames.
         direction: base direction of lines with right-to-left letters; see `text.direction.visual`.
         advance: progress callback, called with the number of lines just processed.
     """
@@ -82,7 +85,11 @@ def audit(
         for index, (id, text, group) in enumerate(zip(reader.ids, reader.texts, reader.groups, strict=True)):
             try:
                 image = reader[index].image
-                lines.append(Line(split, index, id, normalizer(text), group, measure(image)))
+                count = None
+                if frames is not None:
+                    with suppress(ValueError):  # of an unusable size, which is a fault of its own
+                        count = frames(image)
+                lines.append(Line(split, index, id, normalizer(text), group, measure(image), count))
             except InputError as error:
                 faults.append(Fault(id, UNREADABLE, str(error), split))
             advance(1)
@@ -100,8 +107,8 @@ def audit(
     faults += identity_faults(readers)
     faults += text_faults(lines, trained)
     faults += image_faults(lines, preprocess)
-    if needed is not None and frames is not None:
-        faults += frame_faults(lines, preprocess, needed, frames)
+    if needed is not None:
+        faults += frame_faults(lines, needed)
     faults += leaks(lines)
     known = {(fault.id, fault.split) for fault in faults if fault.kind in (BLANK, UPRIGHT, SIZE)}
     usual = [line for line in lines if line.text and line.measures.ink > 0 and (line.id, line.split) not in known]
@@ -198,18 +205,12 @@ def _edge_limit(fractions: Sequence[float]) -> float:
     return max(0.1, float(np.median(fractions)) + 8 * float(np.subtract(*np.percentile(fractions, (75, 50)))))
 
 
-def frame_faults(
-    lines: Sequence[Line], preprocess: Preprocess, needed: Callable[[str], int], frames: Callable[[int], int]
-) -> Iterator[Fault]:
+def frame_faults(lines: Sequence[Line], needed: Callable[[str], int]) -> Iterator[Fault]:
     """Report lines whose text needs more frames than the network produces; such lines are excluded from the loss."""
     for line in lines:
-        try:
-            preprocess.check(line.measures.size)
-        except ValueError:
-            continue
-        need, has = needed(line.text), frames(preprocess.width(line.measures.size))
-        if need > has:
-            detail = f"{len(line.text)} characters need {need} frames, but the image yields {has}"
+        need = needed(line.text)
+        if line.frames is not None and need > line.frames:
+            detail = f"{len(line.text)} characters need {need} frames, but the image yields {line.frames}"
             yield Fault(line.id, FRAMES, detail, line.split)
 
 

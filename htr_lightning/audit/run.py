@@ -12,12 +12,13 @@ from numpy import ndarray
 from rich.table import Table
 from rich.text import Text
 
+from htr_lightning import resolution
 from htr_lightning.audit import faults as lines
 from htr_lightning.audit.fault import CRITICAL, Fault
 from htr_lightning.audit.faults import Audit
 from htr_lightning.build import open_data
 from htr_lightning.config import make
-from htr_lightning.data.datamodule import SPLITS, LineDataModule
+from htr_lightning.data.datamodule import SPLITS, LineDataModule, LineDataset
 from htr_lightning.data.preprocess import Preprocess
 from htr_lightning.data.reader.synthetic import Synthetic
 from htr_lightning.data.sample import Reader
@@ -75,9 +76,17 @@ def _title(overrides: Sequence[str], settings: Mapping[str, Any]) -> str:
 def audit(subject: Subject, advance: Callable[[int], None] = lambda lines: None) -> Audit:
     """Find faults in the data; see `faults.audit`."""
     data, readers = subject.data, subject.readers
-    needed, frames = _frames(subject)
+    recognizer = _recognizer(subject)
+    preprocess, by_width = recognizer.preprocess, cache(recognizer.frames_for)
+
+    def frames(image: UInt8[ndarray, "H W"]) -> int:
+        height, width = preprocess.geometry(preprocess.reduce(image)).shape
+        return by_width(preprocess.width((height, width)))
+
     direction = subject.model.get("direction", "auto")
-    found = lines.audit(readers, data.normalizer, data.preprocess, subject.alphabet, needed, frames, direction, advance)
+    found = lines.audit(
+        readers, data.normalizer, preprocess, subject.alphabet, recognizer.required_frames, frames, direction, advance
+    )
     return found._replace(faults=subject.faults + found.faults)
 
 
@@ -127,13 +136,18 @@ def _levelled(preprocess: Preprocess, image: UInt8[ndarray, "H W"]) -> UInt8[nda
         return image
 
 
-def _frames(subject: Subject) -> tuple[Callable[[str], int], Callable[[int], int]]:
-    """Return functions that compute how many frames a text needs and how many an image of a given width produces."""
+def _recognizer(subject: Subject) -> Recognizer:
+    """Return the recognizer that would be trained, at the resolution that training would choose."""
     normalizer, readers = subject.data.normalizer, subject.readers.values()
     known = alphabet_of(normalizer(text) for reader in readers for text in reader.texts)
     alphabet = sorted({*known, *(subject.alphabet or ())})
     recognizer: Recognizer = make(subject.model, "model")(alphabet=alphabet).eval()
-    return recognizer.required_frames, cache(recognizer.frames_for)
+    settings = subject.model["preprocess"]
+    if reader := subject.readers.get("train"):
+        lines = LineDataset(reader, subject.data.preprocess, normalizer)
+        if chosen := resolution.choose(settings, recognizer, lines):
+            recognizer.preprocess = make(settings | chosen.settings, "model.preprocess")
+    return recognizer
 
 
 def tables(found: Audit, critical: Sequence[str]) -> list[Table]:

@@ -225,10 +225,18 @@ class LineDataModule(LightningDataModule):
                     self.preprocess.check(size)  # fail now rather than in the middle of a run
                 except ValueError as error:
                     raise InputError(f"{id}: {error}") from None
-            self._lines[split] = LineDataset(
-                reader, self.preprocess, self.normalizer, None, self.multiple, self.seed, self.cache_mb
-            )
+            self._lines[split] = self._dataset(reader)
         return self._lines[split]
+
+    def set_preprocess(self, preprocess: Preprocess) -> None:
+        """Use another preprocessing for the lines that have been opened and for all others, replayed lines included."""
+        self.preprocess = preprocess
+        self._lines = {split: self._dataset(lines.reader) for split, lines in self._lines.items()}
+        if self.replay is not None:
+            self.replay.set_preprocess(preprocess)
+
+    def _dataset(self, reader: Reader, augment: Augment | None = None) -> LineDataset:
+        return LineDataset(reader, self.preprocess, self.normalizer, augment, self.multiple, self.seed, self.cache_mb)
 
     @property
     def sources(self) -> list[LineDataset]:
@@ -265,9 +273,7 @@ class LineDataModule(LightningDataModule):
             if self.replay is not None and split == "train":
                 reader = cast(Reader, ConcatReader([source.reader for source in self.sources]))
                 old = len(reader) - len(lines)
-            lines = LineDataset(
-                reader, self.preprocess, self.normalizer, self.augment, self.multiple, self.seed, self.cache_mb
-            )
+            lines = self._dataset(reader, self.augment)
         batches = BucketBatchSampler(
             lines.widths,
             self.max_lines,

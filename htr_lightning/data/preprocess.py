@@ -22,6 +22,7 @@ from htr_lightning.parameters import Fraction, Scaling, Side, check_order
 
 MIN_SIDE = 3  # pixels; a smaller image cannot contain a character
 MIN_CONTRAST = 32  # grey levels between paper and ink; a lower contrast may be noise and is not stretched fully
+HEIGHT, X_HEIGHT = 32, 0.3  # rows for Latin handwriting, and its x-height as a fraction of them
 MIN_ROWS = 64  # minimum height of a reduced scan
 INK = (255 - np.arange(256)).astype(np.float32) / 255  # ink at each grey level
 Margin = Annotated[int, Interval(ge=0, le=1 << 12)]
@@ -51,6 +52,7 @@ class Preprocess(Protocol):
     """A transform from an image of any size to an array of fixed height: `to_array(geometry(reduce(image)))`."""
 
     height: int  # height of the array in rows
+    margin: int = 0  # blank columns on either side
     by_size: bool = True  # whether the width of the array depends only on the size of the image
     framed: bool = False  # whether all arrays have the same width
 
@@ -94,7 +96,7 @@ class FitHeight(Preprocess):
         height: height of the array in rows.
         margin: number of blank columns added on either side, which leave room for the frames of the first and last
             characters.
-        width_scale: additional factor by which the width is multiplied; 1 keeps the aspect ratio.
+        width_scale: additional factor by which the width is multiplied; 1 keeps the aspect ratio, and so does None.
         max_width: maximum number of columns; a wider image is rejected.
         polarity: "auto" to detect and invert light ink on dark paper; "dark" to assume dark ink.
     """
@@ -103,11 +105,12 @@ class FitHeight(Preprocess):
         self,
         height: Side,
         margin: Margin = 0,
-        width_scale: Scaling = 1.0,
+        width_scale: Scaling | None = 1.0,
         max_width: Columns = 8192,
         polarity: str = "auto",
     ) -> None:
-        self.height, self.margin, self.width_scale, self.max_width = height, margin, width_scale, max_width
+        self.height, self.margin, self.max_width = height, margin, max_width
+        self.width_scale = 1.0 if width_scale is None else width_scale
         self.polarity = check_polarity(polarity)
 
     def width(self, size: tuple[int, int]) -> int:
@@ -148,8 +151,9 @@ class NormalizeHandwriting(Preprocess):
     correction. Grey levels are mapped as in `FitHeight`. Strokes that extend beyond the array are cut off.
 
     Args:
-        height: height of the array in rows.
-        x_height: distance from the baseline to the top of the letter x, in rows.
+        height: height of the array in rows; None for that of Latin handwriting, 32.
+        x_height: distance from the baseline to the top of the letter x, in rows; None for that of Latin handwriting,
+            0.3 of the height. `htr_lightning.resolution` replaces None in a config before training.
         x_height_center: vertical position of the middle of the x-height band, as a fraction of `height`.
         stroke_spacing: distance between neighbouring strokes, as a fraction of the x-height.
         spacing_strength: strength of the adjustment to `stroke_spacing`; 0 keeps the aspect ratio, 1 adjusts fully.
@@ -162,21 +166,24 @@ class NormalizeHandwriting(Preprocess):
 
     def __init__(
         self,
-        height: Side,
-        x_height: Rows,
+        height: Side | None,
+        x_height: Rows | None,
         x_height_center: Fraction = 0.53,
         stroke_spacing: Scaling = 0.9,
         spacing_strength: Fraction = 0.8,
         min_scale: Scaling = 0.6,
         max_scale: Scaling = 3.0,
         margin: Margin = 0,
-        width_scale: Scaling = 1.0,
+        width_scale: Scaling | None = 1.0,
         max_width: Columns = 8192,
         polarity: str = "auto",
     ) -> None:
+        height = height or HEIGHT
+        x_height = x_height or X_HEIGHT * height
         check_order("model.preprocess", min_scale=min_scale, max_scale=max_scale)
         check_order("model.preprocess", x_height=x_height, height=height)
-        self.height, self.x_height, self.x_height_center = height, x_height, x_height_center
+        self.height, self.margin = height, margin
+        self.x_height, self.x_height_center = x_height, x_height_center
         self.stroke_spacing, self.spacing_strength = stroke_spacing, spacing_strength
         self.min_scale, self.max_scale = min_scale, max_scale
         self.fit = FitHeight(height, margin, width_scale, max_width, "dark")
