@@ -32,6 +32,8 @@ from htr_lightning.version import __version__
 FORMAT = 2  # increased when code for the old format could misread the new format
 TRAINING = ("optimizer", "scheduler", "layer_decay", "source")  # model config keys not needed for transcription
 DTYPES = {torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.int64}  # of weights
+LEVELS = 256  # of the log-probabilities of a compressed language model
+INDEXED = ("log_probs", "backoffs")
 SPARE = 1 << 26  # bytes that a network may hold in addition to its weights, such as tables of position encodings
 
 
@@ -97,7 +99,8 @@ def compress(content: dict[str, Any]) -> dict[str, Any]:
 
     Each row of a matrix (a class, a unit or an output channel) has a scale of its own, so that no weight changes by
     more than 1/254 of the largest in its row. The result is a quarter of the size and is read by `read`. Vectors, such
-    as biases, are not changed, and the state of training is left out.
+    as biases, are not changed, and the state of training is left out. The log-probabilities of a language model are
+    replaced by 8-bit indices of `LEVELS` levels.
     """
     weights, scales = dict(content["state_dict"]), {}
     for name, weight in weights.items():
@@ -106,20 +109,36 @@ def compress(content: dict[str, Any]) -> dict[str, Any]:
             scales[name] = largest.clamp(min=torch.finfo(torch.float32).tiny) / 127
             weights[name] = (weight.float() / scales[name]).round().to(torch.int8)
     kept: dict[str, Any] = {key: content[key] for key in ("htr", "parts", "language") if key in content}
+    if ngram := content.get("language", {}).get("ngram"):
+        ngram = ngram | {key: _indexed(ngram[key]) for key in INDEXED}
+        kept["language"] = content["language"] | {"ngram": ngram}
     return kept | {"state_dict": weights, "scales": scales}
 
 
+def _indexed(values: Tensor) -> dict[str, Tensor]:
+    """Replace values by indices of levels that are equally frequent, so that the extremes are exact."""
+    values = values.float()
+    ordered = values.sort().values
+    levels = ordered[torch.linspace(0, len(ordered) - 1, LEVELS).round().long()]
+    return {"levels": levels, "indices": torch.bucketize(values, (levels[1:] + levels[:-1]) / 2).to(torch.uint8)}
+
+
 def _decompress(content: dict[str, Any], path: Path) -> None:
-    """Replace the weights of a compressed checkpoint by floats."""
+    """Replace the weights and the language model of a compressed checkpoint by floats."""
     weights, scales = content["state_dict"], content.pop("scales", {})
+    language = content.get("language")
+    ngram = language.get("ngram") if isinstance(language, dict) else None
     try:
+        for key, value in list(ngram.items()) if isinstance(ngram, dict) else ():
+            if isinstance(value, dict):
+                ngram[key] = value["levels"].float()[value["indices"].long()]
         for name, scale in scales.items():
             rows = (len(weights[name]), *[1] * (weights[name].ndim - 1))
             if scale.shape != rows or not weights[name].is_contiguous():  # otherwise, a product may take terabytes
                 raise ValueError(f"{name}: {tuple(scale.shape)} scales for {tuple(weights[name].shape)} weights")
             weights[name] = weights[name] * scale.float()
     except Exception as error:  # the file may contain anything in place of tensors
-        raise InputError(f"{path}: invalid scales ({error}); download the checkpoint again") from None
+        raise InputError(f"{path}: invalid compression ({error}); download the checkpoint again") from None
 
 
 def _is_character(entry: Any) -> bool:

@@ -11,11 +11,12 @@ from typing import Any
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from lightning import Trainer
 from omegaconf import OmegaConf
 
-from htr_lightning.config import compose_train, fast_precision
+from htr_lightning.config import compose_train, fast_precision, processes
 from htr_lightning.data.reader.page_xml import PageXml
 from htr_lightning.data.split import group_pattern
 from htr_lightning.errors import InputError
@@ -148,11 +149,19 @@ def test_recipes_take_the_device_that_is_there(monkeypatch: pytest.MonkeyPatch, 
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
     monkeypatch.setattr(os, "cpu_count", lambda: 5)
     config = composed("experiment=copiste_20min")
-    expected = (1, "auto", "bf16-mixed", 4) if has_gpu else (2, "ddp", fast_precision("cpu"), 0)
-    trainer = config["trainer"]
-    assert (trainer["devices"], trainer["strategy"], trainer["precision"], config["data"]["workers"]) == expected
-    on_cpu = composed("experiment=copiste_20min", "trainer=cpu")["trainer"]
-    assert (on_cpu["accelerator"], on_cpu["devices"], on_cpu["strategy"]) == ("cpu", 2, "ddp")
+    expected = ("bf16-mixed", 4, 16) if has_gpu else (fast_precision("cpu"), 0, 8)
+    assert (config["trainer"]["precision"], config["data"]["workers"], config["data"]["max_lines"]) == expected
+    on_cpu = composed("experiment=copiste_20min", "trainer.accelerator=cpu")
+    assert (on_cpu["trainer"]["precision"], on_cpu["data"]["max_lines"]) == (fast_precision("cpu"), 8)
+
+
+@pytest.mark.parametrize(("cores", "command", "expected"), [(1, True, 1), (2, True, 2), (8, True, 2), (8, False, 1)])
+def test_two_cores_are_used_if_there_are_two_and_a_command_to_repeat(
+    monkeypatch: pytest.MonkeyPatch, cores: int, command: bool, expected: int
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(cores)), raising=False)
+    monkeypatch.setattr(HydraConfig, "initialized", lambda: command)
+    assert processes() == expected
 
 
 def test_suggested_overrides_work_when_pasted_into_a_shell() -> None:

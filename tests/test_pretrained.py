@@ -1,15 +1,18 @@
 """Compressed checkpoints and the recognizers that ship with the package."""
 
 from collections.abc import Callable
+from itertools import permutations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from conftest import Outcome
 
 import htr_lightning
 from htr_lightning import checkpoint, pretrained
+from htr_lightning.decoder.ngram import NGram
 from htr_lightning.errors import InputError
 
 
@@ -52,8 +55,38 @@ def test_a_compressed_checkpoint_is_a_quarter_of_the_size_and_is_transcribed(
 def test_scales_that_do_not_fit_are_refused(best: Path, tmp_path: Path, scales: Any) -> None:
     content = checkpoint.compress(checkpoint.read(best)) | {"scales": scales}
     checkpoint.write(content, tmp_path / "odd.ckpt")
-    with pytest.raises(InputError, match=r"odd\.ckpt: invalid scales"):
+    with pytest.raises(InputError, match=r"odd\.ckpt: invalid compression"):
         checkpoint.read(tmp_path / "odd.ckpt")
+
+
+def test_a_compressed_language_model_hardly_changes(best: Path, tmp_path: Path) -> None:
+    texts = [" ".join(words) for words in permutations(["la", "plume", "de", "ma", "tante"])]
+    whole = NGram.estimate(texts, 5)
+    language = checkpoint.with_tensors({"ngram": whole.to_plain(), "lexicon": ["la"]})
+    content = checkpoint.read(best) | {"language": language}
+    checkpoint.write(content, tmp_path / "whole.ckpt")
+    checkpoint.write(checkpoint.compress(content), tmp_path / "small.ckpt")
+    read = checkpoint.read(tmp_path / "small.ckpt")["language"]
+    small = NGram.from_plain(read["ngram"])
+    assert read["lexicon"] == ["la"]
+    assert small.symbols == whole.symbols
+    assert np.array_equal(small.keys, whole.keys)
+    assert abs(small.log_probs - whole.log_probs).max() < 0.1
+    assert small.perplexity(texts) == pytest.approx(whole.perplexity(texts), rel=0.01)
+    sizes = [sum(part.nbytes for part in one.values()) for one in (
+        {key: language["ngram"][key] for key in ("log_probs", "backoffs")},
+        *(checkpoint.compress(content)["language"]["ngram"][key] for key in ("log_probs", "backoffs")),
+    )]  # fmt: skip
+    assert sum(sizes[1:]) < sizes[0] / 4 + 2 * 4 * checkpoint.LEVELS + 8
+
+
+@pytest.mark.parametrize("indices", [torch.ones(2, 2), "abc", None])
+def test_a_compressed_language_model_that_does_not_fit_is_refused(best: Path, tmp_path: Path, indices: Any) -> None:
+    language = checkpoint.with_tensors({"ngram": NGram.estimate(["ab"], 2).to_plain(), "lexicon": None})
+    language["ngram"]["backoffs"] = {"levels": torch.ones(1), "indices": indices}
+    checkpoint.write(checkpoint.read(best) | {"language": language}, tmp_path / "odd.ckpt")
+    with pytest.raises(InputError, match=r"odd\.ckpt: "):
+        checkpoint.load(tmp_path / "odd.ckpt")
 
 
 def test_a_file_of_the_same_name_is_preferred(best: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

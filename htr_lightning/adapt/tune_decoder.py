@@ -52,6 +52,7 @@ class LanguageSource(NamedTuple):
     space: str | None = None  # the symbol that represents a space in `arpa`; None for <space>
     lexicon: str | None = None  # a file with one word per line, or "train" for the words in the training texts
     order: int = 6  # order of the model if it is estimated
+    min_count: int = 1  # minimum count of its n-grams of three or more characters
 
 
 def beam_settings(overrides: Sequence[str], recognizer: Recognizer) -> dict[str, Any]:
@@ -92,6 +93,8 @@ def check_source(source: LanguageSource) -> None:
     """Raise InputError if the options contradict each other."""
     if source.order < 1:
         raise InputError(f"--order {source.order}: must be at least 1; 6 works well for characters")
+    if source.min_count < 1:
+        raise InputError(f"--min-count {source.min_count}: must be at least 1; 2 halves the language model")
     if source.arpa is not None and source.text:
         raise InputError("--arpa loads a language model and --text estimates one; use only one of them")
     if source.space is not None and source.arpa is None:
@@ -116,7 +119,7 @@ def make_language(recognizer: Recognizer, data: LineDataModule, source: Language
     train = data.lines("train").texts if TRAIN in (*files, source.lexicon) else []
     texts = [text for name in files for text in (train if name == TRAIN else read_lines(Path(name), recognizer))]
     if source.arpa is None:
-        ngram = NGram.estimate([recognizer.visual(text) for text in texts], source.order)
+        ngram = NGram.estimate([recognizer.visual(text) for text in texts], source.order, source.min_count)
         origin = f"{len(texts)} lines ({sum(map(len, texts))} characters)"
     else:
         ngram, origin = NGram.read_arpa(source.arpa, source.space or "<space>"), str(source.arpa)

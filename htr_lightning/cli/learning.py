@@ -111,6 +111,9 @@ def tune_decoder(
         typer.Option(help="File with the allowed words, one per line, or 'train' for the words in the training texts"),
     ] = None,
     order: Annotated[int, typer.Option(help="Order of the n-gram model to estimate")] = 6,
+    min_count: Annotated[
+        int, typer.Option(help="Minimum count of n-grams with at least three characters; 2 halves the model")
+    ] = 1,
     out: Annotated[Path | None, typer.Option(help="Output checkpoint (default: CHECKPOINT-lm.ckpt)")] = None,
     device: Device = "auto",
 ) -> None:
@@ -123,7 +126,7 @@ def tune_decoder(
     from htr_lightning.card import describe
     from htr_lightning.reading.open import load_one
 
-    source = verb.LanguageSource(text or (), arpa, space, lexicon, order)
+    source = verb.LanguageSource(text or (), arpa, space, lexicon, order, min_count)
     verb.check_source(source)
     out = out or Path(checkpoint).with_name(f"{Path(checkpoint).stem}-lm.ckpt")
     recognizer = load_one(checkpoint, device)

@@ -130,7 +130,7 @@ class NGram:
     def to_plain(self) -> dict[str, Any]:
         """Return the model as plain data and arrays."""
         inner = 1 + max(int(self._parents[-1]), int(np.flatnonzero(self.backoffs).max(initial=0)))
-        small = np.int16 if self.start < 1 << 15 else np.int32
+        small = next(kind for kind in (np.uint8, np.int16, np.int32) if self.start < np.iinfo(kind).max)
         return {
             "order": self.order,
             "symbols": self.symbols,
