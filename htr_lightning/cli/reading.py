@@ -18,6 +18,7 @@ from htr_lightning.cli.arguments import (
     Weights,
     numbers,
     progress_bar,
+    progress_text,
     split_checkpoints,
     typer_app,
 )
@@ -48,6 +49,9 @@ def transcribe(
     weights: Weights = None,
     tta: Views = 1,
     calibration: Calibration = None,
+    adapt: Annotated[
+        bool, typer.Option("--adapt", help="First adapt a copy of the recognizer to the handwriting of these files")
+    ] = False,
     device: Device = "auto",
 ) -> None:
     """Transcribe images and pages, and print their text line by line."""
@@ -86,6 +90,17 @@ def transcribe(
             print(f"note: {printable(str(source.path))}: the page has no lines", file=sys.stderr)
             if source.path in targets:
                 print(printable(str(write_page(source, [], targets[source.path]))))
+    if adapt:
+        from htr_lightning.adapt.writer import MIN_LINES, adapt_to
+
+        with progress_text("adapting") as tell:
+            adapted = adapt_to(recognizer, sources, lambda done: tell(f"adapting: {done:.0%}"))
+        recognizer = adapted.recognizer
+        if adapted.lines:
+            print(f"note: adapted to {adapted.lines} lines; confidence per character {adapted.before:.1%} -> "
+                  f"{adapted.after:.1%}", file=sys.stderr)  # fmt: skip
+        else:
+            print(f"note: not adapted, since fewer than {MIN_LINES} lines have text", file=sys.stderr)
     with progress_bar("transcribing", sum(source.lines for source in sources)) as advance:
         transcribed = run(recognizer, sources, n_best, advance)
         for source, group in groupby(transcribed, key=lambda line: line.source):

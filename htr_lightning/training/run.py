@@ -54,6 +54,9 @@ def _train(config: DictConfig) -> float:
     data, recognizer = build(config, known)
     if config.start is not None and config.resume is None:
         _say(f"started from {config.start}: {transfer(recognizer, config.start)}")
+    for lines in data.sources:
+        if note := getattr(lines.reader, "note", None):
+            _say(note)
     learned = {*known, *data.alphabet}
     for split in ("val", "test"):
         if unseen := [c for c in alphabet_of(data.lines(split).texts) if c not in learned]:

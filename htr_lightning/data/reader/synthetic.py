@@ -35,6 +35,8 @@ Lines = Annotated[int, Interval(ge=1, le=10**7)]
 Bounds = Annotated[Sequence[Annotated[int, Interval(ge=1, le=1000)]], Len(2, 2)]
 Heights = Annotated[Sequence[Annotated[int, Interval(ge=8, le=1 << 10)]], Len(2, 2)]
 
+SUFFIXES = (".ttf", ".otf", ".ttc", ".woff", ".woff2")  # of font files
+
 
 class Synthetic(Sequence[Sample]):
     """Lines drawn by synthetic writers; validation and test writers never appear in training.
@@ -140,6 +142,15 @@ class Synthetic(Sequence[Sample]):
 
     def __len__(self) -> int:
         return self._count
+
+    @property
+    def note(self) -> str | None:
+        """The number of fonts and the fraction of writers who use them, or None if there are no fonts."""
+        if not self._fonts:
+            return None
+        complete = sum(all(covers(path, c) for c in self._writable) for path in self._fonts)
+        return (f"fonts: {len(self._fonts)} files in {self._folder}, {complete} with all {len(self._writable)} "
+                f"characters of the texts; used by {self._font_fraction:.0%} of the writers")  # fmt: skip
 
     def __getitem__(self, index: int) -> Sample:  # type: ignore[override]
         if not 0 <= index < len(self):
@@ -258,9 +269,11 @@ def find_fonts(folder: Path) -> list[Path]:
         InputError: if the folder contains no font files, or a font file cannot be read.
     """
     files = files_below(folder) if folder.is_dir() else []
-    fonts = [path for path in files if path.suffix.lower() in (".ttf", ".otf", ".ttc")]
+    fonts = [path for path in files if path.suffix.lower() in SUFFIXES]
     if not fonts:
-        raise InputError(f"{folder}: contains no .ttf, .otf or .ttc files; set data.reader.fonts to a folder of fonts")
+        raise InputError(
+            f"{folder}: contains no {', '.join(SUFFIXES)} files; set data.reader.fonts to a folder of fonts"
+        )
     for path in fonts:
         open_font(path)
     return fonts

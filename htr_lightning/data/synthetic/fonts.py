@@ -14,6 +14,7 @@ from htr_lightning.errors import InputError
 from htr_lightning.text.codec import name
 
 SIZE = 56  # font size in pixels at which glyphs are drawn before they are distorted and scaled
+CELL = 20  # size in pixels of the parts of a letter that are shifted independently of each other
 IDEOGRAPHS = "\u2e80"  # characters from this code point on are drawn one by one, each with its own variation
 
 
@@ -47,7 +48,7 @@ def _missing(path: Path) -> tuple[tuple[int, int], bytes]:
 
 
 class FontWriter:
-    """A synthetic writer that uses the glyphs of TTF, OTF or TTC fonts; its style applies to a line as a whole.
+    """A synthetic writer that uses the glyphs of font files; its style applies to a line as a whole.
 
     A line is drawn with the first font that has all of its characters. If there is no such font, each character is
     drawn with the first font that has it.
@@ -65,6 +66,7 @@ class FontWriter:
         self.wander = rng.uniform(0.005, 0.04)  # amplitude of the waves in the baseline, as a fraction of the font size
         self.jitter = rng.uniform(0, 0.04)
         self.word_space = rng.uniform(0.2, 0.45)
+        self.shake = rng.uniform(0.3, 1.6)  # irregularity of the letters, so that no two are the same, in pixels
         self.weight = rng.uniform(-0.3, 1.0)  # blending weight of thicker strokes, or of thinner strokes if negative
         self.pencil = bool(rng.random() < 0.25)
 
@@ -121,14 +123,20 @@ class FontWriter:
     def _distorted(
         self, ink: UInt8[ndarray, "H W"], baseline: float, rng: np.random.Generator
     ) -> UInt8[ndarray, "H w"]:
-        """Stretch and slant the line, and bend its baseline up and down."""
+        """Stretch and slant the line, bend its baseline up and down, and make its letters irregular."""
         height, width = ink.shape
         lean = abs(self.slant) * height
         columns = np.arange(int(width * self.width + 2 * lean), dtype=np.float32) - np.float32(lean)
         rows = np.arange(height, dtype=np.float32)[:, None]
         wave = self.wander * SIZE * np.sin(columns / (SIZE * rng.uniform(1.5, 4)) + rng.uniform(0, 6.3))
         from_x = (columns - np.float32(self.slant) * (np.float32(baseline) - rows)) / np.float32(self.width)
-        return cv2.remap(ink, from_x, (rows + wave).astype(np.float32), cv2.INTER_LINEAR)
+        from_y = (rows + wave).astype(np.float32)
+        cells = (2, height // CELL + 2, len(columns) // CELL + 2)
+        shakes = [
+            cv2.resize(cell, (len(columns), height), interpolation=cv2.INTER_CUBIC)
+            for cell in rng.normal(0, self.shake, cells).astype(np.float32)
+        ]
+        return cv2.remap(ink, from_x + shakes[0], from_y + shakes[1], cv2.INTER_LINEAR)
 
 
 def _pieces(word: str, fonts: Sequence[Path]) -> list[tuple[str, Path]]:
