@@ -52,9 +52,9 @@ def build(config: DictConfig, known: Sequence[str] = ()) -> tuple[LineDataModule
         parts = checkpoint.check_parts(checkpoint.read(before), before) | {"source": None}
     recognizer = _recognizer(settings, alphabet, parts)
     unknown: Counter[str] = Counter()
-    _set_resolution(settings, data, recognizer)
     for lines in data.sources:
         unknown += recognizer.check_targets(lines.reader.ids, lines.texts)
+    _set_resolution(settings, data, recognizer)
     recognizer.card = card(settings, recognizer.alphabet, data, unknown)
     return data, recognizer
 

@@ -31,17 +31,17 @@ class Resolution(NamedTuple):
     """A resolution and what it achieves on the training lines."""
 
     settings: dict[str, Any]  # height, x_height and width_scale of the preprocessing, as far as they were not set
-    columns: float  # columns per frame; infinite if the model has no frames
-    fitting: float  # fraction of the training lines that have `MIN_FRAMES` per character
+    fitting: float | None  # fraction of the lines with `MIN_FRAMES` per character; None if the model has no frames
 
     def __str__(self) -> str:
-        rows = f"{self.settings['height']} rows" if "height" in self.settings else ""
-        scale = f"widths x {self.settings['width_scale']:g}" if "width_scale" in self.settings else ""
-        frames = ""
-        if math.isfinite(self.columns):
-            frames = (f"a frame every {self.columns:g} columns, at least {MIN_FRAMES} frames per character in "
-                      f"{self.fitting:.1%} of the training lines")  # fmt: skip
-        return ", ".join(part for part in (rows, scale, frames) if part)
+        parts = []
+        if "height" in self.settings:
+            parts.append(f"{self.settings['height']} rows")
+        if "width_scale" in self.settings:
+            parts.append(f"widths x {self.settings['width_scale']:g}")
+        if self.fitting is not None:
+            parts.append(f"{MIN_FRAMES} frames a character in {self.fitting:.1%} of lines")
+        return " · ".join(parts)
 
 
 def choose(
@@ -66,14 +66,15 @@ def choose(
     found: dict[str, Any] = {"height": rows, "x_height": round(fraction * rows, 1), "width_scale": 1.0}
     found = {key: value for key, value in found.items() if key in missing}
     frames = recognizer.frames_for(WIDE)
-    columns = WIDE / frames if frames else math.inf
+    if not frames:
+        return Resolution(found, None)
     narrow = make(settings | found | {"width_scale": 1.0}, "model.preprocess")
-    needed = _needed_scales(recognizer, lines, augment, narrow, columns) if frames else np.zeros(1)
+    needed = _needed_scales(recognizer, lines, augment, narrow, WIDE / frames)
     scale = float(settings.get("width_scale") or 1.0)
     if "width_scale" in missing:
         exact = min(max(float(np.quantile(needed, FITTING, method="higher")), 1.0), MAX_SCALE)
         scale = found["width_scale"] = round(math.ceil(round(exact / STEP, 6)) * STEP, 2)
-    return Resolution(found, columns, float(np.mean(needed <= scale)))
+    return Resolution(found, float(np.mean(needed <= scale)))
 
 
 def is_square(texts: Iterable[str]) -> bool:
@@ -88,7 +89,13 @@ def is_square(texts: Iterable[str]) -> bool:
 def _needed_scales(
     recognizer: Recognizer, lines: LineDataset, augment: Augment | None, preprocess: Preprocess, columns: float
 ) -> Float[ndarray, " N"]:
-    """Return the factor by which a sample of lines must be widened to have enough frames after augmentation."""
+    """Return the factor by which a sample of lines must be widened to have enough frames after augmentation.
+
+    Args:
+        recognizer, lines, augment: see `choose`.
+        preprocess: preprocessing that does not widen lines.
+        columns: number of columns per frame.
+    """
     places = np.sort(np.random.default_rng(0).permutation(len(lines))[:SAMPLE]).tolist()
     margins = 2 * preprocess.margin
     scales = []

@@ -142,7 +142,8 @@ def _implements(found: type, base: str) -> bool:
 
 def _check_area(preprocess: dict[str, Any], where: str) -> None:
     """Raise InputError if preprocessed lines could be larger than `MAX_AREA`."""
-    height, *widths = (preprocess.get(key, 1) for key in ("height", "columns", "max_width", "margin"))
+    sides = (preprocess.get(key, 1) for key in ("height", "columns", "max_width", "margin"))
+    height, *widths = (1 if side is None else side for side in sides)  # a default, which is small
     if not all(isinstance(side, int) for side in (height, *widths)) or height * max(widths) > MAX_AREA:
         raise InputError(
             f"{where}: preprocessed lines are too large (maximum {MAX_AREA:,} pixels); use a checkpoint written by "

@@ -149,6 +149,7 @@ SMALL = [
     "data.reader.length=[1, 2]",
     "data.workers=0",
     "trainer=default",
+    "optimizer.lr=2e-3",
     "trainer.max_time=null",
     "trainer.val_check_interval=1.0",
     "trainer.check_val_every_n_epoch=1",

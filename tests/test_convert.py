@@ -202,7 +202,7 @@ def test_a_packed_file_contains_the_same_lines(htr, pages: list[str], tmp_path: 
     assert outcome.stdout.splitlines()[:3] == [
         "train: 2 lines, 1 skipped (line without text)", "val: 1 lines", "test: 2 lines"
     ]  # fmt: skip
-    assert Pack(path, "train").height == 32  # of the default model
+    assert Pack(path, "train").height == 64  # twice that of the default model
     source = open_data(pages).data
     from_file = open_data(["data=page_xml", f"data.pack={path}"]).data
     for split in SPLITS:
@@ -212,9 +212,9 @@ def test_a_packed_file_contains_the_same_lines(htr, pages: list[str], tmp_path: 
 
 
 def test_htr_pack_takes_the_height_from_the_model(htr, pages: list[str], tmp_path: Path) -> None:
-    assert htr("pack", *pages, "model.preprocess.height=24", "--out", tmp_path / "p.htr", "--split", "val").code == 0
-    assert Pack(tmp_path / "p.htr", "val").height == 24
-    assert Pack(tmp_path / "p.htr", "val").sizes == [(24, 157)]
+    assert htr("pack", *pages, "model.preprocess.height=48", "--out", tmp_path / "p.htr", "--split", "val").code == 0
+    assert Pack(tmp_path / "p.htr", "val").height == 96
+    assert Pack(tmp_path / "p.htr", "val").sizes == open_data(pages).data.open("val").sizes  # smaller than that
     assert htr("pack", *pages, "model=mlp", "--out", tmp_path / "q.htr").code == 0
     assert Pack(tmp_path / "q.htr", "val").height is None
 

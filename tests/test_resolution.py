@@ -126,7 +126,7 @@ def test_square_characters_get_more_rows(make_recognizer: Callable[..., CTCRecog
 def test_a_run_says_and_stores_its_resolution(
     run_folder: Path, tmp_path: Path, htr: Callable[..., Outcome], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert "resolution: 32 rows, widths x 1" in (run_folder / "train.log").read_text()
+    assert "resolution: 32 rows · widths x 1 · 1.6 frames a character in " in (run_folder / "train.log").read_text()
     stored = checkpoint.read(run_folder / "checkpoints" / "best.ckpt")["htr"]["model"]["preprocess"]
     assert (stored["height"], stored["x_height"]) == (32, 9.6)
     assert 1 <= stored["width_scale"] <= MAX_SCALE
@@ -140,7 +140,7 @@ def test_a_run_says_and_stores_its_resolution(
     few = ["data=folder", f"data.root={tmp_path}/data", *SMALL[3:], "logger=csv", "trainer.max_epochs=1"]
     folder = run_train(tmp_path / "run", *few)
     log = (folder / "train.log").read_text()
-    assert "widths x 1.5" in log
+    assert "widths x 1.5 · " in log
     last = folder / "checkpoints" / "last.ckpt"
     resumed = run_train(tmp_path / "resumed", *few[:-1], "trainer.max_epochs=2", f"resume={last}")
     again = checkpoint.read(resumed / "checkpoints" / "best.ckpt")["htr"]["model"]["preprocess"]

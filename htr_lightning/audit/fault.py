@@ -41,4 +41,6 @@ class Line(NamedTuple):
     text: str  # normalised
     group: str
     measures: Measures
-    frames: int | None  # number of frames that the network produces; None if it uses none or the size is unusable
+    frames: int | None = (
+        None  # number of frames that the network produces; None if it uses none or the size is unusable
+    )

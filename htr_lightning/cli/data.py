@@ -34,8 +34,8 @@ def pack(
 ) -> None:
     """Decode a data set once and pack it into a single file, for training with data.pack=FILE.
 
-    Lines are stored in greyscale at the line height of the model, before augmentation. Set the height with model=NAME
-    or model.preprocess.height=N.
+    Lines are stored in greyscale, before augmentation, at most twice as high as the model reads them (and at least 64
+    pixels, so that most models can share a file). Set the height with model=NAME or model.preprocess.height=N.
     """
     from htr_lightning.config import compose_data
 

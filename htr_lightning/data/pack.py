@@ -30,7 +30,7 @@ from numpy import ndarray
 
 from htr_lightning.data.fault import EMPTY, text_fault
 from htr_lightning.data.image import MAX_SIDE
-from htr_lightning.data.preprocess import FitHeight, Preprocess, reduce_rows
+from htr_lightning.data.preprocess import Preprocess, reduce_rows
 from htr_lightning.data.sample import Reader, Sample, Skipped
 from htr_lightning.data.split import SPLITS
 from htr_lightning.errors import InputError, printable
@@ -269,8 +269,8 @@ class PackWriter:
 
 
 def packed_height(preprocess: Preprocess) -> int | None:
-    """Return the height in pixels to which lines can be scaled down without affecting `preprocess`, or None."""
-    return preprocess.height if isinstance(preprocess, FitHeight) else None
+    """Return the height in pixels to which `preprocess` reduces lines first, or None if it uses full-size images."""
+    return preprocess.max_rows
 
 
 def packed_splits(path: str | Path) -> list[str]:
@@ -284,14 +284,14 @@ def packed_splits(path: str | Path) -> list[str]:
 
 
 def _reduce(sample: Sample, height: int | None) -> UInt8[ndarray, "_ _"]:
-    """Scale the image of a line down to at most `height` rows, in the same way as `FitHeight`."""
+    """Scale the image of a line down to at most `height` rows, in the same way as `Preprocess.reduce`."""
     rows, columns = sample.image.shape
     if not 0 < min(rows, columns) <= max(rows, columns) <= MAX_SIDE:
         raise InputError(
             f"{sample.id}: image size out of range ({columns} x {rows} pixels, maximum {MAX_SIDE}); "
             "fix or remove the image"
         )
-    return sample.image if height is None else reduce_rows(FitHeight(height).reduce(sample.image), height)
+    return reduce_rows(sample.image, height)
 
 
 @contextmanager

@@ -115,7 +115,7 @@ def test_what_the_config_itself_skips_is_named_and_is_not_critical(htr: Callable
 def test_frames_are_those_of_the_model_that_is_named(htr: Callable[..., Outcome], pages: Path) -> None:
     path = pages / "a.xml"
     text = "un mot rare"
-    path.write_text(path.read_text(encoding="utf-8").replace(text, " ".join([text] * 5)), encoding="utf-8")
+    path.write_text(path.read_text(encoding="utf-8").replace(text, " ".join([text] * 12)), encoding="utf-8")
     asked = ["data=page_xml", f"data.root={pages}"]
     outcome, data, _ = audit(htr, pages.parent, *asked)
     assert kinds(data)["pages/a/l0"] == "too few frames for the text"

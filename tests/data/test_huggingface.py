@@ -316,7 +316,14 @@ def test_the_command_trains_from_the_hub(tmp_path: Path, monkeypatch: pytest.Mon
     for part, count in (("train", 6), ("validation", 3), ("test", 3)):
         write(tmp_path, part, drawn(count, colour=True), [f"ab{n}" for n in range(count)])
     asked = _hub(monkeypatch, tmp_path)
-    short = ["trainer.max_steps=2", "logger=csv", "data.workers=0", "model.net.hidden=8", "data.alphabet=ab0123456789"]
+    short = [
+        "trainer=default",
+        "trainer.max_steps=2",
+        "logger=csv",
+        "data.workers=0",
+        "model.net.hidden=8",
+        "data.alphabet=ab0123456789",
+    ]
     run = run_train(tmp_path / "run", "data=huggingface", "data.repo=Teklia/Some-line", *short)
     assert (run / "checkpoints" / "last.ckpt").is_file()
     assert {name for name, _ in asked} == {"Teklia/Some-line"}
