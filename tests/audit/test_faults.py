@@ -308,13 +308,13 @@ def test_frames_are_asked_at_the_width_that_the_network_sees() -> None:
             asked.append(0)
             raise ValueError("an unusable size, which is a fault of its own")
         asked.append(FitHeight(32, 8).width(image.shape))
-        return asked[-1] // 8
+        return asked[-1] // 24
 
     found = audited(drawn=FEW, needed=len, frames=frames)
     widths = {s.id: FitHeight(32, 8).width(s.image.shape) for samples in FEW.values() for s in samples}
     unusable = list(widths)[3]
     assert asked == [0 if id == unusable else width for id, width in widths.items()]
-    short = {s.id for samples in FEW.values() for s in samples if len(s.text) > widths[s.id] // 8} - {unusable}
+    short = {s.id for samples in FEW.values() for s in samples if len(s.text) > widths[s.id] // 24} - {unusable}
     assert short
     assert {fault.id for fault in found.faults if fault.kind == kinds.FRAMES} == short
 
