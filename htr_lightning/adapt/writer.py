@@ -31,7 +31,7 @@ LINES = 256  # maximum number of lines of files that are used
 MIN_LINES = 8  # minimum number of lines with text
 KEPT = 0.8  # fraction of the lines trained on, the surest ones
 ROUNDS = 2  # number of times that the lines are transcribed and trained on
-PASSES = 6  # number of times that each line is seen in a round
+PASSES = 10  # number of times that each line is seen in a round
 BATCH = 4  # lines per step
 RATE = 1e-3  # first learning rate, which decreases to zero within a round
 
