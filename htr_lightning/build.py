@@ -85,16 +85,24 @@ def _recognizer(settings: dict[str, Any], alphabet: list[str], parts: dict[str, 
 
 
 def _set_resolution(settings: dict[str, Any], data: LineDataModule, recognizer: Recognizer) -> None:
-    """Choose the settings of the preprocessing that are null in a config (see `resolution`), and use them."""
-    given = settings["model"]["preprocess"]
-    if settings.get("resume"):  # the run goes on at its resolution
-        trained = checkpoint.read(settings["resume"])["htr"]["model"]["preprocess"]
-        preprocess = {key: trained.get(key) if value is None else value for key, value in given.items()}
-    else:
-        preprocess = given
-        if chosen := resolution.choose(given, recognizer, data.lines("train"), data.augment):
-            log.info("resolution: %s", chosen)
-            preprocess = given | chosen.settings
+    """Choose the settings of the preprocessing that are null in a config (see `resolution`), and use them.
+
+    Weights from a checkpoint are used at the resolution at which they were trained.
+    """
+    given = preprocess = settings["model"]["preprocess"]
+    if (before := settings.get("resume") or settings.get("start")) and None in given.values():
+        trained = checkpoint.read(before)["htr"]["model"]["preprocess"]
+        if trained["_target_"] == given["_target_"]:
+            preprocess = {key: trained.get(key) if value is None else value for key, value in given.items()}
+        elif settings.get("resume"):
+            raise InputError(
+                f"resume: the checkpoint was trained with {trained['_target_'].rpartition('.')[2]}, not with "
+                f"{given['_target_'].rpartition('.')[2]}; repeat the overrides of its run, which are listed in "
+                ".hydra/overrides.yaml in its run folder, and set model.preprocess"
+            )
+    if chosen := resolution.choose(preprocess, recognizer, data.lines("train"), data.augment):
+        log.info("resolution: %s", chosen)
+        preprocess = preprocess | chosen.settings
     if preprocess != given:
         settings["model"]["preprocess"] = settings["data"]["preprocess"] = preprocess
         recognizer.preprocess = make(preprocess, "model.preprocess")

@@ -131,6 +131,8 @@ def _decompress(content: dict[str, Any], path: Path) -> None:
     try:
         for key, value in list(ngram.items()) if isinstance(ngram, dict) else ():
             if isinstance(value, dict):
+                if value["levels"].ndim != 1 or value["indices"].ndim != 1:  # otherwise, the result may take terabytes
+                    raise ValueError(f"{key}: levels of shape {tuple(value['levels'].shape)}")
                 ngram[key] = value["levels"].float()[value["indices"].long()]
         for name, scale in scales.items():
             rows = (len(weights[name]), *[1] * (weights[name].ndim - 1))

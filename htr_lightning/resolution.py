@@ -11,7 +11,8 @@ from numpy import ndarray
 
 from htr_lightning.config import make
 from htr_lightning.data.datamodule import Augment, LineDataset
-from htr_lightning.data.preprocess import HEIGHT, X_HEIGHT, Preprocess
+from htr_lightning.data.preprocess import HEIGHT, SQUARE_HEIGHT, SQUARE_X_HEIGHT, X_HEIGHT, Preprocess
+from htr_lightning.errors import InputError
 from htr_lightning.model.base import Recognizer
 
 MIN_FRAMES = 1.6  # frames per character; with fewer, CTC has little room for the blanks between characters
@@ -23,8 +24,6 @@ DRAWS = 4  # number of times each line is augmented
 WIDE = 4096  # columns of the image used to count the columns per frame
 # Characters that fill a square and contain up to ten horizontal strokes instead of three.
 SQUARE = regex.compile(r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Hangul}\p{Bopomofo}\p{Yi}\p{Tangut}]")
-SQUARE_ROWS = (48, 0.46)  # height, and x-height as a fraction of it
-OTHER_ROWS = (HEIGHT, X_HEIGHT)
 
 
 class Resolution(NamedTuple):
@@ -37,6 +36,8 @@ class Resolution(NamedTuple):
         parts = []
         if "height" in self.settings:
             parts.append(f"{self.settings['height']} rows")
+        elif "x_height" in self.settings:
+            parts.append(f"x-height {self.settings['x_height']:g}")
         if "width_scale" in self.settings:
             parts.append(f"widths x {self.settings['width_scale']:g}")
         if self.fitting is not None:
@@ -61,7 +62,7 @@ def choose(
     missing = [key for key in ("height", "x_height", "width_scale") if settings.get(key, key) is None]
     if not missing:
         return None
-    rows, fraction = SQUARE_ROWS if is_square(lines.texts) else OTHER_ROWS
+    rows, fraction = (SQUARE_HEIGHT, SQUARE_X_HEIGHT) if is_square(lines.texts) else (HEIGHT, X_HEIGHT)
     rows = settings.get("height") or rows
     found: dict[str, Any] = {"height": rows, "x_height": round(fraction * rows, 1), "width_scale": 1.0}
     found = {key: value for key, value in found.items() if key in missing}
@@ -105,11 +106,11 @@ def _needed_scales(
         try:
             image = preprocess.geometry(preprocess.reduce(lines.reader[place].image))
             widths = [preprocess.width((image.shape[0], image.shape[1]))]
-            for draw in range(DRAWS) if augment else ():
-                assert augment is not None
-                drawn = augment(image, np.random.default_rng((lines.seed, draw, place)))
-                widths.append(preprocess.width((drawn.shape[0], drawn.shape[1])))
-        except ValueError:
-            continue  # too small or too wide, which is reported as a fault
+            if augment is not None:
+                for draw in range(DRAWS):
+                    drawn = augment(image, np.random.default_rng((lines.seed, draw, place)))
+                    widths.append(preprocess.width((drawn.shape[0], drawn.shape[1])))
+        except (ValueError, InputError):
+            continue  # a faulty line, which is reported where all lines are read
         scales.append((required * columns - margins) / max(1, min(widths) - margins))
     return np.array(scales or [0.0])

@@ -15,6 +15,7 @@ from htr_lightning.config import make
 from htr_lightning.data.datamodule import LineDataset
 from htr_lightning.data.preprocess import FitHeight, NormalizeHandwriting
 from htr_lightning.data.sample import Sample
+from htr_lightning.errors import InputError
 from htr_lightning.model.ctc import CTCRecognizer
 from htr_lightning.resolution import FITTING, MAX_SCALE, MIN_FRAMES, STEP, choose, is_square
 from htr_lightning.text.normalize import Normalizer
@@ -58,8 +59,7 @@ def test_the_width_is_the_smallest_with_which_nearly_all_lines_have_enough_frame
 ) -> None:
     recognizer = make_recognizer()
     sizes = np.random.default_rng(characters).integers(characters // 2, characters, 300)
-    lines = dataset(["abn"[k % 3] * int(size) for k, size in enumerate(sizes)], [150] * 300)
-    lines.texts[:] = [("ab" * 30)[: len(text)] for text in lines.texts]  # no equal neighbours
+    lines = dataset([("ab" * 30)[: int(size)] for size in sizes], [150] * 300)  # no equal neighbours
     found = choose(FIT, recognizer, lines)
     assert found is not None
     scale = found.settings["width_scale"]
@@ -146,6 +146,51 @@ def test_a_run_says_and_stores_its_resolution(
     again = checkpoint.read(resumed / "checkpoints" / "best.ckpt")["htr"]["model"]["preprocess"]
     assert again == checkpoint.read(last)["htr"]["model"]["preprocess"]
     assert "resolution" not in (resumed / "train.log").read_text()
+
+
+def test_a_line_that_cannot_be_read_is_left_out(make_recognizer: Callable[..., CTCRecognizer]) -> None:
+    class Broken(Lines):
+        def __getitem__(self, index: int) -> Sample:
+            if index == 3:
+                raise InputError("3: truncated image")
+            return super().__getitem__(index)
+
+    texts = ["ab" * 12] * 19 + ["ab" * 30]
+    texts[3] = "ab" * 60
+    lines = LineDataset(Broken(texts, [150] * 20), FitHeight(32, 4), Normalizer())
+    kept = [text for place, text in enumerate(texts) if place != 3]
+    assert choose(FIT, make_recognizer(), lines) == choose(FIT, make_recognizer(), dataset(kept, [150] * 19))
+
+
+def test_the_choice_does_not_change_what_readers_and_packs_have_reduced(
+    make_recognizer: Callable[..., CTCRecognizer],
+) -> None:
+    settings = {"_target_": "htr_lightning.data.preprocess.NormalizeHandwriting"}
+    settings |= {"height": None, "x_height": None, "width_scale": None}
+    before = make(settings, "model.preprocess").max_rows
+    for text in ("abab", "天地人"):
+        found = choose(settings, make_recognizer(text), dataset([text] * 5, [300] * 5))
+        assert found is not None
+        assert make(settings | found.settings, "model.preprocess").max_rows == before
+
+
+def test_weights_are_used_at_the_resolution_at_which_they_were_trained(run_folder: Path, tmp_path: Path) -> None:
+    best = run_folder / "checkpoints" / "best.ckpt"
+    content = checkpoint.read(best)
+    content["htr"]["model"]["preprocess"]["width_scale"] = 1.25
+    checkpoint.write(content, tmp_path / "wide.ckpt")
+    short = [*SMALL, "trainer.max_epochs=1", "logger=csv", f"start={tmp_path}/wide.ckpt"]
+    run = run_train(tmp_path / "run", *short)
+    stored = checkpoint.read(run / "checkpoints" / "best.ckpt")["htr"]["model"]["preprocess"]
+    assert stored == content["htr"]["model"]["preprocess"]
+
+
+def test_a_run_with_other_preprocessing_cannot_be_resumed(run_folder: Path, tmp_path: Path) -> None:
+    content = checkpoint.read(run_folder / "checkpoints" / "last.ckpt")
+    content["htr"]["model"]["preprocess"]["_target_"] = FIT["_target_"]
+    checkpoint.write(content, tmp_path / "old.ckpt")
+    with pytest.raises(InputError, match="resume: the checkpoint was trained with FitHeight, not with Normalize"):
+        run_train(tmp_path / "run", *SMALL, "trainer.max_epochs=3", "logger=csv", f"resume={tmp_path}/old.ckpt")
 
 
 def test_no_augmentation_is_the_same_as_none(make_recognizer: Callable[..., CTCRecognizer]) -> None:

@@ -97,6 +97,8 @@ def check_source(source: LanguageSource) -> None:
         raise InputError(f"--min-count {source.min_count}: must be at least 1; 2 halves the language model")
     if source.arpa is not None and source.text:
         raise InputError("--arpa loads a language model and --text estimates one; use only one of them")
+    if source.arpa is not None and source.min_count != 1:
+        raise InputError("--arpa loads a language model, so --min-count has no effect; remove --min-count")
     if source.space is not None and source.arpa is None:
         raise InputError(f"--space {source.space}: applies only to an --arpa file; add --arpa or remove --space")
 

@@ -18,14 +18,13 @@ from torch import nn
 
 from htr_lightning.config import compose_train, make, plain
 from htr_lightning.data.batch import Batch, collate
+from htr_lightning.data.datamodule import Augment
 from htr_lightning.data.writing import is_page
 from htr_lightning.errors import InputError
 from htr_lightning.model.base import Recognizer
 from htr_lightning.reading.sources import Source
 from htr_lightning.reading.transcribe import open_lines
 from htr_lightning.transcription import Transcriber, Transcription
-
-Augment = Callable[[UInt8[ndarray, "H W"], np.random.Generator], UInt8[ndarray, "h w"]]
 
 LINES = 256  # maximum number of lines of files that are used
 MIN_LINES = 8  # minimum number of lines with text
@@ -62,12 +61,15 @@ def adapt(
     Raises:
         InputError: if the recognizer is an ensemble or recognizes single characters.
     """
-    if not isinstance(recognizer, Recognizer) or recognizer.single_characters:
-        raise InputError("--adapt: needs a single recognizer of lines; name one checkpoint and remove --tta")
+    if recognizer.single_characters:
+        raise InputError("--adapt: needs a recognizer of lines, not of single characters; remove --adapt")
+    if not isinstance(recognizer, Recognizer):
+        raise InputError("--adapt: needs a single recognizer; name one checkpoint and remove --tta")
     rng = np.random.default_rng(seed)
     prepared: list[UInt8[ndarray, "_ _"]] = []
     for image in images:
         try:
+            recognizer.preprocess.check((image.shape[0], image.shape[1]))
             prepared.append(recognizer.preprocess.geometry(recognizer.preprocess.reduce(image)))
         except ValueError:
             continue  # cannot be read, and is reported when it is transcribed
@@ -150,7 +152,7 @@ def _batch(
             arrays.append(recognizer.preprocess.to_array(image))
         texts.append(one.text)
     ids = [""] * len(texts)
-    batch = collate(ids, arrays, texts, ids, 32)
+    batch = collate(ids, arrays, texts, ids)
     return batch._replace(images=batch.images.to(recognizer.device), widths=batch.widths.to(recognizer.device))
 
 

@@ -41,6 +41,5 @@ class Line(NamedTuple):
     text: str  # normalised
     group: str
     measures: Measures
-    frames: int | None = (
-        None  # number of frames that the network produces; None if it uses none or the size is unusable
-    )
+    # number of frames that the network outputs; None if it has none or the size of the image is unusable
+    frames: int | None = None

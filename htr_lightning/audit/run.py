@@ -80,6 +80,7 @@ def audit(subject: Subject, advance: Callable[[int], None] = lambda lines: None)
     preprocess, by_width = recognizer.preprocess, cache(recognizer.frames_for)
 
     def frames(image: UInt8[ndarray, "H W"]) -> int:
+        preprocess.check((image.shape[0], image.shape[1]))
         height, width = preprocess.geometry(preprocess.reduce(image)).shape
         return by_width(preprocess.width((height, width)))
 
@@ -137,7 +138,7 @@ def _levelled(preprocess: Preprocess, image: UInt8[ndarray, "H W"]) -> UInt8[nda
 
 
 def _recognizer(subject: Subject) -> Recognizer:
-    """Return the recognizer that would be trained, at the resolution that training would choose."""
+    """Return the recognizer that would be trained, at the resolution that suits its lines without augmentation."""
     normalizer, readers = subject.data.normalizer, subject.readers.values()
     known = alphabet_of(normalizer(text) for reader in readers for text in reader.texts)
     alphabet = sorted({*known, *(subject.alphabet or ())})

@@ -219,23 +219,27 @@ class LineDataModule(LightningDataModule):
             InputError: if the split is empty or contains an unusable line.
         """
         if split not in self._lines:
-            reader = self.open(split)
-            for id, size in zip(reader.ids, reader.sizes, strict=True):
-                try:
-                    self.preprocess.check(size)  # fail now rather than in the middle of a run
-                except ValueError as error:
-                    raise InputError(f"{id}: {error}") from None
-            self._lines[split] = self._dataset(reader)
+            self._lines[split] = self._dataset(self.open(split))
         return self._lines[split]
 
     def set_preprocess(self, preprocess: Preprocess) -> None:
-        """Use another preprocessing for the lines that have been opened and for all others, replayed lines included."""
+        """Use another preprocessing for the lines that have been opened and for all others, replayed lines included.
+
+        Raises:
+            InputError: if a line is unusable.
+        """
         self.preprocess = preprocess
         self._lines = {split: self._dataset(lines.reader) for split, lines in self._lines.items()}
         if self.replay is not None:
             self.replay.set_preprocess(preprocess)
 
     def _dataset(self, reader: Reader, augment: Augment | None = None) -> LineDataset:
+        if augment is None:
+            for id, size in zip(reader.ids, reader.sizes, strict=True):
+                try:
+                    self.preprocess.check(size)  # fail now rather than in the middle of a run
+                except ValueError as error:
+                    raise InputError(f"{id}: {error}") from None
         return LineDataset(reader, self.preprocess, self.normalizer, augment, self.multiple, self.seed, self.cache_mb)
 
     @property

@@ -23,6 +23,7 @@ from htr_lightning.parameters import Fraction, Scaling, Side, check_order
 MIN_SIDE = 3  # pixels; a smaller image cannot contain a character
 MIN_CONTRAST = 32  # grey levels between paper and ink; a lower contrast may be noise and is not stretched fully
 HEIGHT, X_HEIGHT = 32, 0.3  # rows for Latin handwriting, and its x-height as a fraction of them
+SQUARE_HEIGHT, SQUARE_X_HEIGHT = 48, 0.46  # the same for scripts whose characters fill a square, such as Chinese
 MIN_ROWS = 64  # minimum height of a reduced scan
 INK = (255 - np.arange(256)).astype(np.float32) / 255  # ink at each grey level
 Margin = Annotated[int, Interval(ge=0, le=1 << 12)]
@@ -188,6 +189,11 @@ class NormalizeHandwriting(Preprocess):
         self.min_scale, self.max_scale = min_scale, max_scale
         self.fit = FitHeight(height, margin, width_scale, max_width, "dark")
         self.polarity = check_polarity(polarity)
+
+    @property
+    def max_rows(self) -> int | None:
+        """The maximum height after `reduce`; the same for all heights that may be chosen after lines have been read."""
+        return MIN_ROWS if self.height <= SQUARE_HEIGHT else 2 * self.height
 
     def width(self, size: tuple[int, int]) -> int:
         """Estimate the number of columns of the array; the exact number depends on the handwriting."""

@@ -103,8 +103,8 @@ class TrainingModule(LightningModule):
             id, line = next(iter(lines.items()))
             rank_zero_only(log.warning)(
                 f"lines with too few frames for their text {effect} ({len(lines)}; first: {id}, which requires "
-                f"{line.required} frames and has {line.frames}); htr audit lists them; they may be bad crops, or need "
-                "a larger model.preprocess.width_scale"
+                f"{line.required} frames and has {line.frames}); they may be bad crops, or need a larger "
+                "model.preprocess.width_scale or a smaller stride"
             )
         return len(lines)
 
@@ -156,7 +156,7 @@ class TrainingModule(LightningModule):
             raise InputError(
                 f"none of the first {self._left_out} training lines has enough frames for its text (first: {id}, which "
                 f"requires {line.required} frames and has {line.frames}); check the crops with htr audit, or use a "
-                "larger model.preprocess.width_scale"
+                "larger model.preprocess.width_scale or a smaller stride"
             )
 
     def _count(self, predictions: list[Prediction]) -> list[Prediction]:

@@ -66,9 +66,19 @@ def test_too_few_lines_change_nothing(recognizer: Recognizer, images: list[np.nd
 
 
 def test_an_ensemble_and_a_classifier_are_refused(images: list[np.ndarray]) -> None:
-    for given in (load_all([DEFAULT, DEFAULT], "cpu"), load_one("digits", "cpu")):
-        with pytest.raises(InputError, match="needs a single recognizer of lines"):
-            adapt(given, images)
+    with pytest.raises(InputError, match="needs a single recognizer; name one checkpoint"):
+        adapt(load_all([DEFAULT, DEFAULT], "cpu"), images)
+    with pytest.raises(InputError, match="needs a recognizer of lines"):
+        adapt(load_one("digits", "cpu"), images)
+
+
+def test_images_of_unusable_sizes_are_left_out(make_recognizer: Callable[..., Recognizer], short: None) -> None:
+    recognizer = make_recognizer()
+    lines = drawn_lines("train", 12)
+    images = [lines[number].image for number in range(12)]
+    odd = [np.full((2, 90), 200, np.uint8), np.full((3, 60_000), 200, np.uint8)]
+    with_odd, without = adapt(recognizer, [*odd, *images]), adapt(recognizer, images)
+    assert with_odd == without._replace(recognizer=with_odd.recognizer)
 
 
 def test_the_command_adapts_to_its_files(

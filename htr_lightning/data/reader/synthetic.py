@@ -57,7 +57,7 @@ class Synthetic(Sequence[Sample]):
         rare_characters: characters that are rare in the source or missing from it.
         rare_fraction: fraction of words that receive a rare character.
         crossed_out_fraction: fraction of words that are crossed out.
-        fonts: folder of TTF, OTF or TTC files, used by writers in every split; each writer has an individual style.
+        fonts: folder of font files, used by writers in every split; each writer has an individual style.
         font_fraction: fraction of writers who use a font. If the text contains characters that only fonts can provide,
             such as Chinese characters, all writers use fonts.
         unwritable: what to do with a character that no writer can draw; "error", or "skip" to omit it from the lines.
