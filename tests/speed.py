@@ -26,7 +26,7 @@ from htr_lightning.config import conf_dir
 from htr_lightning.convert import convert
 from htr_lightning.data.datamodule import LineDataModule
 from htr_lightning.data.pack import PackWriter, packed_height
-from htr_lightning.data.preprocess import FitHeight
+from htr_lightning.data.preprocess import HEIGHT, FitHeight
 from htr_lightning.data.reader.casia import CasiaCharacters
 from htr_lightning.data.reader.synthetic import Synthetic
 from htr_lightning.metrics.aggregate import EditCounts
@@ -102,7 +102,7 @@ def reading(model: str, lines: int, height: int | None = None, width: int = 520)
     """Lines a second that the network of `conf/model/MODEL.yaml` reads in float32, in batches of `lines`."""
     config = OmegaConf.load(conf_dir() / "model" / f"{model}.yaml")
     net = instantiate(config.net)(140).eval()
-    images = torch.rand(lines, 1, height or config.preprocess.height, width)
+    images = torch.rand(lines, 1, height or config.preprocess.height or HEIGHT, width)
     with torch.inference_mode():
         return lines / seconds(lambda: net(images, torch.full((lines,), width)), 3 * REPEATS)
 

@@ -212,8 +212,8 @@ def test_a_packed_file_contains_the_same_lines(htr, pages: list[str], tmp_path: 
 
 
 def test_htr_pack_takes_the_height_from_the_model(htr, pages: list[str], tmp_path: Path) -> None:
-    assert htr("pack", *pages, "model.preprocess.height=48", "--out", tmp_path / "p.htr", "--split", "val").code == 0
-    assert Pack(tmp_path / "p.htr", "val").height == 96
+    assert htr("pack", *pages, "model.preprocess.height=56", "--out", tmp_path / "p.htr", "--split", "val").code == 0
+    assert Pack(tmp_path / "p.htr", "val").height == 112
     assert Pack(tmp_path / "p.htr", "val").sizes == open_data(pages).data.open("val").sizes  # smaller than that
     assert htr("pack", *pages, "model=mlp", "--out", tmp_path / "q.htr").code == 0
     assert Pack(tmp_path / "q.htr", "val").height is None

@@ -169,7 +169,7 @@ def test_the_choice_does_not_change_what_readers_and_packs_have_reduced(
     settings |= {"height": None, "x_height": None, "width_scale": None}
     before = make(settings, "model.preprocess").max_rows
     for text in ("abab", "天地人"):
-        found = choose(settings, make_recognizer(text), dataset([text] * 5, [300] * 5))
+        found = choose(settings, make_recognizer("".join(sorted(set(text)))), dataset([text] * 5, [300] * 5))
         assert found is not None
         assert make(settings | found.settings, "model.preprocess").max_rows == before
 

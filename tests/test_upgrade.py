@@ -57,7 +57,9 @@ def aged(path: Path, best: Path) -> Path:
     card = content["htr"]
     card["format"] = 1
     preprocess = card["model"]["preprocess"]
-    preprocess["squeeze"] = preprocess.pop("width_scale")
+    preprocess["_target_"] = "htr_lightning.data.preprocess.FitCore"
+    for old, new in KEYS["data.preprocess.FitCore"].items():
+        preprocess[old] = preprocess.pop(str(new))
     data = card["training"]["data"]
     for old, new in KEYS["data.datamodule.LineDataModule"].items():
         if new is not None and new in data:

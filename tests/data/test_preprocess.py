@@ -374,10 +374,18 @@ def test_a_scan_and_the_scan_reduced_beforehand_give_the_same_array(
 
 @pytest.mark.parametrize(("height", "rows"), [(20, 64), (32, 64), (48, 96), (64, 128)])
 def test_scans_are_reduced_to_twice_the_height_and_never_below_64_rows(height: int, rows: int) -> None:
-    for preprocess in (FitHeight(height), NormalizeHandwriting(height, 0.3 * height), FitFrame(height, 8 * height)):
+    for preprocess in (FitHeight(height), FitFrame(height, 8 * height)):
         assert preprocess.reduce(written(300, 600)).shape == (rows, 2 * rows)
         scan = written(rows, 600)
         assert preprocess.reduce(scan) is scan
+
+
+@pytest.mark.parametrize(("height", "rows"), [(20, 64), (32, 64), (48, 64), (56, 112), (64, 128)])
+def test_scans_are_reduced_alike_for_all_heights_that_are_chosen_later(height: int, rows: int) -> None:
+    preprocess = NormalizeHandwriting(height, 0.3 * height)
+    assert preprocess.reduce(written(300, 600)).shape == (rows, 2 * rows)
+    scan = written(rows, 600)
+    assert preprocess.reduce(scan) is scan
 
 
 def test_a_line_that_would_become_too_narrow_and_a_character_are_not_reduced() -> None:
