@@ -127,7 +127,7 @@ def _decompress(content: dict[str, Any], path: Path) -> None:
     """Replace the weights and the language model of a compressed checkpoint by floats."""
     weights, scales = content["state_dict"], content.pop("scales", {})
     language = content.get("language")
-    ngram = language.get("ngram") if isinstance(language, dict) else None
+    ngram: Any = language.get("ngram") if isinstance(language, dict) else None
     try:
         for key, value in list(ngram.items()) if isinstance(ngram, dict) else ():
             if isinstance(value, dict):

@@ -7,6 +7,7 @@ of the recognizer is trained for a few steps on augmented lines (self-training; 
 import copy
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import chain
 from typing import NamedTuple
 
@@ -88,7 +89,7 @@ def adapt(
         labelled.sort(key=lambda pair: -pair[1].confidence)
         kept = labelled[: math.ceil(KEPT * len(labelled))]
         count = len(kept)
-        student = _trained(recognizer, kept, augment, rng, lambda done, n=number: advance((n + done) / ROUNDS))
+        student = _trained(recognizer, kept, augment, rng, partial(_advance, advance, number))
     confidences.append(_mean_confidence(_read(student, prepared)))
     return Adaptation(student, count, confidences[0], confidences[-1])
 
@@ -165,6 +166,11 @@ def _read(recognizer: Recognizer, images: Sequence[UInt8[ndarray, "_ _"]]) -> li
         batch = collate(none, arrays, none, none)
         found += recognizer.transcribe(batch.images.to(recognizer.device), batch.widths.to(recognizer.device))
     return found
+
+
+def _advance(advance: Callable[[float], None], rounds: int, done: float) -> None:
+    """Report progress, given the number of completed rounds and the completed fraction of the current one."""
+    advance((rounds + done) / ROUNDS)
 
 
 def _mean_confidence(read: Sequence[Transcription]) -> float:
