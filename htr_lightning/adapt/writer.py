@@ -7,7 +7,6 @@ of the recognizer is trained for a few steps on augmented lines (self-training; 
 import copy
 import math
 from collections.abc import Callable, Sequence
-from functools import partial
 from itertools import chain
 from typing import NamedTuple
 
@@ -89,7 +88,7 @@ def adapt(
         labelled.sort(key=lambda pair: -pair[1].confidence)
         kept = labelled[: math.ceil(KEPT * len(labelled))]
         count = len(kept)
-        student = _trained(recognizer, kept, augment, rng, partial(_advance, advance, number))
+        student = _trained(recognizer, kept, augment, rng, number, advance)
     confidences.append(_mean_confidence(_read(student, prepared)))
     return Adaptation(student, count, confidences[0], confidences[-1])
 
@@ -111,9 +110,10 @@ def _trained(
     labelled: Sequence[tuple[UInt8[ndarray, "_ _"], Transcription]],
     augment: Augment,
     rng: np.random.Generator,
+    rounds: int,
     advance: Callable[[float], None],
 ) -> Recognizer:
-    """Return a copy of a recognizer that was trained on transcribed lines."""
+    """Return a copy of a recognizer that was trained on transcribed lines, after a number of completed rounds."""
     student = copy.deepcopy(recognizer).train()
     for module in student.modules():
         if isinstance(module, nn.BatchNorm2d):
@@ -135,7 +135,7 @@ def _trained(
                 nn.utils.clip_grad_norm_(student.parameters(), 5.0)
                 optimizer.step()
                 step += 1
-                advance(step / steps)
+                advance((rounds + step / steps) / ROUNDS)
     return student.eval()
 
 
@@ -166,11 +166,6 @@ def _read(recognizer: Recognizer, images: Sequence[UInt8[ndarray, "_ _"]]) -> li
         batch = collate(none, arrays, none, none)
         found += recognizer.transcribe(batch.images.to(recognizer.device), batch.widths.to(recognizer.device))
     return found
-
-
-def _advance(advance: Callable[[float], None], rounds: int, done: float) -> None:
-    """Report progress, given the number of completed rounds and the completed fraction of the current one."""
-    advance((rounds + done) / ROUNDS)
 
 
 def _mean_confidence(read: Sequence[Transcription]) -> float:

@@ -219,7 +219,7 @@ class LineDataModule(LightningDataModule):
             InputError: if the split is empty or contains an unusable line.
         """
         if split not in self._lines:
-            self._lines[split] = self._dataset(self.open(split))
+            self._lines[split] = self._checked(self.open(split))
         return self._lines[split]
 
     def set_preprocess(self, preprocess: Preprocess) -> None:
@@ -229,17 +229,19 @@ class LineDataModule(LightningDataModule):
             InputError: if a line is unusable.
         """
         self.preprocess = preprocess
-        self._lines = {split: self._dataset(lines.reader) for split, lines in self._lines.items()}
+        self._lines = {split: self._checked(lines.reader) for split, lines in self._lines.items()}
         if self.replay is not None:
             self.replay.set_preprocess(preprocess)
 
+    def _checked(self, reader: Reader) -> LineDataset:
+        for id, size in zip(reader.ids, reader.sizes, strict=True):
+            try:
+                self.preprocess.check(size)  # fail now rather than in the middle of a run
+            except ValueError as error:
+                raise InputError(f"{id}: {error}") from None
+        return self._dataset(reader)
+
     def _dataset(self, reader: Reader, augment: Augment | None = None) -> LineDataset:
-        if augment is None:
-            for id, size in zip(reader.ids, reader.sizes, strict=True):
-                try:
-                    self.preprocess.check(size)  # fail now rather than in the middle of a run
-                except ValueError as error:
-                    raise InputError(f"{id}: {error}") from None
         return LineDataset(reader, self.preprocess, self.normalizer, augment, self.multiple, self.seed, self.cache_mb)
 
     @property
