@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from functools import cached_property
 from inspect import signature
+from operator import itemgetter
 from typing import Annotated, Any, cast
 
 import numpy as np
@@ -28,6 +29,7 @@ from htr_lightning.text.codec import alphabet_of
 from htr_lightning.text.normalize import Normalizer
 
 Augment = Callable[[UInt8[ndarray, "H W"], np.random.Generator], UInt8[ndarray, "h w"]]
+SHARED = 512  # number of lines that the ranks of a run normalise before they exchange them
 Workers = Annotated[int, Interval(ge=0, le=256)]
 Megabytes = Annotated[int, Interval(ge=0, le=1 << 20)]
 
@@ -75,35 +77,72 @@ class LineDataset(Dataset[Batch]):
 
     def _normalized(self, index: int) -> Sample:
         """Return a sample to which `geometry` has been applied, from the cache if possible."""
-        if index in self._cache:
-            return self._cache[index]
+        if index not in self._cache:
+            sample = self._geometry(index)
+            if not self._keep(index, sample):
+                return sample
+        return self._cache[index]
+
+    def _geometry(self, index: int) -> Sample:
         sample = self.reader[index]
         try:
-            sample = sample._replace(image=self.preprocess.geometry(self.preprocess.reduce(sample.image)))
+            return sample._replace(image=self.preprocess.geometry(self.preprocess.reduce(sample.image)))
         except ValueError as error:
             raise InputError(f"{sample.id}: {error}") from None
-        if sample.image.nbytes <= self._room:
+
+    def _keep(self, index: int, sample: Sample) -> bool:
+        """Add a sample to the cache unless the cache is full, and return whether there was room."""
+        room = sample.image.nbytes <= self._room
+        if room:
             self._room -= sample.image.nbytes
             self._cache[index] = sample
         else:
             self._room = 0
-        return sample
+        return room
 
     @cached_property
     def widths(self) -> list[int]:
         """The width of each line after preprocessing, in columns; identical in every process.
 
-        If the width depends on the writing as well as on the image size, it is exact for cached lines and estimated
-        for all others.
+        If the width depends on the writing as well as on the image size, it is exact for the lines that the cache can
+        hold and estimated for all others. The ranks of a run must ask for it together, because they share the work.
         """
         widths = [self.preprocess.width(size) for size in self.reader.sizes]
-        if not self.preprocess.by_size:
-            for index in range(len(widths)):
-                if not self._room:
-                    break
-                height, columns = self._normalized(index).image.shape
-                widths[index] = self.preprocess.width((height, columns))
+        if self.preprocess.by_size:
+            return widths
+        room = self._room
+        for start in range(0, len(widths), SHARED):
+            if room <= 0:
+                break
+            for index, sample in self._share(range(start, min(start + SHARED, len(widths)))):
+                self._keep(index, sample)
+                room -= sample.image.nbytes
+                widths[index] = self.preprocess.width((sample.image.shape[0], sample.image.shape[1]))
         return widths
+
+    def _share(self, indices: range) -> list[tuple[int, Sample]]:
+        """Return the samples at some indices, each normalised by one of the ranks of the run.
+
+        Raises:
+            InputError: on all ranks, if a line of any of them is unusable.
+        """
+        if not torch.distributed.is_initialized():
+            return [(index, self._geometry(index)) for index in indices]
+        world = torch.distributed.get_world_size()
+        own: list[tuple[int, Sample | InputError]] = []
+        for index in indices[torch.distributed.get_rank() :: world]:
+            try:
+                own.append((index, self._geometry(index)))
+            except InputError as error:  # to be raised after the exchange, since the other ranks wait for it
+                own.append((index, error))
+        shares: list[list[tuple[int, Sample | InputError]]] = [[] for _ in range(world)]
+        torch.distributed.all_gather_object(shares, own)
+        samples = []
+        for index, found in sorted((pair for share in shares for pair in share), key=itemgetter(0)):
+            if isinstance(found, InputError):
+                raise found
+            samples.append((index, found))
+        return samples
 
     @cached_property
     def texts(self) -> list[str]:

@@ -1,5 +1,8 @@
 """The batches of a split hold exactly the lines of the reader, normalised and preprocessed."""
 
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -9,9 +12,10 @@ import pytest
 import torch
 from numpy import ndarray
 
+from htr_lightning.data import datamodule
 from htr_lightning.data.character import FixedSize
-from htr_lightning.data.datamodule import LineDataModule
-from htr_lightning.data.preprocess import FitHeight
+from htr_lightning.data.datamodule import LineDataModule, LineDataset
+from htr_lightning.data.preprocess import FitHeight, NormalizeHandwriting
 from htr_lightning.data.reader.page_xml import PageXml
 from htr_lightning.data.reader.synthetic import Synthetic
 from htr_lightning.data.sample import Reduce, Sample, Skipped
@@ -86,6 +90,86 @@ def test_a_batch_that_goes_to_a_device_takes_its_tensors_and_keeps_its_texts() -
 def test_ranks_together_see_validation_once(world: int) -> None:
     seen = [id for rank in range(world) for batch in module().loader("val", rank, world) for id in batch.ids]
     assert sorted(seen) == sorted(drawn("val").ids)
+
+
+@pytest.fixture
+def as_ranks(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], Any]], list[Any]]:
+    """Run a function in two threads that act as the ranks of a run, and return what each returned or raised."""
+    ranks, barrier = threading.local(), threading.Barrier(2)
+    slots: list[Any] = [None, None]
+
+    def gather(into: list[Any], own: Any) -> None:
+        slots[ranks.own] = own
+        barrier.wait(30)
+        into[:] = slots
+        barrier.wait(30)
+
+    def run(function: Callable[[], Any]) -> list[Any]:
+        monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+        monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
+        monkeypatch.setattr(torch.distributed, "get_rank", lambda: ranks.own)
+        monkeypatch.setattr(torch.distributed, "all_gather_object", gather)
+
+        def one(rank: int) -> Any:
+            ranks.own = rank
+            try:
+                return function()
+            except InputError as error:
+                return str(error)
+
+        with ThreadPoolExecutor(2) as threads:
+            return list(threads.map(one, range(2)))
+
+    return run
+
+
+def widths_of(lines: LineDataset) -> list[int]:
+    return LineDataset.widths.func(lines)  # until Python 3.12, a cached property is computed in one thread at a time
+
+
+@pytest.mark.parametrize("cache_mb", [0, 1, 512])
+def test_ranks_share_the_measuring_of_lines_and_get_the_same_widths_and_images(
+    cache_mb: int, as_ranks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(datamodule, "SHARED", 10)
+    read: list[str] = []
+
+    class Counted(Synthetic):
+        def __getitem__(self, index: int) -> Sample:
+            sample = super().__getitem__(index)
+            read.append(sample.id)
+            return sample
+
+    def lines() -> LineDataset:
+        reader = Counted("train", {"train": 37, "val": 1, "test": 1}, {"train": 4, "val": 2, "test": 2})
+        return LineDataset(reader, NormalizeHandwriting(32, 9.6), Normalizer(), cache_mb=cache_mb)
+
+    def measured() -> tuple[list[int], list[Sample]]:
+        own = lines()
+        return widths_of(own), [own._normalized(index) for index in range(len(own))]
+
+    alone = measured()
+    ranks = as_ranks(lambda: widths_of(lines()))
+    assert ranks == [alone[0], alone[0]]
+    if cache_mb == 512:
+        read.clear()
+        for widths, samples in as_ranks(measured):
+            assert widths == alone[0]
+            for sample, expected in zip(samples, alone[1], strict=True):
+                assert (sample.id, sample.text, sample.group) == (expected.id, expected.text, expected.group)
+                np.testing.assert_array_equal(sample.image, expected.image)
+        assert len(read) == len(set(read)) == 37  # each line once
+
+
+def test_a_line_that_one_rank_cannot_use_stops_all_of_them(as_ranks) -> None:
+    def widths() -> list[int]:
+        samples = [Sample(f"line {i}", np.full((40, 100), 255, np.uint8), "a", "x") for i in range(5)]
+        samples[3] = samples[3]._replace(image=np.full((40, 2), 255, np.uint8))
+        return widths_of(LineDataset(Listed(samples), NormalizeHandwriting(32, 9.6), Normalizer(), cache_mb=1))
+
+    first, second = as_ranks(widths)
+    assert first == second
+    assert first.startswith("line 3: ")
 
 
 @pytest.mark.parametrize("few", ["val", "test"])
