@@ -87,10 +87,12 @@ def _recognizer(settings: dict[str, Any], alphabet: list[str], parts: dict[str, 
 def _set_resolution(settings: dict[str, Any], data: LineDataModule, recognizer: Recognizer) -> None:
     """Choose the settings of the preprocessing that are null in a config (see `resolution`), and use them.
 
-    Weights from a checkpoint are used at the resolution at which they were trained.
+    Weights from a checkpoint are used at the resolution at which they were trained, and a teacher is imitated at its
+    own.
     """
     given = preprocess = settings["model"]["preprocess"]
-    if (before := settings.get("resume") or settings.get("start")) and None in given.values():
+    before = settings.get("resume") or settings.get("start") or settings.get("teacher")
+    if before and None in given.values():
         trained = checkpoint.read(before)["htr"]["model"]["preprocess"]
         if trained["_target_"] == given["_target_"]:
             preprocess = {key: trained.get(key) if value is None else value for key, value in given.items()}

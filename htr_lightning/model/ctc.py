@@ -1,7 +1,7 @@
 """Line recognition with connectionist temporal classification (CTC)."""
 
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -17,6 +17,19 @@ from htr_lightning.errors import InputError
 from htr_lightning.model.base import Recognizer
 from htr_lightning.model.line import LineRecognizer, ctc_loss, required_frames
 from htr_lightning.net.crnn import CTCNet
+
+
+class Teacher(Protocol):
+    """What a recognizer imitates in training; see `training.distillation`."""
+
+    def loss(
+        self,
+        images: Float[Tensor, "B 1 H W"],
+        widths: Int[Tensor, " B"],
+        logits: Float[Tensor, "B T C"],
+        lengths: Int[Tensor, " B"],
+    ) -> Float[Tensor, ""]: ...
+
 
 Output = tuple[Float[Tensor, "B T C"], Int[Tensor, " B"]]
 
@@ -34,6 +47,9 @@ class CTCRecognizer(LineRecognizer):
             (B, T, C) and lengths of shape (B,).
         decoder: decoder for arrays of log-probabilities and lengths.
         others: arguments of `LineRecognizer`.
+
+    Attributes:
+        teacher: recognizer to imitate in training; None for training with texts only.
     """
 
     specials = ("<blank>",)
@@ -47,12 +63,17 @@ class CTCRecognizer(LineRecognizer):
                 "decoder=greedy or decoder=beam"
             )
         self.net = net(len(self.codec))
+        self.teacher: Teacher | None = None
 
     def loss(self, batch: Batch) -> Float[Tensor, ""]:
-        """Return the CTC loss in nats per character; see `LineRecognizer.ctc`."""
+        """Return the CTC loss in nats per character (see `LineRecognizer.ctc`), plus that of imitating the teacher."""
         targets = [self.target(text, id) for id, text in zip(batch.ids, batch.texts, strict=True)]
         heads, lengths = self.net.heads(batch.images, batch.widths)
-        return self.ctc(heads, lengths, batch.ids, targets)
+        loss = self.ctc(heads, lengths, batch.ids, targets)
+        if self.teacher is not None:
+            imitation = self.teacher.loss(batch.images, batch.widths, heads[0], lengths)
+            loss = loss + imitation / max(1, sum(map(len, targets)))
+        return loss
 
     def summed_loss(self, output: Output, batch: Batch) -> tuple[Float[Tensor, ""], int]:
         """Return the main head's CTC loss summed over lines with enough frames, and the number of their characters."""

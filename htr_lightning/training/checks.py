@@ -12,7 +12,7 @@ from lightning.pytorch.loggers import Logger
 
 from htr_lightning.data.datamodule import LineDataModule
 from htr_lightning.errors import InputError
-from htr_lightning.parameters import Seed, check_parameters, check_value
+from htr_lightning.parameters import Seed, Weight, check_parameters, check_value
 
 SETTINGS: dict[str, Any] = {
     "seed": Seed,
@@ -20,6 +20,8 @@ SETTINGS: dict[str, Any] = {
     "name": str,
     "start": Path | None,
     "resume": Path | None,
+    "teacher": Path | None,
+    "teacher_weight": Weight | None,  # htr fine-tune has no teacher
     "keep_alphabet": bool,
     "callbacks": Mapping[str, Callback],
     "logger": Mapping[str, Logger],

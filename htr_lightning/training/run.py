@@ -21,6 +21,7 @@ from htr_lightning.schedule import clock
 from htr_lightning.text.codec import alphabet_of, name
 from htr_lightning.training.checks import check_settings, check_trainer
 from htr_lightning.training.console import log, run_log
+from htr_lightning.training.distillation import distil
 from htr_lightning.training.module import TrainingModule
 from htr_lightning.training.resume import check_state, restoring
 from htr_lightning.training.transfer import transfer
@@ -54,6 +55,9 @@ def _train(config: DictConfig) -> float:
     data, recognizer = build(config, known)
     if config.start is not None and config.resume is None:
         _say(f"started from {config.start}: {transfer(recognizer, config.start)}")
+    if (teacher := settings.get("teacher")) is not None:
+        distil(recognizer, teacher, config.teacher_weight)
+        _say(f"imitates {teacher}")
     for lines in data.sources:
         if note := getattr(lines.reader, "note", None):
             _say(note)

@@ -40,7 +40,7 @@ def transfer(recognizer: Recognizer, path: str | Path) -> Transfer:
     old, new = content["htr"]["alphabet"], recognizer.alphabet
     own, weights = recognizer.state_dict(), content["state_dict"]
     wide = class_weights(recognizer)
-    targets, sources = _rows(recognizer, old)
+    targets, sources = rows(recognizer, old)
     with torch.no_grad():
         for name, weight in own.items():
             found = weights.get(name)
@@ -60,7 +60,7 @@ def transfer(recognizer: Recognizer, path: str | Path) -> Transfer:
     )
 
 
-def _rows(recognizer: Recognizer, old: list[str]) -> tuple[Tensor, Tensor]:
+def rows(recognizer: Recognizer, old: list[str]) -> tuple[Tensor, Tensor]:
     """Return the indices of a recognizer's classes that the checkpoint also has, and their indices there."""
     specials = len(recognizer.codec.specials)
     place = {character: number for number, character in enumerate(old, start=specials)}
