@@ -1,7 +1,7 @@
 """Line recognition with connectionist temporal classification (CTC)."""
 
 from collections.abc import Callable, Iterable
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,19 +17,6 @@ from htr_lightning.errors import InputError
 from htr_lightning.model.base import Recognizer
 from htr_lightning.model.line import LineRecognizer, ctc_loss, required_frames
 from htr_lightning.net.crnn import CTCNet
-
-
-class Teacher(Protocol):
-    """What a recognizer imitates in training; see `training.distillation`."""
-
-    def loss(
-        self,
-        images: Float[Tensor, "B 1 H W"],
-        widths: Int[Tensor, " B"],
-        logits: Float[Tensor, "B T C"],
-        lengths: Int[Tensor, " B"],
-    ) -> Float[Tensor, ""]: ...
-
 
 Output = tuple[Float[Tensor, "B T C"], Int[Tensor, " B"]]
 
@@ -47,9 +34,6 @@ class CTCRecognizer(LineRecognizer):
             (B, T, C) and lengths of shape (B,).
         decoder: decoder for arrays of log-probabilities and lengths.
         others: arguments of `LineRecognizer`.
-
-    Attributes:
-        teacher: recognizer to imitate in training; None for training with texts only.
     """
 
     specials = ("<blank>",)
@@ -63,7 +47,6 @@ class CTCRecognizer(LineRecognizer):
                 "decoder=greedy or decoder=beam"
             )
         self.net = net(len(self.codec))
-        self.teacher: Teacher | None = None
 
     def loss(self, batch: Batch) -> Float[Tensor, ""]:
         """Return the CTC loss in nats per character (see `LineRecognizer.ctc`), plus that of imitating the teacher."""

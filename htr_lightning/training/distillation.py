@@ -11,7 +11,6 @@ from torch.nn import functional
 from htr_lightning.checkpoint import load
 from htr_lightning.errors import InputError
 from htr_lightning.model.base import Recognizer
-from htr_lightning.model.ctc import CTCRecognizer
 from htr_lightning.text.codec import name
 from htr_lightning.training.transfer import rows
 
@@ -24,12 +23,12 @@ class Teacher:
     It sees the same augmented images as its student. It is not a module, so that it is neither trained nor saved.
 
     Args:
-        recognizer: teacher.
+        recognizer: recognizer with a CTC head.
         sources: class of the teacher for each class of the student.
         weight: weight of the imitation relative to the CTC loss.
     """
 
-    def __init__(self, recognizer: CTCRecognizer, sources: Int[Tensor, " C"], weight: float) -> None:
+    def __init__(self, recognizer: Recognizer, sources: Int[Tensor, " C"], weight: float) -> None:
         self.recognizer, self.sources, self.weight = recognizer.eval().requires_grad_(False), sources, weight
 
     def loss(
@@ -67,7 +66,8 @@ def distil(recognizer: Recognizer, path: str | Path, weight: float) -> None:
             teacher does not know all characters of the student.
     """
     teacher = load(path)
-    if not isinstance(teacher, CTCRecognizer) or not isinstance(recognizer, CTCRecognizer):
+    frames, own_frames = teacher.frames_for(WIDE), recognizer.frames_for(WIDE)
+    if not frames or not own_frames:
         raise InputError(f"teacher={path}: teacher and model must both be CTC models, such as crnn and crnn_mobilenet")
     own, given = (one.card["model"]["preprocess"] for one in (recognizer, teacher))
     if differing := [key for key in own | given if own.get(key) != given.get(key)]:
@@ -76,10 +76,10 @@ def distil(recognizer: Recognizer, path: str | Path, weight: float) -> None:
             f"teacher={path}: it was trained with model.preprocess.{key}={given.get(key)}, not {own.get(key)}; remove "
             "this override, or train a teacher with it"
         )
-    if (frames := recognizer.frames_for(WIDE)) != (others := teacher.frames_for(WIDE)):
+    if frames != own_frames:
         raise InputError(
-            f"teacher={path}: it has {others} frames in {WIDE} columns, and the model {frames}; use a model with the "
-            "same strides"
+            f"teacher={path}: it has {frames} frames in {WIDE} columns, and the model {own_frames}; use a model with "
+            "the same strides"
         )
     targets, sources = rows(recognizer, teacher.alphabet)
     known = set(teacher.alphabet)

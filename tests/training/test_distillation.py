@@ -93,6 +93,13 @@ def test_a_teacher_that_cannot_be_imitated_is_refused(best: Path, overrides: lis
         distil(build(*overrides), best, 1.0)
 
 
-def test_only_a_ctc_model_can_be_imitated() -> None:
-    with pytest.raises(InputError, match="must both be CTC models"):
+def test_a_teacher_of_characters_is_refused() -> None:
+    with pytest.raises(InputError, match=r"teacher=digits: it was trained with model\.preprocess\._target_="):
         distil(build(), "digits", 1.0)
+
+
+def test_a_model_without_frames_cannot_imitate(best: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pupil = build()
+    monkeypatch.setattr(pupil, "frames_for", lambda width: 0)  # like an autoregressive model
+    with pytest.raises(InputError, match="must both be CTC models"):
+        distil(pupil, best, 1.0)
