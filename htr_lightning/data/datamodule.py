@@ -77,11 +77,11 @@ class LineDataset(Dataset[Batch]):
 
     def _normalized(self, index: int) -> Sample:
         """Return a sample to which `geometry` has been applied, from the cache if possible."""
-        if index not in self._cache:
-            sample = self._geometry(index)
-            if not self._keep(index, sample):
-                return sample
-        return self._cache[index]
+        if index in self._cache:
+            return self._cache[index]
+        sample = self._geometry(index)
+        self._keep(index, sample)
+        return sample
 
     def _geometry(self, index: int) -> Sample:
         sample = self.reader[index]
@@ -90,15 +90,13 @@ class LineDataset(Dataset[Batch]):
         except ValueError as error:
             raise InputError(f"{sample.id}: {error}") from None
 
-    def _keep(self, index: int, sample: Sample) -> bool:
-        """Add a sample to the cache unless the cache is full, and return whether there was room."""
-        room = sample.image.nbytes <= self._room
-        if room:
+    def _keep(self, index: int, sample: Sample) -> None:
+        """Add a sample to the cache unless the cache is full."""
+        if sample.image.nbytes <= self._room:
             self._room -= sample.image.nbytes
             self._cache[index] = sample
         else:
             self._room = 0
-        return room
 
     @cached_property
     def widths(self) -> list[int]:
@@ -110,13 +108,11 @@ class LineDataset(Dataset[Batch]):
         widths = [self.preprocess.width(size) for size in self.reader.sizes]
         if self.preprocess.by_size:
             return widths
-        room = self._room
         for start in range(0, len(widths), SHARED):
-            if room <= 0:
+            if not self._room:
                 break
             for index, sample in self._share(range(start, min(start + SHARED, len(widths)))):
                 self._keep(index, sample)
-                room -= sample.image.nbytes
                 widths[index] = self.preprocess.width((sample.image.shape[0], sample.image.shape[1]))
         return widths
 

@@ -5,7 +5,7 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from typing import Annotated, Any, NamedTuple, Protocol
+from typing import Annotated, Any, NamedTuple
 
 import torch
 from annotated_types import Interval
@@ -34,18 +34,6 @@ class TooFew(NamedTuple):
     frames: int
 
 
-class Teacher(Protocol):
-    """What a recognizer imitates in training; see `training.distillation`."""
-
-    def loss(
-        self,
-        images: Float[Tensor, "B 1 H W"],
-        widths: Int[Tensor, " B"],
-        logits: Float[Tensor, "B T C"],
-        lengths: Int[Tensor, " B"],
-    ) -> Float[Tensor, ""]: ...
-
-
 class Recognizer(nn.Module, ABC):
     """A network with its codec, normalizer, preprocessing and decoder; subclasses define the loss and the scores.
 
@@ -71,7 +59,7 @@ class Recognizer(nn.Module, ABC):
         calibration: calibration of the confidences.
         infeasible: training lines that are left out of the loss because they have too few frames for their text, by id.
         short: lines of an autoregressive model that have fewer frames than characters, by id.
-        teacher: what the network imitates in training; None for training with texts only.
+        teacher: loss of imitating another recognizer (see `training.distillation`); None to train with texts only.
         single_characters: whether each image contains a single character rather than a line.
     """
 
@@ -103,7 +91,7 @@ class Recognizer(nn.Module, ABC):
         self.calibration = PlattScaling()
         self.infeasible: dict[str, TooFew] = {}
         self.short: dict[str, TooFew] = {}
-        self.teacher: Teacher | None = None
+        self.teacher: Callable[..., Float[Tensor, ""]] | None = None
 
     # ---- to be defined by subclasses
 

@@ -54,7 +54,7 @@ class CTCRecognizer(LineRecognizer):
         heads, lengths = self.net.heads(batch.images, batch.widths)
         loss = self.ctc(heads, lengths, batch.ids, targets)
         if self.teacher is not None:
-            imitation = self.teacher.loss(batch.images, batch.widths, heads[0], lengths)
+            imitation = self.teacher(batch.images, batch.widths, heads[0], lengths)
             loss = loss + imitation / max(1, sum(map(len, targets)))
         return loss
 

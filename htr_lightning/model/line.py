@@ -145,10 +145,9 @@ def ctc_loss(logits: Float[Tensor, "B T C"], lengths: Int[Tensor, " B"], targets
         return -log_likelihoods(log_probs, lengths, labels).sum()
     # The gradient of torch's CTC loss is exp(log_probs) minus the posterior of each class, which is only correct below
     # a softmax over all classes of its input. A sum weighted by the posteriors has the gradient of the loss.
-    with torch.enable_grad():
-        leaf = log_probs.detach().requires_grad_()
-        loss = -log_likelihoods(leaf, lengths, labels).sum()
-        (gradient,) = torch.autograd.grad(loss, leaf)
+    leaf = log_probs.detach().requires_grad_()
+    loss = -log_likelihoods(leaf, lengths, labels).sum()
+    (gradient,) = torch.autograd.grad(loss, leaf)
     padding = torch.arange(leaf.shape[1], device=leaf.device) >= lengths[:, None]
     posteriors = (leaf.detach().exp() - gradient).masked_fill(padding[:, :, None], 0.0)
     weighted = -(posteriors * log_probs).sum()

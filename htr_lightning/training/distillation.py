@@ -11,10 +11,9 @@ from torch.nn import functional
 from htr_lightning.checkpoint import load
 from htr_lightning.errors import InputError
 from htr_lightning.model.base import Recognizer
+from htr_lightning.resolution import WIDE
 from htr_lightning.text.codec import name
 from htr_lightning.training.transfer import rows
-
-WIDE = 4096  # columns of the image used to compare the number of frames
 
 
 class Teacher:
@@ -31,7 +30,7 @@ class Teacher:
     def __init__(self, recognizer: Recognizer, sources: Int[Tensor, " C"], weight: float) -> None:
         self.recognizer, self.sources, self.weight = recognizer.eval().requires_grad_(False), sources, weight
 
-    def loss(
+    def __call__(
         self,
         images: Float[Tensor, "B 1 H W"],
         widths: Int[Tensor, " B"],

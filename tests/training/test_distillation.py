@@ -42,7 +42,7 @@ def test_the_loss_is_the_divergence_over_the_frames_of_each_line_matched_by_char
             q = np.exp(logits[line, frame].detach().double().numpy())
             p, q = p / p.sum(), q / q.sum()
             expected += float((p * np.log(p / q)).sum())
-    loss = pupil.teacher.loss(IMAGES, WIDTHS, logits, lengths)
+    loss = pupil.teacher(IMAGES, WIDTHS, logits, lengths)
     assert loss.item() == pytest.approx(0.5 * expected, rel=1e-4)
     loss.backward()
     assert all(weight.grad is None for weight in pupil.teacher.recognizer.parameters())  # type: ignore[attr-defined]
@@ -54,14 +54,14 @@ def test_a_copy_of_the_teacher_has_nothing_to_learn_and_steps_bring_a_student_cl
     distil(copied, best, 1.0)
     assert isinstance(copied, CTCRecognizer)
     assert copied.teacher is not None
-    assert copied.teacher.loss(IMAGES, WIDTHS, *copied.net(IMAGES, WIDTHS)).item() == pytest.approx(0, abs=1e-3)
+    assert copied.teacher(IMAGES, WIDTHS, *copied.net(IMAGES, WIDTHS)).item() == pytest.approx(0, abs=1e-3)
     pupil = student(best)
     distil(pupil, best, 1.0)
     assert pupil.teacher is not None
     optimizer = torch.optim.Adam(pupil.parameters(), 1e-2)
     losses = []
     for _ in range(20):
-        loss = pupil.teacher.loss(IMAGES, WIDTHS, *pupil.net(IMAGES, WIDTHS))
+        loss = pupil.teacher(IMAGES, WIDTHS, *pupil.net(IMAGES, WIDTHS))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
