@@ -17,7 +17,6 @@ from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.accelerators import CPUAccelerator
 from lightning.pytorch.callbacks import EarlyStopping, ProgressBar, Timer
 from lightning.pytorch.utilities import rank_zero_only
-from lightning.pytorch.utilities.exceptions import SIGTERMException
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
@@ -226,17 +225,6 @@ class Report(Callback):
         throughput = find(trainer, Throughput)
         self._seconds = throughput.elapsed if throughput else 0.0
 
-    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Save a checkpoint on Ctrl-C and SIGTERM, which schedulers send before they end a job.
-
-        In runs with several ranks, some of them may already have exited, so nothing is saved.
-        """
-        stopped = isinstance(exception, KeyboardInterrupt | SIGTERMException) or trainer.received_sigterm
-        if stopped and trainer.world_size == 1 and trainer.global_step:
-            path = self.folder / "checkpoints" / "last.ckpt"
-            trainer.save_checkpoint(path, weights_only=False)
-            log.info(f"stopped at step {trainer.global_step}; continue with resume={_relative(path)}")
-
     @rank_zero_only
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         assert isinstance(pl_module, TrainingModule)
@@ -260,7 +248,7 @@ class Report(Callback):
         if path and test["cer"] > 0.9:
             log.info("note: the recognizer cannot read yet; train it longer, e.g. with trainer.max_time=20m")
         elif path:
-            log.info(f"next: htr transcribe {_relative(Path(path))} IMAGE...")
+            log.info(f"next: htr transcribe {relative(Path(path))} IMAGE...")
 
 
 def score(module: TrainingModule, split: str, words: bool = False) -> str:
@@ -288,8 +276,8 @@ def summary_lines(summary: dict[str, Any], folder: Path, single_characters: bool
         f"test {what}": f"{rates('test')}  ({summary['test_edits']} {errors})",
         "training time": str(timedelta(seconds=round(summary["seconds"]))),
         **({"training speed": f"{summary['lines_per_second']:.0f} lines/s"} if summary["lines_per_second"] else {}),
-        "run folder": _relative(folder),
-        "pictures": _relative(folder / "transcriptions"),
+        "run folder": relative(folder),
+        "pictures": relative(folder / "transcriptions"),
     }
     return [f"{name:20}{value}" for name, value in rows.items()]
 
@@ -348,6 +336,7 @@ def _bounds(trainer: Trainer) -> list[str]:
     return clock + bounds
 
 
-def _relative(path: Path) -> str:
+def relative(path: Path) -> str:
+    """Return the path as the user would type it in the working directory."""
     here = Path.cwd()
     return str(path.relative_to(here) if path.is_relative_to(here) else path)

@@ -1,6 +1,7 @@
 """Train and test the recognizer that a config describes."""
 
 import os
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,11 @@ from htr_lightning.config import plain
 from htr_lightning.errors import InputError, printable
 from htr_lightning.schedule import clock
 from htr_lightning.text.codec import alphabet_of, name
+from htr_lightning.training.callbacks import find
 from htr_lightning.training.checks import check_settings, check_trainer
 from htr_lightning.training.console import log, run_log
 from htr_lightning.training.distillation import distil
+from htr_lightning.training.interrupt import Interrupt
 from htr_lightning.training.module import TrainingModule
 from htr_lightning.training.resume import check_state, restoring
 from htr_lightning.training.transfer import transfer
@@ -75,13 +78,15 @@ def _train(config: DictConfig) -> float:
     trainer: Trainer = instantiate(config.trainer, max_time=limit)
     best = check_trainer(trainer, config.trainer)
     module = TrainingModule(recognizer)
+    interrupt = find(trainer, Interrupt)
     try:
-        with restoring(config.resume):
-            trainer.fit(module, data, ckpt_path=config.resume, weights_only=True)
-        if best.best_model_score is None:
-            raise InputError("the run ended before its first validation, so there is no best checkpoint; train longer, "
-                             "or lower trainer.val_check_interval")  # fmt: skip
-        trainer.test(module, data, ckpt_path=best.best_model_path, weights_only=True, verbose=False)
+        with interrupt.handling(trainer) if interrupt else nullcontext():
+            with restoring(config.resume):
+                trainer.fit(module, data, ckpt_path=config.resume, weights_only=True)
+            if best.best_model_score is None:
+                raise InputError("the run ended before its first validation, so there is no best checkpoint; train "
+                                 "longer, or lower trainer.val_check_interval")  # fmt: skip
+            trainer.test(module, data, ckpt_path=best.best_model_path, weights_only=True, verbose=False)
     except (MisconfigurationException, ValueError) as error:
         if isinstance(error, ValueError) and "val_check_interval" not in str(error):
             raise  # Lightning checks this setting only now

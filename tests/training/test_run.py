@@ -173,24 +173,79 @@ def test_every_epoch_is_validated_even_if_later_epochs_are_shorter(tmp_path: Pat
     assert steps[1] - steps[0] < steps[0] + 1  # later epochs are shorter
 
 
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1"])
 def test_a_run_that_is_asked_to_stop_saves_its_state(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture
 ) -> None:
-    step = TrainingModule.training_step
+    step, number = TrainingModule.training_step, getattr(signal, name)
+    handler = signal.getsignal(number)
 
     def stop(module: TrainingModule, *batch: Any) -> Any:
         if module.global_step == 3:
-            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), number)
         return step(module, *batch)
 
     monkeypatch.setattr(TrainingModule, "training_step", stop)
-    with pytest.raises(SystemExit):
+    with pytest.raises(SystemExit) as stopped:
         run_train(tmp_path / "run", *SMALL, "trainer.max_epochs=5", "logger=csv")
-    last = tmp_path / "run" / "checkpoints" / "last.ckpt"
-    steps = torch.load(last, weights_only=True)["global_step"]
-    assert steps >= 3
+    assert stopped.value.code == 128 + number
+    assert signal.getsignal(number) is handler
+    last = torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)
+    assert last["global_step"] == 4  # the step during which the signal came is finished
+    assert last["loops"]["fit_loop"]["epoch_loop.batch_progress"]["current"]["completed"] == 4
     said = " ".join(capfd.readouterr().out.split())
-    assert f"stopped at step {steps}; continue with resume=" in said
+    assert f"stopped by {name} at step 4; continue with resume=" in said
+
+
+def test_a_second_signal_stops_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop(module: TrainingModule, *batch: Any) -> Any:
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+        raise AssertionError("still training")
+
+    monkeypatch.setattr(TrainingModule, "training_step", stop)
+    with pytest.raises(SystemExit) as stopped:
+        run_train(tmp_path / "run", *SMALL, "logger=csv")
+    assert stopped.value.code == 128 + signal.SIGINT
+    assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+def _lives(group: int) -> bool:
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("moment", ["training", "measuring"])
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+def test_two_ranks_stop_together(name: str, moment: str, tmp_path: Path) -> None:
+    """Whichever rank receives the signal, and whatever they are exchanging then."""
+    run = tmp_path / "run"
+    many = ["model=crnn", "data.reader.lines={train: 20000, val: 8, test: 8}"] if moment == "measuring" else []
+    with (tmp_path / "log").open("w") as log:
+        process = subprocess.Popen(
+            command("trainer=two_cores", "trainer.max_epochs=1000", *many, f"hydra.run.dir={run}"),
+            cwd=ROOT, stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
+        )  # fmt: skip
+    deadline = time.time() + 240
+    ready = run / "checkpoints" / "last.ckpt" if moment == "training" else run / "train.log"
+    while not (ready.exists() and "training on" in (run / "train.log").read_text()) and time.time() < deadline:
+        time.sleep(0.1)
+    time.sleep(3)  # into an epoch, or into measuring the lines
+    process.send_signal(getattr(signal, name))
+    assert process.wait(60) == 128 + getattr(signal, name)
+    deadline = time.time() + 30
+    while _lives(process.pid) and time.time() < deadline:
+        time.sleep(0.1)
+    assert not _lives(process.pid)
+    said = (tmp_path / "log").read_text()
+    assert "Traceback" not in said
+    if moment == "training":
+        steps = torch.load(ready, weights_only=True)["global_step"]
+        assert f"stopped by {name} at step {steps}" in " ".join(said.split())
 
 
 @pytest.mark.slow
