@@ -1,6 +1,8 @@
 """The logits of a line depend neither on its batch nor on padding."""
 
 import math
+from collections.abc import Callable
+from functools import partial
 
 import pytest
 import torch
@@ -8,14 +10,20 @@ from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from htr_lightning.net.backbone import ResidualBackbone
-from htr_lightning.net.crnn import CRNN, BiLSTM
+from htr_lightning.net.crnn import CRNN, BiLSTM, CTCNet
+from htr_lightning.net.gated import GatedCRNN
 
 STRIDES = [[1, 1], [2, 2], [2, 1]]
+KINDS: list[Callable[..., CTCNet]] = [CRNN, partial(GatedCRNN, width=24)]
+every_kind = pytest.mark.parametrize("kind", KINDS, ids=["lstm", "gated"])
 
 
-def crnn(strides: list[list[int]] = STRIDES, layers: int = 2, stem_stride: tuple[int, int] = (2, 2)) -> CRNN:
+def crnn(kind: Callable[..., CTCNet], strides: list[list[int]] = STRIDES) -> CTCNet:
     torch.manual_seed(0)
-    net = CRNN(7, ResidualBackbone([8, 12, 16], [1, 2, 1], strides, 8, stem_stride), hidden=16, layers=layers)
+    net = kind(7, ResidualBackbone([8, 12, 16], [1, 2, 1], strides, 8, (2, 2)), hidden=16, layers=2)
+    for name, parameter in net.named_parameters():
+        if name.endswith("neighbors"):  # zero before training
+            nn.init.normal_(parameter)
     for module in net.modules():
         if isinstance(module, nn.BatchNorm2d):  # far from zero mean and unit variance, as after training
             nn.init.normal_(module.running_mean, 0, 0.5)
@@ -27,9 +35,12 @@ def crnn(strides: list[list[int]] = STRIDES, layers: int = 2, stem_stride: tuple
 
 @pytest.mark.parametrize("height", [16, 31, 32, 48])
 @pytest.mark.parametrize("strides", [STRIDES, [[2, 2], [2, 1], [1, 2]]], ids=["default", "other"])
+@every_kind
 @torch.inference_mode()
-def test_a_line_alone_and_in_a_padded_batch_are_the_same(height: int, strides: list[list[int]]) -> None:
-    net = crnn(strides)
+def test_a_line_alone_and_in_a_padded_batch_are_the_same(
+    kind: Callable[..., CTCNet], height: int, strides: list[list[int]]
+) -> None:
+    net = crnn(kind, strides)
     widths = [120, 119, 77, 64, 33, 18, 3, 2, 1]
     images = torch.zeros(len(widths), 1, height, 131)  # wider than the widest line, as `multiple` pads
     for row, width in enumerate(widths):
@@ -44,9 +55,10 @@ def test_a_line_alone_and_in_a_padded_batch_are_the_same(height: int, strides: l
             assert single.std() > 1e-3  # the comparison is not trivial
 
 
+@every_kind
 @torch.inference_mode()
-def test_the_neighbours_in_the_batch_do_not_matter() -> None:
-    net = crnn()
+def test_the_neighbours_in_the_batch_do_not_matter(kind: Callable[..., CTCNet]) -> None:
+    net = crnn(kind)
     images, widths = torch.rand(3, 1, 32, 90), torch.tensor([90, 51, 90])
     images[1, :, :, 51:] = 0
     other = images.clone()
@@ -57,12 +69,13 @@ def test_the_neighbours_in_the_batch_do_not_matter() -> None:
 
 def test_every_second_column_twice_over_is_a_frame() -> None:
     widths = torch.arange(1, 60)
-    _, lengths = crnn(layers=1)(torch.zeros(len(widths), 1, 16, 59), widths)
+    _, lengths = crnn(CRNN)(torch.zeros(len(widths), 1, 16, 59), widths)
     assert lengths.tolist() == [math.ceil(math.ceil(width / 2) / 2) for width in widths.tolist()]
 
 
-def test_gradient_reaches_every_parameter_through_the_heads() -> None:
-    net = crnn().train()
+@every_kind
+def test_gradient_reaches_every_parameter_through_the_heads(kind: Callable[..., CTCNet]) -> None:
+    net = crnn(kind).train()
     heads, _ = net.heads(torch.rand(2, 1, 32, 60), torch.tensor([60, 41]))
     assert len(heads) == 2
     sum((head * torch.randn_like(head)).sum() for head in heads).backward()
@@ -70,9 +83,10 @@ def test_gradient_reaches_every_parameter_through_the_heads() -> None:
     assert untouched == []
 
 
+@every_kind
 @pytest.mark.parametrize("head", [0, 1])
-def test_each_head_alone_trains_the_whole_backbone(head: int) -> None:
-    net = crnn().train()
+def test_each_head_alone_trains_the_whole_backbone(kind: Callable[..., CTCNet], head: int) -> None:
+    net = crnn(kind).train()
     heads, _ = net.heads(torch.rand(2, 1, 32, 60), torch.tensor([60, 41]))
     (heads[head] * torch.randn_like(heads[head])).sum().backward()
     untouched = [name for name, p in net.backbone.named_parameters() if p.grad is None or not p.grad.any()]
