@@ -153,6 +153,7 @@ SMALL = [
     "trainer.val_check_interval=1.0",
     "trainer.check_val_every_n_epoch=1",
     "trainer.log_every_n_steps=1",
+    "model.net.width=24",
     "model.net.hidden=16",
     "model.net.backbone.stem=8",
     "model.net.backbone.channels=[8, 8, 16]",

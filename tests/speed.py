@@ -31,7 +31,7 @@ from htr_lightning.data.reader.casia import CasiaCharacters
 from htr_lightning.data.reader.synthetic import Synthetic
 from htr_lightning.metrics.aggregate import EditCounts
 from htr_lightning.net.backbone import ResidualBackbone
-from htr_lightning.net.crnn import CRNN
+from htr_lightning.net.gated import GatedCRNN
 from htr_lightning.text.normalize import Normalizer
 
 REPEATS = 5
@@ -79,7 +79,7 @@ def drawing(lines: int = 300) -> float:
 def crnn(width: int = 500, lines: int = 16) -> tuple[float, float, float]:
     """Lines a second of the default CRNN: training in float32, in bfloat16, and reading in float32."""
     backbone = ResidualBackbone([16, 64, 128], [1, 1, 1], [[1, 1], [2, 2], [2, 1]], 16)
-    net = CRNN(140, backbone, hidden=192, layers=2)
+    net = GatedCRNN(140, backbone, width=256, hidden=192, layers=3)
     images, widths = torch.rand(lines, 1, 32, width), torch.full((lines,), width)
 
     def step(dtype: torch.dtype | None) -> None:

@@ -296,9 +296,9 @@ REFUSED = {
     "scheduler=0": "scheduler=0: expected one of constant, one_cycle",
     "~scheduler": "model.scheduler: Interpolation key 'scheduler' not found; remove the override",
     "model.net.hidden=1000000000000": "model.net.hidden=1000000000000: expected an integer from 1 to 16384",
-    "model.net={hidden: 16384, layers: 200}": "million weights require",
+    "model.net={width: 16384, hidden: 16384, layers: 200}": "million weights require",
     "model.net.backbone.strides=[[1, 1]]": "model.net.backbone: expected lists of the same length, but channels has 3",
-    "~model.net.hidden": "model.net.hidden: missing; CRNN expects an integer",
+    "~model.net.hidden": "model.net.hidden: missing; GatedCRNN expects an integer",
     "data.preprocess=word": "data.preprocess=word: expected a config for Preprocess",
     "data.workers=-1": "data.workers=-1: expected an integer from 0",
     "data.alphabet=123456789": "a string or a list of strings or null; quote digits: 'data.alphabet=\"123456789\"'",
@@ -333,7 +333,7 @@ def test_a_setting_with_which_nothing_could_be_trained_is_refused(run: Callable[
 
 
 def test_a_network_that_does_not_accept_the_preprocessed_images_is_refused(run: Callable[..., Outcome]) -> None:
-    outcome = run("model=crnn_classic", *SMALL[:-3], "model.net.backbone.height=16", "logger=csv")
+    outcome = run("model=crnn_classic", *SMALL[:-4], "model.net.backbone.height=16", "logger=csv")
     refused(outcome, "model: input.size(-1) must be equal to input_size", "check the overrides of model")
 
 

@@ -12,6 +12,8 @@ from htr_lightning.net.crnn import Backbone, CTCNet
 from htr_lightning.net.span_mask import SpanMask
 from htr_lightning.parameters import BelowOne, Depth, Size
 
+DOUBLINGS = 12  # in exported programs; enough for 4,096 frames, twice as many as the widest line has by default
+
 
 class GatedCRNN(CTCNet):
     """A CNN, max-pooling over its rows, layers of gated linear recurrence in both directions, and a linear CTC head.
@@ -90,21 +92,31 @@ class GatedRecurrence(nn.Module):
         """Return the output for each frame; frames that are not inside their line (0) do not affect the others."""
         x = functional.pad(self.norm(x) * inside, (0, 0, 0, 0, 1, 1))
         x = x[1:-1] + self.neighbors[0] * x[:-2] + self.neighbors[1] * x[2:]
-        return self.output(_GatedScan.apply(self.inputs(x), inside))
+        x = self.inputs(x)
+        return self.output(_GatedScan.apply(x, inside) if torch.is_grad_enabled() else _gated_scan(x, inside)[0])
+
+
+def _gated_scan(x: Float[Tensor, "T B H6"], inside: Float[Tensor, "T B 1"]) -> tuple[Tensor, ...]:
+    """Map the values, decays and gates of both directions to silu(gates) * states, computed in float32 at least.
+
+    Returns:
+        The result, followed by the values, decays, states, gates and sigmoid(gates) that it was computed from.
+    """
+    values, decays, gates = x.to(torch.promote_types(x.dtype, torch.float32)).chunk(3, 2)
+    values, decays, opened = values * inside, torch.sigmoid(decays), torch.sigmoid(gates)
+    states = _both_ways(_scan, decays, torch.addcmul(values, decays, values, value=-1))
+    return (opened * gates * states).to(x.dtype), values, decays, states, gates, opened
 
 
 class _GatedScan(torch.autograd.Function):
-    """Map the values, decays and gates of both directions to silu(gates) * states, computed in float32 at least."""
+    """`_gated_scan` with its gradient, which autograd would compute with one small operation for each frame."""
 
     @staticmethod
     def forward(ctx: Any, x: Float[Tensor, "T B H6"], inside: Float[Tensor, "T B 1"]) -> Float[Tensor, "T B H2"]:
-        values, decays, gates = x.to(torch.promote_types(x.dtype, torch.float32)).chunk(3, 2)
-        values, decays = values * inside, torch.sigmoid(decays)
-        states = _both_ways(_scan, decays, torch.addcmul(values, decays, values, value=-1))
-        opened = torch.sigmoid(gates)
-        ctx.save_for_backward(values, decays, states, gates, opened, inside)
+        result, *parts = _gated_scan(x, inside)
+        ctx.save_for_backward(*parts, inside)
         ctx.dtype = x.dtype
-        return (opened * gates * states).to(x.dtype)
+        return result
 
     @staticmethod
     def backward(ctx: Any, *gradients: Float[Tensor, "T B H2"]) -> tuple[Float[Tensor, "T B H6"], None]:
@@ -128,16 +140,8 @@ def _both_ways(function: Callable[..., Tensor], *arguments: Float[Tensor, "T B H
 
 def _scan(decays: Float[Tensor, "T B H"], inputs: Float[Tensor, "T B H"], from_end: bool) -> Float[Tensor, "T B H"]:
     """Return the states c[t] = decays[t] c[t - 1] + inputs[t], or those with c[t + 1] instead if `from_end`."""
-    if from_end and not _sequential(inputs):
-        return _scan(decays.flip(0), inputs.flip(0), False).flip(0)
-    if not _sequential(inputs):  # few large operations: each doubles the number of frames that a state covers
-        covered = 1
-        while covered < inputs.shape[0]:
-            sums = torch.addcmul(inputs[covered:], decays[covered:], inputs[:-covered])
-            inputs = torch.cat([inputs[:covered], sums])
-            decays = torch.cat([decays[:covered], decays[covered:] * decays[:-covered]])
-            covered *= 2
-        return inputs
+    if torch.compiler.is_exporting() or inputs.device.type != "cpu":  # few large operations instead of many small ones
+        return _scan_doubling(decays.flip(0), inputs.flip(0)).flip(0) if from_end else _scan_doubling(decays, inputs)
     states = torch.empty(inputs.shape, dtype=inputs.dtype)
     frames = [x.unbind(0)[:: -1 if from_end else 1] for x in (decays, inputs, states)]
     state = torch.zeros_like(inputs[0])
@@ -146,9 +150,20 @@ def _scan(decays: Float[Tensor, "T B H"], inputs: Float[Tensor, "T B H"], from_e
     return states
 
 
-def _sequential(x: Tensor) -> bool:
-    """Return whether many small operations are faster than few large ones."""
-    return x.device.type == "cpu"
+def _scan_doubling(decays: Float[Tensor, "T B H"], inputs: Float[Tensor, "T B H"]) -> Float[Tensor, "T B H"]:
+    """Return the states of `_scan`; each round doubles the number of frames that a state takes into account.
+
+    An exported program has the same number of rounds for lines of every length.
+    """
+    rounds = DOUBLINGS if torch.compiler.is_exporting() else (inputs.shape[0] - 1).bit_length()
+    for shift in (1 << number for number in range(rounds)):
+        earlier, decayed = (_delayed(x, shift) for x in (inputs, decays))
+        inputs, decays = torch.addcmul(inputs, decays, earlier), decays * decayed
+    return inputs
+
+
+def _delayed(x: Float[Tensor, "T B H"], frames: int) -> Float[Tensor, "T B H"]:
+    return functional.pad(x, (0, 0, 0, 0, frames, 0))[: x.shape[0]]
 
 
 def _scan_back(

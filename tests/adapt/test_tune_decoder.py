@@ -97,7 +97,7 @@ def autoregressive(request: pytest.FixtureRequest, tmp_path_factory: pytest.Temp
         patch.setattr(sys, "argv", [])
         run = run_train(
             tmp_path_factory.mktemp("autoregressive") / "run",
-            *SMALL[:-3],
+            *SMALL[:-4],
             *ATTENTION,
             *heads,
             "trainer.max_epochs=1",

@@ -30,8 +30,8 @@ def test_every_parameter_is_in_one_layer_and_the_last_depends_on_the_classes(mod
 def test_a_crnn_has_its_stages_and_its_recurrent_layers_in_order() -> None:
     net = network("crnn", CLASSES).net
     assert [layer.name for layer in layers(net, CLASSES)] == [
-        "backbone.stem", "backbone.stages.0", "backbone.stages.1", "backbone.stages.2", "recurrent.0", "recurrent.1",
-        "head",
+        "backbone.stem", "backbone.stages.0", "backbone.stages.1", "backbone.stages.2", "enter", "recurrent.0",
+        "recurrent.1", "recurrent.2", "head",
     ]  # fmt: skip
 
 

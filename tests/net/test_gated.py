@@ -6,7 +6,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
-from htr_lightning.net.gated import GatedRecurrence, _GatedScan, _scan
+from htr_lightning.net.gated import GatedRecurrence, _GatedScan, _scan, _scan_doubling
 
 
 def defined(x: Float[Tensor, "T B D"], inside: Float[Tensor, "T B 1"]) -> Float[Tensor, "T B H2"]:
@@ -43,11 +43,19 @@ def test_the_gradients_are_those_of_the_definition() -> None:
 
 @pytest.mark.parametrize("frames", [1, 2, 5, 8, 100])
 @pytest.mark.parametrize("from_end", [False, True])
-def test_other_devices_compute_the_same_states(frames: int, from_end: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_exported_programs_compute_the_same_states(frames: int, from_end: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(frames)
     decays, inputs = torch.rand(frames, 2, 6).double(), torch.randn(frames, 2, 6).double()
     expected = _scan(decays, inputs, from_end)
-    monkeypatch.setattr("htr_lightning.net.gated._sequential", lambda x: False)
+    monkeypatch.setattr(torch.compiler, "is_exporting", lambda: True)
     torch.testing.assert_close(_scan(decays, inputs, from_end), expected)
+
+
+@pytest.mark.parametrize("frames", [1, 2, 5, 8, 100])
+def test_states_by_doubling_are_the_same(frames: int) -> None:
+    torch.manual_seed(frames)
+    decays, inputs = torch.rand(frames, 2, 6).double(), torch.randn(frames, 2, 6).double()
+    torch.testing.assert_close(_scan_doubling(decays, inputs), _scan(decays, inputs, False))
 
 
 def test_bfloat16_keeps_its_states_in_float32() -> None:
