@@ -66,14 +66,15 @@ def loading_processes() -> int:
     return max(1, min(8, (os.cpu_count() or 1) - 1))
 
 
-def processes() -> int:
-    """Return the number of training processes on a CPU: two, or one if there is one core or no command to repeat.
+def cpu_threads(accelerator: str, devices: Any) -> int:
+    """Return the number of threads of a training process: two if it is the only one and has two cores, else one.
 
-    Lightning starts other processes with the command of the first one.
+    Args:
+        accelerator: `trainer.accelerator`.
+        devices: `trainer.devices`.
     """
-    if not HydraConfig.initialized():
-        return 1
-    return min(2, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return on_cpu(accelerator, min(2, cores), 1) if devices in (1, "1", "auto") else 1
 
 
 def is_sweep() -> bool:
@@ -134,7 +135,7 @@ def run_tags() -> ListConfig:
     return ListConfig([choices["model"], choices["data"], *(["sweep"] if is_sweep() else [])])
 
 
-for resolver in (fast_precision, on_cpu, loading_processes, processes, new_folder, sweep_group, job_name, run_tags):
+for resolver in (fast_precision, on_cpu, loading_processes, cpu_threads, new_folder, sweep_group, job_name, run_tags):
     OmegaConf.register_new_resolver(resolver.__name__, resolver, replace=True)
 
 

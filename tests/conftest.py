@@ -148,6 +148,7 @@ SMALL = [
     "data.reader.writers={train: 8, val: 2, test: 3}",
     "data.reader.length=[1, 2]",
     "data.workers=0",
+    "threads=1",
     "trainer=default",
     "trainer.max_time=null",
     "trainer.val_check_interval=1.0",

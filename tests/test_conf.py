@@ -11,12 +11,11 @@ from typing import Any
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
-from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from lightning import Trainer
 from omegaconf import OmegaConf
 
-from htr_lightning.config import compose_train, fast_precision, processes
+from htr_lightning.config import compose_train, cpu_threads, fast_precision
 from htr_lightning.data.reader.page_xml import PageXml
 from htr_lightning.data.split import group_pattern
 from htr_lightning.errors import InputError
@@ -155,13 +154,12 @@ def test_recipes_take_the_device_that_is_there(monkeypatch: pytest.MonkeyPatch, 
     assert (on_cpu["trainer"]["precision"], on_cpu["data"]["max_lines"]) == (fast_precision("cpu"), 8)
 
 
-@pytest.mark.parametrize(("cores", "command", "expected"), [(1, True, 1), (2, True, 2), (8, True, 2), (8, False, 1)])
-def test_two_cores_are_used_if_there_are_two_and_a_command_to_repeat(
-    monkeypatch: pytest.MonkeyPatch, cores: int, command: bool, expected: int
+@pytest.mark.parametrize(("cores", "devices", "expected"), [(1, 1, 1), (2, 1, 2), (8, 1, 2), (8, 2, 1), (2, "auto", 2)])
+def test_two_threads_are_used_by_one_process_with_two_cores(
+    monkeypatch: pytest.MonkeyPatch, cores: int, devices: int | str, expected: int
 ) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(cores)), raising=False)
-    monkeypatch.setattr(HydraConfig, "initialized", lambda: command)
-    assert processes() == expected
+    assert cpu_threads("cpu", devices) == expected
 
 
 def test_suggested_overrides_work_when_pasted_into_a_shell() -> None:

@@ -1,11 +1,10 @@
 """Build training, validation and test batches from any reader."""
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from functools import cached_property
 from inspect import signature
-from operator import itemgetter
 from typing import Annotated, Any, cast
 
 import numpy as np
@@ -29,7 +28,7 @@ from htr_lightning.text.codec import alphabet_of
 from htr_lightning.text.normalize import Normalizer
 
 Augment = Callable[[UInt8[ndarray, "H W"], np.random.Generator], UInt8[ndarray, "h w"]]
-SHARED = 512  # number of lines that the ranks of a run normalise before they exchange them
+SHARED = 512  # number of lines that ranks normalise before they exchange them; fewer are not worth a process
 Workers = Annotated[int, Interval(ge=0, le=256)]
 Megabytes = Annotated[int, Interval(ge=0, le=1 << 20)]
 
@@ -108,42 +107,65 @@ class LineDataset(Dataset[Batch]):
         widths = [self.preprocess.width(size) for size in self.reader.sizes]
         if self.preprocess.by_size:
             return widths
-        for start in range(0, len(widths), SHARED):
+        for index, sample in self._measured():
+            self._keep(index, sample)
             if not self._room:
                 break
-            for index, sample in self._share(range(start, min(start + SHARED, len(widths)))):
-                self._keep(index, sample)
-                widths[index] = self.preprocess.width((sample.image.shape[0], sample.image.shape[1]))
+            widths[index] = self.preprocess.width((sample.image.shape[0], sample.image.shape[1]))
         return widths
 
-    def _share(self, indices: range) -> list[tuple[int, Sample]]:
-        """Return the samples at some indices, each normalised by one of the ranks of the run.
+    def _measured(self) -> Iterator[tuple[int, Sample]]:
+        """Yield the samples in order, normalised by the ranks of the run, or by as many processes as it has threads.
 
         Raises:
             InputError: on all ranks, if a line of any of them is unusable.
         """
-        if not torch.distributed.is_initialized():
-            return [(index, self._geometry(index)) for index in indices]
-        world = torch.distributed.get_world_size()
-        own: list[tuple[int, Sample | InputError]] = []
-        for index in indices[torch.distributed.get_rank() :: world]:
-            try:
-                own.append((index, self._geometry(index)))
-            except InputError as error:  # to be raised after the exchange, since the other ranks wait for it
-                own.append((index, error))
-        shares: list[list[tuple[int, Sample | InputError]]] = [[] for _ in range(world)]
-        torch.distributed.all_gather_object(shares, own)
-        samples = []
-        for index, found in sorted((pair for share in shares for pair in share), key=itemgetter(0)):
-            if isinstance(found, InputError):
-                raise found
-            samples.append((index, found))
-        return samples
+        if torch.distributed.is_initialized():
+            found = self._shared()
+        else:
+            processes = torch.get_num_threads() if len(self) >= SHARED else 1
+            found = iter(DataLoader(
+                _Geometries(self), batch_size=None, collate_fn=_whole, num_workers=processes if processes > 1 else 0
+            ))  # fmt: skip
+        for index, sample in enumerate(found):
+            if isinstance(sample, InputError):
+                raise sample
+            yield index, sample
+
+    def _shared(self) -> Iterator[Sample | InputError]:
+        """Yield the samples in order, each normalised by one of the ranks of the run."""
+        rank, world = torch.distributed.get_rank(), torch.distributed.get_world_size()
+        for start in range(0, len(self), SHARED):
+            indices = range(start, min(start + SHARED, len(self)))
+            own = [_Geometries(self)[index] for index in indices[rank::world]]
+            shares: list[list[Sample | InputError]] = [[] for _ in range(world)]
+            torch.distributed.all_gather_object(shares, own)
+            for place in range(len(indices)):
+                yield shares[place % world][place // world]
 
     @cached_property
     def texts(self) -> list[str]:
         """The normalised reference texts."""
         return [self.normalizer(text) for text in self.reader.texts]
+
+
+class _Geometries(Dataset[Sample | InputError]):
+    """The samples of a dataset after the first half of preprocessing, or the error for each that is unusable.
+
+    Errors are values, since another process or rank may be waiting for the sample.
+    """
+
+    def __init__(self, lines: LineDataset) -> None:
+        self.lines = lines
+
+    def __len__(self) -> int:
+        return len(self.lines)
+
+    def __getitem__(self, index: int) -> Sample | InputError:
+        try:
+            return self.lines._geometry(index)
+        except InputError as error:
+            return error
 
 
 def _whole(batch: Any) -> Any:

@@ -48,7 +48,7 @@ def _train(config: DictConfig) -> float:
     os.environ.setdefault("OMP_NUM_THREADS", str(config.threads))  # inherited by other ranks and respected by Lightning
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "16384")  # one kernel per image width; the default is 1024
     torch.set_num_threads(config.threads)
-    cv2.setNumThreads(config.threads)
+    cv2.setNumThreads(1)  # lines are small, and its threads do not survive in loading processes
     seed_everything(config.seed, workers=True, verbose=False)
     cards = {path: checkpoint.read(path)["htr"] for path in (config.resume, config.start) if path is not None}
     if config.resume is not None:

@@ -43,7 +43,9 @@ def test_the_gradients_are_those_of_the_definition() -> None:
 
 @pytest.mark.parametrize("frames", [1, 2, 5, 8, 100])
 @pytest.mark.parametrize("from_end", [False, True])
-def test_exported_programs_compute_the_same_states(frames: int, from_end: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_exported_programs_compute_the_same_states(
+    frames: int, from_end: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     torch.manual_seed(frames)
     decays, inputs = torch.rand(frames, 2, 6).double(), torch.randn(frames, 2, 6).double()
     expected = _scan(decays, inputs, from_end)

@@ -35,8 +35,7 @@ SUMMARY = {
 
 def command(*overrides: str) -> list[str]:
     options = [word for word in overrides if word == "-m"]  # must precede the overrides
-    small = [o for o in SMALL if not (o == "trainer=default" and "trainer=two_cores" in overrides)]
-    return [sys.executable, str(ROOT / "train.py"), *options, *small, *(o for o in overrides if o not in options)]
+    return [sys.executable, str(ROOT / "train.py"), *options, *SMALL, *(o for o in overrides if o not in options)]
 
 
 def finish(*overrides: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
@@ -227,7 +226,7 @@ def test_two_ranks_stop_together(name: str, moment: str, tmp_path: Path) -> None
     many = ["model=crnn", "data.reader.lines={train: 20000, val: 8, test: 8}"] if moment == "measuring" else []
     with (tmp_path / "log").open("w") as log:
         process = subprocess.Popen(
-            command("trainer=two_cores", "trainer.max_epochs=1000", *many, f"hydra.run.dir={run}"),
+            command("trainer.devices=2", "trainer.max_epochs=1000", *many, f"hydra.run.dir={run}"),
             cwd=ROOT, stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
         )  # fmt: skip
     deadline = time.time() + 240
@@ -275,7 +274,7 @@ def test_a_killed_run_is_resumed_from_its_last_checkpoint(tmp_path: Path) -> Non
 def test_two_ranks_obtain_the_same_counts_as_one_process(tmp_path: Path) -> None:
     lines = ["data.reader.lines={train: 96, val: 17, test: 23}", "data.max_lines=3"]
     two = finish(
-        *lines, "trainer.max_steps=20", "trainer=two_cores", "trainer.accelerator=cpu", f"hydra.run.dir={tmp_path}/two"
+        *lines, "trainer.max_steps=20", "trainer.devices=2", "trainer.accelerator=cpu", f"hydra.run.dir={tmp_path}/two"
     )
     assert two.returncode == 0, two.stderr
     assert "GLOBAL_RANK: 1, MEMBER: 2/2" in two.stdout + two.stderr
