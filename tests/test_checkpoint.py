@@ -23,13 +23,13 @@ from htr_lightning.decoder.language import Language
 from htr_lightning.decoder.ngram import NGram
 from htr_lightning.errors import InputError
 from htr_lightning.model.base import Recognizer
-from htr_lightning.net.crnn import CRNN
+from htr_lightning.net.gated import GatedCRNN
 from htr_lightning.slots import check_config, check_target
 from htr_lightning.training.module import TrainingModule
 
 CONF = Path(__file__).parent.parent / "conf"
 GOOD = {"htr": {"format": FORMAT, "alphabet": ["a"]}, "state_dict": {"w": torch.zeros(3)}}
-SMALL_NET = ["model.net.hidden=8", "model.net.layers=1", "model.net.backbone.channels=[4, 4, 4]"]
+SMALL_NET = ["model.net={width: 16, hidden: 8, layers: 1}", "model.net.backbone.channels=[4, 4, 4]"]
 
 
 def saved(path: Path, content: Any) -> Path:
@@ -488,14 +488,14 @@ def test_a_network_is_compared_with_the_weights_before_it_is_allocated(
     content = content_of(*SMALL_NET)
     content["htr"]["model"]["net"]["hidden"] = 9
     devices: list[str] = []
-    build_net = CRNN.__init__
+    build_net = GatedCRNN.__init__
 
-    def watch(self: CRNN, *values: Any, **named: Any) -> None:
+    def watch(self: GatedCRNN, *values: Any, **named: Any) -> None:
         devices.append(str(torch.get_default_device()))
         build_net(self, *values, **named)
 
-    monkeypatch.setattr(CRNN, "__init__", watch)
-    with pytest.raises(InputError, match=r"expected \(36, 4\), got \(32, 4\)"):
+    monkeypatch.setattr(GatedCRNN, "__init__", watch)
+    with pytest.raises(InputError, match=r"expected \(54, 16\), got \(48, 16\)"):
         load(saved(tmp_path / "x.ckpt", content))
     assert devices == ["meta"]
 
