@@ -105,17 +105,17 @@ class LineDataset(Dataset[Batch]):
         hold and estimated for all others. The ranks of a run must ask for it together, because they share the work.
         """
         widths = [self.preprocess.width(size) for size in self.reader.sizes]
-        if self.preprocess.by_size:
+        if self.preprocess.by_size or not self._room:
             return widths
         for index, sample in self._measured():
+            widths[index] = self.preprocess.width((sample.image.shape[0], sample.image.shape[1]))
             self._keep(index, sample)
             if not self._room:
                 break
-            widths[index] = self.preprocess.width((sample.image.shape[0], sample.image.shape[1]))
         return widths
 
     def _measured(self) -> Iterator[tuple[int, Sample]]:
-        """Yield the samples in order, normalised by the ranks of the run, or by as many processes as it has threads.
+        """Yield the samples in order, normalised by the ranks of the run, or by at most as many processes as threads.
 
         Raises:
             InputError: on all ranks, if a line of any of them is unusable.
@@ -123,9 +123,10 @@ class LineDataset(Dataset[Batch]):
         if torch.distributed.is_initialized():
             found = self._shared()
         else:
-            processes = torch.get_num_threads() if len(self) >= SHARED else 1
+            processes = min(torch.get_num_threads(), len(self) // SHARED)
             found = iter(DataLoader(
-                _Geometries(self), batch_size=None, collate_fn=_whole, num_workers=processes if processes > 1 else 0
+                _Geometries(self), batch_size=None, collate_fn=_whole, num_workers=processes if processes > 1 else 0,
+                generator=torch.Generator(), # the run's own random numbers do not depend on how lines are measured
             ))  # fmt: skip
         for index, sample in enumerate(found):
             if isinstance(sample, InputError):

@@ -55,14 +55,21 @@ class LockedDropout(nn.Module):
     application of dropout in recurrent neural networks", arXiv:1512.05287).
 
     Sampling the mask is also about a hundred times faster than for ordinary dropout.
+
+    Args:
+        p: probability of dropping a channel of a line.
+        frames: dimension of the frames in three-dimensional inputs.
     """
 
-    def __init__(self, p: float) -> None:
+    def __init__(self, p: float, frames: int = 1) -> None:
         super().__init__()
-        self.p = p
+        self.p, self.frames = p, frames
 
-    def forward(self, x: Float[Tensor, "B T D"]) -> Float[Tensor, "B T D"]:
-        return x * functional.dropout(x.new_ones(x.shape[0], 1, x.shape[2]), self.p) if self.training else x
+    def forward(self, x: Float[Tensor, "_ _ D"]) -> Float[Tensor, "_ _ D"]:
+        if not self.training:
+            return x
+        shape = [1 if axis == self.frames else size for axis, size in enumerate(x.shape)]
+        return x * functional.dropout(x.new_ones(shape), self.p)
 
 
 class CTCNet(nn.Module, ABC):

@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
-from htr_lightning.net.crnn import Backbone, CTCNet
+from htr_lightning.net.crnn import Backbone, CTCNet, LockedDropout
 from htr_lightning.net.span_mask import SpanMask
 from htr_lightning.parameters import BelowOne, Depth, Size
 
@@ -48,7 +48,7 @@ class GatedCRNN(CTCNet):
         self.enter = nn.Linear(backbone.channels, width)
         self.recurrent = nn.ModuleList(GatedRecurrence(width, hidden) for _ in range(layers))
         self.norm = nn.LayerNorm(width)
-        self.dropout = dropout
+        self.dropout = LockedDropout(dropout, frames=0)
         self.head = nn.Linear(width, classes)
         self.shortcut = nn.Conv1d(backbone.channels, classes, 3, padding=1) if shortcut else None
 
@@ -57,16 +57,13 @@ class GatedCRNN(CTCNet):
     ) -> tuple[Float[Tensor, "B T M"], Int[Tensor, " B"]]:
         x = self.mask(columns, lengths).transpose(0, 1)  # frames first, so that the recurrence reads whole rows
         inside = (torch.arange(x.shape[0], device=x.device)[:, None] < lengths)[..., None].float()
-        x = self.enter(self._drop(x)).contiguous()
+        x = self.enter(self.dropout(x)).contiguous()
         for layer in self.recurrent:
-            x = x + layer(self._drop(x), inside)
-        return self._drop(self.norm(x)).transpose(0, 1), lengths
+            x = x + layer(self.dropout(x), inside)
+        return self.dropout(self.norm(x)).transpose(0, 1), lengths
 
     def label(self, features: Float[Tensor, "B T M"], frames: int) -> Float[Tensor, "B T C"]:
         return self.head(features)
-
-    def _drop(self, x: Float[Tensor, "T B D"]) -> Float[Tensor, "T B D"]:
-        return x * functional.dropout(x.new_ones(1, *x.shape[1:]), self.dropout) if self.training else x
 
 
 class GatedRecurrence(nn.Module):
