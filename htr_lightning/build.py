@@ -22,7 +22,7 @@ from htr_lightning.data.sampler import READING_COLUMNS, READING_LINES
 from htr_lightning.errors import InputError
 from htr_lightning.model.base import Recognizer
 from htr_lightning.parameters import check_parameters
-from htr_lightning.slots import check_config
+from htr_lightning.slots import check_config, construct
 from htr_lightning.transcription import Transcriber
 
 BLANK = np.full((64, 64), 255, np.uint8)
@@ -224,7 +224,7 @@ def data_for(
     own = dict(zip(OWN, (recognizer.preprocess, recognizer.normalizer, card["alphabet"]), strict=True))
     check_parameters(settings, "data")
     # a checkpoint's config is never interpolated
-    data: LineDataModule = (make(settings, "data") if named else checkpoint.construct(settings))(**own)
+    data: LineDataModule = (make(settings, "data") if named else construct(settings))(**own)
     return data
 
 

@@ -6,10 +6,11 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from htr_lightning.checkpoint import FORMAT, TRAINING
+from htr_lightning.checkpoint import TRAINING
 from htr_lightning.data.datamodule import SPLITS, LineDataModule
 from htr_lightning.data.sample import Skipped
 from htr_lightning.metrics.edits import DEFINITION
+from htr_lightning.slots import FORMAT
 from htr_lightning.text.codec import name
 from htr_lightning.version import versions
 

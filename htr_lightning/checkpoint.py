@@ -8,8 +8,6 @@ import pickle
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +24,8 @@ from htr_lightning.model.base import Recognizer
 from htr_lightning.output import check_checkpoint
 from htr_lightning.parameters import check_parameters
 from htr_lightning.pretrained import locate
-from htr_lightning.slots import check_config
-from htr_lightning.version import __version__
+from htr_lightning.slots import FORMAT, check_card, check_config, construct
 
-FORMAT = 2  # increased when code for the old format could misread the new format
 TRAINING = ("optimizer", "scheduler", "layer_decay", "source")  # model config keys not needed for transcription
 DTYPES = {torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.int64}  # of weights
 LEVELS = 256  # of the log-probabilities of a compressed language model
@@ -61,25 +57,7 @@ def read(path: str | Path, expected: int = FORMAT) -> dict[str, Any]:
         raise InputError(
             f"{path}: is not a checkpoint or is corrupted ({reason}); use a checkpoint written by train.py"
         ) from None
-    card = content.get("htr") if isinstance(content, dict) else None
-    if not isinstance(card, dict) or type(card.get("format")) is not int or card["format"] < 1:
-        raise InputError(
-            f"{path}: not written by htr_lightning (no format number); use a checkpoint trained with train.py"
-        )
-    if card["format"] > FORMAT:
-        raise InputError(
-            f"{path}: unsupported format {card['format']} (htr_lightning {__version__} supports up to {FORMAT}); "
-            "upgrade htr_lightning"
-        )
-    if card["format"] != expected:
-        upgrade = f"convert it with htr upgrade {path} --out NEW.ckpt"
-        remedy = upgrade if card["format"] < expected else "this checkpoint needs no conversion"
-        raise InputError(f"{path}: expected format {expected}, got {card['format']}; {remedy}")
-    alphabet = card.get("alphabet")
-    if not isinstance(alphabet, list) or not alphabet or not all(map(_is_character, alphabet)):
-        raise InputError(f"{path}: invalid alphabet (expected a list of characters); download the checkpoint again")
-    if len(set(alphabet)) < len(alphabet):
-        raise InputError(f"{path}: invalid alphabet (a character occurs twice); download the checkpoint again")
+    check_card(content.get("htr") if isinstance(content, dict) else None, str(path), expected)
     weights = content.get("state_dict")
     if not isinstance(weights, dict) or not all(isinstance(weight, Tensor) for weight in weights.values()):
         raise InputError(f"{path}: contains no weights; use a checkpoint written by train.py")
@@ -141,11 +119,6 @@ def _decompress(content: dict[str, Any], path: Path) -> None:
             weights[name] = weights[name] * scale.float()
     except Exception as error:  # the file may contain anything in place of tensors
         raise InputError(f"{path}: invalid compression ({error}); download the checkpoint again") from None
-
-
-def _is_character(entry: Any) -> bool:
-    """Return whether a value is a single code point that can be written to a file."""
-    return isinstance(entry, str) and len(entry) == 1 and not "\ud800" <= entry <= "\udfff"
 
 
 def load(path: str | Path, allow: Sequence[str] = ()) -> Recognizer:
@@ -254,28 +227,6 @@ def _at_most(count: int) -> Iterator[None]:
     finally:
         for hook in hooks:
             hook.remove()
-
-
-def construct(config: Any) -> Any:
-    """Build the object described by plain data, inner objects first; the data must have passed `check_config`.
-
-    A dict with a `_target_` becomes a call to that class with the other keys as arguments, or a partial call if
-    `_partial_` is true, as in `hydra.utils.instantiate` with `_convert_="all"`.
-    """
-    if isinstance(config, list | tuple):
-        return [construct(value) for value in config]
-    if not isinstance(config, dict):
-        return config
-    values = {key: construct(value) for key, value in config.items() if key not in ("_target_", "_partial_")}
-    if "_target_" not in config:
-        return values
-    made = _find(config["_target_"])
-    return partial(made, **values) if config.get("_partial_") else made(**values)
-
-
-def _find(target: str) -> Any:
-    module, _, name = target.rpartition(".")
-    return getattr(import_module(module), name)
 
 
 def with_tensors(plain: Any) -> Any:

@@ -1,12 +1,18 @@
-"""The classes and numbers that a checkpoint's config may contain, by their place in the config."""
+"""Check the card of a checkpoint or an exported recognizer, and build the objects that its config describes.
+
+`SLOTS` lists the classes and numbers that a config may contain, by their place in the config. Does not import torch.
+"""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from importlib import import_module
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from htr_lightning.errors import InputError
+from htr_lightning.version import __version__
 
+FORMAT = 2  # of checkpoints; increased when code for the old format could misread the new format
 PACKAGE = "htr_lightning"
 RESERVED = ("_args_", "_convert_", "_recursive_")  # keys that change how Hydra builds an object
 UNBOUNDED = ("seed",)  # settings that determine no size
@@ -50,6 +56,42 @@ SLOTS = {
     "optimizer": Slot("torch.optim.Optimizer", ("torch.optim", f"{PACKAGE}.optim"), {"base": "optimizer"}),
     "scheduler": Slot("torch.optim.lr_scheduler.LRScheduler", (f"{PACKAGE}.schedule",)),
 }
+
+
+def check_card(card: Any, path: str, expected: int = FORMAT) -> None:
+    """Check the format and the alphabet of a card.
+
+    Args:
+        card: card of a checkpoint or an exported recognizer.
+        path: path to its file, used in messages.
+        expected: format that the card must have.
+
+    Raises:
+        InputError: if the card is invalid or has another format.
+    """
+    if not isinstance(card, dict) or type(card.get("format")) is not int or card["format"] < 1:
+        raise InputError(
+            f"{path}: not written by htr_lightning (no format number); use a checkpoint trained with train.py"
+        )
+    if card["format"] > FORMAT:
+        raise InputError(
+            f"{path}: unsupported format {card['format']} (htr_lightning {__version__} supports up to {FORMAT}); "
+            "upgrade htr_lightning"
+        )
+    if card["format"] != expected:
+        upgrade = f"convert it with htr upgrade {path} --out NEW.ckpt"
+        remedy = upgrade if card["format"] < expected else "this checkpoint needs no conversion"
+        raise InputError(f"{path}: expected format {expected}, got {card['format']}; {remedy}")
+    alphabet = card.get("alphabet")
+    if not isinstance(alphabet, list) or not alphabet or not all(map(_is_character, alphabet)):
+        raise InputError(f"{path}: invalid alphabet (expected a list of characters); download the checkpoint again")
+    if len(set(alphabet)) < len(alphabet):
+        raise InputError(f"{path}: invalid alphabet (a character occurs twice); download the checkpoint again")
+
+
+def _is_character(entry: Any) -> bool:
+    """Return whether a value is a single code point that can be written to a file."""
+    return isinstance(entry, str) and len(entry) == 1 and not "\ud800" <= entry <= "\udfff"
 
 
 def check_config(config: Any, slot: str, where: str, allow: Sequence[str] = ()) -> None:
@@ -149,3 +191,25 @@ def _check_area(preprocess: dict[str, Any], where: str) -> None:
             f"{where}: preprocessed lines are too large (maximum {MAX_AREA:,} pixels); use a checkpoint written by "
             "train.py"
         )
+
+
+def construct(config: Any) -> Any:
+    """Build the object described by plain data, inner objects first; the data must have passed `check_config`.
+
+    A dict with a `_target_` becomes a call to that class with the other keys as arguments, or a partial call if
+    `_partial_` is true, as in `hydra.utils.instantiate` with `_convert_="all"`.
+    """
+    if isinstance(config, list | tuple):
+        return [construct(value) for value in config]
+    if not isinstance(config, dict):
+        return config
+    values = {key: construct(value) for key, value in config.items() if key not in ("_target_", "_partial_")}
+    if "_target_" not in config:
+        return values
+    made = _find(config["_target_"])
+    return partial(made, **values) if config.get("_partial_") else made(**values)
+
+
+def _find(target: str) -> Any:
+    module, _, name = target.rpartition(".")
+    return getattr(import_module(module), name)

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from htr_lightning import checkpoint
-from htr_lightning.checkpoint import FORMAT
+from htr_lightning.slots import FORMAT
 from htr_lightning.errors import InputError
 
 OLD = "htr_lightning"

@@ -15,7 +15,7 @@ from hydra import compose, initialize_config_dir
 
 from htr_lightning import torch_file
 from htr_lightning.build import build, data_for
-from htr_lightning.checkpoint import FORMAT, load, read
+from htr_lightning.checkpoint import load, read
 from htr_lightning.config import fast_precision, make, options, plain
 from htr_lightning.data.datamodule import LineDataModule
 from htr_lightning.decoder.ctc import Greedy

@@ -3,11 +3,12 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from jaxtyping import Float, Int
 from numpy import ndarray
 from torch import Tensor
+
+from htr_lightning.data.padding import padded
 
 
 class Batch(NamedTuple):
@@ -24,9 +25,5 @@ def collate(
     ids: list[str], arrays: Sequence[Float[ndarray, "H _"]], texts: list[str], groups: list[str], multiple: int = 1
 ) -> Batch:
     """Batch arrays of equal height, padding them with paper to a common width that is a multiple of `multiple`."""
-    columns = [array.shape[1] for array in arrays]
-    width = -(-max(columns) // multiple) * multiple
-    images = np.zeros((len(arrays), 1, arrays[0].shape[0], width), arrays[0].dtype)
-    for image, array in zip(images, arrays, strict=True):
-        image[0, :, : array.shape[1]] = array
-    return Batch(ids, torch.from_numpy(images), torch.tensor(columns), texts, groups)
+    images, columns = padded(arrays, multiple)
+    return Batch(ids, torch.from_numpy(images), torch.from_numpy(columns), texts, groups)

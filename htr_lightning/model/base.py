@@ -34,6 +34,17 @@ class TooFew(NamedTuple):
     frames: int
 
 
+class Exportable(NamedTuple):
+    """What an exported recognizer computes, and how its output becomes text."""
+
+    net: nn.Module  # maps images and widths to the arguments of the decoder
+    outputs: Sequence[str]  # their names
+    inputs: str  # what they are; see `Decoder.inputs`
+    decoder: dict[str, Any] | None  # config of the decoder; None for the only one of its kind
+    specials: Sequence[str]  # labels before those of the alphabet
+    direction: str | None  # base direction of lines; None for single characters
+
+
 class Recognizer(nn.Module, ABC):
     """A network with its codec, normalizer, preprocessing and decoder; subclasses define the loss and the scores.
 
@@ -122,6 +133,14 @@ class Recognizer(nn.Module, ABC):
     def interpret(self, hypothesis: Hypothesis) -> tuple[str, float]:
         """Return the text of a hypothesis and its uncalibrated confidence per character."""
         return self.text(hypothesis), hypothesis.confidence
+
+    @abstractmethod
+    def exportable(self) -> Exportable:
+        """Return what an exported recognizer computes.
+
+        Raises:
+            InputError: if recognizers of this kind cannot be exported.
+        """
 
     def beam(self) -> tuple[str, dict[str, int]]:
         """Return the name of this model's beam search config in conf/decoder, and the settings fixed by training.

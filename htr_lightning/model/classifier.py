@@ -13,7 +13,7 @@ from htr_lightning.data.batch import Batch
 from htr_lightning.decoder.argmax import ArgMax
 from htr_lightning.decoder.hypothesis import Hypothesis
 from htr_lightning.errors import InputError
-from htr_lightning.model.base import Recognizer
+from htr_lightning.model.base import Exportable, Recognizer
 
 
 class Classifier(Recognizer):
@@ -72,8 +72,23 @@ class Classifier(Recognizer):
     def greedy(self) -> Recognizer:
         return self
 
+    def exportable(self) -> Exportable:
+        return Exportable(_Probabilities(self.net), ("probabilities",), "classes", None, self.specials, None)
+
     def required_frames(self, text: str) -> int:
         return len(text)
 
     def frames_for(self, width: int) -> int:
         return 1
+
+
+class _Probabilities(nn.Module):
+    """A network that returns class probabilities instead of logits."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, images: Float[Tensor, "B 1 H W"], widths: Int[Tensor, " B"]) -> Float[Tensor, "B C"]:
+        probabilities: Tensor = self.net(images, widths).softmax(1)
+        return probabilities

@@ -1,26 +1,50 @@
 """Line recognition with connectionist temporal classification (CTC)."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
 from numpy import ndarray
-from torch import Tensor
+from torch import Tensor, nn
 
 from htr_lightning.data.batch import Batch
 from htr_lightning.decoder.ctc import Greedy
 from htr_lightning.decoder.hypothesis import Decoder
 from htr_lightning.decoder.prefix_beam import PrefixBeam
 from htr_lightning.errors import InputError
-from htr_lightning.model.base import Recognizer
+from htr_lightning.model.base import Exportable, Recognizer
 from htr_lightning.model.line import LineRecognizer, ctc_loss, required_frames
 from htr_lightning.net.crnn import CTCNet
 
 Output = tuple[Float[Tensor, "B T C"], Int[Tensor, " B"]]
 
 CANDIDATES = PrefixBeam(width=8, top_labels=8, min_probability=1e-3, prune_margin=10.0)
+
+
+class LogProbs(nn.Module):
+    """A CTC network that returns log-probabilities instead of logits.
+
+    Args:
+        net: network.
+        labels: labels to keep, the blank first; None for all.
+    """
+
+    outputs = ("log_probs", "lengths")
+
+    def __init__(self, net: nn.Module, labels: Sequence[int] | None = None) -> None:
+        super().__init__()
+        self.net, self.labels = net, labels
+
+    def forward(
+        self, images: Float[Tensor, "B 1 H W"], widths: Int[Tensor, " B"]
+    ) -> tuple[Float[Tensor, "B T C"], Int[Tensor, " B"]]:
+        """Return the log-probabilities and the number of frames of each line."""
+        logits, lengths = self.net(images, widths)
+        if self.labels is not None:
+            logits = logits[:, :, self.labels]
+        return logits.float().log_softmax(2), lengths
 
 
 class CTCRecognizer(LineRecognizer):
@@ -72,6 +96,10 @@ class CTCRecognizer(LineRecognizer):
 
     def greedy(self) -> Recognizer:
         return self.with_decoder(Greedy())
+
+    def exportable(self) -> Exportable:
+        decoder = self.card["model"]["decoder"]
+        return Exportable(LogProbs(self.net), LogProbs.outputs, "frames", decoder, self.specials, self.direction)
 
     def beam(self) -> tuple[str, dict[str, int]]:
         return "beam", {}

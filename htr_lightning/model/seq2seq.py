@@ -11,15 +11,19 @@ from torch.nn import functional
 
 from htr_lightning.data.batch import Batch
 from htr_lightning.decoder.autoregressive import FrameScores, Greedy, Steps
+from htr_lightning.decoder.ctc import Greedy as CTCGreedy
 from htr_lightning.decoder.hypothesis import Decoder
+from htr_lightning.decoder.prefix_beam import PrefixBeam
 from htr_lightning.errors import InputError
 from htr_lightning.model.autoregressive import IGNORED, check_decoder, check_length, teacher_forcing
-from htr_lightning.model.base import Recognizer
+from htr_lightning.model.base import Exportable, Recognizer
+from htr_lightning.model.ctc import LogProbs
 from htr_lightning.model.line import LineRecognizer, fitting
 from htr_lightning.net.encoder_decoder import EncoderDecoder, EncoderOutput
 from htr_lightning.parameters import BelowOne, Fraction
 
 BLANK, START, END = 0, 1, 2
+BEAM = ("width", "top_labels", "min_probability", "prune_margin", "alpha", "beta")  # settings of the CTC beam search
 
 
 class DecoderState(NamedTuple):
@@ -133,6 +137,19 @@ class Seq2SeqRecognizer(LineRecognizer):
     def greedy(self) -> Recognizer:
         return self.with_decoder(Greedy(self.max_length))
 
+    def exportable(self) -> Exportable:
+        """Return the CTC half of the recognizer; its decoder is the beam search whose hypotheses would be rescored."""
+        if not self.ctc_weight:
+            raise InputError(
+                f"{type(self).__name__} without CTC heads cannot be exported; use a checkpoint of model=crnn or hybrid"
+            )
+        trained = self.card["model"]["decoder"]
+        config: dict[str, Any] = {"_target_": _path(CTCGreedy)}
+        if "top_labels" in trained:
+            config = {"_target_": _path(PrefixBeam)} | {key: trained[key] for key in BEAM if key in trained}
+        net = LogProbs(self.net.encoder, [BLANK, *range(END + 1, len(self.codec))])
+        return Exportable(net, LogProbs.outputs, "frames", config, self.specials[:1], self.direction)
+
     def beam(self) -> tuple[str, dict[str, int]]:
         return "rescoring" if self.ctc_weight else "autoregressive_beam", {"max_length": self.max_length}
 
@@ -168,3 +185,7 @@ class Seq2SeqRecognizer(LineRecognizer):
         moved = not torch.equal(lines, state.lines)  # otherwise, each sequence still attends to the same memory
         inner = self.net.decoder.reorder(state.state, rows, memory=moved)
         return DecoderState(inner, lines, state.labels[rows], state.max_labels[rows])
+
+
+def _path(kind: type) -> str:
+    return f"{kind.__module__}.{kind.__qualname__}"

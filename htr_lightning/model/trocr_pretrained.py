@@ -18,7 +18,7 @@ from htr_lightning.decoder.autoregressive import Greedy, Steps
 from htr_lightning.decoder.hypothesis import Decoder, Hypothesis
 from htr_lightning.errors import InputError
 from htr_lightning.model.autoregressive import IGNORED, check_decoder, check_length, teacher_forcing
-from htr_lightning.model.base import Recognizer
+from htr_lightning.model.base import Exportable, Recognizer
 from htr_lightning.model.trocr_source import open_source
 from htr_lightning.net.pretrained import PretrainedTrOCR
 from htr_lightning.parameters import BelowOne, Fraction
@@ -148,6 +148,9 @@ class PretrainedTrOCRRecognizer(Recognizer):
         """See `Recognizer`; labels are tokens, but the confidence is per character."""
         text = self.text(hypothesis)
         return text, math.exp(hypothesis.log_prob / max(1, len(text)))
+
+    def exportable(self) -> Exportable:
+        raise InputError(f"{type(self).__name__} cannot be exported; use a checkpoint of model=crnn or hybrid")
 
     def greedy(self) -> Recognizer:
         return self.with_decoder(Greedy(self.max_length))

@@ -12,8 +12,7 @@ from htr_lightning.net.crnn import Backbone, CTCNet, LockedDropout
 from htr_lightning.net.span_mask import SpanMask
 from htr_lightning.parameters import BelowOne, Depth, Size
 
-CHUNK = 16  # frames that are scanned one after the other, in all chunks of a line at once
-DOUBLINGS = 8  # in exported programs; enough for 256 chunks, twice as many as the widest line has by default
+DOUBLINGS = 12  # in exported programs; enough for 4,096 frames, twice as many as the widest line has by default
 
 
 class GatedCRNN(CTCNet):
@@ -102,7 +101,7 @@ def _gated_scan(x: Float[Tensor, "T B H6"], inside: Float[Tensor, "T B 1"]) -> t
     """
     values, decays, gates = x.to(torch.promote_types(x.dtype, torch.float32)).chunk(3, 2)
     values, decays, opened = values * inside, torch.sigmoid(decays), torch.sigmoid(gates)
-    states = _scan(decays, torch.addcmul(values, decays, values, value=-1))
+    states = _both_ways(_scan, decays, torch.addcmul(values, decays, values, value=-1))
     return (opened * gates * states).to(x.dtype), values, decays, states, gates, opened
 
 
@@ -123,7 +122,7 @@ class _GatedScan(torch.autograd.Function):
         of_inputs = of_output.new_empty(*of_output.shape[:2], 3 * of_output.shape[2])
         of_values, of_decays, of_gates = of_inputs.chunk(3, 2)
         torch.mul(of_output * states, torch.addcmul(opened + silu, opened, silu, value=-1), out=of_gates)
-        of_states = _scan(_both_ways(_next, decays), of_output * silu, from_end=True)  # a scan in the other direction
+        of_states = _both_ways(_scan_back, decays, of_output * silu)
         torch.mul(torch.addcmul(of_states, decays, of_states, value=-1), inside, out=of_values)
         torch.sub(_both_ways(_previous, states), values, out=of_decays)
         of_decays.mul_(of_states).mul_(torch.addcmul(decays, decays, decays, value=-1))
@@ -136,52 +135,20 @@ def _both_ways(function: Callable[..., Tensor], *arguments: Float[Tensor, "T B H
     return torch.cat([function(*ahead, False), function(*back, True)], 2)
 
 
-def _scan(
-    decays: Float[Tensor, "T B H2"], inputs: Float[Tensor, "T B H2"], from_end: bool = False
-) -> Float[Tensor, "T B H2"]:
-    """Return the states of both directions.
-
-    They are c[t] = decays[t] c[t - 1] + inputs[t] for the first half of the channels, and with c[t + 1] for the second;
-    the other way round if `from_end`.
-    """
+def _scan(decays: Float[Tensor, "T B H"], inputs: Float[Tensor, "T B H"], from_end: bool) -> Float[Tensor, "T B H"]:
+    """Return the states c[t] = decays[t] c[t - 1] + inputs[t], or those with c[t + 1] instead if `from_end`."""
     if torch.compiler.is_exporting() or inputs.device.type != "cpu":  # few large operations instead of many small ones
-        return _turned(_scan_chunks(_turned(decays, from_end), _turned(inputs, from_end)), from_end)
+        return _scan_doubling(decays.flip(0), inputs.flip(0)).flip(0) if from_end else _scan_doubling(decays, inputs)
     states = torch.empty(inputs.shape, dtype=inputs.dtype)
-    for half, backwards in enumerate((from_end, not from_end)):
-        frames = [x.chunk(2, 2)[half].unbind(0)[:: -1 if backwards else 1] for x in (decays, inputs, states)]
-        state = torch.zeros_like(frames[1][0])
-        for decay, given, into in zip(*frames, strict=True):
-            state = torch.addcmul(given, decay, state, out=into)
+    frames = [x.unbind(0)[:: -1 if from_end else 1] for x in (decays, inputs, states)]
+    state = torch.zeros_like(inputs[0])
+    for decay, given, into in zip(*frames, strict=True):
+        state = torch.addcmul(given, decay, state, out=into)
     return states
 
 
-def _turned(x: Float[Tensor, "T B H2"], first: bool) -> Float[Tensor, "T B H2"]:
-    """Reverse the frames of the first or the second half of the channels."""
-    ahead, back = x.chunk(2, 2)
-    return torch.cat([ahead.flip(0), back] if first else [ahead, back.flip(0)], 2)
-
-
-def _scan_chunks(decays: Float[Tensor, "T B H"], inputs: Float[Tensor, "T B H"]) -> Float[Tensor, "T B H"]:
-    """Return the states c[t] = decays[t] c[t - 1] + inputs[t].
-
-    They are computed for all chunks of a line at once, as if each were the first, and then corrected for the state at
-    the end of the chunk before.
-    """
-    frames, lines, units = inputs.shape
-    chunks = (frames + CHUNK - 1) // CHUNK
-    padding = (0, 0, 0, 0, 0, chunks * CHUNK - frames)
-    steps = [functional.pad(x, padding).reshape(chunks, CHUNK, lines, units).split(1, 1) for x in (decays, inputs)]
-    products, states = [steps[0][0]], [steps[1][0]]
-    for decay, given in zip(*(step[1:] for step in steps), strict=True):
-        products.append(decay * products[-1])
-        states.append(torch.addcmul(given, decay, states[-1]))
-    before = _delayed(_scan_doubling(products[-1], states[-1]), 1)
-    every = torch.addcmul(torch.cat(states, 1), torch.cat(products, 1), before)
-    return every.reshape(chunks * CHUNK, lines, units)[:frames]
-
-
-def _scan_doubling(decays: Float[Tensor, "K ..."], inputs: Float[Tensor, "K ..."]) -> Float[Tensor, "K ..."]:
-    """Return the states of `_scan_chunks`; each round doubles the number of positions that a state looks back.
+def _scan_doubling(decays: Float[Tensor, "T B H"], inputs: Float[Tensor, "T B H"]) -> Float[Tensor, "T B H"]:
+    """Return the states of `_scan`; each round doubles the number of frames that a state takes into account.
 
     An exported program has the same number of rounds for lines of every length.
     """
@@ -192,13 +159,15 @@ def _scan_doubling(decays: Float[Tensor, "K ..."], inputs: Float[Tensor, "K ..."
     return inputs
 
 
-def _delayed(x: Float[Tensor, "K ..."], positions: int) -> Float[Tensor, "K ..."]:
-    return functional.pad(x, (0, 0) * (x.ndim - 1) + (positions, 0))[: x.shape[0]]
+def _delayed(x: Float[Tensor, "T B H"], frames: int) -> Float[Tensor, "T B H"]:
+    return functional.pad(x, (0, 0, 0, 0, frames, 0))[: x.shape[0]]
 
 
-def _next(decays: Float[Tensor, "T B H"], from_end: bool) -> Float[Tensor, "T B H"]:
-    """Return the decay by which each state is multiplied at the next frame; the last one is not used."""
-    return decays.roll(1 if from_end else -1, 0)
+def _scan_back(
+    decays: Float[Tensor, "T B H"], gradients: Float[Tensor, "T B H"], from_end: bool
+) -> Float[Tensor, "T B H"]:
+    """Return the gradients of the inputs of `_scan` from those of its states."""
+    return _scan(decays.roll(1 if from_end else -1, 0), gradients, not from_end)
 
 
 def _previous(states: Float[Tensor, "T B H"], from_end: bool) -> Float[Tensor, "T B H"]:

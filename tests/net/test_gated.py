@@ -1,14 +1,12 @@
 """Gated linear recurrence against its definition, frame by frame, in both directions and on every device's path."""
 
-from collections.abc import Callable
-
 import pytest
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
-from htr_lightning.net.gated import GatedRecurrence, _GatedScan, _scan, _scan_chunks, _scan_doubling
+from htr_lightning.net.gated import GatedRecurrence, _GatedScan, _scan, _scan_doubling
 
 
 def defined(x: Float[Tensor, "T B D"], inside: Float[Tensor, "T B 1"]) -> Float[Tensor, "T B H2"]:
@@ -43,7 +41,7 @@ def test_the_gradients_are_those_of_the_definition() -> None:
     assert torch.autograd.gradcheck(lambda x: _GatedScan.apply(x, inside), x.requires_grad_())
 
 
-@pytest.mark.parametrize("frames", [1, 2, 15, 16, 17, 300])
+@pytest.mark.parametrize("frames", [1, 2, 5, 8, 100])
 @pytest.mark.parametrize("from_end", [False, True])
 def test_exported_programs_compute_the_same_states(
     frames: int, from_end: bool, monkeypatch: pytest.MonkeyPatch
@@ -55,22 +53,11 @@ def test_exported_programs_compute_the_same_states(
     torch.testing.assert_close(_scan(decays, inputs, from_end), expected)
 
 
-@pytest.mark.parametrize("scan", [_scan_chunks, _scan_doubling])
-@pytest.mark.parametrize("frames", [1, 2, 5, 16, 17, 100])
-def test_states_of_chunks_and_by_doubling_are_the_same(scan: Callable[..., Tensor], frames: int) -> None:
+@pytest.mark.parametrize("frames", [1, 2, 5, 8, 100])
+def test_states_by_doubling_are_the_same(frames: int) -> None:
     torch.manual_seed(frames)
-    decays, inputs = torch.rand(frames, 2, 3).double(), torch.randn(frames, 2, 3).double()
-    state, expected = torch.zeros(2, 3).double(), []
-    for decay, given in zip(decays, inputs, strict=True):
-        state = decay * state + given
-        expected.append(state)
-    torch.testing.assert_close(scan(decays, inputs), torch.stack(expected))
-
-
-def test_closed_decays_do_not_harm_the_states_after_them() -> None:
-    """The products of many small decays vanish without infinities or NaN."""
-    decays, inputs = torch.full((300, 1, 2), 1e-30), torch.ones(300, 1, 2)
-    torch.testing.assert_close(_scan_chunks(decays, inputs), inputs)
+    decays, inputs = torch.rand(frames, 2, 6).double(), torch.randn(frames, 2, 6).double()
+    torch.testing.assert_close(_scan_doubling(decays, inputs), _scan(decays, inputs, False))
 
 
 def test_bfloat16_keeps_its_states_in_float32() -> None:

@@ -1,0 +1,1 @@
+"""Export of recognizers to ONNX, and transcription with exported recognizers."""

@@ -1,0 +1,163 @@
+"""Transcribe with exported recognizers. Does not import torch."""
+
+import copy
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int64, UInt8
+from numpy import ndarray
+
+from htr_lightning.data.padding import padded
+from htr_lightning.data.preprocess import Preprocess
+from htr_lightning.decoder.argmax import ArgMax
+from htr_lightning.decoder.ctc import Greedy
+from htr_lightning.decoder.hypothesis import Decoder, Hypothesis
+from htr_lightning.decoder.language import Language
+from htr_lightning.errors import InputError
+from htr_lightning.export import file
+from htr_lightning.export.session import Run, open_session
+from htr_lightning.metrics.calibration import PlattScaling, check_platt_scaling
+from htr_lightning.slots import construct
+from htr_lightning.text.codec import Codec
+from htr_lightning.text.direction import logical, visual_alphabet
+from htr_lightning.text.normalize import Normalizer
+from htr_lightning.transcription import Read, Transcription, transcriptions
+
+
+class ExportedRecognizer:
+    """A recognizer that was exported with `htr export`; see `transcription.Transcriber`.
+
+    Args:
+        run: function that maps preprocessed images and widths to the arguments of the decoder.
+        decoder: decoder for them.
+        codec: mapping between characters and label ids.
+        direction: base direction of lines (see `text.direction`), or None for single characters.
+        preprocess, normalizer, calibration, card: see `Transcriber`.
+        alone: whether to run lines one by one.
+    """
+
+    def __init__(
+        self,
+        run: Run,
+        decoder: Decoder,
+        codec: Codec,
+        direction: str | None,
+        preprocess: Preprocess,
+        normalizer: Normalizer,
+        calibration: PlattScaling,
+        card: dict[str, Any],
+        alone: bool = True,
+    ) -> None:
+        self.run, self.decoder, self.codec, self.direction = run, decoder, codec, direction
+        self.preprocess, self.normalizer, self.calibration = preprocess, normalizer, calibration
+        self.card, self.alone = card, alone
+        self.single_characters = direction is None
+
+    @property
+    def members(self) -> Sequence["ExportedRecognizer"]:
+        """See `Transcriber`."""
+        return (self,)
+
+    def read(self, images: Sequence[UInt8[ndarray, "_ _"]], n_best: int = 0) -> list[Transcription]:
+        """See `Transcriber`."""
+        return self.transcribe(*self.prepare_batch(images), n_best) if images else []
+
+    def prepare_batch(
+        self, images: Sequence[UInt8[ndarray, "_ _"]]
+    ) -> tuple[Float[ndarray, "B 1 H W"], Int64[ndarray, " B"]]:
+        """Preprocess raw images into a batch for `transcribe`.
+
+        Raises:
+            ValueError: if an image is too small or too wide to be a line.
+        """
+        return padded([self.preprocess(image) for image in images])
+
+    def transcribe(
+        self, images: Float[ndarray, "B 1 H W"], widths: Int64[ndarray, " B"], n_best: int = 0
+    ) -> list[Transcription]:
+        """Transcribe preprocessed images; see `Transcriber.read`."""
+        return self.decode(self.scores(images, widths), images, n_best)
+
+    def scores(self, images: Float[ndarray, "B 1 H W"], widths: Int64[ndarray, " B"]) -> tuple[ndarray, ...]:
+        """Return the arguments of the decoder.
+
+        On a CPU, lines run one by one: a batch is no faster there, since each operator runs on one core, and padding
+        takes time.
+        """
+        if not self.alone:
+            return tuple(self.run(images, widths))
+        lines = [
+            self.run(image[None, :, :, :width], np.array([width]))
+            for image, width in zip(images, widths.tolist(), strict=True)
+        ]
+        return tuple(map(_joined, zip(*lines, strict=True)))
+
+    def decode(self, scores: Sequence[ndarray], images: ndarray, n_best: int = 0) -> list[Transcription]:
+        """Decode the output of the network for a batch of images; see `Transcriber.read`."""
+        inked = images.reshape(len(images), -1).any(1).tolist()
+        return transcriptions(self.decoder, scores, inked, n_best, self.interpret, self.normalizer, self.calibration)
+
+    def interpret(self, hypothesis: Hypothesis) -> tuple[str, float]:
+        """Return the text of a hypothesis and its uncalibrated confidence per character."""
+        text = self.codec.decode(hypothesis.ids)
+        return text if self.direction is None else logical(text, self.direction), hypothesis.confidence
+
+    @contextmanager
+    def workers(self) -> Iterator[Sequence[Read]]:
+        """Yield one `read` function per CPU core, each with its own decoder, because automata cache their lookups."""
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        yield [self._copied().read for _ in range(cores)]
+
+    def _copied(self) -> "ExportedRecognizer":
+        other = copy.copy(self)
+        other.decoder = copy.deepcopy(self.decoder)
+        return other
+
+
+def load(path: str | Path, device: str = "auto", greedy: bool = False) -> ExportedRecognizer:
+    """Load an exported recognizer.
+
+    Args:
+        path: path to a file written by `htr export`.
+        device: see `session.open_session`.
+        greedy: whether to decode without beam search, language model or lexicon.
+
+    Raises:
+        InputError: if the file cannot be read or run.
+    """
+    model, card, language = file.read(path)
+    export = card["export"]
+    try:
+        run, alone = open_session(model, export["runtime"], device, export.get("options", {}))
+        direction = export["direction"]
+        alphabet = card["alphabet"] if direction is None else visual_alphabet(card["alphabet"], direction)
+        codec = Codec(alphabet, export["specials"])
+        if export["inputs"] == "classes":
+            decoder: Decoder = ArgMax()
+        else:
+            decoder = Greedy() if greedy else construct(export["decoder"])
+        if language is not None and not greedy:
+            decoder = decoder.with_automaton(Language.from_plain(language).automaton(codec.alphabet))
+        parts = {name: construct(card["model"][name]) for name in ("preprocess", "normalizer")}
+        calibration = check_platt_scaling(card.get("calibration", (1.0, 0.0)))
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+    except Exception as error:  # the card and the model may contain anything
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise InputError(f"{path}: cannot be loaded ({reason}); export the checkpoint again") from None
+    return ExportedRecognizer(run, decoder, codec, direction, calibration=calibration, card=card, alone=alone, **parts)
+
+
+def _joined(lines: Sequence[ndarray]) -> ndarray:
+    """Join the outputs for several lines, padding the frames of shorter ones."""
+    if lines[0].ndim < 3:
+        return np.concatenate(lines)
+    _, _, classes = lines[0].shape
+    joined = np.zeros((len(lines), max(line.shape[1] for line in lines), classes), lines[0].dtype)
+    for row, line in zip(joined, lines, strict=True):
+        row[: line.shape[1]] = line[0]
+    return joined

@@ -1,0 +1,124 @@
+"""Run ONNX models with ONNX Runtime or OpenVINO. Does not import torch."""
+
+import os
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from jaxtyping import Float, Int64
+from numpy import ndarray
+
+from htr_lightning.errors import InputError
+
+Run = Callable[[Float[ndarray, "B 1 H W"], Int64[ndarray, " B"]], list[Any]]
+
+RUNTIMES = ("onnxruntime", "openvino", "tensorrt")
+PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider", "tensorrt": "TensorrtExecutionProvider"}
+
+
+class Session(NamedTuple):
+    """A model that is ready to run."""
+
+    run: Run  # uses one thread; several threads can call it at the same time
+    on_cpu: bool
+
+
+def open_session(model: bytes, runtime: str, device: str, options: Mapping[str, str]) -> Session:
+    """Open a model.
+
+    Args:
+        model: ONNX model that maps images and widths to the arguments of a decoder.
+        runtime: one of `RUNTIMES`.
+        device: "cpu", "cuda", "cuda:N", or "auto" for a GPU if the installed runtime supports one.
+        options: options of the runtime.
+
+    Raises:
+        InputError: if the runtime is not installed or does not support the device.
+        ValueError: if the model is invalid.
+    """
+    if runtime == "openvino":
+        return Session(_openvino(model, device), True)
+    provider = _provider(runtime, device)
+    return Session(_onnxruntime(model, provider, device, options), provider == PROVIDERS["cpu"])
+
+
+def _provider(runtime: str, device: str) -> str:
+    """Return the execution provider of ONNX Runtime for a device; it never falls back to another one by itself."""
+    onnxruntime = _imported("onnxruntime", "onnxruntime")
+    kind = "tensorrt" if runtime == "tensorrt" else device.partition(":")[0]
+    available = onnxruntime.get_available_providers()
+    if kind == "auto":
+        kind = "cuda" if PROVIDERS["cuda"] in available else "cpu"
+    if kind not in PROVIDERS:
+        raise InputError(f"device={device}: not available; use auto, cpu, or cuda:N for an NVIDIA GPU")
+    if PROVIDERS[kind] not in available:
+        raise InputError(
+            f"{PROVIDERS[kind]} is not available in ONNX Runtime {onnxruntime.__version__} on this machine; install "
+            f"onnxruntime-gpu{' and TensorRT' * (kind == 'tensorrt')}, or export the checkpoint again with --to onnx"
+        )
+    return PROVIDERS[kind]
+
+
+def _onnxruntime(model: bytes, provider: str, device: str, options: Mapping[str, str]) -> Run:
+    import onnxruntime
+
+    settings = onnxruntime.SessionOptions()
+    settings.intra_op_num_threads = settings.inter_op_num_threads = 1  # layers are too small to be split between cores
+    settings.log_severity_level = 3  # its notes about the graph are not errors
+    given = dict(options) if provider == PROVIDERS["tensorrt"] else {}
+    if provider != PROVIDERS["cpu"] and (number := device.partition(":")[2]):
+        given["device_id"] = number
+    try:
+        session = onnxruntime.InferenceSession(model, settings, [(provider, given)])
+    except Exception as error:  # ONNX Runtime raises exceptions of its own, with the reason on the first line
+        raise ValueError(_reason(error)) from None
+    if session.get_providers()[0] != provider:
+        raise InputError(f"{provider} cannot run this model (found {session.get_providers()[0]}); check its "
+                         "installation, or export the checkpoint again with --to onnx")  # fmt: skip
+    names = {one.name for one in session.get_inputs()}
+    if not names <= {"images", "widths"}:
+        raise ValueError(f"unknown inputs {', '.join(sorted(names))}")
+
+    def run(images: Float[ndarray, "B 1 H W"], widths: Int64[ndarray, " B"]) -> list[Any]:
+        given = {"images": images, "widths": widths}
+        try:
+            return session.run(None, {name: given[name] for name in names})  # a network of fixed width needs no widths
+        except Exception as error:
+            raise InputError(f"ONNX Runtime: {_reason(error)}; export the checkpoint again") from None
+
+    return run
+
+
+def _openvino(model: bytes, device: str) -> Run:
+    openvino = _imported("openvino", "openvino")
+    if device not in ("auto", "cpu"):
+        raise InputError(f"device={device}: OpenVINO runs on the CPU here; use cpu, or export with --to onnx")
+    try:
+        settings = {"INFERENCE_NUM_THREADS": 1, "INFERENCE_PRECISION_HINT": "f32", "NUM_STREAMS": _cores()}
+        compiled = openvino.Core().compile_model(openvino.Core().read_model(model), "CPU", settings)
+    except Exception as error:
+        raise ValueError(_reason(error)) from None
+    names = {one.any_name for one in compiled.inputs}
+
+    def run(images: Float[ndarray, "B 1 H W"], widths: Int64[ndarray, " B"]) -> list[Any]:
+        given = {"images": images, "widths": widths}
+        found = compiled.create_infer_request().infer({name: given[name] for name in names})
+        return [found[output].copy() for output in compiled.outputs]
+
+    return run
+
+
+def _imported(module: str, package: str) -> Any:
+    from importlib import import_module
+
+    try:
+        return import_module(module)
+    except ImportError:
+        raise InputError(f"exported recognizers of this kind need {package}; install it with pip install {package}") from None
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _reason(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)
