@@ -23,7 +23,7 @@ from htr_lightning.metrics.calibration import check_platt_scaling
 from htr_lightning.model.base import Recognizer
 from htr_lightning.output import check_checkpoint
 from htr_lightning.parameters import check_parameters
-from htr_lightning.pretrained import locate
+from htr_lightning.pretrained import is_exported, locate
 from htr_lightning.slots import FORMAT, check_card, check_config, construct
 
 TRAINING = ("optimizer", "scheduler", "layer_decay", "source")  # model config keys not needed for transcription
@@ -45,6 +45,8 @@ def read(path: str | Path, expected: int = FORMAT) -> dict[str, Any]:
     """
     path = locate(path)
     check_checkpoint(path)
+    if is_exported(str(path)):
+        raise InputError(f"{path}: has been exported; use the checkpoint that it was made from")
     try:
         content = torch_file.load(path)
     except pickle.UnpicklingError:

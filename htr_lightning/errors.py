@@ -35,6 +35,14 @@ def printable(text: str) -> str:
     return UNPRINTABLE.sub(lambda found: SHORT.get(found[0], f"\\u{ord(found[0]):04x}"), text)
 
 
+def chain(error: BaseException) -> list[BaseException]:
+    """Return an error and the errors that led to it."""
+    chain = [error]
+    while (cause := chain[-1].__cause__ or chain[-1].__context__) is not None and cause not in chain:
+        chain.append(cause)
+    return chain
+
+
 def check_integer(key: str, value: object, minimum: int, maximum: int = 10**9) -> None:
     """Raise InputError if the value of a key is not an integer in the given range.
 

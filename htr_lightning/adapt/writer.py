@@ -64,7 +64,7 @@ def adapt(
     if recognizer.single_characters:
         raise InputError("--adapt: needs a recognizer of lines, not of single characters; remove --adapt")
     if not isinstance(recognizer, Recognizer):
-        raise InputError("--adapt: needs a single recognizer; name one checkpoint and remove --tta")
+        raise InputError("--adapt: needs a single checkpoint (*.ckpt); name one, and remove --tta")
     rng = np.random.default_rng(seed)
     prepared: list[UInt8[ndarray, "_ _"]] = []
     for image in images:

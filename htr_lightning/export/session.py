@@ -41,18 +41,30 @@ def open_session(model: bytes, runtime: str, device: str, options: Mapping[str, 
     return Session(_onnxruntime(model, provider, device, options), provider == PROVIDERS["cpu"])
 
 
+def check_available(runtime: str) -> None:
+    """Raise InputError if a runtime is not available on this machine."""
+    if runtime == "openvino":
+        _imported("openvino", "openvino")
+    else:
+        _provider(runtime, "auto")
+
+
+def available() -> list[str]:
+    """Return the execution providers of ONNX Runtime on this machine."""
+    providers: list[str] = _imported("onnxruntime", "onnxruntime").get_available_providers()
+    return providers
+
+
 def _provider(runtime: str, device: str) -> str:
     """Return the execution provider of ONNX Runtime for a device; it never falls back to another one by itself."""
-    onnxruntime = _imported("onnxruntime", "onnxruntime")
     kind = "tensorrt" if runtime == "tensorrt" else device.partition(":")[0]
-    available = onnxruntime.get_available_providers()
     if kind == "auto":
-        kind = "cuda" if PROVIDERS["cuda"] in available else "cpu"
+        kind = "cuda" if PROVIDERS["cuda"] in available() else "cpu"
     if kind not in PROVIDERS:
         raise InputError(f"device={device}: not available; use auto, cpu, or cuda:N for an NVIDIA GPU")
-    if PROVIDERS[kind] not in available:
+    if PROVIDERS[kind] not in available():
         raise InputError(
-            f"{PROVIDERS[kind]} is not available in ONNX Runtime {onnxruntime.__version__} on this machine; install "
+            f"{PROVIDERS[kind]} is not available in ONNX Runtime on this machine; install "
             f"onnxruntime-gpu{' and TensorRT' * (kind == 'tensorrt')}, or export the checkpoint again with --to onnx"
         )
     return PROVIDERS[kind]

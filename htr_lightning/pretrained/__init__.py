@@ -14,5 +14,10 @@ def locate(checkpoint: str | Path) -> Path:
 
 
 def is_checkpoint(argument: str) -> bool:
-    """Return whether a command-line argument names a checkpoint rather than a file to transcribe."""
-    return argument in NAMES or argument.endswith(".ckpt")
+    """Return whether a command-line argument names a recognizer rather than a file to transcribe."""
+    return argument in NAMES or argument.endswith(".ckpt") or is_exported(argument)
+
+
+def is_exported(argument: str) -> bool:
+    """Return whether an argument names a file written by `htr export`."""
+    return argument.endswith(".onnx")

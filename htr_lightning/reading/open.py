@@ -1,18 +1,22 @@
-"""Load a checkpoint, or several as an ensemble, for transcription."""
+"""Load a checkpoint, several as an ensemble, or an exported recognizer, for transcription.
+
+Imports torch only to load checkpoints.
+"""
 
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
-
-from htr_lightning import checkpoint
 from htr_lightning.errors import InputError, check_integer
+from htr_lightning.export import runtime
 from htr_lightning.metrics.calibration import check_platt_scaling
-from htr_lightning.model.base import Recognizer
-from htr_lightning.pretrained import DEFAULT
+from htr_lightning.pretrained import DEFAULT, is_exported
 from htr_lightning.reading.reader import Reader
-from htr_lightning.reading.voting import Ensemble
+from htr_lightning.transcription import Transcriber
+
+if TYPE_CHECKING:
+    from htr_lightning.model.base import Recognizer
 
 
 def load(
@@ -26,8 +30,8 @@ def load(
     """Load a checkpoint, or several as an ensemble.
 
     Args:
-        checkpoints: paths to one or more checkpoints, or names of recognizers that ship with the package; none for
-            `pretrained.DEFAULT`.
+        checkpoints: paths to one or more checkpoints or to an exported file, or names of recognizers that ship with the
+            package; none for `pretrained.DEFAULT`.
         device: "cpu", "cuda", "cuda:N", or "auto" for a GPU if one is available.
         greedy: whether to decode without beam search, language model or lexicon.
         views: number of slightly modified views of each line, for test-time augmentation.
@@ -41,12 +45,21 @@ def load(
     return Reader(load_all(names, device, greedy, views, calibration, weights))
 
 
-def load_one(path: str, device: str = "auto", greedy: bool = False) -> Recognizer:
+def load_one(path: str, device: str = "auto", greedy: bool = False) -> "Recognizer":
     """Load the recognizer in a checkpoint onto a device; see `load`.
 
     Raises:
         InputError: if the checkpoint cannot be loaded or the device is not available.
     """
+    try:
+        import torch
+    except ImportError:
+        raise InputError(
+            f"{path}: reading checkpoints needs PyTorch; install htr-lightning[train], or use a file written by "
+            "htr export"
+        ) from None
+    from htr_lightning import checkpoint
+
     try:
         target = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
         torch.zeros(1, device=target).item()  # fails if the device is not available, or is "meta"
@@ -63,8 +76,8 @@ def load_all(
     views: int = 1,
     calibration: Sequence[float] | None = None,
     weights: Sequence[float] | None = None,
-) -> Recognizer | Ensemble:
-    """Load the recognizer in one checkpoint, or an ensemble of several checkpoints or views; see `load`.
+) -> Transcriber:
+    """Load the recognizer in one checkpoint or exported file, or an ensemble of checkpoints or views; see `load`.
 
     Raises:
         InputError: if a checkpoint cannot be loaded, the checkpoints cannot be combined, or an argument is invalid.
@@ -72,10 +85,16 @@ def load_all(
     check_integer("views", views, 1)
     if weights is not None:
         _check_weights(weights, paths)
-    recognizer: Recognizer | Ensemble
+    recognizer: Transcriber
     if len(paths) > 1 or views > 1:
+        for path in filter(is_exported, paths):
+            raise InputError(f"{path}: is an exported recognizer, which cannot be combined; use checkpoints (*.ckpt)")
         members = [load_one(path, device, greedy) for path in paths]
+        from htr_lightning.reading.voting import Ensemble  # imports torch, as checkpoints do
+
         recognizer = Ensemble(members, paths, views, single=greedy, weights=weights)
+    elif is_exported(paths[0]):
+        recognizer = runtime.load(paths[0], device, greedy)
     else:
         recognizer = load_one(paths[0], device, greedy)
     if calibration is not None:

@@ -66,7 +66,7 @@ def test_too_few_lines_change_nothing(recognizer: Recognizer, images: list[np.nd
 
 
 def test_an_ensemble_and_a_classifier_are_refused(images: list[np.ndarray]) -> None:
-    with pytest.raises(InputError, match="needs a single recognizer; name one checkpoint"):
+    with pytest.raises(InputError, match="needs a single checkpoint"):
         adapt(load_all([DEFAULT, DEFAULT], "cpu"), images)
     with pytest.raises(InputError, match="needs a recognizer of lines"):
         adapt(load_one("digits", "cpu"), images)
