@@ -13,8 +13,21 @@ from typing import Any, NoReturn
 from htr_lightning.errors import InputError, chain, printable
 
 NO_MEMORY = ("can't allocate memory", "Insufficient memory", "out of memory")  # as reported by PyTorch and OpenCV
-TRAIN = ("datasets", "hydra", "HersheyFonts", "lightning", "lmdb", "omegaconf", "onnx", "onnxscript", "pooch", "torch",
-         "torchmetrics", "torchvision", "wandb")  # modules that come with htr-lightning[train]
+TRAIN = (
+    "datasets",
+    "hydra",
+    "HersheyFonts",
+    "lightning",
+    "lmdb",
+    "omegaconf",
+    "onnx",
+    "onnxscript",
+    "pooch",
+    "torch",
+    "torchmetrics",
+    "torchvision",
+    "wandb",
+)  # modules that come with htr-lightning[train]
 
 
 def run(main: Callable[[], Any]) -> None:

@@ -4,8 +4,8 @@ from pathlib import Path
 from typing import Any
 
 from htr_lightning import checkpoint
-from htr_lightning.slots import FORMAT
 from htr_lightning.errors import InputError
+from htr_lightning.slots import FORMAT
 
 OLD = "htr_lightning"
 CLASSES = {  # old to new names, relative to the package

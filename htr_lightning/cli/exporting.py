@@ -20,7 +20,7 @@ def export(
     checkpoint: Checkpoint,
     to: Annotated[
         Literal["onnx", "fp16", "int8", "int8-exact", "openvino", "tensorrt"],
-        typer.Option(help="onnx: the same text; fp16: half the size; int8: a quarter, and fastest on a CPU; int8-exact: "
+        typer.Option(help="onnx: the same text; fp16: half the size; int8: a quarter, fastest on a CPU; int8-exact: "
                      "closer to the checkpoint, but slower; openvino, tensorrt: for these runtimes"),
     ],
     out: Annotated[Path, typer.Option(help="Output file, NAME.onnx")],
@@ -65,7 +65,9 @@ def export(
         else:
             _print(found)
         if fault := found.fault(budget):
-            raise InputError(f"{out}: not written, since {fault}; check more lines, use --to int8-exact or onnx, or raise --budget")
+            raise InputError(
+                f"{out}: not written, since {fault}; check more lines, use --to int8-exact or onnx, or raise --budget"
+            )
         beside.replace(out)
     finally:
         beside.unlink(missing_ok=True)

@@ -162,12 +162,18 @@ def _spread(lines: Any, count: int) -> list[int]:
 def _speeds(
     recognizer: Recognizer, exported: ExportedRecognizer, checkpoint: str, path: Path, images: list[ndarray]
 ) -> dict[str, Speed]:
-    sides: dict[str, Recognizer | ExportedRecognizer] = {"torch": recognizer, exported.card["export"]["target"]: exported}
+    sides: dict[str, Recognizer | ExportedRecognizer] = {
+        "torch": recognizer,
+        exported.card["export"]["target"]: exported,
+    }
     rates: dict[str, dict[str, list[float]]] = {name: {} for name in sides}
     latencies: dict[str, list[float]] = {name: [] for name in sides}
     with _threads(1):
         for size in BATCHES:
-            batches = {n: [s.prepare_batch(images[i : i + size]) for i in range(0, len(images), size)] for n, s in sides.items()}
+            batches = {
+                n: [s.prepare_batch(images[i : i + size]) for i in range(0, len(images), size)]
+                for n, s in sides.items()
+            }
             for round in range(ROUNDS + 1):  # the first one warms up
                 for name, side in sides.items():
                     taken = []
@@ -185,9 +191,7 @@ def _speeds(
                 start = time.perf_counter()
                 list(pool.map(lambda read, some: [read([one]) for one in some], [*workers, *workers][:2], halves))
                 if round:
-                    rates[name].setdefault("two threads", []).append(
-                        len(images) / (time.perf_counter() - start)
-                    )
+                    rates[name].setdefault("two threads", []).append(len(images) / (time.perf_counter() - start))
     found = {}
     for (name, _), file in zip(sides.items(), (checkpoint, str(path)), strict=True):
         start_seconds, memory = _process(file)

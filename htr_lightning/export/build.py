@@ -91,9 +91,7 @@ def profiles(lines: Sequence[Inputs]) -> dict[str, str]:
 def trtexec(out: Path, recognizer: Recognizer, images: Sequence[UInt8[ndarray, "_ _"]]) -> str:
     """Return the command line that builds a TensorRT engine from an exported file."""
     options = profiles(_inputs(recognizer, images))
-    shapes = " ".join(
-        f"--{name}Shapes={options[f'trt_profile_{name}_shapes']}" for name in ("min", "opt", "max")
-    )
+    shapes = " ".join(f"--{name}Shapes={options[f'trt_profile_{name}_shapes']}" for name in ("min", "opt", "max"))
     return f"trtexec --onnx={out} --saveEngine={out.with_suffix('.plan')} --fp16 {shapes}"
 
 

@@ -26,13 +26,14 @@ FORMAT = 1  # of the "export" section of a card; increased when code for the old
 INPUTS = ("frames", "classes")  # of the decoders that exported recognizers use; see `decoder.hypothesis.Decoder`
 DOMAINS = ("", "ai.onnx", "com.microsoft")  # operators of ONNX and of ONNX Runtime itself
 DTYPES = ("uint8", "int16", "int32", "int64", "float16", "float32", "float64")
+ENDLESS = ("Loop",)  # operators that may never end, and that no export contains
 MAX_BYTES = 1 << 30  # of an array in a language model
 MAX_DEPTH = 8  # of graphs inside graphs
 
 # field numbers in onnx.proto
-GRAPH, OPERATORS, METADATA, FUNCTIONS = 7, 8, 14, 25
+GRAPH, METADATA, FUNCTIONS = 7, 14, 25
 NODES, INITIALIZERS, SPARSE = 1, 5, 15
-ATTRIBUTES, DOMAIN = 5, 7
+OPERATOR, ATTRIBUTES, DOMAIN = 4, 5, 7
 TENSOR, SUBGRAPH, TENSORS, SUBGRAPHS = 5, 6, 10, 11
 DIMENSIONS, EXTERNAL, LOCATION = 1, 13, 14
 
@@ -134,6 +135,8 @@ def _check_graph(graph: memoryview, size: int, depth: int = 0) -> None:
             for part, content in _fields(_bytes(value)):
                 if part == DOMAIN and str(_bytes(content), "utf-8") not in DOMAINS:
                     raise _Unsafe(f"uses operators of '{str(_bytes(content), 'utf-8')}', which would run other code")
+                if part == OPERATOR and str(_bytes(content), "utf-8") in ENDLESS:
+                    raise _Unsafe("contains a loop that may never end")
                 if part == ATTRIBUTES:
                     for kind, inner in _fields(_bytes(content)):
                         if kind in (SUBGRAPH, SUBGRAPHS):

@@ -114,7 +114,10 @@ def _columns(linear: nn.Linear, part: int, parts: int) -> nn.Linear:
 def _scan(decays: Float[Tensor, "T B H"], inputs: Float[Tensor, "T B H"], from_end: bool) -> Float[Tensor, "T B H"]:
     """Return the states of gated linear recurrence; `_complete_scan` completes the operator that computes them."""
     start = torch.zeros_like(inputs[0])
-    attributes = {"num_scan_inputs": 2, **{key: [int(from_end)] * count for key, count in DIRECTIONS.items()}}
+    attributes: dict[str, Any] = {
+        "num_scan_inputs": 2,
+        **{key: [int(from_end)] * count for key, count in DIRECTIONS.items()},
+    }
     _, states = torch.onnx.ops.symbolic_multi_out(
         "Scan", [start, decays, inputs], attributes, dtypes=(inputs.dtype,) * 2, shapes=(start.shape, inputs.shape)
     )
@@ -137,7 +140,7 @@ class _FusedLSTM(nn.Module):
 
     def __init__(self, lstm: BiLSTM) -> None:
         super().__init__()
-        both = (lstm.ahead, lstm.back)
+        both: tuple[Any, ...] = (lstm.ahead, lstm.back)
         self.hidden = lstm.ahead.hidden_size
         self.register_buffer("inputs", torch.stack([_gates(one.weight_ih_l0) for one in both]))
         self.register_buffer("states", torch.stack([_gates(one.weight_hh_l0) for one in both]))

@@ -27,6 +27,8 @@ from htr_lightning.text.direction import logical, visual_alphabet
 from htr_lightning.text.normalize import Normalizer
 from htr_lightning.transcription import Read, Transcription, transcriptions
 
+BLANK = np.full((64, 64), 255, np.uint8)
+
 
 class ExportedRecognizer:
     """A recognizer that was exported with `htr export`; see `transcription.Transcriber`.
@@ -98,7 +100,7 @@ class ExportedRecognizer:
 
     def decode(self, scores: Sequence[ndarray], images: ndarray, n_best: int = 0) -> list[Transcription]:
         """Decode the output of the network for a batch of images; see `Transcriber.read`."""
-        inked = images.reshape(len(images), -1).any(1).tolist()
+        inked = [bool(image.any()) for image in images]
         return transcriptions(self.decoder, scores, inked, n_best, self.interpret, self.normalizer, self.calibration)
 
     def interpret(self, hypothesis: Hypothesis) -> tuple[str, float]:
@@ -144,12 +146,18 @@ def load(path: str | Path, device: str = "auto", greedy: bool = False) -> Export
             decoder = decoder.with_automaton(Language.from_plain(language).automaton(codec.alphabet))
         parts = {name: construct(card["model"][name]) for name in ("preprocess", "normalizer")}
         calibration = check_platt_scaling(card.get("calibration", (1.0, 0.0)))
+        recognizer = ExportedRecognizer(
+            run, decoder, codec, direction, calibration=calibration, card=card, alone=alone, **parts
+        )
+        scores = recognizer.scores(*recognizer.prepare_batch([BLANK]))
+        if scores[0].shape[-1] != len(codec):
+            raise ValueError(f"its output of {scores[0].shape[-1]} classes does not fit {len(codec)} labels")
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
     except Exception as error:  # the card and the model may contain anything
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise InputError(f"{path}: cannot be loaded ({reason}); export the checkpoint again") from None
-    return ExportedRecognizer(run, decoder, codec, direction, calibration=calibration, card=card, alone=alone, **parts)
+    return recognizer
 
 
 def _joined(lines: Sequence[ndarray]) -> ndarray:

@@ -2,6 +2,8 @@
 
 import os
 from collections.abc import Callable, Mapping
+from functools import cache
+from importlib import import_module
 from typing import Any, NamedTuple
 
 from jaxtyping import Float, Int64
@@ -12,6 +14,7 @@ from htr_lightning.errors import InputError
 Run = Callable[[Float[ndarray, "B 1 H W"], Int64[ndarray, " B"]], list[Any]]
 
 RUNTIMES = ("onnxruntime", "openvino", "tensorrt")
+MAX_MEMORY = 4 << 30  # bytes of arrays on the CPU at a time; the widest lines need a tenth of it
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider", "tensorrt": "TensorrtExecutionProvider"}
 
 
@@ -75,7 +78,9 @@ def _onnxruntime(model: bytes, provider: str, device: str, options: Mapping[str,
 
     settings = onnxruntime.SessionOptions()
     settings.intra_op_num_threads = settings.inter_op_num_threads = 1  # layers are too small to be split between cores
-    settings.log_severity_level = 3  # its notes about the graph are not errors
+    settings.log_severity_level = 4  # errors are raised as well, and its notes about the graph are not errors
+    _limit_memory()
+    settings.add_session_config_entry("session.use_env_allocators", "1")
     given = dict(options) if provider == PROVIDERS["tensorrt"] else {}
     if provider != PROVIDERS["cpu"] and (number := device.partition(":")[2]):
         given["device_id"] = number
@@ -100,6 +105,16 @@ def _onnxruntime(model: bytes, provider: str, device: str, options: Mapping[str,
     return run
 
 
+@cache
+def _limit_memory() -> None:
+    """Limit the memory that models can use on the CPU, since a small file can describe large arrays."""
+    import onnxruntime
+
+    arena = onnxruntime.OrtAllocatorType.ORT_ARENA_ALLOCATOR
+    cpu = onnxruntime.OrtMemoryInfo("Cpu", arena, 0, onnxruntime.OrtMemType.DEFAULT)
+    onnxruntime.create_and_register_allocator(cpu, onnxruntime.OrtArenaCfg({"max_mem": MAX_MEMORY}))
+
+
 def _openvino(model: bytes, device: str) -> Run:
     openvino = _imported("openvino", "openvino")
     if device not in ("auto", "cpu"):
@@ -120,12 +135,12 @@ def _openvino(model: bytes, device: str) -> Run:
 
 
 def _imported(module: str, package: str) -> Any:
-    from importlib import import_module
-
     try:
         return import_module(module)
     except ImportError:
-        raise InputError(f"exported recognizers of this kind need {package}; install it with pip install {package}") from None
+        raise InputError(
+            f"exported recognizers of this kind need {package}; install it with pip install {package}"
+        ) from None
 
 
 def _cores() -> int:

@@ -14,7 +14,9 @@ def test_an_interval_of_a_paired_difference_is_that_of_the_bootstrap() -> None:
         wrong = [text.replace("a", "x", int(rng.integers(0, 3))) for _ in range(2)]
         references, before, after = references + [text], before + [wrong[0]], after + [wrong[rng.integers(0, 2)]]
     difference = cer_difference(references, before, after)
-    edits = np.array([[sum(map(str.__ne__, t, r)) for t, r in zip(side, references, strict=True)] for side in (before, after)])
+    edits = np.array(
+        [[sum(map(str.__ne__, t, r)) for t, r in zip(side, references, strict=True)] for side in (before, after)]
+    )
     lengths = np.array([len(text) for text in references])
     assert difference.value == pytest.approx((edits[1] - edits[0]).sum() / lengths.sum())
     draws = rng.integers(0, 600, (4000, 600))

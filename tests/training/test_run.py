@@ -19,9 +19,9 @@ from omegaconf import OmegaConf
 
 from htr_lightning import checkpoint
 from htr_lightning.build import data_for
-from htr_lightning.slots import FORMAT
 from htr_lightning.errors import InputError
 from htr_lightning.evidence.evaluate import evaluate
+from htr_lightning.slots import FORMAT
 from htr_lightning.training.callbacks import RestoreBest
 from htr_lightning.training.checkpoint_io import AtomicCheckpointIO
 from htr_lightning.training.module import TrainingModule
