@@ -14,6 +14,8 @@ from htr_lightning.output import check_copy, writing
 if TYPE_CHECKING:
     from htr_lightning.evidence.parity import Parity
 
+MAX_KEPT = 8  # layers that INT8 may leave in float32 before it gives up
+
 
 @typer_app.command()
 def export(
@@ -21,7 +23,7 @@ def export(
     to: Annotated[
         Literal["onnx", "fp16", "int8", "int8-exact", "openvino", "tensorrt"],
         typer.Option(help="onnx: the same text; fp16: half the size; int8: a quarter, fastest on a CPU; int8-exact: "
-                     "closer to the checkpoint, but slower; openvino, tensorrt: for these runtimes"),
+                     "closer to the checkpoint, as large, slower; openvino, tensorrt: for these runtimes"),
     ],
     out: Annotated[Path, typer.Option(help="Output file, NAME.onnx")],
     overrides: Overrides = None,
@@ -43,31 +45,37 @@ def export(
     check_whole(overrides or [], split)
     recognizer = load_one(checkpoint, "cpu")
     data = data_for(recognizer, overrides or [])
-    images = parity.calibration_images(data) if to in (*build.ACTIVATIONS, "tensorrt") else []
-    with progress_text("exporting") as tell:
-        content = build.export(checkpoint, recognizer, to, images, tell)
-    beside = out.with_name(f".{out.stem}.unchecked.onnx")
+    images = parity.calibration_images(data) if to in build.MEASURED else []
+    beside, keep = out.with_name(f".{out.stem}.unchecked.onnx"), list[str]()
     try:
-        with writing(out):
-            beside.write_bytes(content)
-        if to == "tensorrt":
-            print(f"to build an engine: {build.trtexec(out, recognizer, images)}", file=sys.stderr)
-            try:
-                check_available("tensorrt")
-            except InputError as error:
-                beside.replace(out)
-                print(f"note: {out} is written but not checked, since {error}", file=sys.stderr)
-                return
-        with progress_bar("checking", lines or len(data.lines(split))) as advance:
-            found = parity.measure(recognizer, checkpoint, beside, data, split, lines, advance)
+        while True:
+            with progress_text("exporting") as tell:
+                content = build.export(checkpoint, recognizer, to, images, keep, tell)
+            with writing(out):
+                beside.write_bytes(content)
+            if to == "tensorrt":
+                print(f"to build an engine: {build.trtexec(beside, out)}", file=sys.stderr)
+                try:
+                    check_available(to)
+                except InputError as error:
+                    beside.replace(out)
+                    print(f"note: {out} is written but not checked, since {error}", file=sys.stderr)
+                    return
+            with progress_bar("checking", lines or len(data.lines(split))) as advance:
+                found = parity.measure(recognizer, checkpoint, beside, data, split, lines, advance)
+            fault = found.fault(budget)
+            if not fault or to != "int8" or len(keep) >= MAX_KEPT:
+                break
+            with progress_text("looking for sensitive layers"):
+                keep += build.sensitive_layers(recognizer, images, keep)
+            print(f"note: {fault}; trying again with {len(keep)} layers in float32", file=sys.stderr)
         if as_json:
             print(json.dumps(found.to_plain(), indent=1))
         else:
             _print(found)
-        if fault := found.fault(budget):
-            raise InputError(
-                f"{out}: not written, since {fault}; check more lines, use --to int8-exact or onnx, or raise --budget"
-            )
+        if fault:
+            raise InputError(f"{out}: not written, since {fault}; check more lines, use --to int8-exact or onnx, or "
+                             "raise --budget")  # fmt: skip
         beside.replace(out)
     finally:
         beside.unlink(missing_ok=True)

@@ -119,7 +119,8 @@ def measure(
         prepared = exported.prepare_batch([lines.reader[index].image for index in batch.indices])
         with recognizer.exact():
             expected = tuple(one.numpy() for one in _tuple(net(*map(torch.from_numpy, prepared))))
-        found, together = exported.scores(*prepared), tuple(exported.run(*prepared))
+        found = exported.scores(*prepared)
+        together = tuple(exported.run(*prepared)) if exported.padded else found
         largest = max(largest, _largest(expected, found))
         read = [exported.decode(scores, prepared[0]) for scores in (expected, found, together)]
         for index, *each in zip(batch.indices, *read, strict=True):

@@ -10,19 +10,29 @@ import onnx
 from jaxtyping import UInt8
 from numpy import ndarray
 from onnx import helper
-from onnxruntime.quantization import QuantType
+from torch import Tensor
 
 from htr_lightning import checkpoint
 from htr_lightning.errors import InputError
-from htr_lightning.export.file import FORMAT, metadata
+from htr_lightning.export.equalize import equalized
+from htr_lightning.export.file import FORMAT, metadata, read
 from htr_lightning.export.graph import trace
-from htr_lightning.export.quantize import Inputs, quantized, with_half_weights
+from htr_lightning.export.quantize import (
+    Inputs,
+    quantized,
+    sensitive,
+    small_convolutions,
+    with_byte_weights,
+    with_half_weights,
+)
 from htr_lightning.model.base import Recognizer
 from htr_lightning.pretrained import locate
 
 TARGETS = ("onnx", "fp16", "int8", "int8-exact", "openvino", "tensorrt")
 CALIBRATION_LINES = 64  # lines whose activations are measured for INT8; more change nothing (experiments/README.md)
-ACTIVATIONS = {"int8": QuantType.QUInt8, "int8-exact": QuantType.QUInt16}
+SEARCH_LINES = 16  # lines on which the sensitivity of each layer is measured
+SENSITIVE = 4  # number of layers that are left in float32 at a time
+MEASURED = ("int8", "tensorrt")  # targets that need training lines
 
 
 def export(
@@ -30,6 +40,7 @@ def export(
     recognizer: Recognizer,
     target: str,
     images: Sequence[UInt8[ndarray, "_ _"]] = (),
+    keep: Sequence[str] = (),
     tell: Callable[[str], None] = lambda message: None,
 ) -> bytes:
     """Return an exported file for a checkpoint.
@@ -40,25 +51,27 @@ def export(
         target: one of `TARGETS`.
         images: training lines whose activations are measured (INT8), or whose widths set the shapes that are optimised
             for (TensorRT).
+        keep: names of layers that INT8 leaves in float32 (see `quantize.sensitive`).
         tell: progress callback, called with the name of each step.
 
     Raises:
         InputError: if recognizers of this kind cannot be exported, or `target` needs images and there are none.
     """
-    if target in (*ACTIVATIONS, "tensorrt") and not images:
+    if target in MEASURED and not images:
         raise InputError(f"--to {target}: needs training lines to measure; add data=NAME")
     exportable = recognizer.exportable()
+    lines = [recognizer.prepare_batch([image]) for image in images]
     tell("tracing the network")
-    model = trace(recognizer, exportable)
-    lines = _inputs(recognizer, images)
+    model = _quantizable(recognizer, lines) if target == "int8" else trace(recognizer, exportable)
     about: dict[str, Any] = {"precision": "float32"}
     if target == "fp16":
-        tell("halving the weights")
-        model, about["precision"] = with_half_weights(model), "float16 weights"
-    elif target in ACTIVATIONS:
+        model, about["precision"] = with_half_weights(model), "weights in float16, computed in float32"
+    elif target == "int8-exact":
+        model, about["precision"] = with_byte_weights(model), "weights in int8, computed in float32"
+    elif target == "int8":
         tell("quantising")
-        model = quantized(model, lines, ACTIVATIONS[target])
-        about |= {"precision": target, "calibration_lines": len(lines)}
+        model = quantized(model, _arrays_of(lines), [*small_convolutions(model), *keep])
+        about |= {"precision": "int8", "calibration_lines": len(lines), "float32_layers": len(keep)}
     about |= {
         "format": FORMAT,
         "target": target,
@@ -71,33 +84,54 @@ def export(
         "versions": {"onnx": onnx.__version__, "onnxruntime": _version("onnxruntime")},
     }
     if target == "tensorrt":
-        about["options"] = profiles(lines)
+        about["options"] = profiles([one.shape[3] for one, _ in lines], lines[0][0].shape[2])
     card = {**recognizer.card, "calibration": list(recognizer.calibration), "export": about}
     helper.set_model_props(model, metadata(card, _arrays(checkpoint.read(path).get("language"))))
     content: bytes = model.SerializeToString()
     return content
 
 
-def profiles(lines: Sequence[Inputs]) -> dict[str, str]:
-    """Return TensorRT's shape profiles: the smallest, the median and the largest images of some lines."""
-    height, widths = lines[0][0].shape[2], sorted(images.shape[3] for images, _ in lines)
-    sizes = {"min": (1, min(32, widths[0])), "opt": (16, widths[len(widths) // 2]), "max": (32, 2 * widths[-1])}
+def sensitive_layers(
+    recognizer: Recognizer, images: Sequence[UInt8[ndarray, "_ _"]], keep: Sequence[str] = ()
+) -> list[str]:
+    """Return the names of the layers that INT8 should leave in float32 first, in addition to `keep`."""
+    lines = [recognizer.prepare_batch([image]) for image in images[:: len(images) // SEARCH_LINES or 1]]
+    model = _quantizable(recognizer, lines)
+    return sensitive(model, _arrays_of(lines), [*small_convolutions(model), *keep], SENSITIVE)
+
+
+def _quantizable(recognizer: Recognizer, lines: Sequence[tuple[Tensor, Tensor]]) -> onnx.ModelProto:
+    """Return the model of a recognizer in float32, prepared for quantisation."""
+    exportable = recognizer.exportable()
+    with recognizer.exact():
+        net = equalized(exportable.net, lines, lambda net, *batch: net(*batch))
+    return trace(recognizer, exportable._replace(net=net), padded=False)
+
+
+def _arrays_of(lines: Sequence[tuple[Tensor, Tensor]]) -> list[Inputs]:
+    return [(images.numpy(), widths.numpy()) for images, widths in lines]
+
+
+def profiles(widths: Sequence[int], height: int) -> dict[str, str]:
+    """Return TensorRT's shape profiles for lines of the given widths: the smallest, the usual and the largest batch."""
+    usual = sorted(widths)[len(widths) // 2]
+    sizes = {"min": (1, min(32, *widths)), "opt": (16, usual), "max": (32, 2 * max(widths))}
     return {
         f"trt_profile_{name}_shapes": f"images:{count}x1x{height}x{width},widths:{count}"
         for name, (count, width) in sizes.items()
     }
 
 
-def trtexec(out: Path, recognizer: Recognizer, images: Sequence[UInt8[ndarray, "_ _"]]) -> str:
-    """Return the command line that builds a TensorRT engine from an exported file."""
-    options = profiles(_inputs(recognizer, images))
+def trtexec(path: Path, out: Path) -> str:
+    """Return the command line that builds a TensorRT engine from an exported file.
+
+    Args:
+        path: path to the file, which may be temporary.
+        out: path that the command names.
+    """
+    options = read(path).card["export"]["options"]
     shapes = " ".join(f"--{name}Shapes={options[f'trt_profile_{name}_shapes']}" for name in ("min", "opt", "max"))
     return f"trtexec --onnx={out} --saveEngine={out.with_suffix('.plan')} --fp16 {shapes}"
-
-
-def _inputs(recognizer: Recognizer, images: Sequence[UInt8[ndarray, "_ _"]]) -> list[Inputs]:
-    batches = (recognizer.prepare_batch([image]) for image in images)
-    return [(arrays.numpy(), widths.numpy()) for arrays, widths in batches]
 
 
 def _version(package: str) -> str:

@@ -3,6 +3,7 @@
 import copy
 import warnings
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -14,17 +15,17 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from htr_lightning.model.base import Exportable, Recognizer
+from htr_lightning.net.backbone import unpadded
 from htr_lightning.net.crnn import BiLSTM
 from htr_lightning.net.gated import GatedRecurrence
 
 OPSET = 21
-DIRECTIONS = {"scan_input_directions": 2, "scan_output_directions": 1}  # of the Scan operator, with their counts
 BODY = ("before", "decay", "input", "state", "output")  # inputs and outputs of its body
 NOISE = ("The .grad attribute of a Tensor that is not a leaf", "The tensor attributes .*_flat_weights",
          "_check_is_size will be removed")  # fmt: skip
 
 
-def trace(recognizer: Recognizer, exportable: Exportable) -> onnx.ModelProto:
+def trace(recognizer: Recognizer, exportable: Exportable, padded: bool = True) -> onnx.ModelProto:
     """Return an ONNX model that maps images and widths of any batch size to the arguments of a decoder.
 
     Lines may have any width; where the preprocessing gives all images the same width, it is fixed.
@@ -32,6 +33,7 @@ def trace(recognizer: Recognizer, exportable: Exportable) -> onnx.ModelProto:
     Args:
         recognizer: recognizer in evaluation mode, on the CPU.
         exportable: what it computes (see `Recognizer.exportable`).
+        padded: whether a batch may contain padded lines; if not, the model takes no widths, has no masks and is faster.
     """
     rng = np.random.default_rng(0)
     lines = [rng.integers(0, 256, (64, width), np.uint8) for width in (411, 397)]
@@ -39,13 +41,17 @@ def trace(recognizer: Recognizer, exportable: Exportable) -> onnx.ModelProto:
     free = torch.export.Dim.DYNAMIC
     shapes = {"images": {0: free} if recognizer.preprocess.framed else {0: free, 3: free}, "widths": {0: free}}
     net = _with_operators(exportable.net).eval()
-    with warnings.catch_warnings(), torch.inference_mode():
+    inputs: tuple[Tensor, ...] = (images, widths)
+    if not padded:
+        net, inputs = _Unpadded(net).eval(), (images,)
+        del shapes["widths"]
+    with warnings.catch_warnings(), torch.inference_mode(), nullcontext() if padded else unpadded():
         for message in NOISE:
             warnings.filterwarnings("ignore", message=message)
         program = torch.onnx.export(
             net,
-            (images, widths),
-            input_names=["images", "widths"],
+            inputs,
+            input_names=list(shapes),
             output_names=list(exportable.outputs),
             dynamic_shapes=shapes,
             opset_version=OPSET,
@@ -71,8 +77,24 @@ def _with_operators(net: nn.Module) -> nn.Module:
     return net
 
 
+class _Unpadded(nn.Module):
+    """A network for lines without padding."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, images: Float[Tensor, "B 1 H W"]) -> Any:
+        widths = images.new_full((images.shape[0],), images.shape[3], dtype=torch.int64)
+        return self.net(images, widths)
+
+
 class _Scan(nn.Module):
-    """A `GatedRecurrence` with a Scan operator for each direction, and without splitting or joining arrays."""
+    """A `GatedRecurrence` with one Scan operator, and a layer of its own for each part of its inputs.
+
+    The backward direction runs as further lines of the batch, whose frames are reversed, because the operator takes as
+    long for two directions as for one.
+    """
 
     def __init__(self, layer: GatedRecurrence) -> None:
         super().__init__()
@@ -80,20 +102,21 @@ class _Scan(nn.Module):
         self.inputs = nn.ModuleList(_rows(layer.inputs, part, 6) for part in range(6))
         self.outputs = nn.ModuleList(_columns(layer.output, part, 2) for part in range(2))
 
-    def forward(self, x: Float[Tensor, "T B D"], inside: Float[Tensor, "T B 1"]) -> Float[Tensor, "T B D"]:
+    def forward(self, x: Float[Tensor, "T B D"], inside: Float[Tensor, "#T #B 1"]) -> Float[Tensor, "T B D"]:
         frames, lines, _ = x.shape
         x = functional.pad(self.norm(x) * inside, (0, 0, 0, 0, 1, 1))
         x = x[1:-1] + self.neighbors[0] * x[:-2] + self.neighbors[1] * x[2:]
-        flat = x.flatten(0, 1)  # matrices, whose products include the bias
-        result = None
-        for direction, output in enumerate(self.outputs):
-            values, decays, gates = (self.inputs[2 * part + direction](flat) for part in range(3))
-            decays = decays.sigmoid()
-            inputs = (values - decays * values).unflatten(0, (frames, lines)) * inside
-            states = _scan(decays.unflatten(0, (frames, lines)), inputs, from_end=direction == 1)
-            part = output(functional.silu(gates) * states.flatten(0, 1))
-            result = part if result is None else result + part
-        assert result is not None
+        of_values, of_decays, of_gates = self.inputs[:2], self.inputs[2:4], self.inputs[4:]
+        both = [way.flatten(0, 1) for way in (x, x.flip(0))]  # matrices, whose products include the bias
+        masks, decays, inputs = (inside, inside.flip(0)), [], []
+        for way, mask, value, decay in zip(both, masks, of_values, of_decays, strict=True):
+            values, kept = value(way), decay(way).sigmoid()
+            decays.append(kept.unflatten(0, (frames, lines)))
+            inputs.append((values - kept * values).unflatten(0, (frames, lines)) * mask)
+        ahead, back = _scan(torch.cat(decays, 1), torch.cat(inputs, 1)).split([lines, lines], 1)
+        opened = [functional.silu(gate(both[0])) for gate in of_gates]
+        parts = [gate * way.flatten(0, 1) for gate, way in zip(opened, (ahead, back.flip(0)), strict=True)]
+        result = self.outputs[0](parts[0]) + self.outputs[1](parts[1])
         return result.unflatten(0, (frames, lines))
 
 
@@ -111,15 +134,15 @@ def _columns(linear: nn.Linear, part: int, parts: int) -> nn.Linear:
     return made
 
 
-def _scan(decays: Float[Tensor, "T B H"], inputs: Float[Tensor, "T B H"], from_end: bool) -> Float[Tensor, "T B H"]:
+def _scan(decays: Float[Tensor, "T B H"], inputs: Float[Tensor, "T B H"]) -> Float[Tensor, "T B H"]:
     """Return the states of gated linear recurrence; `_complete_scan` completes the operator that computes them."""
     start = torch.zeros_like(inputs[0])
-    attributes: dict[str, Any] = {
-        "num_scan_inputs": 2,
-        **{key: [int(from_end)] * count for key, count in DIRECTIONS.items()},
-    }
     _, states = torch.onnx.ops.symbolic_multi_out(
-        "Scan", [start, decays, inputs], attributes, dtypes=(inputs.dtype,) * 2, shapes=(start.shape, inputs.shape)
+        "Scan",
+        [start, decays, inputs],
+        {"num_scan_inputs": 2},
+        dtypes=(inputs.dtype,) * 2,
+        shapes=(start.shape, inputs.shape),
     )
     return states
 

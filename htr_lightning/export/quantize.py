@@ -9,12 +9,22 @@ import onnx
 from jaxtyping import Float, Int64
 from numpy import ndarray
 from onnx import TensorProto, helper, numpy_helper
-from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantFormat, QuantType, quantize_static
+from onnxruntime.quantization import (
+    CalibrationDataReader,
+    CalibrationMethod,
+    QuantFormat,
+    QuantType,
+    quantize_dynamic,
+    quantize_static,
+)
 from onnxruntime.quantization.shape_inference import quant_pre_process
+
+from htr_lightning.export.session import open_session
 
 Inputs = tuple[Float[ndarray, "B 1 H W"], Int64[ndarray, " B"]]
 
 QUANTIZED = ("Conv", "MatMul", "Gemm")  # operators that multiply by weights, and so take most of the time
+MIN_CHANNELS = 32  # of a convolution that is faster in INT8
 MIN_WEIGHTS = 1024  # smaller tensors are not worth storing in half precision
 
 
@@ -34,21 +44,43 @@ def with_half_weights(model: onnx.ModelProto) -> onnx.ModelProto:
     return half
 
 
-def quantized(
-    model: onnx.ModelProto, lines: Sequence[Inputs], activations: QuantType, keep: Sequence[str] = ()
-) -> onnx.ModelProto:
-    """Return a model with 8-bit weights, and with activations quantised to ranges measured on lines.
+def with_byte_weights(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return a model whose weight matrices are stored as 8-bit integers and converted to float32 when it is loaded.
 
-    Ranges are fixed, so that the text of a line does not depend on the other lines in its batch.
+    Each row (an output channel or a unit) has a scale of its own, as in `checkpoint.compress`.
+    """
+    small = onnx.ModelProto()
+    small.CopyFrom(model)
+    nodes = []
+    for weight in [one for one in small.graph.initializer if one.data_type == TensorProto.FLOAT]:
+        if len(weight.dims) < 2 or np.prod(weight.dims) < MIN_WEIGHTS:
+            continue
+        name, values = weight.name, numpy_helper.to_array(weight)
+        rows = (0, 1) if values.ndim == 3 else (0,)  # an LSTM has matrices for each direction
+        largest = np.abs(values).max(tuple(set(range(values.ndim)) - set(rows)), keepdims=True)
+        scales = np.maximum(largest, np.finfo(np.float32).tiny) / 127
+        weight.CopyFrom(numpy_helper.from_array((values / scales).round().astype(np.int8), f"{name}.byte"))
+        small.graph.initializer.append(numpy_helper.from_array(scales, f"{name}.scales"))
+        nodes.append(helper.make_node("Cast", [f"{name}.byte"], [f"{name}.float"], to=TensorProto.FLOAT))
+        nodes.append(helper.make_node("Mul", [f"{name}.float", f"{name}.scales"], [name]))
+    nodes += small.graph.node
+    del small.graph.node[:]
+    small.graph.node.extend(nodes)
+    return small
+
+
+def quantized(model: onnx.ModelProto, lines: Sequence[Inputs], keep: Sequence[str] = ()) -> onnx.ModelProto:
+    """Return a model that computes with 8-bit weights and activations.
+
+    The ranges of activations are measured on lines; those of an LSTM, for each line that is read.
 
     Args:
         model: model in float32.
-        lines: inputs whose activations are measured, single lines or batches.
-        activations: type of the activations.
+        lines: lines whose activations are measured, without padding.
         keep: names of nodes that stay in float32.
     """
     with tempfile.TemporaryDirectory() as folder:
-        given, prepared, result = (str(Path(folder, f"{name}.onnx")) for name in ("given", "prepared", "result"))
+        given, prepared, result, final = (str(Path(folder, f"{number}.onnx")) for number in range(4))
         onnx.save(model, given)
         quant_pre_process(given, prepared, skip_symbolic_shape=True)  # otherwise, some weights stay in float32
         quantize_static(
@@ -58,12 +90,53 @@ def quantized(
             quant_format=QuantFormat.QDQ,
             op_types_to_quantize=list(QUANTIZED),
             per_channel=True,
-            activation_type=activations,
+            activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
             nodes_to_exclude=list(keep),
             calibrate_method=CalibrationMethod.MinMax,
+            extra_options={"OpTypesToExcludeOutputQuantization": ["MatMul", "Gemm"]},  # what follows needs floats
         )
-        return onnx.load(result)
+        static = onnx.load(result)
+        if all(node.op_type != "LSTM" for node in static.graph.node):
+            return static
+        del static.graph.value_info[:]  # of the model before it was quantised
+        onnx.save(static, result)
+        quantize_dynamic(result, final, op_types_to_quantize=["LSTM"], weight_type=QuantType.QInt8, per_channel=True)
+        return onnx.load(final)
+
+
+def small_convolutions(model: onnx.ModelProto) -> list[str]:
+    """Return the names of convolutions with so few channels that they are no slower in float32."""
+    shapes = {weight.name: weight.dims for weight in model.graph.initializer}
+    return [
+        node.name
+        for node in model.graph.node
+        if node.op_type == "Conv" and max(shapes[node.input[1]][:2]) < MIN_CHANNELS
+    ]
+
+
+def sensitive(model: onnx.ModelProto, lines: Sequence[Inputs], keep: Sequence[str], count: int) -> list[str]:
+    """Return the names of the layers whose quantisation changes the output most.
+
+    Args:
+        model: model in float32.
+        lines: lines whose activations and outputs are compared.
+        keep: names of layers that stay in float32 anyway.
+        count: number of layers to return.
+    """
+    layers = [node.name for node in model.graph.node if node.op_type in QUANTIZED and node.name not in keep]
+    expected = _outputs(model, lines)
+    changes = {}
+    for layer in layers:
+        found = _outputs(quantized(model, lines, [*keep, *(other for other in layers if other != layer)]), lines)
+        pairs = zip(found, expected, strict=True)
+        changes[layer] = float(np.mean([np.abs(np.exp(a) - np.exp(b)).mean() for a, b in pairs]))
+    return sorted(layers, key=lambda layer: -changes[layer])[:count]
+
+
+def _outputs(model: onnx.ModelProto, lines: Sequence[Inputs]) -> list[ndarray]:
+    run, *_ = open_session(model.SerializeToString(), "onnxruntime", "cpu", {})
+    return [run(*line)[0] for line in lines]
 
 
 class _Lines(CalibrationDataReader):

@@ -40,6 +40,7 @@ class ExportedRecognizer:
         direction: base direction of lines (see `text.direction`), or None for single characters.
         preprocess, normalizer, calibration, card: see `Transcriber`.
         alone: whether to run lines one by one.
+        padded: whether a batch may contain padded lines.
     """
 
     def __init__(
@@ -53,10 +54,11 @@ class ExportedRecognizer:
         calibration: PlattScaling,
         card: dict[str, Any],
         alone: bool = True,
+        padded: bool = True,
     ) -> None:
         self.run, self.decoder, self.codec, self.direction = run, decoder, codec, direction
         self.preprocess, self.normalizer, self.calibration = preprocess, normalizer, calibration
-        self.card, self.alone = card, alone
+        self.card, self.alone, self.padded = card, alone or not padded, padded
         self.single_characters = direction is None
 
     @property
@@ -134,7 +136,7 @@ def load(path: str | Path, device: str = "auto", greedy: bool = False) -> Export
     model, card, language = file.read(path)
     export = card["export"]
     try:
-        run, alone = open_session(model, export["runtime"], device, export.get("options", {}))
+        run, on_cpu, names = open_session(model, export["runtime"], device, export.get("options", {}))
         direction = export["direction"]
         alphabet = card["alphabet"] if direction is None else visual_alphabet(card["alphabet"], direction)
         codec = Codec(alphabet, export["specials"])
@@ -147,7 +149,15 @@ def load(path: str | Path, device: str = "auto", greedy: bool = False) -> Export
         parts = {name: construct(card["model"][name]) for name in ("preprocess", "normalizer")}
         calibration = check_platt_scaling(card.get("calibration", (1.0, 0.0)))
         recognizer = ExportedRecognizer(
-            run, decoder, codec, direction, calibration=calibration, card=card, alone=alone, **parts
+            run,
+            decoder,
+            codec,
+            direction,
+            calibration=calibration,
+            card=card,
+            alone=on_cpu,
+            padded="widths" in names or parts["preprocess"].framed,
+            **parts,
         )
         scores = recognizer.scores(*recognizer.prepare_batch([BLANK]))
         if scores[0].shape[-1] != len(codec):

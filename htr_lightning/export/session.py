@@ -1,7 +1,7 @@
 """Run ONNX models with ONNX Runtime or OpenVINO. Does not import torch."""
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from functools import cache
 from importlib import import_module
 from typing import Any, NamedTuple
@@ -23,6 +23,7 @@ class Session(NamedTuple):
 
     run: Run  # uses one thread; several threads can call it at the same time
     on_cpu: bool
+    inputs: Set[str]  # names; without "widths", lines must not be padded
 
 
 def open_session(model: bytes, runtime: str, device: str, options: Mapping[str, str]) -> Session:
@@ -39,9 +40,8 @@ def open_session(model: bytes, runtime: str, device: str, options: Mapping[str, 
         ValueError: if the model is invalid.
     """
     if runtime == "openvino":
-        return Session(_openvino(model, device), True)
-    provider = _provider(runtime, device)
-    return Session(_onnxruntime(model, provider, device, options), provider == PROVIDERS["cpu"])
+        return _openvino(model, device)
+    return _onnxruntime(model, _provider(runtime, device), device, options)
 
 
 def check_available(runtime: str) -> None:
@@ -73,7 +73,7 @@ def _provider(runtime: str, device: str) -> str:
     return PROVIDERS[kind]
 
 
-def _onnxruntime(model: bytes, provider: str, device: str, options: Mapping[str, str]) -> Run:
+def _onnxruntime(model: bytes, provider: str, device: str, options: Mapping[str, str]) -> Session:
     import onnxruntime
 
     settings = onnxruntime.SessionOptions()
@@ -102,7 +102,7 @@ def _onnxruntime(model: bytes, provider: str, device: str, options: Mapping[str,
         except Exception as error:
             raise InputError(f"ONNX Runtime: {_reason(error)}; export the checkpoint again") from None
 
-    return run
+    return Session(run, provider == PROVIDERS["cpu"], names)
 
 
 @cache
@@ -115,7 +115,7 @@ def _limit_memory() -> None:
     onnxruntime.create_and_register_allocator(cpu, onnxruntime.OrtArenaCfg({"max_mem": MAX_MEMORY}))
 
 
-def _openvino(model: bytes, device: str) -> Run:
+def _openvino(model: bytes, device: str) -> Session:
     openvino = _imported("openvino", "openvino")
     if device not in ("auto", "cpu"):
         raise InputError(f"device={device}: OpenVINO runs on the CPU here; use cpu, or export with --to onnx")
@@ -131,7 +131,7 @@ def _openvino(model: bytes, device: str) -> Run:
         found = compiled.create_infer_request().infer({name: given[name] for name in names})
         return [found[output].copy() for output in compiled.outputs]
 
-    return run
+    return Session(run, True, names)
 
 
 def _imported(module: str, package: str) -> Any:

@@ -1,6 +1,8 @@
 """Convolutional backbones that ignore padding, so that a line's features do not depend on the rest of its batch."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -9,9 +11,23 @@ from torch.nn import functional
 
 from htr_lightning.parameters import Kernel, Pair, Size, Sizes, check_lengths
 
+_UNPADDED = ContextVar("unpadded", default=False)
 
-def column_mask(widths: Int[Tensor, " B"], columns: int) -> Bool[Tensor, "B 1 1 W"]:
+
+@contextmanager
+def unpadded() -> Iterator[None]:
+    """Let networks take it that lines are not padded, so that a program that is exported here contains no masks."""
+    token = _UNPADDED.set(True)
+    try:
+        yield
+    finally:
+        _UNPADDED.reset(token)
+
+
+def column_mask(widths: Int[Tensor, " B"], columns: int) -> Bool[Tensor, "#B 1 1 #W"]:
     """Return a mask that is True for the columns of each line and False for padding."""
+    if _UNPADDED.get():
+        return torch.ones(1, 1, 1, 1, dtype=torch.bool, device=widths.device)
     return (torch.arange(columns, device=widths.device) < widths[:, None])[:, None, None, :]
 
 
@@ -34,7 +50,7 @@ class ConvNorm(nn.Module):
         self.norm = nn.BatchNorm2d(channels)
 
     def forward(
-        self, x: Float[Tensor, "B c h w"], mask: Bool[Tensor, "B 1 1 w2"], relu: bool = True
+        self, x: Float[Tensor, "B c h w"], mask: Bool[Tensor, "#B 1 1 #w2"], relu: bool = True
     ) -> Float[Tensor, "B c2 h2 w2"]:
         x = self.norm(self.conv(x))
         return (torch.relu(x) if relu else x) * mask
@@ -50,7 +66,7 @@ class Residual(nn.Module):
         same = channels_in == channels and stride == (1, 1)
         self.shortcut = None if same else ConvNorm(channels_in, channels, stride, kernel=1)
 
-    def forward(self, x: Float[Tensor, "B c h w"], mask: Bool[Tensor, "B 1 1 w2"]) -> Float[Tensor, "B c2 h2 w2"]:
+    def forward(self, x: Float[Tensor, "B c h w"], mask: Bool[Tensor, "#B 1 1 #w2"]) -> Float[Tensor, "B c2 h2 w2"]:
         shortcut = x if self.shortcut is None else self.shortcut(x, mask, relu=False)
         return torch.relu(self.second(self.first(x, mask), mask, relu=False) + shortcut)
 

@@ -8,6 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
+from htr_lightning.net.backbone import column_mask
 from htr_lightning.net.crnn import Backbone, CTCNet, LockedDropout
 from htr_lightning.net.span_mask import SpanMask
 from htr_lightning.parameters import BelowOne, Depth, Size
@@ -56,7 +57,7 @@ class GatedCRNN(CTCNet):
         self, columns: Float[Tensor, "B T D"], lengths: Int[Tensor, " B"]
     ) -> tuple[Float[Tensor, "B T M"], Int[Tensor, " B"]]:
         x = self.mask(columns, lengths).transpose(0, 1)  # frames first, so that the recurrence reads whole rows
-        inside = (torch.arange(x.shape[0], device=x.device)[:, None] < lengths)[..., None].float()
+        inside = column_mask(lengths, x.shape[0])[:, 0, 0].t()[..., None].float()
         x = self.enter(self.dropout(x)).contiguous()
         for layer in self.recurrent:
             x = x + layer(self.dropout(x), inside)
@@ -85,7 +86,7 @@ class GatedRecurrence(nn.Module):
         with torch.no_grad():
             self.inputs.bias[2 * hidden : 4 * hidden] = torch.linspace(0, 3, hidden).repeat(2)
 
-    def forward(self, x: Float[Tensor, "T B D"], inside: Float[Tensor, "T B 1"]) -> Float[Tensor, "T B D"]:
+    def forward(self, x: Float[Tensor, "T B D"], inside: Float[Tensor, "#T #B 1"]) -> Float[Tensor, "T B D"]:
         """Return the output for each frame; frames that are not inside their line (0) do not affect the others."""
         x = functional.pad(self.norm(x) * inside, (0, 0, 0, 0, 1, 1))
         x = x[1:-1] + self.neighbors[0] * x[:-2] + self.neighbors[1] * x[2:]
@@ -93,7 +94,7 @@ class GatedRecurrence(nn.Module):
         return self.output(_GatedScan.apply(x, inside) if torch.is_grad_enabled() else _gated_scan(x, inside)[0])
 
 
-def _gated_scan(x: Float[Tensor, "T B H6"], inside: Float[Tensor, "T B 1"]) -> tuple[Tensor, ...]:
+def _gated_scan(x: Float[Tensor, "T B H6"], inside: Float[Tensor, "#T #B 1"]) -> tuple[Tensor, ...]:
     """Map the values, decays and gates of both directions to silu(gates) * states, computed in float32 at least.
 
     Returns:
@@ -109,7 +110,7 @@ class _GatedScan(torch.autograd.Function):
     """`_gated_scan` with its gradient, which autograd would compute with one small operation for each frame."""
 
     @staticmethod
-    def forward(ctx: Any, x: Float[Tensor, "T B H6"], inside: Float[Tensor, "T B 1"]) -> Float[Tensor, "T B H2"]:
+    def forward(ctx: Any, x: Float[Tensor, "T B H6"], inside: Float[Tensor, "#T #B 1"]) -> Float[Tensor, "T B H2"]:
         result, *parts = _gated_scan(x, inside)
         ctx.save_for_backward(*parts, inside)
         ctx.dtype = x.dtype

@@ -46,12 +46,12 @@ def _symbolic_sizes_are_no_int() -> Iterator[None]:
 @pytest.fixture(scope="session", autouse=True)
 def _traced_once(_symbolic_sizes_are_no_int: None) -> Iterator[None]:
     """Trace the network of `best` once, which takes seconds; its weights are the same in every test."""
-    traced: list[onnx.ModelProto] = []
+    traced: dict[bool, bytes] = {}
 
-    def trace(recognizer: Recognizer, exportable: Exportable) -> onnx.ModelProto:
-        if not traced:
-            traced.append(graph.trace(recognizer, exportable))
-        return onnx.ModelProto.FromString(traced[0].SerializeToString())
+    def trace(recognizer: Recognizer, exportable: Exportable, padded: bool = True) -> onnx.ModelProto:
+        if padded not in traced:
+            traced[padded] = graph.trace(recognizer, exportable, padded).SerializeToString()
+        return onnx.ModelProto.FromString(traced[padded])
 
     patch = pytest.MonkeyPatch()
     patch.setattr(build, "trace", trace)
