@@ -1,6 +1,10 @@
 """Compressed checkpoints and the recognizers that ship with the package."""
 
+import json
+import subprocess
+import sys
 from collections.abc import Callable
+from hashlib import sha256
 from itertools import permutations
 from pathlib import Path
 from typing import Any
@@ -12,6 +16,7 @@ from conftest import Outcome
 
 import htr_lightning
 from htr_lightning import checkpoint, pretrained
+from htr_lightning.data.reader.synthetic import Synthetic
 from htr_lightning.decoder.ngram import NGram
 from htr_lightning.errors import InputError
 
@@ -124,3 +129,28 @@ def test_a_checkpoint_is_not_replaced_by_its_copy(best: Path, htr: Callable[...,
     done = htr(command, best, "--out", best)
     assert (done.code, "choose another name" in done.stderr) == (1, True), done.stderr
     assert best.read_bytes() == before
+
+
+@pytest.mark.parametrize("name", pretrained.NAMES)
+def test_both_files_of_a_recognizer_give_the_same_text(name: str) -> None:
+    lines = Synthetic("test", {"test": 12}, {"test": 6}) if name != "digits" else None
+    images = (
+        [line.image for line in lines]
+        if lines
+        else list(np.random.default_rng(0).integers(0, 256, (12, 28, 28), np.uint8))
+    )
+    recognizer, exported = checkpoint.load(name), htr_lightning.load(name)
+    expected, found = recognizer.read(images), exported.read(images)
+    assert [one.text for one in found] == [one.text for one in expected]
+    assert [one.confidence for one in found] == pytest.approx([one.confidence for one in expected], abs=1e-4)
+    card = json.loads(json.dumps(recognizer.card | {"calibration": recognizer.calibration}))
+    assert {key: value for key, value in exported.card.items() if key != "export"} == card
+    path = pretrained.locate(name)
+    assert exported.card["export"]["checkpoint"] == sha256(path.read_bytes()).hexdigest()
+    assert pretrained.locate_exported(name).stat().st_size < 3_000_000
+
+
+def test_reading_with_the_default_recognizer_does_not_import_torch(line_image: Path) -> None:
+    program = "import sys, htr_lightning; print(htr_lightning.load().read(sys.argv[1]).text, 'torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program, line_image], capture_output=True, text=True, check=True)
+    assert done.stdout.endswith(" False\n")

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import cv2
+import jaxtyping
 import numpy as np
 import pyarrow
 import pytest
@@ -22,7 +23,9 @@ from PIL import Image
 from pyarrow import parquet
 
 import htr_lightning
+from htr_lightning import checkpoint
 from htr_lightning.data.reader.iam_splits import AACHEN_LINES
+from htr_lightning.export.build import export
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -197,6 +200,15 @@ def test_train_on_several(command: str, tmp_path: Path) -> None:
     assert len(list((tmp_path / "runs").rglob("summary.json"))) == (2 if " -m " in command else 1)
 
 
+@pytest.fixture(scope="module")
+def exported(best: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("exported") / "model.onnx"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+        path.write_bytes(export(best, checkpoint.load(best), "onnx"))
+    return path
+
+
 @pytest.mark.parametrize("command", marked(HTR))
 def test_htr(
     command: str, data: Callable, htr: Callable[..., Outcome], line_image: Path, tmp_path: Path,
@@ -219,7 +231,13 @@ def test_htr(
         best = request.getfixturevalue("best")
         for name in ("a.ckpt", "b.ckpt"):
             shutil.copy(best, tmp_path / name)
+    if "export" in words:
+        monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # sizes are symbols while a network is traced
+    elif "model.onnx" in words:
+        shutil.copy(request.getfixturevalue("exported"), tmp_path / "model.onnx")
     given = short if "fine-tune" in words else [one for one in short if one.startswith("data.reader.splits")]
+    if "int8" in words:
+        given += ["--budget", "100"]  # the interval of a few lines is wide
     outcome = htr(*words[1:], *given)
     assert outcome.code == 0, outcome.stderr
     assert outcome.stdout.strip()

@@ -48,7 +48,7 @@ def calibrate(
     if is_ensemble and out is not None:
         raise InputError(f"--out {out}: the calibration of an ensemble is printed, not written; remove --out")
     out = out or Path(checkpoint).with_name(f"{Path(checkpoint).stem}-calibrated.ckpt")
-    recognizer = load_all(checkpoints, device, False, tta, (1.0, 0.0), numbers("--weights", weights))
+    recognizer = load_all(checkpoints, device, False, tta, (1.0, 0.0), numbers("--weights", weights), exported=False)
     if not is_ensemble:
         check_copy(out, checkpoint)  # fail early, before the work starts
     data = data_for(recognizer, given)

@@ -82,9 +82,9 @@ def transcribe(
     targets = page_paths(sources, out) if format == "page" and out is not None else {}
     for target in targets.values():
         check_writable(target)  # fail early, before the work starts
-    from htr_lightning.reading.open import load_all  # imports torch, which takes seconds
+    from htr_lightning.reading.open import load_all  # may import torch, which takes seconds
 
-    recognizer = load_all(checkpoints, device, greedy, tta, calibrated, weighted)
+    recognizer = load_all(checkpoints, device, greedy, tta, calibrated, weighted, exported=not adapt)
     for source in sources:
         if not source.lines:
             print(f"note: {printable(str(source.path))}: the page has no lines", file=sys.stderr)

@@ -24,6 +24,7 @@ from htr_lightning.export.runtime import ExportedRecognizer
 from htr_lightning.metrics.edits import EditTotals, count_edits
 from htr_lightning.metrics.paired import Difference, cer_difference
 from htr_lightning.model.base import Recognizer
+from htr_lightning.pretrained import locate
 
 SPEED_LINES = 64  # of which the speed is measured
 ROUNDS = 5  # of which the median is reported
@@ -195,14 +196,14 @@ def _speeds(
                     rates[name].setdefault("two threads", []).append(len(images) / (time.perf_counter() - start))
     found = {}
     for (name, _), file in zip(sides.items(), (checkpoint, str(path)), strict=True):
-        start_seconds, memory = _process(file)
+        start_seconds, memory = _process(str(locate(file)))
         milliseconds = 1000 * np.percentile(latencies[name], [50, 99])
         found[name] = Speed(
             {key: statistics.median(values) for key, values in rates[name].items()},
             dict(zip(("p50", "p99"), milliseconds.tolist(), strict=True)),
             start_seconds,
             memory,
-            os.path.getsize(file) / 1e6,
+            os.path.getsize(locate(file)) / 1e6,
         )
     return found
 

@@ -1,7 +1,9 @@
 """Shrink and quantise ONNX models."""
 
+import logging
 import tempfile
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -47,16 +49,17 @@ def with_half_weights(model: onnx.ModelProto) -> onnx.ModelProto:
 def with_byte_weights(model: onnx.ModelProto) -> onnx.ModelProto:
     """Return a model whose weight matrices are stored as 8-bit integers and converted to float32 when it is loaded.
 
-    Each row (an output channel or a unit) has a scale of its own, as in `checkpoint.compress`.
+    Each output channel or unit has a scale of its own, as in `checkpoint.compress`, whose weights do not change again.
     """
     small = onnx.ModelProto()
     small.CopyFrom(model)
     nodes = []
+    users = {name: node for node in small.graph.node for name in node.input}
     for weight in [one for one in small.graph.initializer if one.data_type == TensorProto.FLOAT]:
-        if len(weight.dims) < 2 or np.prod(weight.dims) < MIN_WEIGHTS:
+        if len(weight.dims) < 2 or np.prod(weight.dims) < MIN_WEIGHTS or weight.name not in users:
             continue
         name, values = weight.name, numpy_helper.to_array(weight)
-        rows = (0, 1) if values.ndim == 3 else (0,)  # an LSTM has matrices for each direction
+        rows = _output_axes(users[name])
         largest = np.abs(values).max(tuple(set(range(values.ndim)) - set(rows)), keepdims=True)
         scales = np.maximum(largest, np.finfo(np.float32).tiny) / 127
         weight.CopyFrom(numpy_helper.from_array((values / scales).round().astype(np.int8), f"{name}.byte"))
@@ -69,6 +72,14 @@ def with_byte_weights(model: onnx.ModelProto) -> onnx.ModelProto:
     return small
 
 
+def _output_axes(node: onnx.NodeProto) -> tuple[int, ...]:
+    """Return the axes of the weights of an operator that stand for its outputs."""
+    transposed = any(attribute.name == "transB" and attribute.i for attribute in node.attribute)
+    if node.op_type == "LSTM":
+        return (0, 1)  # directions and units
+    return (1,) if node.op_type in ("MatMul", "Gemm") and not transposed else (0,)
+
+
 def quantized(model: onnx.ModelProto, lines: Sequence[Inputs], keep: Sequence[str] = ()) -> onnx.ModelProto:
     """Return a model that computes with 8-bit weights and activations.
 
@@ -79,7 +90,7 @@ def quantized(model: onnx.ModelProto, lines: Sequence[Inputs], keep: Sequence[st
         lines: lines whose activations are measured, without padding.
         keep: names of nodes that stay in float32.
     """
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, _quietly():
         given, prepared, result, final = (str(Path(folder, f"{number}.onnx")) for number in range(4))
         onnx.save(model, given)
         quant_pre_process(given, prepared, skip_symbolic_shape=True)  # otherwise, some weights stay in float32
@@ -103,6 +114,17 @@ def quantized(model: onnx.ModelProto, lines: Sequence[Inputs], keep: Sequence[st
         onnx.save(static, result)
         quantize_dynamic(result, final, op_types_to_quantize=["LSTM"], weight_type=QuantType.QInt8, per_channel=True)
         return onnx.load(final)
+
+
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """Silence ONNX Runtime's advice on quantisation."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(before)
 
 
 def small_convolutions(model: onnx.ModelProto) -> list[str]:

@@ -173,7 +173,8 @@ def load(path: str | Path, device: str = "auto", greedy: bool = False) -> Export
 def _joined(lines: Sequence[ndarray]) -> ndarray:
     """Join the outputs for several lines, padding the frames of shorter ones."""
     if lines[0].ndim < 3:
-        return np.concatenate(lines)
+        joined = np.concatenate(lines)
+        return joined.view(np.int64) if joined.dtype == np.int64 else joined  # "long long" is not always called int64
     _, _, classes = lines[0].shape
     joined = np.zeros((len(lines), max(line.shape[1] for line in lines), classes), lines[0].dtype)
     for row, line in zip(joined, lines, strict=True):

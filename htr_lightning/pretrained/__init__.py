@@ -1,4 +1,8 @@
-"""Recognizers that ship with the package: for each, a compressed checkpoint and a model card."""
+"""Recognizers that ship with the package.
+
+For each, there is a compressed checkpoint, the same recognizer exported with `htr export --to int8-exact`, and a model
+card.
+"""
 
 from pathlib import Path
 
@@ -11,6 +15,12 @@ def locate(checkpoint: str | Path) -> Path:
     """Return the path of a checkpoint, which may be given by the name of a recognizer that ships with the package."""
     path = Path(checkpoint)
     return FOLDER / f"{path}.ckpt" if str(path) in NAMES and not path.exists() else path
+
+
+def locate_exported(name: str | Path) -> Path:
+    """Return the path of an exported file, which may be given by the name of a recognizer of the package."""
+    path = Path(name)
+    return FOLDER / f"{path}.onnx" if str(path) in NAMES and not path.exists() else path
 
 
 def is_checkpoint(argument: str) -> bool:
