@@ -1,8 +1,8 @@
 """Transcribe a line while it is being written: frames of a camera, or strokes on a canvas. Does not import torch."""
 
 from collections import deque
-from collections.abc import Sequence
-from os.path import commonprefix
+from collections.abc import Iterable, Sequence
+from itertools import takewhile
 from typing import NamedTuple
 
 import cv2
@@ -67,7 +67,7 @@ class StreamingReader:
         self._recent.append(text[: max(0, len(text) - self.open_end)])
         stable = self._partial.text[: self._partial.stable]
         if len(self._recent) == self._recent.maxlen:
-            agreed = commonprefix(list(self._recent))
+            agreed = _common_start(self._recent)
             stable = agreed if agreed.startswith(stable) else stable
         self._partial = Partial(stable + _rest(text, stable), len(stable), self._newest.confidence)
         return self._partial
@@ -110,3 +110,8 @@ def _rest(text: str, stable: str) -> str:
     """Return what follows the stable start in a newer text, in which the start itself may have changed."""
     ends = range(len(text) + 1)
     return text[min(ends, key=lambda end: (editdistance.eval(stable, text[:end]), -end)) :]
+
+
+def _common_start(texts: Iterable[str]) -> str:
+    same = takewhile(lambda characters: len(set(characters)) == 1, zip(*texts, strict=False))
+    return "".join(characters[0] for characters in same)

@@ -15,8 +15,8 @@ def new_files(
 ) -> Iterator[list[Path]]:
     """Yield the images and XML files in a folder as they come, each once, and never end.
 
-    Files that are there at the start come first. A file that is still being written is left for later: it comes once its
-    size and time have stayed the same between two looks.
+    Files that are there at the start come first. A file that is still being written is left for later: it comes once
+    its size and time have stayed the same between two looks.
 
     Args:
         folder: folder to watch, with its subfolders.

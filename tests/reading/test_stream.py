@@ -1,6 +1,7 @@
 """A line that is read while it is written keeps the start of its text."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -46,7 +47,7 @@ def test_a_stable_start_outlives_other_readings() -> None:
 def test_the_stable_start_only_grows(texts: list[str], agreement: int, open_end: int) -> None:
     reader, found = stream(texts, agreement=agreement, open_end=open_end)
     starts = [one.text[: one.stable] for one in found]
-    assert all(after.startswith(before) for before, after in zip(starts, starts[1:], strict=False))
+    assert all(after.startswith(before) for before, after in pairwise(starts))
     assert all(len(start) == one.stable for start, one in zip(starts, found, strict=True))
     assert reader.finish() == Transcription(texts[-1] if texts else "", 0.5 if texts else 1.0)
     assert reader.finish() == Transcription("", 1.0)

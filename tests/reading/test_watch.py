@@ -21,10 +21,9 @@ def watched(folder: Path, steps: list[Callable[[], object]]) -> list[list[str]]:
     """Return the names that are yielded while one step happens before each further look at the folder."""
     waiting = iter(steps)
     looks = new_files(folder, 0.0, lambda _: next(waiting)())
-    found = []
+    found: list[list[str]] = []
     with pytest.raises(RuntimeError, match="StopIteration"):
-        for paths in looks:
-            found.append([str(path.relative_to(folder)) for path in paths])
+        found.extend([str(path.relative_to(folder)) for path in paths] for paths in looks)
     return found
 
 
