@@ -24,7 +24,7 @@ from htr_lightning.decoder.ngram import NGram
 from htr_lightning.errors import InputError
 from htr_lightning.model.base import Recognizer
 from htr_lightning.net.gated import GatedCRNN
-from htr_lightning.slots import check_config, check_target
+from htr_lightning.slots import FORMAT, check_config, check_target
 from htr_lightning.training.module import TrainingModule
 
 CONF = Path(__file__).parent.parent / "conf"

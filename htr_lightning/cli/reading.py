@@ -2,6 +2,8 @@
 
 import json
 import sys
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
@@ -27,7 +29,9 @@ from htr_lightning.output import check_writable, make_folder
 from htr_lightning.pretrained import DEFAULT, NAMES
 
 if TYPE_CHECKING:
+    from htr_lightning.reading.sources import Source
     from htr_lightning.reading.transcribe import TranscribedLine
+    from htr_lightning.transcription import Transcriber
 
 
 @typer_app.command()
@@ -36,7 +40,7 @@ def transcribe(
         list[str],
         typer.Argument(
             help="Images, folders, or PAGE or ALTO files, after the checkpoint, or several for an ensemble "
-            f"(*.ckpt or {', '.join(NAMES)}; default: {DEFAULT})"
+            f"(*.ckpt, *.onnx, {' or '.join(NAMES)}; default: {DEFAULT})"
         ),
     ],
     format: Annotated[
@@ -52,12 +56,14 @@ def transcribe(
     adapt: Annotated[
         bool, typer.Option("--adapt", help="First adapt a copy of the recognizer to the handwriting of these files")
     ] = False,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Go on with the files that come into a folder, each once, until Ctrl-C")
+    ] = False,
     device: Device = "auto",
 ) -> None:
     """Transcribe images and pages, and print their text line by line."""
-    from htr_lightning.reading.page_out import page_paths, to_page_xml, write_page
+    from htr_lightning.reading.page_out import page_paths, write_page
     from htr_lightning.reading.sources import find_sources
-    from htr_lightning.reading.transcribe import transcribe as run
 
     if n_best and format != "jsonl":
         raise InputError(f"--n-best {n_best}: only --format jsonl includes alternatives; add --format jsonl")
@@ -71,7 +77,17 @@ def transcribe(
         raise InputError(f"{late[0]}: checkpoint after a file to transcribe; list all checkpoints first")
     if format != "page" and out is not None:
         raise InputError(f"--out {out}: only --format page writes files; remove --out, or redirect the output")
+    if watch and (adapt or len(names) > 1 or not Path(names[0]).is_dir()):
+        raise InputError(f"--watch: watches one folder, without --adapt; got {' '.join(names)}{' --adapt' * adapt}")
+    if watch and format == "page" and out is None:
+        raise InputError("--watch: pages need an output folder; add --out FOLDER")
     calibrated, weighted = numbers("--calibration", calibration), numbers("--weights", weights)
+    from htr_lightning.reading.open import load_all  # may import torch, which takes seconds
+
+    if watch:
+        recognizer = load_all(checkpoints, device, greedy, tta, calibrated, weighted)
+        _watch(recognizer, Path(names[0]), format, out, n_best)
+        return
     sources, errors, notes = find_sources(names)
     for note in notes:
         print(f"note: {note}", file=sys.stderr)
@@ -82,8 +98,6 @@ def transcribe(
     targets = page_paths(sources, out) if format == "page" and out is not None else {}
     for target in targets.values():
         check_writable(target)  # fail early, before the work starts
-    from htr_lightning.reading.open import load_all  # may import torch, which takes seconds
-
     recognizer = load_all(checkpoints, device, greedy, tta, calibrated, weighted, exported=not adapt)
     for source in sources:
         if not source.lines:
@@ -102,24 +116,63 @@ def transcribe(
         else:
             print(f"note: not adapted, since fewer than {MIN_LINES} lines have text", file=sys.stderr)
     with progress_bar("transcribing", sum(source.lines for source in sources)) as advance:
-        transcribed = run(recognizer, sources, n_best, advance)
-        for source, group in groupby(transcribed, key=lambda line: line.source):
-            lines = list(group)
-            errors += [line.error for line in lines if line.error]
-            for note in dict.fromkeys(line.note for line in lines if line.note):
-                print(f"note: {printable(note)}", file=sys.stderr)
-            if format != "page":
-                for line in lines:
-                    if line.transcription is not None:
-                        print(_format(line, format))
-            elif source.page is None and lines[0].error:
-                continue  # an image that cannot be read has no page
-            elif out is None:
-                sys.stdout.write(to_page_xml(source, lines).decode())
-            else:
-                print(printable(str(write_page(source, lines, targets[source.path]))))
+        errors += _print_lines(recognizer, sources, format, targets, n_best, advance)
     if errors:
         _fail(errors)
+
+
+def _print_lines(
+    recognizer: "Transcriber",
+    sources: Sequence["Source"],
+    format: str,
+    targets: Mapping[Path, Path],
+    n_best: int,
+    advance: Callable[[int], None],
+) -> list[str]:
+    """Transcribe sources, print their lines or write their pages, and return what could not be read."""
+    from htr_lightning.reading.page_out import to_page_xml, write_page
+    from htr_lightning.reading.transcribe import transcribe as run
+
+    errors = []
+    transcribed = run(recognizer, sources, n_best, advance)
+    for source, group in groupby(transcribed, key=lambda line: line.source):
+        lines = list(group)
+        errors += [line.error for line in lines if line.error]
+        for note in dict.fromkeys(line.note for line in lines if line.note):
+            print(f"note: {printable(note)}", file=sys.stderr)
+        if format != "page":
+            for line in lines:
+                if line.transcription is not None:
+                    print(_format(line, format))
+        elif source.page is None and lines[0].error:
+            continue  # an image that cannot be read has no page
+        elif source.path not in targets:
+            sys.stdout.write(to_page_xml(source, lines).decode())
+        else:
+            print(printable(str(write_page(source, lines, targets[source.path]))))
+    return errors
+
+
+def _watch(recognizer: "Transcriber", folder: Path, format: str, out: Path | None, n_best: int) -> None:
+    """Transcribe the files in a folder as they come, until the user stops the program."""
+    from htr_lightning.reading.page_out import page_paths
+    from htr_lightning.reading.sources import find_sources
+    from htr_lightning.reading.watch import new_files
+
+    print(f"note: watching {printable(str(folder))}; stop with Ctrl-C", file=sys.stderr)
+    with suppress(KeyboardInterrupt):
+        for paths in new_files(folder):
+            sources, errors, notes = find_sources(map(str, paths))
+            try:
+                targets = page_paths(sources, out) if out is not None else {}
+                errors += _print_lines(recognizer, sources, format, targets, n_best, lambda lines: None)
+            except InputError as error:  # the next file may be better
+                errors.append(str(error))
+            for note in notes:
+                print(f"note: {note}", file=sys.stderr)
+            for fault in dict.fromkeys(errors):
+                print(f"error: {printable(fault)}", file=sys.stderr)
+            sys.stdout.flush()
 
 
 def _fail(errors: list[str]) -> NoReturn:

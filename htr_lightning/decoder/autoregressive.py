@@ -9,11 +9,9 @@ from collections.abc import Callable
 from typing import Annotated, Any, NamedTuple
 
 import numpy as np
-import torch
 from annotated_types import Interval
-from jaxtyping import Float, Float32, Int, Int64
+from jaxtyping import Bool, Float, Float32, Int, Int64
 from numpy import ndarray
-from torch import Tensor
 
 from htr_lightning.decoder.hypothesis import Hypothesis, check_single
 from htr_lightning.decoder.language import Automaton, allowed_prefix
@@ -27,20 +25,20 @@ Norm = Annotated[float, Interval(ge=0, le=10)]
 class FrameScores(NamedTuple):
     """The output of the CTC head in a model that also has an autoregressive decoder; see `rescoring`."""
 
-    log_probs: Float[Tensor, "B T C"]  # class 0 is the blank, followed by the alphabet
-    lengths: Int[Tensor, " B"]  # number of frames in each line
+    log_probs: Float[ndarray, "B T C"]  # class 0 is the blank, followed by the alphabet
+    lengths: Int[ndarray, " B"]  # number of frames in each line
     rescore: Callable[[list[list[list[int]]]], list[list[float]]]
     # returns the autoregressive log-probability, in nats, of each of several token sequences per line
 
 
 class Steps(NamedTuple):
-    """An autoregressive model that a decoder runs step by step."""
+    """An autoregressive model that a decoder runs step by step, with tokens and log-probabilities as arrays."""
 
-    step: Callable[[Int[Tensor, " N"], Any], tuple[Float[Tensor, "N C"], Any]]
+    step: Callable[[Int[ndarray, " N"], Any], tuple[Float[ndarray, "N C"], Any]]
     # maps the last token of each row and the state to the log-probabilities of the next token and the new state
     begin: Callable[[], Any]  # returns the initial state, which has one row per line
-    reorder: Callable[[Any, Int[Tensor, " N"]], Any]  # returns a state whose row i is row `rows[i]` of the given state
-    start: Int[Tensor, " B"]  # start token of each line
+    reorder: Callable[[Any, Int[ndarray, " N"]], Any]  # returns a state whose row i is row `rows[i]` of the given state
+    start: Int[ndarray, " B"]  # start token of each line
     end: int  # end token
     frames: FrameScores | None = None  # CTC output, if the model has a CTC head
 
@@ -61,18 +59,18 @@ class Greedy:
     def __call__(self, steps: Steps) -> list[Hypothesis]:
         """Return the labels of each line without the end token, whose probability is included in `log_prob`."""
         tokens, state, end = steps.start, steps.begin(), steps.end
-        done = torch.zeros_like(tokens, dtype=torch.bool)
-        log_prob = torch.zeros(len(tokens), device=tokens.device)
+        done = np.zeros(len(tokens), bool)
+        log_prob = np.zeros(len(tokens))
         ids = []
         for length in range(self.max_length + 1):
             log_probs, state = steps.step(tokens, state)
-            tokens = log_probs.argmax(1).masked_fill(done | (length == self.max_length), end)
-            log_prob += log_probs.float().gather(1, tokens[:, None])[:, 0].masked_fill(done, 0)
+            tokens = np.where(done | (length == self.max_length), end, log_probs.argmax(1))
+            log_prob += np.where(done, 0.0, np.take_along_axis(log_probs, tokens[:, None], 1)[:, 0])
             done = tokens == end
             ids.append(tokens)
             if done.all():
                 break
-        rows = torch.stack(ids, 1).tolist()
+        rows = np.stack(ids, 1).tolist()
         return [Hypothesis(row[: row.index(end)], p, p) for row, p in zip(rows, log_prob.tolist(), strict=True)]
 
     def n_best(self, steps: Steps, n: int) -> list[list[Hypothesis]]:
@@ -143,46 +141,61 @@ class Beam:
     def search(self, prepared: Steps, n: int) -> list[list[Hypothesis]]:
         """Return up to `n` distinct hypotheses for each line, best first; see `n_best`."""
         step, begin, reorder, start, end, _ = prepared
-        lines, width, device = len(start), self.width, start.device
-        first = torch.arange(0, lines * width, width, device=device)[:, None]  # row of each line's first sequence
-        state = reorder(begin(), torch.arange(lines, device=device).repeat_interleave(width))
-        tokens = start.repeat_interleave(width)
-        ids = tokens[:, None][:, :0]
-        done = torch.zeros_like(tokens, dtype=torch.bool)
-        sizes, log_prob = torch.zeros(2, lines * width, device=device)
-        score = torch.full_like(log_prob, -torch.inf)
+        lines, width = len(start), self.width
+        first = np.arange(0, lines * width, width)[:, None]  # row of each line's first sequence
+        state = reorder(begin(), np.arange(lines).repeat(width))
+        tokens = start.repeat(width)
+        ids = np.zeros((lines * width, 0), np.int64)
+        done = np.zeros(lines * width, bool)
+        sizes, log_prob, score = np.zeros(lines * width), np.zeros(lines * width), np.full(lines * width, -np.inf)
         score[first] = 0  # the search starts with a single sequence per line
         contexts = np.full(lines * width, self.automaton.start if self.automaton else 0)
         for length in range(self.max_length + 1):
             log_probs, state = step(tokens, state)
-            classes = log_probs.shape[1]
-            gains = log_probs.float() + self.beta
-            gains[:, end] = log_probs[:, end].float()
-            if self.automaton:
-                bonus, following = self._bonus(self.automaton, contexts, classes, end)
-                gains += torch.from_numpy(bonus).to(device)
-            only_end = done | (length == self.max_length)
-            gains[only_end] = gains[only_end].where(torch.arange(classes, device=device) == end, -torch.inf)
-            gains[done, end] = 0  # finished sequences keep their score
-            if self.automaton:
-                stuck = gains.isneginf().all(1)
-                gains[stuck, end] = log_probs[stuck, end].float() - FORCED_END
+            gains, following = self._gains(log_probs, contexts, done, length == self.max_length, end)
             sizes += ~done
             total = score[:, None] + gains
-            best = (total / sizes[:, None] ** self.length_norm).view(lines, -1).topk(width).indices
-            rows, tokens = (best // classes + first).flatten(), (best % classes).flatten()
-            log_prob = log_prob[rows] + log_probs[rows, tokens].float().masked_fill(done[rows], 0)
+            best = _largest((total / sizes[:, None] ** self.length_norm).reshape(lines, -1), width)
+            rows, tokens = (best // gains.shape[1] + first).ravel(), (best % gains.shape[1]).ravel()
+            log_prob = log_prob[rows] + np.where(done[rows], 0.0, log_probs[rows, tokens])
             score, sizes = total[rows, tokens], sizes[rows]
-            if self.automaton:
-                contexts = following[rows.cpu().numpy(), tokens.cpu().numpy()]
+            if following is not None:
+                contexts = following[rows, tokens]
             state = reorder(state, rows)
-            ids = torch.cat([ids[rows], tokens[:, None]], 1)
-            done = (tokens == end) | score.isneginf()  # -inf: fewer sequences than the beam width
+            ids = np.concatenate([ids[rows], tokens[:, None]], 1)
+            done = (tokens == end) | np.isneginf(score)  # -inf: fewer sequences than the beam width
             if done.all():
                 break
         parts = (ids, log_prob, score, sizes**self.length_norm)
-        every = zip(*(part.view(lines, width, *part.shape[1:]).tolist() for part in parts), strict=True)
+        every = zip(*(part.reshape(lines, width, *part.shape[1:]).tolist() for part in parts), strict=True)
         return [self._hypotheses(list(zip(*line, strict=True))[:n], end) for line in every]
+
+    def _gains(
+        self, log_probs: Float[ndarray, "N C"], contexts: Int64[ndarray, " N"], done: Bool[ndarray, " N"], last: bool,
+        end: int,
+    ) -> tuple[Float[ndarray, "N C"], Int64[ndarray, "N C"] | None]:  # fmt: skip
+        """Return what each next token adds to the score, and the language model's context after it.
+
+        Args:
+            log_probs: log-probabilities of the next tokens.
+            contexts: contexts of the language model.
+            done: sequences that have ended; they keep their score.
+            last: whether all other sequences must end.
+            end: end token.
+        """
+        following = None
+        gains = log_probs.astype(np.float64) + self.beta
+        gains[:, end] -= self.beta
+        if self.automaton:
+            bonus, following = self._bonus(self.automaton, contexts, log_probs.shape[1], end)
+            gains += bonus
+        others = np.arange(log_probs.shape[1]) != end
+        gains[np.ix_(done | last, others)] = -np.inf
+        gains[done, end] = 0.0
+        if self.automaton:
+            stuck = np.isneginf(gains).all(1)
+            gains[stuck, end] = log_probs[stuck, end] - FORCED_END
+        return gains, following
 
     def _hypotheses(self, sequences: list[tuple[list[int], float, float, float]], end: int) -> list[Hypothesis]:
         """Convert sequences, sorted best first, to hypotheses.
@@ -218,3 +231,11 @@ class Beam:
 def _weighted(log_probs: Float[ndarray, "..."], alpha: float) -> Float[ndarray, "..."]:
     """Scale log-probabilities but keep -inf, so that forbidden tokens stay forbidden even if the weight is 0."""
     return np.multiply(log_probs, alpha, out=log_probs.copy(), where=log_probs > -np.inf)
+
+
+def _largest(values: Float[ndarray, "B N"], count: int) -> Int64[ndarray, "B K"]:
+    """Return the positions of the largest values of each row, in descending order."""
+    count = min(count, values.shape[1])
+    found = np.argpartition(-values, count - 1, axis=1)[:, :count]
+    order = np.argsort(-np.take_along_axis(values, found, 1), axis=1, kind="stable")
+    return np.take_along_axis(found, order, 1)

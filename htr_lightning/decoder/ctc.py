@@ -3,8 +3,9 @@
 import math
 from collections.abc import Sequence
 
-from jaxtyping import Float, Int
-from numpy import ndarray, take_along_axis
+import numpy as np
+from jaxtyping import Float, Float64, Int
+from numpy import ndarray
 
 from htr_lightning.decoder.hypothesis import Hypothesis, check_single
 from htr_lightning.decoder.language import Automaton
@@ -31,7 +32,7 @@ class Greedy:
     def __call__(self, log_probs: Float[ndarray, "B T C"], lengths: Int[ndarray, " B"]) -> list[Hypothesis]:
         """Return the hypothesis of each line, ignoring frames beyond its length."""
         paths = log_probs.argmax(2)
-        best = take_along_axis(log_probs, paths[:, :, None], 2)[:, :, 0]
+        best = np.take_along_axis(log_probs, paths[:, :, None], 2)[:, :, 0]
         return [
             Hypothesis(collapse(path[:length]), log_prob := math.fsum(frames[:length]), log_prob)
             for path, frames, length in zip(paths.tolist(), best.tolist(), lengths.tolist(), strict=True)
@@ -47,3 +48,44 @@ class Greedy:
         if automaton is not None:
             raise InputError("decoder=greedy: does not support language models or lexicons; use decoder=beam")
         return self
+
+
+def log_likelihoods(
+    log_probs: Float[ndarray, "B T C"],
+    lengths: Int[ndarray, " B"],
+    labels: Sequence[Sequence[int]],
+    lines: Int[ndarray, " N"],
+) -> Float64[ndarray, " N"]:
+    """Return log p_ctc of label sequences in nats, summed over all paths (Graves et al., 2006, equations 5 to 8).
+
+    It is -inf if a sequence needs more frames than its line has, or if the network output is NaN.
+
+    Args:
+        log_probs: log-probabilities of each line.
+        lengths: number of frames of each line.
+        labels: label sequences.
+        lines: line of each sequence.
+    """
+    states = 2 * max(map(len, labels), default=0) + 1
+    path = np.full((len(labels), states), BLANK)  # the labels, with blanks before, between and after them
+    for row, sequence in zip(path, labels, strict=True):
+        row[1 : 2 * len(sequence) : 2] = sequence
+    skips = np.zeros(path.shape, bool)  # whether a path can go on from the label before without a blank between
+    skips[:, 3::2] = path[:, 3::2] != path[:, 1:-2:2]
+    ends = 2 * np.array([len(sequence) for sequence in labels])
+    rows, frames = np.arange(len(labels)), lengths[lines]
+    alpha = np.full((len(labels), states + 2), -np.inf)  # with two more states at the start, which no path has
+    result = np.full(len(labels), -np.inf)
+    for time in range(int(frames.max(initial=0))):
+        seen = log_probs[lines[:, None], time, path].astype(np.float64)
+        if time == 0:
+            alpha[:, 2:4] = seen[:, :2]
+        else:
+            skipped = np.where(skips, alpha[:, :-2], -np.inf)
+            with np.errstate(invalid="ignore"):  # of NaN
+                alpha[:, 2:] = np.logaddexp(np.logaddexp(alpha[:, 2:], alpha[:, 1:-1]), skipped) + seen
+        done = frames == time + 1
+        with np.errstate(invalid="ignore"):
+            total = np.logaddexp(alpha[rows, ends + 2], np.where(ends > 0, alpha[rows, ends + 1], -np.inf))
+        result = np.where(done, total, result)
+    return np.where(np.isnan(result), -np.inf, result)

@@ -2,16 +2,12 @@
 
 import copy
 import math
-from collections.abc import Sequence
 from typing import NamedTuple
 
-import torch
-from jaxtyping import Float, Int
-from torch import Tensor
-from torch.nn import functional
+import numpy as np
 
 from htr_lightning.decoder.autoregressive import FrameScores, Greedy, Steps
-from htr_lightning.decoder.ctc import BLANK
+from htr_lightning.decoder.ctc import log_likelihoods
 from htr_lightning.decoder.hypothesis import Hypothesis
 from htr_lightning.decoder.language import Automaton
 from htr_lightning.decoder.prefix_beam import Frames, PrefixBeam
@@ -85,7 +81,7 @@ class Rescoring:
             raise InputError("decoder=rescoring: the model has no CTC head; use decoder=autoregressive_beam")
         log_probs, lengths, _ = steps.frames
         own = [[token - steps.end for token in one.ids if token > steps.end] for one in self.greedy(steps)]
-        frames = self.beam.prepare(log_probs.detach().float().cpu().numpy(), lengths.cpu().numpy())
+        frames = self.beam.prepare(log_probs, lengths)
         return Prepared(frames, steps.frames, own, steps.end)
 
     def search(self, prepared: Prepared, n: int) -> list[list[Hypothesis]]:
@@ -95,10 +91,9 @@ class Rescoring:
             self._with_own(candidates, labels)
             for candidates, labels in zip(self.beam.search(beam, self.candidates), own, strict=True)
         ]
-        counts = torch.tensor([len(candidates) for candidates in proposed], device=frames.lengths.device)
-        log_probs, lengths = (part.repeat_interleave(counts, 0) for part in (frames.log_probs, frames.lengths))
-        likely = log_likelihoods(log_probs, lengths, [one.ids for candidates in proposed for one in candidates])
-        by_ctc = iter(likely.masked_fill(likely.isnan(), -math.inf).tolist())
+        lines = np.repeat(np.arange(len(proposed)), [len(candidates) for candidates in proposed])
+        labels = [one.ids for candidates in proposed for one in candidates]
+        by_ctc = iter(log_likelihoods(frames.log_probs, frames.lengths, labels, lines).tolist())
         by_decoder = frames.rescore([[[label + offset for label in one.ids] for one in some] for some in proposed])
         found = []
         for candidates, its in zip(proposed, by_decoder, strict=True):
@@ -124,16 +119,3 @@ class Rescoring:
         if min(ctc, decoder) > -math.inf:
             score = self.ctc_weight * ctc + (1 - self.ctc_weight) * decoder
         return Hypothesis([label + offset for label in candidate.ids], min(0.0, score), score + candidate.score)
-
-
-def log_likelihoods(
-    log_probs: Float[Tensor, "B T C"], lengths: Int[Tensor, " B"], labels: Sequence[Sequence[int]]
-) -> Float[Tensor, " B"]:
-    """Return log p_ctc of the labels of each line in nats, summed over all paths (Graves et al., 2006, equation 3).
-
-    It is -inf if the labels need more frames than the line has.
-    """
-    flat = torch.tensor([label for line in labels for label in line], dtype=torch.long, device=log_probs.device)
-    sizes = torch.tensor([len(line) for line in labels], device=log_probs.device)
-    losses = functional.ctc_loss(log_probs.transpose(0, 1), flat, lengths, sizes, blank=BLANK, reduction="none")
-    return -losses

@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.nn import functional
 
 from htr_lightning.decoder.ctc import BLANK
 from htr_lightning.decoder.hypothesis import Decoder, Hypothesis
-from htr_lightning.decoder.rescoring import log_likelihoods
 from htr_lightning.errors import InputError
 from htr_lightning.model.base import Recognizer, TooFew
 from htr_lightning.parameters import Weight
@@ -142,13 +142,26 @@ def ctc_loss(logits: Float[Tensor, "B T C"], lengths: Int[Tensor, " B"], targets
     labels = [[own[label] for label in target] for own, target in zip(places, targets, strict=True)]
     log_probs = log_probs.gather(2, classes[:, None].expand(-1, log_probs.shape[1], -1))
     if not torch.is_grad_enabled():
-        return -log_likelihoods(log_probs, lengths, labels).sum()
+        return -_log_likelihoods(log_probs, lengths, labels).sum()
     # The gradient of torch's CTC loss is exp(log_probs) minus the posterior of each class, which is only correct below
     # a softmax over all classes of its input. A sum weighted by the posteriors has the gradient of the loss.
     leaf = log_probs.detach().requires_grad_()
-    loss = -log_likelihoods(leaf, lengths, labels).sum()
+    loss = -_log_likelihoods(leaf, lengths, labels).sum()
     (gradient,) = torch.autograd.grad(loss, leaf)
     padding = torch.arange(leaf.shape[1], device=leaf.device) >= lengths[:, None]
     posteriors = (leaf.detach().exp() - gradient).masked_fill(padding[:, :, None], 0.0)
     weighted = -(posteriors * log_probs).sum()
     return loss.detach() + weighted - weighted.detach()
+
+
+def _log_likelihoods(
+    log_probs: Float[Tensor, "B T C"], lengths: Int[Tensor, " B"], labels: Sequence[Sequence[int]]
+) -> Float[Tensor, " B"]:
+    """Return log p_ctc of the labels of each line in nats, summed over all paths (Graves et al., 2006, equation 3).
+
+    It is -inf if the labels need more frames than the line has.
+    """
+    flat = torch.tensor([label for line in labels for label in line], dtype=torch.long, device=log_probs.device)
+    sizes = torch.tensor([len(line) for line in labels], device=log_probs.device)
+    losses = functional.ctc_loss(log_probs.transpose(0, 1), flat, lengths, sizes, blank=BLANK, reduction="none")
+    return -losses

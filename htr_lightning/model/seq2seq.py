@@ -4,8 +4,10 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
+from numpy import ndarray
 from torch import Tensor
 from torch.nn import functional
 
@@ -129,9 +131,9 @@ class Seq2SeqRecognizer(LineRecognizer):
         frames = None
         if output.heads:
             labels = [BLANK, *range(END + 1, len(self.codec))]
-            log_probs = output.heads[0][:, :, labels].float().log_softmax(2)
-            frames = FrameScores(log_probs, output.frames, partial(self._rescore, encoded))
-        start = torch.full_like(output.lengths, START)
+            log_probs = output.heads[0][:, :, labels].float().log_softmax(2).cpu().numpy()
+            frames = FrameScores(log_probs, output.frames.cpu().numpy(), partial(self._rescore, encoded))
+        start = np.full(len(output.lengths), START)
         return (Steps(self._step, partial(self._begin, encoded), self._reorder, start, END, frames),)
 
     def greedy(self) -> Recognizer:
@@ -173,14 +175,15 @@ class Seq2SeqRecognizer(LineRecognizer):
         lines = torch.arange(len(output.lengths), device=output.lengths.device)
         return DecoderState(state, lines, torch.zeros_like(output.lengths), output.frames)
 
-    def _step(self, tokens: Int[Tensor, " B"], state: DecoderState) -> tuple[Float[Tensor, "B C"], DecoderState]:
-        logits, inner = self.net.decoder.step(tokens, state.state)
+    def _step(self, tokens: Int[ndarray, " B"], state: DecoderState) -> tuple[Float[ndarray, "B C"], DecoderState]:
+        logits, inner = self.net.decoder.step(torch.from_numpy(tokens).to(self.device), state.state)
         logits = logits.float()
         logits[:, [BLANK, START]] = -torch.inf
         logits[state.labels >= state.max_labels, END + 1 :] = -torch.inf
-        return logits.log_softmax(1), state._replace(state=inner, labels=state.labels + 1)
+        return logits.log_softmax(1).cpu().numpy(), state._replace(state=inner, labels=state.labels + 1)
 
-    def _reorder(self, state: DecoderState, rows: Int[Tensor, " N"]) -> DecoderState:
+    def _reorder(self, state: DecoderState, order: Int[ndarray, " N"]) -> DecoderState:
+        rows = torch.from_numpy(order).to(self.device)
         lines = state.lines[rows]
         moved = not torch.equal(lines, state.lines)  # otherwise, each sequence still attends to the same memory
         inner = self.net.decoder.reorder(state.state, rows, memory=moved)

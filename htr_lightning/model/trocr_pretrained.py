@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
+from numpy import ndarray
 from torch import Tensor
 from torch.nn import functional
 
@@ -138,8 +139,15 @@ class PretrainedTrOCRRecognizer(Recognizer):
         return self._cross_entropy(output[rows], kept, reduction="sum"), sum(len(target) + 1 for target in kept)
 
     def scores(self, output: Float[Tensor, "B S D"]) -> tuple[Steps]:
-        start = torch.full((len(output),), self.start, device=output.device)
-        return (Steps(self.net.step, partial(self.net.begin, output), self.net.reorder, start, self.end),)
+        start = np.full(len(output), self.start)
+        return (Steps(self._step, partial(self.net.begin, output), self._reorder, start, self.end),)
+
+    def _step(self, tokens: Int[ndarray, " B"], state: Any) -> tuple[Float[ndarray, "B C"], Any]:
+        log_probs, state = self.net.step(torch.from_numpy(tokens).to(self.device), state)
+        return log_probs.cpu().numpy(), state
+
+    def _reorder(self, state: Any, rows: Int[ndarray, " N"]) -> Any:
+        return self.net.reorder(state, torch.from_numpy(rows).to(self.device))
 
     def text(self, hypothesis: Hypothesis) -> str:
         return self.normalizer(self.tokenizer.decode(hypothesis.ids))

@@ -6,7 +6,6 @@ from itertools import product
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
 
 from htr_lightning.decoder.autoregressive import Beam, Greedy, Steps
 from htr_lightning.decoder.hypothesis import Hypothesis
@@ -17,6 +16,7 @@ from htr_lightning.errors import InputError
 BOS, EOS, ALPHABET = 0, 1, "ab "
 CLASSES = 2 + len(ALPHABET)
 LABELS = range(2, CLASSES)
+State = tuple[np.ndarray, np.ndarray, int]
 
 
 class Table:
@@ -26,24 +26,24 @@ class Table:
         generator = torch.Generator().manual_seed(seed)
         logits = sharpness * torch.randn(lines, steps, CLASSES, CLASSES, CLASSES, generator=generator)
         logits[..., BOS] = -50  # as in a trained model
-        self.table = logits.log_softmax(-1)
+        self.table = logits.log_softmax(-1).numpy()
         self.lines = lines
         self.longest = 0
 
-    def start(self) -> tuple[Tensor, Tensor, int]:
-        return torch.arange(self.lines), torch.full((self.lines,), BOS), 0
+    def start(self) -> State:
+        return np.arange(self.lines), np.full(self.lines, BOS), 0
 
-    def step(self, tokens: Tensor, state: tuple[Tensor, Tensor, int]) -> tuple[Tensor, tuple[Tensor, Tensor, int]]:
+    def step(self, tokens: np.ndarray, state: State) -> tuple[np.ndarray, State]:
         line, before, number = state
         self.longest = max(self.longest, number + 1)
         return self.table[line, number, before, tokens], (line, tokens, number + 1)
 
     @staticmethod
-    def reorder(state: tuple[Tensor, Tensor, int], rows: Tensor) -> tuple[Tensor, Tensor, int]:
+    def reorder(state: State, rows: np.ndarray) -> State:
         return state[0][rows], state[1][rows], state[2]
 
     def steps(self) -> Steps:
-        return Steps(self.step, self.start, self.reorder, torch.full((self.lines,), BOS), EOS)
+        return Steps(self.step, self.start, self.reorder, np.full(self.lines, BOS), EOS)
 
     def read(self, decoder: Greedy | Beam) -> list[Hypothesis]:
         return decoder(self.steps())
@@ -136,7 +136,7 @@ def test_no_line_is_longer_than_the_maximum(decoder: type, max_length: int) -> N
 def test_decoding_stops_when_all_lines_have_ended(decoder: Greedy | Beam) -> None:
     table = Table(3, 0)
     table.table[:, 2, :, :, EOS] += 60
-    table.table = table.table.log_softmax(-1)
+    table.table -= np.logaddexp.reduce(table.table, axis=-1, keepdims=True)
     assert all(len(hypothesis.ids) <= 2 for hypothesis in table.read(decoder))
     assert table.longest == 3
 

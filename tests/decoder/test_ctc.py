@@ -1,12 +1,14 @@
 """Decoding against the definition of Graves et al. (2006), by writing out every path."""
 
 import math
+from collections import defaultdict
 from itertools import groupby, product
 
 import numpy as np
 import pytest
+import torch
 
-from htr_lightning.decoder.ctc import BLANK, Greedy, collapse
+from htr_lightning.decoder.ctc import BLANK, Greedy, collapse, log_likelihoods
 from htr_lightning.decoder.hypothesis import Hypothesis
 from htr_lightning.decoder.lexicon import Lexicon
 from htr_lightning.errors import InputError
@@ -78,3 +80,39 @@ def test_greedy_has_one_hypothesis_and_no_language_model() -> None:
         Greedy().n_best(log_probs, lengths, 2)
     with pytest.raises(InputError, match="decoder=beam"):
         Greedy().with_automaton(Lexicon(["a"]).automaton("a"))
+
+
+@pytest.mark.parametrize("frames", [1, 2, 4, 6])
+def test_likelihoods_are_sums_over_all_paths(frames: int) -> None:
+    log_probs = random_lines(2, frames, 3, seed=frames, scale=2)
+    lengths = np.array([frames, max(1, frames - 1)])
+    sums: dict[tuple[int, tuple[int, ...]], float] = defaultdict(float)
+    for line, length in enumerate(lengths.tolist()):
+        for path in product(range(3), repeat=length):
+            score = math.fsum(log_probs[line, t, label].item() for t, label in enumerate(path))
+            sums[line, tuple(collapse(path))] += math.exp(score)
+    every = [(line, labels) for n in range(frames + 2) for labels in product((1, 2), repeat=n) for line in (0, 1)]
+    found = log_likelihoods(
+        log_probs, lengths, [list(labels) for _, labels in every], np.array([at for at, _ in every])
+    )
+    expected = [math.log(sums[one]) if one in sums else -math.inf for one in every]
+    assert found.tolist() == pytest.approx(expected, abs=1e-5)
+    assert -math.inf in expected  # some sequences need more frames
+
+
+def test_likelihoods_agree_with_torch() -> None:
+    log_probs, lengths = random_lines(6, 60, 9, seed=1, scale=2), np.array([60, 41, 60, 7, 1, 33])
+    rng = np.random.default_rng(0)
+    labels = [rng.integers(1, 9, size).tolist() for size in (20, 12, 0, 3, 1, 30)]
+    flat, sizes = torch.tensor([label for one in labels for label in one]), torch.tensor([len(one) for one in labels])
+    losses = torch.nn.functional.ctc_loss(
+        torch.from_numpy(log_probs).double().transpose(0, 1), flat, torch.from_numpy(lengths), sizes, reduction="none"
+    )
+    found = log_likelihoods(log_probs, lengths, labels, np.arange(6))
+    np.testing.assert_allclose(found, -losses.numpy(), rtol=1e-9)
+
+
+def test_the_likelihood_of_nan_is_zero_and_of_no_sequence_nothing() -> None:
+    nothing = np.full((1, 4, 3), np.nan, np.float32)
+    assert log_likelihoods(nothing, np.array([4]), [[1]], np.array([0])).tolist() == [-math.inf]
+    assert log_likelihoods(nothing, np.array([4]), [], np.zeros(0, np.int64)).tolist() == []

@@ -94,10 +94,15 @@ def test_the_command_writes_nothing_that_exceeds_the_budget(
     speed = Speed({"batch 1": 2.0}, {"p50": 1.0}, 1.0, 2.0, 3.0)
     measured = some("int8", 5, -0.002, 0.0012)._replace(speed={"torch": speed, "int8": speed})
     monkeypatch.setattr(parity, "measure", lambda *_: measured)
-    monkeypatch.setattr(build, "export", lambda *_: files["int8"].read_bytes())
+    monkeypatch.setattr(build, "sensitive_layers", lambda recognizer, images, keep: [f"layer {len(keep)}"] * 4)
+    kept = []
+    monkeypatch.setattr(build, "export", lambda *given: kept.append(len(given[4])) or files["int8"].read_bytes())
     found = htr("export", best, "--to", "int8", "--out", out)
     assert found.code == 1
-    assert found.stderr.startswith(f"error: {out}: not written, since the CER changes by ")
+    assert kept == [0, 4, 8]  # layers in float32
+    *notes, error = found.stderr.splitlines()
+    assert ["trying again with" in note for note in notes] == [True, True]
+    assert error.startswith(f"error: {out}: not written, since the CER changes by ")
     assert "lines with another text" in found.stdout
     assert list(tmp_path.iterdir()) == []
 
