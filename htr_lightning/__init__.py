@@ -15,12 +15,14 @@ if TYPE_CHECKING:
     from htr_lightning.evidence.evaluate import evaluate_reader as evaluate
     from htr_lightning.reading.open import load
     from htr_lightning.reading.reader import Reader
+    from htr_lightning.reading.stream import StreamingReader
     from htr_lightning.transcription import Transcription
 
-__all__ = ["Reader", "Transcription", "__version__", "evaluate", "load"]
+__all__ = ["Reader", "StreamingReader", "Transcription", "__version__", "evaluate", "load"]
 
 _ORIGINS = {  # imported on first use, because importing torch takes seconds
     "Reader": ("htr_lightning.reading.reader", "Reader"),
+    "StreamingReader": ("htr_lightning.reading.stream", "StreamingReader"),
     "Transcription": ("htr_lightning.transcription", "Transcription"),
     "evaluate": ("htr_lightning.evidence.evaluate", "evaluate_reader"),
     "load": ("htr_lightning.reading.open", "load"),

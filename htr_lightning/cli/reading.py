@@ -116,7 +116,7 @@ def transcribe(
         else:
             print(f"note: not adapted, since fewer than {MIN_LINES} lines have text", file=sys.stderr)
     with progress_bar("transcribing", sum(source.lines for source in sources)) as advance:
-        errors += _print_lines(recognizer, sources, format, targets, n_best, advance)
+        _print_lines(recognizer, sources, format, targets, n_best, errors, advance)
     if errors:
         _fail(errors)
 
@@ -127,13 +127,13 @@ def _print_lines(
     format: str,
     targets: Mapping[Path, Path],
     n_best: int,
-    advance: Callable[[int], None],
-) -> list[str]:
-    """Transcribe sources, print their lines or write their pages, and return what could not be read."""
+    errors: list[str],
+    advance: Callable[[int], None] = lambda lines: None,
+) -> None:
+    """Transcribe sources, print their lines or write their pages, and add what could not be read to `errors`."""
     from htr_lightning.reading.page_out import to_page_xml, write_page
     from htr_lightning.reading.transcribe import transcribe as run
 
-    errors = []
     transcribed = run(recognizer, sources, n_best, advance)
     for source, group in groupby(transcribed, key=lambda line: line.source):
         lines = list(group)
@@ -150,7 +150,6 @@ def _print_lines(
             sys.stdout.write(to_page_xml(source, lines).decode())
         else:
             print(printable(str(write_page(source, lines, targets[source.path]))))
-    return errors
 
 
 def _watch(recognizer: "Transcriber", folder: Path, format: str, out: Path | None, n_best: int) -> None:
@@ -163,16 +162,17 @@ def _watch(recognizer: "Transcriber", folder: Path, format: str, out: Path | Non
     with suppress(KeyboardInterrupt):
         for paths in new_files(folder):
             sources, errors, notes = find_sources(map(str, paths))
-            try:
-                targets = page_paths(sources, out) if out is not None else {}
-                errors += _print_lines(recognizer, sources, format, targets, n_best, lambda lines: None)
-            except InputError as error:  # the next file may be better
-                errors.append(str(error))
             for note in notes:
                 print(f"note: {note}", file=sys.stderr)
-            for fault in dict.fromkeys(errors):
-                print(f"error: {printable(fault)}", file=sys.stderr)
-            sys.stdout.flush()
+            try:
+                targets = page_paths(sources, out) if out is not None else {}
+                _print_lines(recognizer, sources, format, targets, n_best, errors)
+            except InputError as error:  # the next file may be better
+                errors.append(str(error))
+            finally:
+                for fault in dict.fromkeys(errors):
+                    print(f"error: {printable(fault)}", file=sys.stderr)
+                sys.stdout.flush()
 
 
 def _fail(errors: list[str]) -> NoReturn:

@@ -86,6 +86,7 @@ def export(
     if target == "tensorrt":
         about["options"] = profiles([one.shape[3] for one, _ in lines], lines[0][0].shape[2])
     card = {**recognizer.card, "calibration": list(recognizer.calibration), "export": about}
+    del model.graph.value_info[:]  # types and shapes between operators, which are inferred anyway
     helper.set_model_props(model, metadata(card, _arrays(checkpoint.read(path).get("language"))))
     content: bytes = model.SerializeToString()
     return content
