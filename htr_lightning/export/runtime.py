@@ -155,7 +155,7 @@ def load(path: str | Path, device: str = "auto", greedy: bool = False) -> Export
             direction,
             calibration=calibration,
             card=card,
-            alone=on_cpu,
+            alone=on_cpu and export["inputs"] == "frames",  # characters are small, and images of equal size
             padded="widths" in names or parts["preprocess"].framed,
             **parts,
         )

@@ -61,20 +61,26 @@ def test_the_command_reads_what_comes_until_it_is_stopped(tmp_path: Path) -> Non
     folder.mkdir()
     digit = np.full((40, 40), 255, np.uint8)
     digit[5:35, 18:22] = 0
-    program = "from htr_lightning.cli import app; app()"
+    program = (  # a shell lets programs that it starts in the background ignore Ctrl-C, the tests included
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "from htr_lightning.cli import app; app()"
+    )
     watching = subprocess.Popen(
         [sys.executable, "-c", program, "transcribe", "digits", folder, "--watch", "--format", "tsv"],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ | {"PYTHONPATH": str(ROOT)},
     )  # fmt: skip
     assert watching.stdout is not None
-    for number in range(3):
-        cv2.imwrite(str(folder / f"{number}.png"), digit)
-        assert watching.stdout.readline().split("\t")[:2] == [str(folder / f"{number}.png"), "1"]
-    (folder / "broken.png").write_bytes(b"no image")
-    cv2.imwrite(str(folder / "next.png"), digit)
-    assert watching.stdout.readline().startswith(str(folder / "next.png"))
-    watching.send_signal(signal.SIGINT)
-    rest, errors = watching.communicate(timeout=20)
+    try:
+        for number in range(3):
+            cv2.imwrite(str(folder / f"{number}.png"), digit)
+            assert watching.stdout.readline().split("\t")[:2] == [str(folder / f"{number}.png"), "1"]
+        (folder / "broken.png").write_bytes(b"no image")
+        cv2.imwrite(str(folder / "next.png"), digit)
+        assert watching.stdout.readline().startswith(str(folder / "next.png"))
+        watching.send_signal(signal.SIGINT)
+        rest, errors = watching.communicate(timeout=20)
+    finally:
+        watching.kill()
     assert (watching.returncode, rest) == (0, "")
     assert errors.count("error: ") == errors.count("broken.png") == 1
     assert "Traceback" not in errors
