@@ -19,7 +19,7 @@ from htr_lightning.card import card
 from htr_lightning.config import check_overrides, compose_data, compose_train, make, on_cpu, plain
 from htr_lightning.data.datamodule import LineDataModule
 from htr_lightning.data.sampler import READING_COLUMNS, READING_LINES
-from htr_lightning.errors import InputError
+from htr_lightning.errors import InputError, first_line
 from htr_lightning.model.base import Recognizer
 from htr_lightning.parameters import check_parameters
 from htr_lightning.slots import check_config, construct
@@ -79,8 +79,7 @@ def _recognizer(settings: dict[str, Any], alphabet: list[str], parts: dict[str, 
             raise
         raise InputError(f"model: {error}; remove the override that deletes it") from None
     except (ValueError, RuntimeError, ZeroDivisionError) as error:  # torch names the value, not the key
-        reason, *_ = str(error).splitlines() or [type(error).__name__]
-        raise InputError(f"model: {reason}; check the overrides of model") from error
+        raise InputError(f"model: {first_line(error)}; check the overrides of model") from error
     return recognizer.train()
 
 

@@ -18,7 +18,7 @@ from torch.nn.modules import module
 
 from htr_lightning import torch_file
 from htr_lightning.decoder.language import Language
-from htr_lightning.errors import InputError
+from htr_lightning.errors import InputError, first_line
 from htr_lightning.metrics.calibration import check_platt_scaling
 from htr_lightning.model.base import Recognizer
 from htr_lightning.output import check_checkpoint
@@ -55,9 +55,8 @@ def read(path: str | Path, expected: int = FORMAT) -> dict[str, Any]:
             "use a checkpoint written by htr_lightning"
         ) from None
     except Exception as error:  # the unpickler can raise any exception on corrupted bytes
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(
-            f"{path}: is not a checkpoint or is corrupted ({reason}); use a checkpoint written by train.py"
+            f"{path}: is not a checkpoint or is corrupted ({first_line(error)}); use a checkpoint written by train.py"
         ) from None
     check_card(content.get("htr") if isinstance(content, dict) else None, str(path), expected)
     weights = content.get("state_dict")
@@ -204,8 +203,9 @@ def _matching(path: str | Path) -> Iterator[None]:
     except InputError as error:
         raise InputError(f"{path}: {error}; use a checkpoint written by train.py") from None
     except Exception as error:  # constructors can raise any exception on unsuitable settings
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(f"{path}: config and weights do not match ({reason}); train the model again") from None
+        raise InputError(
+            f"{path}: config and weights do not match ({first_line(error)}); train the model again"
+        ) from None
 
 
 @contextmanager
@@ -258,7 +258,7 @@ def write(content: dict[str, Any], path: str | Path) -> None:
     except (OSError, RuntimeError) as error:  # torch's zip writer turns a full disk into a RuntimeError
         if beside.exists():
             beside.unlink()
-        reason = error.strerror if isinstance(error, OSError) else str(error).splitlines()[0]
+        reason = error.strerror if isinstance(error, OSError) else first_line(error)
         kept = "; the previous checkpoint is kept" if path.exists() else ""
         raise InputError(
             f"{path}: cannot write the checkpoint ({reason}{kept}); free up disk space or choose another folder"

@@ -21,6 +21,7 @@ from hydra.types import RunMode
 from hydra.utils import instantiate
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
+from htr_lightning.cores import cores
 from htr_lightning.errors import InputError
 from htr_lightning.parameters import check_parameters
 from htr_lightning.yaml_file import load_yaml
@@ -73,8 +74,7 @@ def cpu_threads(accelerator: str, devices: Any) -> int:
         accelerator: `trainer.accelerator`.
         devices: `trainer.devices`.
     """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return on_cpu(accelerator, min(2, cores), 1) if devices in (1, "1", "auto") else 1
+    return on_cpu(accelerator, min(2, cores()), 1) if devices in (1, "1", "auto") else 1
 
 
 def is_sweep() -> bool:

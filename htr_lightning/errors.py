@@ -35,6 +35,11 @@ def printable(text: str) -> str:
     return UNPRINTABLE.sub(lambda found: SHORT.get(found[0], f"\\u{ord(found[0]):04x}"), text)
 
 
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's message, or the name of its class if it has no message."""
+    return next(filter(None, map(str.strip, str(error).splitlines())), type(error).__name__)
+
+
 def chain(error: BaseException) -> list[BaseException]:
     """Return an error and the errors that led to it."""
     chain = [error]

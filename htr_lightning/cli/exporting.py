@@ -39,7 +39,7 @@ def export(
     from htr_lightning.build import check_whole, data_for
     from htr_lightning.evidence import parity
     from htr_lightning.export import build
-    from htr_lightning.export.session import check_available
+    from htr_lightning.export.session import provider_of
     from htr_lightning.reading.open import load_one
 
     check_whole(overrides or [], split)
@@ -56,7 +56,7 @@ def export(
             if to == "tensorrt":
                 print(f"to build an engine: {build.trtexec(beside, out)}", file=sys.stderr)
                 try:
-                    check_available(to)
+                    provider_of(to, "auto")
                 except InputError as error:
                     beside.replace(out)
                     print(f"note: {out} is written but not checked, since {error}", file=sys.stderr)

@@ -7,7 +7,7 @@ from zipfile import BadZipFile
 
 import pooch
 
-from htr_lightning.errors import InputError
+from htr_lightning.errors import InputError, first_line
 
 
 def archive(url: str, name: str, files: str, digest: str | None, root: str | Path | None = None) -> Path:
@@ -34,7 +34,7 @@ def archive(url: str, name: str, files: str, digest: str | None, root: str | Pat
                                   processor=pooch.Unzip(extract_dir="files"), progressbar=False)  # fmt: skip
     except (OSError, ValueError, BadZipFile) as error:
         raise InputError(
-            f"{url}: download failed ({str(error).splitlines()[0]}); download it manually and set data.root"
+            f"{url}: download failed ({first_line(error)}); download it manually and set data.root"
         ) from None
     content = folder / "files" / Path(unpacked[0]).relative_to(folder / "files").parts[0]
     if digest is not None and (found := digest_files(content, files)) != digest:
@@ -82,6 +82,4 @@ def text_file(url: str, name: str, remedy: str) -> Path:
     try:
         return Path(pooch.retrieve(url, known_hash=None, path=pooch.os_cache("htr_lightning"), fname=name))
     except (OSError, ValueError) as error:
-        raise InputError(
-            f"{url}: download failed ({str(error).splitlines()[0]}); download it manually {remedy}"
-        ) from None
+        raise InputError(f"{url}: download failed ({first_line(error)}); download it manually {remedy}") from None

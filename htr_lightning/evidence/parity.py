@@ -82,9 +82,7 @@ class Parity(NamedTuple):
 def calibration_images(data: LineDataModule) -> list[ndarray]:
     """Return training lines of all widths, to measure activations on."""
     lines = data.lines("train")
-    order = np.argsort(lines.widths, kind="stable")
-    chosen = order[np.linspace(0, len(order) - 1, min(CALIBRATION_LINES, len(order))).round().astype(int)]
-    return [lines.reader[int(index)].image for index in chosen]
+    return [lines.reader[index].image for index in _spread(lines.widths, CALIBRATION_LINES)]
 
 
 def measure(
@@ -139,7 +137,13 @@ def measure(
         count_edits(references, before),
         count_edits(references, after),
         cer_difference(references, before, after),
-        _speeds(recognizer, exported, checkpoint, path, [lines.reader[index].image for index in _spread(lines, count)]),
+        _speeds(
+            recognizer,
+            exported,
+            checkpoint,
+            path,
+            [lines.reader[index].image for index in _spread(lines.widths[:count], SPEED_LINES)],
+        ),
     )
 
 
@@ -155,10 +159,10 @@ def _largest(expected: Sequence[ndarray], found: Sequence[ndarray]) -> float:
     return max(float(np.abs(a[:frames] - b[:frames]).max()) for a, b, frames in pairs)
 
 
-def _spread(lines: Any, count: int) -> list[int]:
-    """Return the indices of lines of all widths, narrow ones first."""
-    order = np.argsort(lines.widths[:count], kind="stable")
-    return order[np.linspace(0, count - 1, min(SPEED_LINES, count)).round().astype(int)].tolist()
+def _spread(widths: Sequence[int], count: int) -> list[int]:
+    """Return the indices of at most `count` lines of all widths, narrow ones first."""
+    order = np.argsort(widths, kind="stable")
+    return order[np.linspace(0, len(order) - 1, min(count, len(order))).round().astype(int)].tolist()
 
 
 def _speeds(

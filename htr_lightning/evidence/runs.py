@@ -14,7 +14,7 @@ from jaxtyping import UInt8
 from numpy import ndarray
 
 from htr_lightning.data.sample import Reader
-from htr_lightning.errors import InputError
+from htr_lightning.errors import InputError, first_line
 from htr_lightning.text.align import Edit, edits
 from htr_lightning.transcription import Prediction
 from htr_lightning.yaml_file import load_yaml
@@ -259,7 +259,7 @@ def _load(path: Path, parse: Any) -> Any:
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}; check that the folder is a complete run folder") from None
     except (ValueError, RecursionError, csv.Error) as error:
-        raise InputError(f"{path}: is corrupted ({str(error).splitlines()[0]}); restore the original file") from None
+        raise InputError(f"{path}: is corrupted ({first_line(error)}); restore the original file") from None
 
 
 def _prediction(line: str) -> Prediction:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime
 from jaxtyping import UInt8
 from numpy import ndarray
 from onnx import helper
@@ -28,7 +29,6 @@ from htr_lightning.export.quantize import (
 from htr_lightning.model.base import Recognizer
 from htr_lightning.pretrained import locate
 
-TARGETS = ("onnx", "fp16", "int8", "int8-exact", "openvino", "tensorrt")
 CALIBRATION_LINES = 64  # lines whose activations are measured for INT8; more change nothing (experiments/README.md)
 SEARCH_LINES = 16  # lines on which the sensitivity of each layer is measured
 SENSITIVE = 4  # number of layers that are left in float32 at a time
@@ -48,7 +48,7 @@ def export(
     Args:
         path: path to the checkpoint.
         recognizer: the recognizer in it.
-        target: one of `TARGETS`.
+        target: "onnx", "fp16", "int8", "int8-exact", "openvino" or "tensorrt".
         images: training lines whose activations are measured (INT8), or whose widths set the shapes that are optimised
             for (TensorRT).
         keep: names of layers that INT8 leaves in float32 (see `quantize.sensitive`).
@@ -81,7 +81,7 @@ def export(
         "specials": list(exportable.specials),
         "direction": exportable.direction,
         "checkpoint": sha256(locate(path).read_bytes()).hexdigest(),
-        "versions": {"onnx": onnx.__version__, "onnxruntime": _version("onnxruntime")},
+        "versions": {"onnx": onnx.__version__, "onnxruntime": onnxruntime.__version__},
     }
     if target == "tensorrt":
         about["options"] = profiles([one.shape[3] for one, _ in lines], lines[0][0].shape[2])
@@ -104,8 +104,7 @@ def sensitive_layers(
 def _quantizable(recognizer: Recognizer, lines: Sequence[tuple[Tensor, Tensor]]) -> onnx.ModelProto:
     """Return the model of a recognizer in float32, prepared for quantisation."""
     exportable = recognizer.exportable()
-    with recognizer.exact():
-        net = equalized(exportable.net, lines, lambda net, *batch: net(*batch))
+    net = equalized(exportable.net, lines)
     return trace(recognizer, exportable._replace(net=net), padded=False)
 
 
@@ -133,12 +132,6 @@ def trtexec(path: Path, out: Path) -> str:
     options = read(path).card["export"]["options"]
     shapes = " ".join(f"--{name}Shapes={options[f'trt_profile_{name}_shapes']}" for name in ("min", "opt", "max"))
     return f"trtexec --onnx={out} --saveEngine={out.with_suffix('.plan')} --fp16 {shapes}"
-
-
-def _version(package: str) -> str:
-    from importlib import metadata as packages
-
-    return packages.version(package)
 
 
 def _arrays(plain: Any) -> Any:

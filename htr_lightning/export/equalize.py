@@ -1,7 +1,7 @@
 """Scale the channels of a network so that quantisation loses less, without changing what it computes."""
 
 import copy
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 import torch
 from jaxtyping import Float, Int
@@ -12,9 +12,8 @@ from htr_lightning.net.gated import GatedCRNN, GatedRecurrence
 SMALLEST = 1e-6  # of the ranges of activations and weights
 
 
-def equalized(
-    net: nn.Module, batches: Iterable[tuple[Float[Tensor, "B 1 H W"], Int[Tensor, " B"]]], run: Callable[..., object]
-) -> nn.Module:
+@torch.no_grad()
+def equalized(net: nn.Module, batches: Iterable[tuple[Float[Tensor, "B 1 H W"], Int[Tensor, " B"]]]) -> nn.Module:
     """Return a copy of a network in which the inputs of a layer have similar ranges in all channels.
 
     A layer with one range for all its inputs is coarse for channels with small values. Each channel is divided by a
@@ -25,7 +24,6 @@ def equalized(
     Args:
         net: network in evaluation mode.
         batches: images and widths of lines whose activations are measured.
-        run: function that calls a network in inference mode.
     """
     net = copy.deepcopy(net)
     layers = [module for module in net.modules() if isinstance(module, nn.Linear)]
@@ -37,16 +35,15 @@ def equalized(
 
     hooks = [layer.register_forward_pre_hook(observe) for layer in layers]
     for images, widths in batches:
-        run(net, images, widths)
+        net(images, widths)
     for hook in hooks:
         hook.remove()
-    with torch.no_grad():
-        for module in net.modules():
-            if isinstance(module, GatedRecurrence):
-                _normalised(module.norm, module.inputs, largest[module.inputs])
-                _scanned(module.inputs, module.output, largest[module.output])
-            elif isinstance(module, GatedCRNN):
-                _normalised(module.norm, module.head, largest[module.head])
+    for module in net.modules():
+        if isinstance(module, GatedRecurrence):
+            _normalised(module.norm, module.inputs, largest[module.inputs])
+            _scanned(module.inputs, module.output, largest[module.output])
+        elif isinstance(module, GatedCRNN):
+            _normalised(module.norm, module.head, largest[module.head])
     return net
 
 

@@ -18,7 +18,7 @@ from numpy import ndarray
 
 from htr_lightning.errors import InputError
 from htr_lightning.output import check_checkpoint
-from htr_lightning.pretrained import locate_exported
+from htr_lightning.pretrained import locate
 from htr_lightning.slots import check_card, check_config
 from htr_lightning.version import __version__
 
@@ -52,7 +52,7 @@ def read(path: str | Path) -> Exported:
     Raises:
         InputError: if the file is missing, damaged, not written by `htr export`, or unsafe to load.
     """
-    path = locate_exported(path)
+    path = locate(path, ".onnx")
     check_checkpoint(path)
     model = path.read_bytes()
     try:

@@ -1,7 +1,6 @@
 """Transcribe with exported recognizers. Does not import torch."""
 
 import copy
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,13 +10,14 @@ import numpy as np
 from jaxtyping import Float, Int64, UInt8
 from numpy import ndarray
 
+from htr_lightning.cores import cores
 from htr_lightning.data.padding import padded
 from htr_lightning.data.preprocess import Preprocess
 from htr_lightning.decoder.argmax import ArgMax
 from htr_lightning.decoder.ctc import Greedy
 from htr_lightning.decoder.hypothesis import Decoder, Hypothesis
 from htr_lightning.decoder.language import Language
-from htr_lightning.errors import InputError
+from htr_lightning.errors import InputError, first_line
 from htr_lightning.export import file
 from htr_lightning.export.session import Run, open_session
 from htr_lightning.metrics.calibration import PlattScaling, check_platt_scaling
@@ -113,8 +113,7 @@ class ExportedRecognizer:
     @contextmanager
     def workers(self) -> Iterator[Sequence[Read]]:
         """Yield one `read` function per CPU core, each with its own decoder, because automata cache their lookups."""
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        yield [self._copied().read for _ in range(cores)]
+        yield [self._copied().read for _ in range(cores())]
 
     def _copied(self) -> "ExportedRecognizer":
         other = copy.copy(self)
@@ -165,8 +164,7 @@ def load(path: str | Path, device: str = "auto", greedy: bool = False) -> Export
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
     except Exception as error:  # the card and the model may contain anything
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise InputError(f"{path}: cannot be loaded ({reason}); export the checkpoint again") from None
+        raise InputError(f"{path}: cannot be loaded ({first_line(error)}); export the checkpoint again") from None
     return recognizer
 
 

@@ -1,19 +1,17 @@
 """Run ONNX models with ONNX Runtime or OpenVINO. Does not import torch."""
 
-import os
 from collections.abc import Callable, Mapping, Set
 from functools import cache
-from importlib import import_module
 from typing import Any, NamedTuple
 
 from jaxtyping import Float, Int64
 from numpy import ndarray
 
-from htr_lightning.errors import InputError
+from htr_lightning.cores import cores
+from htr_lightning.errors import InputError, first_line
 
 Run = Callable[[Float[ndarray, "B 1 H W"], Int64[ndarray, " B"]], list[Any]]
 
-RUNTIMES = ("onnxruntime", "openvino", "tensorrt")
 MAX_MEMORY = 4 << 30  # bytes of arrays on the CPU at a time; the widest lines need a tenth of it
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider", "tensorrt": "TensorrtExecutionProvider"}
 
@@ -31,7 +29,7 @@ def open_session(model: bytes, runtime: str, device: str, options: Mapping[str, 
 
     Args:
         model: ONNX model that maps images and widths to the arguments of a decoder.
-        runtime: one of `RUNTIMES`.
+        runtime: "onnxruntime", or "openvino", or "tensorrt" for ONNX Runtime's provider of this name.
         device: "cpu", "cuda", "cuda:N", or "auto" for a GPU if the installed runtime supports one.
         options: options of the runtime.
 
@@ -41,24 +39,18 @@ def open_session(model: bytes, runtime: str, device: str, options: Mapping[str, 
     """
     if runtime == "openvino":
         return _openvino(model, device)
-    return _onnxruntime(model, _provider(runtime, device), device, options)
-
-
-def check_available(runtime: str) -> None:
-    """Raise InputError if a runtime is not available on this machine."""
-    if runtime == "openvino":
-        _imported("openvino", "openvino")
-    else:
-        _provider(runtime, "auto")
+    return _onnxruntime(model, provider_of(runtime, device), device, options)
 
 
 def available() -> list[str]:
     """Return the execution providers of ONNX Runtime on this machine."""
-    providers: list[str] = _imported("onnxruntime", "onnxruntime").get_available_providers()
+    import onnxruntime
+
+    providers: list[str] = onnxruntime.get_available_providers()
     return providers
 
 
-def _provider(runtime: str, device: str) -> str:
+def provider_of(runtime: str, device: str) -> str:
     """Return the execution provider of ONNX Runtime for a device; it never falls back to another one by itself."""
     kind = "tensorrt" if runtime == "tensorrt" else device.partition(":")[0]
     if kind == "auto":
@@ -87,7 +79,7 @@ def _onnxruntime(model: bytes, provider: str, device: str, options: Mapping[str,
     try:
         session = onnxruntime.InferenceSession(model, settings, [(provider, given)])
     except Exception as error:  # ONNX Runtime raises exceptions of its own, with the reason on the first line
-        raise ValueError(_reason(error)) from None
+        raise ValueError(first_line(error)) from None
     if session.get_providers()[0] != provider:
         raise InputError(f"{provider} cannot run this model (found {session.get_providers()[0]}); check its "
                          "installation, or export the checkpoint again with --to onnx")  # fmt: skip
@@ -100,7 +92,7 @@ def _onnxruntime(model: bytes, provider: str, device: str, options: Mapping[str,
         try:
             return session.run(None, {name: given[name] for name in names})  # a network of fixed width needs no widths
         except Exception as error:
-            raise InputError(f"ONNX Runtime: {_reason(error)}; export the checkpoint again") from None
+            raise InputError(f"ONNX Runtime: {first_line(error)}; export the checkpoint again") from None
 
     return Session(run, provider == PROVIDERS["cpu"], names)
 
@@ -116,14 +108,19 @@ def _limit_memory() -> None:
 
 
 def _openvino(model: bytes, device: str) -> Session:
-    openvino = _imported("openvino", "openvino")
+    try:
+        import openvino
+    except ImportError:
+        raise InputError(
+            "exported recognizers of this kind need openvino; install it with pip install openvino"
+        ) from None
     if device not in ("auto", "cpu"):
         raise InputError(f"device={device}: OpenVINO runs on the CPU here; use cpu, or export with --to onnx")
     try:
-        settings = {"INFERENCE_NUM_THREADS": 1, "INFERENCE_PRECISION_HINT": "f32", "NUM_STREAMS": _cores()}
+        settings = {"INFERENCE_NUM_THREADS": 1, "INFERENCE_PRECISION_HINT": "f32", "NUM_STREAMS": cores()}
         compiled = openvino.Core().compile_model(openvino.Core().read_model(model), "CPU", settings)
     except Exception as error:
-        raise ValueError(_reason(error)) from None
+        raise ValueError(first_line(error)) from None
     names = {one.any_name for one in compiled.inputs}
 
     def run(images: Float[ndarray, "B 1 H W"], widths: Int64[ndarray, " B"]) -> list[Any]:
@@ -132,20 +129,3 @@ def _openvino(model: bytes, device: str) -> Session:
         return [found[output].copy() for output in compiled.outputs]
 
     return Session(run, True, names)
-
-
-def _imported(module: str, package: str) -> Any:
-    try:
-        return import_module(module)
-    except ImportError:
-        raise InputError(
-            f"exported recognizers of this kind need {package}; install it with pip install {package}"
-        ) from None
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _reason(error: Exception) -> str:
-    return next(iter(str(error).splitlines()), type(error).__name__)

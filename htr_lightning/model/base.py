@@ -13,7 +13,8 @@ from jaxtyping import Float, Int, UInt8
 from numpy import ndarray
 from torch import Tensor, nn
 
-from htr_lightning.data.batch import Batch, collate
+from htr_lightning.data.batch import Batch
+from htr_lightning.data.padding import padded
 from htr_lightning.data.preprocess import Preprocess
 from htr_lightning.decoder.hypothesis import Decoder, Hypothesis
 from htr_lightning.decoder.language import Language
@@ -226,10 +227,8 @@ class Recognizer(nn.Module, ABC):
         Raises:
             ValueError: if an image is too small or too wide to be a line.
         """
-        arrays = [self.preprocess(image) for image in images]
-        none = [""] * len(images)
-        batch = collate(none, arrays, none, none)
-        return batch.images.to(self.device), batch.widths.to(self.device)
+        arrays, widths = padded([self.preprocess(image) for image in images])
+        return torch.from_numpy(arrays).to(self.device), torch.from_numpy(widths).to(self.device)
 
     def transcribe(
         self, images: Float[Tensor, "B 1 H W"], widths: Int[Tensor, " B"], n_best: int = 0

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from htr_lightning.errors import InputError
+from htr_lightning.errors import InputError, first_line
 from htr_lightning.net.pretrained import DECODER, ENCODER, transformers
 
 TIMEOUT = 10  # seconds; kept short for machines without network access
@@ -51,7 +51,7 @@ def open_source(source: str) -> Source:
         text = tokenizer.backend_tokenizer.to_str()
     except Exception as error:  # corrupted files can raise anything
         raise InputError(
-            f"model.source={source}: cannot load the model ({_first_line(error)}); download it again"
+            f"model.source={source}: cannot load the model ({first_line(error)}); download it again"
         ) from None
     lost = sorted(name for name in loading["missing_keys"] if ".pooler." not in name)
     weights = {name: weight for name, weight in model.state_dict().items() if not name.startswith("encoder.pooler.")}
@@ -138,10 +138,6 @@ def _fetch(source: str) -> Path:
         if not isinstance(error, OSError) and not type(error).__module__.startswith("http"):
             raise
         raise InputError(
-            f"{missing}, and https://huggingface.co/{source} cannot be downloaded ({_first_line(error)}); run "
+            f"{missing}, and https://huggingface.co/{source} cannot be downloaded ({first_line(error)}); run "
             f"`hf download {source}` on a machine with network access, copy the folder here, and use its path"
         ) from None
-
-
-def _first_line(error: Exception) -> str:
-    return next(filter(None, map(str.strip, str(error).splitlines())), type(error).__name__)

@@ -11,16 +11,15 @@ NAMES = tuple(sorted(path.stem for path in FOLDER.glob("*.ckpt")))
 DEFAULT = "latin-modern"  # what `htr transcribe` reads with unless it is given a checkpoint
 
 
-def locate(checkpoint: str | Path) -> Path:
-    """Return the path of a checkpoint, which may be given by the name of a recognizer that ships with the package."""
-    path = Path(checkpoint)
-    return FOLDER / f"{path}.ckpt" if str(path) in NAMES and not path.exists() else path
+def locate(recognizer: str | Path, suffix: str = ".ckpt") -> Path:
+    """Return the path of a file, which may be given by the name of a recognizer that ships with the package.
 
-
-def locate_exported(name: str | Path) -> Path:
-    """Return the path of an exported file, which may be given by the name of a recognizer of the package."""
-    path = Path(name)
-    return FOLDER / f"{path}.onnx" if str(path) in NAMES and not path.exists() else path
+    Args:
+        recognizer: path or name.
+        suffix: which of the files of a recognizer is meant; ".ckpt", or ".onnx" for the exported one.
+    """
+    path = Path(recognizer)
+    return FOLDER / f"{path}{suffix}" if str(path) in NAMES and not path.exists() else path
 
 
 def is_checkpoint(argument: str) -> bool:

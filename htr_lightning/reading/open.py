@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from htr_lightning.errors import InputError, check_integer
 from htr_lightning.export import runtime
 from htr_lightning.metrics.calibration import check_platt_scaling
-from htr_lightning.pretrained import DEFAULT, NAMES, is_exported, locate_exported
+from htr_lightning.pretrained import DEFAULT, is_exported, locate
 from htr_lightning.reading.reader import Reader
 from htr_lightning.transcription import Transcriber
 
@@ -112,7 +112,7 @@ def load_all(
 
 
 def _ships(path: str) -> bool:
-    return path in NAMES and locate_exported(path) != Path(path)
+    return locate(path, ".onnx") != Path(path)
 
 
 def _check_weights(weights: Sequence[float], paths: Sequence[str]) -> None:

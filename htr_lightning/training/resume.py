@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from htr_lightning import checkpoint
-from htr_lightning.errors import InputError
+from htr_lightning.errors import InputError, first_line
 
 STATE = {"optimizer_states": list, "lr_schedulers": list, "loops": dict, "callbacks": dict}
 RESTORING = "lightning.pytorch.trainer.connectors.checkpoint_connector"
@@ -62,10 +62,9 @@ def restoring(path: str | None) -> Iterator[None]:
     except Exception as error:
         if path is None or not _is_due_to_state(error):
             raise
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(
-            f"{path}: the state of its run cannot be restored ({reason}); repeat the overrides of that run, which are "
-            f"listed in .hydra/overrides.yaml in its run folder, or begin a new run with start={path}"
+            f"{path}: the state of its run cannot be restored ({first_line(error)}); repeat the overrides of that "
+            f"run, which are listed in .hydra/overrides.yaml in its run folder, or begin a new run with start={path}"
         ) from None
 
 

@@ -15,7 +15,7 @@ from htr_lightning.data.files import files_below
 from htr_lightning.data.root import data_folder
 from htr_lightning.data.sample import Sample, Skipped
 from htr_lightning.data.split import SPLITS
-from htr_lightning.errors import InputError
+from htr_lightning.errors import InputError, first_line
 from htr_lightning.parameters import Count
 
 Names = Annotated[Sequence[str], Len(2, 2)]
@@ -173,8 +173,9 @@ def _download(name: str, root: Path, part: str) -> None:
     try:
         DOWNLOADS[family](str(root), train=part == "train", download=True, **({"split": subset} if subset else {}))
     except (RuntimeError, OSError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(f"{root}: {name} cannot be downloaded ({reason}); copy its files to this folder") from None
+        raise InputError(
+            f"{root}: {name} cannot be downloaded ({first_line(error)}); copy its files to this folder"
+        ) from None
 
 
 def _find(root: Path, name: str) -> Path | None:
