@@ -92,9 +92,10 @@ def data(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[str], tupl
             folder = request.getfixturevalue("htr_data")
             rows = ["page\tsplit", "wikitexte_0007\ttrain", "wikitexte_0092\tval", "wikitexte_0210\ttest"]
             (tmp_path / "few.tsv").write_text("\n".join(rows))
-            short += [f"data.reader.splits={tmp_path}/few.tsv", "data.workers=0"]
+            splits = f"data.reader.splits={tmp_path}/few.tsv"
+            short += [splits, "data.workers=0", "trainer.limit_val_batches=1", "trainer.limit_test_batches=1"]
             if "data.pack=" in command:
-                packed = f"pack data=copiste data.root={folder}/copiste {short[-2]} --out {tmp_path}/copiste.htr"
+                packed = f"pack data=copiste data.root={folder}/copiste {splits} --out {tmp_path}/copiste.htr"
                 assert request.getfixturevalue("htr")(*packed.split()).code == 0
                 command = command.replace("copiste.htr", f"{tmp_path}/copiste.htr")
         elif "DATA/mnist" in command or "data=htr_united" in command:
@@ -106,6 +107,9 @@ def data(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[str], tupl
             folder = tmp_path
             MAKERS[made](tmp_path)
             short += ["data.workers=0", "trainer.limit_val_batches=1", "trainer.limit_test_batches=1"]
+            short += {"iam_crnn": ["data.subset=[0, 32]", "data.cache_mb=0"], "synthetic_chinese": SMALL[:1]}.get(
+                made, []
+            )
         else:
             folder = tmp_path
             if "data=page_xml" in command:
