@@ -74,7 +74,8 @@ def quiet() -> None:
     """Silence library messages that the user can do nothing about."""
     for message in (
         ".*isinstance.treespec, LeafSpec.*",  # from Lightning with a newer torch
-        ".*Experiment logs directory .* exists and is not empty.*",  # the run folder contains more than the CSV log
+        "Checkpoint directory .* exists and is not empty.*",  # that of the resumed run
+        "You're resuming from a checkpoint that ended before the epoch ended.*",  # our loader goes on where it stopped
         "The dirpath has changed.*",  # `RestoreBest` copies the checkpoint that Lightning does not
         ".*is smaller than the logging interval.*",
         ".*does not have many workers.*",  # measured: one worker is enough for two cores

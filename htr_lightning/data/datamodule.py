@@ -30,6 +30,7 @@ from htr_lightning.text.normalize import Normalizer
 Augment = Callable[[UInt8[ndarray, "H W"], np.random.Generator], UInt8[ndarray, "h w"]]
 SHARED = 512  # number of lines that ranks normalise before they exchange them; fewer are not worth a process
 Workers = Annotated[int, Interval(ge=0, le=256)]
+Lines = Annotated[int, Interval(ge=0, le=10**9)]
 Megabytes = Annotated[int, Interval(ge=0, le=1 << 20)]
 
 
@@ -45,10 +46,11 @@ class LineDataset(Dataset[Batch]):
         multiple: int = 1,
         seed: int = 0,
         cache_mb: int = 0,
+        measured_lines: int = 0,
     ) -> None:
         self.reader, self.preprocess, self.normalizer, self.augment = reader, preprocess, normalizer, augment
         self.multiple = 1 if preprocess.framed else multiple
-        self.seed = seed
+        self.seed, self.measured_lines = seed, measured_lines
         self._cache: dict[int, Sample] = {}  # samples to which `geometry` has been applied
         self._room = cache_mb * 1_000_000  # bytes
 
@@ -101,21 +103,19 @@ class LineDataset(Dataset[Batch]):
     def widths(self) -> list[int]:
         """The width of each line after preprocessing, in columns; identical in every process.
 
-        If the width depends on the writing as well as on the image size, it is exact for the lines that the cache can
-        hold and estimated for all others. The ranks of a run must ask for it together, because they share the work.
+        If the width depends on the writing as well as on the image size, it is exact for the first `measured_lines`
+        lines and estimated for all others. The ranks of a run must ask for it together, because they share the work.
         """
         widths = [self.preprocess.width(size) for size in self.reader.sizes]
-        if self.preprocess.by_size or not self._room:
-            return widths
-        for index, sample in self._measured():
-            widths[index] = self.preprocess.width((sample.image.shape[0], sample.image.shape[1]))
-            self._keep(index, sample)
-            if not self._room:
-                break
+        if not self.preprocess.by_size:
+            for index, sample in self._measured():
+                widths[index] = self.preprocess.width((sample.image.shape[0], sample.image.shape[1]))
+                self._keep(index, sample)
         return widths
 
     def _measured(self) -> Iterator[tuple[int, Sample]]:
-        """Yield the samples in order, normalised by the ranks of the run, or by at most as many processes as threads.
+        """Yield the first `measured_lines` samples, normalised by the ranks of the run, or by at most as many processes as
+        threads.
 
         Raises:
             InputError: on all ranks, if a line of any of them is unusable.
@@ -123,9 +123,10 @@ class LineDataset(Dataset[Batch]):
         if torch.distributed.is_initialized():
             found = self._shared()
         else:
-            processes = min(torch.get_num_threads(), len(self) // SHARED)
+            lines = _Geometries(self)
+            processes = min(torch.get_num_threads(), len(lines) // SHARED)
             found = iter(DataLoader(
-                _Geometries(self), batch_size=None, collate_fn=_whole, num_workers=processes if processes > 1 else 0,
+                lines, batch_size=None, collate_fn=_whole, num_workers=processes if processes > 1 else 0,
                 generator=torch.Generator(), # the run's own random numbers do not depend on how lines are measured
             ))  # fmt: skip
         for index, sample in enumerate(found):
@@ -134,11 +135,12 @@ class LineDataset(Dataset[Batch]):
             yield index, sample
 
     def _shared(self) -> Iterator[Sample | InputError]:
-        """Yield the samples in order, each normalised by one of the ranks of the run."""
+        """Yield the samples, each normalised by one of the ranks of the run."""
         rank, world = torch.distributed.get_rank(), torch.distributed.get_world_size()
-        for start in range(0, len(self), SHARED):
-            indices = range(start, min(start + SHARED, len(self)))
-            own = [_Geometries(self)[index] for index in indices[rank::world]]
+        lines = _Geometries(self)
+        for start in range(0, len(lines), SHARED):
+            indices = range(start, min(start + SHARED, len(lines)))
+            own = [lines[index] for index in indices[rank::world]]
             shares: list[list[Sample | InputError]] = [[] for _ in range(world)]
             torch.distributed.all_gather_object(shares, own)
             for place in range(len(indices)):
@@ -151,7 +153,7 @@ class LineDataset(Dataset[Batch]):
 
 
 class _Geometries(Dataset[Sample | InputError]):
-    """The samples of a dataset after the first half of preprocessing, or the error for each that is unusable.
+    """The samples to measure, after the first half of preprocessing, or the error for each that is unusable.
 
     Errors are values, since another process or rank may be waiting for the sample.
     """
@@ -160,7 +162,7 @@ class _Geometries(Dataset[Sample | InputError]):
         self.lines = lines
 
     def __len__(self) -> int:
-        return len(self.lines)
+        return min(len(self.lines), self.lines.measured_lines)
 
     def __getitem__(self, index: int) -> Sample | InputError:
         try:
@@ -199,6 +201,8 @@ class LineDataModule(LightningDataModule):
             `preprocess`. Set this to false to keep the original resolution, e.g. for a model with another input height.
         workers: number of processes per rank that load training batches.
         cache_mb: size of the cache of decoded, normalised lines per split and process, in megabytes.
+        measured_lines: number of lines per split whose width is measured before training if it depends on the writing.
+            The widths of other lines are estimated, so their batches contain more padding.
         seed: random seed for line order and augmentation.
         replay: data module whose training lines are mixed into the training batches to prevent forgetting.
         replay_fraction: fraction of replayed lines in the first epoch.
@@ -223,6 +227,7 @@ class LineDataModule(LightningDataModule):
         reduce_scans: bool = True,
         workers: Workers = 1,
         cache_mb: Megabytes = 0,
+        measured_lines: Lines = 0,
         seed: Seed = 0,
         replay: "LineDataModule | None" = None,
         replay_fraction: BelowOne = 0.5,
@@ -233,7 +238,7 @@ class LineDataModule(LightningDataModule):
         self.max_lines, self.max_columns, self.multiple = max_lines, max_columns, multiple
         self.root, self.repo, self.pack = root, repo, pack
         self.subset, self.subset_by, self.reduce_scans = subset, subset_by, reduce_scans
-        self.workers, self.cache_mb, self.seed = workers, cache_mb, seed
+        self.workers, self.cache_mb, self.measured_lines, self.seed = workers, cache_mb, measured_lines, seed
         self.replay, self.replay_fraction, self.replay_decay = replay, replay_fraction, replay_decay
         self._alphabet = None if alphabet is None else list(alphabet)
         self._lines: dict[str, LineDataset] = {}
@@ -300,7 +305,16 @@ class LineDataModule(LightningDataModule):
         return self._dataset(reader)
 
     def _dataset(self, reader: Reader, augment: Augment | None = None) -> LineDataset:
-        return LineDataset(reader, self.preprocess, self.normalizer, augment, self.multiple, self.seed, self.cache_mb)
+        return LineDataset(
+            reader,
+            self.preprocess,
+            self.normalizer,
+            augment,
+            self.multiple,
+            self.seed,
+            self.cache_mb,
+            self.measured_lines,
+        )
 
     @property
     def sources(self) -> list[LineDataset]:
@@ -364,6 +378,8 @@ class LineDataModule(LightningDataModule):
     def train_dataloader(self) -> DataLoader[Batch]:
         """Return the loader for training, after checking that every rank has a line to validate and one to test.
 
+        If a run is resumed, the loader continues after the last batch that it was trained on.
+
         Raises:
             InputError: if another split has fewer lines than there are ranks, since a rank without lines would block
                 the others.
@@ -373,7 +389,12 @@ class LineDataModule(LightningDataModule):
             if split != "train" and 0 < (count := len(self.lines(split))) < world_size:
                 raise InputError(f"data: too few lines in {split} ({count} for {world_size} devices); reduce "
                                  f"trainer.devices to {count}, or move lines to {split}")  # fmt: skip
-        return self.loader("train", rank, world_size, training=True)
+        loader = self.loader("train", rank, world_size, training=True)
+        fit = getattr(self.trainer, "fit_loop", None)
+        if fit is not None:  # Lightning creates the first iterator before it sets the epoch
+            batch = fit.epoch_loop.batch_progress.current.processed if fit.restarting else 0
+            loader.sampler.start_at(fit.epoch_progress.current.processed, batch)
+        return loader
 
     def val_dataloader(self) -> DataLoader[Batch]:
         return self.loader("val", *self._rank())

@@ -7,7 +7,7 @@ import sys
 import time
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
+from htr_lightning.output import beside, not_fatal
 from htr_lightning.schedule import completed
 from htr_lightning.training.callbacks import Throughput, find, log
 from htr_lightning.training.logger import log_config, log_summary
@@ -40,6 +41,28 @@ class _Screen(logging.Handler):
             console.print(record.getMessage(), markup=False)
 
 
+class _File(logging.FileHandler):
+    """A logging handler that reports once if its file cannot be written, instead of ending the run."""
+
+    _reported = False
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            super().emit(record)
+        except OSError:  # raised when the file is opened
+            self.handleError(record)
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        if not self._reported:
+            self._reported = True
+            reason = getattr(sys.exc_info()[1], "strerror", None) or sys.exc_info()[1]
+            print(f"warning: {self.baseFilename}: not written ({reason}); the run goes on", file=sys.stderr)
+
+    def close(self) -> None:
+        with suppress(OSError):  # reported when the last record was written
+            super().close()
+
+
 @contextmanager
 def run_log(folder: Path) -> Iterator[None]:
     """Send log records from this package and Lightning, and all warnings, to the screen and to `train.log`.
@@ -53,7 +76,7 @@ def run_log(folder: Path) -> Iterator[None]:
         yield
         return
     folder.mkdir(parents=True, exist_ok=True)
-    file = logging.FileHandler(folder / "train.log", encoding="utf-8", delay=True)
+    file = _File(folder / "train.log", encoding="utf-8", delay=True)
     file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%Y-%m-%d %H:%M:%S"))
     root = logging.getLogger()
     lightning = [logging.getLogger(name) for name in ("lightning", "lightning.pytorch", "lightning.fabric")]
@@ -178,7 +201,6 @@ class Report(Callback):
 
     def __init__(self, folder: str) -> None:
         self.folder = Path(folder)
-        self._seconds = 0.0
 
     @rank_zero_only
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -222,8 +244,6 @@ class Report(Callback):
         early = find(trainer, EarlyStopping)
         if early is not None and early.stopping_reason_message:
             log.info(f"stopped early: {early.stopping_reason_message}")
-        throughput = find(trainer, Throughput)
-        self._seconds = throughput.elapsed if throughput else 0.0
 
     @rank_zero_only
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -236,12 +256,12 @@ class Report(Callback):
         summary = {
             **{f"val_{rate}": val.get(rate) for rate in rates},
             **{f"test_{figure}": test[figure] for figure in (*rates, *counts)},
-            "seconds": round(self._seconds, 1),
+            "seconds": round(throughput.elapsed if throughput else 0.0, 1),
             "lines_per_second": round(throughput.rate, 2) if throughput else None,
             "checkpoint": path and os.path.relpath(path, self.folder),
         }
-        self.folder.mkdir(parents=True, exist_ok=True)
-        (self.folder / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")
+        with not_fatal(self.folder / "summary.json"), beside(self.folder / "summary.json") as new:
+            new.write_text(json.dumps(summary, indent=1) + "\n")
         log_summary(trainer, summary)
         for line in summary_lines(summary, self.folder, pl_module.recognizer.single_characters):
             log.info(line)

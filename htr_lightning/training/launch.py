@@ -18,6 +18,7 @@ from rich.console import Console
 from htr_lightning.config import check_overrides, conf_dir, groups, is_sweep, offer_experiments, options, recipes
 from htr_lightning.errors import InputError
 from htr_lightning.parameters import check_value
+from htr_lightning.training import run_folder  # noqa: F401 # registers the resolver for hydra.run.dir
 
 USAGE = """Usage: python train.py KEY=VALUE ...   (or htr train, if the package is installed)
 

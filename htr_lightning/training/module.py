@@ -3,6 +3,7 @@
 import logging
 from typing import Any
 
+import numpy as np
 import torch
 from lightning import LightningModule
 from lightning.pytorch.utilities import rank_zero_only
@@ -14,7 +15,7 @@ from htr_lightning.metrics.aggregate import EditCounts, MeanLoss
 from htr_lightning.metrics.edits import EditTotals
 from htr_lightning.model.base import Recognizer, TooFew
 from htr_lightning.training.optimization import check_fused, check_monitors, clip_gradients, configure_optimizers
-from htr_lightning.training.resume import check_optimizer
+from htr_lightning.training.resume import changes, check_optimizer, rewind
 from htr_lightning.transcription import Prediction
 
 log = logging.getLogger("htr_lightning")
@@ -31,14 +32,15 @@ class TrainingModule(LightningModule):
 
     Args:
         recognizer: recognizer to train; it must have an optimizer unless it is only validated or tested.
+        seed: random seed of the training steps.
 
     Attributes:
         totals: most recent edit counts for each split.
     """
 
-    def __init__(self, recognizer: Recognizer) -> None:
+    def __init__(self, recognizer: Recognizer, seed: int = 0) -> None:
         super().__init__()
-        self.recognizer = recognizer
+        self.recognizer, self.seed = recognizer, seed
         self.losses, self.counts = MeanLoss(), EditCounts()
         self.totals: dict[str, EditTotals] = {}
         self._reported: set[str] = set()  # attributes with short lines that the log has named
@@ -50,6 +52,23 @@ class TrainingModule(LightningModule):
     def metrics(self) -> dict[str, dict[str, Any]]:
         """The most recent edit counts and error rates for each split."""
         return {split: {**its._asdict(), "cer": its.cer, "wer": its.wer} for split, its in self.totals.items()}
+
+    def on_train_epoch_start(self) -> None:
+        """Tell Lightning the length of the epoch, which it assumes to be that of the first one."""
+        fit, trainer = self.trainer.fit_loop, self.trainer
+        assert fit._combined_loader is not None
+        count, limit = len(fit._combined_loader.flattened[0]), trainer.limit_train_batches
+        count = int(count * limit) if isinstance(limit, float) else min(count, limit)
+        fit._combined_loader.limits, fit.max_batches = [count], count
+        interval = trainer.val_check_interval
+        if isinstance(interval, float) and isinstance(trainer.val_check_batch, int):
+            trainer.val_check_batch = max(1, int(count * interval))
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        """Seed PyTorch, so that a resumed run draws the same random numbers, for dropout etc., as an uninterrupted one."""
+        key = (self.seed, self.trainer.current_epoch, batch_idx, self.trainer.global_rank)
+        torch.manual_seed(int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0] >> 1))
+        self.trainer.fit_loop.epoch_loop._batches_that_stepped = self.trainer.global_step  # Lightning miscounts on resume
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         loss = self.recognizer.loss(batch)
@@ -138,10 +157,15 @@ class TrainingModule(LightningModule):
             for state in (self.recognizer.state_dict(), checkpoint["state_dict"])
         ]
         if checkpoint["htr"]["alphabet"] != self.recognizer.alphabet or shapes[0] != shapes[1]:
+            differing = "; ".join(changes(checkpoint["htr"], self.recognizer.card))
             raise InputError(
-                "resume: the checkpoint has a different alphabet or network; repeat the overrides of its run, which "
-                "are listed in .hydra/overrides.yaml in its run folder"
+                f"resume: the checkpoint has a different alphabet or network ({differing}); repeat the overrides of its "
+                "run, which are listed in .hydra/overrides.yaml in its run folder"
             )
+        if self.trainer.state.fn == "fit":
+            rewind(checkpoint["loops"]["fit_loop"], checkpoint["global_step"])
+            found = checkpoint["htr"].get("metrics", {}).items()
+            self.totals = {split: EditTotals(*(its[key] for key in EditTotals._fields)) for split, its in found}
 
     def _check_feasible(self, batch: Batch) -> None:
         """Stop the run if the first `MAX_LEFT_OUT` lines are all left out of the loss."""
