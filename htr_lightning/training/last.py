@@ -88,6 +88,7 @@ class LastCheckpoint(Callback):
             torch.distributed.all_reduce(agreed, torch.distributed.ReduceOp.MAX)
             received, due = agreed.tolist()
         if (due or received) and trainer.global_step:
+            trainer.lightning_module.check_losses()
             for logger in trainer.loggers:
                 logger.save()  # the resumed run logs only the steps after this one
             trainer.save_checkpoint(self.path, weights_only=False)
