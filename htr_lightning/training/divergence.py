@@ -1,6 +1,6 @@
 """Save the batches of a step whose loss or gradient is not finite, and reproduce the step:
 
-    python -m htr_lightning.training.divergence RUN/nonfinite.pt
+python -m htr_lightning.training.divergence RUN/nonfinite.pt
 """
 
 import sys

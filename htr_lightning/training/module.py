@@ -76,13 +76,15 @@ class TrainingModule(LightningModule):
             trainer.val_check_batch = max(1, int(count * interval))
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        """Seed PyTorch, so that a resumed run draws the same random numbers, for dropout etc., as an uninterrupted one."""
+        """Seed PyTorch, so that dropout in a resumed run is the same as in one that was not interrupted."""
         key = (self.seed, self.trainer.current_epoch, batch_idx, self.trainer.global_rank)
         self._step_seed = int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0] >> 1)
         torch.manual_seed(self._step_seed)
         if self._checked and batch_idx % self.trainer.accumulate_grad_batches == 0:
             self._passes = []
-        self.trainer.fit_loop.epoch_loop._batches_that_stepped = self.trainer.global_step  # Lightning miscounts on resume
+        self.trainer.fit_loop.epoch_loop._batches_that_stepped = (
+            self.trainer.global_step
+        )  # Lightning miscounts on resume
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         loss = self.recognizer.loss(batch)
@@ -116,8 +118,8 @@ class TrainingModule(LightningModule):
         except InputError as error:
             saved = str(error)
         ids = ", ".join(id for one in passes for id in one.batch.ids)
-        raise InputError(f"step {self.trainer.global_step}: {reason} (lines: {ids}); reduce optimizer.lr, or check these "
-                         f"lines; {saved}")  # fmt: skip
+        raise InputError(f"step {self.trainer.global_step}: {reason} (lines: {ids}); reduce optimizer.lr, or check "
+                         f"these lines; {saved}")  # fmt: skip
 
     def validation_step(self, batch: Batch, batch_idx: int) -> list[Prediction]:  # type: ignore[override] # for the callbacks
         total, count, predictions = self.recognizer.validate(batch)
@@ -199,8 +201,8 @@ class TrainingModule(LightningModule):
         if checkpoint["htr"]["alphabet"] != self.recognizer.alphabet or shapes[0] != shapes[1]:
             differing = "; ".join(changes(checkpoint["htr"], self.recognizer.card))
             raise InputError(
-                f"resume: the checkpoint has a different alphabet or network ({differing}); repeat the overrides of its "
-                "run, which are listed in .hydra/overrides.yaml in its run folder"
+                f"resume: the checkpoint has a different alphabet or network ({differing}); repeat the overrides of "
+                "its run, which are listed in .hydra/overrides.yaml in its run folder"
             )
         if self.trainer.state.fn == "fit":
             rewind(checkpoint["loops"]["fit_loop"], checkpoint["global_step"])

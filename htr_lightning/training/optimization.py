@@ -44,8 +44,11 @@ def configure_optimizers(recognizer: Recognizer, trainer: Trainer) -> Any:
 
 
 def gradient_norm(module: LightningModule, optimizer: torch.optim.Optimizer) -> Tensor | None:
-    """Return the norm of the gradient of all weights on a CPU; None on a GPU, where reading it would take time."""
-    if module.device.type != "cpu":
+    """Return the norm of the gradient on a CPU; None on a GPU, where reading it would take time.
+
+    It is also None if gradients are scaled, because a step with an overflow is then left out.
+    """
+    if module.device.type != "cpu" or getattr(module.trainer.precision_plugin, "scaler", None):
         return None
     weights = [weight for group in optimizer.param_groups for weight in group["params"]]
     return nn.utils.get_total_norm([weight.grad for weight in weights if weight.grad is not None])

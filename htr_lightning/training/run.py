@@ -22,13 +22,13 @@ from htr_lightning.schedule import clock
 from htr_lightning.text.codec import alphabet_of, name
 from htr_lightning.training.callbacks import find
 from htr_lightning.training.checks import check_settings, check_trainer
-from htr_lightning.training.console import log, run_log
 from htr_lightning.training.csv_log import cut
 from htr_lightning.training.distillation import distil
 from htr_lightning.training.last import LastCheckpoint
 from htr_lightning.training.module import TrainingModule
 from htr_lightning.training.resume import changes, check_state, restoring
 from htr_lightning.training.run_folder import AUTO, checkpoint_to_resume, locked
+from htr_lightning.training.run_log import log, run_log
 from htr_lightning.training.transfer import transfer
 
 

@@ -48,6 +48,7 @@ def killed(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
 
     def run(folder: Path, batches: Sequence[int], *overrides: str) -> Path:
         for number, batch in enumerate((*batches, None)):
+
             def stop(module: TrainingModule, *its: Any, at: int | None = batch) -> Any:
                 if module.trainer.fit_loop.epoch_loop.total_batch_idx == at:
                     raise Killed
@@ -97,7 +98,8 @@ def same(one: Any, other: Any) -> bool:
 def test_interrupted_and_resumed_runs_equal_uninterrupted_ones(recipe: str, tmp_path: Path, killed) -> None:
     overrides = [*QUICK, *RECIPES[recipe]]
     whole = run_train(tmp_path / "whole", *overrides)
-    parts = killed(tmp_path / "parts", (5, 6, 13), *overrides)  # before the last batch of an epoch, before the first one, and within
+    # before the last batch of an epoch, before the first one of an epoch, and within one
+    parts = killed(tmp_path / "parts", (5, 6, 13), *overrides)
     one, other = state(whole), state(parts)
     assert one.keys() == other.keys()
     for key in one:
