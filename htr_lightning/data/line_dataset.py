@@ -102,7 +102,7 @@ class LineDataset(Dataset[Batch]):
         return widths
 
     def _measured(self) -> Iterator[tuple[int, Sample]]:
-        """Yield the first `measured_lines` samples, normalised by the ranks of the run or by at most one process a thread.
+        """Yield the first `measured_lines` samples, normalised by the ranks or by at most one process a thread.
 
         Raises:
             InputError: on all ranks, if a line of any of them is unusable.

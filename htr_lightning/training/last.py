@@ -33,7 +33,7 @@ class LastCheckpoint(Callback):
         minutes: time between two checkpoints.
     """
 
-    def __init__(self, folder: str, minutes: Positive = 10) -> None:
+    def __init__(self, folder: str, minutes: Positive = 10.0) -> None:
         self.path, self.minutes = Path(folder) / "checkpoints" / "last.ckpt", minutes
         self._training = False
         self._received = 0

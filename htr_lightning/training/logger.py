@@ -1,6 +1,7 @@
 """Log the config, summary and images of a run to Weights & Biases; `TrainingModule` logs the metrics."""
 
 import os
+import secrets
 import warnings
 from collections.abc import Sequence
 from http.client import HTTPException
@@ -80,7 +81,7 @@ def _run_id(folder: Path) -> str | None:
             return None  # only the first rank logs
         path.parent.mkdir(parents=True, exist_ok=True)
         with beside(path) as new:
-            new.write_text(wandb.util.generate_id(), encoding="utf-8")
+            new.write_text(secrets.token_hex(4), encoding="utf-8")
     return path.read_text(encoding="utf-8")
 
 

@@ -16,8 +16,10 @@ from htr_lightning.errors import InputError
 from htr_lightning.model.ctc import CTCRecognizer
 from htr_lightning.training.divergence import reproduce
 
-FEW = [*SMALL, "logger=csv", "trainer.max_epochs=2", "data.reader.lines={train: 24, val: 2, test: 2}", "data.max_lines=4",
-       "model.net.dropout=0.3", "trainer.precision=32-true"]  # fmt: skip
+FEW = [
+    *SMALL, "logger=csv", "trainer.max_epochs=2", "data.reader.lines={train: 24, val: 2, test: 2}", "data.max_lines=4",
+    "model.net.dropout=0.3", "trainer.precision=32-true",
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("kind", ["loss", "gradient"])
@@ -40,9 +42,8 @@ def test_a_step_that_is_not_finite_is_saved_and_repeated(
     monkeypatch.setattr(CTCRecognizer, "loss", spoiled)
     with pytest.raises(InputError) as stopped:
         run_train(tmp_path / "run", *FEW)
-    assert f"step 4: the {'loss is inf' if kind == 'loss' else 'norm of the gradient is nan'} (lines: " in str(
-        stopped.value
-    )
+    told = {"loss": "the loss is inf", "gradient": "the norm of the gradient is nan"}[kind]
+    assert f"step 4: {told} (lines: " in str(stopped.value)
     assert all(id in str(stopped.value) for id in seen[-1].ids)
     path = tmp_path / "run" / "nonfinite.pt"
     assert f"python -m htr_lightning.training.divergence {path}" in str(stopped.value)
