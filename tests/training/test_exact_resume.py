@@ -1,6 +1,12 @@
 """A run that is interrupted anywhere and resumed is the same, byte for byte, as a run that is not interrupted."""
 
 import csv
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -34,6 +40,7 @@ RECIPES: dict[str, list[str]] = {
 }  # fmt: skip
 
 
+ROOT = Path(__file__).parent.parent.parent
 UNRESTORED = {"dirpath", "best_k_models", "current_score"}  # paths, and a score that Lightning only shows
 
 
@@ -105,3 +112,55 @@ def test_interrupted_and_resumed_runs_equal_uninterrupted_ones(recipe: str, tmp_
     for key in one:
         assert same(one[key], other[key]), key
     assert rows(whole) == rows(parts)
+
+
+def test_workers_and_memory_do_not_change_what_is_learned(tmp_path: Path) -> None:
+    one = run_train(tmp_path / "one", *QUICK, "data.workers=0")
+    other = run_train(tmp_path / "other", *QUICK, "data.workers=1", "data.cache_mb=0", "data.reader.preload=false")
+    assert same(state(one), state(other))
+    assert rows(one) == rows(other)
+
+
+def test_a_run_that_is_asked_to_stop_continues_as_if_it_had_not_been(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    overrides = [*QUICK, "callbacks.last.minutes=10"]
+    step = TrainingModule.training_step
+    whole = run_train(tmp_path / "whole", *overrides)
+
+    def stop(module: TrainingModule, *batch: Any) -> Any:
+        if module.global_step == 7:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return step(module, *batch)
+
+    monkeypatch.setattr(TrainingModule, "training_step", stop)
+    with pytest.raises(SystemExit):
+        run_train(tmp_path / "parts", *overrides)
+    monkeypatch.setattr(TrainingModule, "training_step", step)
+    run_train(tmp_path / "parts", *overrides, f"resume={tmp_path}/parts")
+    assert same(state(whole), state(tmp_path / "parts"))
+    assert rows(whole) == rows(tmp_path / "parts")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_a_run_killed_at_random_moments_equals_one_that_was_not(ranks: int, tmp_path: Path) -> None:
+    draw = random.Random(ranks)
+    train = [sys.executable, str(ROOT / "train.py"), *QUICK, f"trainer.devices={ranks}", "trainer.accelerator=cpu"]
+    last = tmp_path / "parts" / "checkpoints" / "last.ckpt"
+    subprocess.run([*train, f"hydra.run.dir={tmp_path}/whole"], cwd=ROOT, check=True, capture_output=True)
+    for _ in range(2):
+        before = last.stat().st_mtime if last.exists() else 0
+        process = subprocess.Popen(
+            [*train, "resume=auto", f"hydra.run.dir={tmp_path}/parts"], cwd=ROOT, start_new_session=True,
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+        while process.poll() is None and (not last.exists() or last.stat().st_mtime == before):
+            time.sleep(0.05)
+        time.sleep(draw.uniform(0, 1))
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    command = [*train, "resume=auto", f"hydra.run.dir={tmp_path}/parts"]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    assert same(state(tmp_path / "whole"), state(tmp_path / "parts"))
+    assert rows(tmp_path / "whole") == rows(tmp_path / "parts")
