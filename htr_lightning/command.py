@@ -1,5 +1,6 @@
 """Run a program, and print a one-line message for each error that the user can fix."""
 
+import errno
 import os
 import re
 import sys
@@ -113,7 +114,7 @@ def one_line(error: BaseException) -> str | None:
     if isinstance(error, FileNotFoundError) and error.filename and error.strerror:
         return f"{error.filename}: {error.strerror}; check the path"
     if isinstance(error, PermissionError | FileExistsError | NotADirectoryError) or (
-        isinstance(error, OSError) and error.strerror == os.strerror(28)
+        isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EROFS, errno.EDQUOT, errno.EIO)
     ):
         return f"{error.filename or 'output'}: {error.strerror}; free up space or choose another folder"
     return None

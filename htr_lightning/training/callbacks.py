@@ -102,7 +102,7 @@ class RestoreBest(Callback):
             return
         read(source)
         path = Path(str(best.dirpath)) / "best.ckpt"
-        if trainer.is_global_zero:
+        if trainer.is_global_zero and not (path.exists() and path.samefile(source)):  # the run folder was moved
             path.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source, path)
         best.best_model_path = best.kth_best_model_path = str(path)

@@ -16,6 +16,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from htr_lightning.parameters import Positive
 from htr_lightning.training.console import log, relative
+from htr_lightning.training.module import TrainingModule
 
 # Ctrl-C, schedulers, a closed terminal, and the warning that SLURM sends with --signal=USR1@60. Windows lacks some.
 NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1")
@@ -74,13 +75,14 @@ class LastCheckpoint(Callback):
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Save or stop; at the start of a batch, the one before it is completely recorded."""
         if batch_idx % trainer.accumulate_grad_batches == 0:  # accumulated gradients are not saved
-            self._save_or_stop(trainer)
+            self._save_or_stop(trainer, pl_module)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._save_or_stop(trainer)
+        self._save_or_stop(trainer, pl_module)
         self._training = False
 
-    def _save_or_stop(self, trainer: Trainer) -> None:
+    def _save_or_stop(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        assert isinstance(pl_module, TrainingModule)
         received = self._received
         due = self._validated or time.monotonic() - self._saved >= 60 * self.minutes
         if trainer.world_size > 1:
@@ -88,7 +90,7 @@ class LastCheckpoint(Callback):
             torch.distributed.all_reduce(agreed, torch.distributed.ReduceOp.MAX)
             received, due = agreed.tolist()
         if (due or received) and trainer.global_step:
-            trainer.lightning_module.check_losses()
+            pl_module.check_losses()
             for logger in trainer.loggers:
                 logger.save()  # the resumed run logs only the steps after this one
             trainer.save_checkpoint(self.path, weights_only=False)
