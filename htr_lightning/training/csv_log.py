@@ -66,7 +66,9 @@ def cut(path: Path, steps: int) -> None:
         path: path to the log, which may be missing.
         steps: number of steps whose rows are kept.
     """
-    if path.is_file():
+    if not path.is_file():
+        return
+    with not_fatal(path):
         keys, rows = _read(path)
         _write(path, keys, [row for row in rows if (row.get("step") or "").isdecimal() and int(row["step"]) < steps])
 

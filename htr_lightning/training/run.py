@@ -63,7 +63,7 @@ def _train(config: DictConfig) -> float:
         steps = check_state(config.resume)
     elif asked == AUTO:
         _say("resume=auto: found no run to resume, so a new one begins")
-    cut(folder / "metrics.csv", steps)
+    rank_zero_only(cut)(folder / "metrics.csv", steps)
     known = cards[config.start]["alphabet"] if config.start is not None and config.keep_alphabet else ()
     _say("reading the data")
     data, recognizer = build(config, known)
