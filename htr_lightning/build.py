@@ -214,7 +214,7 @@ def data_for(
     if unlabelled:
         _keep_unlabelled(settings)
     settings = {key: value for key, value in settings.items() if key not in UNUSED}
-    settings |= {"_partial_": True, "cache_mb": 0}  # each line is read once
+    settings |= {"_partial_": True, "cache_mb": 0, "measured_lines": 0}  # each line is read once
     for key, many in (("max_lines", READING_LINES), ("max_columns", READING_COLUMNS)):
         if not any(f"data.{key}=" in override for override in overrides):
             settings[key] = many

@@ -1,5 +1,6 @@
 """Run a program, and print a one-line message for each error that the user can fix."""
 
+import errno
 import os
 import re
 import sys
@@ -74,7 +75,8 @@ def quiet() -> None:
     """Silence library messages that the user can do nothing about."""
     for message in (
         ".*isinstance.treespec, LeafSpec.*",  # from Lightning with a newer torch
-        ".*Experiment logs directory .* exists and is not empty.*",  # the run folder contains more than the CSV log
+        "Checkpoint directory .* exists and is not empty.*",  # that of the resumed run
+        "You're resuming from a checkpoint that ended before the epoch ended.*",  # our loader goes on where it stopped
         "The dirpath has changed.*",  # `RestoreBest` copies the checkpoint that Lightning does not
         ".*is smaller than the logging interval.*",
         ".*does not have many workers.*",  # measured: one worker is enough for two cores
@@ -112,7 +114,7 @@ def one_line(error: BaseException) -> str | None:
     if isinstance(error, FileNotFoundError) and error.filename and error.strerror:
         return f"{error.filename}: {error.strerror}; check the path"
     if isinstance(error, PermissionError | FileExistsError | NotADirectoryError) or (
-        isinstance(error, OSError) and error.strerror == os.strerror(28)
+        isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EROFS, errno.EDQUOT, errno.EIO)
     ):
         return f"{error.filename or 'output'}: {error.strerror}; free up space or choose another folder"
     return None

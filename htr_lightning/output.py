@@ -1,5 +1,7 @@
 """Check files and folders before work begins, and report output errors."""
 
+import logging
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,6 +25,28 @@ def writing(path: Path, option: str = "--out") -> Iterator[None]:
         yield
     except OSError as error:
         raise InputError(f"{error.filename or path}: {error.strerror}; choose another {option}") from None
+
+
+@contextmanager
+def beside(path: Path) -> Iterator[Path]:
+    """Return the path of a temporary file that replaces a file at the end of the context, unless an error occurs."""
+    new = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        yield new
+        os.replace(new, path)
+    finally:
+        new.unlink(missing_ok=True)
+
+
+@contextmanager
+def not_fatal(path: Path) -> Iterator[None]:
+    """Turn an OSError into a warning that names the file, for files that are not worth ending a run for."""
+    try:
+        yield
+    except OSError as error:
+        logging.getLogger("htr_lightning").warning(
+            f"{error.filename or path}: not written ({error.strerror or error}); the run goes on"
+        )
 
 
 def make_folder(folder: Path) -> None:

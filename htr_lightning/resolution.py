@@ -10,7 +10,7 @@ from jaxtyping import Float
 from numpy import ndarray
 
 from htr_lightning.config import make
-from htr_lightning.data.datamodule import Augment, LineDataset
+from htr_lightning.data.line_dataset import Augment, LineDataset
 from htr_lightning.data.preprocess import HEIGHT, SQUARE_HEIGHT, SQUARE_X_HEIGHT, X_HEIGHT, Preprocess
 from htr_lightning.errors import InputError
 from htr_lightning.model.base import Recognizer

@@ -110,6 +110,7 @@ class Clipped(Regression):
     """A network that clips gradients as recognizers do, and records their norm."""
 
     configure_gradient_clipping = TrainingModule.configure_gradient_clipping
+    check_gradient = TrainingModule.check_gradient
 
     def on_before_zero_grad(self, optimizer: torch.optim.Optimizer) -> None:
         self.norm = nn.utils.get_total_norm([p.grad for p in self.parameters() if p.grad is not None])

@@ -18,7 +18,7 @@ from torch import nn
 
 from htr_lightning.config import compose_train, make, plain
 from htr_lightning.data.batch import Batch, collate
-from htr_lightning.data.datamodule import Augment
+from htr_lightning.data.line_dataset import Augment
 from htr_lightning.data.writing import is_page
 from htr_lightning.errors import InputError
 from htr_lightning.model.base import Recognizer

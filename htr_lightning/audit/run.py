@@ -18,7 +18,8 @@ from htr_lightning.audit.fault import CRITICAL, Fault
 from htr_lightning.audit.faults import Audit
 from htr_lightning.build import open_data
 from htr_lightning.config import make
-from htr_lightning.data.datamodule import SPLITS, LineDataModule, LineDataset
+from htr_lightning.data.datamodule import SPLITS, LineDataModule
+from htr_lightning.data.line_dataset import LineDataset
 from htr_lightning.data.preprocess import Preprocess
 from htr_lightning.data.reader.synthetic import Synthetic
 from htr_lightning.data.sample import Reader

@@ -1,25 +1,21 @@
 """Build training, validation and test batches from any reader."""
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import suppress
-from functools import cached_property
+from collections.abc import Callable, Iterable, Sequence
 from inspect import signature
 from typing import Annotated, Any, cast
 
-import numpy as np
 import torch
 from annotated_types import Interval
-from jaxtyping import Float32, UInt8
 from lightning import LightningDataModule
-from numpy import ndarray
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
-from htr_lightning.data.batch import Batch, collate
+from htr_lightning.data.batch import Batch
+from htr_lightning.data.line_dataset import Augment, LineDataset, whole
 from htr_lightning.data.pack import Pack
 from htr_lightning.data.preprocess import Preprocess
-from htr_lightning.data.sample import ConcatReader, Reader, Sample
-from htr_lightning.data.sampler import BatchIndices, BucketBatchSampler, replayed
+from htr_lightning.data.sample import ConcatReader, Reader
+from htr_lightning.data.sampler import BucketBatchSampler, replayed
 from htr_lightning.data.split import SPLITS
 from htr_lightning.data.subset import subset_of
 from htr_lightning.errors import InputError
@@ -27,151 +23,9 @@ from htr_lightning.parameters import BelowOne, Count, Fraction, Seed, Side
 from htr_lightning.text.codec import alphabet_of
 from htr_lightning.text.normalize import Normalizer
 
-Augment = Callable[[UInt8[ndarray, "H W"], np.random.Generator], UInt8[ndarray, "h w"]]
-SHARED = 512  # number of lines that ranks normalise before they exchange them; fewer are not worth a process
 Workers = Annotated[int, Interval(ge=0, le=256)]
+Lines = Annotated[int, Interval(ge=0, le=10**9)]
 Megabytes = Annotated[int, Interval(ge=0, le=1 << 20)]
-
-
-class LineDataset(Dataset[Batch]):
-    """A dataset of the lines in one split, indexed by batch."""
-
-    def __init__(
-        self,
-        reader: Reader,
-        preprocess: Preprocess,
-        normalizer: Normalizer,
-        augment: Augment | None = None,
-        multiple: int = 1,
-        seed: int = 0,
-        cache_mb: int = 0,
-    ) -> None:
-        self.reader, self.preprocess, self.normalizer, self.augment = reader, preprocess, normalizer, augment
-        self.multiple = 1 if preprocess.framed else multiple
-        self.seed = seed
-        self._cache: dict[int, Sample] = {}  # samples to which `geometry` has been applied
-        self._room = cache_mb * 1_000_000  # bytes
-
-    def __len__(self) -> int:
-        return len(self.reader)
-
-    def __getitem__(self, batch: BatchIndices) -> Batch:
-        samples, arrays = [], []
-        for index in batch.indices:
-            sample = self._normalized(index)
-            samples.append(sample)
-            try:
-                arrays.append(self._array(sample.image, batch.epoch, index))
-            except ValueError as error:
-                raise InputError(f"{sample.id}: {error}") from None
-        texts = [self.normalizer(sample.text) for sample in samples]
-        return collate([s.id for s in samples], arrays, texts, [s.group for s in samples], self.multiple)
-
-    def _array(self, image: UInt8[ndarray, "H W"], epoch: int, index: int) -> Float32[ndarray, "h w"]:
-        if self.augment:  # false for an empty `Compose`; creating a generator costs more than loading an image
-            augmented = self.augment(image, np.random.default_rng((self.seed, epoch, index)))
-            with suppress(ValueError):  # use the original if the augmented line is too large or too small for the model
-                return self.preprocess.to_array(augmented)
-        return self.preprocess.to_array(image)
-
-    def _normalized(self, index: int) -> Sample:
-        """Return a sample to which `geometry` has been applied, from the cache if possible."""
-        if index in self._cache:
-            return self._cache[index]
-        sample = self._geometry(index)
-        self._keep(index, sample)
-        return sample
-
-    def _geometry(self, index: int) -> Sample:
-        sample = self.reader[index]
-        try:
-            return sample._replace(image=self.preprocess.geometry(self.preprocess.reduce(sample.image)))
-        except ValueError as error:
-            raise InputError(f"{sample.id}: {error}") from None
-
-    def _keep(self, index: int, sample: Sample) -> None:
-        """Add a sample to the cache unless the cache is full."""
-        if sample.image.nbytes <= self._room:
-            self._room -= sample.image.nbytes
-            self._cache[index] = sample
-        else:
-            self._room = 0
-
-    @cached_property
-    def widths(self) -> list[int]:
-        """The width of each line after preprocessing, in columns; identical in every process.
-
-        If the width depends on the writing as well as on the image size, it is exact for the lines that the cache can
-        hold and estimated for all others. The ranks of a run must ask for it together, because they share the work.
-        """
-        widths = [self.preprocess.width(size) for size in self.reader.sizes]
-        if self.preprocess.by_size or not self._room:
-            return widths
-        for index, sample in self._measured():
-            widths[index] = self.preprocess.width((sample.image.shape[0], sample.image.shape[1]))
-            self._keep(index, sample)
-            if not self._room:
-                break
-        return widths
-
-    def _measured(self) -> Iterator[tuple[int, Sample]]:
-        """Yield the samples in order, normalised by the ranks of the run, or by at most as many processes as threads.
-
-        Raises:
-            InputError: on all ranks, if a line of any of them is unusable.
-        """
-        if torch.distributed.is_initialized():
-            found = self._shared()
-        else:
-            processes = min(torch.get_num_threads(), len(self) // SHARED)
-            found = iter(DataLoader(
-                _Geometries(self), batch_size=None, collate_fn=_whole, num_workers=processes if processes > 1 else 0,
-                generator=torch.Generator(), # the run's own random numbers do not depend on how lines are measured
-            ))  # fmt: skip
-        for index, sample in enumerate(found):
-            if isinstance(sample, InputError):
-                raise sample
-            yield index, sample
-
-    def _shared(self) -> Iterator[Sample | InputError]:
-        """Yield the samples in order, each normalised by one of the ranks of the run."""
-        rank, world = torch.distributed.get_rank(), torch.distributed.get_world_size()
-        for start in range(0, len(self), SHARED):
-            indices = range(start, min(start + SHARED, len(self)))
-            own = [_Geometries(self)[index] for index in indices[rank::world]]
-            shares: list[list[Sample | InputError]] = [[] for _ in range(world)]
-            torch.distributed.all_gather_object(shares, own)
-            for place in range(len(indices)):
-                yield shares[place % world][place // world]
-
-    @cached_property
-    def texts(self) -> list[str]:
-        """The normalised reference texts."""
-        return [self.normalizer(text) for text in self.reader.texts]
-
-
-class _Geometries(Dataset[Sample | InputError]):
-    """The samples of a dataset after the first half of preprocessing, or the error for each that is unusable.
-
-    Errors are values, since another process or rank may be waiting for the sample.
-    """
-
-    def __init__(self, lines: LineDataset) -> None:
-        self.lines = lines
-
-    def __len__(self) -> int:
-        return len(self.lines)
-
-    def __getitem__(self, index: int) -> Sample | InputError:
-        try:
-            return self.lines._geometry(index)
-        except InputError as error:
-            return error
-
-
-def _whole(batch: Any) -> Any:
-    """Return the batch unchanged, because PyTorch's default conversion would visit every string in it."""
-    return batch
 
 
 class LineDataModule(LightningDataModule):
@@ -199,6 +53,8 @@ class LineDataModule(LightningDataModule):
             `preprocess`. Set this to false to keep the original resolution, e.g. for a model with another input height.
         workers: number of processes per rank that load training batches.
         cache_mb: size of the cache of decoded, normalised lines per split and process, in megabytes.
+        measured_lines: number of lines per split whose width is measured before training if it depends on the writing.
+            The widths of other lines are estimated, so their batches contain more padding.
         seed: random seed for line order and augmentation.
         replay: data module whose training lines are mixed into the training batches to prevent forgetting.
         replay_fraction: fraction of replayed lines in the first epoch.
@@ -223,6 +79,7 @@ class LineDataModule(LightningDataModule):
         reduce_scans: bool = True,
         workers: Workers = 1,
         cache_mb: Megabytes = 0,
+        measured_lines: Lines = 0,
         seed: Seed = 0,
         replay: "LineDataModule | None" = None,
         replay_fraction: BelowOne = 0.5,
@@ -233,7 +90,7 @@ class LineDataModule(LightningDataModule):
         self.max_lines, self.max_columns, self.multiple = max_lines, max_columns, multiple
         self.root, self.repo, self.pack = root, repo, pack
         self.subset, self.subset_by, self.reduce_scans = subset, subset_by, reduce_scans
-        self.workers, self.cache_mb, self.seed = workers, cache_mb, seed
+        self.workers, self.cache_mb, self.measured_lines, self.seed = workers, cache_mb, measured_lines, seed
         self.replay, self.replay_fraction, self.replay_decay = replay, replay_fraction, replay_decay
         self._alphabet = None if alphabet is None else list(alphabet)
         self._lines: dict[str, LineDataset] = {}
@@ -300,7 +157,16 @@ class LineDataModule(LightningDataModule):
         return self._dataset(reader)
 
     def _dataset(self, reader: Reader, augment: Augment | None = None) -> LineDataset:
-        return LineDataset(reader, self.preprocess, self.normalizer, augment, self.multiple, self.seed, self.cache_mb)
+        return LineDataset(
+            reader,
+            self.preprocess,
+            self.normalizer,
+            augment,
+            self.multiple,
+            self.seed,
+            self.cache_mb,
+            self.measured_lines,
+        )
 
     @property
     def sources(self) -> list[LineDataset]:
@@ -355,7 +221,7 @@ class LineDataModule(LightningDataModule):
             lines,
             sampler=batches,
             batch_size=None,  # the sampler yields whole batches
-            collate_fn=_whole,
+            collate_fn=whole,
             num_workers=workers,
             persistent_workers=workers > 0,
             prefetch_factor=4 if workers else None,
@@ -363,6 +229,8 @@ class LineDataModule(LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """Return the loader for training, after checking that every rank has a line to validate and one to test.
+
+        If a run is resumed, the loader continues after the last batch that it was trained on.
 
         Raises:
             InputError: if another split has fewer lines than there are ranks, since a rank without lines would block
@@ -373,7 +241,12 @@ class LineDataModule(LightningDataModule):
             if split != "train" and 0 < (count := len(self.lines(split))) < world_size:
                 raise InputError(f"data: too few lines in {split} ({count} for {world_size} devices); reduce "
                                  f"trainer.devices to {count}, or move lines to {split}")  # fmt: skip
-        return self.loader("train", rank, world_size, training=True)
+        loader = self.loader("train", rank, world_size, training=True)
+        fit = getattr(self.trainer, "fit_loop", None)
+        if fit is not None:  # Lightning creates the first iterator before it sets the epoch
+            batch = fit.epoch_loop.batch_progress.current.processed if fit.restarting else 0
+            loader.sampler.start_at(fit.epoch_progress.current.processed, batch)
+        return loader
 
     def val_dataloader(self) -> DataLoader[Batch]:
         return self.loader("val", *self._rank())

@@ -61,18 +61,26 @@ class BucketBatchSampler:
         self.shuffle, self.seed = shuffle, seed
         self.rank, self.world_size = rank, world_size
         self.old, self.replay_fraction, self.replay_decay = old, replay_fraction, replay_decay
-        self.epoch = 0
+        self.epoch = self._skipped = 0
         self._planned: tuple[int, list[list[int]]] | None = None
 
     def set_epoch(self, epoch: int) -> None:
         """Set the epoch; Lightning calls this before each epoch."""
-        self.epoch = epoch
+        if epoch != self.epoch:
+            self.epoch, self._skipped = epoch, 0
+
+    def start_at(self, epoch: int, batch: int) -> None:
+        """Skip the first `batch` batches of an epoch, which this rank has already used; later epochs are complete.
+
+        The length remains that of the complete epoch.
+        """
+        self.epoch, self._skipped = epoch, batch
 
     def __len__(self) -> int:
         return len(self._plan())
 
     def __iter__(self) -> Iterator[BatchIndices]:
-        for indices in self._plan():
+        for indices in self._plan()[self._skipped :]:
             yield BatchIndices(self.epoch, indices)
 
     def _plan(self) -> list[list[int]]:

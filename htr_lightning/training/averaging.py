@@ -55,6 +55,10 @@ class EMA(WeightAveraging):
         if self._average_model is not None:
             super().on_load_checkpoint(trainer, pl_module, checkpoint)
 
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Keep the raw weights until `teardown`, because other callbacks may save a checkpoint from now on."""
+
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        if stage == "fit":  # otherwise, testing would load the raw weights
+        if stage == "fit" and self._average_model is not None:  # otherwise, testing would load the raw weights
+            self._copy_average_to_current(pl_module)
             self._average_model = None

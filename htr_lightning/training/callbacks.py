@@ -24,15 +24,33 @@ Kind = TypeVar("Kind", bound=Callback)
 
 
 class Throughput(Callback):
-    """A callback that measures training lines per second, excluding the time spent on validation."""
+    """A callback that measures training lines per second, excluding the time spent on validation.
+
+    If a run is resumed, the lines and the time before the interruption count as well.
+    """
 
     def __init__(self) -> None:
         self.lines, self.seconds = 0, 0.0
         self._since: float | None = None
-        self.started = 0.0
+        self._before = 0.0  # seconds of training before `_started`
+        self._started: float | None = None
+        self._restored: dict[str, Any] = {}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"lines": self.lines, "seconds": self.seconds, "elapsed": self.elapsed}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._restored = {key: state_dict[key] for key in ("lines", "seconds", "elapsed")}
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self._restored:  # Lightning also loads the state of the checkpoint that is tested
+            self.lines, self.seconds, self._before = self._restored.values()
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.started = self._since = time.perf_counter()
+        self._started = self._since = time.perf_counter()
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._before, self._started = self.elapsed, None
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, batch_idx: int
@@ -50,8 +68,8 @@ class Throughput(Callback):
 
     @property
     def elapsed(self) -> float:
-        """Seconds since training started, including validation."""
-        return time.perf_counter() - self.started
+        """Seconds of training, including validation."""
+        return self._before + (0.0 if self._started is None else time.perf_counter() - self._started)
 
     @property
     def rate(self) -> float:
@@ -84,7 +102,7 @@ class RestoreBest(Callback):
             return
         read(source)
         path = Path(str(best.dirpath)) / "best.ckpt"
-        if trainer.is_global_zero:
+        if trainer.is_global_zero and not (path.exists() and path.samefile(source)):  # the run folder was moved
             path.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source, path)
         best.best_model_path = best.kth_best_model_path = str(path)

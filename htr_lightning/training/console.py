@@ -1,13 +1,8 @@
-"""Report the progress and results of a run on the screen and in its log file."""
+"""Report the progress and results of a run."""
 
 import json
-import logging
 import os
-import sys
 import time
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -17,69 +12,14 @@ from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.accelerators import CPUAccelerator
 from lightning.pytorch.callbacks import EarlyStopping, ProgressBar, Timer
 from lightning.pytorch.utilities import rank_zero_only
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
+from htr_lightning.output import beside, not_fatal
 from htr_lightning.schedule import completed
 from htr_lightning.training.callbacks import Throughput, find, log
 from htr_lightning.training.logger import log_config, log_summary
 from htr_lightning.training.module import TrainingModule
-
-console = Console(soft_wrap=True, highlight=False)
-
-
-class _Screen(logging.Handler):
-    """A logging handler that prints above the progress bar: information to stdout, warnings to stderr."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        if not getattr(record, "on_screen", True):
-            return
-        if record.levelno >= logging.WARNING:
-            print(f"warning: {record.getMessage()}", file=sys.stderr)  # redirected by rich while a bar is shown
-        else:
-            console.print(record.getMessage(), markup=False)
-
-
-@contextmanager
-def run_log(folder: Path) -> Iterator[None]:
-    """Send log records from this package and Lightning, and all warnings, to the screen and to `train.log`.
-
-    Does nothing on ranks other than the first.
-
-    Args:
-        folder: run folder, created if missing.
-    """
-    if getattr(rank_zero_only, "rank", 0):
-        yield
-        return
-    folder.mkdir(parents=True, exist_ok=True)
-    file = logging.FileHandler(folder / "train.log", encoding="utf-8", delay=True)
-    file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%Y-%m-%d %H:%M:%S"))
-    root = logging.getLogger()
-    lightning = [logging.getLogger(name) for name in ("lightning", "lightning.pytorch", "lightning.fabric")]
-    loggers = [root, log, *lightning]
-    before = [(one.handlers[:], one.level, one.propagate) for one in loggers]
-    shown = warnings.showwarning
-
-    def show(message: Warning | str, *others: Any, **more: Any) -> None:
-        log.warning("%s", message)
-
-    try:
-        for one in loggers:
-            one.handlers = [_Screen(), file] if one is root else []
-            one.propagate = True
-            one.setLevel(logging.INFO if one is log else logging.WARNING)
-        warnings.showwarning = show
-        yield
-    except BaseException as error:
-        log.error("%s: %s", type(error).__name__, error, extra={"on_screen": False})  # the command prints the error
-        raise
-    finally:
-        warnings.showwarning = shown
-        for one, (handlers, level, propagate) in zip(loggers, before, strict=True):
-            one.handlers, one.propagate = handlers, propagate
-            one.setLevel(level)
-        file.close()
+from htr_lightning.training.run_log import console
 
 
 class RunBar(ProgressBar):
@@ -178,7 +118,6 @@ class Report(Callback):
 
     def __init__(self, folder: str) -> None:
         self.folder = Path(folder)
-        self._seconds = 0.0
 
     @rank_zero_only
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -222,8 +161,6 @@ class Report(Callback):
         early = find(trainer, EarlyStopping)
         if early is not None and early.stopping_reason_message:
             log.info(f"stopped early: {early.stopping_reason_message}")
-        throughput = find(trainer, Throughput)
-        self._seconds = throughput.elapsed if throughput else 0.0
 
     @rank_zero_only
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -236,12 +173,12 @@ class Report(Callback):
         summary = {
             **{f"val_{rate}": val.get(rate) for rate in rates},
             **{f"test_{figure}": test[figure] for figure in (*rates, *counts)},
-            "seconds": round(self._seconds, 1),
+            "seconds": round(throughput.elapsed if throughput else 0.0, 1),
             "lines_per_second": round(throughput.rate, 2) if throughput else None,
             "checkpoint": path and os.path.relpath(path, self.folder),
         }
-        self.folder.mkdir(parents=True, exist_ok=True)
-        (self.folder / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")
+        with not_fatal(self.folder / "summary.json"), beside(self.folder / "summary.json") as new:
+            new.write_text(json.dumps(summary, indent=1) + "\n")
         log_summary(trainer, summary)
         for line in summary_lines(summary, self.folder, pl_module.recognizer.single_characters):
             log.info(line)

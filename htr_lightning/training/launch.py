@@ -18,6 +18,7 @@ from rich.console import Console
 from htr_lightning.config import check_overrides, conf_dir, groups, is_sweep, offer_experiments, options, recipes
 from htr_lightning.errors import InputError
 from htr_lightning.parameters import check_value
+from htr_lightning.training import run_folder  # also registers the resolver for hydra.run.dir
 
 USAGE = """Usage: python train.py KEY=VALUE ...   (or htr train, if the package is installed)
 
@@ -93,7 +94,7 @@ def usage() -> str:
 
 
 def _check(config: DictConfig) -> None:
-    if config.resume is not None and config.start is not None:
+    if config.resume not in (None, run_folder.AUTO) and config.start is not None:
         raise InputError(
             "start= and resume= cannot be combined, since a resumed run has its own weights; remove one of them"
         )

@@ -1,6 +1,7 @@
 """Log the config, summary and images of a run to Weights & Biases; `TrainingModule` logs the metrics."""
 
 import os
+import secrets
 import warnings
 from collections.abc import Sequence
 from http.client import HTTPException
@@ -14,9 +15,11 @@ import wandb
 from annotated_types import Interval
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import WandbLogger
+from lightning.pytorch.utilities import rank_zero_only
 from PIL import Image
 
 from htr_lightning.errors import InputError
+from htr_lightning.output import beside, not_fatal
 from htr_lightning.picture import to_grey, transcription_sheet
 from htr_lightning.transcription import Prediction
 
@@ -62,10 +65,24 @@ def wandb_logger(
         mode = "offline"
     os.environ["WANDB_MODE"] = mode
     Path(save_dir).mkdir(parents=True, exist_ok=True)
+    if not ({"id", "version"} & settings.keys() or os.environ.get("WANDB_RUN_ID")):
+        settings["id"] = _run_id(Path(save_dir))
     offline = mode == "offline"
     logger = WandbLogger(name, save_dir, project=project, offline=offline, group=group, tags=tags, **settings)
     logger._wandb_init.pop("anonymous", None)  # set by Lightning, although wandb warns about it in every run
     return logger
+
+
+def _run_id(folder: Path) -> str | None:
+    """Return the id of the W&B run of a run folder, which is the same for all parts of a run that is resumed."""
+    path = folder / "wandb" / "run_id.txt"
+    if not path.is_file():
+        if getattr(rank_zero_only, "rank", 0):
+            return None  # only the first rank logs
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with beside(path) as new:
+            new.write_text(secrets.token_hex(4), encoding="utf-8")
+    return path.read_text(encoding="utf-8")
 
 
 def logged_in() -> bool:
@@ -153,13 +170,15 @@ class TranscriptionTable(Callback):
             return
         images, read = zip(*self._shown, strict=True)
         sheet = transcription_sheet(images, [p.reference for p in read], [p.hypothesis for p in read])
-        self.folder.mkdir(parents=True, exist_ok=True)
         name = "test" if trainer.testing else f"val_step_{trainer.global_step:06d}"
-        Image.fromarray(sheet).save(self.folder / f"{name}.png")
-        for logger in trainer.loggers:
-            if isinstance(logger, WandbLogger):
-                # not as a wandb.Table, whose images would be stored outside the run folder
-                logger.log_image(f"{name.split('_')[0]}/transcriptions", [sheet], step=trainer.global_step)
+        with not_fatal(self.folder / f"{name}.png"):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with beside(self.folder / f"{name}.png") as new:
+                Image.fromarray(sheet).save(new, "PNG")
+            for logger in trainer.loggers:
+                if isinstance(logger, WandbLogger):
+                    # not as a wandb.Table, whose images would be stored outside the run folder
+                    logger.log_image(f"{name.split('_')[0]}/transcriptions", [sheet], step=trainer.global_step)
 
     on_test_epoch_end = on_validation_epoch_end
 

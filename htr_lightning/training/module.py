@@ -1,8 +1,11 @@
 """Train, validate and test a recognizer with Lightning."""
 
 import logging
-from typing import Any
+import math
+from pathlib import Path
+from typing import Any, NoReturn
 
+import numpy as np
 import torch
 from lightning import LightningModule
 from lightning.pytorch.utilities import rank_zero_only
@@ -13,14 +16,21 @@ from htr_lightning.errors import InputError
 from htr_lightning.metrics.aggregate import EditCounts, MeanLoss
 from htr_lightning.metrics.edits import EditTotals
 from htr_lightning.model.base import Recognizer, TooFew
-from htr_lightning.training.optimization import check_fused, check_monitors, clip_gradients, configure_optimizers
-from htr_lightning.training.resume import check_optimizer
+from htr_lightning.training.divergence import Pass, save
+from htr_lightning.training.optimization import (
+    check_fused,
+    check_monitors,
+    clip_gradients,
+    configure_optimizers,
+    gradient_norm,
+)
+from htr_lightning.training.resume import changes, check_optimizer, rewind
 from htr_lightning.transcription import Prediction
 
 log = logging.getLogger("htr_lightning")
 RATES = ("cer", "wer", "line_accuracy")
 PREFIX = "recognizer."  # prefix of the names in the recognizer's part of a state dict
-CHECK_EVERY = 20  # number of steps between checks of the loss on a GPU, since each check waits for the GPU
+CHECK_EVERY = 20  # number of batches between checks of the loss on a GPU, since each check waits for the GPU
 MAX_LEFT_OUT = 200  # number of lines after which a run stops if all lines so far were left out of the loss
 
 
@@ -31,17 +41,20 @@ class TrainingModule(LightningModule):
 
     Args:
         recognizer: recognizer to train; it must have an optimizer unless it is only validated or tested.
+        seed: random seed of the training steps.
 
     Attributes:
         totals: most recent edit counts for each split.
     """
 
-    def __init__(self, recognizer: Recognizer) -> None:
+    def __init__(self, recognizer: Recognizer, seed: int = 0) -> None:
         super().__init__()
-        self.recognizer = recognizer
+        self.recognizer, self.seed = recognizer, seed
         self.losses, self.counts = MeanLoss(), EditCounts()
         self.totals: dict[str, EditTotals] = {}
         self._reported: set[str] = set()  # attributes with short lines that the log has named
+        self._passes: list[Pass] = []  # since the last check
+        self._checked, self._step_seed = True, seed
         self._left_out: int | None = 0  # lines left out so far; None once a line has enough frames for its text
         self.register_state_dict_post_hook(_strip_prefix)
         self.register_load_state_dict_pre_hook(_add_prefix)
@@ -51,17 +64,62 @@ class TrainingModule(LightningModule):
         """The most recent edit counts and error rates for each split."""
         return {split: {**its._asdict(), "cer": its.cer, "wer": its.wer} for split, its in self.totals.items()}
 
+    def on_train_epoch_start(self) -> None:
+        """Tell Lightning the length of the epoch, which it assumes to be that of the first one."""
+        fit, trainer = self.trainer.fit_loop, self.trainer
+        assert fit._combined_loader is not None
+        count, limit = len(fit._combined_loader.flattened[0]), trainer.limit_train_batches
+        count = int(count * limit) if isinstance(limit, float) else min(count, limit)
+        fit._combined_loader.limits, fit.max_batches = [count], count
+        interval = trainer.val_check_interval
+        if isinstance(interval, float) and isinstance(trainer.val_check_batch, int):
+            trainer.val_check_batch = max(1, int(count * interval))
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        """Seed PyTorch, so that dropout in a resumed run is the same as in one that was not interrupted."""
+        key = (self.seed, self.trainer.current_epoch, batch_idx, self.trainer.global_rank)
+        self._step_seed = int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0] >> 1)
+        torch.manual_seed(self._step_seed)
+        if self._checked and batch_idx % self.trainer.accumulate_grad_batches == 0:
+            self._passes = []
+        self.trainer.fit_loop.epoch_loop._batches_that_stepped = (
+            self.trainer.global_step
+        )  # Lightning miscounts on resume
+
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         loss = self.recognizer.loss(batch)
-        every = CHECK_EVERY if loss.is_cuda else 1
-        if batch_idx % every == 0 and not torch.isfinite(loss):
-            raise InputError(
-                f"step {self.trainer.global_step}: the loss is {loss.item()} (lines: {', '.join(batch.ids)}); reduce "
-                "optimizer.lr, or check these lines"
-            )
+        self._passes.append(Pass(self._step_seed, batch, loss.detach()))
+        self._checked = not loss.is_cuda or len(self._passes) % CHECK_EVERY == 0
+        if self._checked:
+            self.check_losses()
         self._check_feasible(batch)
         self.log("train/loss", loss, batch_size=len(batch.ids))
         return loss
+
+    def check_losses(self) -> None:
+        """Raise InputError if a loss since the last check is not finite."""
+        losses = torch.stack([one.loss for one in self._passes]).tolist() if self._passes else []
+        for loss, one in zip(losses, self._passes, strict=True):
+            if not math.isfinite(loss):
+                self._stop(f"the loss is {loss}", [one])
+
+    def check_gradient(self, norm: float) -> None:
+        """Raise InputError if the norm of the gradient is not finite."""
+        if not math.isfinite(norm):
+            self._stop(f"the norm of the gradient is {norm}", self._passes)
+
+    def _stop(self, reason: str, passes: list[Pass]) -> NoReturn:
+        """Save the batches of a step that went wrong, and stop the run."""
+        rank = self.trainer.global_rank
+        path = Path(self.trainer.default_root_dir) / (f"nonfinite-{rank}.pt" if rank else "nonfinite.pt")
+        try:
+            save(path, self.recognizer, passes, str(self.trainer.precision))
+            saved = f"python -m htr_lightning.training.divergence {path} repeats the step"
+        except InputError as error:
+            saved = str(error)
+        ids = ", ".join(id for one in passes for id in one.batch.ids)
+        raise InputError(f"step {self.trainer.global_step}: {reason} (lines: {ids}); reduce optimizer.lr, or check "
+                         f"these lines; {saved}")  # fmt: skip
 
     def validation_step(self, batch: Batch, batch_idx: int) -> list[Prediction]:  # type: ignore[override] # for the callbacks
         total, count, predictions = self.recognizer.validate(batch)
@@ -120,7 +178,10 @@ class TrainingModule(LightningModule):
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        clip_gradients(self, optimizer, gradient_clip_val, gradient_clip_algorithm)
+        norm = gradient_norm(self, optimizer)
+        if norm is not None:
+            self.check_gradient(norm.item())
+        clip_gradients(self, optimizer, gradient_clip_val, gradient_clip_algorithm, norm)
 
     def on_train_start(self) -> None:
         optimizer: Any = self.optimizers(use_pl_optimizer=False)
@@ -138,10 +199,15 @@ class TrainingModule(LightningModule):
             for state in (self.recognizer.state_dict(), checkpoint["state_dict"])
         ]
         if checkpoint["htr"]["alphabet"] != self.recognizer.alphabet or shapes[0] != shapes[1]:
+            differing = "; ".join(changes(checkpoint["htr"], self.recognizer.card))
             raise InputError(
-                "resume: the checkpoint has a different alphabet or network; repeat the overrides of its run, which "
-                "are listed in .hydra/overrides.yaml in its run folder"
+                f"resume: the checkpoint has a different alphabet or network ({differing}); repeat the overrides of "
+                "its run, which are listed in .hydra/overrides.yaml in its run folder"
             )
+        if self.trainer.state.fn == "fit":
+            rewind(checkpoint["loops"]["fit_loop"], checkpoint["global_step"])
+            found = checkpoint["htr"].get("metrics", {}).items()
+            self.totals = {split: EditTotals(*(its[key] for key in EditTotals._fields)) for split, its in found}
 
     def _check_feasible(self, batch: Batch) -> None:
         """Stop the run if the first `MAX_LEFT_OUT` lines are all left out of the loss."""

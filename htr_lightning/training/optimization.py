@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from lightning import LightningModule, Trainer
 from lightning.pytorch.plugins import MixedPrecision
-from torch import nn
+from torch import Tensor, nn
 
 from htr_lightning.errors import InputError
 from htr_lightning.model.base import Recognizer
@@ -43,14 +43,32 @@ def configure_optimizers(recognizer: Recognizer, trainer: Trainer) -> Any:
     return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
 
+def gradient_norm(module: LightningModule, optimizer: torch.optim.Optimizer) -> Tensor | None:
+    """Return the norm of the gradient on a CPU; None on a GPU, where reading it would take time.
+
+    It is also None if gradients are scaled, because a step with an overflow is then left out.
+    """
+    if module.device.type != "cpu" or getattr(module.trainer.precision_plugin, "scaler", None):
+        return None
+    weights = [weight for group in optimizer.param_groups for weight in group["params"]]
+    return nn.utils.get_total_norm([weight.grad for weight in weights if weight.grad is not None])
+
+
 def clip_gradients(
-    module: LightningModule, optimizer: torch.optim.Optimizer, value: float | None, algorithm: str | None
+    module: LightningModule,
+    optimizer: torch.optim.Optimizer,
+    value: float | None,
+    algorithm: str | None,
+    norm: Tensor | None = None,
 ) -> None:
     """Clip gradients, including those of fused optimizers in mixed precision, which Lightning does not support.
 
     In half precision, gradients are still multiplied by the loss scale at this point, so the threshold is
-    scaled as well.
+    scaled as well. If the norm of the gradient is already known, it is not computed again.
     """
+    weights = [weight for group in optimizer.param_groups for weight in group["params"]]
+    if value and norm is not None and algorithm in (None, "norm"):
+        return nn.utils.clip_grads_with_norm_(weights, value, norm)
     plugin = module.trainer.precision_plugin
     fused = getattr(optimizer, "_step_supports_amp_scaling", False)
     if not (value and fused and isinstance(plugin, MixedPrecision)):
@@ -62,7 +80,7 @@ def clip_gradients(
         )
     bound = value * (plugin.scaler.get_scale() if plugin.scaler else 1.0)
     clip = nn.utils.clip_grad_value_ if algorithm == "value" else nn.utils.clip_grad_norm_
-    clip([weight for group in optimizer.param_groups for weight in group["params"]], bound)
+    clip(weights, bound)
 
 
 def check_fused(optimizer: Any) -> None:

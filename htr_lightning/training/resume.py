@@ -1,30 +1,122 @@
-"""Check the state of an interrupted run that a checkpoint contains in addition to its recognizer."""
+"""Check and restore the state of an interrupted run that a checkpoint contains in addition to its recognizer."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from fnmatch import fnmatch
 from traceback import walk_tb
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from htr_lightning import checkpoint
-from htr_lightning.errors import InputError, first_line
+from htr_lightning.errors import InputError, first_line, printable
 
 STATE = {"optimizer_states": list, "lr_schedulers": list, "loops": dict, "callbacks": dict}
+UNLEARNED = (  # settings that change neither what is learned nor in which order
+    "name", "run_dir", "resume", "start", "keep_alphabet", "threads", "logger*", "callbacks.*folder",
+    "callbacks.*dirpath", "callbacks.last.minutes", "callbacks.transcriptions.*", "*data.workers", "*data.cache_mb",
+    "replay.workers", "replay.cache_mb", "trainer.default_root_dir", "trainer.logger*", "trainer.callbacks*",
+    "trainer.log_every_n_steps", "trainer.enable_*", "trainer.profiler", "trainer.num_sanity_val_steps",
+    "data.seed", "data.preprocess*", "data.normalizer*", "data.augment*", "data.replay", "data.replay.*",
+    "replay.preprocess*", "replay.normalizer*",
+)  # fmt: skip
 RESTORING = "lightning.pytorch.trainer.connectors.checkpoint_connector"
 STEPPING = ("torch.optim.", "htr_lightning.optim", "htr_lightning.schedule", __name__)
 
 
-def check_state(path: str) -> None:
-    """Raise InputError if a checkpoint does not contain the state of a run, for example if only weights were saved."""
+def check_state(path: str) -> int:
+    """Return the number of steps of the run in a checkpoint.
+
+    Raises:
+        InputError: if the checkpoint does not contain the state of a run, for example if only weights were saved.
+    """
     content = checkpoint.read(path)
     for key, kind in STATE.items():
         if not isinstance(content.get(key), kind) or (key in ("optimizer_states", "loops") and not content[key]):
             raise InputError(
                 f"{path}: contains no {key}, so its run cannot be resumed; begin a new run with start={path}"
             )
+    return content["global_step"] if isinstance(content.get("global_step"), int) else 0
+
+
+class Position(NamedTuple):
+    """The place in a run from which it goes on: the epoch, and the number of its batches that are done."""
+
+    epoch: int
+    batch: int
+
+
+def position(loops: Mapping[str, Any]) -> Position:
+    """Return how far a run was when a checkpoint was saved.
+
+    Args:
+        loops: state of Lightning's `fit_loop` in the checkpoint, saved at any time after a step.
+    """
+    epochs, progress = loops["epoch_progress"]["current"], loops["epoch_loop.batch_progress"]
+    within = epochs["started"] > epochs["processed"]  # else, the epoch has been counted, even if it was cut short
+    epoch, done = epochs["processed"] - (not within), progress["current"]
+    # at the start of a batch, `is_last_batch` refers to this batch rather than to the one before it
+    is_complete = progress["is_last_batch"] and done["ready"] == done["processed"]
+    return Position(epoch + 1, 0) if is_complete else Position(epoch, done["processed"])
+
+
+def rewind(loops: dict[str, Any], steps: int) -> None:
+    """Change the state of Lightning's `fit_loop` in a checkpoint to that between two batches.
+
+    Lightning itself restores a state only if it was saved at certain moments: a checkpoint saved before the last batch
+    of an epoch would otherwise go on with the next epoch, for example.
+
+    Args:
+        loops: state of the loop.
+        steps: number of optimizer steps done.
+    """
+    epoch, batch = position(loops)
+    total = loops["epoch_loop.batch_progress"]["total"]["processed"]
+    begun = epoch + (batch > 0)
+    epochs = {"ready": begun, "started": begun, "processed": epoch, "completed": epoch}
+    loops["epoch_progress"] = {"total": epochs, "current": dict(epochs)}
+    loops["epoch_loop.batch_progress"] = {
+        "total": dict.fromkeys(epochs, total), "current": dict.fromkeys(epochs, batch), "is_last_batch": False
+    }  # fmt: skip
+    for part in loops["epoch_loop.val_loop.batch_progress"].values():
+        if isinstance(part, dict):
+            part.update(dict.fromkeys(part, part["completed"]))  # a validation is not resumed within
+    loops["epoch_loop.state_dict"]["_batches_that_stepped"] = steps
+
+
+def changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """Return the settings and data that differ between a run and the run that it resumes, e.g. "seed 0 -> 1".
+
+    Args:
+        old: card of the checkpoint.
+        new: card of the recognizer that is about to be trained.
+    """
+    before, after = (
+        _flat({**card["training"], "model": card["model"]} | _described(card["data"])) for card in (old, new)
+    )
+    return [
+        f"{key} {_shown(before.get(key))} -> {_shown(after.get(key))}"
+        for key in sorted(before.keys() | after.keys())
+        if before.get(key) != after.get(key) and not any(fnmatch(key, pattern) for pattern in UNLEARNED)
+    ]
+
+
+def _described(data: Mapping[str, Any]) -> dict[str, Any]:
+    return {f"{split} lines": f"{its['lines']} ({its['sha256'][:8]})" for split, its in data.items()}
+
+
+def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return nested settings as one dict whose keys are joined by dots."""
+    flat: dict[str, Any] = {}
+    for key, value in settings.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+    return flat
+
+
+def _shown(value: Any) -> str:
+    return "null" if value is None else printable(str(value))[:60]
 
 
 def check_optimizer(optimizer: torch.optim.Optimizer) -> None:

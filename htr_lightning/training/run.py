@@ -22,11 +22,13 @@ from htr_lightning.schedule import clock
 from htr_lightning.text.codec import alphabet_of, name
 from htr_lightning.training.callbacks import find
 from htr_lightning.training.checks import check_settings, check_trainer
-from htr_lightning.training.console import log, run_log
+from htr_lightning.training.csv_log import cut
 from htr_lightning.training.distillation import distil
-from htr_lightning.training.interrupt import Interrupt
+from htr_lightning.training.last import LastCheckpoint
 from htr_lightning.training.module import TrainingModule
-from htr_lightning.training.resume import check_state, restoring
+from htr_lightning.training.resume import changes, check_state, restoring
+from htr_lightning.training.run_folder import AUTO, checkpoint_to_resume, locked
+from htr_lightning.training.run_log import log, run_log
 from htr_lightning.training.transfer import transfer
 
 
@@ -36,12 +38,17 @@ def train(config: DictConfig) -> float:
     Args:
         config: composed config of train.py or of `htr fine-tune`.
     """
-    with run_log(Path(config.run_dir)):
+    folder = Path(config.run_dir)
+    is_first = not getattr(rank_zero_only, "rank", 0)
+    with locked(folder) if is_first else nullcontext(), run_log(folder):
         return _train(config)
 
 
 def _train(config: DictConfig) -> float:
     limit = clock(config.trainer.max_time)  # reject an invalid limit before the data is read
+    folder = Path(config.run_dir)
+    asked, resume = config.resume, checkpoint_to_resume(config.resume, folder)
+    config.resume = None if resume is None else str(resume)
     settings = plain(config)
     check_settings(settings)
     _save_resolved(settings)
@@ -51,8 +58,12 @@ def _train(config: DictConfig) -> float:
     cv2.setNumThreads(1)  # lines are small, and its threads do not survive in loading processes
     seed_everything(config.seed, workers=True, verbose=False)
     cards = {path: checkpoint.read(path)["htr"] for path in (config.resume, config.start) if path is not None}
+    steps = 0
     if config.resume is not None:
-        check_state(config.resume)
+        steps = check_state(config.resume)
+    elif asked == AUTO:
+        _say("resume=auto: found no run to resume, so a new one begins")
+    rank_zero_only(cut)(folder / "metrics.csv", steps)
     known = cards[config.start]["alphabet"] if config.start is not None and config.keep_alphabet else ()
     _say("reading the data")
     data, recognizer = build(config, known)
@@ -75,12 +86,15 @@ def _train(config: DictConfig) -> float:
         _say(f"each epoch has {new} new lines and {data.replayed} replayed lines, sampled from "
              f"{len(data.sources[1])} lines" + (f"; the replayed fraction falls by {1 - data.replay_decay:.0%} per "
                                                 "epoch" if data.replay_decay < 1 else ""))  # fmt: skip
+    if config.resume is not None and (changed := changes(cards[config.resume], recognizer.card)):
+        _warn("resume: not the settings and data of the resumed run, so this run will not continue exactly as it would "
+              f"have ({len(changed)} changed: {'; '.join(changed[:20])})")  # fmt: skip
     trainer: Trainer = instantiate(config.trainer, max_time=limit)
     best = check_trainer(trainer, config.trainer)
-    module = TrainingModule(recognizer)
-    interrupt = find(trainer, Interrupt)
+    module = TrainingModule(recognizer, config.seed)
+    last = find(trainer, LastCheckpoint)
     try:
-        with interrupt.handling(trainer) if interrupt else nullcontext():
+        with last.handling(trainer) if last else nullcontext():
             with restoring(config.resume):
                 trainer.fit(module, data, ckpt_path=config.resume, weights_only=True)
             if best.best_model_score is None:
@@ -105,3 +119,8 @@ def _save_resolved(settings: dict[str, Any]) -> None:
 @rank_zero_only
 def _say(text: str) -> None:
     log.info(text)
+
+
+@rank_zero_only
+def _warn(text: str) -> None:
+    log.warning(text)

@@ -12,9 +12,10 @@ import pytest
 import torch
 from numpy import ndarray
 
-from htr_lightning.data import datamodule
+from htr_lightning.data import line_dataset
 from htr_lightning.data.character import FixedSize
-from htr_lightning.data.datamodule import LineDataModule, LineDataset
+from htr_lightning.data.datamodule import LineDataModule
+from htr_lightning.data.line_dataset import LineDataset
 from htr_lightning.data.preprocess import FitHeight, NormalizeHandwriting
 from htr_lightning.data.reader.page_xml import PageXml
 from htr_lightning.data.reader.synthetic import Synthetic
@@ -127,11 +128,11 @@ def widths_of(lines: LineDataset) -> list[int]:
     return LineDataset.widths.func(lines)  # until Python 3.12, a cached property is computed in one thread at a time
 
 
-@pytest.mark.parametrize("cache_mb", [0, 1, 512])
+@pytest.mark.parametrize(("cache_mb", "measured_lines"), [(0, 0), (0, 37), (1, 25), (512, 1000)])
 def test_ranks_share_the_measuring_of_lines_and_get_the_same_widths_and_images(
-    cache_mb: int, as_ranks, monkeypatch: pytest.MonkeyPatch
+    cache_mb: int, measured_lines: int, as_ranks, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(datamodule, "SHARED", 10)
+    monkeypatch.setattr(line_dataset, "SHARED", 10)
     read: list[str] = []
 
     class Counted(Synthetic):
@@ -142,7 +143,8 @@ def test_ranks_share_the_measuring_of_lines_and_get_the_same_widths_and_images(
 
     def lines() -> LineDataset:
         reader = Counted("train", {"train": 37, "val": 1, "test": 1}, {"train": 4, "val": 2, "test": 2})
-        return LineDataset(reader, NormalizeHandwriting(32, 9.6), Normalizer(), cache_mb=cache_mb)
+        settings = {"cache_mb": cache_mb, "measured_lines": measured_lines}
+        return LineDataset(reader, NormalizeHandwriting(32, 9.6), Normalizer(), **settings)
 
     def measured() -> tuple[list[int], list[Sample]]:
         own = lines()
@@ -161,11 +163,22 @@ def test_ranks_share_the_measuring_of_lines_and_get_the_same_widths_and_images(
         assert len(read) == len(set(read)) == 37  # each line once
 
 
+def test_the_widths_do_not_depend_on_the_cache() -> None:
+    def widths(cache_mb: int, measured_lines: int) -> list[int]:
+        reader = Synthetic("train", {"train": 12, "val": 1, "test": 1}, {"train": 4, "val": 2, "test": 2})
+        settings = {"cache_mb": cache_mb, "measured_lines": measured_lines}
+        return LineDataset(reader, NormalizeHandwriting(32, 9.6), Normalizer(), **settings).widths
+
+    estimated, exact = widths(0, 0), widths(0, 12)
+    assert widths(512, 12) == exact != estimated
+    assert widths(512, 5) == exact[:5] + estimated[5:]
+
+
 def test_a_line_that_one_rank_cannot_use_stops_all_of_them(as_ranks) -> None:
     def widths() -> list[int]:
         samples = [Sample(f"line {i}", np.full((40, 100), 255, np.uint8), "a", "x") for i in range(5)]
         samples[3] = samples[3]._replace(image=np.full((40, 2), 255, np.uint8))
-        return widths_of(LineDataset(Listed(samples), NormalizeHandwriting(32, 9.6), Normalizer(), cache_mb=1))
+        return widths_of(LineDataset(Listed(samples), NormalizeHandwriting(32, 9.6), Normalizer(), measured_lines=9))
 
     first, second = as_ranks(widths)
     assert first == second

@@ -13,7 +13,8 @@ from rich.console import Console
 
 from htr_lightning import command
 from htr_lightning.training import console
-from htr_lightning.training.console import idle_gpus, log, run_log
+from htr_lightning.training.console import idle_gpus
+from htr_lightning.training.run_log import log, run_log
 
 VALIDATION = re.compile(r"\d:\d\d:\d\d · (epoch|step) \d+ · loss [\d.]+ · val CER [\d.]+% · WER [\d.]+% · \d+ lines/s")
 

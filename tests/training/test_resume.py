@@ -10,6 +10,7 @@ import torch
 from conftest import SMALL, run_train
 
 from htr_lightning.errors import InputError
+from htr_lightning.training.resume import Position, position
 
 
 def optimizer(content: dict[str, Any]) -> dict[str, Any]:
@@ -43,6 +44,34 @@ CHANGES: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
     "callback": (lambda content: content.update(callbacks=dict.fromkeys(content["callbacks"], "x")), "be restored"),
     "version": (lambda content: content.update({"pytorch-lightning_version": "x.y"}), "cannot be restored.*x.y"),
 }
+
+
+def loops(epochs: tuple[int, int], batches: tuple[int, int], is_last: bool) -> dict[str, Any]:
+    """The state of a loop, with the numbers of epochs started and processed, and of batches ready and processed."""
+    return {
+        "epoch_progress": {"current": {"started": epochs[0], "processed": epochs[1]}},
+        "epoch_loop.batch_progress": {
+            "current": {"ready": batches[0], "processed": batches[1]}, "is_last_batch": is_last
+        },
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("state", "expected"),
+    [
+        (loops((3, 2), (1, 0), False), Position(2, 0)),  # before the first batch of an epoch
+        (loops((3, 2), (5, 4), False), Position(2, 4)),  # before another one
+        (loops((3, 2), (9, 8), True), Position(2, 8)),  # before the last one
+        (loops((3, 2), (4, 4), False), Position(2, 4)),  # after a validation within an epoch
+        (loops((3, 2), (9, 9), True), Position(3, 0)),  # after a validation at the end of an epoch
+        (loops((3, 3), (9, 9), True), Position(3, 0)),  # after the epoch
+        (loops((3, 3), (4, 4), False), Position(2, 4)),  # at the end of a run that ends within an epoch
+    ],
+)
+def test_the_position_in_a_run_is_found_whenever_the_checkpoint_was_saved(
+    state: dict[str, Any], expected: Position
+) -> None:
+    assert position(state) == expected
 
 
 @pytest.mark.parametrize("name", CHANGES)

@@ -1,7 +1,8 @@
-"""Stop a run between two steps when it is asked to, and save its state."""
+"""Save the state of a run between two steps: regularly, and when a signal asks the run to stop."""
 
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,26 +14,32 @@ from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
+from htr_lightning.parameters import Positive
 from htr_lightning.training.console import log, relative
+from htr_lightning.training.module import TrainingModule
 
 # Ctrl-C, schedulers, a closed terminal, and the warning that SLURM sends with --signal=USR1@60. Windows lacks some.
 NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1")
 
 
-class Interrupt(Callback):
-    """Let a signal stop the run: while it trains, after the same step on all ranks, so that they can save its state.
+class LastCheckpoint(Callback):
+    """A callback that saves `checkpoints/last.ckpt`, from which a run can be resumed as if it had not been interrupted.
 
-    The exit code is 128 plus the number of the signal. A second signal, or one that arrives before or after the
-    training, stops the run at once and saves nothing. A signal that only one of the ranks receives stops all of them.
+    It saves after each validation, every few minutes, and when the run is asked to stop, always between two steps and
+    on all ranks after the same one. A signal, whichever rank receives it, stops the run with the exit code 128 plus its
+    number. A second signal, or one that arrives before or after the training, stops the run at once and saves nothing.
 
     Args:
-        folder: run folder; the state is saved as `checkpoints/last.ckpt` in it.
+        folder: run folder.
+        minutes: time between two checkpoints.
     """
 
-    def __init__(self, folder: str) -> None:
-        self.path = Path(folder) / "checkpoints" / "last.ckpt"
+    def __init__(self, folder: str, minutes: Positive = 10.0) -> None:
+        self.path, self.minutes = Path(folder) / "checkpoints" / "last.ckpt", minutes
         self._training = False
         self._received = 0
+        self._validated = False  # since the last checkpoint
+        self._saved = 0.0
 
     @contextmanager
     def handling(self, trainer: Trainer) -> Iterator[None]:
@@ -60,28 +67,39 @@ class Interrupt(Callback):
                 signal.signal(number, handler)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._training = True
+        self._training, self._saved = True, time.monotonic()
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._validated = not trainer.sanity_checking
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """Stop if any rank has received a signal; at the start of a batch, the one before it is completely recorded."""
-        self._stop_if_asked(trainer)
+        """Save or stop; at the start of a batch, the one before it is completely recorded."""
+        if batch_idx % trainer.accumulate_grad_batches == 0:  # accumulated gradients are not saved
+            self._save_or_stop(trainer, pl_module)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._stop_if_asked(trainer)
+        self._save_or_stop(trainer, pl_module)
         self._training = False
 
-    def _stop_if_asked(self, trainer: Trainer) -> None:
+    def _save_or_stop(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        assert isinstance(pl_module, TrainingModule)
         received = self._received
+        due = self._validated or time.monotonic() - self._saved >= 60 * self.minutes
         if trainer.world_size > 1:
-            agreed = torch.tensor(received, device=trainer.strategy.root_device)
+            agreed = torch.tensor([received, due], device=trainer.strategy.root_device)
             torch.distributed.all_reduce(agreed, torch.distributed.ReduceOp.MAX)
-            received = int(agreed)
+            received, due = agreed.tolist()
+        if (due or received) and trainer.global_step:
+            pl_module.check_losses()
+            for logger in trainer.loggers:
+                logger.save()  # the resumed run logs only the steps after this one
+            trainer.save_checkpoint(self.path, weights_only=False)
+            self._validated, self._saved = False, time.monotonic()
         if not received:
             return
-        name = signal.Signals(received).name
         if trainer.global_step:
-            trainer.save_checkpoint(self.path, weights_only=False)
-            log.info(f"stopped by {name} at step {trainer.global_step}; continue with resume={relative(self.path)}")
+            log.info(f"stopped by {signal.Signals(received).name} at step {trainer.global_step}; continue with "
+                     f"resume={relative(self.path.parent.parent)}")  # fmt: skip
         raise _stopped(trainer, received)
 
 
