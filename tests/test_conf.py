@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
+from hydra import compose
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from lightning import Trainer
 from omegaconf import OmegaConf
@@ -19,6 +19,7 @@ from htr_lightning.config import compose_train, cpu_threads, fast_precision
 from htr_lightning.data.reader.page_xml import PageXml
 from htr_lightning.data.split import group_pattern
 from htr_lightning.errors import InputError
+from htr_lightning.hydra_version import initialize_config_dir
 
 CONF = Path(__file__).parent.parent / "conf"
 HYDRA_KEYS = {"_target_", "_partial_", "_convert_", "_recursive_", "_args_"}
@@ -31,7 +32,7 @@ def names(group: str) -> list[str]:
 
 
 def composed(*overrides: str) -> dict[str, Any]:
-    with initialize_config_dir(str(CONF), version_base="1.3"):
+    with initialize_config_dir(str(CONF)):
         config = compose("train", overrides=["run_dir=runs/test", "name=test", *overrides])
     return OmegaConf.to_container(config, resolve=True)
 

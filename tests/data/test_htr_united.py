@@ -5,14 +5,14 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from hydra import compose, initialize_config_dir
-from hydra.utils import instantiate
+from hydra import compose
 
 from htr_lightning.data import download
 from htr_lightning.data import htr_united as module
 from htr_lightning.data.htr_united import KNOWN, fetch, terms
 from htr_lightning.data.reader.page_xml import PageXml
 from htr_lightning.errors import InputError
+from htr_lightning.hydra_version import initialize_config_dir, instantiate
 
 CATALOGUE = """schema: https://htr-united.github.io/schema/2021-10-15/schema.json
 title: CREMMA Manuscrits du 20e

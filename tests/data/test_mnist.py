@@ -6,12 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hydra import compose, initialize_config_dir
+from hydra import compose
 from omegaconf import OmegaConf
 
 from htr_lightning.data.character import FixedSize
 from htr_lightning.data.reader.mnist import Mnist, read_idx
 from htr_lightning.errors import InputError
+from htr_lightning.hydra_version import initialize_config_dir
 
 
 def idx(array: np.ndarray) -> bytes:

@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
-from hydra.utils import instantiate
+from hydra import compose
 from omegaconf import OmegaConf
 
 from htr_lightning.data.batch import Batch, collate
@@ -15,6 +14,7 @@ from htr_lightning.data.preprocess import FitHeight
 from htr_lightning.decoder.autoregressive import Beam, Greedy
 from htr_lightning.decoder.rescoring import Rescoring
 from htr_lightning.errors import InputError
+from htr_lightning.hydra_version import initialize_config_dir, instantiate
 from htr_lightning.model.line import ctc_loss
 from htr_lightning.model.seq2seq import END, START, Seq2SeqRecognizer
 from htr_lightning.net.backbone import ResidualBackbone
