@@ -16,7 +16,11 @@ IS_NEW = tuple(map(int, hydra.__version__.split(".")[:2])) >= (1, 4)
 BASE = {} if IS_NEW else {"version_base": "1.3"}
 ANY_CLASS = getattr(utils, "UNSAFE_DISABLE_EXECUTION_CHECKS", None)
 
-register_resolver = OmegaConf.register_resolver if IS_NEW else OmegaConf.register_new_resolver
+register_resolver: Callable[..., None] = (
+    OmegaConf.register_resolver
+    if IS_NEW
+    else OmegaConf.register_new_resolver  # the first is another one in OmegaConf 2.3
+)
 
 
 def instantiate(config: Any, **others: Any) -> Any:

@@ -25,7 +25,8 @@ def open_study(settings: Mapping[str, Any]) -> "Study":
     """Open the study of a sweep, which is created if it does not exist.
 
     Args:
-        settings: `storage` (path of a journal, or URL of a database), `study_name`, `direction`, `sampler` and `pruner`.
+        settings: `storage` (path of a journal, or URL of a database), `study_name`, `direction`, and perhaps `sampler`
+            and `pruner`.
 
     Raises:
         InputError: if Optuna is not installed or the storage cannot be used.
@@ -58,8 +59,8 @@ def open_study(settings: Mapping[str, Any]) -> "Study":
 def distribution(override: Override) -> "BaseDistribution":
     """Return the Optuna distribution of an override of a sweep.
 
-    Choices are strings in Hydra's syntax. Ranges exclude their end, as in Python. The tag `log` makes the logarithm of an
-    interval uniform.
+    Choices are strings in Hydra's syntax. Ranges exclude their end, as in Python. The tag `log` makes the logarithm of
+    an interval uniform.
 
     Raises:
         InputError: if Optuna has no such distribution.

@@ -130,7 +130,9 @@ def jobs_of(folder: Path) -> list[Job]:
         if state not in FINISHED:
             state, figures = "failed", {}
         value = found.get("value", figures.get("val_cer")) if state in FINISHED else None
-        jobs.append(Job(run.name, overrides, state, value, found.get("seconds", figures.get("seconds")), figures, error))
+        jobs.append(
+            Job(run.name, overrides, state, value, found.get("seconds", figures.get("seconds")), figures, error)
+        )
     order = (*FINISHED, "failed")
     return sorted(jobs, key=lambda job: (order.index(job.state), job.value or 0.0, job.number.rjust(9)))
 

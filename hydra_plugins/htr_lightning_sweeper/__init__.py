@@ -56,6 +56,7 @@ class OptunaSweeper(Sweeper):
     def sweep(self, arguments: list[str]) -> None:
         from htr_lightning.training.study import done, open_study, own, release
 
+        assert self.config is not None
         fixed, space = self._space(arguments)
         folder = Path(self.config.hydra.sweep.dir)
         folder.mkdir(parents=True, exist_ok=True)
@@ -74,6 +75,7 @@ class OptunaSweeper(Sweeper):
         """Return the overrides that all jobs share, and the distributions of the others."""
         from htr_lightning.training.study import distribution
 
+        assert self.hydra_context is not None
         parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
         given = {one.partition("=")[0]: one for one in (*(f"{k}={v}" for k, v in self.params.items()), *arguments)}
         fixed, space = [], {}
