@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from hydra import compose
-from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
@@ -21,7 +20,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from htr_lightning.cores import cores
 from htr_lightning.errors import InputError
-from htr_lightning.hydra_version import initialize_config_dir, instantiate, register_resolver
+from htr_lightning.hydra_version import initialize_config_dir, instantiate, register_resolver, store
 from htr_lightning.parameters import check_parameters
 from htr_lightning.yaml_file import load_yaml
 
@@ -235,7 +234,7 @@ def offer_experiments() -> None:
         recipe = load_yaml(file, OmegaConf.create)
         if not isinstance(recipe, DictConfig):
             raise InputError(f"{file}: expected a recipe, a mapping of keys to values; correct or remove the file")
-        ConfigStore.instance().store(name, recipe, group="experiment", package="_global_")
+        store(name, recipe, "experiment")
 
 
 def compose_train(overrides: Sequence[str]) -> DictConfig:

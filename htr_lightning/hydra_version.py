@@ -1,7 +1,7 @@
 """Call Hydra 1.3 and 1.4, whose entry points differ.
 
 Hydra 1.4 warns if it gets a `version_base`, without which 1.3 warns, and if it instantiates a config without a list of
-allowed classes. No list is given: a user's own classes are as welcome in a config as in code, and the classes that a
+allowed classes or replaces a config without being told to. No list is given: a user's own classes are as welcome in a config as in code, and the classes that a
 checkpoint names are checked when it is read (`slots`).
 """
 
@@ -10,6 +10,7 @@ from typing import Any
 
 import hydra
 from hydra import utils
+from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 
 IS_NEW = tuple(map(int, hydra.__version__.split(".")[:2])) >= (1, 4)
@@ -31,6 +32,12 @@ def instantiate(config: Any, **others: Any) -> Any:
 def initialize_config_dir(folder: str) -> Any:
     """Return a context in which configs are composed from a folder; see `hydra.initialize_config_dir`."""
     return hydra.initialize_config_dir(folder, **BASE)
+
+
+def store(name: str, config: Any, group: str) -> None:
+    """Add an option to a config group, or replace it; its keys start at the root of the config."""
+    options = {"replace": True} if IS_NEW else {}
+    ConfigStore.instance().store(name, config, group=group, package="_global_", **options)  # type: ignore[arg-type]
 
 
 def main(folder: str, config_name: str, task: Callable[[Any], Any]) -> None:

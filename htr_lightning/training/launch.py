@@ -4,6 +4,7 @@ Does not import torch before a job starts, so that help, completion and errors i
 """
 
 import os
+import re
 import shutil
 import sys
 from collections.abc import Callable, Sequence
@@ -80,7 +81,12 @@ def launch(config_name: str, check: Callable[[DictConfig], None], command: Seque
         main(str(conf_dir()), config_name, job)
         return
     with stoppable(), concluding():
-        main(str(conf_dir()), config_name, job)
+        try:
+            main(str(conf_dir()), config_name, job)
+        except RuntimeError as error:
+            if missing := re.search("Unknown plugin class : '(.*)'", str(error)):
+                raise InputError(f"{missing[1]}: not installed; install htr-lightning[sweep]") from None
+            raise
 
 
 def _as_rank(overrides: Sequence[str], sweep: bool) -> list[str]:
