@@ -1,8 +1,8 @@
 """Call Hydra 1.3 and 1.4, whose entry points differ.
 
-Hydra 1.4 warns if it gets a `version_base`, without which 1.3 warns, and if it instantiates a config without a list of
-allowed classes or replaces a config without being told to. No list is given: a user's own classes are as welcome in a config as in code, and the classes that a
-checkpoint names are checked when it is read (`slots`).
+Hydra 1.4 warns if it gets a `version_base`, without which 1.3 warns, if it instantiates a config without a list of
+allowed classes, and if a config replaces another without being told to. No list is given: a user's own classes are as
+welcome in a config as in code, and the classes that a checkpoint names are checked when it is read (`slots`).
 """
 
 from collections.abc import Callable
