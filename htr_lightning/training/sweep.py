@@ -141,7 +141,7 @@ def by_seed(jobs: Sequence[Job]) -> list[SeedGroup]:
     """Return mean and standard deviation (of a sample, n - 1) of finished jobs that differ only in `seed`."""
     found: dict[tuple[str, ...], list[Job]] = {}
     for job in jobs:
-        if job.state == "done" and any(one.startswith("seed=") for one in job.overrides):
+        if job.state == "done" and job.summary and any(one.startswith("seed=") for one in job.overrides):
             found.setdefault(tuple(one for one in job.overrides if not one.startswith("seed=")), []).append(job)
     groups = []
     for overrides, same in found.items():
