@@ -73,7 +73,7 @@ def concluding() -> Iterator[None]:
         yield
     except BaseException as error:
         jobs = _conclude()
-        if not jobs or not lost_process(error):
+        if not lost_process(error) or not any(job.state == "failed" for job in jobs):
             raise
     else:
         jobs = _conclude()
@@ -122,8 +122,8 @@ def jobs_of(folder: Path) -> list[Job]:
     jobs = []
     for path in sorted(folder.glob("*/.hydra/overrides.yaml")):
         run = path.parent.parent
-        overrides = varying(map(str, load_yaml(path)), folder)
         found, summary = read_record(run), run / "summary.json"
+        overrides = varying(map(str, found.get("overrides") or load_yaml(path)), folder)
         figures = json.loads(summary.read_text(encoding="utf-8")) if summary.is_file() else {}
         state = found.get("state", "done" if figures else "failed")
         error = found.get("error", "") or ("stopped before its end" if state == "running" else "")

@@ -115,7 +115,11 @@ def run_apart(command: Sequence[str]) -> float | None:
     others = [one for one in others if not one.startswith("hydra.launcher.")]
     program = [sys.executable, "-m", "htr_lightning", *command]
     since = time.time()
-    code = _run([*program, *options, *overrides, *others, *place, *resume])
+    try:
+        code = _run([*program, *options, *overrides, *others, *place, *resume])
+    finally:
+        if first:
+            record(folder, seconds=known.get("seconds", 0.0) + time.time() - since)
     if not first:
         return None
     known = read_record(folder)
@@ -123,7 +127,7 @@ def run_apart(command: Sequence[str]) -> float | None:
     if code != 0 or "value" not in known:
         outcome = {"state": "failed", "error": known.get("error") or _ending(code)}
         print(f"job {hydra.job.num} failed: {outcome['error']}", file=sys.stderr, flush=True)
-    record(folder, seconds=known.get("seconds", 0.0) + time.time() - since, **outcome)
+    record(folder, **outcome)
     return known["value"] if outcome["state"] in FINISHED else None
 
 

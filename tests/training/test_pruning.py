@@ -3,9 +3,11 @@
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import optuna
 import pytest
+from lightning import LightningModule, Trainer
 from omegaconf import OmegaConf
 
 from htr_lightning.errors import InputError
@@ -14,14 +16,16 @@ from htr_lightning.training.pruning import Pruning
 from htr_lightning.training.study import PRUNED, open_study
 from htr_lightning.training.sweep_job import read_record
 
+MODULE = Mock(spec=LightningModule)
+
 
 def trainer(step: int, score: float, rank: int = 0, decision: bool | None = None) -> Any:
     """Return a trainer after a validation; `decision` is what rank 0 decided, if it is not this rank."""
-    strategy = SimpleNamespace(broadcast=lambda mine: mine if decision is None else decision)
-    return SimpleNamespace(
-        state=SimpleNamespace(fn="fit"), sanity_checking=False, callback_metrics={"val/cer": score}, global_step=step,
-        is_global_zero=rank == 0, strategy=strategy, should_stop=False,
-    )  # fmt: skip
+    found = Mock(spec=Trainer)
+    found.state, found.sanity_checking, found.should_stop = SimpleNamespace(fn="fit"), False, False
+    found.callback_metrics, found.global_step, found.is_global_zero = {"val/cer": score}, step, rank == 0
+    found.strategy = SimpleNamespace(broadcast=lambda mine: mine if decision is None else decision)
+    return found
 
 
 @pytest.fixture
@@ -45,9 +49,9 @@ def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 def test_a_trial_that_becomes_worse_than_the_median_is_pruned(job: Any, tmp_path: Path) -> None:
     callback = Pruning()
     better, worse = trainer(10, 0.4), trainer(20, 0.35)
-    callback.setup(better, None, "fit")  # type: ignore[arg-type]
+    callback.setup(better, MODULE, "fit")
     for one in (better, worse):
-        callback.on_validation_end(one, None)  # type: ignore[arg-type]
+        callback.on_validation_end(one, MODULE)
     assert (better.should_stop, worse.should_stop) == (False, True)
     trial = optuna.load_study(study_name="s", storage=callback._study._storage).trials[1]
     assert trial.intermediate_values == {10: 0.4, 20: 0.35}
@@ -57,12 +61,12 @@ def test_a_trial_that_becomes_worse_than_the_median_is_pruned(job: Any, tmp_path
 
 def test_other_ranks_stop_with_the_first(job: Any) -> None:
     callback, one = Pruning(), trainer(10, 0.4, rank=1, decision=True)
-    callback.setup(one, None, "fit")  # type: ignore[arg-type]
-    callback.on_validation_end(one, None)  # type: ignore[arg-type]
+    callback.setup(one, MODULE, "fit")
+    callback.on_validation_end(one, MODULE)
     assert one.should_stop
 
 
 def test_pruning_needs_a_study(job: Any) -> None:
     job.sweeper = {"max_batch_size": None}
     with pytest.raises(InputError, match="add -m hydra/sweeper=optuna"):
-        Pruning().setup(trainer(10, 0.4), None, "fit")  # type: ignore[arg-type]
+        Pruning().setup(trainer(10, 0.4), MODULE, "fit")
