@@ -12,17 +12,15 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
-from hydra import compose, initialize_config_dir
-from hydra.core.config_store import ConfigStore
+from hydra import compose
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
-from hydra.types import RunMode
-from hydra.utils import instantiate
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from htr_lightning.cores import cores
 from htr_lightning.errors import InputError
+from htr_lightning.hydra_version import initialize_config_dir, instantiate, register_resolver, store
 from htr_lightning.parameters import check_parameters
 from htr_lightning.yaml_file import load_yaml
 
@@ -78,8 +76,20 @@ def cpu_threads(accelerator: str, devices: Any) -> int:
 
 
 def is_sweep() -> bool:
-    """Return whether the current job belongs to a sweep."""
-    return HydraConfig.initialized() and HydraConfig.get().mode is RunMode.MULTIRUN
+    """Return whether the current run is a job of a sweep, which has a number."""
+    return HydraConfig.initialized() and not OmegaConf.is_missing(HydraConfig.get().job, "num")
+
+
+def external_rank() -> int:
+    """Return the rank of this process if torchrun or SLURM started it as one of several, else 0."""
+    return int(os.environ["RANK" if "TORCHELASTIC_RUN_ID" in os.environ else "SLURM_PROCID"]) if external_ranks() else 0
+
+
+def external_ranks() -> bool:
+    """Return whether torchrun or SLURM starts the processes of a run, rather than Lightning."""
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        return int(os.environ["WORLD_SIZE"]) > 1
+    return "SLURM_PROCID" in os.environ and int(os.environ.get("SLURM_NTASKS", 1)) > 1
 
 
 def varying(overrides: Iterable[str], folder: Path) -> list[str]:
@@ -89,9 +99,10 @@ def varying(overrides: Iterable[str], folder: Path) -> list[str]:
         overrides: overrides of the job.
         folder: sweep folder, in which Hydra stores the overrides of all jobs.
     """
-    given = load_yaml(folder / "multirun.yaml")["hydra"]["overrides"]["task"]
-    parsed = OverridesParser.create().parse_overrides(given)
+    hydra = load_yaml(folder / "multirun.yaml")["hydra"]
+    parsed = OverridesParser.create().parse_overrides(hydra["overrides"]["task"])
     keys = {str(one.input_line).partition("=")[0] for one in parsed if one.is_sweep_override()}
+    keys |= set(hydra.get("sweeper", {}).get("params") or ())
     return [one for one in overrides if not keys or one.partition("=")[0] in keys]
 
 
@@ -136,7 +147,7 @@ def run_tags() -> ListConfig:
 
 
 for resolver in (fast_precision, on_cpu, loading_processes, cpu_threads, new_folder, sweep_group, job_name, run_tags):
-    OmegaConf.register_new_resolver(resolver.__name__, resolver, replace=True)
+    register_resolver(resolver.__name__, resolver, replace=True)
 
 
 def conf_dir() -> Path:
@@ -146,8 +157,8 @@ def conf_dir() -> Path:
 
 
 def groups() -> list[str]:
-    """Return the names of all config groups except `experiment`."""
-    return sorted(path.name for path in conf_dir().iterdir() if path.is_dir())
+    """Return the names of all config groups except `experiment` and those of Hydra."""
+    return sorted(path.name for path in conf_dir().iterdir() if path.is_dir() and path.name != "hydra")
 
 
 def options(group: str) -> list[str]:
@@ -223,14 +234,14 @@ def offer_experiments() -> None:
         recipe = load_yaml(file, OmegaConf.create)
         if not isinstance(recipe, DictConfig):
             raise InputError(f"{file}: expected a recipe, a mapping of keys to values; correct or remove the file")
-        ConfigStore.instance().store(name, recipe, group="experiment", package="_global_")
+        store(name, recipe, "experiment")
 
 
 def compose_train(overrides: Sequence[str]) -> DictConfig:
     """Compose the config of train.py with the given overrides."""
     check_overrides(overrides)
     offer_experiments()
-    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+    with initialize_config_dir(str(conf_dir())):
         return compose("train", overrides=list(overrides))
 
 

@@ -228,6 +228,38 @@ def augmentation_sheet(
     return sheet
 
 
+def bar_chart(
+    charts: Sequence[tuple[str, Sequence[tuple[str, float, str, bool]]]], width: int = 1000
+) -> UInt8[ndarray, "H W 3"]:
+    """Draw charts of horizontal bars below each other.
+
+    Args:
+        charts: title and bars of each chart; a bar has a label, a value from 0, the value as a text, and whether it is
+            drawn in grey. The longest bar of a chart fills its row.
+        width: width of the picture in pixels.
+
+    Returns:
+        The picture in RGB.
+    """
+    strips = []
+    for title, bars in charts:
+        strip = np.full((TEXT * (len(bars) + 1) + GAP, width, 3), 255, np.uint8)
+        _text(strip, title, (GAP, 20), BLACK, 18)
+        longest = max((value for _, value, _, _ in bars), default=0.0) or 1.0
+        size = 14
+        left = min(width // 2, GAP + max((_width(label, size) for label, *_ in bars), default=0)) + GAP
+        room = width - left - 2 * GAP - max((_width(text, size) for _, _, text, _ in bars), default=0)
+        for row, (label, value, text, is_grey) in enumerate(bars, 1):
+            base = row * TEXT + 18
+            _text(strip, label, (GAP, base), BLACK, size)
+            strip[base - 14 : base + 4, left - GAP // 2 :] = 255  # the end of a long label
+            right = left + round(room * value / longest)
+            cv2.rectangle(strip, (left, base - 12), (right, base + 2), GREY if is_grey else DELETION, -1)
+            _text(strip, text, (right + GAP, base), BLACK, size)
+        strips.append(strip)
+    return np.concatenate(strips)
+
+
 def _at_height(image: UInt8[ndarray, "_ _"], height: int) -> UInt8[ndarray, "_ _"]:
     size = (max(1, round(image.shape[1] * height / image.shape[0])), height)
     return cv2.resize(image, size, interpolation=cv2.INTER_AREA if image.shape[0] > height else cv2.INTER_LINEAR)

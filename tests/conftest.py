@@ -22,8 +22,7 @@ import cv2  # noqa: E402
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 import torch  # noqa: E402
-from hydra import compose, initialize_config_dir  # noqa: E402
-from hydra.utils import instantiate  # noqa: E402
+from hydra import compose  # noqa: E402
 from hypothesis import settings  # noqa: E402
 from PIL import Image  # noqa: E402
 from torch import nn  # noqa: E402
@@ -36,6 +35,7 @@ from htr_lightning.config import offer_experiments  # noqa: E402
 from htr_lightning.data.preprocess import FitHeight, Preprocess  # noqa: E402
 from htr_lightning.data.reader.synthetic import Synthetic  # noqa: E402
 from htr_lightning.decoder.ctc import Greedy  # noqa: E402
+from htr_lightning.hydra_version import initialize_config_dir, instantiate  # noqa: E402
 from htr_lightning.model.ctc import CTCRecognizer  # noqa: E402
 from htr_lightning.net.backbone import ResidualBackbone  # noqa: E402
 from htr_lightning.net.crnn import CRNN  # noqa: E402
@@ -195,7 +195,7 @@ def shaken(net: nn.Module) -> nn.Module:
 
 def network(model: str, classes: int = 7) -> Network:
     """Build the network of `conf/model/MODEL.yaml`, with batch norms far from zero mean and unit variance."""
-    with initialize_config_dir(str(CONF), version_base="1.3"):
+    with initialize_config_dir(str(CONF)):
         config = compose("train", overrides=["run_dir=runs/test", "name=test", f"model={model}"]).model
     with torch.random.fork_rng():
         torch.manual_seed(0)

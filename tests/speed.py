@@ -16,7 +16,6 @@ import cv2
 import numpy as np
 import torch
 from datasets import load_dataset
-from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from rich.console import Console
 from rich.table import Table
@@ -29,6 +28,7 @@ from htr_lightning.data.pack import PackWriter, packed_height
 from htr_lightning.data.preprocess import HEIGHT, FitHeight
 from htr_lightning.data.reader.casia import CasiaCharacters
 from htr_lightning.data.reader.synthetic import Synthetic
+from htr_lightning.hydra_version import instantiate
 from htr_lightning.metrics.aggregate import EditCounts
 from htr_lightning.net.backbone import ResidualBackbone
 from htr_lightning.net.gated import GatedCRNN

@@ -6,7 +6,6 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from hydra.utils import instantiate
 from numpy import ndarray
 from omegaconf import OmegaConf
 
@@ -33,6 +32,7 @@ from htr_lightning.augment import (
     Warp,
     Wave,
 )
+from htr_lightning.hydra_version import instantiate
 
 CONF = Path(__file__).parent.parent / "conf" / "augment"
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 from conftest import MODELS
-from hydra import compose, initialize_config_dir
+from hydra import compose
 
 from htr_lightning import torch_file
 from htr_lightning.build import build, data_for
@@ -22,6 +22,7 @@ from htr_lightning.decoder.ctc import Greedy
 from htr_lightning.decoder.language import Language
 from htr_lightning.decoder.ngram import NGram
 from htr_lightning.errors import InputError
+from htr_lightning.hydra_version import initialize_config_dir
 from htr_lightning.model.base import Recognizer
 from htr_lightning.net.gated import GatedCRNN
 from htr_lightning.slots import FORMAT, check_config, check_target
@@ -224,7 +225,7 @@ def test_a_corrupted_checkpoint_is_either_read_or_rejected(tmp_path: Path, zippe
 def test_direction_and_mirrored_characters_survive(tmp_path: Path, write_page: Callable[..., Path]) -> None:
     write_page(tmp_path / "pages", ["(אב", "גב"])
     overrides = ["data=page_xml", f"data.root={tmp_path / 'pages'}", "data.reader.splits=null", "model.direction=rtl"]
-    with initialize_config_dir(str(CONF), version_base="1.3"):
+    with initialize_config_dir(str(CONF)):
         config = compose("train", overrides=["run_dir=runs/test", "name=test", *overrides])
     _, recognizer = build(config)
     assert recognizer.codec.alphabet == ["(", "א", "ב", "ג", ")"]
@@ -248,7 +249,7 @@ def test_bfloat16_is_used_if_the_processor_supports_it(monkeypatch: pytest.Monke
 
 
 def composed(*overrides: str) -> dict[str, Any]:
-    with initialize_config_dir(str(CONF), version_base="1.3"):
+    with initialize_config_dir(str(CONF)):
         config = compose("train", overrides=["run_dir=runs/test", "name=test", *overrides])
     return plain(config)
 

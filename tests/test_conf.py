@@ -4,14 +4,17 @@ import inspect
 import os
 import re
 import shlex
+from dataclasses import fields
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
+from hydra import compose
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra_plugins.hydra_joblib_launcher.config import JobLibLauncherConf
+from hydra_plugins.hydra_submitit_launcher import config as submitit
 from lightning import Trainer
 from omegaconf import OmegaConf
 
@@ -19,6 +22,7 @@ from htr_lightning.config import compose_train, cpu_threads, fast_precision
 from htr_lightning.data.reader.page_xml import PageXml
 from htr_lightning.data.split import group_pattern
 from htr_lightning.errors import InputError
+from htr_lightning.hydra_version import initialize_config_dir
 
 CONF = Path(__file__).parent.parent / "conf"
 HYDRA_KEYS = {"_target_", "_partial_", "_convert_", "_recursive_", "_args_"}
@@ -31,7 +35,7 @@ def names(group: str) -> list[str]:
 
 
 def composed(*overrides: str) -> dict[str, Any]:
-    with initialize_config_dir(str(CONF), version_base="1.3"):
+    with initialize_config_dir(str(CONF)):
         config = compose("train", overrides=["run_dir=runs/test", "name=test", *overrides])
     return OmegaConf.to_container(config, resolve=True)
 
@@ -88,6 +92,22 @@ GROUPS = ("model", "augment", "decoder", "optimizer", "scheduler", "trainer", "l
 @pytest.mark.parametrize("override", [f"{group}={name}" for group in GROUPS for name in names(group)])
 def test_every_option_in_every_group_composes(override: str) -> None:
     check_keys(composed(override))
+
+
+@pytest.mark.parametrize("path", sorted((CONF / "hydra").rglob("*.yaml")), ids=lambda path: path.stem)
+def test_every_key_of_a_sweeper_or_launcher_is_a_parameter(path: Path) -> None:
+    config = OmegaConf.to_container(OmegaConf.load(path))
+    keys = set(config) - HYDRA_KEYS | {next(iter(one)) for one in config.get("defaults", [])} - {"defaults"}
+    plugin = config["_target_"].rpartition(".")[2]
+    if plugin in ("LocalLauncher", "SlurmLauncher"):  # their parameters are fields of another class
+        kind = submitit.BaseQueueConf if plugin == "LocalLauncher" else submitit.SlurmQueueConf
+        accepted = {field.name for field in fields(kind)}
+    elif plugin == "JoblibLauncher":
+        accepted = {field.name for field in fields(JobLibLauncherConf)}
+    else:
+        accepted, required, _ = parameters(config["_target_"])
+        assert plugin != "OptunaSweeper" or required == keys - {"defaults"}
+    assert keys - {"defaults"} <= accepted
 
 
 EXPERIMENTS = sorted((CONF.parent / "experiments").glob("*.yaml"))

@@ -23,6 +23,8 @@ def test_the_wheel_holds_configs_recipes_types_and_data_files(tmp_path: Path) ->
         path for path in (ROOT / "htr_lightning").rglob("*") if path.suffix in (".py", ".txt", ".tsv", ".typed")
     }
     names = {path.relative_to(ROOT).as_posix() for path in expected}
+    names |= {path.relative_to(ROOT).as_posix() for path in (ROOT / "hydra_plugins").rglob("*.py")}
+    assert "hydra_plugins/__init__.py" not in names  # other packages have plugins there, too
     for folder in ("conf", "experiments"):
         names |= {f"htr_lightning/{path.relative_to(ROOT).as_posix()}" for path in (ROOT / folder).rglob("*.yaml")}
     assert "htr_lightning/py.typed" in names

@@ -197,7 +197,8 @@ def test_train(command: str, data: Callable, tmp_path: Path, capsys: pytest.Capt
 def test_train_on_several(command: str, tmp_path: Path) -> None:
     words = shlex.split(command)[2:]
     done = subprocess.run(
-        [sys.executable, str(ROOT / "train.py"), *words, *SMALL, "trainer.max_epochs=1"],
+        [sys.executable, str(ROOT / "train.py"), *words, *SMALL, "trainer.max_epochs=1",
+         *["hydra.sweeper.n_trials=2"] * ("optuna" in command)],
         cwd=tmp_path, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": str(ROOT)},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

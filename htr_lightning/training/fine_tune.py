@@ -4,12 +4,12 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from htr_lightning import checkpoint
 from htr_lightning.errors import InputError
+from htr_lightning.hydra_version import store
 from htr_lightning.slots import check_config
 from htr_lightning.training.launch import launch
 
@@ -71,11 +71,10 @@ def offer(path: str) -> None:
         parts["decoder"] = _without_language(card["model"]["decoder"])
         print(f"note: the language model in {path} is not used; add one to the fine-tuned model with htr tune-decoder",
               file=sys.stderr)  # fmt: skip
-    store = ConfigStore.instance()
-    store.store(NAME, {"model": model, "start": path}, group="model", package="_global_")
+    store(NAME, {"model": model, "start": path}, "model")
     for part in ("optimizer", "scheduler", "decoder"):
         config = {part: parts.get(part) or {}}  # nested, so that Hydra finds no `defaults` of the checkpoint in it
-        store.store(NAME, config, group=part, package="_global_")
+        store(NAME, config, part)
 
 
 def _without_language(decoder: dict[str, Any]) -> dict[str, Any]:

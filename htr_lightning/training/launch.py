@@ -4,21 +4,35 @@ Does not import torch before a job starts, so that help, completion and errors i
 """
 
 import os
+import re
 import shutil
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from textwrap import fill
 
-import hydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig
 from rich.console import Console
 
-from htr_lightning.config import check_overrides, conf_dir, groups, is_sweep, offer_experiments, options, recipes
+from htr_lightning.config import (
+    check_overrides,
+    conf_dir,
+    external_rank,
+    external_ranks,
+    groups,
+    is_sweep,
+    offer_experiments,
+    options,
+    recipes,
+)
 from htr_lightning.errors import InputError
+from htr_lightning.hydra_version import main
 from htr_lightning.parameters import check_value
 from htr_lightning.training import run_folder  # also registers the resolver for hydra.run.dir
+from htr_lightning.training.sweep import concluding
+from htr_lightning.training.sweep_job import run_apart, stoppable
 
 USAGE = """Usage: python train.py KEY=VALUE ...   (or htr train, if the package is installed)
 
@@ -45,10 +59,14 @@ def launch(config_name: str, check: Callable[[DictConfig], None], command: Seque
     flags = [argument for argument in sys.argv[1:] if argument in ("-m", "--multirun")]
     overrides = [argument for argument in sys.argv[1:] if argument not in flags]
     check_overrides(overrides, sweep=bool(flags))
+    if external_ranks():
+        overrides += _as_rank(overrides, sweep=bool(flags))
     sys.argv[1:] = flags + overrides  # Hydra accepts no option between overrides
     offer_experiments()
 
-    def job(config: DictConfig) -> float:
+    def job(config: DictConfig) -> float | None:
+        if HydraConfig.get().mode is RunMode.MULTIRUN:
+            return run_apart(command or ("train",))
         check_value(config.run_dir, str, "run_dir")  # the log is in this folder
         check(config)
         sys.argv[1:1] = command
@@ -60,7 +78,25 @@ def launch(config_name: str, check: Callable[[DictConfig], None], command: Seque
             _discard(Path(config.run_dir))
             raise
 
-    hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=config_name)(job)()
+    if not flags:
+        main(str(conf_dir()), config_name, job)
+        return
+    with stoppable(), concluding():
+        try:
+            main(str(conf_dir()), config_name, job)
+        except RuntimeError as error:
+            if missing := re.search("Unknown plugin class : '(.*)'", str(error)):
+                raise InputError(f"{missing[1]}: not installed; install htr-lightning[sweep]") from None
+            raise
+
+
+def _as_rank(overrides: Sequence[str], sweep: bool) -> list[str]:
+    """Return the overrides with which a process that torchrun or SLURM has started shares the folder of the run."""
+    if sweep:
+        raise InputError("-m: a sweep starts the processes of its jobs itself; start it once, without torchrun or srun")
+    if not any(override.startswith("hydra.run.dir=") for override in overrides):
+        raise InputError("the processes of a run need the same folder; add hydra.run.dir=FOLDER")
+    return ["hydra.output_subdir=null"] if external_rank() else []  # the first process writes the config
 
 
 def train(command: Sequence[str] = ()) -> None:
@@ -94,7 +130,8 @@ def usage() -> str:
 
 
 def _check(config: DictConfig) -> None:
-    if config.resume not in (None, run_folder.AUTO) and config.start is not None:
+    asked = config.resume not in (None, run_folder.AUTO) and not is_sweep()  # a stopped job of a sweep goes on by itself
+    if asked and config.start is not None:
         raise InputError(
             "start= and resume= cannot be combined, since a resumed run has its own weights; remove one of them"
         )

@@ -8,7 +8,6 @@ from typing import Any
 import cv2
 import torch
 from hydra.core.hydra_config import HydraConfig
-from hydra.utils import instantiate
 from lightning import Trainer, seed_everything
 from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
@@ -18,6 +17,7 @@ from htr_lightning import checkpoint
 from htr_lightning.build import build
 from htr_lightning.config import plain
 from htr_lightning.errors import InputError, printable
+from htr_lightning.hydra_version import instantiate
 from htr_lightning.schedule import clock
 from htr_lightning.text.codec import alphabet_of, name
 from htr_lightning.training.callbacks import find

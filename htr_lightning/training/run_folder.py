@@ -16,6 +16,7 @@ from omegaconf import OmegaConf
 
 from htr_lightning.config import new_folder
 from htr_lightning.errors import InputError
+from htr_lightning.hydra_version import register_resolver
 from htr_lightning.yaml_file import load_yaml
 
 try:
@@ -48,7 +49,7 @@ def run_folder(resume: str | None, name: str, path: str) -> str:
     return new_folder(path)
 
 
-OmegaConf.register_new_resolver("run_folder", run_folder, replace=True)
+register_resolver("run_folder", run_folder, replace=True)
 
 
 def newest(name: str) -> Path | None:

@@ -8,14 +8,14 @@ import lmdb
 import numpy as np
 import pyarrow as pa
 import pytest
-from hydra import compose, initialize_config_dir
-from hydra.utils import instantiate
+from hydra import compose
 from omegaconf import OmegaConf
 from PIL import Image
 from pyarrow import parquet
 
 from htr_lightning.data.datamodule import LineDataModule
 from htr_lightning.data.split import SPLITS
+from htr_lightning.hydra_version import initialize_config_dir, instantiate
 
 CONF = Path(__file__).parents[2] / "conf"
 Line = tuple[Path, str]  # image and text
@@ -23,7 +23,7 @@ Line = tuple[Path, str]  # image and text
 
 def data_of(*overrides: str) -> LineDataModule:
     """The data module that `python train.py` would build."""
-    with initialize_config_dir(str(CONF), version_base="1.3"):
+    with initialize_config_dir(str(CONF)):
         config = compose("train", overrides=["run_dir=x", "name=x", "data.workers=0", *overrides])
     return instantiate(OmegaConf.to_container(config.data, resolve=True), _convert_="all")
 

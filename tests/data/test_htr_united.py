@@ -5,14 +5,14 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from hydra import compose, initialize_config_dir
-from hydra.utils import instantiate
+from hydra import compose
 
 from htr_lightning.data import download
 from htr_lightning.data import htr_united as module
 from htr_lightning.data.htr_united import KNOWN, fetch, terms
 from htr_lightning.data.reader.page_xml import PageXml
 from htr_lightning.errors import InputError
+from htr_lightning.hydra_version import initialize_config_dir, instantiate
 
 CATALOGUE = """schema: https://htr-united.github.io/schema/2021-10-15/schema.json
 title: CREMMA Manuscrits du 20e
@@ -221,7 +221,7 @@ def test_cremma_is_read_from_its_folder_by_pages_or_documents(htr_data: Path, tm
 def test_the_config_passes_repository_and_revision_to_the_download(fetched: list, tmp_path: Path, write_page) -> None:
     for stem in "abc":
         write_page(tmp_path / "repo", [stem], stem)
-    with initialize_config_dir(str(Path(__file__).parent.parent.parent / "conf"), version_base="1.3"):
+    with initialize_config_dir(str(Path(__file__).parent.parent.parent / "conf")):
         overrides = ["data=htr_united", "data.repo=someone/letters", "data.reader.fetch.revision=0123abc"]
         config = compose("train", overrides=["run_dir=x", "name=x", *overrides])
     data = instantiate(config.data, _convert_="all")

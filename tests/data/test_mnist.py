@@ -6,12 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hydra import compose, initialize_config_dir
+from hydra import compose
 from omegaconf import OmegaConf
 
 from htr_lightning.data.character import FixedSize
 from htr_lightning.data.reader.mnist import Mnist, read_idx
 from htr_lightning.errors import InputError
+from htr_lightning.hydra_version import initialize_config_dir
 
 
 def idx(array: np.ndarray) -> bytes:
@@ -151,7 +152,7 @@ def test_idx_headers_that_no_array_can_have_are_refused(tmp_path: Path, shape: t
 
 def options(name: str, *overrides: str) -> dict:
     """The reader's parameters in conf/data."""
-    with initialize_config_dir(str(Path(__file__).parents[2] / "conf"), version_base="1.3"):
+    with initialize_config_dir(str(Path(__file__).parents[2] / "conf")):
         config = compose("train", overrides=["run_dir=x", "name=x", "model=mlp", f"data={name}", *overrides])
     reader = OmegaConf.to_container(config.data.reader, resolve=True)
     return {key: value for key, value in reader.items() if not key.startswith("_")}

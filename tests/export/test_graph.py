@@ -8,13 +8,13 @@ import onnx
 import pytest
 import torch
 from conftest import CONF, MODELS, shaken
-from hydra import compose, initialize_config_dir
-from hydra.utils import instantiate
+from hydra import compose
 from omegaconf import OmegaConf
 
 from htr_lightning.errors import InputError
 from htr_lightning.export import graph, quantize
 from htr_lightning.export.session import open_session
+from htr_lightning.hydra_version import initialize_config_dir, instantiate
 from htr_lightning.model.base import Recognizer
 
 FAST = ("mlp", "crnn")  # tracing takes seconds
@@ -25,7 +25,7 @@ EXPORTED = [model for model in MODELS if model not in AUTOREGRESSIVE]
 @cache
 def recognizer_of(model: str) -> Recognizer:
     """The recognizer of `conf/model/MODEL.yaml`, with random weights far from zero."""
-    with initialize_config_dir(str(CONF), version_base="1.3"):
+    with initialize_config_dir(str(CONF)):
         config = compose("train", overrides=["run_dir=runs/test", "name=test", f"model={model}"])
     settings: Any = OmegaConf.to_container(config.model, resolve=True)
     for key in ("optimizer", "scheduler"):

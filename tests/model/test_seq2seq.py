@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
-from hydra.utils import instantiate
+from hydra import compose
 from omegaconf import OmegaConf
 
 from htr_lightning.data.batch import Batch, collate
@@ -15,6 +14,7 @@ from htr_lightning.data.preprocess import FitHeight
 from htr_lightning.decoder.autoregressive import Beam, Greedy
 from htr_lightning.decoder.rescoring import Rescoring
 from htr_lightning.errors import InputError
+from htr_lightning.hydra_version import initialize_config_dir, instantiate
 from htr_lightning.model.line import ctc_loss
 from htr_lightning.model.seq2seq import END, START, Seq2SeqRecognizer
 from htr_lightning.net.backbone import ResidualBackbone
@@ -293,7 +293,7 @@ def test_a_long_text_makes_room_for_its_places_and_changes_nothing_before() -> N
 )
 def test_a_decoder_of_the_other_family_is_refused(model: str) -> None:
     name, decoder = model.split()
-    with initialize_config_dir(str(Path(__file__).parents[2] / "conf"), version_base="1.3"):
+    with initialize_config_dir(str(Path(__file__).parents[2] / "conf")):
         config = compose("train", overrides=["run_dir=x", "name=x", f"model={name}", decoder])
     with pytest.raises(InputError, match=r"decoder(: \w+ decodes|=rescoring: this model has no CTC heads)"):
         instantiate(OmegaConf.to_container(config, resolve=True)["model"], _convert_="all")(alphabet=["a"])

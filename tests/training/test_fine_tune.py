@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 from conftest import CONF, SMALL, Outcome, drawn_lines
-from hydra import compose, initialize_config_dir
+from hydra import compose
 from lightning import Callback, LightningModule, Trainer
 from omegaconf import OmegaConf
 from test_conf import check_keys, names
@@ -24,6 +24,7 @@ from htr_lightning.build import build, data_for
 from htr_lightning.config import plain
 from htr_lightning.data.datamodule import LineDataModule
 from htr_lightning.errors import InputError
+from htr_lightning.hydra_version import initialize_config_dir
 from htr_lightning.model.base import Recognizer
 from htr_lightning.net.depth import layers
 from htr_lightning.optim import SAM
@@ -42,7 +43,7 @@ OLD = ["data@replay=synthetic", "replay.reader.lines={train: 30, val: 4, test: 4
 
 
 def composed(*overrides: str) -> Any:
-    with initialize_config_dir(str(CONF), version_base="1.3"):
+    with initialize_config_dir(str(CONF)):
         return compose("fine_tune", overrides=["run_dir=runs/test", "name=test", *overrides])
 
 
@@ -338,7 +339,7 @@ def test_every_optimizer_and_scheduler_can_be_fine_tuned(
     best: Path, tmp_path: Path, optimizer: Path, scheduler: Path
 ) -> None:
     content = torch.load(best, weights_only=True)
-    with initialize_config_dir(str(CONF), version_base="1.3"):
+    with initialize_config_dir(str(CONF)):
         config = compose("train", [f"optimizer={optimizer.stem}", f"scheduler={scheduler.stem}"])
     content["htr"]["training"] |= {part: plain(config[part]) for part in ("optimizer", "scheduler")}
     torch.save(content, tmp_path / "recipe.ckpt")

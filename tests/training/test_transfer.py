@@ -5,11 +5,12 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import SMALL, run_train
-from hydra import compose, initialize_config_dir
+from hydra import compose
 
 from htr_lightning import build as building
 from htr_lightning import checkpoint
 from htr_lightning.errors import InputError
+from htr_lightning.hydra_version import initialize_config_dir
 from htr_lightning.model.base import Recognizer
 from htr_lightning.training.transfer import class_weights, transfer
 
@@ -17,7 +18,7 @@ CONF = str(Path(__file__).parent.parent.parent / "conf")
 
 
 def build(*overrides: str) -> Recognizer:
-    with initialize_config_dir(CONF, version_base="1.3"):
+    with initialize_config_dir(CONF):
         composed = compose("train", overrides=["run_dir=runs/test", "name=test", *SMALL, *overrides])
     return building.build(composed)[1].eval()
 

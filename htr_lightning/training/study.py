@@ -1,0 +1,136 @@
+"""Optuna studies: the distributions of a sweep, a storage for several machines, and pruning during validation.
+
+Optuna is imported when a study is opened, since Hydra imports its sweepers for every run.
+"""
+
+import os
+import socket
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, Override, RangeSweep
+
+from htr_lightning.errors import InputError
+
+if TYPE_CHECKING:
+    from optuna import Study
+    from optuna.distributions import BaseDistribution
+    from optuna.trial import FrozenTrial
+
+OWNER, INTERRUPTED, PRUNED = "owner", "interrupted", "pruned_at_step"  # attributes of trials
+
+
+def open_study(settings: Mapping[str, Any]) -> "Study":
+    """Open the study of a sweep, which is created if it does not exist.
+
+    Args:
+        settings: `storage` (path of a journal, or URL of a database), `study_name`, `direction`, and perhaps `sampler`
+            and `pruner`.
+
+    Raises:
+        InputError: if Optuna is not installed or the storage cannot be used.
+    """
+    try:
+        import optuna
+        from optuna.storages.journal import JournalFileBackend
+    except ModuleNotFoundError:
+        raise InputError("hydra/sweeper=optuna: needs optuna; install htr-lightning[sweep]") from None
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    storage = str(settings["storage"])
+    try:
+        if "://" not in storage:
+            Path(storage).parent.mkdir(parents=True, exist_ok=True)
+        study = optuna.create_study(
+            storage=storage if "://" in storage else optuna.storages.JournalStorage(JournalFileBackend(storage)),
+            study_name=settings["study_name"],
+            direction=settings["direction"],
+            sampler=settings.get("sampler"),
+            pruner=settings.get("pruner"),
+            load_if_exists=True,
+        )
+    except (OSError, ValueError) as error:
+        raise InputError(f"hydra.sweeper.storage={storage}: {error}; choose another file or direction") from None
+    if study.get_trials(deepcopy=False):
+        study.sampler.reseed_rng()  # with the same seed, it would draw the first values again
+    return study
+
+
+def distribution(override: Override) -> "BaseDistribution":
+    """Return the Optuna distribution of an override of a sweep.
+
+    Choices are strings in Hydra's syntax. Ranges exclude their end, as in Python. The tag `log` makes the logarithm of
+    an interval uniform.
+
+    Raises:
+        InputError: if Optuna has no such distribution.
+    """
+    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+    value = override.value()
+    if isinstance(value, IntervalSweep):
+        assert value.start is not None
+        assert value.end is not None
+        kind = IntDistribution if isinstance(value.start, int) and isinstance(value.end, int) else FloatDistribution
+        try:
+            return kind(value.start, value.end, log="log" in value.tags)  # type: ignore[arg-type]
+        except ValueError as error:
+            raise InputError(f"{override.input_line}: {error}; change the interval") from None
+    if isinstance(value, RangeSweep) and not value.shuffle and value.step > 0:
+        assert value.start is not None
+        assert value.stop is not None
+        values = list(value.range())
+        if values and all(isinstance(one, int) for one in values):
+            return IntDistribution(int(values[0]), int(values[-1]), step=int(value.step))
+        if values:
+            return FloatDistribution(float(values[0]), float(values[-1]), step=float(value.step))
+    if isinstance(value, ChoiceSweep) or override.is_discrete_sweep():
+        return CategoricalDistribution(list(override.sweep_string_iterator()))
+    raise InputError(f"{override.input_line}: expected an interval, a range or a list of values")
+
+
+def done(study: "Study") -> list["FrozenTrial"]:
+    """Return the trials that count: those that have ended, other than by an interruption, and those that still run."""
+    from optuna.trial import TrialState
+
+    trials = study.get_trials(deepcopy=False)
+    return [one for one in trials if one.state is not TrialState.WAITING and not one.user_attrs.get(INTERRUPTED)]
+
+
+def own(study: "Study", number: int) -> None:
+    """Note that this process runs a trial."""
+    study._storage.set_trial_user_attr(_trial(study, number)._trial_id, OWNER, f"{socket.gethostname()}:{os.getpid()}")
+
+
+def interrupt(study: "Study", number: int) -> None:
+    """End a trial that was interrupted, and queue its values again."""
+    from optuna.trial import TrialState
+
+    trial = _trial(study, number)
+    study._storage.set_trial_user_attr(trial._trial_id, INTERRUPTED, True)
+    study.tell(number, state=TrialState.FAIL)
+    study.enqueue_trial(trial.params)
+
+
+def release(study: "Study") -> None:
+    """End the trials whose process on this machine was killed, and queue their values again."""
+    from optuna.trial import TrialState
+
+    for trial in study.get_trials(deepcopy=False, states=[TrialState.RUNNING]):
+        host, _, process = str(trial.user_attrs.get(OWNER, "")).rpartition(":")
+        if host == socket.gethostname() and not _lives(int(process)):
+            interrupt(study, trial.number)
+
+
+def _lives(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # of another user
+        return True
+    return True
+
+
+def _trial(study: "Study", number: int) -> "FrozenTrial":
+    return next(one for one in study.get_trials(deepcopy=False) if one.number == number)
