@@ -130,7 +130,7 @@ def usage() -> str:
 
 
 def _check(config: DictConfig) -> None:
-    asked = config.resume not in (None, run_folder.AUTO) and not is_sweep()  # a stopped job of a sweep goes on by itself
+    asked = config.resume not in (None, run_folder.AUTO) and not is_sweep()  # whose stopped jobs go on by themselves
     if asked and config.start is not None:
         raise InputError(
             "start= and resume= cannot be combined, since a resumed run has its own weights; remove one of them"

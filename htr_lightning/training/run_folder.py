@@ -12,8 +12,6 @@ from pathlib import Path
 from typing import TextIO
 from zipfile import BadZipFile, ZipFile
 
-from omegaconf import OmegaConf
-
 from htr_lightning.config import new_folder
 from htr_lightning.errors import InputError
 from htr_lightning.hydra_version import register_resolver
