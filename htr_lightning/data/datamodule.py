@@ -245,7 +245,7 @@ class LineDataModule(LightningDataModule):
         fit = getattr(self.trainer, "fit_loop", None)
         if fit is not None:  # Lightning creates the first iterator before it sets the epoch
             batch = fit.epoch_loop.batch_progress.current.processed if fit.restarting else 0
-            loader.sampler.start_at(fit.epoch_progress.current.processed, batch)
+            cast(BucketBatchSampler, loader.sampler).start_at(fit.epoch_progress.current.processed, batch)
         return loader
 
     def val_dataloader(self) -> DataLoader[Batch]:

@@ -24,7 +24,7 @@ class CSVLog(CSVLogger):
 
     @property
     @rank_zero_experiment
-    def experiment(self) -> ExperimentWriter:  # type: ignore[override]
+    def experiment(self) -> ExperimentWriter:
         if self._experiment is None:
             self._experiment = _Writer(self.log_dir)
         return self._experiment  # type: ignore[return-value]

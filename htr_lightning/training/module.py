@@ -82,9 +82,8 @@ class TrainingModule(LightningModule):
         torch.manual_seed(self._step_seed)
         if self._checked and batch_idx % self.trainer.accumulate_grad_batches == 0:
             self._passes = []
-        self.trainer.fit_loop.epoch_loop._batches_that_stepped = (
-            self.trainer.global_step
-        )  # Lightning miscounts on resume
+        # after resuming, Lightning may count a step twice, and would log the following ones under wrong numbers
+        self.trainer.fit_loop.epoch_loop._batches_that_stepped = self.trainer.global_step
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         loss = self.recognizer.loss(batch)

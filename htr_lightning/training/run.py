@@ -18,10 +18,11 @@ from htr_lightning.build import build
 from htr_lightning.config import plain
 from htr_lightning.errors import InputError, printable
 from htr_lightning.hydra_version import instantiate
+from htr_lightning.parameters import check_value
 from htr_lightning.schedule import clock
 from htr_lightning.text.codec import alphabet_of, name
 from htr_lightning.training.callbacks import find
-from htr_lightning.training.checks import check_settings, check_trainer
+from htr_lightning.training.checks import SETTINGS, check_settings, check_trainer
 from htr_lightning.training.csv_log import cut
 from htr_lightning.training.distillation import distil
 from htr_lightning.training.last import LastCheckpoint
@@ -47,6 +48,7 @@ def train(config: DictConfig) -> float:
 def _train(config: DictConfig) -> float:
     limit = clock(config.trainer.max_time)  # reject an invalid limit before the data is read
     folder = Path(config.run_dir)
+    check_value(config.resume, SETTINGS["resume"], "resume")
     asked, resume = config.resume, checkpoint_to_resume(config.resume, folder)
     config.resume = None if resume is None else str(resume)
     settings = plain(config)

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 from zipfile import BadZipFile, ZipFile
 
 from htr_lightning.config import new_folder
@@ -28,7 +28,7 @@ LAST = Path("checkpoints") / "last.ckpt"
 
 
 @cache
-def run_folder(resume: str | None, name: str, path: str) -> str:
+def run_folder(resume: Any, name: Any, path: str) -> str:
     """Return the folder of a run: that of the run that it resumes, or else a new one.
 
     Args:
@@ -39,7 +39,7 @@ def run_folder(resume: str | None, name: str, path: str) -> str:
     if resume == AUTO:
         found = newest(name)
         return new_folder(path) if found is None else str(found)
-    given = None if resume is None else Path(resume)
+    given = None if resume is None else Path(str(resume))
     if given is not None and given.is_dir():
         return str(given)
     if given is not None and given.is_file() and given.parent.name == LAST.parent.name:
@@ -50,7 +50,7 @@ def run_folder(resume: str | None, name: str, path: str) -> str:
 register_resolver("run_folder", run_folder, replace=True)
 
 
-def newest(name: str) -> Path | None:
+def newest(name: Any) -> Path | None:
     """Return the folder of the most recently saved run with a given name that has a complete `last.ckpt`, or None."""
     found = [path for path in RUNS.glob(f"*/*/{LAST}") if _name(path.parent.parent) == name]
     for path in sorted(found, key=lambda path: path.stat().st_mtime, reverse=True):
