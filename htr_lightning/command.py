@@ -81,6 +81,7 @@ def quiet() -> None:
         ".*is smaller than the logging interval.*",
         ".*does not have many workers.*",  # measured: one worker is enough for two cores
         ".*Trying to infer the `batch_size`.*",
+        r"\s*'hydra/launcher/\w+' is validated against ConfigStore schema",  # from Hydra 1.3
     ):
         warnings.filterwarnings("ignore", message=message)
     warnings.filterwarnings("ignore", module=r"PIL\.")  # images are either read or rejected with a message of our own

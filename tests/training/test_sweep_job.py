@@ -129,10 +129,10 @@ def test_a_stopped_sweep_continues(sweep: Sweep, capsys: pytest.CaptureFixture[s
 
 
 def test_optuna_minimises_and_a_folder_has_the_number_of_its_trial(sweep: Sweep) -> None:
-    assert sweep(loss, *OPTUNA, "hydra.sweeper.n_trials=7", LR, "seed=choice(2,3)", "optimizer.weight_decay=0.1") == 1
+    assert sweep(loss, *OPTUNA, "hydra.sweeper.n_trials=5", LR, "seed=choice(2,3)", "optimizer.weight_decay=0.1") == 1
     study = open_study({"storage": f"{sweep.folder}/study.journal", "study_name": "htr", "direction": "minimize"})
     states = sweep.states()
-    assert sorted(states) == list(range(7)) == [trial.number for trial in study.trials]
+    assert sorted(states) == list(range(5)) == [trial.number for trial in study.trials]
     for trial, arguments in zip(study.trials, sweep.arguments, strict=True):
         assert f"optimizer.lr={trial.params['optimizer.lr']!r}" in arguments
         assert "optimizer.weight_decay=0.1" in arguments
@@ -147,19 +147,19 @@ def test_optuna_minimises_and_a_folder_has_the_number_of_its_trial(sweep: Sweep)
 
 def test_a_study_continues_up_to_its_number_of_trials(sweep: Sweep) -> None:
     def stopped(values: dict[str, str]) -> float:
-        if len(sweep.arguments) == 3:
+        if len(sweep.arguments) == 2:
             raise SystemExit(128 + signal.SIGTERM)
         return loss(values)
 
-    assert sweep(stopped, *OPTUNA, "hydra.sweeper.n_trials=4", LR) == 143
-    assert sweep(loss, *OPTUNA, "hydra.sweeper.n_trials=4", LR) == 1  # the folder of the stopped trial is still there
+    assert sweep(stopped, *OPTUNA, "hydra.sweeper.n_trials=3", LR) == 143
+    assert sweep(loss, *OPTUNA, "hydra.sweeper.n_trials=3", LR) == 1  # the folder of the stopped trial is still there
     study = open_study({"storage": f"{sweep.folder}/study.journal", "study_name": "htr", "direction": "minimize"})
-    assert [trial.state.name for trial in study.trials].count("COMPLETE") == 4
-    assert len(done(study)) == 4
-    stopped_trial, again = study.trials[2], study.trials[3]
+    assert [trial.state.name for trial in study.trials].count("COMPLETE") == 3
+    assert len(done(study)) == 3
+    stopped_trial, again = study.trials[1], study.trials[2]
     assert stopped_trial.user_attrs[INTERRUPTED]
     assert again.params == stopped_trial.params
-    rates = [trial.params["optimizer.lr"] for trial in study.trials if trial.number != 3]
+    rates = [trial.params["optimizer.lr"] for trial in study.trials if trial.number != 2]
     assert len(set(rates)) == len(rates)  # a sampler with the same seed would repeat them
 
 
