@@ -86,7 +86,9 @@ def export(
 def _print(found: "Parity") -> None:
     """Print what an export changes: the text of lines, and the speed of reading."""
     value, low, high, _, units, over = found.difference
-    interval = f", {100 * low:+.3f} to {100 * high:+.3f} over {units} {over}" if low is not None and high is not None else ""
+    interval = (
+        f", {100 * low:+.3f} to {100 * high:+.3f} over {units} {over}" if low is not None and high is not None else ""
+    )
     names = list(found.speed)
     changes = {
         "lines": f"{found.lines}",

@@ -67,6 +67,10 @@ class Intervals(NamedTuple):
         one = self.cer or self.wer
         return f"over {one.units} {one.over}" if one else ""
 
+    def to_plain(self) -> dict[str, dict[str, float | int | str] | None]:
+        """Return the intervals as plain data, under `cer_interval` and `wer_interval`."""
+        return {f"{name}_interval": one and one._asdict() for name, one in self._asdict().items()}
+
 
 class _Units(NamedTuple):
     """Independent units of a set of lines: the unit of each line, the sizes of the units and what they are."""
