@@ -148,7 +148,7 @@ def _members(path: Path) -> Iterator[tuple[Path, Member | None, Run | None]]:
     elif (path / ".hydra" / "config.yaml").is_file() or _place(path) or (path / "summary.json").is_file():
         run = runs.read_run(path) if (path / ".hydra" / "config.yaml").is_file() else None
         place = _place(path)
-        yield path, place and _read(place / PREDICTIONS, place), run
+        yield path, _read(place / PREDICTIONS, place) if place else None, run
     elif path.is_dir():
         for run in runs.find_runs(path):
             yield from _members(run.folder)
@@ -255,8 +255,8 @@ def _mean(runs: Sequence[Sequence[EditTotals]]) -> list[EditTotals]:
 def _score(system: System, counts: Sequence[EditTotals], groups: Sequence[str]) -> Score:
     totals = [EditTotals(*map(sum, zip(*member.counts, strict=True))) for member in system.members]
     cers, wers = [one.cer for one in totals], [one.wer for one in totals]
-    spread = (stdev(cers), stdev(wers)) if len(totals) > 1 else (None, None)
-    return Score(system.name, len(totals), fmean(cers), fmean(wers), *spread, intervals(counts, groups))
+    cer_sd, wer_sd = (stdev(rates) if len(rates) > 1 else None for rates in (cers, wers))
+    return Score(system.name, len(totals), fmean(cers), fmean(wers), cer_sd, wer_sd, intervals(counts, groups))
 
 
 def _part(
