@@ -96,7 +96,9 @@ def test_what_is_not_the_same_is_refused_by_name(card: dict, lines: list, messag
     }
     paths = [written(tmp_path / "a", lambda n: 0, own), written(tmp_path / "b", lambda n: 0, own | card, lines)]
     systems, _ = find_systems([str(path) for path in paths])
-    with pytest.raises(InputError, match=f"b: cannot be compared with .*a: {message}"):
+    with pytest.raises(
+        InputError, match=f"b/predictions.jsonl: cannot be compared with .*a/predictions.jsonl: {message}"
+    ):
         compare(systems)
 
 
