@@ -15,8 +15,9 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from htr_lightning.parameters import Positive
-from htr_lightning.training.console import log, relative
+from htr_lightning.training.callbacks import log
 from htr_lightning.training.module import TrainingModule
+from htr_lightning.training.summary import relative
 
 # Ctrl-C, schedulers, a closed terminal, and the warning that SLURM sends with --signal=USR1@60. Windows lacks some.
 NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1")

@@ -45,6 +45,7 @@ class TrainingModule(LightningModule):
 
     Attributes:
         totals: most recent edit counts for each split.
+        tested: predictions of the most recent test, on every rank and in no order.
     """
 
     def __init__(self, recognizer: Recognizer, seed: int = 0) -> None:
@@ -52,6 +53,7 @@ class TrainingModule(LightningModule):
         self.recognizer, self.seed = recognizer, seed
         self.losses, self.counts = MeanLoss(), EditCounts()
         self.totals: dict[str, EditTotals] = {}
+        self.tested: list[Prediction] = []
         self._reported: set[str] = set()  # attributes with short lines that the log has named
         self._passes: list[Pass] = []  # since the last check
         self._checked, self._step_seed = True, seed
@@ -126,7 +128,9 @@ class TrainingModule(LightningModule):
         return self._count(predictions)
 
     def test_step(self, batch: Batch, batch_idx: int) -> list[Prediction]:  # type: ignore[override] # for the callbacks
-        return self._count(self.recognizer.predict(batch))
+        predictions = self._count(self.recognizer.predict(batch))
+        self.tested += predictions
+        return predictions
 
     def on_validation_epoch_start(self) -> None:
         self.counts.reset()
@@ -134,6 +138,7 @@ class TrainingModule(LightningModule):
 
     def on_test_epoch_start(self) -> None:
         self.counts.reset()
+        self.tested = []
 
     def on_validation_epoch_end(self) -> None:
         self.log("val/loss", self.losses.compute(), sync_dist=True)  # already summed over ranks, like the counts
@@ -141,6 +146,10 @@ class TrainingModule(LightningModule):
 
     def on_test_epoch_end(self) -> None:
         self._report("test")
+        if self.trainer.world_size > 1:
+            shares: list[list[Prediction]] = [[] for _ in range(self.trainer.world_size)]
+            torch.distributed.all_gather_object(shares, self.tested)
+            self.tested = [one for share in shares for one in share]
 
     def on_train_epoch_end(self) -> None:
         count = self._report_short("infeasible", "are left out of the loss")
