@@ -62,17 +62,7 @@ class Document(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         values = dict(attrs)
-        assert values.keys() <= {
-            "class",
-            "id",
-            "href",
-            "src",
-            "alt",
-            "loading",
-            "dir",
-            "charset",
-            "lang",
-        } | ALLOWED.get(tag, set())
+        assert values.keys() <= ATTRIBUTES | (META if tag == "meta" else set())
         self.tags.add(tag)
         self.anchors |= {str(values["id"])} if "id" in values else set()
         self.links |= {str(values["href"])[1:]} if "href" in values else set()
