@@ -26,14 +26,10 @@ class Scored(NamedTuple):
 
 
 class Bin(NamedTuple):
-    """Lines that have something in common, such as their group or a range of lengths."""
+    """Lines that have something in common, such as their group or a range of lengths, by their positions."""
 
     label: str
-    lines: list[Scored]
-
-    @property
-    def totals(self) -> EditTotals:
-        return total(self.lines)
+    positions: list[int]
 
 
 class Replacement(NamedTuple):
@@ -90,13 +86,12 @@ def total(lines: Iterable[Scored]) -> EditTotals:
     return EditTotals(*map(sum, zip(*counts, strict=True))) if counts else EditTotals(*[0] * len(EditTotals._fields))
 
 
-def by_group(lines: Sequence[Scored]) -> list[Bin]:
-    """Return the lines of each group, the group with the highest CER first."""
-    groups: dict[str, list[Scored]] = {}
-    for line in lines:
-        groups.setdefault(line.prediction.group, []).append(line)
-    found = [Bin(name, members) for name, members in groups.items()]
-    return sorted(found, key=lambda one: (-one.totals.cer, one.label))
+def by_name(names: Sequence[str]) -> list[Bin]:
+    """Return the lines with each name, such as that of their group, in the order in which they occur."""
+    found: dict[str, list[int]] = {}
+    for position, name in enumerate(names):
+        found.setdefault(name, []).append(position)
+    return [Bin(*each) for each in found.items()]
 
 
 def quantile_edges(values: Iterable[float], bins: int = 6) -> list[float]:
@@ -106,23 +101,20 @@ def quantile_edges(values: Iterable[float], bins: int = 6) -> list[float]:
     return sorted(set(inner) - {ordered[-1]}) if ordered else []
 
 
-def by_value(
-    lines: Sequence[Scored], values: Sequence[float | None], edges: Sequence[float], form: str = "{:.0f}"
-) -> list[Bin]:
+def by_value(values: Sequence[float | None], edges: Sequence[float], form: str = "{:.0f}") -> list[Bin]:
     """Return the lines in each bin of a measured value, in ascending order, without empty bins.
 
     Args:
-        lines: lines.
         values: value of each line; lines without one are left out.
         edges: largest value in each bin but the last.
         form: format of the smallest and the largest value in a bin, which are its label.
     """
-    members: dict[int, list[tuple[float, Scored]]] = {}
-    for line, value in zip(lines, values, strict=True):
+    found: dict[int, list[int]] = {}
+    for position, value in enumerate(values):
         if value is not None:
-            members.setdefault(int(np.searchsorted(edges, value)), []).append((value, line))
-    return [Bin(_range([value for value, _ in members[key]], form), [line for _, line in members[key]])
-            for key in sorted(members)]  # fmt: skip
+            found.setdefault(int(np.searchsorted(edges, value)), []).append(position)
+    members = [found[key] for key in sorted(found)]
+    return [Bin(_range([values[p] or 0.0 for p in positions], form), positions) for positions in members]
 
 
 def _range(values: Sequence[float], form: str) -> str:
