@@ -36,7 +36,7 @@ a {{ color: var(--accent); }}
 .wide {{ overflow-x: auto; max-width: 100%; }}
 table {{ border-collapse: collapse; margin: .5em 0; overflow-wrap: normal; }}
 th, td {{ padding: .2em .9em .2em 0; text-align: right; }}
-th:first-child, td:first-child {{ text-align: left; overflow-wrap: anywhere; }}
+th:first-child, td:first-child {{ text-align: left; overflow-wrap: break-word; }}
 thead {{ color: var(--faint); }}
 .critical {{ color: var(--alarm); font-weight: 600; }} .small {{ color: var(--faint); font-size: 13px; }}
 .sheet {{ display: grid; grid-template-columns: repeat(auto-fill, minmax(min(30em, 100%), 1fr)); gap: .8em 1.2em; }}

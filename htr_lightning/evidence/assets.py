@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from htr_lightning.evidence import sections
-from htr_lightning.evidence.chart import Chart
+from htr_lightning.evidence.chart import DENSE, Chart
 from htr_lightning.evidence.sections import Reading
 from htr_lightning.evidence.table import Table, latex, markdown
 from htr_lightning.html import visible
@@ -87,7 +87,7 @@ def _axes(axes: Any, chart: Chart) -> None:
     for index, one in enumerate(chart.series):
         colour = COLOURS[chart.colour(index) % 6]
         if chart.kind == "curves":
-            axes.plot(one.x, one.y, color=colour, marker="o" if len(one.x) <= 40 else None, markersize=3)
+            axes.plot(one.x, one.y, color=colour, marker="o" if len(one.x) <= DENSE else None, markersize=3)
         else:
             axes.scatter(one.x, one.y, color=colour, s=12, alpha=0.6, linewidths=0)
     if chart.diagonal:

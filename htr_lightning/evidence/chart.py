@@ -8,10 +8,11 @@ from typing import NamedTuple
 from htr_lightning.html import visible
 
 WIDTH, HEIGHT = 400, 230  # of the view box
-LEFT, RIGHT, TOP, BOTTOM = 46, 12, 10, 38  # margins around curves and points
+LEFT, RIGHT, TOP, BOTTOM = 46, 22, 10, 38  # margins around curves and points
 ROW, LABEL, VALUE = 15, 132, 86  # of bars: height of a bar, width of its label and of its value
 CELL, HEAD = 19, 24  # of matrices
 LONGEST = 22  # characters of a label
+DENSE = 40  # number of points from which a curve has no circles
 
 
 class Series(NamedTuple):
@@ -117,9 +118,10 @@ def _axes(chart: Chart) -> tuple[int, int, list[str]]:
         colour = f"s{chart.colour(index) % 6}"
         points = [place(x, y) for x, y in zip(one.x, one.y, strict=True)]
         if chart.kind == "curves" and points:
+            style = " dense" * (len(points) > DENSE) + " dashed" * (index >= 6)
             d = "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in points)
-            body.append(f'<path class="curve {colour}{" dashed" if index >= 6 else ""}" d="{d}"/>')
-        marked = chart.kind == "points" or len(points) <= 40
+            body.append(f'<path class="curve {colour}{style}" d="{d}"/>')
+        marked = chart.kind == "points" or len(points) <= DENSE
         for number, (x, y) in enumerate(points if marked else []):
             radius = 2 + 7 * math.sqrt(one.areas[number]) if one.areas else 3
             note = f"<title>{_text(one.notes[number])}</title>" if one.notes else ""

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from datetime import timedelta
 from importlib.resources import files
 from typing import Any, NamedTuple
 
@@ -165,7 +164,7 @@ def _sentence(reading: Reading, lines: int) -> str:
         parts.append(f"{training.get('name', reading.name)}: {net}{size}")
         seconds, data = its.summary.get("seconds"), (its.card.get("data") or {}).get("train")
         if data:
-            time = f" for {timedelta(seconds=round(seconds))}" if seconds else ""
+            time = f" for {sections.duration(seconds)}" if seconds else ""
             parts.append(f"trained{time} on {data['lines']:,} lines")
     parts.append(f"evaluated on {lines:,} lines that it was not trained on" if _unseen(its.metrics) else
                  f"evaluated on {lines:,} lines")  # fmt: skip

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from datetime import timedelta
 from typing import Any, NamedTuple
 from unicodedata import combining
 
@@ -51,6 +50,18 @@ def symbol(text: str) -> str:
 def suffix(readings: Sequence[Reading], reading: Reading) -> str:
     """Return what follows a title or file name where there are several runs."""
     return f" {reading.letter}" if len(readings) > 1 else ""
+
+
+def label(readings: Sequence[Reading], reading: Reading) -> str:
+    """Return what stands for a run in a table: its letter, or its name if it is the only one."""
+    return reading.letter if len(readings) > 1 else reading.name
+
+
+def duration(seconds: float) -> str:
+    """Return a time in the two largest units, e.g. 20 min 12 s."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
 def summary(readings: Sequence[Reading]) -> Table:
@@ -222,12 +233,12 @@ def calibration(readings: Sequence[Reading]) -> Section:
             [f"confidence {one.probability:.1%}: {one.correct / one.events:.1%} of {one.events:,} characters correct"
              for one in bins], (), [one.events / most for one in bins],
         ))  # fmt: skip
-        rows.append([reading.letter, *_mean(trials), calibration_error(trials),
+        rows.append([label(readings, reading), *_mean(trials), calibration_error(trials),
                      calibration_error([line_trial(*one) for one in read])])  # fmt: skip
     columns = [Column("run"), Column("mean confidence", "percent"), Column("correct characters", "percent"),
                Column("ECE", "percent", "expected calibration error: mean distance of the points from the diagonal"),
                Column("ECE of lines", "percent", "the same for the probability that a whole line is correct")]  # fmt: skip
-    chart = Chart("calibration", "Calibration", "curves", "confidence", "correct characters", series, diagonal=True,
+    chart = Chart("calibration", "Calibration", "points", "confidence", "correct characters", series, diagonal=True,
                   x_percent=True)  # fmt: skip
     return Section(
         "calibration", "Can the confidence be trusted?", "Points on the diagonal mean that, for example, nine of ten "
@@ -289,7 +300,7 @@ def speed(readings: Sequence[Reading]) -> Section:
         seconds, rate = its.summary.get("seconds"), its.summary.get("lines_per_second")
         steps = max((curve.steps[-1] for curve in its.curves.values() if curve.steps), default=None)
         size = its.checkpoint.get("bytes")
-        rows.append([reading.letter, str(timedelta(seconds=round(seconds))) if seconds else None, steps, rate,
+        rows.append([label(readings, reading), duration(seconds) if seconds else None, steps, rate,
                      its.checkpoint.get("weights"), size and size / 1e6])  # fmt: skip
     chart = _curves(readings, "speed", "Training speed", "lines/s", ("train/lines_per_second",), False)
     return Section("speed", "Speed and size", "How fast the run read training lines, on the machine that it ran on.",
