@@ -1,15 +1,22 @@
-"""Describe a checkpoint: its data, config and versions, and the definitions of its metrics."""
+"""Describe a checkpoint and its figures: data, config, versions, hardware, and the definitions of the metrics."""
 
+import platform
 import subprocess
 from collections import Counter
-from hashlib import sha256
+from collections.abc import Sequence
+from hashlib import file_digest, sha256
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from htr_lightning.checkpoint import TRAINING
+from htr_lightning.cores import cores
 from htr_lightning.data.datamodule import SPLITS, LineDataModule
 from htr_lightning.data.sample import Skipped
+from htr_lightning.metrics import calibration, significance
 from htr_lightning.metrics.edits import DEFINITION
+from htr_lightning.pretrained import locate
 from htr_lightning.slots import FORMAT
 from htr_lightning.text.codec import name
 from htr_lightning.version import versions
@@ -42,6 +49,70 @@ def card(
         "commit": git_commit(),
         "versions": versions(),
     }
+
+
+def figure_card(
+    recognizers: Sequence[Any],
+    checkpoints: Sequence[str | Path],
+    data: LineDataModule,
+    split: str,
+    greedy: bool = False,
+) -> dict[str, Any]:
+    """Return all that the figures of an evaluation depend on, as plain data.
+
+    Args:
+        recognizers: one recognizer, or the members of an ensemble, of the kind of `transcription.Transcriber`.
+        checkpoints: paths to their checkpoints or exported files.
+        data: data set that they are evaluated on.
+        split: train, val or test.
+        greedy: whether they read without beam search, language model or lexicon.
+    """
+    cards = [recognizer.card for recognizer in recognizers]
+    devices = {getattr(recognizer, "device", None) for recognizer in recognizers}  # exported ones have none
+    return {
+        "split": split,
+        "data": describe(data, split),
+        "definition": DEFINITION | calibration.DEFINITION | significance.DEFINITION,
+        "normalizer": cards[0]["model"]["normalizer"],
+        "decoder": _one_or_all(["greedy" if greedy else its["model"].get("decoder", "argmax") for its in cards]),
+        "language_model": _one_or_all([None if greedy else its.get("tuned") for its in cards]),
+        "checkpoint_sha256": _one_or_all([_file_hash(path) for path in checkpoints]),
+        "seed": _one_or_all([its.get("training", {}).get("seed") for its in cards]),
+        "commit": {"evaluated": git_commit(), "trained": _one_or_all([its.get("commit") for its in cards])},
+        "hardware": hardware(next(iter(devices)) or torch.device("cpu")),
+        "versions": versions(),
+    }
+
+
+def hardware(device: torch.device) -> dict[str, Any]:
+    """Describe the machine, and the device on it that computes."""
+    return {
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        "processor": _processor(),
+        "cores": cores(),
+        "threads": torch.get_num_threads(),
+        "platform": platform.platform(),
+    }
+
+
+def _processor() -> str:
+    """Return the name of the processor, for which Python only knows its architecture on Linux."""
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass  # not Linux
+    return platform.processor() or platform.machine()
+
+
+def _one_or_all(values: list[Any]) -> Any:
+    return values[0] if len(values) == 1 else values
+
+
+def _file_hash(path: str | Path) -> str:
+    with open(locate(path), "rb") as file:
+        return file_digest(file, "sha256").hexdigest()
 
 
 def describe(data: LineDataModule, split: str) -> dict[str, Any]:

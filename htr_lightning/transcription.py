@@ -1,7 +1,10 @@
 """Transcriptions, and the interface for objects that transcribe images."""
 
-from collections.abc import Callable, Sequence
+import json
+import os
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from jaxtyping import UInt8
@@ -9,6 +12,7 @@ from numpy import ndarray
 
 from htr_lightning.data.preprocess import Preprocess
 from htr_lightning.decoder.hypothesis import Decoder, Hypothesis
+from htr_lightning.errors import printable
 from htr_lightning.metrics.calibration import PlattScaling
 from htr_lightning.text.normalize import Normalizer
 
@@ -37,6 +41,22 @@ class Prediction(NamedTuple):
     hypothesis: str
     confidence: float
     group: str
+
+
+PREDICTIONS = "predictions.jsonl"  # in the folder of a run or an evaluation
+
+
+def write_predictions(folder: Path, predictions: Iterable[Prediction]) -> None:
+    """Write predictions to `PREDICTIONS` in a folder, one JSON object per line.
+
+    Raises:
+        OSError: if the file cannot be written.
+    """
+    beside = folder / f".{PREDICTIONS}.part"
+    with open(beside, "w", encoding="utf-8") as file:
+        for prediction in predictions:
+            file.write(printable(json.dumps(prediction._asdict(), ensure_ascii=False)) + "\n")
+    os.replace(beside, folder / PREDICTIONS)
 
 
 Read = Callable[..., list[Transcription]]  # called with images and n_best; see `Transcriber.read`

@@ -231,6 +231,10 @@ def test_htr(
         best = request.getfixturevalue("best")
         for name in ("a.ckpt", "b.ckpt"):
             shutil.copy(best, tmp_path / name)
+    if "compare" in words:
+        (tmp_path / "beam").mkdir()
+        for name in ("predictions.jsonl", "summary.json"):
+            shutil.copy(request.getfixturevalue("run_folder") / name, tmp_path / "beam")
     if "export" in words:
         monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # sizes are symbols while a network is traced
     elif "model.onnx" in words:

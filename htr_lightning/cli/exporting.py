@@ -85,14 +85,18 @@ def export(
 
 def _print(found: "Parity") -> None:
     """Print what an export changes: the text of lines, and the speed of reading."""
-    points, names = [100 * value for value in found.difference], list(found.speed)
+    value, low, high, _, units, over = found.difference
+    interval = (
+        f", {100 * low:+.3f} to {100 * high:+.3f} over {units} {over}" if low is not None and high is not None else ""
+    )
+    names = list(found.speed)
     changes = {
         "lines": f"{found.lines}",
         "lines with another text": f"{found.other_texts}",
         "texts that vary by batch": f"{found.in_batches}",
         "largest score difference": f"{found.largest_difference:.2g}",
         "CER": f"{found.before.cer:.2%} -> {found.after.cer:.2%}",
-        "change, 95% interval": "{:+.3f} points, {:+.3f} to {:+.3f}".format(*points),
+        "change, 95% interval": f"{100 * value:+.3f} points{interval}",
     }
     for name, value in changes.items():
         print(f"{name:26}{value}")

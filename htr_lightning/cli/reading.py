@@ -2,8 +2,10 @@
 
 import json
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from datetime import UTC, datetime
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
@@ -212,6 +214,9 @@ def evaluate(
     weights: Weights = None,
     tta: Views = 1,
     calibration: Calibration = None,
+    conventions: Annotated[
+        bool, typer.Option("--conventions", help="Also print error rates by other conventions of the literature")
+    ] = False,
     device: Device = "auto",
 ) -> None:
     """Evaluate a checkpoint, or several as an ensemble, on a split; write predictions.jsonl and metrics.json."""
@@ -225,17 +230,27 @@ def evaluate(
     calibrated, weighted = numbers("--calibration", calibration), numbers("--weights", weights)
     recognizer = load_all(checkpoints, device, greedy, tta, calibrated, weighted)
     data = data_for(recognizer, given)
-    about = verb.conditions(recognizer, checkpoints, data, split)
+    about = verb.conditions(recognizer, checkpoints, data, split, greedy)
     name = f"{'ensemble' if 'ensemble' in about else 'evaluate'}-{split}"
     folder = out or Path(checkpoint).resolve().parent / name
     make_folder(folder)  # fail early, before the work starts
+    started, start = datetime.now(UTC), time.perf_counter()
     with progress_bar("evaluating", about["data"]["lines"]) as advance:
         found = verb.evaluate(recognizer, data, split, advance)
+    about["clock"] = {
+        "started": started.isoformat(timespec="seconds"),
+        "seconds": round(time.perf_counter() - start, 2),
+    }
     verb.write(folder, found, about)
-    totals, ece = found.totals, verb.calibration(found.predictions)["ece"]
+    totals, ece, intervals = found.totals, verb.calibration(found.predictions)["ece"], found.intervals
+    cer, wer = (f" {interval}" if interval else "" for interval in intervals[:2])
+    over = intervals.over and f"{intervals.over}  "
     accuracy = f"accuracy {totals.line_accuracy:.2%}  " if recognizer.single_characters else ""
-    print(f"{accuracy}CER {totals.cer:.2%}  WER {totals.wer:.2%}  {totals.edits} edits / {totals.characters} "
-          f"characters in {totals.lines} lines  ECE {ece:.2%} -> {folder}")  # fmt: skip
+    print(f"{accuracy}CER {totals.cer:.2%}{cer}  WER {totals.wer:.2%}{wer}  {over}{totals.edits} edits / "
+          f"{totals.characters} characters in {totals.lines} lines  ECE {ece:.2%} -> {folder}")  # fmt: skip
+    if conventions:
+        for name, rate in found.conventions.items():
+            print(f"{name:20}{rate:8.2%}  {verb.CONVENTIONS[name].definition}")
 
 
 @typer_app.command()

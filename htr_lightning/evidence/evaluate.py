@@ -9,19 +9,21 @@ from jaxtyping import UInt8
 from numpy import ndarray
 
 from htr_lightning.build import check_whole, data_for
-from htr_lightning.card import describe
+from htr_lightning.card import figure_card
 from htr_lightning.data.datamodule import LineDataModule
 from htr_lightning.data.pack import Pack
 from htr_lightning.data.sample import Sample
 from htr_lightning.data.sampler import BucketBatchSampler
-from htr_lightning.errors import InputError, printable
-from htr_lightning.metrics.calibration import DEFINITION, calibration_error, character_trials, line_trial
-from htr_lightning.metrics.edits import EditTotals, count_edits
+from htr_lightning.errors import InputError
+from htr_lightning.metrics.calibration import calibration_error, character_trials, line_trial
+from htr_lightning.metrics.conventions import CONVENTIONS, by_convention
+from htr_lightning.metrics.edits import EditTotals, line_counts, total
+from htr_lightning.metrics.significance import Intervals, intervals
 from htr_lightning.output import writing
 from htr_lightning.reading.open import load
 from htr_lightning.reading.reader import Reader
 from htr_lightning.reading.voting import Ensemble
-from htr_lightning.transcription import Prediction, Transcriber, Transcription
+from htr_lightning.transcription import Prediction, Transcriber, Transcription, write_predictions
 
 T = TypeVar("T")
 
@@ -49,6 +51,16 @@ class Evaluation(NamedTuple):
     def wer(self) -> float:
         """The word error rate: word edits divided by reference words, over the whole split."""
         return self.totals.wer
+
+    @property
+    def intervals(self) -> Intervals:
+        """The 95 % confidence intervals of the CER and the WER over groups; see `metrics.significance`."""
+        return intervals(_counts(self.predictions), [one.group for one in self.predictions])
+
+    @property
+    def conventions(self) -> dict[str, float]:
+        """The error rates by other conventions; see `metrics.conventions`."""
+        return by_convention([p.reference for p in self.predictions], [p.hypothesis for p in self.predictions])
 
 
 def evaluate_reader(checkpoint: Reader | str | Path, overrides: Sequence[str] = (), split: str = "test") -> Evaluation:
@@ -90,8 +102,11 @@ def evaluate(
 def compare(read: Sequence[tuple[Line, Transcription]]) -> Evaluation:
     """Compare transcriptions with the references of their lines."""
     predictions = [Prediction(line.id, line.reference, one.text, one.confidence, line.group) for line, one in read]
-    totals = count_edits([one.reference for one in predictions], [one.hypothesis for one in predictions])
-    return Evaluation(predictions, totals)
+    return Evaluation(predictions, total(_counts(predictions)))
+
+
+def _counts(predictions: Sequence[Prediction]) -> list[EditTotals]:
+    return [line_counts(one.reference, one.hypothesis) for one in predictions]
 
 
 def read_split(
@@ -133,15 +148,15 @@ def calibration(predictions: Sequence[Prediction]) -> dict[str, float]:
     }
 
 
-def conditions(recognizer: Transcriber, checkpoints: Sequence[str], data: LineDataModule, split: str) -> dict[str, Any]:
+def conditions(
+    recognizer: Transcriber, checkpoints: Sequence[str], data: LineDataModule, split: str, greedy: bool = False
+) -> dict[str, Any]:
     """Describe the checkpoints, data and settings of an evaluation, as plain data for `metrics.json`."""
     ensemble = isinstance(recognizer, Ensemble)
     about: dict[str, Any] = {
         "checkpoint": list(checkpoints) if ensemble else checkpoints[0],
-        "split": split,
-        "data": describe(data, split),
         "calibration": recognizer.calibration,
-        "definition": recognizer.card["metric"] | DEFINITION,
+        **figure_card(recognizer.members, checkpoints, data, split, greedy),
     }
     if isinstance(recognizer, Ensemble):
         about["ensemble"] = {"weights": recognizer.weights, "views": len(recognizer.views)}
@@ -156,9 +171,16 @@ def write(folder: Path, evaluation: Evaluation, about: dict[str, Any]) -> None:
     """
     predictions, totals = evaluation
     rates = {"cer": totals.cer, "wer": totals.wer, "line_accuracy": totals.line_accuracy}
-    metrics = {**rates, **totals._asdict(), **calibration(predictions), **about}
+    others = {name: {"value": rate, "definition": CONVENTIONS[name].definition}
+              for name, rate in evaluation.conventions.items()}  # fmt: skip
+    metrics = {
+        **rates,
+        **evaluation.intervals.to_plain(),
+        **totals._asdict(),
+        **calibration(predictions),
+        "conventions": others,
+        **about,
+    }
     with writing(folder):
-        with open(folder / "predictions.jsonl", "w", encoding="utf-8") as file:
-            for prediction in predictions:
-                file.write(printable(json.dumps(prediction._asdict(), ensure_ascii=False)) + "\n")
+        write_predictions(folder, predictions)
         (folder / "metrics.json").write_text(json.dumps(metrics, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

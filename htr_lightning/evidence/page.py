@@ -138,13 +138,14 @@ def _data(
 
 def _head(reading: Reading) -> dict[str, Any]:
     """Return the figures and the sentence at the top of a page."""
-    totals = report.total(reading.lines)
+    totals, bounds = report.total(reading.lines), report.uncertainty(reading.lines)
     single = all(len(line.prediction.reference) <= 1 for line in reading.lines)
     return {
         "letter": reading.letter,
         "name": reading.name,
-        "split": reading.results.metrics.get("split", "test"),
+        "split": reading.results.about.get("split", "test"),
         "totals": totals,
+        "intervals": bounds,
         "single": single,
         "about": _sentence(reading, totals.lines),
         "note": reading.results.note,
@@ -166,7 +167,7 @@ def _sentence(reading: Reading, lines: int) -> str:
         if data:
             time = f" for {sections.duration(seconds)}" if seconds else ""
             parts.append(f"trained{time} on {data['lines']:,} lines")
-    parts.append(f"evaluated on {lines:,} lines that it was not trained on" if _unseen(its.metrics) else
+    parts.append(f"evaluated on {lines:,} lines that it was not trained on" if _unseen(its.about) else
                  f"evaluated on {lines:,} lines")  # fmt: skip
     return ", ".join(parts) + "."
 

@@ -22,7 +22,7 @@ from htr_lightning.export import runtime
 from htr_lightning.export.build import CALIBRATION_LINES
 from htr_lightning.export.runtime import ExportedRecognizer
 from htr_lightning.metrics.edits import EditTotals, count_edits
-from htr_lightning.metrics.paired import Difference, cer_difference
+from htr_lightning.metrics.significance import Difference, cer_difference
 from htr_lightning.model.base import Recognizer
 from htr_lightning.pretrained import locate
 
@@ -63,6 +63,8 @@ class Parity(NamedTuple):
         """
         if self.target in ("onnx", "openvino") and self.other_texts:
             return f"{self.other_texts} of {self.lines} lines read differently, though the weights are the same"
+        if self.difference.high is None:
+            return f"{self.lines} lines are too few to say how much the CER changes"
         if 100 * self.difference.high > budget:
             return (
                 f"the CER changes by {100 * self.difference.value:+.2f} points and by up to "
@@ -136,7 +138,7 @@ def measure(
         sum(a != b for a, b in zip(after, padded, strict=True)),
         count_edits(references, before),
         count_edits(references, after),
-        cer_difference(references, before, after),
+        cer_difference(references, before, after, lines.reader.groups[:count]),
         _speeds(
             recognizer,
             exported,

@@ -65,8 +65,10 @@ def publish(
     figures, notes = [], []
     for reading in readings:
         totals = total(reading.lines)
-        figures.append(f"{reading.letter}  CER {totals.cer:.2%}  WER {totals.wer:.2%}  {totals.edits} edits / "
-                       f"{totals.characters} characters in {totals.lines} lines  {printable(reading.name)}")  # fmt: skip
+        figures.append(
+            f"{reading.letter}  CER {totals.cer:.2%}  WER {totals.wer:.2%}  {totals.edits} edits / {totals.characters} "
+            f"characters in {totals.lines} lines  {printable(reading.name)}"
+        )
         if reading.results.note:
             notes.append(f"{reading.results.folder}: no pictures of lines, since {reading.results.note}")
     return Published(figures, notes)
@@ -85,7 +87,7 @@ def read(
     for letter, name, folder in zip(LETTERS, names(folders), folders, strict=False):
         show(f"reading {name}")
         results = open_results(folder, split, overrides, device, counter(show, f"evaluating {name}"))
-        digest = str(results.metrics.get("data", {}).get("sha256"))
+        digest = str(results.about.get("data", {}).get("sha256"))
         if results.reader is not None and digest not in measured:
             advance = counter(show, f"measuring lines of {name}")(min(MEASURED, len(results.reader)))
             measured[digest] = appearances(results.reader, advance)

@@ -8,7 +8,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from htr_lightning.metrics import edits as metric
 from htr_lightning.metrics.edits import EditTotals, line_counts
+from htr_lightning.metrics.significance import Intervals, intervals
 from htr_lightning.text.align import GAP, Edit, edits
 from htr_lightning.transcription import Prediction
 
@@ -82,8 +84,12 @@ def score(predictions: Iterable[Prediction]) -> list[Scored]:
 
 def total(lines: Iterable[Scored]) -> EditTotals:
     """Add up the edit counts of lines."""
-    counts = [one.counts for one in lines]
-    return EditTotals(*map(sum, zip(*counts, strict=True))) if counts else EditTotals(*[0] * len(EditTotals._fields))
+    return metric.total([one.counts for one in lines])
+
+
+def uncertainty(lines: Sequence[Scored]) -> Intervals:
+    """Return the 95 % confidence intervals of the CER and WER of lines."""
+    return intervals([one.counts for one in lines], [one.prediction.group for one in lines])
 
 
 def by_name(names: Sequence[str]) -> list[Bin]:

@@ -3,7 +3,9 @@
 import json
 import math
 import random
+import time
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 from hashlib import file_digest
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,7 +27,7 @@ from htr_lightning.evidence.runs import Curve, load_curves, load_summary, predic
 from htr_lightning.output import make_folder
 from htr_lightning.pretrained import locate
 from htr_lightning.reading.open import load_all
-from htr_lightning.transcription import Prediction, Transcriber
+from htr_lightning.transcription import PREDICTIONS, Prediction, Transcriber
 
 MEASURED = 2000  # maximum number of lines whose contrast and slope are measured; each takes a few milliseconds
 
@@ -35,7 +37,7 @@ class Results(NamedTuple):
 
     folder: Path
     predictions: list[Prediction]
-    metrics: dict[str, Any]  # contents of metrics.json
+    about: dict[str, Any]  # what the predictions depend on; contents of metrics.json, or the card in summary.json
     card: dict[str, Any]  # of the checkpoint; empty if it does not exist
     checkpoint: dict[str, Any]  # its path, SHA-256, size in bytes and number of weights; empty if it does not exist
     curves: dict[str, Curve]
@@ -72,30 +74,35 @@ def open_results(
     """
     folder = Path(folder)
     best = folder / "checkpoints" / "best.ckpt"
-    where = folder if (folder / "predictions.jsonl").is_file() else best.parent / f"evaluate-{split}"
-    if not best.is_file() and not (where / "predictions.jsonl").is_file():
+    is_run = best.is_file()
+    place = _place(folder, split) if is_run else folder
+    if not is_run and not (folder / PREDICTIONS).is_file():
         raise InputError(
-            f"{folder}: contains neither checkpoints/best.ckpt nor predictions.jsonl; choose a run folder or a folder "
+            f"{folder}: contains neither checkpoints/best.ckpt nor {PREDICTIONS}; choose a run folder or a folder "
             "written by htr evaluate"
         )
-    metrics = _metrics(where)
-    checkpoint = best if where != folder else Path(str(np.ravel(metrics.get("checkpoint", ""))[0]))
+    about = load_about(place)
+    checkpoint = best if is_run else Path(str(np.ravel(about.get("checkpoint", ""))[0]))
     recognizer = load_all([str(checkpoint)], device) if locate(checkpoint).is_file() else None
-    if where != folder and recognizer and (overrides or _is_older(where / "predictions.jsonl", best)):
+    own = _about(locate(checkpoint), recognizer) if recognizer else {}
+    stale = about.get("checkpoint_sha256", own.get("sha256")) != own.get("sha256")
+    if is_run and recognizer and (overrides or stale or not (place / PREDICTIONS).is_file()):
+        place = best.parent / f"evaluate-{split}"
         data = data_for(recognizer, overrides)
         about = evaluation.conditions(recognizer, [str(best)], data, split)
-        make_folder(where)  # fail early, before the work starts
+        make_folder(place)  # fail early, before the work starts
+        started, start = datetime.now(UTC), time.perf_counter()
         found = evaluation.evaluate(recognizer, data, split, progress(about["data"]["lines"]))
-        evaluation.write(where, found, about)
-        metrics = _metrics(where)
-    read = predictions(where / "predictions.jsonl")
-    reader, note = _reader(recognizer, overrides, metrics, split)
+        seconds = round(time.perf_counter() - start, 2)
+        about["clock"] = {"started": started.isoformat(timespec="seconds"), "seconds": seconds}
+        evaluation.write(place, found, about)
+    reader, note = _reader(recognizer, overrides, about, split)
     return Results(
         folder,
-        read,
-        metrics,
+        predictions(place / PREDICTIONS),
+        about,
         recognizer.card if recognizer else {},
-        _about(locate(checkpoint), recognizer) if recognizer else {},
+        own,
         load_curves(folder / "metrics.csv") if (folder / "metrics.csv").is_file() else {},
         load_summary(folder / "summary.json") if (folder / "summary.json").is_file() else {},
         reader,
@@ -103,20 +110,28 @@ def open_results(
     )
 
 
-def _is_older(path: Path, checkpoint: Path) -> bool:
-    return not path.is_file() or path.stat().st_mtime < checkpoint.stat().st_mtime
+def _place(run: Path, split: str) -> Path:
+    """Return the folder with the predictions of a run: its own, written when it was tested, or that of htr evaluate."""
+    tested = split == "test" and (run / PREDICTIONS).is_file()
+    return run if tested else run / "checkpoints" / f"evaluate-{split}"
 
 
-def _metrics(folder: Path) -> dict[str, Any]:
-    path = folder / "metrics.json"
-    if not path.is_file():
+def load_about(folder: Path) -> dict[str, Any]:
+    """Return the card of the figures in a folder with predictions; empty if there is none.
+
+    Raises:
+        InputError: if the file that contains it is corrupted.
+    """
+    path = next((folder / name for name in ("metrics.json", "summary.json") if (folder / name).is_file()), None)
+    if path is None:
         return {}
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
+        found = found.get("card", {}) if path.name == "summary.json" else found
+        if not isinstance(found.get("data", {}), dict) or not isinstance(found.get("definition", {}), dict):
+            raise ValueError("not the card of an evaluation")
+    except (ValueError, AttributeError, RecursionError) as error:
         raise InputError(f"{path}: is corrupted ({first_line(error)}); repeat htr evaluate") from None
-    if not isinstance(found, dict):
-        raise InputError(f"{path}: does not contain the results of htr evaluate; repeat it")
     return found
 
 
@@ -129,16 +144,15 @@ def _about(path: Path, recognizer: Transcriber) -> dict[str, Any]:
 
 
 def _reader(
-    recognizer: Transcriber | None, overrides: Sequence[str], metrics: dict[str, Any], split: str
+    recognizer: Transcriber | None, overrides: Sequence[str], about: dict[str, Any], split: str
 ) -> tuple[Reader | None, str]:
     """Return the lines of a split if they are those of the predictions, or why there are none."""
     if recognizer is None:
         return None, "the checkpoint was not found"
     try:
         data = data_for(recognizer, overrides)
-        split = metrics.get("split", split)
-        own = describe(data, split)["sha256"]
-        if own != metrics.get("data", {}).get("sha256"):
+        split = about.get("split", split)
+        if describe(data, split)["sha256"] != about.get("data", {}).get("sha256"):
             return None, "the data have changed since the evaluation"
         return data.lines(split).reader, ""
     except InputError as error:

@@ -13,10 +13,12 @@ from htr_lightning.evidence.runs import Curve
 from htr_lightning.evidence.table import Cell, Column, Table
 from htr_lightning.html import visible
 from htr_lightning.metrics.calibration import Trials, calibration_bins, calibration_error, character_trials, line_trial
+from htr_lightning.metrics.significance import Interval
 
 GROUPS = 20  # maximum number of groups in a chart
 SLOPES = (-3.0, -1.0, 0.9999, 2.9999)  # edges between bins in degrees; most lines are level
 SHOWN_SPACE = {" ": "␣", "": "∅"}  # in tables and charts
+INTERVAL = "the error rate of many more lines like these lies in it in 19 of 20 cases"
 CER = "character error rate: edits (wrong, missing and extra characters) / characters of the references"
 
 
@@ -47,6 +49,11 @@ def symbol(text: str) -> str:
     return "◌" * bool(text and combining(text[0])) + "".join(shown) or SHOWN_SPACE[""]
 
 
+def between(interval: Interval | None) -> str | None:
+    """Return an interval as text."""
+    return None if interval is None else f"{100 * interval.low:.2f} to {100 * interval.high:.2f} %"
+
+
 def suffix(readings: Sequence[Reading], reading: Reading) -> str:
     """Return what follows a title or file name where there are several runs."""
     return f" {reading.letter}" if len(readings) > 1 else ""
@@ -67,13 +74,14 @@ def duration(seconds: float) -> str:
 def summary(readings: Sequence[Reading]) -> Table:
     """Return the figures of each run."""
     columns = [Column("run"), Column("name"), Column("lines", "count"), Column("characters", "count"),
-               Column("edits", "count"), Column("CER", "percent", CER), Column("WER", "percent"),
+               Column("edits", "count"), Column("CER", "percent", CER), Column("95 % interval", "text", INTERVAL),
+               Column("WER", "percent"), Column("95 % interval", "text", INTERVAL),
                Column("lines without edits", "percent")]  # fmt: skip
     rows = []
     for reading in readings:
-        its = report.total(reading.lines)
-        rows.append([reading.letter, reading.name, its.lines, its.characters, its.edits, its.cer, its.wer,
-                     its.line_accuracy])  # fmt: skip
+        its, bounds = report.total(reading.lines), report.uncertainty(reading.lines)
+        rows.append([reading.letter, reading.name, its.lines, its.characters, its.edits, its.cer,
+                     between(bounds.cer), its.wer, between(bounds.wer), its.line_accuracy])  # fmt: skip
     return Table("summary", "Summary", columns, rows)
 
 
@@ -99,8 +107,8 @@ def breakdowns(readings: Sequence[Reading]) -> list[Section]:
         ("length", "characters of the reference", spread(lengths, "{:.0f}"),
          "Short lines are often page numbers and names; long ones may have been cut badly."),
         ("confidence", "confidence", spread(confidences, "{:.2f}"),
-         "The recognizer's own estimate of the probability that a character is correct. Lines with low confidence should "
-         "have more errors: then they can be found without references."),
+         "The recognizer's own estimate of the probability that a character is correct. Lines with low confidence "
+         "should have more errors: then they can be found without references."),
         ("contrast", "contrast in grey levels", spread(contrasts, "{:.0f}"),
          "The difference between the paper and the darkest ink, measured on the images, of 255 grey levels."),
         ("slope", "slope in degrees", report.by_value(slopes, SLOPES, "{:+.1f}"),
@@ -116,15 +124,16 @@ def breakdowns(readings: Sequence[Reading]) -> list[Section]:
     return sections
 
 
-def _totals(lines: Sequence[Scored], owners: Sequence[int], one: Bin, run: int) -> report.EditTotals:
-    return report.total(lines[position] for position in one.positions if owners[position] == run)
+def _members(lines: Sequence[Scored], owners: Sequence[int], one: Bin, run: int) -> list[Scored]:
+    return [lines[position] for position in one.positions if owners[position] == run]
 
 
 def _table(
     readings: Sequence[Reading], lines: Sequence[Scored], owners: Sequence[int], name: str, what: str,
     bins: Sequence[Bin],
 ) -> Table:  # fmt: skip
-    totals = [[_totals(lines, owners, one, run) for run in range(len(readings))] for one in bins]
+    members = [[_members(lines, owners, one, run) for run in range(len(readings))] for one in bins]
+    totals = [[report.total(each) for each in row] for row in members]
     same = all(each.lines == row[0].lines and each.characters == row[0].characters for row in totals for each in row)
     columns, rows = [Column(what)], [[one.label] for one in bins]
     for reading, run in zip(readings, range(len(readings)), strict=True):
@@ -133,10 +142,11 @@ def _table(
         columns += [Column(f"lines{'' if same else end}", "count"), Column(f"characters{'' if same else end}", "count")
                     ] if counts else []  # fmt: skip
         columns += [Column(f"edits{end}", "count", "wrong, missing and extra characters")]
-        columns += [Column(f"CER{end}", "percent", CER)]
-        for row, each in zip(rows, totals, strict=True):
+        columns += [Column(f"CER{end}", "percent", CER), Column(f"95 % interval{end}", "text", INTERVAL)]
+        for row, each, its in zip(rows, totals, members, strict=True):
             one = each[run]
-            row += [*((one.lines, one.characters) if counts else ()), one.edits, one.cer if one.lines else None]
+            row += [*((one.lines, one.characters) if counts else ()), one.edits, one.cer if one.lines else None,
+                    between(report.uncertainty(its[run]).cer)]  # fmt: skip
     return Table(f"cer-by-{name}", f"CER by {name}", columns, rows)
 
 
@@ -146,18 +156,21 @@ def _bars(
 ) -> Chart:  # fmt: skip
     series = []
     for run, reading in enumerate(readings):
-        totals = [_totals(lines, owners, one, run) for one in bins]
+        members = [_members(lines, owners, one, run) for one in bins]
+        totals = [report.total(each) for each in members]
+        intervals = [report.uncertainty(each).cer for each in members]
         notes = [f"{one.label}: {total.edits:,} edits in {total.characters:,} characters, {total.lines:,} lines"
                  for one, total in zip(bins, totals, strict=True)]  # fmt: skip
-        series.append(Series(reading.letter, [], [t.cer if t.lines else math.nan for t in totals], notes))
+        series.append(Series(reading.letter, [], [t.cer if t.lines else math.nan for t in totals], notes,
+                             [found and (found.low, found.high) for found in intervals]))  # fmt: skip
     return Chart(f"cer-by-{name}", f"CER by {name}", "bars", what, "CER", series, [one.label for one in bins])
 
 
 def frequent_edits(readings: Sequence[Reading]) -> list[tuple[Table, list[report.FrequentEdit]]]:
     """Return the most frequent edits of each run as a table, and as they are."""
     found = []
-    columns = [Column("reference"), Column("read as"), Column("times", "count"),
-               Column("share", "percent", "of all edits, counting adjacent edits as one"), Column("for example")]  # fmt: skip
+    share = Column("share", "percent", "of all edits, counting adjacent edits as one")
+    columns = [Column("reference"), Column("read as"), Column("times", "count"), share, Column("for example")]
     for reading in readings:
         its = report.frequent_edits(reading.lines)
         every = sum(len(report.replacements(line.alignment)) for line in reading.lines)
@@ -215,8 +228,8 @@ def characters(readings: Sequence[Reading]) -> Section:
     chart = Chart("characters", "Recall of characters", "points", "occurrences in the references", "recall", series,
                   log_x=True)  # fmt: skip
     return Section(
-        "characters", "Characters", "Rare characters are usually read worse, because there were few to learn from. Each "
-        "point is a character.", [chart], [Table("characters", "Characters", columns, list(rows.values()))],
+        "characters", "Characters", "Rare characters are usually read worse, because there were few to learn from. "
+        "Each point is a character.", [chart], [Table("characters", "Characters", columns, list(rows.values()))],
     )  # fmt: skip
 
 
@@ -237,13 +250,13 @@ def calibration(readings: Sequence[Reading]) -> Section:
                      calibration_error([line_trial(*one) for one in read])])  # fmt: skip
     columns = [Column("run"), Column("mean confidence", "percent"), Column("correct characters", "percent"),
                Column("ECE", "percent", "expected calibration error: mean distance of the points from the diagonal"),
-               Column("ECE of lines", "percent", "the same for the probability that a whole line is correct")]  # fmt: skip
+               Column("ECE of lines", "percent", "the same for the probability of a whole line")]  # fmt: skip
     chart = Chart("calibration", "Calibration", "points", "confidence", "correct characters", series, diagonal=True,
                   x_percent=True)  # fmt: skip
     return Section(
         "calibration", "Can the confidence be trusted?", "Points on the diagonal mean that, for example, nine of ten "
-        "characters with a confidence of 90 % are correct; points below it mean that the recognizer is too sure. Larger "
-        "points stand for more characters. htr calibrate corrects this.",
+        "characters with a confidence of 90 % are correct; points below it mean that the recognizer is too sure. "
+        "Larger points stand for more characters. htr calibrate corrects this.",
         [chart], [Table("calibration", "Calibration", columns, rows)],
     )  # fmt: skip
 
@@ -260,8 +273,8 @@ def training(readings: Sequence[Reading]) -> Section:
         _curves(readings, "learning-curve", "CER on the validation lines", "CER", ("val/cer",)),
         _curves(readings, "loss", "Loss (training ─, validation ●)", "loss", ("train/loss", "val/loss"), False),
     ]
-    return Section("training", "Training", "The error rate on lines that were not trained on, and the loss that training "
-                   "reduces. A validation loss that rises while the training loss falls is a sign of overfitting.",
+    return Section("training", "Training", "The error rate on lines that were not trained on, and the loss that "
+                   "training reduces. A validation loss that rises while the training loss falls is a sign of overfitting.",
                    [chart for chart in charts if chart], [])  # fmt: skip
 
 
@@ -293,6 +306,7 @@ def speed(readings: Sequence[Reading]) -> Section:
     """Return what training took, and the size of what came out."""
     columns = [Column("run"), Column("training time"), Column("steps", "count"),
                Column("training lines/s", "number", "at the end, including loading and validation"),
+               Column("reading lines/s", "number", "when the split was evaluated, including loading"),
                Column("weights", "count"), Column("checkpoint, MB", "number")]  # fmt: skip
     rows: list[list[Cell]] = []
     for reading in readings:
@@ -301,10 +315,17 @@ def speed(readings: Sequence[Reading]) -> Section:
         steps = max((curve.steps[-1] for curve in its.curves.values() if curve.steps), default=None)
         size = its.checkpoint.get("bytes")
         rows.append([label(readings, reading), duration(seconds) if seconds else None, steps, rate,
-                     its.checkpoint.get("weights"), size and size / 1e6])  # fmt: skip
+                     _reading_rate(its), its.checkpoint.get("weights"), size and size / 1e6])  # fmt: skip
     chart = _curves(readings, "speed", "Training speed", "lines/s", ("train/lines_per_second",), False)
     return Section("speed", "Speed and size", "How fast the run read training lines, on the machine that it ran on.",
                    [chart] if chart else [], [Table("speed", "Speed and size", columns, rows)])  # fmt: skip
+
+
+def _reading_rate(results: Results) -> float | None:
+    """Return the number of lines evaluated per second; the clock of a run's own test is that of its training."""
+    clock = results.about.get("clock") or {}
+    seconds = None if "lines_per_second" in clock else clock.get("seconds")
+    return len(results.predictions) / seconds if seconds else None
 
 
 def card(readings: Sequence[Reading]) -> Section:
@@ -315,12 +336,12 @@ def card(readings: Sequence[Reading]) -> Section:
             rows.setdefault(key, [key, *[None] * len(readings)])[index + 1] = value
     columns = [Column(""), *(Column(reading.letter if len(readings) > 1 else "value") for reading in readings)]
     table = Table("card", "Card", columns, list(rows.values()))
-    return Section("card", "Card", "Everything that these figures depend on: two runs are comparable if they agree in the "
-                   "test lines and the definitions.", [], [table])  # fmt: skip
+    return Section("card", "Card", "Everything that these figures depend on: two runs are comparable if they agree in "
+                   "the test lines and the definitions.", [], [table])  # fmt: skip
 
 
 def _card(reading: Reading) -> Iterator[tuple[str, str]]:
-    its, about = reading.results, reading.results.metrics
+    its, about = reading.results, reading.results.about
     model, training = its.card.get("model", {}), its.card.get("training", {})
     yield "run folder", str(its.folder)
     for split, size in (its.card.get("data") or {}).items():
@@ -329,8 +350,15 @@ def _card(reading: Reading) -> Iterator[tuple[str, str]]:
             yield f"{split}: skipped", f"{count:,}: {reason}"
     if "data" in about:
         yield "evaluated split", f"{about.get('split')}, SHA-256 {about['data'].get('sha256')}"
-    for what, found in (("checkpoint", its.checkpoint.get("path")), ("checkpoint, SHA-256", its.checkpoint.get("sha256")),
-                        ("commit", its.card.get("commit")), ("seed", training.get("seed"))):  # fmt: skip
+    clock, commit = about.get("clock") or {}, about.get("commit") or {}
+    for what, found in (
+        ("checkpoint", its.checkpoint.get("path")),
+        ("checkpoint, SHA-256", its.checkpoint.get("sha256")),
+        ("commit of training", its.card.get("commit")),
+        ("commit of evaluation", commit.get("evaluated")),
+        ("started", clock.get("started")),
+        ("seed", training.get("seed")),
+    ):
         if found is not None:
             yield what, str(found)
     for what, part in (("model", model), ("network", model.get("net")), ("preprocessing", model.get("preprocess")),
@@ -351,8 +379,9 @@ def _card(reading: Reading) -> Iterator[tuple[str, str]]:
         yield "alphabet", f"{len(alphabet)} characters"
     for what, text in about.get("definition", {}).items():
         yield f"definition: {what.replace('_', ' ')}", str(text)
-    if found := its.card.get("versions"):
-        yield "versions", ", ".join(f"{name} {number}" for name, number in found.items())
+    for what, found in (("hardware", about.get("hardware")), ("versions", its.card.get("versions"))):
+        if found:
+            yield what, ", ".join(f"{name} {value}" for name, value in found.items())
 
 
 def _brief(part: Mapping[str, Any]) -> str:

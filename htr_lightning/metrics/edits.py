@@ -50,5 +50,9 @@ def line_counts(reference: str, hypothesis: str) -> EditTotals:
 
 def count_edits(references: Sequence[str], hypotheses: Sequence[str]) -> EditTotals:
     """Count the edits in several lines, comparing `references[i]` with `hypotheses[i]`."""
-    lines = [line_counts(r, h) for r, h in zip(references, hypotheses, strict=True)]
+    return total([line_counts(r, h) for r, h in zip(references, hypotheses, strict=True)])
+
+
+def total(lines: Sequence[EditTotals]) -> EditTotals:
+    """Sum the counts of lines."""
     return EditTotals(*map(sum, zip(*lines, strict=True))) if lines else EditTotals(*[0] * len(EditTotals._fields))

@@ -2,13 +2,12 @@
 
 import json
 import logging
-import os
 import sys
 import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,8 @@ from htr_lightning.schedule import completed
 from htr_lightning.training.callbacks import Throughput, find, log
 from htr_lightning.training.logger import log_config, log_summary
 from htr_lightning.training.module import TrainingModule
+from htr_lightning.training.summary import in_order, relative, summarize, summary_lines
+from htr_lightning.transcription import write_predictions
 
 console = Console(soft_wrap=True, highlight=False)
 
@@ -170,7 +171,7 @@ class RunBar(ProgressBar):
 class Report(Callback):
     """A callback that logs the results of each validation and the final results of the run.
 
-    The final results are also written to `summary.json`.
+    The final results are also written to `summary.json`, and the test lines to `predictions.jsonl`.
 
     Args:
         folder: run folder.
@@ -179,10 +180,12 @@ class Report(Callback):
     def __init__(self, folder: str) -> None:
         self.folder = Path(folder)
         self._seconds = 0.0
+        self._started = ""
 
     @rank_zero_only
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         assert isinstance(pl_module, TrainingModule)
+        self._started = datetime.now(UTC).isoformat(timespec="seconds")
         recognizer = pl_module.recognizer
         sizes = {split: its["lines"] for split, its in recognizer.card["data"].items()}
         parameters = sum(p.numel() for p in recognizer.parameters())
@@ -229,23 +232,22 @@ class Report(Callback):
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         assert isinstance(pl_module, TrainingModule)
         throughput = find(trainer, Throughput)
-        path = str(trainer.ckpt_path or "")  # the tested checkpoint
-        val = torch.load(path, weights_only=True, map_location="cpu")["htr"]["metrics"]["val"] if path else {}
-        test = pl_module.metrics["test"]
-        rates, counts = ("cer", "wer"), ("edits", "characters", "lines")
-        summary = {
-            **{f"val_{rate}": val.get(rate) for rate in rates},
-            **{f"test_{figure}": test[figure] for figure in (*rates, *counts)},
+        clock = {
+            "started": self._started,
             "seconds": round(self._seconds, 1),
             "lines_per_second": round(throughput.rate, 2) if throughput else None,
-            "checkpoint": path and os.path.relpath(path, self.folder),
         }
+        data = trainer.datamodule  # type: ignore[attr-defined]
+        predictions = in_order(pl_module.tested, data.lines("test").reader.ids)
+        summary = summarize(trainer, pl_module, predictions, clock, self.folder)
         self.folder.mkdir(parents=True, exist_ok=True)
+        write_predictions(self.folder, predictions)
         (self.folder / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")
         log_summary(trainer, summary)
         for line in summary_lines(summary, self.folder, pl_module.recognizer.single_characters):
             log.info(line)
-        if path and test["cer"] > 0.9:
+        path = str(trainer.ckpt_path or "")
+        if path and summary["test_cer"] > 0.9:
             log.info("note: the recognizer cannot read yet; train it longer, e.g. with trainer.max_time=20m")
         elif path:
             log.info(f"next: htr transcribe {relative(Path(path))} IMAGE...")
@@ -257,29 +259,6 @@ def score(module: TrainingModule, split: str, words: bool = False) -> str:
     if module.recognizer.single_characters:
         return f"accuracy {1 - totals.cer:.2%}"
     return f"CER {totals.cer:.2%}" + (f" · WER {totals.wer:.2%}" if words else "")
-
-
-def summary_lines(summary: dict[str, Any], folder: Path, single_characters: bool = False) -> list[str]:
-    """Format the results and output paths of a finished run, one per line."""
-
-    def rates(split: str) -> str:
-        cer, wer = summary[f"{split}_cer"], summary[f"{split}_wer"]
-        if cer is None:
-            return "-"
-        return f"{1 - cer:.2%}" if single_characters else f"{cer:.2%} / {wer:.2%}"
-
-    lines = summary["test_lines"]
-    errors = f"errors in {lines} characters" if single_characters else f"edits in {lines} lines"
-    what = "accuracy" if single_characters else "CER / WER"
-    rows = {
-        f"best val {what}": rates("val"),
-        f"test {what}": f"{rates('test')}  ({summary['test_edits']} {errors})",
-        "training time": str(timedelta(seconds=round(summary["seconds"]))),
-        **({"training speed": f"{summary['lines_per_second']:.0f} lines/s"} if summary["lines_per_second"] else {}),
-        "run folder": relative(folder),
-        "pictures": relative(folder / "transcriptions"),
-    }
-    return [f"{name:20}{value}" for name, value in rows.items()]
 
 
 def idle_gpus(on_cpu: bool, devices: int) -> str | None:
@@ -334,9 +313,3 @@ def _bounds(trainer: Trainer) -> list[str]:
         plural = "s" * (early.patience != 1)
         bounds.append(f"{early.patience} validation{plural} without improvement in {early.monitor}")
     return clock + bounds
-
-
-def relative(path: Path) -> str:
-    """Return the path as the user would type it in the working directory."""
-    here = Path.cwd()
-    return str(path.relative_to(here) if path.is_relative_to(here) else path)

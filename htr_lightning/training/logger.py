@@ -108,7 +108,7 @@ def log_summary(trainer: Trainer, summary: dict[str, Any]) -> None:
     """Copy the values in `summary.json` to the summary of the W&B run, under the same names."""
     for logger in trainer.loggers:
         if isinstance(logger, WandbLogger):
-            logger.experiment.summary.update({key: value for key, value in summary.items() if key != "checkpoint"})
+            logger.experiment.summary.update({k: v for k, v in summary.items() if k not in ("checkpoint", "card")})
 
 
 class TranscriptionTable(Callback):

@@ -34,6 +34,7 @@ class TrainingModule(LightningModule):
 
     Attributes:
         totals: most recent edit counts for each split.
+        tested: predictions of the most recent test, on every rank and in no order.
     """
 
     def __init__(self, recognizer: Recognizer) -> None:
@@ -41,6 +42,7 @@ class TrainingModule(LightningModule):
         self.recognizer = recognizer
         self.losses, self.counts = MeanLoss(), EditCounts()
         self.totals: dict[str, EditTotals] = {}
+        self.tested: list[Prediction] = []
         self._reported: set[str] = set()  # attributes with short lines that the log has named
         self._left_out: int | None = 0  # lines left out so far; None once a line has enough frames for its text
         self.register_state_dict_post_hook(_strip_prefix)
@@ -69,7 +71,9 @@ class TrainingModule(LightningModule):
         return self._count(predictions)
 
     def test_step(self, batch: Batch, batch_idx: int) -> list[Prediction]:  # type: ignore[override] # for the callbacks
-        return self._count(self.recognizer.predict(batch))
+        predictions = self._count(self.recognizer.predict(batch))
+        self.tested += predictions
+        return predictions
 
     def on_validation_epoch_start(self) -> None:
         self.counts.reset()
@@ -77,6 +81,7 @@ class TrainingModule(LightningModule):
 
     def on_test_epoch_start(self) -> None:
         self.counts.reset()
+        self.tested = []
 
     def on_validation_epoch_end(self) -> None:
         self.log("val/loss", self.losses.compute(), sync_dist=True)  # already summed over ranks, like the counts
@@ -84,6 +89,10 @@ class TrainingModule(LightningModule):
 
     def on_test_epoch_end(self) -> None:
         self._report("test")
+        if self.trainer.world_size > 1:
+            shares: list[list[Prediction]] = [[] for _ in range(self.trainer.world_size)]
+            torch.distributed.all_gather_object(shares, self.tested)
+            self.tested = [one for share in shares for one in share]
 
     def on_train_epoch_end(self) -> None:
         count = self._report_short("infeasible", "are left out of the loss")

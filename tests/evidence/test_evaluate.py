@@ -3,6 +3,8 @@
 import json
 import shutil
 from collections.abc import Callable
+from datetime import UTC, datetime
+from hashlib import sha256
 from pathlib import Path
 
 import cv2
@@ -15,6 +17,8 @@ from htr_lightning import checkpoint
 from htr_lightning.build import data_for
 from htr_lightning.data.preprocess import FitHeight
 from htr_lightning.data.reader.page_xml import PageXml
+from htr_lightning.evidence.evaluate import evaluate_reader
+from htr_lightning.metrics.conventions import CONVENTIONS
 from htr_lightning.model.base import Recognizer
 from htr_lightning.model.ctc import CTCRecognizer
 from htr_lightning.reading.sources import find_sources
@@ -100,4 +104,38 @@ def test_the_accuracy_of_a_classifier_is_printed(tmp_path: Path, htr: Callable[.
     assert done.code == 0, done.stderr
     metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
     assert metrics["line_accuracy"] == pytest.approx(1 - metrics["cer"])
-    assert done.stdout.startswith(f"accuracy {metrics['line_accuracy']:.2%}  CER {metrics['cer']:.2%}  ")
+    assert done.stdout.startswith(f"accuracy {metrics['line_accuracy']:.2%}  CER {metrics['cer']:.2%} [")
+
+
+def test_a_figure_comes_with_all_that_it_depends_on(
+    best: Path, run_folder: Path, tmp_path: Path, htr: Callable[..., Outcome]
+) -> None:
+    done = htr("evaluate", best, "--out", tmp_path, "--greedy", "--conventions")
+    assert done.code == 0, done.stderr
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    summary = json.loads((run_folder / "summary.json").read_text())
+    assert metrics["checkpoint_sha256"] == sha256(best.read_bytes()).hexdigest() == summary["card"]["checkpoint_sha256"]
+    shared = ("split", "data", "definition", "normalizer", "seed", "hardware", "versions", "language_model", "commit")
+    assert {key: metrics[key] for key in shared} == {key: summary["card"][key] for key in shared}
+    assert (metrics["split"], metrics["seed"], metrics["decoder"]) == ("test", 0, "greedy")
+    assert summary["card"]["decoder"]["_target_"].endswith(".Greedy")
+    assert (metrics["data"]["lines"], metrics["data"]["groups"]) == (24, 3)
+    assert metrics["hardware"]["cores"] >= 1
+    for clock in (metrics["clock"], summary["card"]["clock"]):
+        assert clock["seconds"] > 0
+        assert datetime.fromisoformat(clock["started"]) <= datetime.now(UTC)
+    for rate in ("cer", "wer"):
+        interval = metrics[f"{rate}_interval"]
+        assert interval == summary[f"test_{rate}_interval"]
+        assert interval["low"] < metrics[rate] < interval["high"]
+        assert (
+            f"{rate.upper()} {metrics[rate]:.2%} [{100 * interval['low']:.2f}, {100 * interval['high']:.2f}]"
+            in done.stdout
+        )
+    found = evaluate_reader(best)
+    assert found.intervals.to_plain()["cer_interval"] == metrics["cer_interval"]
+    assert {name: its["value"] for name, its in metrics["conventions"].items()} == found.conventions
+    assert all(f"{name} " in done.stdout for name in CONVENTIONS)
+    log = (run_folder / "train.log").read_text()
+    low, high = (100 * metrics["cer_interval"][key] for key in ("low", "high"))
+    assert f"95% interval        [{low:.2f}, {high:.2f}] / [" in log

@@ -16,7 +16,7 @@ from htr_lightning.evidence.evaluate import evaluate
 from htr_lightning.evidence.parity import Parity, Speed
 from htr_lightning.export import build, runtime
 from htr_lightning.metrics.edits import EditTotals
-from htr_lightning.metrics.paired import Difference
+from htr_lightning.metrics.significance import Difference
 
 
 @pytest.fixture(autouse=True)
@@ -63,7 +63,7 @@ def test_both_sides_have_the_edits_that_evaluation_counts(target: str, best: Pat
 
 def some(target: str, other_texts: int, low: float, high: float) -> Parity:
     totals = EditTotals(1, 100, 1, 20, 9, 10, 0)
-    difference = Difference((low + high) / 2, low, high)
+    difference = Difference((low + high) / 2, low, high, 0.5, 10, "lines")
     return Parity(target, 10, {}, 0.1, other_texts, 0, totals, totals, difference, {})
 
 
@@ -76,6 +76,7 @@ def some(target: str, other_texts: int, low: float, high: float) -> Parity:
         (some("int8", 5, -0.002, 0.0009), None),
         (some("int8", 5, -0.002, 0.0012), r"by up to \+0.12 \(95%\), more than --budget 0.1"),
         (some("fp16", 5, -0.01, -0.002), None),
+        (some("fp16", 5, 0, 0)._replace(difference=Difference(0.1, None, None, 1, 2, "lines")), "10 lines are too few"),
     ],
 )
 def test_an_export_fails_where_its_interval_exceeds_the_budget(found: Parity, fault: str | None) -> None:
