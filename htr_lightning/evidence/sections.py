@@ -274,7 +274,7 @@ def training(readings: Sequence[Reading]) -> Section:
         _curves(readings, "loss", "Loss (training ─, validation ●)", "loss", ("train/loss", "val/loss"), False),
     ]
     return Section("training", "Training", "The error rate on lines that were not trained on, and the loss that "
-                   "training reduces. A validation loss that rises while the training loss falls is a sign of overfitting.",
+                   "training reduces. A validation loss that rises while the training loss falls means overfitting.",
                    [chart for chart in charts if chart], [])  # fmt: skip
 
 
