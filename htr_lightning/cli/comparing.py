@@ -56,8 +56,10 @@ def _lines(found: "Comparison") -> list[str]:
         rows.append([letter, f"{score.cer:.2%}", cer, *([sds[0]] if several else []), f"{score.wer:.2%}", wer,
                      *([sds[1], str(score.runs)] if several else []), score.name])  # fmt: skip
     over = found.scores[0].intervals.over
-    lines = [*_table(rows), f"{found.lines} lines, {found.characters} characters, {found.groups} groups"
-             + (f"; intervals {over}" if over else "")]  # fmt: skip
+    lines = [
+        *_table(rows),
+        f"{found.lines} lines, {found.characters} characters; intervals {over or 'need more lines'}",
+    ]
     for letter, pair in zip(ascii_uppercase[1:], found.pairs, strict=False):
         lines += ["", *_pair(letter, pair, len(found.pairs) > 1, found.lines)]
     return lines
@@ -68,7 +70,7 @@ def _pair(letter: str, pair: "Pair", corrected: bool, count: int) -> list[str]:
     better, worse = ([part for part in pair.groups if sign * (part.second - part.first) > 0] for sign in (-1, 1))
     name = "p (Holm)" if corrected else "p"
     lines = [
-        f"{letter} - A   {rate} {_points(one)}, {name} {p:.4f}"
+        f"{letter} - A   {rate} {_points(one)} points, {name} {p:.4f}"
         for rate, one, p in (("CER", pair.cer, pair.cer_p), ("WER", pair.wer, pair.wer_p))
     ]
     if pair.changes is not None:

@@ -85,10 +85,9 @@ def export(
 
 def _print(found: "Parity") -> None:
     """Print what an export changes: the text of lines, and the speed of reading."""
-    value, low, high, _, units, over = found.difference
-    interval = (
-        f", {100 * low:+.3f} to {100 * high:+.3f} over {units} {over}" if low is not None and high is not None else ""
-    )
+    change, interval = found.difference, ""
+    if change.low is not None and change.high is not None:
+        interval = f", {100 * change.low:+.3f} to {100 * change.high:+.3f} over {change.units} {change.over}"
     names = list(found.speed)
     changes = {
         "lines": f"{found.lines}",
@@ -96,7 +95,7 @@ def _print(found: "Parity") -> None:
         "texts that vary by batch": f"{found.in_batches}",
         "largest score difference": f"{found.largest_difference:.2g}",
         "CER": f"{found.before.cer:.2%} -> {found.after.cer:.2%}",
-        "change, 95% interval": f"{100 * value:+.3f} points{interval}",
+        "change, 95% interval": f"{100 * change.value:+.3f} points{interval}",
     }
     for name, value in changes.items():
         print(f"{name:26}{value}")

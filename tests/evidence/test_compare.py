@@ -49,7 +49,7 @@ def test_a_system_equals_itself(tmp_path: Path, htr: Callable[..., Outcome]) -> 
     assert pair["cer_p"] == 1
     assert pair["changes"] == {"texts": 0, "better": 0, "worse": 0}
     shown = htr("compare", path, path).stdout
-    assert "B - A   CER +0.00 [+0.00, +0.00], p 1.0000" in shown
+    assert "B - A   CER +0.00 [+0.00, +0.00] points, p 1.0000" in shown
 
 
 def test_groups_kinds_and_texts_in_which_each_system_wins_are_counted(tmp_path: Path) -> None:
@@ -96,7 +96,9 @@ def test_what_is_not_the_same_is_refused_by_name(card: dict, lines: list, messag
     }
     paths = [written(tmp_path / "a", lambda n: 0, own), written(tmp_path / "b", lambda n: 0, own | card, lines)]
     systems, _ = find_systems([str(path) for path in paths])
-    with pytest.raises(InputError, match=f"b: cannot be compared with .*a: {message}"):
+    with pytest.raises(
+        InputError, match=f"b/predictions.jsonl: cannot be compared with .*a/predictions.jsonl: {message}"
+    ):
         compare(systems)
 
 
@@ -154,7 +156,7 @@ def test_a_trained_run_is_compared_with_an_evaluation_of_its_checkpoint(
     assert [one[:3] for one in again] == [one[:3] for one in tested]  # in the same order
     same = htr("compare", run_folder, tmp_path / "again")
     assert same.code == 0, same.stderr
-    assert "B - A   CER +0.00 [+0.00, +0.00], p 1.0000" in same.stdout
+    assert "B - A   CER +0.00 [+0.00, +0.00] points, p 1.0000" in same.stdout
     assert htr("evaluate", best, "--split", "val", "--out", tmp_path / "val").code == 0
     other = htr("compare", run_folder, tmp_path / "val")
     assert other.code == 1

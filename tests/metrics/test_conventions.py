@@ -14,11 +14,11 @@ from htr_lightning.metrics.conventions import CONVENTIONS, by_convention, fold_a
 
 REFERENCES = [
     "L'été, on part (à 8 h)!", "Straße—«Noël» 3,50 €", "He can't; \"won't\".", "DÉJÀ vu", "a b c", "œuvre & co. 50%",
-    "le [re]gistre n° 12:30 / 7", "naïve # façade?", "Élan",
+    "le [re]cueil n° 12:30 / 7", "naïve # façade?", "Élan",
 ]  # fmt: skip
 HYPOTHESES = [
     "L'ete on part ( à 8h) !", "strasse - «Noel» 3.50 €", "he can't, 'won't'.", "Deja vu", "abc", "oeuvre & co 50 %",
-    "le registre n°12 30/7", "naive façade ?", "élan",
+    "le recueil n°12 30/7", "naive façade ?", "élan",
 ]  # fmt: skip
 LINES = st.text(st.sampled_from("aàÀeéÉcçb .,'-()\"°"), max_size=12)
 
