@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable
 from hashlib import sha256
 from html.parser import HTMLParser
+from itertools import pairwise
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -40,6 +41,8 @@ HOSTILE = (
     "<!--<script>",
     "]]>$x^2$ \\input{x} | _",
 )
+
+EMPTY = json.dumps(Prediction("1", "", "", 1, "")._asdict())
 
 
 def predicted(count: int, seed: int = 0) -> list[Prediction]:
@@ -265,7 +268,7 @@ def test_ticks_are_round_and_inside(low: float, high: float) -> None:
     found = ticks(low, high)
     assert all(low - 1e-12 <= tick <= high + 1e-12 for tick in found)
     assert 1 <= len(found) <= 11
-    steps = {round(b - a, 9) for a, b in zip(found, found[1:], strict=False)}
+    steps = {round(b - a, 9) for a, b in pairwise(found)}
     assert len(steps) <= 1
 
 
@@ -346,9 +349,7 @@ def test_predictions_of_another_checkpoint_are_made_again(run_folder: Path, tmp_
     summary = json.loads((run / "summary.json").read_text())
     summary["card"]["checkpoint_sha256"] = "of another one"
     (run / "summary.json").write_text(json.dumps(summary))
-    (run / "predictions.jsonl").write_text(
-        '{"id": "", "reference": "", "hypothesis": "", "confidence": 1, "group": ""}'
-    )
+    (run / "predictions.jsonl").write_text(EMPTY)
     again = open_results(run)
     assert [(p.id, p.hypothesis) for p in again.predictions] == [(p.id, p.hypothesis) for p in before.predictions]
     assert (run / "checkpoints" / "evaluate-test" / "metrics.json").is_file()
@@ -359,9 +360,7 @@ def test_a_folder_without_results_is_refused(tmp_path: Path, htr: Callable[..., 
         open_results(tmp_path)
     assert htr("report", tmp_path, "--out", tmp_path / "report.html").code == 1
     assert not list(tmp_path.iterdir())
-    (tmp_path / "predictions.jsonl").write_text(
-        '{"id": "1", "reference": "", "hypothesis": "", "confidence": 1, "group": ""}'
-    )
+    (tmp_path / "predictions.jsonl").write_text(EMPTY)
     (tmp_path / "metrics.json").write_text("{")
     with pytest.raises(InputError, match=r"metrics\.json: is corrupted"):
         open_results(tmp_path)
