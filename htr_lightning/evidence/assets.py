@@ -62,10 +62,10 @@ def _write_chart(folder: Path, chart: Chart, names: Sequence[str]) -> list[Path]
     from matplotlib.font_manager import fontManager
 
     installed = {font.name for font in fontManager.ttflist}
-    family = {"font.family": [name for name in FONTS if name in installed]}
+    settings: Any = STYLE | {"font.family": [name for name in FONTS if name in installed]}
     draw = {"curves": _axes, "points": _axes, "bars": _bars, "matrix": _matrix}[chart.kind]
     paths = [folder / f"{chart.name}.{ending}" for ending in ("svg", "png")]
-    with matplotlib.rc_context(STYLE | family), warnings.catch_warnings():
+    with matplotlib.rc_context(settings), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing")  # a PNG shows a box; an SVG contains the text
         rows = len(chart.labels) * max(1, len(chart.series))
         height = {"bars": 1 + 0.22 * rows, "matrix": 5.5}.get(chart.kind, 3.2)

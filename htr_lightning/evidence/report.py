@@ -48,7 +48,7 @@ class FrequentEdit(NamedTuple):
 
     reference: str
     hypothesis: str
-    count: int
+    times: int
     examples: list[Replacement]
 
 

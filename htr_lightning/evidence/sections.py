@@ -77,7 +77,7 @@ def summary(readings: Sequence[Reading]) -> Table:
                Column("edits", "count"), Column("CER", "percent", CER), Column("95 % interval", "text", INTERVAL),
                Column("WER", "percent"), Column("95 % interval", "text", INTERVAL),
                Column("lines without edits", "percent")]  # fmt: skip
-    rows = []
+    rows: list[list[Cell]] = []
     for reading in readings:
         its, bounds = report.total(reading.lines), report.uncertainty(reading.lines)
         rows.append([reading.letter, reading.name, its.lines, its.characters, its.edits, its.cer,
@@ -135,7 +135,8 @@ def _table(
     members = [[_members(lines, owners, one, run) for run in range(len(readings))] for one in bins]
     totals = [[report.total(each) for each in row] for row in members]
     same = all(each.lines == row[0].lines and each.characters == row[0].characters for row in totals for each in row)
-    columns, rows = [Column(what)], [[one.label] for one in bins]
+    columns = [Column(what)]
+    rows: list[list[Cell]] = [[one.label] for one in bins]
     for reading, run in zip(readings, range(len(readings)), strict=True):
         end = suffix(readings, reading)
         counts = not run or not same
@@ -178,7 +179,7 @@ def frequent_edits(readings: Sequence[Reading]) -> list[tuple[Table, list[report
         for one in its:
             change = f"[{symbol(one.reference)}→{symbol(one.hypothesis)}]"
             examples = " · ".join(f"{each.before}{change}{each.after}" for each in one.examples)
-            rows.append([symbol(one.reference), symbol(one.hypothesis), one.count, one.count / every, examples])
+            rows.append([symbol(one.reference), symbol(one.hypothesis), one.times, one.times / every, examples])
         end = suffix(readings, reading)
         found.append((Table(f"edits{end.replace(' ', '-')}", f"Most frequent edits{end}", columns, rows), its))
     return found
@@ -235,7 +236,8 @@ def characters(readings: Sequence[Reading]) -> Section:
 
 def calibration(readings: Sequence[Reading]) -> Section:
     """Return how well confidences agree with the fraction of correct characters."""
-    series, rows = [], []
+    series: list[Series] = []
+    rows: list[list[Cell]] = []
     for reading in readings:
         read = [(p.reference, p.hypothesis, p.confidence) for p, _, _ in reading.lines]
         trials = [character_trials(*one) for one in read]

@@ -116,9 +116,9 @@ def test_edits_are_counted_and_shown_in_their_context() -> None:
         Prediction("4", "roi", "rois", 1, ""),
     ])  # fmt: skip
     first, second = report.frequent_edits(lines)
-    assert (first.reference, first.hypothesis, first.count) == ("in", "m", 2)
+    assert (first.reference, first.hypothesis, first.times) == ("in", "m", 2)
     assert {(one.before, one.after) for one in first.examples} == {("le ma", " du ro"), ("dema", "")}
-    assert (second.reference, second.hypothesis, second.count) == ("", "s", 1)
+    assert (second.reference, second.hypothesis, second.times) == ("", "s", 1)
     for line in lines:
         told = sum(max(len(one.reference), len(one.hypothesis)) for one in report.replacements(line.alignment))
         assert told >= line.counts.edits
