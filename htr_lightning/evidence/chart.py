@@ -140,15 +140,14 @@ def _bars(chart: Chart) -> tuple[int, int, list[str]]:
     most = max([*(y for one in chart.series for y in one.y if not math.isnan(y)), *tops], default=0) or 1
     # an interval of a few lines would leave no room for the bars
     most = min(most, 1.5 * max((y for one in chart.series for y in one.y if not math.isnan(y)), default=1) or 1)
-    room, group = WIDTH - LABEL - VALUE, ROW * len(chart.series) + 7
+    room, bottom = WIDTH - LABEL - VALUE, 4
     body = []
     for row, label in enumerate(chart.labels):
-        top = row * group + 4
-        body.append(_label(LABEL - 7, top + ROW * len(chart.series) / 2 + 4, _cut(label), "end", note=label))
-        for index, one in enumerate(chart.series):
-            value, y = one.y[row], top + index * ROW
-            if math.isnan(value):
-                continue
+        known = [(index, one) for index, one in enumerate(chart.series) if not math.isnan(one.y[row])]
+        top, bottom = bottom, bottom + ROW * max(1, len(known)) + 7
+        body.append(_label(LABEL - 7, (top + bottom) / 2, _cut(label), "end", note=label))
+        for place, (index, one) in enumerate(known):
+            value, y = one.y[row], top + place * ROW
             note = f"<title>{_text(one.notes[row])}</title>" if one.notes else ""
             width = max(1.0, value / most * room)
             body.append(f'<rect class="s{chart.colour(index) % 6}" x="{LABEL}" y="{y}" width="{width:.1f}" '
@@ -159,7 +158,7 @@ def _bars(chart: Chart) -> tuple[int, int, list[str]]:
                 end = max(end, high)
                 body.append(f'<path class="whisker" d="M{LABEL + low:.1f} {y + ROW / 2 - 1.5}H{LABEL + high:.1f}"/>')
             body.append(_label(LABEL + end + 5, y + ROW - 4, f"{100 * value:.1f} %" if chart.percent else f"{value:g}"))
-    return WIDTH, len(chart.labels) * group + 6, body
+    return WIDTH, bottom, body
 
 
 def _matrix(chart: Chart) -> tuple[int, int, list[str]]:

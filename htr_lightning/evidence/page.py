@@ -90,6 +90,7 @@ def page(readings: Sequence[Reading], images: Mapping[int, UInt8[ndarray, "_ _"]
              sections.speed(readings), sections.card(readings)]  # fmt: skip
     edits = sections.frequent_edits(readings)
     frequent = [[(one.reference, one.hypothesis) for one in its] for _, its in edits]
+    data = _data(readings, images, lines) | {"edits": frequent}
     body = environment.get_template("report.html.jinja").render(
         title=title,
         readings=readings,
@@ -98,12 +99,12 @@ def page(readings: Sequence[Reading], images: Mapping[int, UInt8[ndarray, "_ _"]
         edits=edits,
         confusions=sections.confusion_charts(readings),
         sections=[part for part in parts if part.charts or part.tables],
-        kinds={kind: text for kind, text in KINDS.items() if kind != "different" or len(readings) > 1},
+        kinds={kind: text for kind, text in KINDS.items() if kind == "all" or data["sets"].get(kind)},
         pictures=len(images),
         configs=[(reading.letter, _config(reading)) for reading in readings if reading.results.card],
         chart=lambda chart: Markup(svg(chart)),
         cell=shown,
-        data=Markup(script_json(_data(readings, images, lines) | {"edits": frequent})),
+        data=Markup(script_json(data)),
     )
     style, script = ((TEMPLATES / name).read_text(encoding="utf-8") for name in ("report.css", "report.js"))
     return document(f"Report on {title}", body, style, script)

@@ -277,7 +277,7 @@ def _prediction(line: str) -> Prediction:
     texts, confidence = (read.id, read.reference, read.hypothesis, read.group), read.confidence
     if not all(isinstance(text, str) for text in texts) or not isinstance(confidence, int | float):
         raise TypeError
-    return read
+    return read._replace(confidence=float(confidence))
 
 
 def _summary(text: str) -> dict[str, Any]:

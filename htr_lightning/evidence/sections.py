@@ -96,7 +96,7 @@ def breakdowns(readings: Sequence[Reading]) -> list[Section]:
     contrasts: list[float | None] = [look and look.contrast for look in looks]
     slopes: list[float | None] = [look and look.slope for look in looks]
     groups = report.by_name([line.group for line in predictions])
-    groups.sort(key=lambda one: (-report.total(lines[p] for p in one.positions if not owners[p]).cer, one.label))
+    groups.sort(key=lambda one: (-report.total(lines[p] for p in one.positions).cer, one.label))
 
     def spread(values: Sequence[float | None], form: str) -> list[Bin]:
         return report.by_value(values, report.quantile_edges(v for v in values if v is not None), form)
@@ -318,6 +318,8 @@ def speed(readings: Sequence[Reading]) -> Section:
         size = its.checkpoint.get("bytes")
         rows.append([label(readings, reading), duration(seconds) if seconds else None, steps, rate,
                      _reading_rate(its), its.checkpoint.get("weights"), size and size / 1e6])  # fmt: skip
+    known = [index for index in range(len(columns)) if any(row[index] is not None for row in rows)]
+    columns, rows = [columns[index] for index in known], [[row[index] for index in known] for row in rows]
     chart = _curves(readings, "speed", "Training speed", "lines/s", ("train/lines_per_second",), False)
     return Section("speed", "Speed and size", "How fast the run read training lines, on the machine that it ran on.",
                    [chart] if chart else [], [Table("speed", "Speed and size", columns, rows)])  # fmt: skip

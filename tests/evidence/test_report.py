@@ -42,7 +42,7 @@ HOSTILE = (
     "]]>$x^2$ \\input{x} | _",
 )
 
-EMPTY = json.dumps(Prediction("1", "", "", 1, "")._asdict())
+EMPTY = json.dumps(Prediction("1", "", "", 1.0, "")._asdict())
 
 
 def predicted(count: int, seed: int = 0) -> list[Prediction]:
@@ -110,10 +110,10 @@ def test_bins_are_of_equal_size_and_hold_equal_values_together() -> None:
 
 def test_edits_are_counted_and_shown_in_their_context() -> None:
     lines = report.score([
-        Prediction("1", "le main du roi", "le mam du roi", 1, ""),
-        Prediction("2", "demain", "demam", 1, ""),
-        Prediction("3", "main", "main", 1, ""),
-        Prediction("4", "roi", "rois", 1, ""),
+        Prediction("1", "le main du roi", "le mam du roi", 1.0, ""),
+        Prediction("2", "demain", "demam", 1.0, ""),
+        Prediction("3", "main", "main", 1.0, ""),
+        Prediction("4", "roi", "rois", 1.0, ""),
     ])  # fmt: skip
     first, second = report.frequent_edits(lines)
     assert (first.reference, first.hypothesis, first.times) == ("in", "m", 2)
@@ -171,7 +171,7 @@ def test_lines_to_look_at_are_the_worst_the_typical_and_random_ones() -> None:
 def test_two_runs_are_shown_side_by_side() -> None:
     first, second = predicted(50), predicted(50)
     second = [p._replace(hypothesis=p.reference if i else "something else") for i, p in enumerate(second)]
-    second.append(Prediction("only here", "abc", "abc", 1, "writer 0"))
+    second.append(Prediction("only here", "abc", "abc", 1.0, "writer 0"))
     runs = [reading(first), reading(second[::-1], "B")]
     lines = rows(runs)
     assert len(lines) == 51
