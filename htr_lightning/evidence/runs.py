@@ -123,9 +123,19 @@ def read_run(folder: str | Path) -> Run:
     if config.get("start") is not None and not any(one.lstrip("+").startswith("start=") for one in given):
         given.append(f"start={config['start']}")  # `htr fine-tune` takes the checkpoint as an argument
     missing = [name for name in COMPLETE if not (folder / name).is_file()]
-    curves = {} if "metrics.csv" in missing else _load(folder / "metrics.csv", _curves)
-    summary = {} if "summary.json" in missing else _load(folder / "summary.json", _summary)
+    curves = {} if "metrics.csv" in missing else load_curves(folder / "metrics.csv")
+    summary = {} if "summary.json" in missing else load_summary(folder / "summary.json")
     return Run(folder, seed, given, curves, summary, missing)
+
+
+def load_curves(path: Path) -> dict[str, Curve]:
+    """Load the curves in a `metrics.csv` file, keyed by logged name."""
+    return _load(path, _curves)
+
+
+def load_summary(path: Path) -> dict[str, Any]:
+    """Load a `summary.json` file."""
+    return _load(path, _summary)
 
 
 def by_recipe(runs: Sequence[Run]) -> dict[str, list[Run]]:
@@ -267,7 +277,7 @@ def _prediction(line: str) -> Prediction:
     texts, confidence = (read.id, read.reference, read.hypothesis, read.group), read.confidence
     if not all(isinstance(text, str) for text in texts) or not isinstance(confidence, int | float):
         raise TypeError
-    return read
+    return read._replace(confidence=float(confidence))
 
 
 def _summary(text: str) -> dict[str, Any]:

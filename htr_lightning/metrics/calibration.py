@@ -61,18 +61,27 @@ def line_trial(reference: str, hypothesis: str, confidence: float) -> Trials:
     return Trials(confidence ** max(1, len(hypothesis)), int(reference == hypothesis), 1)
 
 
+def calibration_bins(trials: Sequence[Trials], bins: int = 15) -> list[Trials]:
+    """Group trials by probability into the bins ((k - 1) / bins, k / bins], each with the mean probability of its
+    events; bins without events are left out."""
+    sums: dict[int, list[float]] = {}
+    for probability, correct, events in trials:
+        found = sums.setdefault(max(0, math.ceil(probability * bins) - 1), [0.0, 0, 0])
+        for index, value in enumerate((events * probability, correct, events)):
+            found[index] += value
+    return [Trials(sums[key][0] / sums[key][2], int(sums[key][1]), int(sums[key][2])) for key in sorted(sums)]
+
+
 def calibration_error(trials: Sequence[Trials], bins: int = 15) -> float:
     """Return the expected calibration error, or 0 if there are no events.
 
-    Events are grouped by probability into the bins ((k - 1) / bins, k / bins]. In each bin, the fraction of events that
-    occurred is compared with their mean probability. The error is the mean absolute difference, with each bin weighted
-    by the number of events in it (Guo et al., 2017, "On calibration of modern neural networks", arXiv:1706.04599,
-    equation 3).
+    In each bin (see `calibration_bins`), the fraction of events that occurred is compared with their mean probability.
+    The error is the mean absolute difference, with each bin weighted by the number of events in it (Guo et al., 2017,
+    "On calibration of modern neural networks", arXiv:1706.04599, equation 3).
     """
-    gaps = [0.0] * bins
-    for probability, correct, count in trials:
-        gaps[max(0, math.ceil(probability * bins) - 1)] += correct - count * probability
-    return math.fsum(map(abs, gaps)) / max(1, sum(count for _, _, count in trials))
+    found = calibration_bins(trials, bins)
+    gaps = (abs(one.correct - one.events * one.probability) for one in found)
+    return math.fsum(gaps) / max(1, sum(one.events for one in found))
 
 
 def check_platt_scaling(values: Sequence[float | str]) -> PlattScaling:

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from htr_lightning.audit.faults import audit
-from htr_lightning.audit.page import LONGEST, page
+from htr_lightning.audit.page import page
 from htr_lightning.data.preprocess import FitHeight
 from htr_lightning.data.sample import Sample, Skipped
+from htr_lightning.html import LONGEST
 from htr_lightning.text.normalize import Normalizer
 
 HOSTILE = {
@@ -29,6 +30,8 @@ HOSTILE = {
 }
 TAGS = {"html", "head", "meta", "title", "style", "body", "h1", "h2", "p", "div", "img", "span", "a", "bdi"}
 TAGS |= {"table", "thead", "tr", "th", "td"}
+ATTRIBUTES = {"class", "id", "href", "src", "alt", "loading", "dir", "charset", "lang"}
+META = {"http-equiv", "content", "name"}
 IMAGE = np.full((40, 200), 230, np.uint8)
 
 
@@ -59,7 +62,7 @@ class Document(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         values = dict(attrs)
-        assert values.keys() <= {"class", "id", "href", "src", "alt", "loading", "dir", "charset", "lang"}
+        assert values.keys() <= ATTRIBUTES | (META if tag == "meta" else set())
         self.tags.add(tag)
         self.anchors |= {str(values["id"])} if "id" in values else set()
         self.links |= {str(values["href"])[1:]} if "href" in values else set()
