@@ -24,7 +24,11 @@ from htr_lightning.slots import check_card, check_config
 from htr_lightning.version import __version__
 
 FORMAT = 1  # of the "export" section of a card; increased when code for the old format could misread the new format
-INPUTS = ("frames", "classes", "steps")  # of the decoders that exported recognizers use; see `decoder.hypothesis.Decoder`
+INPUTS = (
+    "frames",
+    "classes",
+    "steps",
+)  # of decoders of exported recognizers; see `decoder.hypothesis.Decoder`
 DOMAINS = ("", "ai.onnx", "com.microsoft")  # operators of ONNX and of ONNX Runtime itself
 DTYPES = ("uint8", "int16", "int32", "int64", "float16", "float32", "float64")
 ENDLESS = ("Loop",)  # operators that may never end, and that no export contains

@@ -1,6 +1,6 @@
 """Run the decoder of an exported autoregressive recognizer. Does not import torch."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np

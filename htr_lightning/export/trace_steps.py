@@ -14,6 +14,7 @@ from htr_lightning.export.steps import NEW
 from htr_lightning.model.base import Exportable, ExportableSteps, Recognizer
 from htr_lightning.net.backbone import unpadded
 
+
 @torch.inference_mode()
 def trace_steps(recognizer: Recognizer, exportable: Exportable) -> dict[str, onnx.ModelProto]:
     """Return the models that `export.steps.StepGraphs` runs, by name; none if the recognizer is not autoregressive.
@@ -54,9 +55,7 @@ def _rows(count: int) -> tuple[Int[Tensor, " N"], Int[Tensor, " N"]]:
     return torch.zeros(count, dtype=torch.int64), torch.ones(count, dtype=torch.int64)
 
 
-def _example(
-    steps: ExportableSteps, own: list[str], memory: Float[Tensor, "1 S M"], count: int
-) -> dict[str, Tensor]:
+def _example(steps: ExportableSteps, own: list[str], memory: Float[Tensor, "1 S M"], count: int) -> dict[str, Tensor]:
     """Return the parts of a state after a number of steps, with as many rows."""
     state = steps.begin(memory)
     for _ in range(count):
