@@ -20,10 +20,13 @@ from omegaconf import OmegaConf
 from onnx import helper, numpy_helper
 
 from htr_lightning import checkpoint
+from htr_lightning.build import data_for
+from htr_lightning.decoder.hypothesis import Hypothesis
 from htr_lightning.decoder.language import Language
 from htr_lightning.decoder.lexicon import Lexicon
 from htr_lightning.decoder.ngram import NGram
 from htr_lightning.errors import InputError
+from htr_lightning.evidence import parity
 from htr_lightning.evidence.parity import _largest_of_steps
 from htr_lightning.export import build, file, graph, runtime
 from htr_lightning.export.build import export
@@ -174,20 +177,20 @@ def test_labels_are_no_more_than_frames_or_the_maximum(model: str, tmp_path: Pat
     for image in (narrow, wide):
         image[10:30, 2:-2] = 0
     for reader in (recognizer, ours):
-        hypotheses = [reader.decoder(*steps_of(reader, [image]))[0] for image in (narrow, wide)]
-        assert len(hypotheses[1].ids) == 7
-        frames = -(-reader.prepare_batch([narrow])[0].shape[-1] // 4)
-        assert len(hypotheses[0].ids) == min(frames, 7)
+        short, long = (len(hypothesis.ids) for hypothesis in hypotheses(reader, [narrow, wide]))
+        assert long == 7
+        assert short == -(-reader.prepare_batch([narrow])[0].shape[-1] // 4) < 7  # frames
 
 
 _trace_steps = build.trace_steps
 
 
-def steps_of(reader: Any, images: list[np.ndarray]) -> tuple[Any, ...]:
-    if isinstance(reader, Recognizer):
-        with reader.exact():
-            return reader.scores(reader.net(*reader.prepare_batch(images)))
-    return reader.scores(*reader.prepare_batch(images))
+def hypotheses(reader: Any, images: list[np.ndarray]) -> list[Hypothesis]:
+    batch = reader.prepare_batch(images)
+    if not isinstance(reader, Recognizer):
+        return reader.decoder(*reader.scores(*batch))
+    with reader.exact():
+        return reader.decoder(*reader.scores(reader.net(*batch)))
 
 
 @pytest.mark.parametrize("target", ["fp16", "int8-exact", "int8"])
@@ -206,6 +209,29 @@ def test_smaller_files_have_small_decoders_and_nearly_the_same_scores(
         changes = _largest_of_steps(exact.scores(*batch)[0], ours.scores(*batch)[0])
         assert 0 < changes < 5.0
     assert [one.text for one in ours.read(lines)] == [ours.read([line])[0].text for line in lines]
+
+
+def test_the_gate_compares_texts_and_the_scores_of_the_decoder(
+    pair: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parity, "_speeds", lambda *_: {})
+    recognizer = checkpoint.load(pair[0])
+    sizes = ["data.reader.lines={train: 8, val: 8, test: 8}", "data.reader.writers={train: 2, val: 2, test: 2}"]
+    data = data_for(recognizer, ["data=synthetic", *sizes])
+    same = parity.measure(recognizer, str(pair[0]), pair[1], data, "test", 6)
+    assert (same.lines, same.other_texts, same.in_batches, same.before) == (6, 0, 0, same.after)
+    assert 0 < same.largest_difference < 1e-3
+    assert same.fault(0.1) is None
+    other = with_metadata(pair[1], lambda metadata: inside(metadata, STEP, other_bias), tmp_path / "other.onnx")
+    found = parity.measure(recognizer, str(pair[0]), other, data, "test", 6)
+    assert found.largest_difference > 1
+    assert found.fault(0.1) is not None
+
+
+def other_bias(model: onnx.ModelProto, card: dict[str, Any]) -> None:
+    (bias,) = (one for one in model.graph.initializer if one.name.endswith("head.bias"))
+    values = numpy_helper.to_array(bias) + 9 * np.eye(len(ALPHABET) + 3, dtype=np.float32)[4]
+    bias.CopyFrom(numpy_helper.from_array(values, bias.name))
 
 
 WITHOUT = """
@@ -276,17 +302,19 @@ def with_metadata(path: Path, change: Callable[[dict[str, str]], None], out: Pat
     return out
 
 
+def inside(metadata: dict[str, str], name: str, change: Change) -> None:
+    """Change a model of the decoder."""
+    model = onnx.ModelProto.FromString(base64.b64decode(metadata[name]))
+    change(model, {})
+    metadata[name] = base64.b64encode(model.SerializeToString()).decode()
+
+
 @pytest.mark.parametrize(("name", "change", "message"), INSIDE, ids=lambda given: getattr(given, "__name__", None))
 def test_a_hostile_decoder_is_one_line(
     name: str, change: Change, message: str, pair: tuple[Path, Path], line_image: Path, tmp_path: Path,
     htr: Callable[..., Outcome],
 ) -> None:  # fmt: skip
-    def inside(metadata: dict[str, str]) -> None:
-        model = onnx.ModelProto.FromString(base64.b64decode(metadata[name]))
-        change(model, {})
-        metadata[name] = base64.b64encode(model.SerializeToString()).decode()
-
-    path = with_metadata(pair[1], inside, tmp_path / "hostile.onnx")
+    path = with_metadata(pair[1], lambda metadata: inside(metadata, name, change), tmp_path / "hostile.onnx")
     found = htr("transcribe", path, line_image)
     assert (found.code, found.stdout) == (1, "")
     assert found.stderr.startswith("error: ")
