@@ -18,6 +18,7 @@ from numpy import ndarray
 from htr_lightning.card import describe
 from htr_lightning.data.datamodule import LineDataModule
 from htr_lightning.data.sampler import BucketBatchSampler
+from htr_lightning.decoder.autoregressive import Steps
 from htr_lightning.export import runtime
 from htr_lightning.export.build import CALIBRATION_LINES
 from htr_lightning.export.runtime import ExportedRecognizer
@@ -111,19 +112,25 @@ def measure(
         InputError: if the file or a line cannot be read.
     """
     exported = runtime.load(path, "cpu" if recognizer.device.type == "cpu" else "auto")
-    net = recognizer.exportable().net.eval()
+    exportable = recognizer.exportable()
+    net = exportable.net.eval()
     lines = data.lines(split)
     count = len(lines) if limit is None else min(limit, len(lines))
     texts: dict[int, tuple[str, str, str]] = {}
     largest = 0.0
     for batch in BucketBatchSampler(lines.widths[:count], data.max_lines, data.max_columns):
         prepared = exported.prepare_batch([lines.reader[index].image for index in batch.indices])
-        with recognizer.exact():
-            expected = tuple(one.numpy() for one in _tuple(net(*map(torch.from_numpy, prepared))))
         found = exported.scores(*prepared)
-        together = tuple(exported.run(*prepared)) if exported.padded else found
-        largest = max(largest, _largest(expected, found))
-        read = [exported.decode(scores, prepared[0]) for scores in (expected, found, together)]
+        together = exported.scores(*prepared, alone=False) if exported.padded else found
+        with recognizer.exact():
+            given = [torch.from_numpy(array) for array in prepared]
+            if exportable.steps:
+                expected = recognizer.scores(recognizer.net(*given))
+                largest = max(largest, _largest_of_steps(expected[0], found[0]))
+            else:
+                expected = tuple(one.numpy() for one in _tuple(net(*given)))
+                largest = max(largest, _largest(expected, found))
+            read = [exported.decode(scores, prepared[0]) for scores in (expected, found, together)]
         for index, *each in zip(batch.indices, *read, strict=True):
             texts[index] = (each[0].text, each[1].text, each[2].text)
         advance(len(batch.indices))
@@ -159,6 +166,19 @@ def _largest(expected: Sequence[ndarray], found: Sequence[ndarray]) -> float:
         return float(np.abs(expected[0] - found[0]).max())
     pairs = zip(expected[0], found[0], expected[1].tolist(), strict=True)
     return max(float(np.abs(a[:frames] - b[:frames]).max()) for a, b, frames in pairs)
+
+
+def _largest_of_steps(expected: Steps, found: Steps) -> float:
+    """Return the largest difference between log-probabilities along the greedy hypothesis of each line."""
+    tokens, largest = expected.start, 0.0
+    states = [expected.begin(), found.begin()]
+    while (running := tokens != expected.end).any():
+        ours, states[0] = expected.step(tokens, states[0])
+        theirs, states[1] = found.step(tokens, states[1])
+        different = running[:, None] & (ours != theirs)  # equal where both are -inf
+        largest = max(largest, float(np.abs(ours[different] - theirs[different]).max(initial=0.0)))
+        tokens = np.where(running, ours.argmax(1), expected.end)
+    return largest
 
 
 def _spread(widths: Sequence[int], count: int) -> list[int]:

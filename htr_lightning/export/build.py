@@ -23,9 +23,11 @@ from htr_lightning.export.quantize import (
     quantized,
     sensitive,
     small_convolutions,
+    with_byte_products,
     with_byte_weights,
     with_half_weights,
 )
+from htr_lightning.export.trace_steps import trace_steps
 from htr_lightning.model.base import Recognizer
 from htr_lightning.pretrained import locate
 
@@ -33,6 +35,10 @@ CALIBRATION_LINES = 64  # lines whose activations are measured for INT8; more ch
 SEARCH_LINES = 16  # lines on which the sensitivity of each layer is measured
 SENSITIVE = 4  # number of layers that are left in float32 at a time
 MEASURED = ("int8", "tensorrt")  # targets that need training lines
+SMALLER = {
+    "fp16": (with_half_weights, "weights in float16, computed in float32"),
+    "int8-exact": (with_byte_weights, "weights in int8, computed in float32"),
+}
 
 
 def export(
@@ -63,14 +69,15 @@ def export(
     lines = [recognizer.prepare_batch([image]) for image in images]
     tell("tracing the network")
     model = _quantizable(recognizer, lines) if target == "int8" else trace(recognizer, exportable)
+    steps = trace_steps(recognizer, exportable)
     about: dict[str, Any] = {"precision": "float32"}
-    if target == "fp16":
-        model, about["precision"] = with_half_weights(model), "weights in float16, computed in float32"
-    elif target == "int8-exact":
-        model, about["precision"] = with_byte_weights(model), "weights in int8, computed in float32"
+    if target in SMALLER:
+        smaller, about["precision"] = SMALLER[target]
+        model, steps = smaller(model), {name: smaller(one) for name, one in steps.items()}
     elif target == "int8":
         tell("quantising")
         model = quantized(model, _arrays_of(lines), [*small_convolutions(model), *keep])
+        steps = {name: with_byte_products(one) for name, one in steps.items()}
         about |= {"precision": "int8", "calibration_lines": len(lines), "float32_layers": len(keep)}
     about |= {
         "format": FORMAT,
@@ -87,7 +94,8 @@ def export(
         about["options"] = profiles([one.shape[3] for one, _ in lines], lines[0][0].shape[2])
     card = {**recognizer.card, "calibration": list(recognizer.calibration), "export": about}
     del model.graph.value_info[:]  # types and shapes between operators, which are inferred anyway
-    helper.set_model_props(model, metadata(card, _arrays(checkpoint.read(path).get("language"))))
+    inner = {name: one.SerializeToString() for name, one in steps.items()}
+    helper.set_model_props(model, metadata(card, _arrays(checkpoint.read(path).get("language")), inner))
     content: bytes = model.SerializeToString()
     return content
 

@@ -1,4 +1,4 @@
-"""Files of exported recognizers: ONNX models whose metadata contain a card and a language model.
+"""Files of exported recognizers: ONNX models whose metadata contain a card, a language model and further models.
 
 An ONNX model is a protocol buffer (https://protobuf.dev/programming-guides/encoding, onnx/onnx.proto). The few fields
 needed here are parsed without the `onnx` package, which is required only for exporting. This module does not import
@@ -9,8 +9,9 @@ import base64
 import json
 import math
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,12 +24,17 @@ from htr_lightning.slots import check_card, check_config
 from htr_lightning.version import __version__
 
 FORMAT = 1  # of the "export" section of a card; increased when code for the old format could misread the new format
-INPUTS = ("frames", "classes")  # of the decoders that exported recognizers use; see `decoder.hypothesis.Decoder`
+INPUTS = (
+    "frames",
+    "classes",
+    "steps",
+)  # of decoders of exported recognizers; see `decoder.hypothesis.Decoder`
 DOMAINS = ("", "ai.onnx", "com.microsoft")  # operators of ONNX and of ONNX Runtime itself
 DTYPES = ("uint8", "int16", "int32", "int64", "float16", "float32", "float64")
 ENDLESS = ("Loop",)  # operators that may never end, and that no export contains
 MAX_BYTES = 1 << 30  # of an array in a language model
 MAX_DEPTH = 8  # of graphs inside graphs
+STEPS = ("begin", "step")  # models of an autoregressive decoder; see `steps.StepGraphs`
 
 # field numbers in onnx.proto
 GRAPH, METADATA, FUNCTIONS = 7, 14, 25
@@ -44,6 +50,7 @@ class Exported(NamedTuple):
     model: bytes  # ONNX model
     card: dict[str, Any]  # card of the checkpoint, with a section "export"
     language: dict[str, Any] | None  # language model and lexicon; see `Language.from_plain`
+    steps: dict[str, bytes]  # ONNX models of an autoregressive decoder by name; see `steps`
 
 
 def read(path: str | Path) -> Exported:
@@ -59,6 +66,9 @@ def read(path: str | Path) -> Exported:
         metadata = _check_model(memoryview(model))
         card = json.loads(metadata["htr"]) if "htr" in metadata else None
         language = _from_json(json.loads(metadata["language"])) if "language" in metadata else None
+        steps = {name: base64.b64decode(metadata[name], validate=True) for name in STEPS if name in metadata}
+        for inner in steps.values():
+            _check_model(memoryview(inner))
     except _Unsafe as error:
         raise InputError(f"{path}: {error}; use a file written by htr export") from None
     except (ValueError, KeyError, TypeError, RecursionError, zlib.error, MemoryError):
@@ -67,12 +77,17 @@ def read(path: str | Path) -> Exported:
         raise InputError(f"{path}: was not written by htr export (no card); export a checkpoint with htr export")
     check_card(card, str(path))
     _check_export(card, str(path))
-    return Exported(model, card, language)
+    if card["export"]["inputs"] == "steps" and len(steps) < len(STEPS):
+        raise InputError(f"{path}: contains no decoder, which its card says it has; export the checkpoint again")
+    return Exported(model, card, language, steps)
 
 
-def metadata(card: dict[str, Any], language: dict[str, Any] | None) -> dict[str, str]:
-    """Return the metadata of an ONNX model that contain a card and a language model."""
+def metadata(
+    card: dict[str, Any], language: dict[str, Any] | None, steps: Mapping[str, bytes] = MappingProxyType({})
+) -> dict[str, str]:
+    """Return the metadata of an ONNX model that contain a card, a language model, and the models of a decoder."""
     found = {"htr": json.dumps(card, ensure_ascii=False)}
+    found |= {name: base64.b64encode(model).decode() for name, model in steps.items()}
     if language is not None:
         found["language"] = json.dumps(_to_json(language), ensure_ascii=False)
     return found
@@ -93,7 +108,7 @@ def _check_export(card: dict[str, Any], path: str) -> None:
     model = card.get("model")
     for part in ("preprocess", "normalizer"):
         check_config(model.get(part) if isinstance(model, dict) else None, part, path)
-    if export["inputs"] == "frames":
+    if export["inputs"] != "classes":
         check_config(export.get("decoder"), "decoder", path)
 
 

@@ -45,14 +45,22 @@ def trace(recognizer: Recognizer, exportable: Exportable, padded: bool = True) -
     if not padded:
         net, inputs = _Unpadded(net).eval(), (images,)
         del shapes["widths"]
-    with warnings.catch_warnings(), torch.inference_mode(), nullcontext() if padded else unpadded():
+    with nullcontext() if padded else unpadded():
+        return traced(net, inputs, list(shapes), list(exportable.outputs), shapes)
+
+
+def traced(
+    net: nn.Module, inputs: tuple[Tensor, ...], input_names: list[str], output_names: list[str], shapes: Any
+) -> onnx.ModelProto:
+    """Return a network as an ONNX model; `shapes` are its dynamic dimensions (see `torch.export.export`)."""
+    with warnings.catch_warnings(), torch.inference_mode():
         for message in NOISE:
             warnings.filterwarnings("ignore", message=message)
         program = torch.onnx.export(
-            net,
+            net.eval(),
             inputs,
-            input_names=list(shapes),
-            output_names=list(exportable.outputs),
+            input_names=input_names,
+            output_names=output_names,
             dynamic_shapes=shapes,
             opset_version=OPSET,
             dynamo=True,

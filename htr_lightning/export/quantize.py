@@ -116,6 +116,17 @@ def quantized(model: onnx.ModelProto, lines: Sequence[Inputs], keep: Sequence[st
         return onnx.load(final)
 
 
+def with_byte_products(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return a model that multiplies by 8-bit weights, and measures the ranges of activations whenever it runs."""
+    with tempfile.TemporaryDirectory() as folder, _quietly():
+        given, prepared, result = (str(Path(folder, f"{number}.onnx")) for number in range(3))
+        onnx.save(model, given)
+        quant_pre_process(given, prepared, skip_symbolic_shape=True)
+        kinds = ["MatMul", "Gemm"]
+        quantize_dynamic(prepared, result, op_types_to_quantize=kinds, weight_type=QuantType.QInt8, per_channel=True)
+        return onnx.load(result)
+
+
 @contextmanager
 def _quietly() -> Iterator[None]:
     """Silence ONNX Runtime's advice on quantisation."""

@@ -13,13 +13,15 @@ from numpy import ndarray
 from htr_lightning.cores import cores
 from htr_lightning.data.padding import padded
 from htr_lightning.data.preprocess import Preprocess
+from htr_lightning.decoder import autoregressive
 from htr_lightning.decoder.argmax import ArgMax
 from htr_lightning.decoder.ctc import Greedy
 from htr_lightning.decoder.hypothesis import Decoder, Hypothesis
 from htr_lightning.decoder.language import Language
 from htr_lightning.errors import InputError, first_line
 from htr_lightning.export import file
-from htr_lightning.export.session import Run, open_session
+from htr_lightning.export.session import Run, open_graph, open_session
+from htr_lightning.export.steps import StepGraphs
 from htr_lightning.metrics.calibration import PlattScaling, check_platt_scaling
 from htr_lightning.slots import construct
 from htr_lightning.text.codec import Codec
@@ -34,13 +36,14 @@ class ExportedRecognizer:
     """A recognizer that was exported with `htr export`; see `transcription.Transcriber`.
 
     Args:
-        run: function that maps preprocessed images and widths to the arguments of the decoder.
+        run: function that maps preprocessed images and widths to the arguments of the decoder, or of `steps`.
         decoder: decoder for them.
         codec: mapping between characters and label ids.
         direction: base direction of lines (see `text.direction`), or None for single characters.
         preprocess, normalizer, calibration, card: see `Transcriber`.
         alone: whether to run lines one by one.
         padded: whether a batch may contain padded lines.
+        steps: decoder of an autoregressive recognizer.
     """
 
     def __init__(
@@ -55,8 +58,10 @@ class ExportedRecognizer:
         card: dict[str, Any],
         alone: bool = True,
         padded: bool = True,
+        steps: StepGraphs | None = None,
     ) -> None:
         self.run, self.decoder, self.codec, self.direction = run, decoder, codec, direction
+        self.steps = steps
         self.preprocess, self.normalizer, self.calibration = preprocess, normalizer, calibration
         self.card, self.alone, self.padded = card, alone or not padded, padded
         self.single_characters = direction is None
@@ -86,21 +91,30 @@ class ExportedRecognizer:
         """Transcribe preprocessed images; see `Transcriber.read`."""
         return self.decode(self.scores(images, widths), images, n_best)
 
-    def scores(self, images: Float[ndarray, "B 1 H W"], widths: Int64[ndarray, " B"]) -> tuple[ndarray, ...]:
+    def scores(
+        self, images: Float[ndarray, "B 1 H W"], widths: Int64[ndarray, " B"], alone: bool | None = None
+    ) -> tuple[Any, ...]:
         """Return the arguments of the decoder.
 
         On a CPU, lines run one by one: a batch is no faster there, since each operator runs on one core, and padding
         takes time.
-        """
-        if not self.alone:
-            return tuple(self.run(images, widths))
-        lines = [
-            self.run(image[None, :, :, :width], np.array([width]))
-            for image, width in zip(images, widths.tolist(), strict=True)
-        ]
-        return tuple(map(_joined, zip(*lines, strict=True)))
 
-    def decode(self, scores: Sequence[ndarray], images: ndarray, n_best: int = 0) -> list[Transcription]:
+        Args:
+            images: preprocessed images.
+            widths: their widths.
+            alone: whether lines run one by one; None for the setting of the recognizer.
+        """
+        if self.alone if alone is None else alone:
+            lines = [
+                self.run(image[None, :, :, :width], np.array([width]))
+                for image, width in zip(images, widths.tolist(), strict=True)
+            ]
+            found = tuple(map(_joined, zip(*lines, strict=True)))
+        else:
+            found = tuple(self.run(images, widths))
+        return found if self.steps is None else (self.steps.steps(*found),)
+
+    def decode(self, scores: Sequence[Any], images: ndarray, n_best: int = 0) -> list[Transcription]:
         """Decode the output of the network for a batch of images; see `Transcriber.read`."""
         inked = [bool(image.any()) for image in images]
         return transcriptions(self.decoder, scores, inked, n_best, self.interpret, self.normalizer, self.calibration)
@@ -132,17 +146,14 @@ def load(path: str | Path, device: str = "auto", greedy: bool = False) -> Export
     Raises:
         InputError: if the file cannot be read or run.
     """
-    model, card, language = file.read(path)
+    model, card, language, steps = file.read(path)
     export = card["export"]
     try:
         run, on_cpu, names = open_session(model, export["runtime"], device, export.get("options", {}))
         direction = export["direction"]
         alphabet = card["alphabet"] if direction is None else visual_alphabet(card["alphabet"], direction)
         codec = Codec(alphabet, export["specials"])
-        if export["inputs"] == "classes":
-            decoder: Decoder = ArgMax()
-        else:
-            decoder = Greedy() if greedy else construct(export["decoder"])
+        decoder = _decoder(export, greedy)
         if language is not None and not greedy:
             decoder = decoder.with_automaton(Language.from_plain(language).automaton(codec.alphabet))
         parts = {name: construct(card["model"][name]) for name in ("preprocess", "normalizer")}
@@ -154,18 +165,42 @@ def load(path: str | Path, device: str = "auto", greedy: bool = False) -> Export
             direction,
             calibration=calibration,
             card=card,
-            alone=on_cpu and export["inputs"] == "frames",  # characters are small, and images of equal size
+            alone=on_cpu and export["inputs"] != "classes",  # characters are small, and images of equal size
             padded="widths" in names or parts["preprocess"].framed,
+            steps=_steps(codec, **steps) if export["inputs"] == "steps" else None,
             **parts,
         )
         scores = recognizer.scores(*recognizer.prepare_batch([BLANK]))
-        if scores[0].shape[-1] != len(codec):
+        if export["inputs"] == "steps":
+            recognizer.decode(scores, np.ones(1))
+        elif scores[0].shape[-1] != len(codec):
             raise ValueError(f"its output of {scores[0].shape[-1]} classes does not fit {len(codec)} labels")
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
     except Exception as error:  # the card and the model may contain anything
         raise InputError(f"{path}: cannot be loaded ({first_line(error)}); export the checkpoint again") from None
     return recognizer
+
+
+def _decoder(export: dict[str, Any], greedy: bool) -> Decoder:
+    """Return the decoder of an exported recognizer.
+
+    Raises:
+        ValueError: if it is made for another kind of recognizer.
+    """
+    if export["inputs"] == "classes":
+        return ArgMax()
+    decoder: Any = construct(export["decoder"])
+    if decoder.inputs != export["inputs"]:
+        raise ValueError(f"its decoder decodes {decoder.inputs}, not {export['inputs']}")
+    if not greedy:
+        return decoder
+    return Greedy() if export["inputs"] == "frames" else autoregressive.Greedy(decoder.max_length)
+
+
+def _steps(codec: Codec, begin: bytes, step: bytes) -> StepGraphs:
+    start, end = (codec.specials.index(name) for name in ("<start>", "<end>"))
+    return StepGraphs(open_graph(begin), open_graph(step), len(codec), start, end)
 
 
 def _joined(lines: Sequence[ndarray]) -> ndarray:

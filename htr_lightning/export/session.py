@@ -1,6 +1,6 @@
 """Run ONNX models with ONNX Runtime or OpenVINO. Does not import torch."""
 
-from collections.abc import Callable, Mapping, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -24,6 +24,14 @@ class Session(NamedTuple):
     inputs: Set[str]  # names; without "widths", lines must not be padded
 
 
+class Graph(NamedTuple):
+    """A model with any inputs and outputs."""
+
+    run: Callable[[Mapping[str, ndarray]], list[Any]]  # maps arrays by name, of which some may be unused
+    inputs: Sequence[str]
+    outputs: Sequence[str]
+
+
 def open_session(model: bytes, runtime: str, device: str, options: Mapping[str, str]) -> Session:
     """Open a model.
 
@@ -39,7 +47,24 @@ def open_session(model: bytes, runtime: str, device: str, options: Mapping[str, 
     """
     if runtime == "openvino":
         return _openvino(model, device)
-    return _onnxruntime(model, provider_of(runtime, device), device, options)
+    provider = provider_of(runtime, device)
+    graph = _onnxruntime(model, provider, device, options)
+    if not {*graph.inputs} <= {"images", "widths"}:
+        raise ValueError(f"unknown inputs {', '.join(sorted(graph.inputs))}")
+
+    def run(images: Float[ndarray, "B 1 H W"], widths: Int64[ndarray, " B"]) -> list[Any]:
+        return graph.run({"images": images, "widths": widths})  # a network of fixed width needs no widths
+
+    return Session(run, provider == PROVIDERS["cpu"], {*graph.inputs})
+
+
+def open_graph(model: bytes) -> Graph:
+    """Open a model with any inputs and outputs, which runs on the CPU.
+
+    Raises:
+        ValueError: if the model is invalid.
+    """
+    return _onnxruntime(model, PROVIDERS["cpu"], "cpu", {})
 
 
 def available() -> list[str]:
@@ -65,7 +90,7 @@ def provider_of(runtime: str, device: str) -> str:
     return PROVIDERS[kind]
 
 
-def _onnxruntime(model: bytes, provider: str, device: str, options: Mapping[str, str]) -> Session:
+def _onnxruntime(model: bytes, provider: str, device: str, options: Mapping[str, str]) -> Graph:
     import onnxruntime
 
     settings = onnxruntime.SessionOptions()
@@ -83,18 +108,15 @@ def _onnxruntime(model: bytes, provider: str, device: str, options: Mapping[str,
     if session.get_providers()[0] != provider:
         raise InputError(f"{provider} cannot run this model (found {session.get_providers()[0]}); check its "
                          "installation, or export the checkpoint again with --to onnx")  # fmt: skip
-    names = {one.name for one in session.get_inputs()}
-    if not names <= {"images", "widths"}:
-        raise ValueError(f"unknown inputs {', '.join(sorted(names))}")
+    names = [one.name for one in session.get_inputs()]
 
-    def run(images: Float[ndarray, "B 1 H W"], widths: Int64[ndarray, " B"]) -> list[Any]:
-        given = {"images": images, "widths": widths}
+    def run(given: Mapping[str, ndarray]) -> list[Any]:
         try:
-            return session.run(None, {name: given[name] for name in names})  # a network of fixed width needs no widths
+            return session.run(None, {name: given[name] for name in names})
         except Exception as error:
             raise InputError(f"ONNX Runtime: {first_line(error)}; export the checkpoint again") from None
 
-    return Session(run, provider == PROVIDERS["cpu"], names)
+    return Graph(run, names, [one.name for one in session.get_outputs()])
 
 
 @cache

@@ -44,6 +44,15 @@ class Exportable(NamedTuple):
     decoder: dict[str, Any] | None  # config of the decoder; None for the only one of its kind
     specials: Sequence[str]  # labels before those of the alphabet
     direction: str | None  # base direction of lines; None for single characters
+    steps: "ExportableSteps | None" = None  # how an autoregressive model continues from the output of `net`
+
+
+class ExportableSteps(NamedTuple):
+    """The networks that an exported autoregressive recognizer runs for each line."""
+
+    begin: nn.Module  # maps the memory of a line without padding, of shape (1, S, M), to the state before its text
+    step: nn.Module  # maps tokens, the number of labels that may follow them, and the state of each row to
+    # log-probabilities of the next token and a new state; see `decoder.autoregressive.Steps`
 
 
 class Recognizer(nn.Module, ABC):

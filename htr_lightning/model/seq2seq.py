@@ -18,10 +18,10 @@ from htr_lightning.decoder.hypothesis import Decoder
 from htr_lightning.decoder.prefix_beam import PrefixBeam
 from htr_lightning.errors import InputError
 from htr_lightning.model.autoregressive import IGNORED, check_decoder, check_length, teacher_forcing
-from htr_lightning.model.base import Exportable, Recognizer
+from htr_lightning.model.base import Exportable, ExportableSteps, Recognizer
 from htr_lightning.model.ctc import LogProbs
 from htr_lightning.model.line import LineRecognizer, fitting
-from htr_lightning.net.encoder_decoder import EncoderDecoder, EncoderOutput
+from htr_lightning.net.encoder_decoder import Begin, EncoderDecoder, EncoderOutput, Memory, Step
 from htr_lightning.parameters import BelowOne, Fraction
 
 BLANK, START, END = 0, 1, 2
@@ -29,12 +29,11 @@ BEAM = ("width", "top_labels", "min_probability", "prune_margin", "alpha", "beta
 
 
 class DecoderState(NamedTuple):
-    """The state of the network's decoder and, for each row, the line and the current and maximum number of labels."""
+    """The state of the network's decoder and, for each row, the line and the number of labels that may follow."""
 
     state: Any
     lines: Int[Tensor, " B"]
-    labels: Int[Tensor, " B"]
-    max_labels: Int[Tensor, " B"]
+    left: Int[Tensor, " B"]
 
 
 class Seq2SeqRecognizer(LineRecognizer):
@@ -140,12 +139,17 @@ class Seq2SeqRecognizer(LineRecognizer):
         return self.with_decoder(Greedy(self.max_length))
 
     def exportable(self) -> Exportable:
-        """Return the CTC half of the recognizer; its decoder is the beam search whose hypotheses would be rescored."""
-        if not self.ctc_weight:
-            raise InputError(
-                f"{type(self).__name__} without CTC heads cannot be exported; use a checkpoint of model=crnn or hybrid"
-            )
+        """Return the recognizer, or its CTC half if it has one.
+
+        The decoder of the CTC half is the beam search whose hypotheses would be rescored.
+        """
         trained = self.card["model"]["decoder"]
+        if not self.ctc_weight:
+            decoder = self.net.decoder
+            return Exportable(
+                Memory(self.net), Memory.outputs, "steps", trained, self.specials, self.direction,
+                ExportableSteps(Begin(decoder), Step(decoder, END)),
+            )  # fmt: skip
         config: dict[str, Any] = {"_target_": _path(CTCGreedy)}
         if "top_labels" in trained:
             config = {"_target_": _path(PrefixBeam)} | {key: trained[key] for key in BEAM if key in trained}
@@ -173,21 +177,19 @@ class Seq2SeqRecognizer(LineRecognizer):
     def _begin(self, output: EncoderOutput) -> DecoderState:
         state = self.net.decoder.start(output.memory, output.lengths)
         lines = torch.arange(len(output.lengths), device=output.lengths.device)
-        return DecoderState(state, lines, torch.zeros_like(output.lengths), output.frames)
+        return DecoderState(state, lines, output.frames)
 
     def _step(self, tokens: Int[ndarray, " B"], state: DecoderState) -> tuple[Float[ndarray, "B C"], DecoderState]:
-        logits, inner = self.net.decoder.step(torch.from_numpy(tokens).to(self.device), state.state)
-        logits = logits.float()
-        logits[:, [BLANK, START]] = -torch.inf
-        logits[state.labels >= state.max_labels, END + 1 :] = -torch.inf
-        return logits.log_softmax(1).cpu().numpy(), state._replace(state=inner, labels=state.labels + 1)
+        step = Step(self.net.decoder, END)
+        log_probs, inner = step(torch.from_numpy(tokens).to(self.device), state.left, state.state)
+        return log_probs.cpu().numpy(), state._replace(state=inner, left=state.left - 1)
 
     def _reorder(self, state: DecoderState, order: Int[ndarray, " N"]) -> DecoderState:
         rows = torch.from_numpy(order).to(self.device)
         lines = state.lines[rows]
         moved = not torch.equal(lines, state.lines)  # otherwise, each sequence still attends to the same memory
         inner = self.net.decoder.reorder(state.state, rows, memory=moved)
-        return DecoderState(inner, lines, state.labels[rows], state.max_labels[rows])
+        return DecoderState(inner, lines, state.left[rows])
 
 
 def _path(kind: type) -> str:

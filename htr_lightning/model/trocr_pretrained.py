@@ -158,7 +158,10 @@ class PretrainedTrOCRRecognizer(Recognizer):
         return text, math.exp(hypothesis.log_prob / max(1, len(text)))
 
     def exportable(self) -> Exportable:
-        raise InputError(f"{type(self).__name__} cannot be exported; use a checkpoint of model=crnn or hybrid")
+        raise InputError(
+            f"{type(self).__name__} cannot be exported, since its tokenizer is not part of the network; use a "
+            "checkpoint of model=trocr or crnn"
+        )
 
     def greedy(self) -> Recognizer:
         return self.with_decoder(Greedy(self.max_length))

@@ -24,9 +24,14 @@ def unpadded() -> Iterator[None]:
         _UNPADDED.reset(token)
 
 
+def is_unpadded() -> bool:
+    """Return whether networks may take it that lines are not padded."""
+    return _UNPADDED.get()
+
+
 def column_mask(widths: Int[Tensor, " B"], columns: int) -> Bool[Tensor, "#B 1 1 #W"]:
     """Return a mask that is True for the columns of each line and False for padding."""
-    if _UNPADDED.get():
+    if is_unpadded():
         return torch.ones(1, 1, 1, 1, dtype=torch.bool, device=widths.device)
     return (torch.arange(columns, device=widths.device) < widths[:, None])[:, None, None, :]
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
@@ -27,7 +28,10 @@ class CharacterDecoder(Protocol):
         ...
 
     def step(self, tokens: Int[Tensor, " B"], state: Any) -> tuple[Float[Tensor, "B C"], Any]:
-        """Process the next token of each row, and return the logits after it and the new state."""
+        """Process the next token of each row, and return the logits after it and the new state.
+
+        All rows may share a memory of one row.
+        """
         ...
 
     def reorder(self, state: Any, rows: Int[Tensor, " N"], memory: bool = True) -> Any:
@@ -80,3 +84,60 @@ class EncoderDecoder(nn.Module):
         memory, lengths = self.encoder.encode(columns, frames)
         heads = self.encoder.all_labels(memory, columns) if self.ctc else []
         return EncoderOutput(memory, lengths, heads, frames)
+
+
+class Memory(nn.Module):
+    """An encoder that returns the memory and its length, and the number of frames, which limits that of the labels."""
+
+    outputs = ("memory", "lengths", "frames")
+
+    def __init__(self, net: EncoderDecoder) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(
+        self, images: Float[Tensor, "B 1 H W"], widths: Int[Tensor, " B"]
+    ) -> tuple[Float[Tensor, "B S M"], Int[Tensor, " B"], Int[Tensor, " B"]]:
+        """Return the memory of each line, its length, and the number of frames."""
+        memory, lengths, _, frames = self.net(images, widths)
+        return memory, lengths, frames
+
+
+class Begin(nn.Module):
+    """The start of a character decoder for a line without padding."""
+
+    def __init__(self, decoder: CharacterDecoder) -> None:
+        super().__init__()
+        self.decoder = decoder
+
+    def forward(self, memory: Float[Tensor, "1 S M"]) -> Any:
+        """Return the state before the first token."""
+        return self.decoder.start(memory, memory.new_full((1,), memory.shape[1], dtype=torch.int64))
+
+
+class Step(nn.Module):
+    """A step of a character decoder whose output is log-probabilities.
+
+    Args:
+        decoder: decoder.
+        end: end token; those before it never follow a token, and those after it are characters.
+    """
+
+    def __init__(self, decoder: CharacterDecoder, end: int) -> None:
+        super().__init__()
+        self.decoder, self.end = decoder, end
+
+    def forward(
+        self, tokens: Int[Tensor, " B"], left: Int[Tensor, " B"], state: Any
+    ) -> tuple[Float[Tensor, "B C"], Any]:
+        """Return the log-probabilities after the next token of each row, and the new state.
+
+        Args:
+            tokens: next token of each row.
+            left: number of characters that may follow it.
+            state: state of the decoder.
+        """
+        logits, state = self.decoder.step(tokens, state)
+        labels = torch.arange(logits.shape[1], device=logits.device)
+        forbidden = (labels < self.end) | (labels > self.end) & (left <= 0)[:, None]
+        return logits.float().masked_fill(forbidden, -torch.inf).log_softmax(1), state

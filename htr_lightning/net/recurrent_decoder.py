@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from htr_lightning.net.backbone import is_unpadded
 from htr_lightning.parameters import BelowOne, Kernel, Size
 
 
@@ -16,9 +17,9 @@ class RecurrentState(NamedTuple):
     cell: Float[Tensor, "B D"]
     context: Float[Tensor, "B M"]
     attended: Float[Tensor, "B S"]  # attention weight of each position, summed over all steps so far
-    memory: Float[Tensor, "B S M"]
-    keys: Float[Tensor, "B S A"]
-    mask: Bool[Tensor, "B S"]
+    memory: Float[Tensor, "#B S M"]
+    keys: Float[Tensor, "#B S A"]
+    mask: Bool[Tensor, "#B S"] | None  # False for padding
 
 
 class RecurrentDecoder(nn.Module):
@@ -62,14 +63,14 @@ class RecurrentDecoder(nn.Module):
 
     def start(self, memory: Float[Tensor, "B S M"], lengths: Int[Tensor, " B"]) -> RecurrentState:
         """Return the state before the first token."""
-        mask = torch.arange(memory.shape[1], device=memory.device) < lengths[:, None]
+        mask = None if is_unpadded() else torch.arange(memory.shape[1], device=memory.device) < lengths[:, None]
         hidden, context = (memory.new_zeros(len(memory), size) for size in (self.cell.hidden_size, memory.shape[2]))
         return RecurrentState(
             hidden, hidden, context, torch.zeros_like(memory[:, :, 0]), memory, self.keys(memory), mask
         )
 
     def step(self, tokens: Int[Tensor, " B"], state: RecurrentState) -> tuple[Float[Tensor, "B C"], RecurrentState]:
-        """Return the logits after the next token of each row, and the new state."""
+        """Return the logits after the next token of each row, and the new state; see `CharacterDecoder`."""
         state = self._advance(self.embed(tokens), state)
         return self.head(torch.cat([state.hidden, state.context], 1)), state
 
@@ -77,13 +78,14 @@ class RecurrentDecoder(nn.Module):
     def reorder(state: RecurrentState, rows: Int[Tensor, " N"], memory: bool = True) -> RecurrentState:
         """Return a state whose row i is row `rows[i]` of the given state; see `CharacterDecoder`."""
         *own, values, keys, mask = state
-        shared = [part.index_select(0, rows) if memory else part for part in (values, keys, mask)]
+        shared = [part.index_select(0, rows) if memory and part is not None else part for part in (values, keys, mask)]
         return RecurrentState(*(part.index_select(0, rows) for part in own), *shared)
 
     def _advance(self, embedded: Float[Tensor, "B D"], state: RecurrentState) -> RecurrentState:
         hidden, cell = self.cell(torch.cat([embedded, state.context], 1), (state.hidden, state.cell))
         located = self.location(state.attended[:, None]).transpose(1, 2)
         energies = self.energy(torch.tanh(state.keys + self.query(hidden)[:, None] + located))[:, :, 0]
-        weights = energies.float().masked_fill(~state.mask, -torch.inf).softmax(1).to(state.memory.dtype)
-        context = torch.bmm(weights[:, None], state.memory)[:, 0]
+        energies = energies.float() if state.mask is None else energies.float().masked_fill(~state.mask, -torch.inf)
+        weights = energies.softmax(1).to(state.memory.dtype)
+        context = torch.matmul(weights[:, None], state.memory)[:, 0]
         return state._replace(hidden=hidden, cell=cell, context=context, attended=state.attended + weights)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from htr_lightning.errors import InputError
 from htr_lightning.net.attention import CrossAttention, SelfAttention, attend
+from htr_lightning.net.backbone import is_unpadded
 from htr_lightning.parameters import BelowOne, Depth, Size
 
 
@@ -44,11 +45,18 @@ class DecoderBlock(nn.Module):
     def step(
         self, x: Float[Tensor, "B 1 D"], cache: "BlockCache", bias: Float[Tensor, "B 1 1 S"] | None
     ) -> tuple[Float[Tensor, "B 1 D"], "BlockCache"]:
-        """Process the next token, using the cached keys and values of earlier tokens."""
+        """Process the next token, using the cached keys and values of earlier tokens.
+
+        If the memory has a single row, it is that of all tokens.
+        """
         query, key, value = self.own.project(self.norms[0](x))
         keys, values = torch.cat([cache.keys, key], 2), torch.cat([cache.values, value], 2)
         x = x + self.own.merge(attend(query, keys, values))
-        x = x + self.cross(self.norms[1](x), cache.memory_keys, cache.memory_values, bias)
+        memory, normed = (cache.memory_keys, cache.memory_values), self.norms[1](x)
+        if len(cache.memory_keys) == 1:  # as tokens of one line, they need no copies of its memory
+            x = x + self.cross(normed.transpose(0, 1), *memory, bias).transpose(0, 1)
+        else:
+            x = x + self.cross(normed, *memory, bias)
         return x + self.mlp(self.norms[2](x)), cache._replace(keys=keys, values=values)
 
 
@@ -57,16 +65,20 @@ class BlockCache(NamedTuple):
 
     keys: Float[Tensor, "B h L d"]
     values: Float[Tensor, "B h L d"]
-    memory_keys: Float[Tensor, "B h S d"]
-    memory_values: Float[Tensor, "B h S d"]
+    memory_keys: Float[Tensor, "#B h S d"]
+    memory_values: Float[Tensor, "#B h S d"]
 
 
 class DecoderState(NamedTuple):
     """The state of a transformer decoder."""
 
     blocks: list[BlockCache]
-    bias: Float[Tensor, "B 1 1 S"] | None  # see `CrossAttention`
-    length: int
+    bias: Float[Tensor, "#B 1 1 S"] | None  # see `CrossAttention`
+
+    @property
+    def length(self) -> int:
+        """The number of tokens so far."""
+        return self.blocks[0].keys.shape[2]
 
 
 class TransformerDecoder(nn.Module):
@@ -119,7 +131,7 @@ class TransformerDecoder(nn.Module):
         for block in self._blocks:
             keys, values = block.cross.keys(memory)
             blocks.append(BlockCache(keys[:, :, :0], values[:, :, :0], keys, values))
-        return DecoderState(blocks, bias, 0)
+        return DecoderState(blocks, bias)
 
     def step(self, tokens: Int[Tensor, " B"], state: DecoderState) -> tuple[Float[Tensor, "B C"], DecoderState]:
         """Return the logits after the next token of each row, and the new state."""
@@ -128,7 +140,7 @@ class TransformerDecoder(nn.Module):
         for block, cache in zip(self._blocks, state.blocks, strict=True):
             x, cache = block.step(x, cache, state.bias)
             caches.append(cache)
-        return self.head(self.norm(x))[:, 0], DecoderState(caches, state.bias, state.length + 1)
+        return self.head(self.norm(x))[:, 0], DecoderState(caches, state.bias)
 
     @staticmethod
     def reorder(state: DecoderState, rows: Int[Tensor, " N"], memory: bool = True) -> DecoderState:
@@ -139,13 +151,16 @@ class TransformerDecoder(nn.Module):
             blocks.append(BlockCache(keys.index_select(0, rows), values.index_select(0, rows), *shared))
         if memory and bias is not None:
             bias = bias.index_select(0, rows)
-        return DecoderState(blocks, bias, state.length)
+        return DecoderState(blocks, bias)
 
     @property
     def _blocks(self) -> list[DecoderBlock]:
         return cast(list[DecoderBlock], list(self.blocks))
 
     def _embedded(self, tokens: Int[Tensor, "B L"], positions: slice) -> Float[Tensor, "B L D"]:
+        if torch.compiler.is_exporting():  # a table would limit the number of tokens
+            own = sinusoids(torch.arange(positions.start or 0, positions.stop, device=tokens.device), self.width)
+            return self.embed(tokens) * math.sqrt(self.width) + own
         if positions.stop > len(self.positions) or self.positions.device != tokens.device:
             count = max(2 * positions.stop, len(self.positions))  # double the table, so that this happens rarely
             with torch.inference_mode(False):
@@ -158,5 +173,7 @@ class TransformerDecoder(nn.Module):
 
 
 def _bias(memory: Float[Tensor, "B S M"], lengths: Int[Tensor, " B"]) -> Float[Tensor, "B 1 1 S"] | None:
+    if is_unpadded():
+        return None
     padding = (torch.arange(memory.shape[1], device=memory.device) >= lengths[:, None])[:, None, None]
     return torch.zeros_like(memory[:, None, None, :, 0]).masked_fill(padding, -torch.inf) if padding.any() else None

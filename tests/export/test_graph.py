@@ -11,15 +11,12 @@ from conftest import CONF, MODELS, shaken
 from hydra import compose
 from omegaconf import OmegaConf
 
-from htr_lightning.errors import InputError
 from htr_lightning.export import graph, quantize
 from htr_lightning.export.session import open_session
 from htr_lightning.hydra_version import initialize_config_dir, instantiate
 from htr_lightning.model.base import Recognizer
 
 FAST = ("mlp", "crnn")  # tracing takes seconds
-AUTOREGRESSIVE = ("trocr", "crnn_attention")
-EXPORTED = [model for model in MODELS if model not in AUTOREGRESSIVE]
 
 
 @cache
@@ -43,7 +40,7 @@ def images_of(recognizer: Recognizer, widths: list[int]) -> tuple[torch.Tensor, 
     return recognizer.prepare_batch([rng.integers(0, 256, (40, width), np.uint8) for width in widths])
 
 
-@pytest.mark.parametrize("model", [m if m in FAST else pytest.param(m, marks=pytest.mark.slow) for m in EXPORTED])
+@pytest.mark.parametrize("model", [m if m in FAST else pytest.param(m, marks=pytest.mark.slow) for m in MODELS])
 @pytest.mark.parametrize("padded", [True, False])
 def test_the_exported_network_gives_the_same_at_other_batch_sizes_and_widths(model: str, padded: bool) -> None:
     recognizer = recognizer_of(model)
@@ -71,7 +68,7 @@ def test_the_exported_network_gives_the_same_at_other_batch_sizes_and_widths(mod
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("model", [model for model in EXPORTED if model not in ("mlp", "cnn")])
+@pytest.mark.parametrize("model", [model for model in MODELS if model not in ("mlp", "cnn")])
 def test_quantised_networks_run_line_by_line(model: str) -> None:
     recognizer = recognizer_of(model)
     exportable = recognizer.exportable()
@@ -83,12 +80,6 @@ def test_quantised_networks_run_line_by_line(model: str) -> None:
     session = open_session(quantised.SerializeToString(), "onnxruntime", "cpu", {})
     for images, widths in lines:
         with recognizer.exact():
-            expected, _ = exportable.net.eval()(torch.from_numpy(images), torch.from_numpy(widths))
-        found, _ = session.run(images, widths)
+            expected, *_ = exportable.net.eval()(torch.from_numpy(images), torch.from_numpy(widths))
+        found, *_ = session.run(images, widths)
         assert np.abs(np.exp(found) - np.exp(expected.numpy())).mean() < 0.05
-
-
-@pytest.mark.parametrize("model", AUTOREGRESSIVE)
-def test_what_cannot_be_exported_is_said(model: str) -> None:
-    with pytest.raises(InputError, match="cannot be exported; use a checkpoint of model=crnn or hybrid"):
-        recognizer_of(model).exportable()

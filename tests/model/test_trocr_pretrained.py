@@ -331,6 +331,11 @@ def test_a_repository_is_downloaded_once_with_one_set_of_weights(
     assert asked[1] is None  # from the cache
 
 
+def test_that_it_cannot_be_exported_is_said(source: Path) -> None:
+    with pytest.raises(InputError, match=r"cannot be exported, since its tokenizer .* use a checkpoint of model=trocr"):
+        recognizer_of(source).exportable()
+
+
 def test_without_the_package_its_extra_is_named(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "transformers", None)
     with pytest.raises(InputError, match=r"transformers is not installed; run pip install 'htr-lightning\[trocr\]'"):
