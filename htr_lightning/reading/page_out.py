@@ -6,6 +6,7 @@ from pathlib import Path
 from PIL import Image, ImageOps
 
 from htr_lightning.data.page import pagexml
+from htr_lightning.data.page.document import read_page
 from htr_lightning.data.page.page import Line, Page
 from htr_lightning.data.page.xml import local, parse
 from htr_lightning.errors import InputError
@@ -19,13 +20,12 @@ def to_page_xml(source: Source, lines: Sequence[TranscribedLine]) -> bytes:
 
     All other content of an existing PAGE file is preserved. An ALTO file or a single image results in a new PAGE file.
     """
-    page = source.page
-    if page is None:
+    if not source.is_page:
         return pagexml.write(_page_of_line(source.path, lines))
     found = [_line(one.line, one) for one in lines if one.line is not None]
     if local(parse(source.path)) == "PcGts":
         return pagexml.replace_texts(source.path, [line for line in found if line.confidence is not None])
-    return pagexml.write(page._replace(lines=found))
+    return pagexml.write(read_page(source.path)._replace(lines=found))
 
 
 def _line(line: Line, transcribed: TranscribedLine) -> Line:
