@@ -1,10 +1,12 @@
 """Check files and folders before work begins, and report output errors."""
 
+import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from uuid import uuid4
 
-from htr_lightning.errors import InputError
+from htr_lightning.errors import InputError, first_line
 from htr_lightning.pretrained import NAMES, locate
 
 
@@ -23,6 +25,34 @@ def writing(path: Path, option: str = "--out") -> Iterator[None]:
         yield
     except OSError as error:
         raise InputError(f"{error.filename or path}: {error.strerror}; choose another {option}") from None
+
+
+@contextmanager
+def replacing(path: Path, option: str = "--out") -> Iterator[Path]:
+    """Yield a path beside a file, and give what is written there its final name at the end.
+
+    Whenever the program stops, there is a whole file at the final path, or what was there before.
+
+    Args:
+        path: final path; its folder is created.
+        option: see `writing`.
+
+    Raises:
+        InputError: if writing fails.
+    """
+    beside = path.with_name(f".{path.name}.{uuid4().hex[:8]}")  # unique on all machines that share a folder
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield beside
+        with beside.open("rb") as file:
+            os.fsync(file.fileno())
+        beside.replace(path)
+    except OSError as error:
+        name = path if error.filename in (None, str(beside)) else error.filename
+        raise InputError(f"{name}: {error.strerror or first_line(error)}; choose another {option}") from None
+    finally:
+        with suppress(OSError):
+            beside.unlink()
 
 
 def make_folder(folder: Path) -> None:
