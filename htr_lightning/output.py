@@ -1,6 +1,7 @@
 """Check files and folders before work begins, and report output errors."""
 
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -8,6 +9,9 @@ from uuid import uuid4
 
 from htr_lightning.errors import InputError, first_line
 from htr_lightning.pretrained import NAMES, locate
+
+PART = ".part"  # folder with the unfinished files of an output folder
+JOURNAL = ".journal"  # results of a command that was interrupted
 
 
 @contextmanager
@@ -67,15 +71,38 @@ def make_folder(folder: Path) -> None:
         (folder / ".probe").unlink()
 
 
+@contextmanager
+def filling(folder: Path) -> Iterator[Path]:
+    """Yield a folder inside an empty output folder, and move what is written there to the output folder at the end.
+
+    Until then, the output folder counts as empty (see `empty_folder`), so that an interrupted command can be repeated.
+
+    Raises:
+        InputError: if the folder is not empty or cannot be written to.
+    """
+    empty_folder(folder)
+    inside = folder / PART
+    with writing(folder):
+        shutil.rmtree(inside, ignore_errors=True)
+        inside.mkdir()
+    try:
+        yield inside
+        with writing(folder):
+            for one in sorted(inside.iterdir()):
+                one.rename(folder / one.name)
+    finally:
+        shutil.rmtree(inside, ignore_errors=True)
+
+
 def empty_folder(folder: Path) -> None:
-    """Create an output folder; if it already exists, it must be empty.
+    """Create an output folder; if it already exists, it must be empty, or hold only what was interrupted.
 
     Raises:
         InputError: if the folder is not empty or cannot be created.
     """
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        if any(folder.iterdir()):
+        if any(one.name not in (PART, JOURNAL) for one in folder.iterdir()):
             raise InputError(f"{folder}: the folder is not empty; choose another --out")
 
 

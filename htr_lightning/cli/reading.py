@@ -24,7 +24,7 @@ from htr_lightning.cli.arguments import (
     typer_app,
 )
 from htr_lightning.errors import InputError, printable
-from htr_lightning.output import check_writable, make_folder
+from htr_lightning.output import JOURNAL, check_writable, make_folder
 from htr_lightning.pretrained import DEFAULT, NAMES
 
 if TYPE_CHECKING:
@@ -258,6 +258,7 @@ def evaluate(
     """Evaluate a checkpoint, or several as an ensemble, on a split; write predictions.jsonl and metrics.json."""
     from htr_lightning.build import check_whole, data_for
     from htr_lightning.evidence import evaluate as verb
+    from htr_lightning.reading.journal import Journal, digest
     from htr_lightning.reading.open import load_all
 
     others, given = split_checkpoints(overrides or [])
@@ -270,9 +271,14 @@ def evaluate(
     name = f"{'ensemble' if 'ensemble' in about else 'evaluate'}-{split}"
     folder = out or Path(checkpoint).resolve().parent / name
     make_folder(folder)  # fail early, before the work starts
+    conditions = {"overrides": given, "greedy": greedy, "files": list(map(digest, checkpoints)), **about}
+    journal = Journal(folder / JOURNAL, conditions)
+    if journal.rows:
+        print(f"note: going on after {len(journal.rows)} lines of an interrupted evaluation", file=sys.stderr)
     with progress_bar("evaluating", about["data"]["lines"]) as advance:
-        found = verb.evaluate(recognizer, data, split, advance)
+        found = verb.evaluate(recognizer, data, split, advance, journal)
     verb.write(folder, found, about)
+    journal.remove()
     totals, ece = found.totals, verb.calibration(found.predictions)["ece"]
     accuracy = f"accuracy {totals.line_accuracy:.2%}  " if recognizer.single_characters else ""
     print(f"{accuracy}CER {totals.cer:.2%}  WER {totals.wer:.2%}  {totals.edits} edits / {totals.characters} "

@@ -23,7 +23,9 @@ from htr_lightning.reading.shards import Counts, Job, Part
 from htr_lightning.transcription import Transcriber
 
 TRIES = 3  # number of processes that may die of a part
-NUMBER_OF_CPUS = 0.5  # that Ray reserves for a worker; with more, none would be left for its own tasks, and it would wait
+NUMBER_OF_CPUS = (
+    0.5  # that Ray reserves for a worker; with more, none would be left for its own tasks, and it would wait
+)
 
 Done = tuple[Part, Counts]
 
@@ -101,8 +103,8 @@ def in_processes(job: Job, parts: Sequence[Part], workers: int) -> Iterator[Done
                     deaths[part.number] += 1
                     if deaths[part.number] == TRIES:
                         raise InputError(
-                            f"{part.name}: {TRIES} processes died of this part ({_death(process)}); use fewer --workers "
-                            "if memory is short, or remove the file it cannot read"
+                            f"{part.name}: {TRIES} processes died of this part ({_death(process)}); use fewer "
+                            "--workers if memory is short, or remove the file that cannot be read"
                         ) from None
                     print(f"note: {part.name}: its process died ({_death(process)}); it is transcribed again",
                           file=sys.stderr)  # fmt: skip
@@ -190,7 +192,7 @@ def with_ray(job: Job, parts: Sequence[Part], workers: int | None = None) -> Ite
             fn_constructor_args=(job,),
             batch_size=1,
             compute=ActorPoolStrategy(size=min(count, len(parts))),
-            num_cpus=NUMBER_OF_CPUS,
+            num_cpus=RESERVED_CPUS,
             num_gpus=1 if job.device.startswith("cuda") else 0,
             max_restarts=-1,
             max_task_retries=TRIES,

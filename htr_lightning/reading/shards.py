@@ -8,14 +8,14 @@ import json
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from hashlib import file_digest, sha256
+from hashlib import sha256
 from itertools import groupby, islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from htr_lightning.errors import InputError, printable
 from htr_lightning.output import replacing, writing
-from htr_lightning.pretrained import locate
+from htr_lightning.reading.journal import digest
 from htr_lightning.reading.open import load_all
 from htr_lightning.reading.page_out import page_path, page_paths, write_page
 from htr_lightning.reading.results import record
@@ -209,7 +209,7 @@ def _check_plan(job: Job, sources: Sequence[Source], parts: int) -> None:
         "parts": parts,
         "format": job.form,
         "recognizer": list(job.checkpoints),
-        "content of the recognizer": [_digest(locate(name)) for name in job.checkpoints],
+        "content of the recognizer": list(map(digest, job.checkpoints)),
         "greedy": job.greedy,
         "n-best": job.n_best,
         "tta": job.views,
@@ -232,14 +232,6 @@ def _check_plan(job: Job, sources: Sequence[Source], parts: int) -> None:
                 f"was {before.get(key)}", f", not {value}")  # fmt: skip
             raise InputError(f"{path}: {key} {shown[0]}{shown[1]}; repeat the command as it was, or choose another "
                              "--out")  # fmt: skip
-
-
-def _digest(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            return file_digest(file, "sha256").hexdigest()
-    except OSError:
-        return ""  # reported when it is loaded
 
 
 def _count(lines: Iterable[TranscribedLine]) -> Counts:

@@ -81,9 +81,10 @@ def transcribe(
     reduce = _reduction(recognizer)
     chunk: list[tuple[TranscribedLine, UInt8[ndarray, "_ _"] | None]] = []
     pixels, opened = 0, 0
-    with recognizer.workers() if parallel else nullcontext([recognizer.read]) as workers, _in_parallel(
-        workers, n_best
-    ) as read:
+    with (
+        recognizer.workers() if parallel else nullcontext([recognizer.read]) as workers,
+        _in_parallel(workers, n_best) as read,
+    ):
         for source in sources:
             for line, image in _lines_or_note(source):
                 if image is not None and not source.is_page and is_page(image):

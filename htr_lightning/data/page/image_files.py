@@ -64,7 +64,6 @@ class ImageFinder:
         elsewhere = ", or set data.reader.images to the folder of the images" if self.root else ""
         raise InputError(f"{message}; put the image there{elsewhere}")
 
-
     def _places_near(self, folder: Path) -> tuple[list[Path], list[Path], Path]:
         """Return where to look up the images of XML files in a folder: by name, by path, and how far up."""
         here = folder if self.root else Path(os.path.abspath(folder))
