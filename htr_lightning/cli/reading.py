@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext, suppress
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, NoReturn, TextIO
+from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
 
 import typer
 
@@ -151,9 +151,9 @@ def transcribe(
                   f"{adapted.after:.1%}", file=sys.stderr)  # fmt: skip
         else:
             print(f"note: not adapted, since fewer than {MIN_LINES} lines have text", file=sys.stderr)
-    file = growing(out) if out is not None and format != "page" else nullcontext(sys.stdout)
-    with progress_bar("transcribing", len(sources)) as advance, file as stream:
-        _print_lines(recognizer, sources, format, targets, n_best, errors, stream, advance)
+    file = growing(out) if out is not None and format != "page" else nullcontext(sys.stdout.write)
+    with progress_bar("transcribing", len(sources)) as advance, file as write:
+        _print_lines(recognizer, sources, format, targets, n_best, errors, write, advance)
     if errors:
         _fail(errors)
 
@@ -165,7 +165,7 @@ def _print_lines(
     targets: Mapping[Path, Path],
     n_best: int,
     errors: list[str],
-    stream: TextIO,
+    write: Callable[[str], object],
     advance: Callable[[int], None] = lambda files: None,
 ) -> None:
     """Transcribe sources, print their lines or write their pages, and add what could not be read to `errors`."""
@@ -181,13 +181,11 @@ def _print_lines(
             print(f"note: {printable(note)}", file=sys.stderr)
         if format != "page":
             rows = [format_line(line, format) + "\n" for line in lines if line.transcription is not None]
-            stream.write("".join(rows))
-            if stream is not sys.stdout:
-                stream.flush()  # a run that is killed goes on from here
+            write("".join(rows))
         elif lines[0].line is None and lines[0].error:
             continue  # a file that cannot be read has no page
         elif source.path not in targets:
-            sys.stdout.write(to_page_xml(source, lines).decode())
+            write(to_page_xml(source, lines).decode())
         else:
             print(printable(str(write_page(source, lines, targets[source.path]))))
 
@@ -228,7 +226,7 @@ def _watch(recognizer: "Transcriber", folder: Path, format: str, out: Path | Non
                 print(f"note: {note}", file=sys.stderr)
             try:
                 targets = page_paths(sources, out) if out is not None else {}
-                _print_lines(recognizer, sources, format, targets, n_best, errors, sys.stdout)
+                _print_lines(recognizer, sources, format, targets, n_best, errors, sys.stdout.write)
             except InputError as error:  # the next file may be better
                 errors.append(str(error))
             finally:

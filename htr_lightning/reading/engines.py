@@ -23,9 +23,7 @@ from htr_lightning.reading.shards import Counts, Job, Part
 from htr_lightning.transcription import Transcriber
 
 TRIES = 3  # number of processes that may die of a part
-NUMBER_OF_CPUS = (
-    0.5  # that Ray reserves for a worker; with more, none would be left for its own tasks, and it would wait
-)
+RESERVED_CPUS = 0.5  # that Ray reserves for a worker; with more, none might be left for its own tasks, which would wait
 
 Done = tuple[Part, Counts]
 

@@ -1,6 +1,7 @@
 """Results that are written down as they come, so that an interrupted command goes on where it stopped."""
 
 import json
+import os
 from collections.abc import Iterable, Sequence
 from hashlib import file_digest
 from pathlib import Path
@@ -31,11 +32,10 @@ class Journal:
         with writing(path):
             if path.exists():
                 end = self._read(head)
-            self._file = path.open("r+b" if end else "wb")
-            self._file.truncate(end)  # the last row may be incomplete
-            self._file.seek(end)
-            if not end:
-                self._write([head])
+            if end:
+                os.truncate(path, end)  # the last row may be incomplete
+            else:
+                path.write_text(head + "\n")
 
     def _read(self, head: str) -> int:
         """Read the rows if they were written under the same conditions; return where the last whole one ends."""
@@ -56,16 +56,11 @@ class Journal:
 
     def add(self, rows: Iterable[Sequence[Any]]) -> None:
         """Write down more results, each as a list of plain values."""
-        with writing(self.path):
-            self._write([printable(json.dumps(row, ensure_ascii=False)) for row in rows])
-
-    def _write(self, rows: Sequence[str]) -> None:
-        self._file.write("".join(f"{row}\n" for row in rows).encode())
-        self._file.flush()
+        with writing(self.path), self.path.open("a", encoding="utf-8") as file:
+            file.write("".join(printable(json.dumps(row, ensure_ascii=False)) + "\n" for row in rows))
 
     def remove(self) -> None:
         """Delete the file, once the results are written elsewhere."""
-        self._file.close()
         self.path.unlink(missing_ok=True)
 
 

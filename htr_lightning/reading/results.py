@@ -3,10 +3,9 @@
 import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TextIO
 
 from htr_lightning.errors import InputError, printable
 from htr_lightning.output import writing
@@ -96,8 +95,10 @@ def _file_name(row: str, form: str, known: Iterable[str], part: Path) -> str:
 
 
 @contextmanager
-def growing(path: Path) -> Iterator[TextIO]:
-    """Open a file that grows beside a path and gets its name at the end; what an interrupted run leaves can go on.
+def growing(path: Path) -> Iterator[Callable[[str], object]]:
+    """Open a file that grows beside a path and gets its name at the end; yield a function that writes to it.
+
+    Whatever was written is still there after the process is killed; see `resume`.
 
     Raises:
         InputError: if the file cannot be written.
@@ -106,7 +107,11 @@ def growing(path: Path) -> Iterator[TextIO]:
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         with part.open("a", encoding="utf-8") as file:
-            yield file
-            file.flush()
+
+            def write(text: str) -> None:
+                file.write(text)
+                file.flush()
+
+            yield write
             os.fsync(file.fileno())
         part.replace(path)
