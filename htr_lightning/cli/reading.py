@@ -154,6 +154,8 @@ def transcribe(
     file = growing(out) if out is not None and format != "page" else nullcontext(sys.stdout.write)
     with progress_bar("transcribing", len(sources)) as advance, file as write:
         _print_lines(recognizer, sources, format, targets, n_best, errors, write, advance)
+    if out is not None and format != "page":
+        print(printable(str(out)))
     if errors:
         _fail(errors)
 

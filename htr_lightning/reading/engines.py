@@ -143,14 +143,13 @@ def _work(job: Job, connection: Connection) -> None:
     """Transcribe the parts that come through a connection, until None comes or the other end is closed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent process as well, which ends this one
     _use_one_core()
-    try:
-        recognizer = job.load()
-        while (part := connection.recv()) is not None:
-            connection.send(job.transcribe(recognizer, part, parallel=False))
-    except InputError as error:
-        connection.send(error)
-    except EOFError:
-        pass
+    with suppress(EOFError, BrokenPipeError, ConnectionResetError):  # the parent process is dead
+        try:
+            recognizer = job.load()
+            while (part := connection.recv()) is not None:
+                connection.send(job.transcribe(recognizer, part, parallel=False))
+        except InputError as error:
+            connection.send(error)
 
 
 def _use_one_core() -> None:
@@ -187,7 +186,7 @@ def with_ray(job: Job, parts: Sequence[Part], workers: int | None = None) -> Ite
         items = [{"part": pickle.dumps(part)} for part in parts]
         found = ray.data.from_items(items, override_num_blocks=len(items)).map_batches(
             _RayWorker,
-            fn_constructor_args=(job,),
+            fn_constructor_args=(job, os.getcwd()),
             batch_size=1,
             compute=ActorPoolStrategy(size=min(count, len(parts))),
             num_cpus=RESERVED_CPUS,
@@ -210,7 +209,8 @@ def with_ray(job: Job, parts: Sequence[Part], workers: int | None = None) -> Ite
 class _RayWorker:
     """A process of Ray that transcribes one part at a time."""
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: Job, folder: str) -> None:
+        os.chdir(folder)  # paths may be relative
         _use_one_core()
         self.job = job
         self.recognizer: Transcriber | None = None

@@ -184,6 +184,7 @@ def prepare(
     _check_plan(job, sources, len(every))
     if job.form == "page":
         page_paths(sources, job.folder, skip_existing=True)  # no two files may have the same page
+        page_paths([source for part in chosen for source in part.sources], job.folder, skip_existing)
     done = sum(map(job.is_done, chosen))
     if done and not skip_existing:
         raise InputError(f"{job.folder}: contains {done} of {len(chosen)} parts; add --skip-existing to go on with the "

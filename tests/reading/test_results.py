@@ -1,6 +1,7 @@
 """Files of results that an interrupted command leaves, and goes on with."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -119,3 +120,28 @@ def test_records_are_json(tmp_path: Path) -> None:
             plain = json.loads(format_line(line, "jsonl"))
             assert plain["file"] == str(source.path)
             assert plain["line"] == (line.line.id if line.line else None)
+
+
+def test_a_file_of_results_goes_on_and_is_the_same(htr, write_page: Callable[..., Path], tmp_path: Path) -> None:
+    for stem in "012":
+        write_page(tmp_path / "in", ["un", "deux"], stem)
+    (tmp_path / "in" / "1b.xml").write_text("<PcGts")
+    given = ["transcribe", "latin-modern", tmp_path / "in", "--format", "tsv"]
+    printed = htr(*given)
+    out = tmp_path / "deep" / "out.tsv"
+    done = htr(*given, "--out", out)
+    assert (printed.code, done.code, done.stdout) == (1, 1, f"{out}\n")  # the broken page
+    assert "1b.xml: not well-formed" in done.stderr
+    assert out.read_text() == printed.stdout
+    rows = printed.stdout.splitlines(keepends=True)
+    assert len(rows) == 6
+    refused = htr(*given, "--out", out)
+    assert (refused.code, "file already exists" in refused.stderr) == (1, True)
+    out.rename(out.with_name("out.tsv.part"))
+    out.with_name("out.tsv.part").write_text("".join(rows[:3]) + rows[3][:5])
+    assert "out.tsv.part: file already exists" in htr(*given, "--out", out).stderr
+    again = htr(*given, "--out", out, "--skip-existing")
+    assert again.code == 1
+    assert "1b.xml: not well-formed" in again.stderr
+    assert out.read_text() == printed.stdout
+    assert [path.name for path in out.parent.iterdir()] == ["out.tsv"]

@@ -254,32 +254,6 @@ def test_a_page_without_lines_is_told_and_written(best: Path, htr, tmp_path: Pat
     assert read_page(tmp_path / "out" / "page.xml").lines == []
 
 
-def test_a_file_of_results_goes_on_and_is_the_same(best: Path, htr, tmp_path: Path) -> None:
-    (tmp_path / "in").mkdir()
-    for number, image in enumerate(lines(3)):
-        write_page(tmp_path / "in", [image, image], f"{number}")
-    (tmp_path / "in" / "1b.xml").write_text("<PcGts")
-    given = ["transcribe", best, tmp_path / "in", "--format", "tsv"]
-    printed = htr(*given)
-    out = tmp_path / "deep" / "out.tsv"
-    done = htr(*given, "--out", out)
-    assert (printed.code, done.code, done.stdout) == (1, 1, "")  # the broken page
-    assert "1b.xml: not well-formed" in done.stderr
-    assert out.read_text() == printed.stdout
-    rows = printed.stdout.splitlines(keepends=True)
-    assert len(rows) == 6
-    refused = htr(*given, "--out", out)
-    assert (refused.code, "file already exists" in refused.stderr) == (1, True)
-    out.rename(out.with_name("out.tsv.part"))
-    out.with_name("out.tsv.part").write_text("".join(rows[:3]) + rows[3][:5])
-    assert "out.tsv.part: file already exists" in htr(*given, "--out", out).stderr
-    again = htr(*given, "--out", out, "--skip-existing")
-    assert again.code == 1
-    assert "1b.xml: not well-formed" in again.stderr
-    assert out.read_text() == printed.stdout
-    assert [path.name for path in out.parent.iterdir()] == ["out.tsv"]
-
-
 def test_pages_are_opened_as_they_come_and_pixels_are_bounded(
     make_recognizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
