@@ -124,7 +124,7 @@ def test_records_are_json(tmp_path: Path) -> None:
 
 def test_a_file_of_results_goes_on_and_is_the_same(htr, write_page: Callable[..., Path], tmp_path: Path) -> None:
     for stem in "012":
-        write_page(tmp_path / "in", ["un", "deux"], stem)
+        write_page(tmp_path / "in", [f"un {stem}", "deux"], stem)
     (tmp_path / "in" / "1b.xml").write_text("<PcGts")
     given = ["transcribe", "latin-modern", tmp_path / "in", "--format", "tsv"]
     printed = htr(*given)

@@ -139,7 +139,7 @@ def test_parquet_has_the_same_rows(digits: Path, tmp_path: Path) -> None:
 
 def test_pages_are_written_in_parts_and_existing_ones_stay(tmp_path: Path, write_page, htr) -> None:
     for stem in "abc":
-        write_page(tmp_path / "in", ["1", "2"], stem)
+        write_page(tmp_path / "in", [stem, "2"], stem)
     out = tmp_path / "out"
     given = ["transcribe", "latin-modern", tmp_path / "in", "--format", "page", "--out", out]
     assert htr(*given, "--parts", 2, "--shard", "1/2").code == 0
