@@ -23,7 +23,7 @@ from htr_lightning.data.page import pagexml
 from htr_lightning.data.page.page import Line, Page
 from htr_lightning.data.sample import Sample
 from htr_lightning.errors import InputError
-from htr_lightning.output import empty_folder
+from htr_lightning.output import filling
 
 HUGGING_FACE = {"train": "train", "val": "validation", "test": "test"}
 NOT_IN_XML = re.compile("[^\t\n\r -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
@@ -58,8 +58,8 @@ def convert(
     Raises:
         InputError: if the folder is not empty or cannot be created, or a line cannot be read or written in the format.
     """
-    empty_folder(folder)
-    FORMATS[file_format](rows_of(data, splits, Counter(), advance), folder)
+    with filling(folder) as inside:
+        FORMATS[file_format](rows_of(data, splits, Counter(), advance), inside)
 
 
 def to_kraken(rows: Iterable[Row], folder: Path) -> None:

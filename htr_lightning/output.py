@@ -2,12 +2,17 @@
 
 import logging
 import os
+import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from uuid import uuid4
 
-from htr_lightning.errors import InputError
+from htr_lightning.errors import InputError, first_line
 from htr_lightning.pretrained import NAMES, locate
+
+PART = ".part"  # folder with the unfinished files of an output folder
+JOURNAL = ".journal"  # results of a command that was interrupted
 
 
 @contextmanager
@@ -29,13 +34,43 @@ def writing(path: Path, option: str = "--out") -> Iterator[None]:
 
 @contextmanager
 def beside(path: Path) -> Iterator[Path]:
-    """Return the path of a temporary file that replaces a file at the end of the context, unless an error occurs."""
-    new = path.with_name(f".{path.name}.{os.getpid()}")
+    """Yield a path beside a file, and give what is written there its final name at the end.
+
+    Whenever the program stops, there is a whole file at the final path, or what was there before.
+
+    Raises:
+        OSError: if writing fails.
+    """
+    new = path.with_name(f".{path.name}.{uuid4().hex[:8]}")  # unique on all machines that share a folder
     try:
         yield new
-        os.replace(new, path)
+        with new.open("rb") as file:
+            os.fsync(file.fileno())
+        new.replace(path)
     finally:
-        new.unlink(missing_ok=True)
+        with suppress(OSError):
+            new.unlink()
+
+
+@contextmanager
+def replacing(path: Path, option: str = "--out") -> Iterator[Path]:
+    """Do the same as `beside` for a file that the user asked for, whose folder is created.
+
+    Args:
+        path: final path.
+        option: see `writing`.
+
+    Raises:
+        InputError: if writing fails.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with beside(path) as new:
+            yield new
+    except OSError as error:
+        is_new = Path(str(error.filename)).name.startswith(f".{path.name}.")
+        name = path if error.filename is None or is_new else error.filename
+        raise InputError(f"{name}: {error.strerror or first_line(error)}; choose another {option}") from None
 
 
 @contextmanager
@@ -61,15 +96,38 @@ def make_folder(folder: Path) -> None:
         (folder / ".probe").unlink()
 
 
+@contextmanager
+def filling(folder: Path) -> Iterator[Path]:
+    """Yield a folder inside an empty output folder, and move what is written there to the output folder at the end.
+
+    Until then, the output folder counts as empty (see `empty_folder`), so that an interrupted command can be repeated.
+
+    Raises:
+        InputError: if the folder is not empty or cannot be written to.
+    """
+    empty_folder(folder)
+    inside = folder / PART
+    with writing(folder):
+        shutil.rmtree(inside, ignore_errors=True)
+        inside.mkdir()
+    try:
+        yield inside
+        with writing(folder):
+            for one in sorted(inside.iterdir()):
+                one.rename(folder / one.name)
+    finally:
+        shutil.rmtree(inside, ignore_errors=True)
+
+
 def empty_folder(folder: Path) -> None:
-    """Create an output folder; if it already exists, it must be empty.
+    """Create an output folder; if it already exists, it must be empty, or hold only what was interrupted.
 
     Raises:
         InputError: if the folder is not empty or cannot be created.
     """
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        if any(folder.iterdir()):
+        if any(one.name not in (PART, JOURNAL) for one in folder.iterdir()):
             raise InputError(f"{folder}: the folder is not empty; choose another --out")
 
 

@@ -173,6 +173,25 @@ def test_a_full_disk_stops_with_the_first_name(write: Callable[..., None], tmp_p
         write([refused], tmp_path)
 
 
+def test_an_interrupted_conversion_can_be_repeated(tmp_path: Path) -> None:
+    def fails(split: str) -> Few:
+        lines = Few(split)
+        lines[1] = lines[1]._replace(text="a\0b")
+        return lines
+
+    for folder in (tmp_path / "out", tmp_path / "whole"):
+        if folder.name == "out":
+            with pytest.raises(InputError, match="pagé 1"):
+                convert(few(fails), ["train"], "page", folder)
+            assert not list(folder.iterdir())
+            (folder / ".part").mkdir()  # as a process that is killed leaves it
+            (folder / ".part" / "names.tsv").write_text("name")
+        convert(few(), ["train"], "kraken", folder)
+    files = [sorted(path.relative_to(tmp_path / name) for path in (tmp_path / name).rglob("*"))
+             for name in ("out", "whole")]  # fmt: skip
+    assert files[0] == files[1]
+
+
 def test_nothing_is_overwritten(tmp_path: Path) -> None:
     convert(few(), ["val"], "kraken", tmp_path / "out")
     with pytest.raises(InputError, match="out: the folder is not empty"):

@@ -11,7 +11,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import chain
+from itertools import chain, groupby
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,9 +22,10 @@ from htr_lightning.data.sample import Sample
 from htr_lightning.data.split import SPLITS
 from htr_lightning.errors import InputError
 from htr_lightning.evidence.evaluate import evaluate
-from htr_lightning.output import writing
+from htr_lightning.output import filling, writing
+from htr_lightning.reading.journal import Journal
 from htr_lightning.reading.sources import Source, find_sources
-from htr_lightning.reading.transcribe import open_lines, transcribe
+from htr_lightning.reading.transcribe import TranscribedLine, open_lines, transcribe
 from htr_lightning.transcription import Transcriber
 
 KEPT = "kept"
@@ -44,9 +45,9 @@ class PseudoLabel(NamedTuple):
 class Unlabelled(NamedTuple):
     """A set of unlabelled lines, all transcribed before the images of the lines to keep are loaded again."""
 
-    labels: Callable[[Transcriber, Callable[[int], None]], list[PseudoLabel]]
+    labels: Callable[[Transcriber, Callable[[int], None], Journal | None], list[PseudoLabel]]
     samples: Callable[[Sequence[PseudoLabel]], Iterator[Sample]]  # yields the kept lines, given the labels of all lines
-    size: int  # number of lines
+    size: int  # number of lines, or of files
     skipped: Counter[str]  # lines skipped by the reader, counted by kind
     notes: list[str]
 
@@ -96,8 +97,10 @@ def lines_of_data(data: LineDataModule, splits: Sequence[str]) -> Unlabelled:
     """
     readers = [data.lines(split).reader for split in splits]
 
-    def labels(recognizer: Transcriber, advance: Callable[[int], None]) -> list[PseudoLabel]:
-        found = chain.from_iterable(evaluate(recognizer, data, split, advance)[0] for split in splits)
+    def labels(
+        recognizer: Transcriber, advance: Callable[[int], None], journal: Journal | None = None
+    ) -> list[PseudoLabel]:
+        found = chain.from_iterable(evaluate(recognizer, data, split, advance, journal)[0] for split in splits)
         return [_with_status(PseudoLabel(p.id, p.group, p.hypothesis, p.confidence)) for p in found]
 
     def samples(labels: Sequence[PseudoLabel]) -> Iterator[Sample]:
@@ -113,15 +116,31 @@ def lines_of_data(data: LineDataModule, splits: Sequence[str]) -> Unlabelled:
 def lines_of_files(sources: Sequence[Source]) -> Unlabelled:
     """Return the lines in image, PAGE and ALTO files (see `find_sources`), ignoring any existing text."""
 
-    def labels(recognizer: Transcriber, advance: Callable[[int], None]) -> list[PseudoLabel]:
-        found = []
-        for line in transcribe(recognizer, sources, advance=advance):
-            path = line.source.path
-            label = PseudoLabel(line.name, path.stem if line.line else path.parent.name, "", 0.0, UNREADABLE)
-            if line.transcription is not None:
-                text, confidence, _ = line.transcription
-                label = _with_status(label._replace(text=text, confidence=confidence, status=KEPT))
-            found.append(label)
+    notes: list[str] = []
+
+    def labels(
+        recognizer: Transcriber, advance: Callable[[int], None], journal: Journal | None = None
+    ) -> list[PseudoLabel]:
+        known = {name: rows for name, *rows in journal.rows} if journal else {}
+        found: list[PseudoLabel] = []
+        texts = 0
+        remaining = [source for source in sources if str(source.path) not in known]
+        transcribed = groupby(transcribe(recognizer, remaining, advance=advance), key=lambda line: line.source)
+        for source in sources:
+            if str(source.path) in known:
+                count, rows = known[str(source.path)]
+                some = [PseudoLabel(*row) for row in rows]
+                advance(1)
+            else:
+                lines = [line for line in next(transcribed)[1] if not line.is_empty_page]
+                count = sum(bool(line.line and line.line.text.strip()) for line in lines)
+                some = list(map(_label, lines))
+                if journal:
+                    journal.add([[str(source.path), count, some]])
+            texts += count
+            found += some
+        if texts:
+            notes.append(f"the existing text is ignored in {texts} of {len(found)} lines")
         return found
 
     def samples(labels: Sequence[PseudoLabel]) -> Iterator[Sample]:
@@ -132,10 +151,16 @@ def lines_of_files(sources: Sequence[Source]) -> Unlabelled:
                     raise InputError(f"{label.id}: was transcribed but can no longer be read; run the command again")
                 yield Sample(label.id, image, label.text, label.group)
 
-    texts = sum(bool(line.text.strip()) for source in sources if source.page for line in source.page.lines)
-    size = sum(source.lines for source in sources)
-    notes = [f"the existing text is ignored in {texts} of {size} lines"] if texts else []
-    return Unlabelled(labels, samples, size, Counter(), notes)
+    return Unlabelled(labels, samples, len(sources), Counter(), notes)
+
+
+def _label(line: TranscribedLine) -> PseudoLabel:
+    path = line.source.path
+    label = PseudoLabel(line.name, path.stem if line.line else path.parent.name, "", 0.0, UNREADABLE)
+    if line.transcription is None:
+        return label
+    text, confidence, _ = line.transcription
+    return _with_status(label._replace(text=text, confidence=confidence, status=KEPT))
 
 
 def select(
@@ -208,15 +233,15 @@ def write(
             )
         others = rows_of(labelled, SPLITS, taken, advance)
     rows = (Row("train", file_name(sample.id, taken), sample) for sample in unlabelled.samples(labels))
-    FORMATS[file_format](chain(_advancing(rows, advance), others), folder)  # train first: splits must be contiguous
     record = {"lines": len(labels), **about, "status": dict(counts)}
-    with writing(folder):
-        with open(folder / "pseudo_labels.tsv", "w", encoding="utf-8", newline="") as file:
+    with filling(folder) as inside, writing(folder):
+        FORMATS[file_format](chain(_advancing(rows, advance), others), inside)  # train first: splits must be contiguous
+        with open(inside / "pseudo_labels.tsv", "w", encoding="utf-8", newline="") as file:
             table = csv.writer(file, delimiter="\t", lineterminator="\n")
             table.writerow(["id", "group", "confidence", "status", "text"])
             for label in labels:
                 table.writerow([label.id, label.group, f"{label.confidence:.4f}", label.status, label.text])
-        (folder / "pseudo.json").write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        (inside / "pseudo.json").write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     return counts
 
 

@@ -23,7 +23,7 @@ from htr_lightning.data.writing import is_page
 from htr_lightning.errors import InputError
 from htr_lightning.model.base import Recognizer
 from htr_lightning.reading.sources import Source
-from htr_lightning.reading.transcribe import open_lines
+from htr_lightning.reading.transcribe import count_lines, open_lines
 from htr_lightning.transcription import Transcriber, Transcription
 
 LINES = 256  # maximum number of lines of files that are used
@@ -97,7 +97,7 @@ def adapt_to(
     recognizer: Transcriber, sources: Sequence[Source], advance: Callable[[float], None] = lambda done: None
 ) -> Adaptation:
     """Return a copy of a recognizer that is adapted to the lines of files; see `adapt`."""
-    count = sum(source.lines for source in sources)
+    count = sum(map(count_lines, sources))
     chosen = set(np.random.default_rng(0).permutation(count)[:LINES].tolist())
     opened = chain.from_iterable(map(open_lines, sources))
     images = [image for place, (_, image) in enumerate(opened) if place in chosen and image is not None]

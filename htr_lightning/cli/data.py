@@ -19,7 +19,7 @@ from htr_lightning.cli.arguments import (
     typer_app,
 )
 from htr_lightning.errors import InputError, printable
-from htr_lightning.output import check_writable, empty_folder
+from htr_lightning.output import JOURNAL, check_writable, empty_folder
 
 if TYPE_CHECKING:
     from htr_lightning.data.sample import Reader
@@ -129,6 +129,7 @@ def pseudo_label(
     from htr_lightning.adapt import pseudo_label as verb
     from htr_lightning.build import data_for
     from htr_lightning.data.split import SPLITS
+    from htr_lightning.reading.journal import Journal, digest
     from htr_lightning.reading.open import load_one
 
     if min_confidence is None and fraction is None:
@@ -140,10 +141,13 @@ def pseudo_label(
         for name in SPLITS:
             known.lines(name)  # fail early here, too
     unlabelled = verb.open_unlabelled(recognizer, lines, split, known is not None)
+    journal = Journal(out / JOURNAL, {"checkpoint": digest(checkpoint), "of": lines, "split": split})
+    if journal.rows:
+        print("note: going on with the transcriptions of an interrupted command", file=sys.stderr)
+    with progress_bar("transcribing", unlabelled.size) as advance:
+        found = unlabelled.labels(recognizer, advance, journal)
     for note in unlabelled.notes:
         print(f"note: {printable(note)}", file=sys.stderr)
-    with progress_bar("transcribing", unlabelled.size) as advance:
-        found = unlabelled.labels(recognizer, advance)
     for label in found:
         if label.status == verb.UNREADABLE:
             print(f"note: {printable(label.id)}: {label.status}; run htr transcribe for details", file=sys.stderr)
@@ -152,6 +156,7 @@ def pseudo_label(
              "labelled": labelled}  # fmt: skip
     with progress_bar("writing", None) as advance:
         counts = verb.write(unlabelled, labels, to, out, about, known, advance)
+    journal.remove()
     kinds = sorted(counts.items(), key=lambda item: item[0] != verb.KEPT)
     told = ", ".join(f"{status}: {count}" for status, count in kinds)
     print(f"{len(labels)} unlabelled lines ({told})" + _told(unlabelled.skipped) + f" -> {out}")

@@ -1,10 +1,9 @@
 """The `transcribe`, `evaluate` and `report` commands."""
 
-import json
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from datetime import UTC, datetime
 from itertools import groupby
 from pathlib import Path
@@ -27,12 +26,12 @@ from htr_lightning.cli.arguments import (
     typer_app,
 )
 from htr_lightning.errors import InputError, printable
-from htr_lightning.output import check_writable, make_folder
+from htr_lightning.output import JOURNAL, check_writable, make_folder
 from htr_lightning.pretrained import DEFAULT, NAMES
 
 if TYPE_CHECKING:
+    from htr_lightning.reading.shards import Job
     from htr_lightning.reading.sources import Source
-    from htr_lightning.reading.transcribe import TranscribedLine
     from htr_lightning.transcription import Transcriber
 
 
@@ -46,12 +45,19 @@ def transcribe(
         ),
     ],
     format: Annotated[
-        Literal["text", "tsv", "jsonl", "page"],
+        Literal["text", "tsv", "jsonl", "page", "parquet"],
         typer.Option(help="Output format (tsv columns: file, text, confidence; control characters are escaped)"),
     ] = "text",
-    out: Annotated[Path | None, typer.Option(help="Output folder for --format page")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Output file, or output folder for --format page, parquet and --workers")
+    ] = None,
+    skip_existing: Annotated[
+        bool, typer.Option("--skip-existing", help="Go on where an interrupted command stopped, leaving what is there")
+    ] = False,
     greedy: Greedy = False,
-    n_best: Annotated[int, typer.Option(min=0, help="Number of alternatives per line, with --format jsonl")] = 0,
+    n_best: Annotated[
+        int, typer.Option(min=0, help="Number of alternatives per line, with --format jsonl or parquet")
+    ] = 0,
     weights: Weights = None,
     tta: Views = 1,
     calibration: Calibration = None,
@@ -61,14 +67,26 @@ def transcribe(
     watch: Annotated[
         bool, typer.Option("--watch", help="Go on with the files that come into a folder, each once, until Ctrl-C")
     ] = False,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Number of processes, which write parts (parquet, jsonl or page)")
+    ] = None,
+    engine: Annotated[Literal["local", "ray"], typer.Option(help="What starts the processes")] = "local",
+    parts: Annotated[
+        int | None, typer.Option(min=1, help="Number of parts (default: at least 64, of at most 1,000 files)")
+    ] = None,
+    shard: Annotated[
+        str | None, typer.Option(help="Which of several machines this is, e.g. 3/16; each writes parts of its own")
+    ] = None,
     device: Device = "auto",
 ) -> None:
     """Transcribe images and pages, and print their text line by line."""
-    from htr_lightning.reading.page_out import page_paths, write_page
+    from htr_lightning.reading.page_out import page_paths
+    from htr_lightning.reading.results import growing, part_of, resume
     from htr_lightning.reading.sources import find_sources
 
-    if n_best and format != "jsonl":
-        raise InputError(f"--n-best {n_best}: only --format jsonl includes alternatives; add --format jsonl")
+    in_parts = format == "parquet" or engine == "ray" or bool(workers or parts or shard)
+    if n_best and format not in ("jsonl", "parquet"):
+        raise InputError(f"--n-best {n_best}: only --format jsonl and parquet include alternatives; add --format jsonl")
     checkpoints, names = split_checkpoints(files)
     if not names:
         raise InputError(f"{checkpoints[-1]}: no files to transcribe; add images or pages after the checkpoints")
@@ -77,12 +95,17 @@ def transcribe(
         print(f"note: transcribing with {DEFAULT}; to use another recognizer, begin with its *.ckpt", file=sys.stderr)
     if late := [name for name in names if name.endswith(".ckpt")]:
         raise InputError(f"{late[0]}: checkpoint after a file to transcribe; list all checkpoints first")
-    if format != "page" and out is not None:
-        raise InputError(f"--out {out}: only --format page writes files; remove --out, or redirect the output")
-    if watch and (adapt or len(names) > 1 or not Path(names[0]).is_dir()):
+    if watch and (adapt or in_parts or len(names) > 1 or not Path(names[0]).is_dir()):
         raise InputError(f"--watch: watches one folder, without --adapt; got {' '.join(names)}{' --adapt' * adapt}")
     if watch and format == "page" and out is None:
         raise InputError("--watch: pages need an output folder; add --out FOLDER")
+    if watch and format != "page" and out is not None:
+        raise InputError(f"--out {out}: --watch prints lines as they come; redirect the output")
+    if skip_existing and (out is None or watch or (format == "text" and not in_parts)):
+        raise InputError("--skip-existing: needs --out, and a format that names files (tsv, jsonl, page or parquet)")
+    if in_parts and (out is None or adapt or format in ("text", "tsv")):
+        raise InputError("--workers, --engine, --parts and --shard write parts to a folder, without --adapt; add "
+                         "--format parquet (or jsonl or page) and --out FOLDER")  # fmt: skip
     calibrated, weighted = numbers("--calibration", calibration), numbers("--weights", weights)
     from htr_lightning.reading.open import load_all  # may import torch, which takes seconds
 
@@ -90,22 +113,35 @@ def transcribe(
         recognizer = load_all(checkpoints, device, greedy, tta, calibrated, weighted)
         _watch(recognizer, Path(names[0]), format, out, n_best)
         return
-    sources, errors, notes = find_sources(names)
+    with progress_text("listing files"):
+        sources, errors, notes = find_sources(names)
     for note in notes:
         print(f"note: {note}", file=sys.stderr)
     if not sources:
         _fail(errors)
+    if in_parts:
+        from htr_lightning.reading.shards import Job
+
+        assert out is not None
+        job = Job(out, format, checkpoints, device, greedy, tta, calibrated, weighted, n_best)
+        if fault := _transcribe_parts(job, sources, parts, shard, workers, engine, skip_existing):
+            errors.append(fault)
+        if errors:
+            _fail(errors)
+        return
     if format == "page" and out is None and len(sources) > 1:
         raise InputError(f"--format page: {len(sources)} files need an output folder; add --out FOLDER")
-    targets = page_paths(sources, out) if format == "page" and out is not None else {}
-    for target in targets.values():
-        check_writable(target)  # fail early, before the work starts
+    targets = page_paths(sources, out, skip_existing) if format == "page" and out is not None else {}
+    if format == "page" and out is not None:
+        make_folder(out)  # fail early, before the work starts
+        sources = [source for source in sources if source.path in targets]
+    elif out is not None:
+        left = next((path for path in (out, part_of(out)) if path.exists()), None)
+        if left is not None and not skip_existing:
+            raise InputError(f"{left}: file already exists; choose another --out, or add --skip-existing to go on")
+        check_writable(out)
+        sources = resume(out, format, sources) if skip_existing else sources
     recognizer = load_all(checkpoints, device, greedy, tta, calibrated, weighted, exported=not adapt)
-    for source in sources:
-        if not source.lines:
-            print(f"note: {printable(str(source.path))}: the page has no lines", file=sys.stderr)
-            if source.path in targets:
-                print(printable(str(write_page(source, [], targets[source.path]))))
     if adapt:
         from htr_lightning.adapt.writer import MIN_LINES, adapt_to
 
@@ -117,8 +153,11 @@ def transcribe(
                   f"{adapted.after:.1%}", file=sys.stderr)  # fmt: skip
         else:
             print(f"note: not adapted, since fewer than {MIN_LINES} lines have text", file=sys.stderr)
-    with progress_bar("transcribing", sum(source.lines for source in sources)) as advance:
-        _print_lines(recognizer, sources, format, targets, n_best, errors, advance)
+    file = growing(out) if out is not None and format != "page" else nullcontext(sys.stdout.write)
+    with progress_bar("transcribing", len(sources)) as advance, file as write:
+        _print_lines(recognizer, sources, format, targets, n_best, errors, write, advance)
+    if out is not None and format != "page":
+        print(printable(str(out)))
     if errors:
         _fail(errors)
 
@@ -130,10 +169,12 @@ def _print_lines(
     targets: Mapping[Path, Path],
     n_best: int,
     errors: list[str],
-    advance: Callable[[int], None] = lambda lines: None,
+    write: Callable[[str], object],
+    advance: Callable[[int], None] = lambda files: None,
 ) -> None:
     """Transcribe sources, print their lines or write their pages, and add what could not be read to `errors`."""
     from htr_lightning.reading.page_out import to_page_xml, write_page
+    from htr_lightning.reading.results import format_line
     from htr_lightning.reading.transcribe import transcribe as run
 
     transcribed = run(recognizer, sources, n_best, advance)
@@ -143,15 +184,36 @@ def _print_lines(
         for note in dict.fromkeys(line.note for line in lines if line.note):
             print(f"note: {printable(note)}", file=sys.stderr)
         if format != "page":
-            for line in lines:
-                if line.transcription is not None:
-                    print(_format(line, format))
-        elif source.page is None and lines[0].error:
-            continue  # an image that cannot be read has no page
+            rows = [format_line(line, format) + "\n" for line in lines if line.transcription is not None]
+            write("".join(rows))
+        elif lines[0].line is None and lines[0].error:
+            continue  # a file that cannot be read has no page
         elif source.path not in targets:
-            sys.stdout.write(to_page_xml(source, lines).decode())
+            write(to_page_xml(source, lines).decode())
         else:
             print(printable(str(write_page(source, lines, targets[source.path]))))
+
+
+def _transcribe_parts(
+    job: "Job",
+    sources: Sequence["Source"],
+    parts: int | None,
+    shard: str | None,
+    workers: int | None,
+    engine: str,
+    skip_existing: bool,
+) -> str | None:
+    """Transcribe the parts of this machine, print what they contain, and return what could not be read, if anything."""
+    from htr_lightning.reading import engines, shards
+
+    chosen = shards.prepare(job, sources, parts, shard, skip_existing)
+    with progress_bar("transcribing", sum(len(part.sources) for part in chosen)) as advance:
+        found = engines.run(job, chosen, engine, workers, advance)
+    print(printable(f"{found.lines} lines of {sum(len(part.sources) for part in chosen)} files in {len(chosen)} parts "
+                    f"-> {job.folder}"))  # fmt: skip
+    if not found.faults:
+        return None
+    return f"{found.faults} of {found.lines} lines could not be read, the first: {found.first}"
 
 
 def _watch(recognizer: "Transcriber", folder: Path, format: str, out: Path | None, n_best: int) -> None:
@@ -168,7 +230,7 @@ def _watch(recognizer: "Transcriber", folder: Path, format: str, out: Path | Non
                 print(f"note: {note}", file=sys.stderr)
             try:
                 targets = page_paths(sources, out) if out is not None else {}
-                _print_lines(recognizer, sources, format, targets, n_best, errors)
+                _print_lines(recognizer, sources, format, targets, n_best, errors, sys.stdout.write)
             except InputError as error:  # the next file may be better
                 errors.append(str(error))
             finally:
@@ -181,27 +243,6 @@ def _fail(errors: list[str]) -> NoReturn:
     for error in dict.fromkeys(errors):
         print(f"error: {printable(error)}", file=sys.stderr)
     sys.exit(1)
-
-
-def _format(line: "TranscribedLine", format: str) -> str:
-    assert line.transcription is not None
-    text, confidence, alternatives = line.transcription
-    if format == "tsv":
-        return "\t".join(map(printable, (line.name, text, f"{confidence:.4f}")))
-    if format == "text":
-        return printable(text)
-    record: dict[str, object] = {
-        "file": str(line.source.path),
-        "line": line.line.id if line.line else None,
-        "text": text,
-        "confidence": round(confidence, 4),
-    }
-    if alternatives:
-        record["alternatives"] = [
-            {"text": one.text, "confidence": round(one.confidence, 4), "score": round(one.score, 4)}
-            for one in alternatives
-        ]
-    return printable(json.dumps(record, ensure_ascii=False))
 
 
 @typer_app.command()
@@ -222,6 +263,7 @@ def evaluate(
     """Evaluate a checkpoint, or several as an ensemble, on a split; write predictions.jsonl and metrics.json."""
     from htr_lightning.build import check_whole, data_for
     from htr_lightning.evidence import evaluate as verb
+    from htr_lightning.reading.journal import Journal, digest
     from htr_lightning.reading.open import load_all
 
     others, given = split_checkpoints(overrides or [])
@@ -234,14 +276,19 @@ def evaluate(
     name = f"{'ensemble' if 'ensemble' in about else 'evaluate'}-{split}"
     folder = out or Path(checkpoint).resolve().parent / name
     make_folder(folder)  # fail early, before the work starts
+    conditions = {"overrides": given, "greedy": greedy, "files": list(map(digest, checkpoints)), **about}
+    journal = Journal(folder / JOURNAL, conditions)
+    if journal.rows:
+        print(f"note: going on after {len(journal.rows)} lines of an interrupted evaluation", file=sys.stderr)
     started, start = datetime.now(UTC), time.perf_counter()
     with progress_bar("evaluating", about["data"]["lines"]) as advance:
-        found = verb.evaluate(recognizer, data, split, advance)
+        found = verb.evaluate(recognizer, data, split, advance, journal)
     about["clock"] = {
         "started": started.isoformat(timespec="seconds"),
         "seconds": round(time.perf_counter() - start, 2),
     }
     verb.write(folder, found, about)
+    journal.remove()
     totals, ece, intervals = found.totals, verb.calibration(found.predictions)["ece"], found.intervals
     cer, wer = (f" {interval}" if interval else "" for interval in intervals[:2])
     over = intervals.over and f"{intervals.over}  "

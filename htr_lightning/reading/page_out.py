@@ -6,10 +6,11 @@ from pathlib import Path
 from PIL import Image, ImageOps
 
 from htr_lightning.data.page import pagexml
+from htr_lightning.data.page.document import read_page
 from htr_lightning.data.page.page import Line, Page
 from htr_lightning.data.page.xml import local, parse
 from htr_lightning.errors import InputError
-from htr_lightning.output import writing
+from htr_lightning.output import replacing
 from htr_lightning.reading.sources import Source
 from htr_lightning.reading.transcribe import TranscribedLine
 
@@ -19,13 +20,12 @@ def to_page_xml(source: Source, lines: Sequence[TranscribedLine]) -> bytes:
 
     All other content of an existing PAGE file is preserved. An ALTO file or a single image results in a new PAGE file.
     """
-    page = source.page
-    if page is None:
+    if not source.is_page:
         return pagexml.write(_page_of_line(source.path, lines))
     found = [_line(one.line, one) for one in lines if one.line is not None]
     if local(parse(source.path)) == "PcGts":
         return pagexml.replace_texts(source.path, [line for line in found if line.confidence is not None])
-    return pagexml.write(page._replace(lines=found))
+    return pagexml.write(read_page(source.path)._replace(lines=found))
 
 
 def _line(line: Line, transcribed: TranscribedLine) -> Line:
@@ -42,22 +42,30 @@ def _page_of_line(path: Path, lines: Sequence[TranscribedLine]) -> Page:
     return Page(path, path.name, width, height, [_line(whole, one) for one in lines])
 
 
-def page_paths(sources: Sequence[Source], folder: Path) -> dict[Path, Path]:
-    """Return the output path of each source in a folder.
+def page_path(source: Source, folder: Path) -> Path:
+    """Return the output path of a source in a folder."""
+    return folder / f"{source.path.stem}.xml"
+
+
+def page_paths(sources: Sequence[Source], folder: Path, skip_existing: bool = False) -> dict[Path, Path]:
+    """Return the output path of each source in a folder; those that exist are skipped if they may be.
 
     Raises:
         InputError: if an output file already exists, or two sources have the same output path.
     """
     paths: dict[Path, Path] = {}
+    seen: set[Path] = set()
     for source in sources:
-        path = folder / f"{source.path.stem}.xml"
-        if path.exists():
-            raise InputError(f"{path}: file already exists; choose another --out")
-        if path in paths.values():
+        path = page_path(source, folder)
+        if path in seen:
             raise InputError(
                 f"{path}: {source.path} and another file have the same output path; transcribe them separately"
             )
-        paths[source.path] = path
+        seen.add(path)
+        if not path.exists():
+            paths[source.path] = path
+        elif not skip_existing:
+            raise InputError(f"{path}: file already exists; choose another --out, or add --skip-existing to keep it")
     return paths
 
 
@@ -67,7 +75,6 @@ def write_page(source: Source, lines: Sequence[TranscribedLine], path: Path) -> 
     Raises:
         InputError: if the file cannot be written.
     """
-    with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(to_page_xml(source, lines))
+    with replacing(path) as beside:
+        beside.write_bytes(to_page_xml(source, lines))
     return path

@@ -80,8 +80,7 @@ class Reader:
             n_best: see `read`.
 
         Raises:
-            InputError: if a path matches no file, an XML file cannot be read, several files describe the same page, or
-                `n_best` is invalid.
+            InputError: if a path matches no file, several files describe the same page, or `n_best` is invalid.
         """
         check_integer("n_best", n_best, 0)
         names = [paths] if isinstance(paths, str | Path) or not isinstance(paths, Iterable) else list(paths)
@@ -93,7 +92,7 @@ class Reader:
             raise InputError(errors[0])
         for note in notes:
             warnings.warn(note, stacklevel=2)
-        return list(transcribe(self.transcriber, sources, n_best))
+        return [line for line in transcribe(self.transcriber, sources, n_best) if not line.is_empty_page]
 
 
 def _to_grey(image: Readable, index: int) -> UInt8[ndarray, "H W"]:

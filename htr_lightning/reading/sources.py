@@ -6,15 +6,15 @@ Does not import torch.
 import glob
 import os
 import shlex
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import takewhile
 from pathlib import Path
 from typing import NamedTuple
 
-from htr_lightning.data.files import files_below, is_special, matches
+from htr_lightning.data.files import PerFolder, files_below, is_special, matches
 from htr_lightning.data.image import OTHER_SUFFIXES, SUFFIXES
-from htr_lightning.data.page.document import Page, read_page
+from htr_lightning.data.page.document import read_head
 from htr_lightning.data.page.image_files import ImageFinder
 from htr_lightning.data.page.selection import LeftOut, select_pages
 from htr_lightning.data.page.twins import choices, overlapping, same_image, told
@@ -25,13 +25,8 @@ class Source(NamedTuple):
     """A file to transcribe: an image of one line, or a page with lines."""
 
     path: Path
-    page: Page | None
     image: Path | str  # image of the page or line; a string is the reason why a page has none
-
-    @property
-    def lines(self) -> int:
-        """The number of lines."""
-        return 1 if self.page is None else len(self.page.lines)
+    is_page: bool = False  # whether the path is that of an XML file, which is read when its lines are opened
 
 
 class Found(NamedTuple):
@@ -47,7 +42,7 @@ def find_sources(names: Iterable[str]) -> Found:
 
     A name is a file, a folder (searched recursively) or a glob pattern. A METS file stands for the pages it lists. An
     image that belongs to a page is transcribed only as part of that page. Files that describe the same lines of a page
-    are errors, because each line would be transcribed several times.
+    are errors, because each line would be transcribed several times. Only the beginnings of XML files are read.
     """
     sources: dict[str, Source] = {}  # by absolute path, because a file may be named twice
     errors: list[str] = []
@@ -55,50 +50,49 @@ def find_sources(names: Iterable[str]) -> Found:
     images: dict[Path, Path] = {}
     rivals: list[list[Path]] = []
     unreadable: list[Path] = []
+    absolute = PerFolder(os.path.abspath)
     for name in names:
         try:
             paths = _paths_of(name)
         except InputError as error:
             errors.append(str(error))
             continue
-        unreadable += [path for path in paths if path.suffix.lower() in OTHER_SUFFIXES]
-        paths = [path for path in paths if path.suffix.lower() not in OTHER_SUFFIXES]
-        files = [path for path in paths if path.suffix.lower() == ".xml"]
+        by_suffix: defaultdict[str, list[Path]] = defaultdict(list)
+        for path in paths:
+            by_suffix[path.suffix.lower()].append(path)
+        unreadable += [path for suffix in OTHER_SUFFIXES for path in by_suffix.pop(suffix, ())]
+        files = by_suffix.pop(".xml", [])
         finder = ImageFinder(given=Path(name) if os.path.isdir(name) else None)
         chosen = select_pages(files, finder)
         errors += chosen.faults
         images |= chosen.images
         rivals += chosen.rivals
         left_out |= chosen.left_out
-        together = []
-        for path in chosen.pages:
-            try:
-                page = read_page(path)
-                together.append(Source(path, page, _image(finder, page)))
-            except InputError as error:
-                errors.append(str(error))
-        together += [Source(path, None, path) for path in paths if path.suffix.lower() != ".xml"]
+        together = [Source(path, chosen.images.get(path) or _fault(finder, path), True) for path in chosen.pages]
+        together += [Source(path, path) for some in by_suffix.values() for path in some]
         if chosen.pages == [path for path in files if path not in chosen.left_out]:
-            together.sort(key=lambda source: source.path)
+            together.sort(key=lambda source: source.path.parts)
         if not together and chosen.left_out:
             errors += _told_left_out(chosen.left_out)
-        sources |= {os.path.abspath(source.path): source for source in together}
+        sources |= {absolute(source.path): source for source in together}
     if unreadable:
         more = f", the first of {len(unreadable)} such files" if len(unreadable) > 1 else ""
         errors.append(f"{unreadable[0]}: a format that cannot be read{more}; convert to PNG, JPEG or TIFF")
-    left_out = {path: why for path, why in left_out.items() if os.path.abspath(path) not in sources}
-    pages = [source.path for source in sources.values() if source.page]
+    left_out = {path: why for path, why in left_out.items() if absolute(path) not in sources}
+    pages = [source.path for source in sources.values() if source.is_page]
     groups = same_image({path: images[path] for path in pages if path in images})
     listed_twice = {path for group in rivals for path in group}
     twins = rivals + [found for group in groups if not listed_twice & set(group) and (found := overlapping(group))]
     if twins:
         errors.append(_told_twins(twins, pages, left_out, images))
     refused = {path for group in twins for path in group}
-    owned = {os.path.realpath(image) for image in images.values()}
+    real = PerFolder(os.path.realpath)
+    owned = {real(image) for image in images.values()}
     kept = [
         source
         for source in sources.values()
-        if source.path not in refused and (source.page or os.path.realpath(source.path) not in owned)
+        if (source.is_page or not owned or real(source.path) not in owned)
+        and not (refused and source.path in refused)  # the hash of a path takes longer than this test
     ]
     return Found(kept, errors, [note for note in _told_left_out(left_out) if note not in errors])
 
@@ -131,9 +125,10 @@ def _matching(pattern: Path) -> list[Path]:
     return [Path(found) for found in sorted(glob.glob(str(pattern))) if not os.path.isdir(found)]
 
 
-def _image(finder: ImageFinder, page: Page) -> Path | str:
+def _fault(finder: ImageFinder, path: Path) -> str:
+    """Return the reason why a page has no image."""
     try:
-        return finder.find(page.path, page.image)
+        return f"{finder.find(path, read_head(path)[1])}: cannot be read; check the path"
     except InputError as error:
         return str(error)
 

@@ -5,7 +5,7 @@ Does not import torch.
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from queue import SimpleQueue
 from typing import NamedTuple
@@ -16,6 +16,7 @@ from numpy import ndarray
 from htr_lightning.data.image import read_image
 from htr_lightning.data.page.baseline import outline
 from htr_lightning.data.page.crop import crop_line, open_page
+from htr_lightning.data.page.document import read_page
 from htr_lightning.data.page.page import Line
 from htr_lightning.data.preprocess import Preprocess
 from htr_lightning.data.sampler import READING_COLUMNS, READING_LINES, BucketBatchSampler
@@ -25,6 +26,7 @@ from htr_lightning.reading.sources import Source
 from htr_lightning.transcription import Read, Transcriber, Transcription
 
 CHUNK = 256  # number of lines kept in memory and sorted by width at a time
+CHUNK_PIXELS = 1 << 26  # pixels kept in memory at a time, which only scans that are not reduced exceed
 
 Indexed = list[tuple[int, UInt8[ndarray, "_ _"]]]  # pairs of index and image
 Outcome = Transcription | str  # a string is the reason why an image cannot be read
@@ -46,6 +48,11 @@ class TranscribedLine(NamedTuple):
         return str(self.source.path) if self.line is None else f"{self.source.path}#{self.line.id}"
 
     @property
+    def is_empty_page(self) -> bool:
+        """Whether this is a page without lines, which has neither a transcription nor an error."""
+        return self.transcription is None and self.error is None
+
+    @property
     def text(self) -> str:
         """The transcribed text, which is empty if the line could not be read."""
         return "" if self.transcription is None else self.transcription.text
@@ -55,32 +62,44 @@ def transcribe(
     recognizer: Transcriber,
     sources: Iterable[Source],
     n_best: int = 0,
-    advance: Callable[[int], None] = lambda lines: None,
+    advance: Callable[[int], None] = lambda files: None,
+    parallel: bool = True,
 ) -> Iterator[TranscribedLine]:
     """Transcribe every line of every source, in order.
 
-    Lines of similar width are processed in batches; on a CPU, all cores are used in parallel. Lines that cannot be read
-    are included, with `error` set.
+    Lines of similar width are processed in batches; on a CPU, all cores are used in parallel. Sources are opened as
+    they come, and a limited number of lines and pixels is kept in memory. Lines and files that cannot be read are
+    included, with `error` set; so are pages without lines, with a note.
 
     Args:
         recognizer: recognizer in eval mode.
         sources: files to transcribe (see `find_sources`).
         n_best: maximum number of alternatives per line (see `Transcriber.read`).
-        advance: function called with the number of lines processed since the last call, to update a progress bar.
+        advance: function called with the number of sources finished since the last call, to update a progress bar.
+        parallel: whether to use all cores.
     """
+    reduce = _reduction(recognizer)
     chunk: list[tuple[TranscribedLine, UInt8[ndarray, "_ _"] | None]] = []
-    with recognizer.workers() as workers, _in_parallel(workers, n_best) as read:
+    pixels, opened = 0, 0
+    with (
+        recognizer.workers() if parallel else nullcontext([recognizer.read]) as workers,
+        _in_parallel(workers, n_best) as read,
+    ):
         for source in sources:
-            for line, image in open_lines(source):
-                if image is not None and source.page is None and is_page(image):
+            for line, image in _lines_or_note(source):
+                if image is not None and not source.is_page and is_page(image):
                     line, image = line._replace(error=f"{line.name}: {_page_fault(recognizer)}"), None
+                if image is not None:
+                    image = reduce(image)
+                    pixels += image.size
                 chunk.append((line, image))
-                if len(chunk) == CHUNK:
+                if len(chunk) >= CHUNK or pixels >= CHUNK_PIXELS:
                     yield from _transcribe_chunk(recognizer.preprocess, read, chunk)
-                    advance(len(chunk))
-                    chunk = []
+                    advance(opened)
+                    chunk, pixels, opened = [], 0, 0
+            opened += 1
         yield from _transcribe_chunk(recognizer.preprocess, read, chunk)
-        advance(len(chunk))
+        advance(opened)
 
 
 def read_images(recognizer: Transcriber, images: Sequence[UInt8[ndarray, "_ _"]], n_best: int = 0) -> list[Outcome]:
@@ -100,22 +119,24 @@ def read_images(recognizer: Transcriber, images: Sequence[UInt8[ndarray, "_ _"]]
 
 def open_lines(source: Source) -> Iterator[tuple[TranscribedLine, UInt8[ndarray, "_ _"] | None]]:
     """Yield each line of a source before transcription, with its image, or with None if the line has an error."""
-    if source.page is None:
+    if not source.is_page:
         try:
             yield TranscribedLine(source, None, None), read_image(source.path)
         except InputError as error:
             yield TranscribedLine(source, None, None, str(error)), None
         return
+    lines: Sequence[Line | None] = [None]
     try:
+        page = read_page(source.path)
+        lines = page.lines or lines
         if isinstance(source.image, str):
             raise InputError(source.image)
-        pixels = open_page(source.page, source.image)
+        pixels = open_page(page, source.image)
     except InputError as error:
-        lines: Sequence[Line | None] = source.page.lines or [None]
         for line in lines:
             yield TranscribedLine(source, line, None, str(error)), None
         return
-    for line, _, fault, detail in outline(source.page):
+    for line, _, fault, detail in outline(page):
         if fault:
             why = f"{fault} ({detail})" if detail else fault
             yield TranscribedLine(source, line, None, f"{source.path}#{line.id}: {why}; correct the line"), None
@@ -124,6 +145,30 @@ def open_lines(source: Source) -> Iterator[tuple[TranscribedLine, UInt8[ndarray,
             yield TranscribedLine(source, line, None), crop_line(pixels, line, rotate="reading")
         except ValueError as error:
             yield TranscribedLine(source, line, None, f"{source.path}#{line.id}: {error}; correct the line"), None
+
+
+def count_lines(source: Source) -> int:
+    """Return the number of lines that `open_lines` yields for a source with an image."""
+    try:
+        return len(read_page(source.path).lines) if source.is_page else 1
+    except InputError:
+        return 1
+
+
+def _lines_or_note(source: Source) -> Iterator[tuple[TranscribedLine, UInt8[ndarray, "_ _"] | None]]:
+    """Yield what `open_lines` yields, or, for a page without lines, a note."""
+    empty = True
+    for line, image in open_lines(source):
+        yield line, image
+        empty = False
+    if empty:
+        yield TranscribedLine(source, None, None, note=f"{source.path}: the page has no lines"), None
+
+
+def _reduction(recognizer: Transcriber) -> Callable[[UInt8[ndarray, "_ _"]], UInt8[ndarray, "_ _"]]:
+    """Return the first step of preprocessing, which lines may go through early since a second time has no effect."""
+    several = {member.preprocess.max_rows for member in recognizer.members}
+    return recognizer.preprocess.reduce if len(several) == 1 else lambda image: image
 
 
 @contextmanager

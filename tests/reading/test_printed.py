@@ -11,10 +11,11 @@ from conftest import Outcome
 from rich.console import Console
 
 from htr_lightning import command
-from htr_lightning.cli import arguments, reading
+from htr_lightning.cli import arguments
 from htr_lightning.errors import printable
 from htr_lightning.evidence.evaluate import Line as Evaluated
 from htr_lightning.evidence.evaluate import compare, write
+from htr_lightning.reading.results import format_line
 from htr_lightning.reading.sources import Source
 from htr_lightning.reading.transcribe import TranscribedLine
 from htr_lightning.transcription import Transcription
@@ -55,8 +56,8 @@ def test_names_are_escaped_in_the_output_of_transcribe(
 
 @pytest.mark.parametrize("format", ["text", "tsv", "jsonl"])
 def test_texts_are_escaped_in_the_output_of_transcribe(format: str) -> None:
-    line = TranscribedLine(Source(Path("x.png"), None, Path("x.png")), None, Transcription(UNSAFE, 0.5, ()))
-    (row,) = rows(reading._format(line, format))
+    line = TranscribedLine(Source(Path("x.png"), Path("x.png")), None, Transcription(UNSAFE, 0.5, ()))
+    (row,) = rows(format_line(line, format))
     if format == "jsonl":
         assert json.loads(row)["text"] == UNSAFE
     else:

@@ -25,6 +25,7 @@ from htr_lightning.decoder.language import Language
 from htr_lightning.decoder.lexicon import Lexicon
 from htr_lightning.decoder.ngram import NGram
 from htr_lightning.decoder.prefix_beam import PrefixBeam
+from htr_lightning.errors import InputError
 from htr_lightning.evidence.evaluate import evaluate
 from htr_lightning.reading import transcribe as module
 from htr_lightning.reading.sources import find_sources
@@ -251,7 +252,66 @@ def test_a_page_without_lines_is_told_and_written(best: Path, htr, tmp_path: Pat
     assert outcome.code == 0
     assert "page.xml: the page has no lines" in outcome.stderr
     assert read_page(tmp_path / "out" / "page.xml").lines == []
-    assert htr("transcribe", best, page, "--out", tmp_path / "out").code == 1
+
+
+def test_pages_are_opened_as_they_come_and_pixels_are_bounded(
+    make_recognizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(6):
+        write_page(tmp_path, lines(2), f"{number}")
+    sources = find_sources([str(tmp_path)]).sources
+    opened: list[Path] = []
+    read_page_before = module.read_page
+    monkeypatch.setattr(module, "read_page", lambda path: opened.append(path) or read_page_before(path))
+    recognizer = make_recognizer()
+    whole = [(line.name, line.text) for line in module.transcribe(recognizer, sources)]
+    assert len(whole) == 12
+    opened.clear()
+    monkeypatch.setattr(module, "CHUNK_PIXELS", 1)  # less than a line has
+    found, files = [], []
+    for line in module.transcribe(recognizer, sources, advance=files.append):
+        found.append((line.name, line.text))
+        assert len(opened) == len({name.split("#")[0] for name, _ in found})
+    assert found == whole
+    assert sum(files) == 6
+
+
+def test_lines_are_kept_as_small_as_the_recognizer_reads_them(make_recognizer) -> None:
+    recognizer = make_recognizer()
+    reduce = module._reduction(recognizer)
+    image = np.kron(lines(1)[0], np.ones((8, 8), np.uint8))
+    kept = reduce(image)
+    assert kept.shape[0] == recognizer.preprocess.max_rows
+    assert np.array_equal(recognizer.preprocess(image), recognizer.preprocess(kept))
+    other = make_recognizer()
+    other.preprocess.height = 64
+    several = Ensemble([recognizer, other], ["a", "b"])
+    assert module._reduction(several)(image) is image  # each member reduces scans in its own way
+
+
+def test_an_interrupted_evaluation_goes_on(best: Path, htr, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given = ["evaluate", best, "data.max_lines=5", "--out"]
+    assert htr(*given, tmp_path / "whole").code == 0
+    from htr_lightning.evidence import evaluate as verb
+
+    before, batches = verb._read, []
+
+    def fails(read, samples):
+        batches.append(len(samples))
+        if len(batches) == 3:
+            raise InputError("the third batch cannot be read")
+        return before(read, samples)
+
+    monkeypatch.setattr(verb, "_read", fails)
+    assert "the third batch" in htr(*given, tmp_path / "out").stderr
+    assert not (tmp_path / "out" / "predictions.jsonl").exists()
+    outcome = htr(*given, tmp_path / "out")
+    assert outcome.code == 0
+    assert f"note: going on after {sum(batches[:2])} lines" in outcome.stderr
+    assert sum(batches[3:]) == 24 - sum(batches[:2])
+    for name in ("predictions.jsonl", "metrics.json"):
+        assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["metrics.json", "predictions.jsonl"]
 
 
 def test_a_whole_page_is_refused_and_the_other_files_are_transcribed(best: Path, htr, tmp_path: Path) -> None:

@@ -28,6 +28,7 @@ class ImageFinder:
     def __init__(self, root: Path | None = None, folder: Path | None = None, given: Path | None = None) -> None:
         self.root, self.folder, self.given = root, folder, given and given.absolute()
         self._index = FileIndex()
+        self._places: dict[Path, tuple[list[Path], list[Path], Path]] = {}  # by folder of the XML files
 
     def find(self, xml: Path, name: str) -> Path:
         """Return the path of the image of a page.
@@ -43,11 +44,9 @@ class ImageFinder:
         Raises:
             InputError: if the image is not found.
         """
-        here = xml.parent if self.root else Path(os.path.abspath(xml.parent))
-        above = self.given if self.given and here.parent.is_relative_to(self.given) else here.parent
-        top = self.folder or self.root or above
-        near = [self.folder] if self.folder else [here, here.parent][: 1 + (here.name.lower() in XML_FOLDERS)]
-        starts = [self.folder] if self.folder else _upwards(here, top)
+        if xml.parent not in self._places:
+            self._places[xml.parent] = self._places_near(xml.parent)
+        near, starts, top = self._places[xml.parent]
         names = [parts for one in dict.fromkeys((name, unquote(name))) if (parts := _parts(one))]
         last = list(dict.fromkeys(parts[-1] for parts in names))
         written = [(start, "/".join(parts)) for parts in names if len(parts) > 1 for start in starts]
@@ -64,6 +63,15 @@ class ImageFinder:
             message += f", nor '{short(name)}' from there up to {top}"
         elsewhere = ", or set data.reader.images to the folder of the images" if self.root else ""
         raise InputError(f"{message}; put the image there{elsewhere}")
+
+    def _places_near(self, folder: Path) -> tuple[list[Path], list[Path], Path]:
+        """Return where to look up the images of XML files in a folder: by name, by path, and how far up."""
+        here = folder if self.root else Path(os.path.abspath(folder))
+        above = self.given if self.given and here.parent.is_relative_to(self.given) else here.parent
+        top = self.folder or self.root or above
+        if self.folder:
+            return [self.folder], [self.folder], top
+        return [here, here.parent][: 1 + (here.name.lower() in XML_FOLDERS)], _upwards(here, top), top
 
 
 def _upwards(folder: Path, top: Path) -> list[Path]:

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Float64
 from numpy import ndarray
 
-from htr_lightning.data.files import matches
+from htr_lightning.data.files import PerFolder, matches
 from htr_lightning.data.page.document import read_page
 from htr_lightning.errors import InputError
 
@@ -27,8 +27,9 @@ def same_image(images: Mapping[Path, Path]) -> list[list[Path]]:
         images: image of each XML file.
     """
     by_image: defaultdict[Path, list[Path]] = defaultdict(list)
+    real = PerFolder(os.path.realpath)
     for xml, image in images.items():
-        by_image[image.resolve()].append(xml)
+        by_image[Path(real(image))].append(xml)
     candidates = [list(by_image)]
     for key in (_size, _sample, _digest):  # each is slower than the one before, and computed for fewer images
         candidates = [group for some in candidates for group in _grouped(some, key) if len(group) > 1]

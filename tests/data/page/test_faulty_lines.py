@@ -167,7 +167,7 @@ def test_a_size_of_the_page_that_is_no_number_costs_no_line(path: Path, form: st
 def test_a_page_with_such_a_line_is_transcribed_and_written(path: Path, form: str, value: str) -> None:
     spoil(path, COORDS[form], value)
     spoil(path, BASELINE[form], value)
-    source = Source(path, read_page(path), path.with_suffix(".png"))
+    source = Source(path, path.with_suffix(".png"), True)
     lines = [line for line, _ in open_lines(source)]
     assert [line.error is None for line in lines] == [True, False, True]
     assert str(lines[1].error).startswith(f"{path}#l1: invalid polygon (")
