@@ -28,6 +28,7 @@ TRAIN = (
     "torchvision",
     "wandb",
 )  # modules that come with htr-lightning[train]
+SERVE = ("fastapi", "h11", "pydantic", "python_multipart", "starlette", "uvicorn")  # with htr-lightning[serve]
 
 
 def run(main: Callable[[], Any]) -> None:
@@ -107,6 +108,8 @@ def one_line(error: BaseException) -> str | None:
         return f"{reason}; check the arguments"
     if isinstance(error, ModuleNotFoundError) and error.name in TRAIN:
         return f"needs {error.name}, which is not installed; install htr-lightning[train]"
+    if isinstance(error, ModuleNotFoundError) and error.name in SERVE:
+        return f"needs {error.name}, which is not installed; install htr-lightning[serve]"
     if isinstance(error, MemoryError) or any(reason in str(error) for reason in NO_MEMORY):
         return "out of memory; reduce data.max_columns, data.max_lines or the sizes in model"
     if isinstance(error, FileNotFoundError) and error.filename and error.strerror:
