@@ -97,7 +97,7 @@ def one_line(error: BaseException) -> str | None:
         if isinstance(link, InputError):
             return str(link)
         in_wandb = isinstance(link, ValueError) and any(module.startswith("wandb.") for module in _modules(link))
-        if in_wandb or type(link).__module__.startswith(("wandb.", "pydantic")):  # pydantic is used only by wandb
+        if in_wandb or type(link).__module__.startswith(("wandb.", "pydantic")):  # htr serve answers its errors itself
             return _wandb_error(link)
     if any(base.__module__.startswith(("hydra.", "omegaconf.")) for base in type(error).__mro__):
         from htr_lightning.config_error import config_error  # Hydra is not needed for reading

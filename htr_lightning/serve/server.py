@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import math
 import secrets
 import signal
 import socket
@@ -24,14 +25,17 @@ from htr_lightning.serve.uploads import Served
 from htr_lightning.transcription import Transcriber
 
 BLANK = np.full((64, 64), 255, np.uint8)
-HEADER_SECONDS, HEADER_BYTES = 10.0, 16_384
+HEADER_BYTES = 16_384
 CONNECTIONS = 1000
 MIN_TOKEN = 16  # characters
 EXPOSED_RATE = 10.0  # requests in a second from one address, unless the server is local
 
 
 class Protocol(H11Protocol):
-    """HTTP of uvicorn, with a limit on the time in which a header arrives, and with refusals as JSON."""
+    """HTTP of uvicorn, with a limit on the time in which a header arrives, and with refusals as JSON.
+
+    The header may take as long as a connection without a request may stay open.
+    """
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -46,11 +50,11 @@ class Protocol(H11Protocol):
     def _await_header(self) -> None:
         if self._awaited is not self.cycle:
             self._awaited = self.cycle
-            self.loop.call_later(HEADER_SECONDS, self._check_header, self.cycle)
+            self.loop.call_later(self.timeout_keep_alive, self._check_header, self.cycle)
 
     def _check_header(self, last: object) -> None:
         if self.conn.their_state is h11.IDLE and self.cycle is last and not self.transport.is_closing():
-            self.send_400_response(f"header: incomplete after {HEADER_SECONDS:g} s; send it faster")
+            self.send_400_response(f"header: incomplete after {self.timeout_keep_alive} s; send it faster")
 
     def send_400_response(self, msg: str) -> None:
         """Refuse what is not HTTP, or a header of more than `HEADER_BYTES`."""
@@ -92,6 +96,7 @@ def serve(
     Raises:
         InputError: if a recognizer cannot be loaded, the address cannot be used or the token is too short.
     """
+    limits = limits or Limits()
     local = is_local(host)
     if token is not None and (len(token) < MIN_TOKEN or not token.isascii() or not token.isprintable()):
         raise InputError(f"--token: {len(token)} characters; use at least {MIN_TOKEN} printable ASCII characters, or "
@@ -101,12 +106,20 @@ def serve(
         token = secrets.token_urlsafe(24)
     with _listening(host, port) as listener:
         served = [_load(name, path, device, greedy) for name, path in _named(models).items()]
-        app = make_app(served, limits or Limits(), (socket.gethostname(), *hosts), token)
+        app = make_app(served, limits, (socket.gethostname(), *hosts), token)
         config = uvicorn.Config(
-            app, http=Protocol, ws="none", loop="asyncio", log_level="warning", access_log=False, server_header=False,
-            h11_max_incomplete_event_size=HEADER_BYTES, limit_concurrency=CONNECTIONS, timeout_keep_alive=5,
-            timeout_graceful_shutdown=None, proxy_headers=False,
-        )  # fmt: skip
+            app,
+            http=Protocol,
+            ws="none",
+            loop="asyncio",
+            log_level="warning",
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            h11_max_incomplete_event_size=HEADER_BYTES,
+            limit_concurrency=CONNECTIONS,
+            timeout_keep_alive=math.ceil(limits.body_seconds),
+        )
         shown = f"[{host}]" if ":" in host else host
         address = f"http://{shown}:{listener.getsockname()[1]}/"
         names = " and ".join(one.name for one in served)

@@ -3,6 +3,7 @@
 import { t } from "./i18n.js";
 
 const STORED = "htr-token";
+const ATTEMPTS = 5; // while the server is busy
 const dialog = document.querySelector("#token");
 const busy = document.querySelector("#busy");
 let token = sessionStorage.getItem(STORED);
@@ -33,7 +34,7 @@ function askForToken() {
 export async function call(path, form, signal) {
   busy.hidden = ++running === 0;
   try {
-    for (;;) {
+    for (let attempt = 1; ; attempt++) {
       const headers = token ? { Authorization: `Bearer ${token}` } : {};
       let response;
       try {
@@ -45,8 +46,8 @@ export async function call(path, form, signal) {
         await askForToken();
         continue;
       }
-      if ((response.status === 429 || response.status === 503) && response.headers.has("Retry-After")) {
-        await new Promise((resolve) => setTimeout(resolve, 1000 * response.headers.get("Retry-After")));
+      if (attempt < ATTEMPTS && (response.status === 429 || response.status === 503)) {
+        await new Promise((resolve) => setTimeout(resolve, 1000 * Number(response.headers.get("Retry-After"))));
         continue;
       }
       if (!response.ok) throw new Error((await response.json()).error);

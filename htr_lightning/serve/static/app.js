@@ -4,14 +4,14 @@ import { call, preview, transcribe } from "./api.js";
 import { startDrawing } from "./draw.js";
 import { startExport } from "./export.js";
 import { onLanguage, switchLanguage, t } from "./i18n.js";
-import { addFile, files, removeAll, unsaved } from "./lines.js";
+import { addFile, removeAll, unsaved } from "./lines.js";
 
 const AT_ONCE = 2; // requests
 const MAX_ALTERNATIVES = 5;
 const $ = (selector) => document.querySelector(selector);
 let offer;
 
-export function show(text, note = false) {
+function show(text, note = false) {
   const message = document.createElement("div");
   message.className = note ? "message note" : "message";
   const close = document.createElement("button");
@@ -48,7 +48,6 @@ async function read(given) {
       } catch (error) {
         show(error.message);
       }
-      work();
     }
   };
   await Promise.all(Array.from({ length: AT_ONCE }, next));
@@ -56,11 +55,6 @@ async function read(given) {
 
 function alternatives(model) {
   return model.alternatives ? MAX_ALTERNATIVES : 0;
-}
-
-function work() {
-  document.body.classList.toggle("working", files.length > 0);
-  $("#work").hidden = files.length === 0;
 }
 
 function toggleDrawing(open = !document.body.classList.contains("drawing")) {
@@ -99,16 +93,12 @@ async function start() {
   $("#model-label").hidden = offer.models.length === 1;
   takeFiles();
   startExport(show);
-  startDrawing(offer.models, alternatives, show, async (answer, image) => {
-    await addFile(answer, image, undefined, preview);
-    work();
-  });
+  startDrawing(offer.models, alternatives, show, (answer, image) => addFile(answer, image, undefined, preview));
   $("#toggle-draw").addEventListener("click", () => toggleDrawing());
   $("#remove").addEventListener("click", () => {
     if (unsaved() && !confirm(t("leave"))) return;
     removeAll();
     toggleDrawing(false);
-    work();
   });
   addEventListener("beforeunload", (event) => unsaved() && event.preventDefault());
 }

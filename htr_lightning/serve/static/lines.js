@@ -19,6 +19,14 @@ const visible = new IntersectionObserver((entries) => {
   }
 }, { rootMargin: "400px" });
 
+const widths = new ResizeObserver((entries) => entries.forEach(({ target }) => fit(target)));
+
+/** Give a text field the height of its text. */
+function fit(input) {
+  input.style.height = "auto";
+  input.style.height = `${input.scrollHeight + 2}px`;
+}
+
 /** Add a transcribed file to the list. */
 export async function addFile(answer, image, xml, preview) {
   const file = { ...answer, image, xmlFile: xml };
@@ -31,6 +39,8 @@ export async function addFile(answer, image, xml, preview) {
   title.textContent = file.name;
   list.append(title, ...file.lines.map(element));
   refresh();
+  document.body.classList.add("working");
+  document.querySelector("#work").hidden = false;
   if (isFirst || image.isDrawing) file.lines[0]?.input.focus();
 }
 
@@ -40,6 +50,8 @@ export function removeAll() {
   changed = false;
   list.replaceChildren();
   clearPicture();
+  document.body.classList.remove("working");
+  document.querySelector("#work").hidden = true;
 }
 
 export const unsaved = () => changed;
@@ -62,8 +74,9 @@ function element(line) {
   line.state = make("span", "state");
   const meta = make("div", "meta");
   meta.append(line.number, make("b", "", { textContent: line.error ? "" : percent(line.confidence) }), line.state);
-  line.input = make("input", "", { value: line.text, dir: "auto", spellcheck: false, autocomplete: "off",
-    autocapitalize: "off", enterKeyHint: "next" });
+  line.input = make("textarea", "", { value: line.text, rows: 1, dir: "auto", spellcheck: false, autocomplete: "off",
+    autocapitalize: "off", enterKeyHint: "next" }); // a line of writing may take several rows on a phone
+  widths.observe(line.input);
   line.button = make("button", "", { type: "button", textContent: "✓", tabIndex: -1 });
   const edit = make("div", "edit");
   edit.append(line.input, line.button);
@@ -79,7 +92,7 @@ function element(line) {
   if (why) line.element.append(make("p", line.error ? "why" : "why note", { textContent: why }));
   line.element.append(alternativesOf(line));
   line.input.addEventListener("focus", () => activate(line));
-  line.input.addEventListener("input", () => change(line, line.input.value, false));
+  line.input.addEventListener("input", () => change(line, line.input.value.replace(/\s*[\r\n]+\s*/g, " "), false));
   line.input.addEventListener("change", () => (line.typing = false));
   line.input.addEventListener("keydown", (event) => press(event, line));
   line.button.addEventListener("click", () => confirmAndGo(line));
@@ -123,6 +136,7 @@ function set(line, text, confirmed) {
   line.text = text;
   line.confirmed = confirmed;
   if (line.input.value !== text) line.input.value = text;
+  fit(line.input);
   refresh();
 }
 
@@ -175,7 +189,7 @@ function refresh() {
     line.number.textContent = index + 1;
     line.input.ariaLabel = t("lineNumber", index + 1);
     line.button.ariaLabel = line.button.title = t("confirm");
-    line.element.classList.toggle("confirmed", line.confirmed);
+    for (const one of [line.element, line.outline]) one.classList.toggle("confirmed", line.confirmed);
     line.state.textContent = line.confirmed ? t("confirmed") : line.text !== line.recognized ? t("edited") : "";
   });
   const confirmed = all.filter((line) => line.confirmed).length;
