@@ -249,8 +249,8 @@ def test_htr(
 
 @pytest.mark.parametrize("command", SERVE)
 def test_serve(command: str) -> None:
-    with running(*shlex.split(command)[2:]) as (process, host, port):
-        with urlopen(f"http://{host}:{port}/health", timeout=60) as answer:
+    with running(*shlex.split(command)[2:]) as (process, port):
+        with urlopen(f"http://127.0.0.1:{port}/health", timeout=60) as answer:
             assert json.load(answer)["status"] == "ok"
         process.terminate()
         assert process.wait(60) == 0

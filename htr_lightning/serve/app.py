@@ -8,10 +8,12 @@ from typing import Annotated, Any, Literal, TypeVar
 
 import cv2
 import python_multipart  # noqa: F401 - FastAPI reads forms with it, and would miss it only when the first one comes
-from fastapi import FastAPI, File, Form, HTTPException, Request, Response, UploadFile
+from fastapi import FastAPI, File, Form, HTTPException, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, PlainTextResponse
-from pydantic import Json
+from pydantic import GetPydanticSchema, Json, WithJsonSchema
+from pydantic_core import core_schema
+from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
 from htr_lightning.data.image import read_image
@@ -33,8 +35,21 @@ ABOUT = (
     "wrong, its value and the remedy."
 )
 
-Files = Annotated[list[UploadFile], File(description="images, and the PAGE or ALTO files of those that are pages")]
-Images = Annotated[list[UploadFile], File(description="images of one line or character each")]
+
+def _as_file(value: object) -> UploadFile:
+    if not isinstance(value, UploadFile):
+        raise ValueError("expected a file with a name")
+    return value
+
+
+# FastAPI's own UploadFile is a class of which routes never receive an instance
+Sent = Annotated[
+    UploadFile,
+    GetPydanticSchema(lambda *_: core_schema.no_info_plain_validator_function(_as_file)),
+    WithJsonSchema({"type": "string", "format": "binary"}),
+]
+Files = Annotated[list[Sent], File(description="images, and the PAGE or ALTO files of those that are pages")]
+Images = Annotated[list[Sent], File(description="images of one line or character each")]
 Name = Annotated[str | None, Form(description="name of a recognizer (see /api/models)")]
 NBest = Annotated[int, Form(ge=0, le=10, description="number of alternatives per line")]
 Found = TypeVar("Found")
@@ -130,7 +145,7 @@ def make_app(
 
     @app.post("/api/export", response_class=Response, responses={200: {"content": {"application/xml": {}}}})
     async def export(
-        file: Annotated[UploadFile, File(description="the PAGE or ALTO file of a page, or the image of a line")],
+        file: Annotated[Sent, File(description="the PAGE or ALTO file of a page, or the image of a line")],
         lines: Annotated[Json[list[CorrectedLine]], Form(description="JSON list of id, text and confidence")],
         format: Annotated[Literal["page"], Form(description="PAGE XML 2019")] = "page",
     ) -> Response:
@@ -140,7 +155,7 @@ def make_app(
         return Response(content, media_type="application/xml")
 
     @app.post("/api/preview", response_class=Response, responses={200: {"content": {"image/png": {}}}})
-    async def preview(file: Annotated[UploadFile, File(description="an image")]) -> Response:
+    async def preview(file: Annotated[Sent, File(description="an image")]) -> Response:
         """Return an image as a greyscale PNG, for browsers that cannot show its format, such as TIFF."""
         (upload,) = _given([file])
         return Response(await in_time(asyncio.to_thread(_preview, upload, bounds)), media_type="image/png")

@@ -120,7 +120,8 @@ def serve(
             limit_concurrency=CONNECTIONS,
             timeout_keep_alive=math.ceil(limits.body_seconds),
         )
-        shown = f"[{host}]" if ":" in host else host
+        name = socket.gethostname() if host in ("0.0.0.0", "::") else host
+        shown = f"[{name}]" if ":" in name else name
         address = f"http://{shown}:{listener.getsockname()[1]}/"
         names = " and ".join(one.name for one in served)
         ready(f"serving {names} at {address}{f'#token={token}' if made else ''} (stop with Ctrl-C)")

@@ -63,8 +63,8 @@ def client(client_of: Callable[..., TestClient]) -> TestClient:
 
 
 @contextmanager
-def running(*arguments: str) -> Iterator[tuple[subprocess.Popen[str], str, int]]:
-    """Run `htr serve` on a free port; yield the process, its host and its port."""
+def running(*arguments: str) -> Iterator[tuple[subprocess.Popen[str], int]]:
+    """Run `htr serve` on a free port; yield the process and the port."""
     process = subprocess.Popen(
         [sys.executable, "-m", "htr_lightning", "serve", *arguments, "--port", "0"],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ | {"PYTHONPATH": str(ROOT)},
@@ -72,9 +72,9 @@ def running(*arguments: str) -> Iterator[tuple[subprocess.Popen[str], str, int]]
     try:
         assert process.stdout is not None
         line = process.stdout.readline()
-        found = re.search(r"http://([\d.]+):(\d+)/", line)
+        found = re.search(r":(\d+)/", line)
         assert found, (line, process.stderr and process.stderr.read())
-        yield process, found[1], int(found[2])
+        yield process, int(found[1])
     finally:
         if process.poll() is None:
             process.kill()

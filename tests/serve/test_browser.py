@@ -39,8 +39,8 @@ STROKES: Sequence[list[list[tuple[float, float]]]] = [
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[str]:
-    with running("digits") as (_, host, port):
-        yield f"http://{host}:{port}/"
+    with running("digits") as (_, port):
+        yield f"http://127.0.0.1:{port}/"
 
 
 @pytest.fixture

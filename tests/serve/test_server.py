@@ -172,7 +172,7 @@ HOSTILE: Mapping[str, list[bytes]] = {
 @pytest.fixture(scope="module")
 def port() -> Iterator[int]:
     """The port of a server that is patient for a second."""
-    with running("digits", "--timeout", "1", "--max-mb", "2", "--max-lines", "50") as (process, _, number):
+    with running("digits", "--timeout", "1", "--max-mb", "2", "--max-lines", "50") as (process, number):
         yield number
         process.send_signal(signal.SIGTERM)
         _, log = process.communicate(timeout=30)
@@ -206,9 +206,9 @@ def test_a_slow_body_is_refused_although_it_never_stops(port: int) -> None:
 
 
 def test_sigterm_ends_the_server_after_what_is_running() -> None:
-    with running("digits") as (process, host, number):
+    with running("digits") as (process, number):
         content = image("a.png", SEVEN, target="/api/batch")
-        with socket.create_connection((host, number), timeout=30) as connection:
+        with socket.create_connection(("127.0.0.1", number), timeout=30) as connection:
             connection.sendall(content[:-100])
             assert json.loads(answer(number, [request("/health")])[1])["status"] == "ok"
             process.send_signal(signal.SIGTERM)
@@ -223,11 +223,11 @@ def test_sigterm_ends_the_server_after_what_is_running() -> None:
 
 
 def test_other_addresses_need_a_token() -> None:
-    with running("digits", "--host", "0.0.0.0") as (_, _, number):
+    with running("digits", "--host", "0.0.0.0") as (_, number):
         assert answer(number, [request("/health")])[0] == 200
         assert answer(number, [request("/api/models")])[0] == 401
     token = "0123456789abcdef"
-    with running("digits", "--host", "0.0.0.0", "--token", token) as (_, _, number):
+    with running("digits", "--host", "0.0.0.0", "--token", token) as (_, number):
         assert answer(number, [request("/api/models", Authorization=f"Bearer {token}")])[0] == 200
 
 

@@ -44,6 +44,9 @@ async function read(given) {
       results[index] = null;
       const [image, xml] = waiting[index];
       try {
+        if (image.size + (xml?.size ?? 0) > 0.99 * offer.max_bytes) { // an early refusal could break the connection
+          throw new Error(t("tooLarge", image.name, Math.floor(offer.max_bytes / 1e6)));
+        }
         await addFile(await transcribe(model.name, image, xml, alternatives(model), null), image, xml, preview);
       } catch (error) {
         show(error.message);
