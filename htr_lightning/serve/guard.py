@@ -16,7 +16,7 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from htr_lightning.errors import printable
-from htr_lightning.serve.limits import Limits, RateLimit
+from htr_lightning.serve.limits import HEADER_BYTES, Limits, RateLimit
 from htr_lightning.serve.metrics import Metrics
 
 POLICY = (
@@ -107,6 +107,8 @@ class Guard:
     def _refusal(self, scope: Scope, is_api: bool) -> Refusal | None:
         """Return why a request is refused before its body is received, or None."""
         headers = Headers(scope=scope)
+        if (size := len(scope["path"]) + sum(len(name) + len(value) for name, value in headers.raw)) > HEADER_BYTES:
+            return Refusal(431, f"header: {size:,} bytes (maximum {HEADER_BYTES:,}); send a shorter header")
         host = headers.get("host", "")
         if not _is_allowed(host, self.hosts):
             return Refusal(403, f"Host {host[:SHOWN]!r}: not a name of this server; call it by its address, or start "
@@ -126,9 +128,9 @@ class Guard:
             if kind.lower() != "bearer" or not hmac.compare_digest(given.encode(), self.token.encode()):
                 return Refusal(401, "no valid token; send the header Authorization: Bearer TOKEN with the token that "
                                "htr serve printed", {"WWW-Authenticate": "Bearer"})  # fmt: skip
-        size = headers.get("content-length", "0")
-        if size.isascii() and size.isdigit() and len(size) < 20 and int(size) > self.limits.body_bytes:
-            return Refusal(413, _too_large(int(size), self.limits), {"Connection": "close"})
+        length = headers.get("content-length", "0")
+        if length.isascii() and length.isdigit() and len(length) < 20 and int(length) > self.limits.body_bytes:
+            return Refusal(413, _too_large(int(length), self.limits), {"Connection": "close"})
         if is_api and self.running >= self.limits.requests:
             return Refusal(503, f"busy with {self.running} requests; retry in 1 s", {"Retry-After": "1"})
         return None

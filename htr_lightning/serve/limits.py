@@ -7,6 +7,7 @@ from time import monotonic
 from typing import NamedTuple
 
 MAX_CLIENTS = 10_000  # addresses whose recent requests are remembered
+HEADER_BYTES = 16_384
 BURST = 5.0  # seconds whose requests may come at once
 
 

@@ -16,7 +16,7 @@ class Metrics:
         self.requests: Counter[tuple[str, int]] = Counter()  # by path and status
         self.lines: Counter[str] = Counter()  # by recognizer
         self._latencies: dict[str, list[int]] = defaultdict(lambda: [0] * (len(BUCKETS) + 1))
-        self._seconds: Counter[str] = Counter()
+        self._seconds: dict[str, float] = defaultdict(float)
 
     def observe(self, path: str, status: int, seconds: float) -> None:
         """Count a request.
@@ -28,9 +28,9 @@ class Metrics:
         """
         self.requests[path, status] += 1
         self._latencies[path][bisect_left(BUCKETS, seconds)] += 1
-        self._seconds[path] += seconds  # type: ignore[assignment]
+        self._seconds[path] += seconds
 
-    def text(self, gauges: Mapping[str, tuple[str, float]]) -> str:
+    def text(self, gauges: Mapping[str, tuple[str, int]]) -> str:
         """Return all counters and the given gauges, each with its help text and value."""
         rows = ["# HELP htr_requests_total Requests.", "# TYPE htr_requests_total counter"]
         for (path, status), count in sorted(self.requests.items()):
@@ -46,7 +46,7 @@ class Metrics:
             rows.append(f'htr_request_seconds_sum{{path="{path}"}} {self._seconds[path]:.6f}')
             rows.append(f'htr_request_seconds_count{{path="{path}"}} {total}')
         for name, (meaning, value) in gauges.items():
-            rows += [f"# HELP {name} {meaning}", f"# TYPE {name} gauge", f"{name} {value:g}"]
+            rows += [f"# HELP {name} {meaning}", f"# TYPE {name} gauge", f"{name} {value}"]
         return "\n".join(rows) + "\n"
 
 

@@ -20,12 +20,11 @@ from htr_lightning.errors import InputError
 from htr_lightning.reading.open import load_all
 from htr_lightning.serve.app import make_app
 from htr_lightning.serve.batching import Batcher
-from htr_lightning.serve.limits import Limits
+from htr_lightning.serve.limits import HEADER_BYTES, Limits
 from htr_lightning.serve.uploads import Served
 from htr_lightning.transcription import Transcriber
 
 BLANK = np.full((64, 64), 255, np.uint8)
-HEADER_BYTES = 16_384
 CONNECTIONS = 1000
 MIN_TOKEN = 16  # characters
 EXPOSED_RATE = 10.0  # requests in a second from one address, unless the server is local

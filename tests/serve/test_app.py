@@ -200,7 +200,7 @@ def test_metrics_count_requests_and_lines(client: TestClient) -> None:
 
 
 def test_an_unexpected_failure_shows_no_traceback(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(*_: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise RuntimeError("secret path")
 
     monkeypatch.setattr("htr_lightning.serve.uploads.read_image", fail)

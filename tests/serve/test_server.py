@@ -116,7 +116,7 @@ HOSTILE: Mapping[str, list[bytes]] = {
     "size of another image": [page(PAGE.format(LINE).replace("70", "7000000"))],
     "path above": [image("../../etc/passwd", SEVEN)],
     "absolute path": [image("/etc/passwd", SEVEN)],
-    "path of Windows": [image(r"C:\\x.png", SEVEN)],
+    "path of Windows": [image(r"..\\x.png", SEVEN)],
     "hidden file": [image(".profile", SEVEN)],
     "control character in a name": [image("a\x07.png", SEVEN, target="/api/batch")],
     "long name": [image("a" * 5000 + ".png", SEVEN)],
