@@ -2,7 +2,7 @@
 
 import asyncio
 import hmac
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from ipaddress import ip_address
 from time import perf_counter
@@ -136,7 +136,7 @@ class Guard:
         return None
 
 
-def _bounded(receive: Receive, limits: Limits) -> Callable[[], object]:
+def _bounded(receive: Receive, limits: Limits) -> Receive:
     """Return `receive` with limits on the size of a body and on the time in which it arrives."""
     size, complete = 0, False
     deadline = asyncio.get_running_loop().time() + limits.body_seconds

@@ -15,7 +15,7 @@ from numpy import ndarray
 from htr_lightning.data.image import image_size, read_image
 from htr_lightning.data.page.baseline import outline
 from htr_lightning.data.page.document import read_page
-from htr_lightning.data.page.page import page_box
+from htr_lightning.data.page.page import Line, page_box
 from htr_lightning.data.writing import is_page
 from htr_lightning.errors import InputError, printable
 from htr_lightning.reading.page_out import to_page_xml
@@ -175,7 +175,7 @@ async def transcribe_images(served: Served, uploads: Sequence[Upload], limits: L
     found: list[BatchLine] = []
     for start in range(0, len(uploads), CHUNK_LINES):
         part = uploads[start : start + CHUNK_LINES]
-        opened = await asyncio.to_thread(lambda part=part: [_open(served, one, limits) for one in part])
+        opened = await asyncio.to_thread(_open_all, served, part, limits)
         images = [image for image in opened if not isinstance(image, str)]
         outcomes = iter(await served.batcher.read(images, n_best))
         for (name, _), image in zip(part, opened, strict=True):
@@ -186,6 +186,10 @@ async def transcribe_images(served: Served, uploads: Sequence[Upload], limits: L
     if found and all(line.error for line in found):
         raise InputError(found[0].error or "")
     return found
+
+
+def _open_all(served: Served, uploads: Sequence[Upload], limits: Limits) -> list[UInt8[ndarray, "_ _"] | str]:
+    return [_open(served, upload, limits) for upload in uploads]
 
 
 def _open(served: Served, upload: Upload, limits: Limits) -> UInt8[ndarray, "_ _"] | str:
@@ -226,12 +230,11 @@ def page_file(upload: Upload, lines: Sequence[CorrectedLine], limits: Limits) ->
     with private_folder() as folder:
         save([upload], folder)
         path = folder / upload.name
-        if path.suffix.lower() == ".xml":
-            source = Source(path, read_page(path), path)
-            known = {line.id: line for line, *_ in outline(source.page)} if source.page else {}
-        else:
+        page = read_page(path) if path.suffix.lower() == ".xml" else None
+        if page is None:
             image_size(path, max_pixels=limits.pixels)
-            source, known = Source(path, None, path), dict.fromkeys([WHOLE])
+        source = Source(path, page, path)
+        known: dict[str, Line | None] = {WHOLE: None} if page is None else {line.id: line for line, *_ in outline(page)}
         if unknown := next((line.id for line in lines if line.id not in known), None):
             raise InputError(f"line {unknown[:MAX_NAME]!r}: not in {upload.name}; use the ids that it has")
         texts = {line.id: Transcription(line.text, line.confidence) for line in lines}

@@ -43,24 +43,31 @@ def server() -> Iterator[str]:
         yield f"http://127.0.0.1:{port}/"
 
 
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with playwright.sync_playwright() as driver:
+        yield driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+
+
 @pytest.fixture
-def open_page(server: str) -> Iterator[Callable[..., Any]]:
+def open_page(browser: Any, server: str) -> Iterator[Callable[..., Any]]:
     """A function that opens the page; afterwards, no request has left it, and there is no error in its console."""
     faults: list[str] = []
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+    contexts = []
 
-        def make(**settings: Any) -> Any:
-            page = browser.new_context(**settings).new_page()
-            page.on("console", lambda one: faults.append(one.text) if one.type in ("error", "warning") else None)
-            page.on("pageerror", lambda error: faults.append(str(error)))
-            page.on("request", lambda one: None if one.url.startswith((server, "blob:")) else faults.append(one.url))
-            page.goto(server)
-            page.wait_for_selector("#model option", state="attached")
-            return page
+    def make(**settings: Any) -> Any:
+        contexts.append(browser.new_context(**settings))
+        page = contexts[-1].new_page()
+        page.on("console", lambda one: faults.append(one.text) if one.type in ("error", "warning") else None)
+        page.on("pageerror", lambda error: faults.append(str(error)))
+        page.on("request", lambda one: None if one.url.startswith((server, "blob:")) else faults.append(one.url))
+        page.goto(server)
+        page.wait_for_selector("#model option", state="attached")
+        return page
 
-        yield make
-        browser.close()
+    yield make
+    for context in contexts:
+        context.close()
     assert not faults
 
 
