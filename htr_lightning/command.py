@@ -31,6 +31,7 @@ TRAIN = (
     "torchvision",
     "wandb",
 )  # modules that come with htr-lightning[train]
+SERVE = ("fastapi", "h11", "pydantic", "python_multipart", "starlette", "uvicorn")  # with htr-lightning[serve]
 
 
 def run(main: Callable[[], Any]) -> None:
@@ -101,7 +102,7 @@ def one_line(error: BaseException) -> str | None:
         if isinstance(link, InputError):
             return str(link)
         in_wandb = isinstance(link, ValueError) and any(module.startswith("wandb.") for module in _modules(link))
-        if in_wandb or type(link).__module__.startswith(("wandb.", "pydantic")):  # pydantic is used only by wandb
+        if in_wandb or type(link).__module__.startswith(("wandb.", "pydantic")):  # htr serve answers its errors itself
             return _wandb_error(link)
     if any(base.__module__.startswith(("hydra.", "omegaconf.")) for base in type(error).__mro__):
         from htr_lightning.config_error import config_error  # Hydra is not needed for reading
@@ -112,6 +113,8 @@ def one_line(error: BaseException) -> str | None:
         return f"{reason}; check the arguments"
     if isinstance(error, ModuleNotFoundError) and error.name in TRAIN:
         return f"needs {error.name}, which is not installed; install htr-lightning[train]"
+    if isinstance(error, ModuleNotFoundError) and error.name in SERVE:
+        return f"needs {error.name}, which is not installed; install htr-lightning[serve]"
     if isinstance(error, MemoryError) or any(reason in str(error) for reason in NO_MEMORY):
         return "out of memory; reduce data.max_columns, data.max_lines or the sizes in model"
     if isinstance(error, FileNotFoundError) and error.filename and error.strerror:

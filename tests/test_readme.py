@@ -1,5 +1,6 @@
 """Every command of the README runs, and the Chinese README has the same ones."""
 
+import json
 import os
 import re
 import shlex
@@ -9,6 +10,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from urllib.request import urlopen
 
 import cv2
 import jaxtyping
@@ -21,6 +23,7 @@ from data.iam_tree import made_up_forms, write_tree
 from font_files import write_chinese
 from PIL import Image
 from pyarrow import parquet
+from serve.conftest import running
 
 import htr_lightning
 from htr_lightning import checkpoint
@@ -39,7 +42,8 @@ def blocks(text: str, language: str) -> list[str]:
 COMMANDS = [line for block in blocks(README, "sh") for line in block.splitlines()]
 SEVERAL = [c for c in COMMANDS if " -m " in c or "devices=2" in c]
 TRAIN = [c for c in COMMANDS if c.startswith("python train.py") and c not in SEVERAL]
-HTR = [c for c in COMMANDS if c.startswith("htr ")]
+SERVE = [c for c in COMMANDS if c.startswith("htr serve")]
+HTR = [c for c in COMMANDS if c.startswith("htr ") and c not in SERVE]
 MAKE = [c for c in COMMANDS if c.startswith("make ")]
 
 
@@ -51,7 +55,7 @@ def marked(commands: list[str]) -> list[Any]:
 
 
 def test_every_command_is_of_a_kind_that_is_run_below() -> None:
-    assert sorted(SEVERAL + TRAIN + HTR + MAKE) == sorted(COMMANDS)
+    assert sorted(SEVERAL + TRAIN + HTR + SERVE + MAKE) == sorted(COMMANDS)
     assert len(COMMANDS) > 10
 
 
@@ -250,6 +254,15 @@ def test_htr(
     outcome = htr(*words[1:], *given)
     assert outcome.code == 0, outcome.stderr
     assert outcome.stdout.strip()
+
+
+@pytest.mark.parametrize("command", SERVE)
+def test_serve(command: str) -> None:
+    with running(*shlex.split(command)[2:]) as (process, port):
+        with urlopen(f"http://127.0.0.1:{port}/health", timeout=60) as answer:
+            assert json.load(answer)["status"] == "ok"
+        process.terminate()
+        assert process.wait(60) == 0
 
 
 @pytest.mark.parametrize("code", blocks(README, "python"))

@@ -88,7 +88,7 @@ def transcribe(
         for source in sources:
             for line, image in _lines_or_note(source):
                 if image is not None and not source.is_page and is_page(image):
-                    line, image = line._replace(error=f"{line.name}: {_page_fault(recognizer)}"), None
+                    line, image = line._replace(error=f"{line.name}: {page_fault(recognizer)}"), None
                 if image is not None:
                     image = reduce(image)
                     pixels += image.size
@@ -104,10 +104,10 @@ def transcribe(
 
 def read_images(recognizer: Transcriber, images: Sequence[UInt8[ndarray, "_ _"]], n_best: int = 0) -> list[Outcome]:
     """Transcribe images of lines; return the reason as a string for each image that cannot be read."""
-    found: list[Outcome] = [_page_fault(recognizer)] * len(images)
+    found: list[Outcome] = [page_fault(recognizer)] * len(images)
     lines = [(index, image) for index, image in enumerate(images) if not is_page(image)]
     if len(lines) <= READING_LINES:  # too few to use several cores
-        read = partial(_read_batch, recognizer.read, n_best)
+        read = partial(read_batch, recognizer.read, n_best)
         outcomes = _read_in_batches(recognizer.preprocess, partial(map, read), lines)
     else:
         with recognizer.workers() as workers, _in_parallel(workers, n_best) as parallel:
@@ -175,7 +175,7 @@ def _reduction(recognizer: Transcriber) -> Callable[[UInt8[ndarray, "_ _"]], UIn
 def _in_parallel(workers: Sequence[Read], n_best: int) -> Iterator[ReadBatches]:
     """Yield a function that reads batches, using one thread per worker."""
     if len(workers) == 1:
-        yield partial(map, partial(_read_batch, workers[0], n_best))
+        yield partial(map, partial(read_batch, workers[0], n_best))
         return
     idle: SimpleQueue[Read] = SimpleQueue()
     for worker in workers:
@@ -184,7 +184,7 @@ def _in_parallel(workers: Sequence[Read], n_best: int) -> Iterator[ReadBatches]:
     def read(batch: Indexed) -> list[tuple[int, Outcome]]:
         worker = idle.get()
         try:
-            return _read_batch(worker, n_best, batch)
+            return read_batch(worker, n_best, batch)
         finally:
             idle.put(worker)
 
@@ -203,15 +203,16 @@ def _transcribe_chunk(
         outcome = outcomes.get(index)
         if outcome is None or image is None:
             yield line
-        elif isinstance(outcome, str):
-            yield line._replace(error=f"{line.name}: {outcome}")
         else:
-            yield line._replace(transcription=outcome, note=None if outcome.text else f"{line.name}: {_empty(image)}")
+            yield finished(line, image, outcome)
 
 
-def _empty(image: UInt8[ndarray, "H W"]) -> str:
-    """Return why the text of an image may be empty."""
-    return "no writing found" if is_blank(image) else "the recognizer found no text in the writing"
+def finished(line: TranscribedLine, image: UInt8[ndarray, "_ _"], outcome: Outcome) -> TranscribedLine:
+    """Return a line with the outcome of its transcription, and a note if its text is empty."""
+    if isinstance(outcome, str):
+        return line._replace(error=f"{line.name}: {outcome}")
+    why = "no writing found" if is_blank(image) else "the recognizer found no text in the writing"
+    return line._replace(transcription=outcome, note=None if outcome.text else f"{line.name}: {why}")
 
 
 def _read_in_batches(preprocess: Preprocess, read: ReadBatches, images: Indexed) -> list[Outcome]:
@@ -223,17 +224,19 @@ def _read_in_batches(preprocess: Preprocess, read: ReadBatches, images: Indexed)
     return [found[index] for index, _ in images]
 
 
-def _read_batch(read: Read, n_best: int, images: Indexed) -> list[tuple[int, Outcome]]:
+def read_batch(read: Read, n_best: int, images: Indexed) -> list[tuple[int, Outcome]]:
+    """Transcribe images as one batch; those that are not lines get the reason, and the others are read without them."""
     try:
         found = read([image for _, image in images], n_best)
         return [(index, transcription) for (index, _), transcription in zip(images, found, strict=True)]
-    except ValueError as error:  # an image is not a line: read the others without it
+    except ValueError as error:
         if len(images) == 1:
             return [(images[0][0], str(error))]
-        return [outcome for image in images for outcome in _read_batch(read, n_best, [image])]
+        return [outcome for image in images for outcome in read_batch(read, n_best, [image])]
 
 
-def _page_fault(recognizer: Transcriber) -> str:
+def page_fault(recognizer: Transcriber) -> str:
+    """Return the error for an image that looks like a page (see `is_page`)."""
     if recognizer.single_characters:
         return "looks like a whole page, but a single character is expected; crop single characters"
     return "looks like a whole page, but a single line is expected; use a PAGE or ALTO file, or crop single lines"

@@ -1,0 +1,111 @@
+"""What the API receives and returns, as described in /openapi.json."""
+
+import re
+from typing import Annotated
+
+from pydantic import AfterValidator, BaseModel, Field
+
+MAX_TEXT = 10_000  # characters of a line
+CONTROLS = re.compile("[\0-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\ufffe\uffff]")  # not allowed in XML, or in a line
+
+
+def _one_line(text: str) -> str:
+    if found := CONTROLS.search(text):
+        raise ValueError(f"contains the control character U+{ord(found[0]):04X}, remove it")
+    return text
+
+
+class Fault(BaseModel):
+    """Why a request was refused."""
+
+    error: str = Field(description="one line that names what is wrong, its value and the remedy")
+
+
+class AlternativeText(BaseModel):
+    """One of several hypotheses for a line."""
+
+    text: str
+    confidence: float
+
+
+class LineText(BaseModel):
+    """A transcribed line."""
+
+    id: str = Field(description="id of the line in the PAGE or ALTO file")
+    text: str
+    confidence: float | None = Field(description="probability per character; null if the line could not be read")
+    alternatives: list[AlternativeText] = Field(description="best first; empty unless n_best was given")
+    box: tuple[int, int, int, int] | None = Field(description="left, top, right and bottom in pixels of the image")
+    polygon: list[tuple[float, float]] = Field(description="outline, in pixels of the image")
+    error: str | None = Field(description="why the line could not be read")
+    note: str | None = Field(description="why its text is empty")
+
+
+class FileText(BaseModel):
+    """The lines of an image or page, in reading order."""
+
+    name: str = Field(description="name of the image")
+    xml: str | None = Field(description="name of the PAGE or ALTO file")
+    width: int = Field(description="pixels of the image, rotated as its EXIF data says")
+    height: int
+    lines: list[LineText]
+
+
+class Transcribed(BaseModel):
+    """The answer to /api/transcribe."""
+
+    model: str
+    files: list[FileText]
+    notes: list[str] = Field(description="XML files that were left out, and why")
+
+
+class BatchLine(BaseModel):
+    """A transcribed image of one line."""
+
+    name: str
+    text: str
+    confidence: float | None
+    alternatives: list[AlternativeText]
+    error: str | None
+    note: str | None
+
+
+class BatchTranscribed(BaseModel):
+    """The answer to /api/batch, in the order of the images."""
+
+    model: str
+    lines: list[BatchLine]
+
+
+class CorrectedLine(BaseModel):
+    """A line to be written into a PAGE file."""
+
+    id: str
+    text: Annotated[str, Field(max_length=MAX_TEXT), AfterValidator(_one_line)]
+    confidence: float = Field(1.0, ge=0, le=1, description="1 for lines that a person has confirmed")
+
+
+class Model(BaseModel):
+    """A recognizer that this server offers."""
+
+    name: str
+    single_characters: bool
+    alternatives: bool = Field(description="whether n_best may be larger than 1")
+    characters: int = Field(description="size of the alphabet")
+    right_to_left: bool
+
+
+class Offer(BaseModel):
+    """What this server offers."""
+
+    models: list[Model] = Field(description="the first one is used unless a model is named")
+    version: str
+    max_bytes: int
+    max_lines: int
+
+
+class Health(BaseModel):
+    """That the server is running."""
+
+    status: str
+    version: str

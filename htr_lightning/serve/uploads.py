@@ -1,0 +1,242 @@
+"""Transcribe uploaded files with the same code as `htr transcribe`."""
+
+import asyncio
+import re
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import BinaryIO, NamedTuple
+
+from jaxtyping import UInt8
+from numpy import ndarray
+
+from htr_lightning.data.image import image_size, read_image
+from htr_lightning.data.page.baseline import outline
+from htr_lightning.data.page.document import read_page
+from htr_lightning.data.page.page import Line, page_box
+from htr_lightning.data.writing import is_page
+from htr_lightning.errors import InputError, printable
+from htr_lightning.reading.page_out import to_page_xml
+from htr_lightning.reading.sources import Source, find_sources
+from htr_lightning.reading.transcribe import TranscribedLine, count_lines, finished, open_lines, page_fault
+from htr_lightning.serve.answers import AlternativeText, BatchLine, CorrectedLine, FileText, LineText
+from htr_lightning.serve.batching import Batcher
+from htr_lightning.serve.limits import Limits
+from htr_lightning.transcription import Transcriber, Transcription
+
+MAX_NAME = 200  # bytes; file systems allow 255
+BAD_NAME = re.compile(r'[/\\:*?"<>|]|^\.|[. ]$')  # folders, and what some file systems do not allow
+CHUNK_LINES, CHUNK_PIXELS = 64, 50_000_000  # of one request that are in memory at a time
+WHOLE = "line_1"  # id of the line in an image of one line, as in the PAGE file that is written for it
+
+Opened = list[tuple[TranscribedLine, UInt8[ndarray, "_ _"] | None]]
+
+
+class Upload(NamedTuple):
+    """A file that a client sent, with a name that `check_name` has accepted."""
+
+    name: str
+    content: BinaryIO
+
+
+class Served(NamedTuple):
+    """A recognizer with its queue."""
+
+    name: str
+    recognizer: Transcriber
+    batcher: Batcher
+    alternatives: bool  # whether its decoder finds any
+
+
+@contextmanager
+def private_folder() -> Iterator[Path]:
+    """Yield a folder for the files of a request, and leave its name out of errors."""
+    with TemporaryDirectory(prefix="htr-serve-") as private:
+        folder = Path(private, "upload")  # names in XML files may lead to the folder above, which is private, too
+        folder.mkdir()
+        try:
+            yield folder
+        except InputError as error:
+            raise InputError(without(folder, str(error))) from None
+
+
+def save(uploads: Sequence[Upload], folder: Path) -> None:
+    """Write files into a folder.
+
+    Raises:
+        InputError: if a name occurs twice.
+    """
+    for upload in uploads:
+        try:
+            with (folder / upload.name).open("xb") as file:
+                shutil.copyfileobj(upload.content, file)
+        except FileExistsError:
+            raise InputError(f"{upload.name}: sent twice; give each file a name of its own") from None
+
+
+def without(folder: Path, message: str) -> str:
+    """Return a message in which files are named as they were sent."""
+    for path in (folder, folder.parent):
+        message = message.replace(f"{path}/", "").replace(f"{path}\\", "").replace(str(path), "the upload")
+    return message
+
+
+def _named(folder: Path, message: str | None) -> str | None:
+    return None if message is None else without(folder, message)
+
+
+def check_name(name: str) -> str:
+    """Return the name of a file; raise InputError if it may lead elsewhere or be refused by a file system."""
+    if not name or BAD_NAME.search(name) or printable(name) != name or len(name.encode()) > MAX_NAME:
+        raise InputError(f"file name {name[:MAX_NAME]!r}: expected up to {MAX_NAME} bytes without folders, control "
+                         r'characters and any of / \ : * ? " < > |; rename the file')  # fmt: skip
+    return name
+
+
+def sources_of(folder: Path, names: Sequence[str], limits: Limits) -> tuple[list[Source], list[str]]:
+    """Return the images and pages among saved files, and notes on files that are left out.
+
+    One image and one XML file belong together, whatever they are called.
+
+    Raises:
+        InputError: if a file cannot be used, or there are more pixels or lines than allowed.
+    """
+    pages = [name for name in names if name.lower().endswith(".xml")]
+    images = [name for name in names if name not in pages]
+    if not images:
+        raise InputError(f"{', '.join(pages) or 'files'}: no image; send the image of the page together with its XML")
+    notes: list[str] = []
+    if len(images) == len(pages) == 1:
+        sources = [Source(folder / pages[0], folder / images[0], is_page=True)]
+    else:
+        sources, errors, notes = find_sources([str(folder / name) for name in names])
+        if errors:
+            raise InputError(errors[0])
+    for source in sources:
+        if isinstance(source.image, str):
+            raise InputError(source.image)
+        image_size(source.image, max_pixels=limits.pixels)
+    if (lines := sum(map(count_lines, sources))) > limits.lines:
+        raise InputError(f"{sources[0].path}: {lines} lines in one request (maximum {limits.lines}); send fewer pages "
+                         "at a time, or start htr serve with a larger --max-lines")  # fmt: skip
+    return sources, [without(folder, note) for note in notes]
+
+
+async def transcribe(served: Served, source: Source, folder: Path, n_best: int) -> FileText:
+    """Transcribe the lines of a source.
+
+    Raises:
+        InputError: if none of its lines can be read.
+    """
+    assert isinstance(source.image, Path)
+    chunks, lines = _chunks(served.recognizer, source), []
+    while chunk := await asyncio.to_thread(next, chunks, None):
+        images = [image for _, image in chunk if image is not None]
+        outcomes = iter(await served.batcher.read(images, n_best))
+        done = [line if image is None else finished(line, image, next(outcomes)) for line, image in chunk]
+        lines += [line._replace(error=_named(folder, line.error), note=_named(folder, line.note)) for line in done]
+    if lines and all(line.error for line in lines):
+        raise InputError(lines[0].error or "")
+    height, width = await asyncio.to_thread(image_size, source.image)
+    page = await asyncio.to_thread(read_page, source.path) if source.is_page else None
+    if page is not None and page.width and page.height:  # possibly without the EXIF rotation
+        width, height = page.width, page.height
+    texts = [_line_text(line, (height, width)) for line in lines]
+    xml = source.path.name if source.is_page else None
+    return FileText(name=source.image.name, xml=xml, width=width, height=height, lines=texts)
+
+
+def _chunks(recognizer: Transcriber, source: Source) -> Iterator[Opened]:
+    """Yield a few opened lines at a time, since lines that overlap can have any number of pixels in all."""
+    chunk: Opened = []
+    pixels = 0
+    for line, image in open_lines(source):
+        if image is not None and not source.is_page and is_page(image):
+            line, image = line._replace(error=f"{line.name}: {page_fault(recognizer)}"), None
+        chunk.append((line, image))
+        pixels += 0 if image is None else image.size
+        if len(chunk) == CHUNK_LINES or pixels > CHUNK_PIXELS:
+            yield chunk
+            chunk, pixels = [], 0
+    if chunk:
+        yield chunk
+
+
+async def transcribe_images(served: Served, uploads: Sequence[Upload], limits: Limits, n_best: int) -> list[BatchLine]:
+    """Transcribe images of lines; an image that cannot be read does not keep the others from being read.
+
+    Raises:
+        InputError: if none of them can be read, or there are too many.
+    """
+    if len(uploads) > limits.lines:
+        raise InputError(f"{len(uploads)} images in one request (maximum {limits.lines}); send fewer images at a time, "
+                         "or start htr serve with a larger --max-lines")  # fmt: skip
+    found: list[BatchLine] = []
+    for start in range(0, len(uploads), CHUNK_LINES):
+        part = uploads[start : start + CHUNK_LINES]
+        opened = await asyncio.to_thread(_open_all, served, part, limits)
+        images = [image for image in opened if not isinstance(image, str)]
+        outcomes = iter(await served.batcher.read(images, n_best))
+        for (name, _), image in zip(part, opened, strict=True):
+            line = TranscribedLine(Source(Path(name), Path(name)), None, None)
+            line = line._replace(error=image) if isinstance(image, str) else finished(line, image, next(outcomes))
+            text = _line_text(line, (0, 0))
+            found.append(BatchLine(name=name, **text.model_dump(exclude={"id", "box", "polygon"})))
+    if found and all(line.error for line in found):
+        raise InputError(found[0].error or "")
+    return found
+
+
+def _open_all(served: Served, uploads: Sequence[Upload], limits: Limits) -> list[UInt8[ndarray, "_ _"] | str]:
+    return [_open(served, upload, limits) for upload in uploads]
+
+
+def _open(served: Served, upload: Upload, limits: Limits) -> UInt8[ndarray, "_ _"] | str:
+    try:
+        image = read_image(upload.name, content=upload.content.read(), max_pixels=limits.pixels)
+    except InputError as error:
+        return str(error)
+    return f"{upload.name}: {page_fault(served.recognizer)}" if is_page(image) else image
+
+
+def _line_text(line: TranscribedLine, size: tuple[int, int]) -> LineText:
+    height, width = size
+    whole = [(0.0, 0.0), (float(width), 0.0), (float(width), float(height)), (0.0, float(height))]
+    polygon = whole if line.line is None else line.line.polygon
+    read = line.transcription
+    return LineText(
+        id=WHOLE if line.line is None else line.line.id,
+        text=line.text,
+        confidence=None if read is None else read.confidence,
+        alternatives=[
+            AlternativeText(text=one.text, confidence=one.confidence) for one in (read.alternatives if read else ())
+        ],
+        box=page_box(polygon, size) if polygon else None,
+        polygon=polygon,
+        error=line.error,
+        note=line.note,
+    )
+
+
+def page_file(upload: Upload, lines: Sequence[CorrectedLine], limits: Limits) -> bytes:
+    """Return a PAGE file with corrected lines, from the PAGE or ALTO file of a page or the image of a line.
+
+    Lines that are not given keep their text.
+
+    Raises:
+        InputError: if the file cannot be read or has no line of a given id.
+    """
+    with private_folder() as folder:
+        save([upload], folder)
+        path = folder / upload.name
+        page = read_page(path) if path.suffix.lower() == ".xml" else None
+        if page is None:
+            image_size(path, max_pixels=limits.pixels)
+        source = Source(path, path, page is not None)
+        known: dict[str, Line | None] = {WHOLE: None} if page is None else {line.id: line for line, *_ in outline(page)}
+        if unknown := next((line.id for line in lines if line.id not in known), None):
+            raise InputError(f"line {unknown[:MAX_NAME]!r}: not in {upload.name}; use the ids that it has")
+        texts = {line.id: Transcription(line.text, line.confidence) for line in lines}
+        return to_page_xml(source, [TranscribedLine(source, line, texts.get(id)) for id, line in known.items()])

@@ -1,0 +1,208 @@
+"""The API gives what the same recognizer gives without a server, and refuses anything else in one line."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import pytest
+from starlette.testclient import TestClient
+
+from htr_lightning.data.page.document import read_page
+from htr_lightning.reading.reader import Reader
+from htr_lightning.serve.limits import Limits
+from htr_lightning.serve.uploads import Served
+from serve.conftest import picture
+
+Files = list[tuple[str, tuple[str, bytes]]]
+
+
+def ok(answer: Any) -> Any:
+    assert answer.status_code == 200, answer.text
+    return answer.json()
+
+
+def files(*paths: Path, field: str = "files") -> Files:
+    return [(field, (path.name, path.read_bytes())) for path in paths]
+
+
+def test_a_digit_is_read_as_without_a_server(client: TestClient, digits: Served, tmp_path: Path) -> None:
+    (tmp_path / "seven.png").write_bytes(picture("7"))
+    (expected,) = Reader(digits.recognizer).transcribe(tmp_path / "seven.png", n_best=10)
+    assert expected.transcription is not None
+    answer = client.post("/api/transcribe", files=files(tmp_path / "seven.png"), data={"n_best": "10"}).json()
+    (file,) = answer["files"]
+    assert (file["name"], file["xml"], file["width"], file["height"]) == ("seven.png", None, 70, 60)
+    (line,) = file["lines"]
+    assert line["text"] == expected.text == "7"
+    assert line["confidence"] == expected.transcription.confidence
+    assert line["box"] == [0, 0, 70, 60]
+    assert [tuple(one.values()) for one in line["alternatives"]] == [
+        (one.text, one.confidence) for one in expected.transcription.alternatives
+    ]
+
+
+@pytest.mark.parametrize("form", ["PAGE", "ALTO"])
+def test_a_page_is_read_as_without_a_server(
+    form: str, client: TestClient, digits: Served, tmp_path: Path, write_page: Callable[..., Path]
+) -> None:
+    xml = write_page(tmp_path, ["7", "3", "1"], form=form)
+    expected = Reader(digits.recognizer).transcribe(xml)
+    (file,) = ok(client.post("/api/transcribe", files=files(tmp_path / "page.png", xml)))["files"]
+    assert [line["text"] for line in file["lines"]] == [one.text for one in expected]
+    assert [line["confidence"] for line in file["lines"]] == [
+        one.transcription and one.transcription.confidence for one in expected
+    ]
+    assert [line["id"] for line in file["lines"]] == ["l0", "l1", "l2"]
+    assert file["lines"][1]["box"] == [2, 42, 238, 78]
+
+
+def test_one_image_and_one_page_belong_together(
+    client: TestClient, write_page: Callable[..., Path], tmp_path: Path
+) -> None:
+    xml = write_page(tmp_path, ["7"])
+    given: Files = [
+        ("files", ("photo.png", (tmp_path / "page.png").read_bytes())),
+        ("files", ("a.xml", xml.read_bytes())),
+    ]
+    (file,) = ok(client.post("/api/transcribe", files=given))["files"]
+    assert (file["name"], file["xml"], len(file["lines"])) == ("photo.png", "a.xml", 1)
+
+
+def test_several_pages_find_their_images(client: TestClient, write_page: Callable[..., Path], tmp_path: Path) -> None:
+    pages = [write_page(tmp_path, texts, stem) for stem, texts in (("b", ["7"]), ("a", ["3", "1"]))]
+    (tmp_path / "line.png").write_bytes(picture("9"))
+    given = files(*pages, tmp_path / "a.png", tmp_path / "b.png", tmp_path / "line.png")
+    found = ok(client.post("/api/transcribe", files=given))["files"]
+    assert {(one["name"], one["xml"], len(one["lines"])) for one in found} == {
+        ("b.png", "b.xml", 1), ("a.png", "a.xml", 2), ("line.png", None, 1)
+    }  # fmt: skip
+
+
+def test_a_page_cannot_name_a_file_of_the_server(
+    client: TestClient, write_page: Callable[..., Path], tmp_path: Path
+) -> None:
+    secret = tmp_path / "secret.png"
+    secret.write_bytes(picture("7"))
+    xml = write_page(tmp_path / "pages", ["7"])
+    for name in (str(secret), "../secret.png", "../../../../../etc/hostname"):
+        text = xml.read_text().replace("page.png", name)
+        given: Files = [("files", ("x.xml", text.encode()))] + [("files", (f"{n}.png", picture("1"))) for n in "ab"]
+        answer = client.post("/api/transcribe", files=given)
+        assert answer.status_code == 422
+        assert "no image" in answer.json()["error"]
+        assert str(tmp_path) not in answer.json()["error"].replace(name, "")
+
+
+def test_a_batch_keeps_its_order_and_names_what_cannot_be_read(client: TestClient) -> None:
+    images: Files = [("images", (f"{n}.png", picture(n))) for n in "7310"]
+    images[2] = ("images", ("broken.png", b"no image"))
+    lines = ok(client.post("/api/batch", files=images))["lines"]
+    assert [line["text"] for line in lines] == ["7", "3", "", "0"]
+    assert [line["name"] for line in lines] == ["7.png", "3.png", "broken.png", "0.png"]
+    assert [bool(line["error"]) for line in lines] == [False, False, True, False]
+    assert lines[2]["error"].startswith("broken.png: not an image")
+    refused = client.post("/api/batch", files=images[2:3])
+    assert (refused.status_code, refused.json()["error"]) == (422, lines[2]["error"])
+
+
+@pytest.mark.parametrize("form", ["PAGE", "ALTO"])
+def test_corrected_lines_are_exported_as_page_xml(
+    form: str, client: TestClient, write_page: Callable[..., Path], tmp_path: Path
+) -> None:
+    xml = write_page(tmp_path, ["un", "deux"], form=form)
+    text = '<b onload="x()">&amp; l’été'
+    lines = json.dumps([{"id": "l1", "text": text}])
+    answer = client.post("/api/export", files=files(xml, field="file"), data={"lines": lines})
+    assert answer.status_code == 200
+    (tmp_path / "out.xml").write_bytes(answer.content)
+    assert [line.text for line in read_page(tmp_path / "out.xml").lines] == ["un", text]
+    assert [line.polygon for line in read_page(tmp_path / "out.xml").lines] == [
+        line.polygon for line in read_page(xml).lines
+    ]
+    confidences = [e.get("conf") for e in ElementTree.fromstring(answer.content).iter() if "TextEquiv" in e.tag]
+    assert confidences == [None, "1.0000"]
+
+
+def test_a_line_is_exported_as_a_page(client: TestClient, tmp_path: Path) -> None:
+    given = {"file": ("line.png", picture("71"))}
+    answer = client.post("/api/export", files=given, data={"lines": '[{"id": "line_1", "text": "71"}]'})
+    (tmp_path / "line.xml").write_bytes(answer.content)
+    page = read_page(tmp_path / "line.xml")
+    assert (page.image, page.width, page.height, [line.text for line in page.lines]) == ("line.png", 100, 60, ["71"])
+
+
+def test_a_preview_is_an_image_for_any_browser(client: TestClient) -> None:
+    answer = client.post("/api/preview", files={"file": ("page.tif", picture("7", "TIFF"))})
+    assert answer.headers["content-type"] == "image/png"
+    read = [ok(client.post("/api/batch", files={"images": ("a", content)}))["lines"][0]["confidence"]
+            for content in (answer.content, picture("7"))]  # fmt: skip
+    assert read[0] == read[1]
+
+
+def test_limits_are_kept(client_of: Callable[..., TestClient], write_page: Callable[..., Path], tmp_path: Path) -> None:
+    client = client_of(Limits(body_bytes=20_000, pixels=10_000, lines=2))
+    xml = write_page(tmp_path, ["1", "2", "3"])
+    refused = {
+        413: client.post("/api/transcribe", files={"files": ("a.png", bytes(30_000))}),
+        422: client.post("/api/transcribe", files=files(xml, tmp_path / "page.png")),  # 240 x 120 pixels
+    }
+    assert {answer.status_code for answer in refused.values()} == set(refused)
+    assert "20,000" in refused[413].json()["error"]
+    assert "240 x 120" in refused[422].json()["error"]
+    images: Files = [("images", (f"{n}.png", picture("1"))) for n in range(3)]
+    assert "maximum 2" in client.post("/api/batch", files=images).json()["error"]
+    assert client.post("/api/batch", files=images[:2]).status_code == 200
+
+
+def test_the_description_is_complete(client: TestClient) -> None:
+    paths = client.get("/openapi.json").json()["paths"]
+    assert set(paths) == {"/health", "/metrics", "/api/models", "/api/transcribe", "/api/batch", "/api/export",
+                          "/api/preview"}  # fmt: skip
+    for path, methods in paths.items():
+        for method, about in methods.items():
+            assert about["summary"], path
+            assert "4XX" in about["responses"], (path, method)
+
+
+def test_the_page_needs_nothing_from_elsewhere(client: TestClient) -> None:
+    page = client.get("/")
+    assert page.headers["content-security-policy"].startswith("default-src 'none'; script-src 'self'")
+    assert "'unsafe" not in page.headers["content-security-policy"]
+    for name in ("app.js", "api.js", "draw.js", "export.js", "i18n.js", "lines.js", "picture.js", "style.css"):
+        answer = client.get(f"/static/{name}")
+        assert answer.status_code == 200
+        assert "http://" not in answer.text.replace("http://www.w3.org/2000/svg", "")  # a name, not an address
+        assert "https://" not in answer.text
+        assert "innerHTML" not in answer.text
+    assert "style=" not in page.text
+    assert "onclick=" not in page.text
+    assert client.get("/static/../app.py").status_code == 404
+    assert client.get("/static/%2e%2e%2fapp.py").status_code == 404
+
+
+def test_metrics_count_requests_and_lines(client: TestClient) -> None:
+    client.post("/api/batch", files=[("images", (f"{n}.png", picture("1"))) for n in range(3)])
+    client.get("/etc/passwd")
+    text = client.get("/metrics").text
+    assert 'htr_lines_total{model="digits"} 3' in text
+    assert 'htr_requests_total{path="/api/batch",status="200"} 1' in text
+    assert 'htr_requests_total{path="other",status="404"} 1' in text
+    assert "passwd" not in text
+    counts = [
+        int(row.split()[-1]) for row in text.splitlines() if row.startswith('htr_request_seconds_bucket{path="/api/b')
+    ]
+    assert counts == sorted(counts)
+    assert counts[-1] == 1
+    memory = next(row for row in text.splitlines() if row.startswith("process_resident_memory_bytes"))
+    assert float(memory.split()[1]) > 1e7
+
+
+def test_an_unexpected_failure_shows_no_traceback(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("secret path")
+
+    monkeypatch.setattr("htr_lightning.serve.uploads.read_image", fail)
+    answer = client.post("/api/batch", files={"images": ("a.png", picture("1"))})
+    assert (answer.status_code, answer.json()) == (500, {"error": "the server failed (RuntimeError); see its log"})
