@@ -1,9 +1,8 @@
-"""Callbacks that measure speed, restore the best checkpoint, validate at the end of a run and freeze the backbone."""
+"""Callbacks that restore the best checkpoint, validate at the end of a run and freeze the backbone."""
 
 import math
 import os
 import shutil
-import time
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -21,60 +20,6 @@ from htr_lightning.schedule import progress
 from htr_lightning.training.module import TrainingModule, log
 
 Kind = TypeVar("Kind", bound=Callback)
-
-
-class Throughput(Callback):
-    """A callback that measures training lines per second, excluding the time spent on validation.
-
-    If a run is resumed, the lines and the time before the interruption count as well.
-    """
-
-    def __init__(self) -> None:
-        self.lines, self.seconds = 0, 0.0
-        self._since: float | None = None
-        self._before = 0.0  # seconds of training before `_started`
-        self._started: float | None = None
-        self._restored: dict[str, Any] = {}
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"lines": self.lines, "seconds": self.seconds, "elapsed": self.elapsed}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self._restored = {key: state_dict[key] for key in ("lines", "seconds", "elapsed")}
-
-    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if self._restored:  # Lightning also loads the state of the checkpoint that is tested
-            self.lines, self.seconds, self._before = self._restored.values()
-
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._started = self._since = time.perf_counter()
-
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._before, self._started = self.elapsed, None
-
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, batch_idx: int
-    ) -> None:
-        now = time.perf_counter()
-        self.seconds += now - (self._since or now)
-        self._since = now
-        self.lines += len(batch.ids) * trainer.world_size
-        every = trainer.log_every_n_steps  # type: ignore[attr-defined] # Lightning sets it outside the class
-        if every and trainer.global_step % every == 0:
-            pl_module.log("train/lines_per_second", self.rate, batch_size=len(batch.ids))
-
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._since = time.perf_counter()
-
-    @property
-    def elapsed(self) -> float:
-        """Seconds of training, including validation."""
-        return self._before + (0.0 if self._started is None else time.perf_counter() - self._started)
-
-    @property
-    def rate(self) -> float:
-        """Training lines per second."""
-        return self.lines / self.seconds if self.seconds else 0.0
 
 
 class RestoreBest(Callback):

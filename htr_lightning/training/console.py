@@ -15,11 +15,12 @@ from rich.progress import BarColumn, Progress, TextColumn
 
 from htr_lightning.output import beside, not_fatal
 from htr_lightning.schedule import completed
-from htr_lightning.training.callbacks import Throughput, find, log
+from htr_lightning.training.callbacks import find, log
 from htr_lightning.training.logger import log_config, log_summary
 from htr_lightning.training.module import TrainingModule
 from htr_lightning.training.run_log import console
 from htr_lightning.training.summary import in_order, relative, summarize, summary_lines
+from htr_lightning.training.throughput import Throughput
 from htr_lightning.transcription import write_predictions
 
 
