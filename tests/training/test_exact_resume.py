@@ -116,7 +116,7 @@ def test_interrupted_and_resumed_runs_equal_uninterrupted_ones(recipe: str, tmp_
 
 def test_workers_and_memory_do_not_change_what_is_learned(tmp_path: Path) -> None:
     one = run_train(tmp_path / "one", *QUICK, "data.workers=0")
-    other = run_train(tmp_path / "other", *QUICK, "data.workers=1", "data.cache_mb=0", "data.reader.preload=false")
+    other = run_train(tmp_path / "other", *QUICK, "data.workers=1", "data.cache_mb=0")
     assert same(state(one), state(other))
     assert rows(one) == rows(other)
 
@@ -124,7 +124,7 @@ def test_workers_and_memory_do_not_change_what_is_learned(tmp_path: Path) -> Non
 def test_a_run_that_is_asked_to_stop_continues_as_if_it_had_not_been(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    overrides = [*QUICK, "callbacks.last.minutes=10"]
+    overrides = [*QUICK, "callbacks.last.minutes=10.0"]
     step = TrainingModule.training_step
     whole = run_train(tmp_path / "whole", *overrides)
 

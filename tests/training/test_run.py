@@ -248,29 +248,6 @@ def test_two_ranks_stop_together(name: str, moment: str, tmp_path: Path) -> None
 
 
 @pytest.mark.slow
-def test_a_killed_run_is_resumed_from_its_last_checkpoint(tmp_path: Path) -> None:
-    folder = tmp_path / "killed"
-    process = subprocess.Popen(
-        command("trainer.max_epochs=1000", f"hydra.run.dir={folder}"), cwd=ROOT, stdout=subprocess.DEVNULL
-    )
-    last = folder / "checkpoints" / "last.ckpt"
-    deadline = time.time() + 120
-    while not last.exists() and time.time() < deadline:
-        time.sleep(0.1)
-    time.sleep(0.7)  # into the next epoch
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    steps = torch.load(last, weights_only=True)["global_step"]
-    assert steps > 0
-    done = finish(
-        f"resume={last}", "trainer.max_epochs=200", f"trainer.max_steps={steps + 10}", f"hydra.run.dir={tmp_path}/on"
-    )
-    assert done.returncode == 0, done.stderr
-    assert f"step {steps}" in " ".join(done.stdout.split())
-    assert summary(tmp_path / "on")["test_lines"] == 24
-
-
-@pytest.mark.slow
 def test_two_ranks_obtain_the_same_counts_as_one_process(tmp_path: Path) -> None:
     lines = ["data.reader.lines={train: 96, val: 17, test: 23}", "data.max_lines=3"]
     two = finish(
