@@ -47,7 +47,10 @@ def trace_steps(recognizer: Recognizer, exportable: Exportable) -> dict[str, onn
         shapes = {"tokens": row, "left": row, "parts": tuple(free)}
         names, outputs = ["tokens", "left", *one], ["log_probs", *(NEW + name for name in own)]
         step = traced(_Step(steps.step, state, own), (*rows, *one.values()), names, outputs, shapes)
-    return {"begin": begin, "step": step}
+    found = {"begin": begin, "step": step}
+    for model in found.values():
+        del model.graph.value_info[:]  # types and shapes between operators, which quantisation changes
+    return found
 
 
 def _rows(count: int) -> tuple[Int[Tensor, " N"], Int[Tensor, " N"]]:

@@ -1,12 +1,14 @@
 """Exported files of a small recognizer."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from hashlib import sha256
 from pathlib import Path
 
 import jaxtyping
 import numpy as np
 import onnx
 import pytest
+from torch import nn
 
 from htr_lightning import checkpoint
 from htr_lightning.data.reader.synthetic import Synthetic
@@ -14,8 +16,12 @@ from htr_lightning.decoder.language import Language
 from htr_lightning.decoder.lexicon import Lexicon
 from htr_lightning.decoder.ngram import NGram
 from htr_lightning.export import build, graph
+from htr_lightning.export import trace_steps as steps
 from htr_lightning.export.build import export
 from htr_lightning.model.base import Exportable, Recognizer
+
+from .autoregressive import BEAM as STEP_BEAM
+from .autoregressive import written
 
 BEAM = {
     "_target_": "htr_lightning.decoder.prefix_beam.PrefixBeam",
@@ -45,16 +51,29 @@ def _symbolic_sizes_are_no_int() -> Iterator[None]:
 
 @pytest.fixture(scope="session", autouse=True)
 def _traced_once(_symbolic_sizes_are_no_int: None) -> Iterator[None]:
-    """Trace the network of `best` once, which takes seconds; its weights are the same in every test."""
-    traced: dict[bool, bytes] = {}
+    """Trace each network once, which takes seconds."""
+    traced: dict[str, dict[str, bytes]] = {}
+
+    def once(key: str, net: nn.Module, make: Callable[[], dict[str, onnx.ModelProto]]) -> dict[str, onnx.ModelProto]:
+        digest = sha256(key.encode())
+        for name, weight in net.state_dict().items():
+            digest.update(name.encode() + weight.numpy().tobytes())
+        key = digest.hexdigest()
+        if key not in traced:
+            traced[key] = {name: model.SerializeToString() for name, model in make().items()}
+        return {name: onnx.ModelProto.FromString(content) for name, content in traced[key].items()}
 
     def trace(recognizer: Recognizer, exportable: Exportable, padded: bool = True) -> onnx.ModelProto:
-        if padded not in traced:
-            traced[padded] = graph.trace(recognizer, exportable, padded).SerializeToString()
-        return onnx.ModelProto.FromString(traced[padded])
+        return once(str(padded), recognizer.net, lambda: {"": graph.trace(recognizer, exportable, padded)})[""]
+
+    def trace_steps(recognizer: Recognizer, exportable: Exportable) -> dict[str, onnx.ModelProto]:
+        if exportable.steps is None:
+            return {}
+        return once("steps", exportable.steps.step, lambda: steps.trace_steps(recognizer, exportable))
 
     patch = pytest.MonkeyPatch()
     patch.setattr(build, "trace", trace)
+    patch.setattr(build, "trace_steps", trace_steps)
     yield
     patch.undo()
 
@@ -81,3 +100,21 @@ def with_language(best: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple
     path = folder / "language.onnx"
     path.write_bytes(export(folder / "language.ckpt", checkpoint.load(folder / "language.ckpt"), "onnx"))
     return folder / "language.ckpt", path
+
+
+@pytest.fixture(scope="session", params=["crnn_attention", pytest.param("trocr", marks=pytest.mark.slow)])
+def model(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture(scope="session")
+def pair(model: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A checkpoint with beam search, a language model and a lexicon, and its exported file."""
+    folder = tmp_path_factory.mktemp(model)
+    words = ["bad", "cab", "dig", "fig", "hid", "chief", "cafe", "a", "big"]
+    language = Language(NGram.estimate([" ".join(words), *words], 3), Lexicon(words))
+    plain = checkpoint.with_tensors(language.to_plain())
+    path = written(model, STEP_BEAM | {"alpha": 0.7, "beta": 0.4}, folder / "lm.ckpt", language=plain)
+    out = folder / "lm.onnx"
+    out.write_bytes(export(path, checkpoint.load(path), "onnx"))
+    return path, out
