@@ -7,6 +7,8 @@ from typing import NamedTuple
 
 from htr_lightning.html import visible
 
+Number = int | float
+
 WIDTH, HEIGHT = 400, 230  # of the view box
 LEFT, RIGHT, TOP, BOTTOM = 46, 22, 10, 38  # margins around curves and points
 ROW, LABEL, VALUE = 15, 132, 86  # of bars: height of a bar, width of its label and of its value
@@ -19,8 +21,8 @@ class Series(NamedTuple):
     """The points of a curve, or one value for each label."""
 
     name: str
-    x: Sequence[float]
-    y: Sequence[float]
+    x: Sequence[Number]
+    y: Sequence[Number]
     notes: Sequence[str] = ()  # what a pointer over a point shows
     intervals: Sequence[tuple[float, float] | None] = ()
     areas: Sequence[float] = ()  # relative, of points
@@ -53,7 +55,7 @@ class Chart(NamedTuple):
         return self.colours[index] if self.colours else index
 
 
-def ticks(low: float, high: float, count: int = 5) -> list[float]:
+def ticks(low: Number, high: Number, count: int = 5) -> list[Number]:
     """Return round numbers at equal distances from `low` to `high`."""
     if high <= low:
         return [low]
@@ -63,14 +65,14 @@ def ticks(low: float, high: float, count: int = 5) -> list[float]:
     return [round(step * k, 12) for k in range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)]
 
 
-def format_tick(value: float, percent: bool) -> str:
+def format_tick(value: Number, percent: bool) -> str:
     """Return a number on an axis as text."""
     if percent:
         return f"{100 * value:g} %"
     return f"{value / 1000:g}k" if value >= 10_000 else f"{value:g}"
 
 
-def limits(chart: Chart) -> tuple[float, float, float, float]:
+def limits(chart: Chart) -> tuple[Number, Number, Number, Number]:
     """Return the smallest and largest x and y on the axes of curves or points; y starts at 0."""
     xs = [x for one in chart.series for x in one.x]
     ys = [y for one in chart.series for y in one.y]
@@ -95,10 +97,10 @@ def svg(chart: Chart) -> str:
 
 def _axes(chart: Chart) -> tuple[int, int, list[str]]:
     first, last, low, high = limits(chart)
-    scale: Callable[[float], float] = math.log10 if chart.log_x else float
+    scale: Callable[[Number], float] = math.log10 if chart.log_x else float
     start, span = scale(first), scale(last) - scale(first) or 1
 
-    def place(x: float, y: float) -> tuple[float, float]:
+    def place(x: Number, y: Number) -> tuple[float, float]:
         across, up = (scale(x) - start) / span, (y - low) / (high - low)
         return LEFT + across * (WIDTH - LEFT - RIGHT), HEIGHT - BOTTOM - up * (HEIGHT - TOP - BOTTOM)
 
@@ -129,7 +131,7 @@ def _axes(chart: Chart) -> tuple[int, int, list[str]]:
     return WIDTH, HEIGHT, body
 
 
-def log_ticks(first: float, last: float) -> list[float]:
+def log_ticks(first: Number, last: Number) -> list[float]:
     """Return the powers of ten from `first` to `last`."""
     return [10.0**k for k in range(math.ceil(math.log10(first)), math.floor(math.log10(last)) + 1)]
 
@@ -185,7 +187,7 @@ def _matrix(chart: Chart) -> tuple[int, int, list[str]]:
     return left + columns * CELL + 4, top + rows * CELL + 4, body
 
 
-def _label(x: float, y: float, text: str, anchor: str = "", style: str = "", note: str = "") -> str:
+def _label(x: Number, y: Number, text: str, anchor: str = "", style: str = "", note: str = "") -> str:
     attributes = (f' class="{style}"' if style else "") + (f' text-anchor="{anchor}"' if anchor else "")
     title = f"<title>{_text(note)}</title>" if note and note != text else ""
     return f'<text x="{x:.1f}" y="{y:.1f}"{attributes}>{_text(text)}{title}</text>'

@@ -64,7 +64,7 @@ def label(readings: Sequence[Reading], reading: Reading) -> str:
     return reading.letter if len(readings) > 1 else reading.name
 
 
-def duration(seconds: float) -> str:
+def duration(seconds: int | float) -> str:
     """Return a time in the two largest units, e.g. 20 min 12 s."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
@@ -289,7 +289,7 @@ def _curves(
         for key in keys:
             if key in reading.results.curves:
                 steps, values = _thinned(reading.results.curves[key])
-                value: Callable[[float], str] = "{:.2%}".format if percent else "{:.3g}".format
+                value: Callable[[int | float], str] = "{:.2%}".format if percent else "{:.3g}".format
                 notes = [f"{reading.letter} step {x:,}: {value(y)}" for x, y in zip(steps, values, strict=True)]
                 series.append(Series(f"{reading.letter} {key}", steps, values, notes))
                 colours.append(index)
