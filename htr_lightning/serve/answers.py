@@ -92,7 +92,6 @@ class Model(BaseModel):
     single_characters: bool
     alternatives: bool = Field(description="whether n_best may be larger than 1")
     characters: int = Field(description="size of the alphabet")
-    right_to_left: bool
 
 
 class Offer(BaseModel):

@@ -171,14 +171,11 @@ def _given(files: Sequence[UploadFile]) -> list[Upload]:
 
 
 def _described(served: Served) -> Model:
-    card = served.recognizer.card
-    direction = card.get("export", {}).get("direction") or ""
     return Model(
         name=served.name,
         single_characters=served.recognizer.single_characters,
         alternatives=served.alternatives,
-        characters=len(card["alphabet"]),
-        right_to_left=str(direction).startswith(("r", "R")),
+        characters=len(served.recognizer.card["alphabet"]),
     )
 
 

@@ -7,7 +7,7 @@ import secrets
 import signal
 import socket
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -103,8 +103,8 @@ def serve(
     made = token is None and not local
     if made:
         token = secrets.token_urlsafe(24)
-    with _listening(host, port) as listener:
-        served = [_load(name, path, device, greedy) for name, path in _named(models).items()]
+    with _listening(host, port) as listener, ExitStack() as stack:
+        served = [_load(name, path, device, greedy, stack) for name, path in _named(models).items()]
         app = make_app(served, limits, (socket.gethostname(), *hosts), token)
         config = uvicorn.Config(
             app,
@@ -136,9 +136,9 @@ def _named(models: Sequence[str]) -> dict[str, str]:
     return {stem if stems.count(stem) == 1 else model: model for stem, model in zip(stems, models, strict=True)}
 
 
-def _load(name: str, path: str, device: str, greedy: bool) -> Served:
+def _load(name: str, path: str, device: str, greedy: bool, stack: ExitStack) -> Served:
     recognizer = load_all([path], device, greedy)
-    workers = recognizer.workers().__enter__()  # they last as long as the process
+    workers = stack.enter_context(recognizer.workers())
     return Served(name, recognizer, Batcher(workers), _has_alternatives(recognizer))
 
 
