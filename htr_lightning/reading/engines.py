@@ -23,7 +23,7 @@ from htr_lightning.reading.shards import Counts, Job, Part
 from htr_lightning.transcription import Transcriber
 
 TRIES = 3  # number of processes that may die of a part
-RESERVED_CPUS = 0.5  # that Ray reserves for a worker; with more, none might be left for its own tasks, which would wait
+RESERVED_CPUS = 0.8  # fraction that workers reserve; with all, Ray's own tasks would wait for them, and they for those
 
 Done = tuple[Part, Counts]
 
@@ -182,14 +182,15 @@ def with_ray(job: Job, parts: Sequence[Part], workers: int | None = None) -> Ite
         ray.init(include_dashboard=False, logging_level="warning", log_to_driver=False)
     DataContext.get_current().enable_progress_bars = False
     try:
-        count = workers or max(1, int(ray.cluster_resources().get("CPU", 1)))
+        cpus = ray.cluster_resources().get("CPU", 1)
+        count = min(workers or max(1, int(cpus)), len(parts))
         items = [{"part": pickle.dumps(part)} for part in parts]
         found = ray.data.from_items(items, override_num_blocks=len(items)).map_batches(
             _RayWorker,
             fn_constructor_args=(job, os.getcwd()),
             batch_size=1,
-            compute=ActorPoolStrategy(size=min(count, len(parts))),
-            num_cpus=RESERVED_CPUS,
+            compute=ActorPoolStrategy(size=count),
+            num_cpus=round(RESERVED_CPUS * min(1, cpus / count), 2),
             num_gpus=1 if job.device.startswith("cuda") else 0,
             max_restarts=-1,
             max_task_retries=TRIES,

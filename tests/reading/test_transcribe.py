@@ -257,8 +257,9 @@ def test_a_page_without_lines_is_told_and_written(best: Path, htr, tmp_path: Pat
 def test_pages_are_opened_as_they_come_and_pixels_are_bounded(
     make_recognizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    images = lines(12)
     for number in range(6):
-        write_page(tmp_path, lines(2), f"{number}")
+        write_page(tmp_path, images[2 * number : 2 * number + 2], f"{number}")
     sources = find_sources([str(tmp_path)]).sources
     opened: list[Path] = []
     read_page_before = module.read_page
