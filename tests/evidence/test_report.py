@@ -20,7 +20,7 @@ import pytest
 from conftest import Outcome
 
 from htr_lightning.errors import InputError
-from htr_lightning.evidence import report, sections
+from htr_lightning.evidence import provenance, report, sections
 from htr_lightning.evidence.assets import write_assets
 from htr_lightning.evidence.chart import svg, ticks
 from htr_lightning.evidence.page import page, rows, selections
@@ -250,7 +250,12 @@ def test_hostile_texts_ids_groups_and_names_stay_text() -> None:
 
 def test_charts_are_well_formed_and_mark_every_value() -> None:
     runs = [reading([Prediction(text, text, text + "z", 0.5, text) for text in HOSTILE])]
-    parts = [*sections.breakdowns(runs), sections.characters(runs), sections.calibration(runs), sections.training(runs)]
+    parts = [
+        *sections.breakdowns(runs),
+        sections.characters(runs),
+        sections.calibration(runs),
+        provenance.training(runs),
+    ]
     charts = [chart for part in parts for chart in part.charts] + sections.confusion_charts(runs)
     for chart in charts:
         root = ElementTree.fromstring(svg(chart))
