@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from htr_lightning.evidence import sections
-from htr_lightning.evidence.chart import DENSE, Chart
+from htr_lightning.evidence import provenance, sections
+from htr_lightning.evidence.chart import DENSE, Chart, format_tick
 from htr_lightning.evidence.sections import Reading
 from htr_lightning.evidence.table import Table, latex, markdown
 from htr_lightning.html import visible
@@ -33,7 +33,7 @@ def write_assets(folder: Path, readings: Sequence[Reading]) -> list[Path]:
         InputError: if a file cannot be written.
     """
     parts = [*sections.breakdowns(readings), sections.characters(readings), sections.calibration(readings),
-             sections.training(readings), sections.speed(readings), sections.card(readings)]  # fmt: skip
+             provenance.training(readings), provenance.speed(readings), provenance.card(readings)]  # fmt: skip
     charts = [*sections.confusion_charts(readings), *(chart for part in parts for chart in part.charts)]
     tables = [*(table for table, _ in sections.frequent_edits(readings)),
               *(table for part in parts for table in part.tables), sections.summary(readings)]  # fmt: skip
@@ -87,13 +87,15 @@ def _axes(axes: Any, chart: Chart) -> None:
     for index, one in enumerate(chart.series):
         colour = COLOURS[chart.colour(index) % 6]
         if chart.kind == "curves":
-            axes.plot(one.x, one.y, color=colour, marker="o" if len(one.x) <= DENSE else None, markersize=3)
+            style: dict[str, Any] = {"linewidth": 0.8, "alpha": 0.6} if len(one.x) > DENSE else {"marker": "o"}
+            axes.plot(one.x, one.y, color=colour, markersize=3, **style)
         else:
             axes.scatter(one.x, one.y, color=colour, s=12, alpha=0.6, linewidths=0)
     if chart.diagonal:
         axes.plot([0, 1], [0, 1], color="#888", linestyle="--", linewidth=0.8)
     if chart.log_x:
         axes.set_xscale("log")
+        axes.xaxis.set_major_formatter(lambda value, _: format_tick(value, False))
     axes.set_ylim(bottom=0)
     axes.set_xlabel(chart.x_title)
     axes.set_ylabel(chart.y_title)
@@ -107,7 +109,11 @@ def _bars(axes: Any, chart: Chart) -> None:
     for index, one in enumerate(chart.series):
         places = [row + (index + 0.5) / count * 0.8 - 0.4 for row in range(len(chart.labels))]
         values = [0 if math.isnan(value) else value for value in one.y]
-        drawn = axes.barh(places, values, 0.75 / count, color=COLOURS[chart.colour(index) % 6])
+        bounds = one.intervals or [None] * len(values)
+        errors = [[value - low, high - value] for value, (low, high) in
+                  ((value, found or (value, value)) for value, found in zip(values, bounds, strict=True))]  # fmt: skip
+        drawn = axes.barh(places, values, 0.75 / count, color=COLOURS[chart.colour(index) % 6],
+                          xerr=list(zip(*errors, strict=True)), error_kw={"linewidth": 0.8})  # fmt: skip
         texts = ["" if math.isnan(value) else f"{100 * value:.1f} %" for value in one.y]
         axes.bar_label(drawn, texts, padding=3, fontsize="small")
     axes.set_yticks(range(len(chart.labels)), [visible(label) for label in chart.labels])

@@ -11,7 +11,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from numpy import ndarray
 
-from htr_lightning.evidence import report, sections
+from htr_lightning.evidence import provenance, report, sections
 from htr_lightning.evidence.chart import svg
 from htr_lightning.evidence.sections import Reading
 from htr_lightning.evidence.table import shown
@@ -86,8 +86,8 @@ def page(readings: Sequence[Reading], images: Mapping[int, UInt8[ndarray, "_ _"]
     )
     environment.filters |= {"coded": lambda text: Markup(to_html(str(text), 100_000)), "symbol": sections.symbol}
     title = " and ".join(visible(reading.name) for reading in readings)
-    parts = [sections.characters(readings), sections.calibration(readings), sections.training(readings),
-             sections.speed(readings), sections.card(readings)]  # fmt: skip
+    parts = [sections.characters(readings), sections.calibration(readings), provenance.training(readings),
+             provenance.speed(readings), provenance.card(readings)]  # fmt: skip
     edits = sections.frequent_edits(readings)
     frequent = [[(one.reference, one.hypothesis) for one in its] for _, its in edits]
     data = _data(readings, images, lines) | {"edits": frequent}
@@ -143,7 +143,7 @@ def _head(reading: Reading) -> dict[str, Any]:
     single = all(len(line.prediction.reference) <= 1 for line in reading.lines)
     return {
         "letter": reading.letter,
-        "name": reading.name,
+        "name": visible(reading.name),
         "split": reading.results.about.get("split", "test"),
         "totals": totals,
         "intervals": bounds,
@@ -166,7 +166,7 @@ def _sentence(reading: Reading, lines: int) -> str:
         parts.append(f"{training.get('name', reading.name)}: {net}{size}")
         seconds, data = its.summary.get("seconds"), (its.card.get("data") or {}).get("train")
         if data:
-            time = f" for {sections.duration(seconds)}" if seconds else ""
+            time = f" for {provenance.duration(seconds)}" if seconds else ""
             parts.append(f"trained{time} on {data['lines']:,} lines")
     parts.append(f"evaluated on {lines:,} lines that it was not trained on" if _unseen(its.about) else
                  f"evaluated on {lines:,} lines")  # fmt: skip

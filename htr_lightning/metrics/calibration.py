@@ -65,7 +65,7 @@ def calibration_bins(trials: Sequence[Trials], bins: int = 15) -> list[Trials]:
     """Group trials by probability into the bins ((k - 1) / bins, k / bins], each with the mean probability of its
     events; bins without events are left out."""
     sums: dict[int, list[float]] = {}
-    for probability, correct, events in trials:
+    for probability, correct, events in (one for one in trials if one.events):
         found = sums.setdefault(max(0, math.ceil(probability * bins) - 1), [0.0, 0, 0])
         for index, value in enumerate((events * probability, correct, events)):
             found[index] += value
