@@ -184,6 +184,7 @@ def test_invalid_combinations_are_refused(digits: Path, htr, given: list[str], m
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # of Ray itself
 def test_ray_gives_the_same_rows(digits: Path, tmp_path: Path) -> None:
     pytest.importorskip("ray")
     sources = find_sources([str(digits)]).sources
