@@ -127,7 +127,7 @@ def test_a_figure_comes_with_all_that_it_depends_on(
     for rate in ("cer", "wer"):
         interval = metrics[f"{rate}_interval"]
         assert interval == summary[f"test_{rate}_interval"]
-        assert interval["low"] < metrics[rate] < interval["high"]
+        assert interval["low"] <= metrics[rate] <= interval["high"]  # equal where no word is read
         assert (
             f"{rate.upper()} {metrics[rate]:.2%} [{100 * interval['low']:.2f}, {100 * interval['high']:.2f}]"
             in done.stdout
