@@ -115,19 +115,19 @@ def test_a_figure_comes_with_all_that_it_depends_on(
     metrics = json.loads((tmp_path / "metrics.json").read_text())
     summary = json.loads((run_folder / "summary.json").read_text())
     assert metrics["checkpoint_sha256"] == sha256(best.read_bytes()).hexdigest() == summary["card"]["checkpoint_sha256"]
-    shared = ("split", "data", "definition", "normalizer", "seed", "hardware", "versions", "language_model", "commit")
+    shared = ("split", "data", "definition", "normalizer", "seed", "versions", "language_model", "commit")
     assert {key: metrics[key] for key in shared} == {key: summary["card"][key] for key in shared}
     assert (metrics["split"], metrics["seed"], metrics["decoder"]) == ("test", 0, "greedy")
     assert summary["card"]["decoder"]["_target_"].endswith(".Greedy")
     assert (metrics["data"]["lines"], metrics["data"]["groups"]) == (24, 3)
-    assert metrics["hardware"]["cores"] >= 1
+    assert metrics["hardware"]["processor"] == summary["card"]["hardware"]["processor"] != ""
     for clock in (metrics["clock"], summary["card"]["clock"]):
         assert clock["seconds"] > 0
         assert datetime.fromisoformat(clock["started"]) <= datetime.now(UTC)
     for rate in ("cer", "wer"):
         interval = metrics[f"{rate}_interval"]
         assert interval == summary[f"test_{rate}_interval"]
-        assert interval["low"] < metrics[rate] < interval["high"]
+        assert interval["low"] <= metrics[rate] <= interval["high"]  # equal where no word is read
         assert (
             f"{rate.upper()} {metrics[rate]:.2%} [{100 * interval['low']:.2f}, {100 * interval['high']:.2f}]"
             in done.stdout
