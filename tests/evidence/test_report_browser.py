@@ -24,21 +24,27 @@ def browser() -> Iterator["sync_api.Browser"]:
         running.close()
 
 
+@pytest.fixture(scope="module")
+def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    hostile = [Prediction(f"{text} {i}", text, f"{text}x", 0.5, text * 9) for i, text in enumerate(HOSTILE)]
+    runs = [reading(hostile + predicted(500), name=HOSTILE[0]), reading(predicted(100, seed=1), "B")]
+    runs[0] = runs[0]._replace(lines=runs[0].lines + runs[0].lines[len(hostile) :] * 19)
+    path = tmp_path_factory.mktemp("page") / "report.html"
+    path.write_text(page(runs, {}, rows(runs)), encoding="utf-8")
+    return path
+
+
 @pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (400, "dark")])
 def test_a_report_of_10_000_hostile_lines_works(
-    browser: "sync_api.Browser", tmp_path: Path, width: int, scheme: str
+    browser: "sync_api.Browser", report: Path, width: int, scheme: str
 ) -> None:
-    hostile = [Prediction(f"{text} {i}", text, f"{text}x", 0.5, text * 9) for i, text in enumerate(HOSTILE)]
-    runs = [reading(hostile + predicted(10_000), name=HOSTILE[0]), reading(predicted(10_000, seed=1), "B")]
-    path = tmp_path / "report.html"
-    path.write_text(page(runs, {}, rows(runs)), encoding="utf-8")
     view = browser.new_page(viewport={"width": width, "height": 800}, color_scheme=scheme)
     faults: list[str] = []
     view.on("console", lambda message: faults.append(message.text))
     view.on("pageerror", lambda error: faults.append(str(error)))
     view.on("dialog", lambda dialog: faults.append(dialog.message))
-    view.on("request", lambda request: faults.extend([request.url] if request.url != path.as_uri() else []))
-    view.goto(path.as_uri())
+    view.on("request", lambda request: faults.extend([request.url] if request.url != report.as_uri() else []))
+    view.goto(report.as_uri())
     cards = view.locator("#sheet article")
     assert cards.count() == 30
     assert view.evaluate("document.documentElement.scrollWidth") <= width
