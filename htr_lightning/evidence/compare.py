@@ -1,6 +1,5 @@
 """Compare the transcriptions of several systems on the same lines."""
 
-import json
 import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from glob import glob, has_magic
@@ -8,7 +7,7 @@ from pathlib import Path
 from statistics import fmean, median, stdev
 from typing import Any, NamedTuple
 
-from htr_lightning.errors import InputError, first_line
+from htr_lightning.errors import InputError
 from htr_lightning.evidence import runs
 from htr_lightning.evidence.runs import Run
 from htr_lightning.metrics.edits import DEFINITION, EditTotals, line_counts
@@ -160,18 +159,7 @@ def _place(folder: Path) -> Path | None:
 
 def _read(path: Path, folder: Path) -> Member:
     """Read predictions, and the card beside them if there is one."""
-    card: Any = {}
-    for name in ("metrics.json", "summary.json"):
-        if (folder / name).is_file():
-            try:
-                card = json.loads((folder / name).read_text(encoding="utf-8"))
-                card = card.get("card", {}) if name == "summary.json" else card
-            except (OSError, ValueError, AttributeError, RecursionError) as error:
-                raise InputError(
-                    f"{folder / name}: is corrupted ({first_line(error)}); restore the original file"
-                ) from None
-            break
-    return Member(path, sorted(runs.predictions(path), key=lambda one: one.id), card if isinstance(card, dict) else {})
+    return Member(path, sorted(runs.predictions(path), key=lambda one: one.id), runs.load_card(folder))
 
 
 def compare(systems: Sequence[System]) -> Comparison:

@@ -1,6 +1,5 @@
 """Collect the results of a run: its predictions, which are made if necessary, and its lines, if they can be read."""
 
-import json
 import math
 import random
 import time
@@ -21,9 +20,9 @@ from htr_lightning.data.paper import dark_on_light
 from htr_lightning.data.preprocess import MIN_SIDE, stretch
 from htr_lightning.data.sample import Reader
 from htr_lightning.data.writing import is_blank
-from htr_lightning.errors import InputError, first_line
+from htr_lightning.errors import InputError
 from htr_lightning.evidence import evaluate as evaluation
-from htr_lightning.evidence.runs import Curve, load_curves, load_summary, predictions
+from htr_lightning.evidence.runs import Curve, load_card, load_curves, load_summary, predictions
 from htr_lightning.output import make_folder
 from htr_lightning.pretrained import locate
 from htr_lightning.reading.open import load_all
@@ -81,7 +80,7 @@ def open_results(
             f"{folder}: contains neither checkpoints/best.ckpt nor {PREDICTIONS}; choose a run folder or a folder "
             "written by htr evaluate"
         )
-    about = load_about(place)
+    about = load_card(place)
     checkpoint = best if is_run else Path(str(np.ravel(about.get("checkpoint", ""))[0]))
     recognizer = load_all([str(checkpoint)], device) if locate(checkpoint).is_file() else None
     own = _about(locate(checkpoint), recognizer) if recognizer else {}
@@ -114,25 +113,6 @@ def _place(run: Path, split: str) -> Path:
     """Return the folder with the predictions of a run: its own, written when it was tested, or that of htr evaluate."""
     tested = split == "test" and (run / PREDICTIONS).is_file()
     return run if tested else run / "checkpoints" / f"evaluate-{split}"
-
-
-def load_about(folder: Path) -> dict[str, Any]:
-    """Return the card of the figures in a folder with predictions; empty if there is none.
-
-    Raises:
-        InputError: if the file that contains it is corrupted.
-    """
-    path = next((folder / name for name in ("metrics.json", "summary.json") if (folder / name).is_file()), None)
-    if path is None:
-        return {}
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        found = found.get("card", {}) if path.name == "summary.json" else found
-        if not isinstance(found.get("data", {}), dict) or not isinstance(found.get("definition", {}), dict):
-            raise ValueError("not the card of an evaluation")
-    except (ValueError, AttributeError, RecursionError) as error:
-        raise InputError(f"{path}: is corrupted ({first_line(error)}); repeat htr evaluate") from None
-    return found
 
 
 def _about(path: Path, recognizer: Transcriber) -> dict[str, Any]:

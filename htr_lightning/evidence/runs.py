@@ -133,6 +133,25 @@ def load_curves(path: Path) -> dict[str, Curve]:
     return _load(path, _curves)
 
 
+def load_card(folder: Path) -> dict[str, Any]:
+    """Return the card of the figures in a folder with predictions; empty if there is none.
+
+    Raises:
+        InputError: if the file that contains it is corrupted.
+    """
+    path = next((folder / name for name in ("metrics.json", "summary.json") if (folder / name).is_file()), None)
+    if path is None:
+        return {}
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        found = found.get("card", {}) if path.name == "summary.json" else found
+        if not isinstance(found.get("data", {}), dict) or not isinstance(found.get("definition", {}), dict):
+            raise ValueError("not the card of an evaluation")
+    except (ValueError, AttributeError, RecursionError) as error:
+        raise InputError(f"{path}: is corrupted ({first_line(error)}); repeat htr evaluate") from None
+    return found
+
+
 def load_summary(path: Path) -> dict[str, Any]:
     """Load a `summary.json` file."""
     return _load(path, _summary)
