@@ -37,7 +37,8 @@ def every_key() -> list[tuple[dict[str, Any], tuple[str, ...]]]:
     found: dict[Any, tuple[dict[str, Any], tuple[str, ...]]] = {}
     incomplete = set()
     files = [plain(compose_train(["run_dir=runs/x", "name=x", *choices])) for choices in COMPOSED]
-    files += [OmegaConf.to_container(OmegaConf.load(path)) for path in sorted(CONF.rglob("*.yaml"))]
+    own = sorted(path for path in CONF.rglob("*.yaml") if CONF / "hydra" not in path.parents)  # Hydra checks the others
+    files += [OmegaConf.to_container(OmegaConf.load(path)) for path in own]
     for config in objects(files):
         config = {key: value for key, value in config.items() if "${" not in str(value) or isinstance(value, dict)}
         config["_partial_"] = True

@@ -140,12 +140,14 @@ def _quietly() -> Iterator[None]:
 
 def small_convolutions(model: onnx.ModelProto) -> list[str]:
     """Return the names of convolutions with so few channels that they are no slower in float32."""
-    shapes = {weight.name: weight.dims for weight in model.graph.initializer}
-    return [
-        node.name
-        for node in model.graph.node
-        if node.op_type == "Conv" and max(shapes[node.input[1]][:2]) < MIN_CHANNELS
-    ]
+    with tempfile.TemporaryDirectory() as folder, _quietly():
+        given, folded = str(Path(folder, "given.onnx")), str(Path(folder, "folded.onnx"))
+        onnx.save(model, given)
+        quant_pre_process(given, folded, skip_symbolic_shape=True)  # weights may be products of several constants
+        graph = onnx.load(folded).graph
+    shapes = {weight.name: weight.dims for weight in graph.initializer}
+    convolutions = [node for node in graph.node if node.op_type == "Conv" and node.input[1] in shapes]
+    return [node.name for node in convolutions if max(shapes[node.input[1]][:2]) < MIN_CHANNELS]
 
 
 def sensitive(model: onnx.ModelProto, lines: Sequence[Inputs], keep: Sequence[str], count: int) -> list[str]:

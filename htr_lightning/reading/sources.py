@@ -77,7 +77,7 @@ def find_sources(names: Iterable[str]) -> Found:
         sources |= {absolute(source.path): source for source in together}
     if unreadable:
         more = f", the first of {len(unreadable)} such files" if len(unreadable) > 1 else ""
-        errors.append(f"{unreadable[0]}: a format that cannot be read{more}; convert to PNG, JPEG or TIFF")
+        errors.append(f"{min(unreadable)}: a format that cannot be read{more}; convert to PNG, JPEG or TIFF")
     left_out = {path: why for path, why in left_out.items() if absolute(path) not in sources}
     pages = [source.path for source in sources.values() if source.is_page]
     groups = same_image({path: images[path] for path in pages if path in images})

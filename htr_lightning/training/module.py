@@ -212,7 +212,7 @@ class TrainingModule(LightningModule):
                 f"resume: the checkpoint has a different alphabet or network ({differing}); repeat the overrides of "
                 "its run, which are listed in .hydra/overrides.yaml in its run folder"
             )
-        if self.trainer.state.fn == "fit":
+        if self._trainer is not None and self.trainer.state.fn == "fit":
             rewind(checkpoint["loops"]["fit_loop"], checkpoint["global_step"])
             found = checkpoint["htr"].get("metrics", {}).items()
             self.totals = {split: EditTotals(*(its[key] for key in EditTotals._fields)) for split, its in found}

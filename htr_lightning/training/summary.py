@@ -76,7 +76,7 @@ def summary_lines(summary: dict[str, Any], folder: Path, single_characters: bool
         f"best val {what}": rates("val"),
         f"test {what}": f"{rates('test')}  ({summary['test_edits']} {errors})",
         "95% interval": bounds("cer") + ("" if single_characters else f" / {bounds('wer')}"),
-        "  over": f"{interval['units']} {interval['over']}" if interval else "",
+        "interval over": f"{interval['units']} {interval['over']}" if interval else "",
         "training time": str(timedelta(seconds=round(summary["seconds"]))),
         "training speed": f"{summary['lines_per_second']:.0f} lines/s" if summary["lines_per_second"] else "",
         "run folder": relative(folder),

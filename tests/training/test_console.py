@@ -13,6 +13,7 @@ from rich.console import Console
 
 from htr_lightning import command
 from htr_lightning.training import console
+from htr_lightning.training import run_log as run_log_module
 from htr_lightning.training.console import idle_gpus
 from htr_lightning.training.run_log import log, run_log
 
@@ -57,7 +58,8 @@ def test_a_log_file_contains_complete_lines_and_no_progress_bar(run_folder: Path
 def test_validation_lines_stay_above_the_progress_bar(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     screen = io.StringIO()
     terminal = Console(file=screen, force_terminal=True, width=80, soft_wrap=True, highlight=False, _environ={})
-    monkeypatch.setattr(console, "console", terminal)
+    for module in (console, run_log_module):
+        monkeypatch.setattr(module, "console", terminal)
     command.quiet()
     run_train(tmp_path / "run", *SMALL, "trainer.max_epochs=2", "logger=csv")
     written = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", screen.getvalue()).replace("\r", "\n")

@@ -88,9 +88,12 @@ def state(folder: Path) -> dict[str, Any]:
     return found
 
 
+SPEED = ("train/lines_per_second", "train/pixels_per_second", "train/waiting")
+
+
 def rows(folder: Path) -> list[dict[str, str]]:
     with (folder / "metrics.csv").open(newline="") as file:
-        return [{key: row[key] for key in row if key != "train/lines_per_second"} for row in csv.DictReader(file)]
+        return [{key: row[key] for key in row if key not in SPEED} for row in csv.DictReader(file)]
 
 
 def same(one: Any, other: Any) -> bool:
