@@ -4,7 +4,7 @@ import platform
 import subprocess
 from collections import Counter
 from collections.abc import Sequence
-from hashlib import file_digest, sha256
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import torch
 from htr_lightning.checkpoint import TRAINING
 from htr_lightning.cores import cores
 from htr_lightning.data.datamodule import SPLITS, LineDataModule
+from htr_lightning.data.files import file_hash
 from htr_lightning.data.sample import Skipped
 from htr_lightning.metrics import calibration, significance
 from htr_lightning.metrics.edits import DEFINITION
@@ -76,7 +77,7 @@ def figure_card(
         "normalizer": cards[0]["model"]["normalizer"],
         "decoder": _one_or_all(["greedy" if greedy else its["model"].get("decoder", "argmax") for its in cards]),
         "language_model": _one_or_all([None if greedy else its.get("tuned") for its in cards]),
-        "checkpoint_sha256": _one_or_all([_file_hash(path) for path in checkpoints]),
+        "checkpoint_sha256": _one_or_all([file_hash(locate(path)) for path in checkpoints]),
         "seed": _one_or_all([its.get("training", {}).get("seed") for its in cards]),
         "commit": {"evaluated": git_commit(), "trained": _one_or_all([its.get("commit") for its in cards])},
         "hardware": hardware(next(iter(devices)) or torch.device("cpu")),
@@ -108,11 +109,6 @@ def _processor() -> str:
 
 def _one_or_all(values: list[Any]) -> Any:
     return values[0] if len(values) == 1 else values
-
-
-def _file_hash(path: str | Path) -> str:
-    with open(locate(path), "rb") as file:
-        return file_digest(file, "sha256").hexdigest()
 
 
 def describe(data: LineDataModule, split: str) -> dict[str, Any]:

@@ -1,7 +1,6 @@
 """Transcriptions, and the interface for objects that transcribe images."""
 
 import json
-import os
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -14,6 +13,7 @@ from htr_lightning.data.preprocess import Preprocess
 from htr_lightning.decoder.hypothesis import Decoder, Hypothesis
 from htr_lightning.errors import printable
 from htr_lightning.metrics.calibration import PlattScaling
+from htr_lightning.output import beside
 from htr_lightning.text.normalize import Normalizer
 
 
@@ -52,11 +52,9 @@ def write_predictions(folder: Path, predictions: Iterable[Prediction]) -> None:
     Raises:
         OSError: if the file cannot be written.
     """
-    beside = folder / f".{PREDICTIONS}.part"
-    with open(beside, "w", encoding="utf-8") as file:
+    with beside(folder / PREDICTIONS) as new, new.open("w", encoding="utf-8") as file:
         for prediction in predictions:
             file.write(printable(json.dumps(prediction._asdict(), ensure_ascii=False)) + "\n")
-    os.replace(beside, folder / PREDICTIONS)
 
 
 Read = Callable[..., list[Transcription]]  # called with images and n_best; see `Transcriber.read`

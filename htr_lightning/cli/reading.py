@@ -1,10 +1,8 @@
 """The `transcribe`, `evaluate` and `report` commands."""
 
 import sys
-import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext, suppress
-from datetime import UTC, datetime
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
@@ -263,7 +261,7 @@ def evaluate(
     """Evaluate a checkpoint, or several as an ensemble, on a split; write predictions.jsonl and metrics.json."""
     from htr_lightning.build import check_whole, data_for
     from htr_lightning.evidence import evaluate as verb
-    from htr_lightning.reading.journal import Journal, digest
+    from htr_lightning.reading.journal import Journal
     from htr_lightning.reading.open import load_all
 
     others, given = split_checkpoints(overrides or [])
@@ -276,18 +274,11 @@ def evaluate(
     name = f"{'ensemble' if 'ensemble' in about else 'evaluate'}-{split}"
     folder = out or Path(checkpoint).resolve().parent / name
     make_folder(folder)  # fail early, before the work starts
-    conditions = {"overrides": given, "greedy": greedy, "files": list(map(digest, checkpoints)), **about}
-    journal = Journal(folder / JOURNAL, conditions)
+    journal = Journal(folder / JOURNAL, {"overrides": given, "greedy": greedy, **about})
     if journal.rows:
         print(f"note: going on after {len(journal.rows)} lines of an interrupted evaluation", file=sys.stderr)
-    started, start = datetime.now(UTC), time.perf_counter()
     with progress_bar("evaluating", about["data"]["lines"]) as advance:
-        found = verb.evaluate(recognizer, data, split, advance, journal)
-    about["clock"] = {
-        "started": started.isoformat(timespec="seconds"),
-        "seconds": round(time.perf_counter() - start, 2),
-    }
-    verb.write(folder, found, about)
+        found = verb.evaluate_into(folder, recognizer, data, split, about, advance, journal)
     journal.remove()
     totals, ece, intervals = found.totals, verb.calibration(found.predictions)["ece"], found.intervals
     cer, wer = (f" {interval}" if interval else "" for interval in intervals[:2])

@@ -4,11 +4,18 @@ import os
 import stat
 from collections.abc import Callable, Iterator, Sequence
 from fnmatch import fnmatchcase
+from hashlib import file_digest
 from pathlib import Path, PurePath, PurePosixPath
 from typing import NoReturn
 from unicodedata import normalize
 
 from htr_lightning.errors import InputError
+
+
+def file_hash(path: Path) -> str:
+    """Return the SHA-256 of a file in hexadecimal; raise OSError if it cannot be read."""
+    with path.open("rb") as file:
+        return file_digest(file, "sha256").hexdigest()
 
 
 def files_below(folder: Path) -> list[Path]:

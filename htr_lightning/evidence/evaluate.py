@@ -1,7 +1,9 @@
 """Evaluate a checkpoint on a split, returning a prediction for each line and the total edit counts."""
 
 import json
+import time
 from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple, TypeVar
@@ -102,6 +104,30 @@ def evaluate(
     """
     found = read_split(recognizer, recognizer.read, data, split, advance, *_journaled(journal, split))
     return compare(found)
+
+
+def evaluate_into(
+    folder: Path,
+    recognizer: Transcriber,
+    data: LineDataModule,
+    split: str,
+    about: dict[str, Any],
+    advance: Callable[[int], None],
+    journal: Journal | None = None,
+) -> Evaluation:
+    """Evaluate a recognizer, and write the results to a folder (see `evaluate` and `write`).
+
+    Args:
+        folder: existing folder.
+        recognizer, data, split, advance, journal: see `evaluate`.
+        about: the conditions (see `conditions`), to which the date and the duration are added as `clock`.
+    """
+    started, start = datetime.now(UTC), time.perf_counter()
+    found = evaluate(recognizer, data, split, advance, journal)
+    seconds = round(time.perf_counter() - start, 2)
+    about["clock"] = {"started": started.isoformat(timespec="seconds"), "seconds": seconds}
+    write(folder, found, about)
+    return found
 
 
 def _journaled(

@@ -2,10 +2,7 @@
 
 import math
 import random
-import time
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
-from hashlib import file_digest
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,6 +12,7 @@ from numpy import ndarray
 
 from htr_lightning.build import data_for
 from htr_lightning.card import describe
+from htr_lightning.data.files import file_hash
 from htr_lightning.data.handwriting import measure
 from htr_lightning.data.paper import dark_on_light
 from htr_lightning.data.preprocess import MIN_SIDE, stretch
@@ -90,11 +88,7 @@ def open_results(
         data = data_for(recognizer, overrides)
         about = evaluation.conditions(recognizer, [str(best)], data, split)
         make_folder(place)  # fail early, before the work starts
-        started, start = datetime.now(UTC), time.perf_counter()
-        found = evaluation.evaluate(recognizer, data, split, progress(about["data"]["lines"]))
-        seconds = round(time.perf_counter() - start, 2)
-        about["clock"] = {"started": started.isoformat(timespec="seconds"), "seconds": seconds}
-        evaluation.write(place, found, about)
+        evaluation.evaluate_into(place, recognizer, data, split, about, progress(about["data"]["lines"]))
     reader, note = _reader(recognizer, overrides, about, split)
     return Results(
         folder,
@@ -116,11 +110,9 @@ def _place(run: Path, split: str) -> Path:
 
 
 def _about(path: Path, recognizer: Transcriber) -> dict[str, Any]:
-    with open(path, "rb") as file:
-        digest = file_digest(file, "sha256").hexdigest()
     weights = getattr(recognizer, "parameters", None)  # exported recognizers have none
     count = sum(one.numel() for one in weights()) if weights else None
-    return {"path": str(path), "sha256": digest, "bytes": path.stat().st_size, "weights": count}
+    return {"path": str(path), "sha256": file_hash(path), "bytes": path.stat().st_size, "weights": count}
 
 
 def _reader(

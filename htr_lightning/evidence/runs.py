@@ -134,7 +134,7 @@ def load_curves(path: Path) -> dict[str, Curve]:
 
 
 def load_card(folder: Path) -> dict[str, Any]:
-    """Return the card of the figures in a folder with predictions; empty if there is none.
+    """Return the card of the figures in a folder with predictions, or an empty dict if the folder has no card.
 
     Raises:
         InputError: if the file that contains it is corrupted.

@@ -20,6 +20,7 @@ from htr_lightning.export.file import FORMAT, metadata, read
 from htr_lightning.export.graph import trace
 from htr_lightning.export.quantize import (
     Inputs,
+    folded,
     quantized,
     sensitive,
     small_convolutions,
@@ -113,7 +114,7 @@ def _quantizable(recognizer: Recognizer, lines: Sequence[tuple[Tensor, Tensor]])
     """Return the model of a recognizer in float32, prepared for quantisation."""
     exportable = recognizer.exportable()
     net = equalized(exportable.net, lines)
-    return trace(recognizer, exportable._replace(net=net), padded=False)
+    return folded(trace(recognizer, exportable._replace(net=net), padded=False))
 
 
 def _arrays_of(lines: Sequence[tuple[Tensor, Tensor]]) -> list[Inputs]:

@@ -80,22 +80,33 @@ def _output_axes(node: onnx.NodeProto) -> tuple[int, ...]:
     return (1,) if node.op_type in ("MatMul", "Gemm") and not transposed else (0,)
 
 
+def folded(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return a model whose weights are constants, where they were computed from several.
+
+    Other weights would stay in float32 when the model is quantised.
+    """
+    with tempfile.TemporaryDirectory() as folder, _quietly():
+        given, result = (str(Path(folder, f"{number}.onnx")) for number in range(2))
+        onnx.save(model, given)
+        quant_pre_process(given, result, skip_symbolic_shape=True)
+        return onnx.load(result)
+
+
 def quantized(model: onnx.ModelProto, lines: Sequence[Inputs], keep: Sequence[str] = ()) -> onnx.ModelProto:
     """Return a model that computes with 8-bit weights and activations.
 
     The ranges of activations are measured on lines; those of an LSTM, for each line that is read.
 
     Args:
-        model: model in float32.
+        model: model in float32, after `folded`.
         lines: lines whose activations are measured, without padding.
         keep: names of nodes that stay in float32.
     """
     with tempfile.TemporaryDirectory() as folder, _quietly():
-        given, prepared, result, final = (str(Path(folder, f"{number}.onnx")) for number in range(4))
+        given, result, final = (str(Path(folder, f"{number}.onnx")) for number in range(3))
         onnx.save(model, given)
-        quant_pre_process(given, prepared, skip_symbolic_shape=True)  # otherwise, some weights stay in float32
         quantize_static(
-            prepared,
+            given,
             result,
             _Lines(lines, [one.name for one in model.graph.input]),
             quant_format=QuantFormat.QDQ,
@@ -119,11 +130,10 @@ def quantized(model: onnx.ModelProto, lines: Sequence[Inputs], keep: Sequence[st
 def with_byte_products(model: onnx.ModelProto) -> onnx.ModelProto:
     """Return a model that multiplies by 8-bit weights, and measures the ranges of activations whenever it runs."""
     with tempfile.TemporaryDirectory() as folder, _quietly():
-        given, prepared, result = (str(Path(folder, f"{number}.onnx")) for number in range(3))
-        onnx.save(model, given)
-        quant_pre_process(given, prepared, skip_symbolic_shape=True)
+        given, result = (str(Path(folder, f"{number}.onnx")) for number in range(2))
+        onnx.save(folded(model), given)
         kinds = ["MatMul", "Gemm"]
-        quantize_dynamic(prepared, result, op_types_to_quantize=kinds, weight_type=QuantType.QInt8, per_channel=True)
+        quantize_dynamic(given, result, op_types_to_quantize=kinds, weight_type=QuantType.QInt8, per_channel=True)
         return onnx.load(result)
 
 
@@ -139,22 +149,24 @@ def _quietly() -> Iterator[None]:
 
 
 def small_convolutions(model: onnx.ModelProto) -> list[str]:
-    """Return the names of convolutions with so few channels that they are no slower in float32."""
-    with tempfile.TemporaryDirectory() as folder, _quietly():
-        given, folded = str(Path(folder, "given.onnx")), str(Path(folder, "folded.onnx"))
-        onnx.save(model, given)
-        quant_pre_process(given, folded, skip_symbolic_shape=True)  # weights may be products of several constants
-        graph = onnx.load(folded).graph
-    shapes = {weight.name: weight.dims for weight in graph.initializer}
-    convolutions = [node for node in graph.node if node.op_type == "Conv" and node.input[1] in shapes]
-    return [node.name for node in convolutions if max(shapes[node.input[1]][:2]) < MIN_CHANNELS]
+    """Return the names of convolutions with so few channels that they are no slower in float32.
+
+    Args:
+        model: model after `folded`.
+    """
+    shapes = {weight.name: weight.dims for weight in model.graph.initializer}
+    return [
+        node.name
+        for node in model.graph.node
+        if node.op_type == "Conv" and max(shapes[node.input[1]][:2]) < MIN_CHANNELS
+    ]
 
 
 def sensitive(model: onnx.ModelProto, lines: Sequence[Inputs], keep: Sequence[str], count: int) -> list[str]:
     """Return the names of the layers whose quantisation changes the output most.
 
     Args:
-        model: model in float32.
+        model: model in float32, after `folded`.
         lines: lines whose activations and outputs are compared.
         keep: names of layers that stay in float32 anyway.
         count: number of layers to return.

@@ -3,10 +3,10 @@
 import json
 import os
 from collections.abc import Iterable, Sequence
-from hashlib import file_digest
 from pathlib import Path
 from typing import Any
 
+from htr_lightning.data.files import file_hash
 from htr_lightning.errors import printable
 from htr_lightning.output import writing
 from htr_lightning.pretrained import locate
@@ -67,7 +67,6 @@ class Journal:
 def digest(recognizer: str | Path) -> str:
     """Return the SHA-256 of a checkpoint or exported file, or "" if it cannot be read."""
     try:
-        with locate(recognizer).open("rb") as file:
-            return file_digest(file, "sha256").hexdigest()
+        return file_hash(locate(recognizer))
     except OSError:
         return ""  # reported when it is loaded

@@ -86,9 +86,7 @@ def transcribe(
         _in_parallel(workers, n_best) as read,
     ):
         for source in sources:
-            for line, image in _lines_or_note(source):
-                if image is not None and not source.is_page and is_page(image):
-                    line, image = line._replace(error=f"{line.name}: {page_fault(recognizer)}"), None
+            for line, image in _lines_or_note(recognizer, source):
                 if image is not None:
                     image = reduce(image)
                     pixels += image.size
@@ -155,10 +153,23 @@ def count_lines(source: Source) -> int:
         return 1
 
 
-def _lines_or_note(source: Source) -> Iterator[tuple[TranscribedLine, UInt8[ndarray, "_ _"] | None]]:
-    """Yield what `open_lines` yields, or, for a page without lines, a note."""
-    empty = True
+def open_to_read(
+    recognizer: Transcriber, source: Source
+) -> Iterator[tuple[TranscribedLine, UInt8[ndarray, "_ _"] | None]]:
+    """Yield what `open_lines` yields, but an error for the image of a page where one of a line is expected."""
     for line, image in open_lines(source):
+        if image is not None and not source.is_page and is_page(image):
+            yield line._replace(error=f"{line.name}: {page_fault(recognizer)}"), None
+        else:
+            yield line, image
+
+
+def _lines_or_note(
+    recognizer: Transcriber, source: Source
+) -> Iterator[tuple[TranscribedLine, UInt8[ndarray, "_ _"] | None]]:
+    """Yield what `open_to_read` yields, or, for a page without lines, a note."""
+    empty = True
+    for line, image in open_to_read(recognizer, source):
         yield line, image
         empty = False
     if empty:

@@ -20,7 +20,7 @@ from htr_lightning.data.writing import is_page
 from htr_lightning.errors import InputError, printable
 from htr_lightning.reading.page_out import to_page_xml
 from htr_lightning.reading.sources import Source, find_sources
-from htr_lightning.reading.transcribe import TranscribedLine, count_lines, finished, open_lines, page_fault
+from htr_lightning.reading.transcribe import TranscribedLine, count_lines, finished, open_to_read, page_fault
 from htr_lightning.serve.answers import AlternativeText, BatchLine, CorrectedLine, FileText, LineText
 from htr_lightning.serve.batching import Batcher
 from htr_lightning.serve.limits import Limits
@@ -152,9 +152,7 @@ def _chunks(recognizer: Transcriber, source: Source) -> Iterator[Opened]:
     """Yield a few opened lines at a time, since lines that overlap can have any number of pixels in all."""
     chunk: Opened = []
     pixels = 0
-    for line, image in open_lines(source):
-        if image is not None and not source.is_page and is_page(image):
-            line, image = line._replace(error=f"{line.name}: {page_fault(recognizer)}"), None
+    for line, image in open_to_read(recognizer, source):
         chunk.append((line, image))
         pixels += 0 if image is None else image.size
         if len(chunk) == CHUNK_LINES or pixels > CHUNK_PIXELS:

@@ -17,6 +17,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from htr_lightning.parameters import Positive
 from htr_lightning.training.callbacks import log
 from htr_lightning.training.module import TrainingModule
+from htr_lightning.training.signals import handled
 from htr_lightning.training.summary import relative
 
 # Ctrl-C, schedulers, a closed terminal, and the warning that SLURM sends with --signal=USR1@60. Windows lacks some.
@@ -59,13 +60,8 @@ class LastCheckpoint(Callback):
 
         # Lightning's handler waits for the other ranks inside the handler, which hangs if they are exchanging anything
         trainer._signal_connector._sigterm_notifier_fn = lambda *_: None  # type: ignore[method-assign]
-        numbers = [getattr(signal, name) for name in NAMES if hasattr(signal, name)]
-        replaced = {number: signal.signal(number, receive) for number in numbers}
-        try:
+        with handled(NAMES, receive):
             yield
-        finally:
-            for number, handler in replaced.items():
-                signal.signal(number, handler)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._training, self._saved = True, time.monotonic()

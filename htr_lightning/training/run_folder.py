@@ -114,7 +114,7 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def _lock(path: Path) -> TextIO:
-    """Create a file if there is none, and lock it; on a file system without locks, only create it."""
+    """Create a file if it does not exist, and lock it; on a file system without locks, only create it."""
     while True:
         file = path.open("a")
         if fcntl is None:

@@ -22,6 +22,8 @@ from omegaconf import DictConfig
 
 from htr_lightning.config import external_rank, is_sweep, varying
 from htr_lightning.errors import InputError, chain, first_line
+from htr_lightning.output import beside
+from htr_lightning.training.signals import handled
 
 RECORD = "job.json"  # in the folder of a job
 # SLURM and submitit send the last one before a job is requeued.
@@ -38,9 +40,9 @@ def read_record(folder: Path) -> dict[str, Any]:
 
 def record(folder: Path, **fields: Any) -> None:
     """Add fields to the record of a job."""
-    beside = folder / f"{RECORD}.{os.getpid()}"
-    beside.write_text(json.dumps(read_record(folder) | fields, ensure_ascii=False), encoding="utf-8")
-    beside.replace(folder / RECORD)
+    fields = read_record(folder) | fields
+    with beside(folder / RECORD) as new:
+        new.write_text(json.dumps(fields, ensure_ascii=False), encoding="utf-8")
 
 
 class SweepJob(Callback):
@@ -140,12 +142,12 @@ def _run(arguments: Sequence[str]) -> int:
         del environment["SLURM_NTASKS"]  # otherwise, Lightning would wait for SLURM to start the other ranks
     child = subprocess.Popen(arguments, env=environment, start_new_session=True)
     try:
-        with _forwarding(child) as received:
+        with _forwarding(child) as (received, before):
             code = child.wait()
     finally:
         _end(child)
     if received:
-        number, handler = received[0]
+        number, handler = received[0], before[received[0]]
         if callable(handler) and handler is not signal.default_int_handler:
             handler(number, None)  # submitit requeues the job
         raise SystemExit(128 + number)
@@ -153,24 +155,17 @@ def _run(arguments: Sequence[str]) -> int:
 
 
 @contextmanager
-def _forwarding(child: subprocess.Popen) -> Iterator[list[tuple[int, Any]]]:
-    """Send signals on to a process, and yield a list of those received, each with the handler that it had before."""
-    received: list[tuple[int, Any]] = []
-    numbers = [getattr(signal, name) for name in SIGNALS if hasattr(signal, name)]
+def _forwarding(child: subprocess.Popen) -> Iterator[tuple[list[int], dict[int, Any]]]:
+    """Send signals on to a process, and yield a list of those received, and the handlers that they had before."""
+    received: list[int] = []
 
     def receive(number: int, frame: Any) -> None:
-        received.append((number, before[number]))
+        received.append(number)
         saves = number != getattr(signal, "SIGUSR2", None)  # of which a run knows nothing
         child.send_signal(number if saves else signal.SIGTERM)
 
-    before: dict[int, Any] = {number: signal.getsignal(number) for number in numbers}
-    for number in numbers:
-        signal.signal(number, receive)
-    try:
-        yield received
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler if handler is not None else signal.SIG_DFL)
+    with handled(SIGNALS, receive) as before:
+        yield received, before
 
 
 def _end(child: subprocess.Popen) -> None:
@@ -203,10 +198,5 @@ def stoppable() -> Iterator[None]:
     def stop(number: int, frame: Any) -> None:
         raise SystemExit(128 + number)
 
-    numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
-    before = {number: signal.signal(number, stop) for number in numbers}
-    try:
+    with handled(("SIGTERM", "SIGHUP"), stop):
         yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -73,7 +73,7 @@ def test_quantised_networks_run_line_by_line(model: str) -> None:
     recognizer = recognizer_of(model)
     exportable = recognizer.exportable()
     lines = [tuple(part.numpy() for part in images_of(recognizer, [width])) for width in (200, 450, 700)]
-    quantised = quantize.quantized(graph.trace(recognizer, exportable, False), lines)  # type: ignore[arg-type]
+    quantised = quantize.quantized(quantize.folded(graph.trace(recognizer, exportable, False)), lines)  # type: ignore[arg-type]
     large = [one for one in quantised.graph.initializer if np.prod(one.dims) >= 4096]
     bytes_ = sum(np.prod(one.dims) for one in large if one.data_type in (onnx.TensorProto.INT8, onnx.TensorProto.UINT8))
     assert bytes_ > 0.9 * sum(np.prod(one.dims) for one in large)

@@ -4,7 +4,6 @@ import os
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from glob import escape
-from hashlib import file_digest
 from itertools import takewhile
 from pathlib import Path, PurePath
 
@@ -12,7 +11,7 @@ import numpy as np
 from jaxtyping import Float64
 from numpy import ndarray
 
-from htr_lightning.data.files import PerFolder, matches
+from htr_lightning.data.files import PerFolder, file_hash, matches
 from htr_lightning.data.page.document import read_page
 from htr_lightning.errors import InputError
 
@@ -31,7 +30,7 @@ def same_image(images: Mapping[Path, Path]) -> list[list[Path]]:
     for xml, image in images.items():
         by_image[Path(real(image))].append(xml)
     candidates = [list(by_image)]
-    for key in (_size, _sample, _digest):  # each is slower than the one before, and computed for fewer images
+    for key in (_size, _sample, file_hash):  # each is slower than the one before, and computed for fewer images
         candidates = [group for some in candidates for group in _grouped(some, key) if len(group) > 1]
     for original, *copies in candidates:
         for copy in copies:
@@ -110,11 +109,6 @@ def _sample(path: Path) -> bytes:
     with path.open("rb") as file:
         file.seek(max(0, (_size(path) - SAMPLE) // 2))
         return file.read(SAMPLE)
-
-
-def _digest(path: Path) -> bytes:
-    with path.open("rb") as file:
-        return file_digest(file, "sha256").digest()
 
 
 def _boxes(path: Path) -> tuple[Float64[ndarray, "N 4"], tuple[int, int]]:
