@@ -89,6 +89,7 @@ def data(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[str], tupl
             "trainer.devices=1",
             "trainer.strategy=auto",
             "logger=csv",
+            "data.max_lines=2",
         ]
         if "trainer=gpu" in command:
             short += ["trainer.accelerator=cpu"]
@@ -105,6 +106,7 @@ def data(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[str], tupl
         elif "DATA/mnist" in command or "data=htr_united" in command:
             folder = request.getfixturevalue("htr_data")
             short += ["trainer.limit_val_batches=1", "trainer.limit_test_batches=1"]
+            short += ["data.subset=[0, 64]"] if "DATA/mnist" in command else []
         elif made := next(
             (name for name in MAKERS if f"data={name}" in command or f"experiment={name}" in command), None
         ):

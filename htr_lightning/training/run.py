@@ -3,7 +3,7 @@
 import os
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import cv2
 import torch
@@ -50,7 +50,7 @@ def _train(config: DictConfig) -> float:
     folder = Path(config.run_dir)
     check_value(config.resume, SETTINGS["resume"], "resume")
     asked, resume = config.resume, checkpoint_to_resume(config.resume, folder)
-    config.resume = None if resume is None else str(resume)
+    config = cast(DictConfig, OmegaConf.merge(config, {"resume": None if resume is None else str(resume)}))
     settings = plain(config)
     check_settings(settings)
     _save_resolved(settings)

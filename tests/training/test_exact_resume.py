@@ -104,7 +104,12 @@ def same(one: Any, other: Any) -> bool:
     return torch.equal(one, other) if isinstance(one, torch.Tensor) else one == other
 
 
-@pytest.mark.parametrize("recipe", RECIPES)
+QUICKEST = ("EMA", "two workers", "replay")  # with averages, other processes, a second reader; the rest take minutes
+
+
+@pytest.mark.parametrize(
+    "recipe", [name if name in QUICKEST else pytest.param(name, marks=pytest.mark.slow) for name in RECIPES]
+)
 def test_interrupted_and_resumed_runs_equal_uninterrupted_ones(recipe: str, tmp_path: Path, killed) -> None:
     overrides = [*QUICK, *RECIPES[recipe]]
     whole = run_train(tmp_path / "whole", *overrides)
