@@ -5,6 +5,8 @@ BIN := .venv/bin
 READY := .venv/.ready
 # Two busy processes on few cores: without this torch's threads spin at barriers and run ten times slower.
 export OMP_WAIT_POLICY ?= PASSIVE
+# Tests start many processes; without bytecode files, each of them would compile torch and Lightning for 15 seconds.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help setup train test test-slow lint format check bench lock clean
 
