@@ -10,6 +10,7 @@ from jaxtyping import UInt8
 from numpy import ndarray
 
 from htr_lightning.errors import UNPRINTABLE
+from htr_lightning.metrics.confusions import Confusions
 from htr_lightning.text.align import Edit, edits
 from htr_lightning.text.direction import visual
 
@@ -258,6 +259,40 @@ def bar_chart(
             _text(strip, text, (right + GAP, base), BLACK, size)
         strips.append(strip)
     return np.concatenate(strips)
+
+
+def confusion_sheet(found: Confusions, cell: int = 30) -> UInt8[ndarray, "H W 3"]:
+    """Draw how often characters were read as others: a row for each reference, a column for each transcription.
+
+    A cell is the darker, the more edits it counts, and shows their number. Correct characters are left out.
+
+    Args:
+        found: confusions; a missing or inserted character is shown as ∅.
+        cell: side of a cell in pixels.
+
+    Returns:
+        The picture in RGB.
+    """
+    left, top = 3 * TEXT, 3 * TEXT
+    names = [{" ": "␣", "": "∅"}.get(one, visual(one)) for one in found.hypotheses]
+    width = max(left + cell * len(names) + GAP, 260)
+    sheet = np.full((top + cell * len(found.references) + GAP, width, 3), 255, np.uint8)
+    _text(sheet, "references (rows) read as (columns); ∅: nothing", (GAP, 20), GREY, 14)
+    most = max((n for row, r in zip(found.counts, found.references, strict=True)
+                for n, h in zip(row, found.hypotheses, strict=True) if r != h), default=0)  # fmt: skip
+    for index, name in enumerate(names):
+        middle = (cell - _width(name)) // 2
+        _text(sheet, name, (left + index * cell + middle, top - GAP), BLACK, 18)
+        _text(sheet, name, (left - TEXT - _width(name) // 2, top + index * cell + 21), BLACK, 18)
+        for column, count in enumerate(found.counts[index]):
+            x, y = left + column * cell, top + index * cell
+            strength = 0.0 if column == index or not most else (count / most) ** 0.5
+            paper, colour = np.array((245, 245, 245)), np.array(SUBSTITUTION)
+            sheet[y : y + cell - 2, x : x + cell - 2] = 225 if column == index else paper + strength * (colour - paper)
+            if count and column != index:
+                text = str(count) if count < 1000 else "…"
+                _text(sheet, text, (x + (cell - 2 - _width(text, 13)) // 2, y + 19), BLACK, 13)
+    return sheet
 
 
 def _at_height(image: UInt8[ndarray, "_ _"], height: int) -> UInt8[ndarray, "_ _"]:
