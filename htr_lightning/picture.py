@@ -23,7 +23,10 @@ SUBSTITUTION, DELETION, INSERTION = (213, 94, 0), (0, 114, 178), (170, 80, 140)
 
 
 def transcription_sheet(
-    images: Sequence[UInt8[ndarray, "_ _"]], references: Sequence[str], hypotheses: Sequence[str], width: int = 1000
+    images: Sequence[UInt8[ndarray, "_ _"]],
+    references: Sequence[str],
+    hypotheses: Sequence[str] | None,
+    width: int = 1000,
 ) -> UInt8[ndarray, "H W 3"]:
     """Draw images with their references and transcriptions: one strip per line, or a grid of single characters.
 
@@ -36,20 +39,24 @@ def transcription_sheet(
     Args:
         images: images of lines or characters.
         references: reference texts; if none has more than one character, the picture is a grid.
-        hypotheses: transcriptions.
+        hypotheses: transcriptions; None to draw only the references.
         width: width of the picture in pixels.
 
     Returns:
         The picture in RGB; if there are characters without a glyph, its last row lists them.
     """
-    samples = list(zip(images, references, hypotheses, strict=True))
+    samples = list(zip(images, references, hypotheses or [None] * len(references), strict=True))
     grid = max(map(len, references), default=0) <= 1
     strips = _grid(samples, width) if grid else [_strip(*sample, width) for sample in samples]
-    return np.concatenate([*strips, _without_glyph([*references, *hypotheses], width)])
+    return np.concatenate([*strips, _without_glyph([*references, *(hypotheses or ())], width)])
 
 
-def _strip(image: UInt8[ndarray, "_ _"], reference: str, hypothesis: str, width: int) -> UInt8[ndarray, "H W 3"]:
+def _strip(
+    image: UInt8[ndarray, "_ _"], reference: str, hypothesis: str | None, width: int
+) -> UInt8[ndarray, "H W 3"]:  # fmt: skip
     """Draw a line above its reference and its transcription."""
+    if hypothesis is None:
+        return _strip(image, reference, reference, width)[[*range(ROW), *range(ROW + TEXT, ROW + 2 * TEXT + GAP)]]
     strip = np.full((ROW + 2 * TEXT + GAP, width, 3), 255, np.uint8)
     line = _fit(image, (ROW, width - 2 * GAP))
     strip[GAP // 2 : GAP // 2 + line.shape[0], GAP : GAP + line.shape[1]] = line[..., None]
@@ -71,7 +78,9 @@ def _strip(image: UInt8[ndarray, "_ _"], reference: str, hypothesis: str, width:
     return strip
 
 
-def _grid(samples: Sequence[tuple[UInt8[ndarray, "_ _"], str, str]], width: int) -> list[UInt8[ndarray, "H W 3"]]:
+def _grid(
+    samples: Sequence[tuple[UInt8[ndarray, "_ _"], str, str | None]], width: int
+) -> list[UInt8[ndarray, "H W 3"]]:
     """Draw characters in rows of equal cells, each above its transcription."""
     columns, rows = max(1, width // CELL), []
     for start in range(0, len(samples), columns):
@@ -80,6 +89,7 @@ def _grid(samples: Sequence[tuple[UInt8[ndarray, "_ _"], str, str]], width: int)
             left, character = column * CELL, _fit(image, (CELL - 2 * GAP, CELL - 2 * GAP))
             x, y = left + (CELL - character.shape[1]) // 2, (CELL - character.shape[0]) // 2
             row[y : y + character.shape[0], x : x + character.shape[1]] = character[..., None]
+            hypothesis = reference if hypothesis is None else hypothesis
             correct, read = hypothesis == reference, visual(hypothesis) or NOTHING
             wrong = "" if correct else f" ≠ {visual(reference) or NOTHING}"
             x = left + max(0, CELL - _width(read + wrong)) // 2

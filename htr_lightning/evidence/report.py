@@ -11,7 +11,7 @@ import numpy as np
 from htr_lightning.metrics import edits as metric
 from htr_lightning.metrics.edits import EditTotals, line_counts
 from htr_lightning.metrics.significance import Intervals, intervals
-from htr_lightning.text.align import GAP, Edit, edits
+from htr_lightning.text.align import Edit, edits
 from htr_lightning.transcription import Prediction
 
 CONTEXT = 6  # characters shown on each side of an edit

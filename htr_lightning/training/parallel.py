@@ -11,7 +11,7 @@ WIDTH, HEIGHT, LEFT, TOP = 160, 340, 70, 46  # of the space between two axes, of
 LOG_FROM = 20  # ratio of the largest to the smallest number from which an axis is logarithmic
 SHOWN = 16  # characters of a tick
 STYLE = """
-svg { max-width: 100%; height: auto; font-size: 12px; } text { fill: var(--ink); }
+svg { font-size: 12px; } text { fill: var(--ink); paint-order: stroke; stroke: var(--paper); stroke-width: 4px; }
 .axis { stroke: var(--faint); } .job { fill: none; stroke-width: 2; opacity: .75; } .best { stroke-width: 4; opacity: 1; }
 .job:hover { stroke-width: 6; opacity: 1; }
 """
@@ -38,13 +38,6 @@ def page(jobs: Sequence[tuple[str, Mapping[str, str], float]], title: str) -> st
     last = _axis("best validation score", scores)
     axes.append(last._replace(ticks={f"{100 * float(text):.2f} %": height for text, height in last.ticks.items()}))
     body = []
-    for column, axis in enumerate(axes):
-        x = LEFT + column * WIDTH
-        body += [f'<path class="axis" d="M{x} {TOP}V{TOP + HEIGHT}"/>',
-                 f'<text x="{x}" y="{TOP - 26 + 14 * (column % 2)}" text-anchor="middle">{_text(axis.name)}</text>']  # fmt: skip
-        for text, height in axis.ticks.items():
-            shown = text if len(text) <= SHOWN else f"{text[: SHOWN - 1]}…"
-            body.append(f'<text x="{x + 6}" y="{_y(height) + 4:.1f}">{_text(shown)}</text>')
     best = min(score for _, _, score in jobs)
     for (name, values, score), text in sorted(zip(jobs, scores, strict=True), key=lambda one: -one[0][2]):
         heights = [axis.heights[values.get(key, "")] for key, axis in zip(keys, axes, strict=False)]
@@ -53,8 +46,15 @@ def page(jobs: Sequence[tuple[str, Mapping[str, str], float]], title: str) -> st
         told = f"{name}: {', '.join(f'{key}={value}' for key, value in values.items())}: {score:.2%}"
         body.append(f'<polyline class="job{" best" * (score == best)}" points="{points}" '
                     f'stroke="{_colour(last.heights[text])}"><title>{_text(told)}</title></polyline>')  # fmt: skip
-    size = f"{2 * LEFT + WIDTH * (len(axes) - 1) + 30} {TOP + HEIGHT + 20}"
-    drawn = f'<svg viewBox="0 0 {size}" role="img" aria-label="parallel coordinates">{"".join(body)}</svg>'
+    for column, axis in enumerate(axes):
+        x = LEFT + column * WIDTH
+        body += [f'<path class="axis" d="M{x} {TOP}V{TOP + HEIGHT}"/>',
+                 f'<text x="{x}" y="{TOP - 26 + 14 * (column % 2)}" text-anchor="middle">{_text(axis.name)}</text>']  # fmt: skip
+        for text, height in axis.ticks.items():
+            shown = text if len(text) <= SHOWN else f"{text[: SHOWN - 1]}…"
+            body.append(f'<text x="{x + 6}" y="{_y(height) + 4:.1f}">{_text(shown)}</text>')
+    size = f'width="{2 * LEFT + WIDTH * (len(axes) - 1) + 30}" height="{TOP + HEIGHT + 20}"'
+    drawn = f'<svg {size} role="img" aria-label="parallel coordinates">{"".join(body)}</svg>'
     about = "<p class=small>A line is a job; the best one is thick. Point at a line to see its values.</p>"
     return document(title, f"<h1>{escape(visible(title))}</h1>{about}<div class=wide>{drawn}</div>", STYLE)
 
@@ -88,7 +88,9 @@ def _y(height: float) -> float:
 
 def _colour(height: float) -> str:
     """Return a colour from blue, for the best score, to orange."""
-    return "#%02x%02x%02x" % tuple(round(a + height * (b - a)) for a, b in zip((0, 114, 178), (230, 120, 0), strict=True))
+    return "#%02x%02x%02x" % tuple(
+        round(a + height * (b - a)) for a, b in zip((0, 114, 178), (230, 120, 0), strict=True)
+    )
 
 
 def _text(text: str) -> str:

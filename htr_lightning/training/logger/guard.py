@@ -3,14 +3,13 @@
 import logging
 import time
 from collections.abc import Mapping
-from importlib.util import find_spec
 from typing import Any
 
 from lightning import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import Logger
 
-from htr_lightning.errors import InputError, first_line
+from htr_lightning.errors import first_line
 
 PAUSE = 60.0  # seconds in which a logger that has failed is sent nothing
 SHARE = 0.1  # of the time of a run that a logger may spend on failing, e.g. until connections time out
@@ -122,12 +121,6 @@ def send(trainer: Trainer, method: str, *arguments: Any) -> None:
     """Call a method of each logger that has it; see `training.logger`."""
     for logger in trainer.loggers:
         (getattr(logger, "send", None) or Guarded(logger).send)(method, *arguments)
-
-
-def needs(package: str, logger: str) -> None:
-    """Raise InputError unless the package that a logger needs is installed."""
-    if find_spec(package) is None:
-        raise InputError(f"logger={logger}: {package} is not installed; install htr-lightning[{logger}]")
 
 
 def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, float]:

@@ -16,7 +16,7 @@ from PIL import Image
 
 from htr_lightning.errors import InputError, first_line
 from htr_lightning.output import beside
-from htr_lightning.training.logger.guard import flat, needs
+from htr_lightning.training.logger.guard import flat
 from htr_lightning.training.logger.wandb import reachable
 
 SQLITE = "sqlite:///"
@@ -37,7 +37,7 @@ class MLflowLog(MLFlowLogger):
             database, or for what the server is set to.
     """
 
-    title = "MLflow"
+    title, package = "MLflow", "mlflow"
 
     def __init__(
         self,
@@ -50,7 +50,6 @@ class MLflowLog(MLFlowLogger):
         log_model: Literal[True, False, "all"] = False,
         artifact_location: str | None = None,
     ) -> None:
-        needs("mlflow", "mlflow")
         os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
         self._resumed = False
         self._noted = Path(save_dir) / "mlflow_run.txt"

@@ -9,7 +9,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 from numpy import ndarray
 
-from htr_lightning.training.logger.guard import flat, needs
+from htr_lightning.training.logger.guard import flat
 
 
 class TensorBoardLog(TensorBoardLogger):
@@ -23,10 +23,9 @@ class TensorBoardLog(TensorBoardLogger):
         settings: further arguments of `SummaryWriter`.
     """
 
-    title = "TensorBoard"
+    title, package = "TensorBoard", "tensorboard"
 
     def __init__(self, save_dir: str, **settings: Any) -> None:
-        needs("tensorboard", "tensorboard")
         super().__init__(save_dir, name="tensorboard", version="", default_hp_metric=False, **settings)
         self._overrides: dict[str, Any] = {}
 
@@ -63,4 +62,6 @@ class TensorBoardLog(TensorBoardLogger):
 
 def _code(content: Mapping[str, Any]) -> str:
     """Return nested values as Markdown that shows them as they are."""
-    return "\n".join(f"    {line}" for line in json.dumps(content, indent=1, ensure_ascii=False, default=str).split("\n"))
+    return "\n".join(
+        f"    {line}" for line in json.dumps(content, indent=1, ensure_ascii=False, default=str).split("\n")
+    )

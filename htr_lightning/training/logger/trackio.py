@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from jaxtyping import UInt8
-from lightning.fabric.loggers.logger import rank_zero_experiment
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 from numpy import ndarray
 
-from htr_lightning.training.logger.guard import flat, needs
+from htr_lightning.training.logger.guard import flat
 
 
 class TrackioLog(Logger):
@@ -28,27 +27,26 @@ class TrackioLog(Logger):
         settings: further arguments of `trackio.init`, such as `space_id`.
     """
 
-    title = "Trackio"
+    title, package = "Trackio", "trackio"
 
     def __init__(
         self, save_dir: str, project: str, name: str, group: str | None = None, **settings: Any
     ) -> None:  # fmt: skip
-        needs("trackio", "trackio")
         super().__init__()
         folder = "/".join(Path(save_dir).absolute().parts[-2:])
         self._init = {"project": project, "name": f"{name} ({folder})", "group": group, "resume": "allow",
                       "embed": False} | settings  # fmt: skip
+        self._config: dict[str, Any] = {}
         self._run: Any = None
 
     @property
-    @rank_zero_experiment
-    def experiment(self) -> Any:
-        """The run, which is created on first use."""
+    def run(self) -> Any:
+        """The run, which is created on first use, since Trackio takes its config only then."""
         if self._run is None:
             import trackio
 
             with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):
-                self._run = trackio.init(**self._init)
+                self._run = trackio.init(**self._init, config=self._config)
         return self._run
 
     @property
@@ -61,16 +59,16 @@ class TrackioLog(Logger):
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
-        self.experiment.log(dict(metrics), step=step)
+        self.run.log(dict(metrics), step=step)
 
     @rank_zero_only
     def log_hyperparams(self, params: Mapping[str, Any], *args: Any, **kwargs: Any) -> None:
-        self.experiment.config.update(params)  # sent with the first metrics
+        self._config |= params
 
     @rank_zero_only
     def log_card(self, card: Mapping[str, Any]) -> None:
         """Add the card of the recognizer to the config."""
-        self.experiment.config.update({"card": dict(card)})
+        self._config["card"] = dict(card)
 
     @rank_zero_only
     def log_image(self, key: str, images: Sequence[UInt8[ndarray, "H W 3"]], step: int) -> None:

@@ -175,7 +175,7 @@ def log_sweep(
         logger = WandbLog(str(folder), project, f"{group} (all jobs)", group, ["sweep"], job_type="sweep")
         with logger._staging():
             logger.experiment.log({"jobs": wandb.Table(columns=columns, data=rows)})
-        logger.experiment.log({"parallel coordinates": wandb.Html(page)})
+        logger.experiment.log({"parallel coordinates": wandb.Html(page, inject=False)})
         wandb.finish()
     except Exception as error:
         print(f"warning: {WandbLog.title}: {first_line(error)}; the table of the sweep was not logged", file=sys.stderr)
