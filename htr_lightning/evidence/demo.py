@@ -55,8 +55,8 @@ def sweep(folder: Path, *overrides: str) -> Path:
         folder: folder of the sweep.
         overrides: what varies, such as "seed=0,1".
     """
-    small = ["data.reader.lines={train: 600, val: 100, test: 300}",
-             "data.reader.writers={train: 40, val: 10, test: 20}", "data.workers=0", "trainer.max_epochs=5", "trainer.val_check_interval=1.0"]  # fmt: skip
+    small = ["data.reader.lines={train: 600, val: 100, test: 300}", "data.workers=0", "trainer.max_epochs=5",
+             "data.reader.writers={train: 40, val: 10, test: 20}", "trainer.val_check_interval=1.0"]  # fmt: skip
     command("train", "-m", "experiment=first_digits", *small, *overrides, f"hydra.sweep.dir={folder}")
     return folder
 

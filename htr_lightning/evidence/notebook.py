@@ -124,8 +124,8 @@ def errors(reading: "Reading", count: int = 8) -> Image.Image:
     if reading.results.reader is None:
         raise InputError(f"{reading.name}: no pictures of lines, since {reading.results.note}")
     lines = reading.lines
-    chosen = [lines[position].prediction for position in
-              worst([one.counts.edits for one in lines], [one.prediction.confidence for one in lines], count)]  # fmt: skip
+    edits, confidences = [one.counts.edits for one in lines], [one.prediction.confidence for one in lines]
+    chosen = [lines[position].prediction for position in worst(edits, confidences, count)]
     captions = [f"{one.id}: confidence {one.confidence:.0%}" for one in chosen]
     shown = images(reading.results.reader, [one.id for one in chosen])
     return _picture(edit_sheet(shown, [one.reference for one in chosen], [one.hypothesis for one in chosen], captions,

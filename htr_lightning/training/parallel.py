@@ -12,7 +12,8 @@ LOG_FROM = 20  # ratio of the largest to the smallest number from which an axis 
 SHOWN = 16  # characters of a tick
 STYLE = """
 svg { font-size: 12px; } text { fill: var(--ink); paint-order: stroke; stroke: var(--paper); stroke-width: 4px; }
-.axis { stroke: var(--faint); } .job { fill: none; stroke-width: 2; opacity: .75; } .best { stroke-width: 4; opacity: 1; }
+.axis { stroke: var(--faint); } .job { fill: none; stroke-width: 2; opacity: .75; }
+.best { stroke-width: 4; opacity: 1; }
 .job:hover { stroke-width: 6; opacity: 1; }
 """
 
@@ -48,8 +49,9 @@ def page(jobs: Sequence[tuple[str, Mapping[str, str], float]], title: str) -> st
                     f'stroke="{_colour(last.heights[text])}"><title>{_text(told)}</title></polyline>')  # fmt: skip
     for column, axis in enumerate(axes):
         x = LEFT + column * WIDTH
+        above = TOP - 26 + 14 * (column % 2)  # in turns, since names may be long
         body += [f'<path class="axis" d="M{x} {TOP}V{TOP + HEIGHT}"/>',
-                 f'<text x="{x}" y="{TOP - 26 + 14 * (column % 2)}" text-anchor="middle">{_text(axis.name)}</text>']  # fmt: skip
+                 f'<text x="{x}" y="{above}" text-anchor="middle">{_text(axis.name)}</text>']  # fmt: skip
         for text, height in axis.ticks.items():
             shown = text if len(text) <= SHOWN else f"{text[: SHOWN - 1]}…"
             body.append(f'<text x="{x + 6}" y="{_y(height) + 4:.1f}">{_text(shown)}</text>')
@@ -88,9 +90,8 @@ def _y(height: float) -> float:
 
 def _colour(height: float) -> str:
     """Return a colour from blue, for the best score, to orange."""
-    return "#%02x%02x%02x" % tuple(
-        round(a + height * (b - a)) for a, b in zip((0, 114, 178), (230, 120, 0), strict=True)
-    )
+    mixed = (round(a + height * (b - a)) for a, b in zip((0, 114, 178), (230, 120, 0), strict=True))
+    return f"rgb({', '.join(map(str, mixed))})"
 
 
 def _text(text: str) -> str:

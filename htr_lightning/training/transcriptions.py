@@ -30,8 +30,8 @@ COLUMNS = ("id", "group", "line", "reference", "transcription", "edits", "CER", 
 class TranscriptionTable(Callback):
     """A callback that shows lines with their references and transcriptions, in which the edits are coloured.
 
-    A picture is saved to the run folder and sent to the loggers after each validation and after the test. After the test,
-    the loggers that have tables are sent one of more lines, and a picture of the confusions is saved and sent.
+    A picture is saved to the run folder and sent to the loggers after each validation and after the test. After the
+    test, the loggers that have tables are sent one of more lines, and a picture of the confusions is saved and sent.
 
     Args:
         folder: folder in which to save the pictures.

@@ -15,8 +15,8 @@ from htr_lightning.training.logger.guard import flat
 class TensorBoardLog(TensorBoardLogger):
     """A TensorBoardLogger for `tensorboard/` in the run folder, with pictures, the card and hyperparameters.
 
-    The hyperparameters are the overrides of the run, or those that vary in its sweep, beside the results: the HParams tab
-    of TensorBoard draws parallel coordinates of them.
+    The hyperparameters are the overrides of the run, or those that vary in its sweep, beside the results: the HParams
+    tab of TensorBoard draws parallel coordinates of them.
 
     Args:
         save_dir: run folder.

@@ -108,7 +108,7 @@ class WandbLog(WandbLogger):
 
     @contextmanager
     def _staging(self) -> Iterator[None]:
-        """Let wandb keep the files of artifacts in the run folder within the context, rather than in the home folder."""
+        """Let wandb keep the files of artifacts in the run folder within the context, not in the home folder."""
         if os.environ.get(STAGING):
             yield
             return
