@@ -21,6 +21,7 @@ from htr_lightning.errors import InputError
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from htr_lightning.data.datamodule import LineDataModule
     from htr_lightning.data.sample import Reader
     from htr_lightning.evidence.chart import Chart
     from htr_lightning.evidence.compare import Comparison
@@ -77,6 +78,24 @@ def seen(recognizer: "Recognizer", reader: "Reader", count: int = 6) -> Image.Im
     chosen = [reader[index] for index in range(min(count, len(reader)))]
     inks = [to_grey(recognizer.preprocess(one.image)) for one in chosen]
     return _picture(transcription_sheet(inks, [one.text for one in chosen], None, WIDTH))
+
+
+def augmented(data: "LineDataModule", count: int = 4, times: int = 2) -> Image.Image:
+    """Return a picture of training lines and their augmented versions.
+
+    Args:
+        data: data with an augmentation; see `build.open_data`.
+        count: number of lines.
+        times: number of versions of each line.
+    """
+    from htr_lightning.picture import augmentation_sheet
+
+    assert data.augment is not None
+    reader, augment = data.lines("train").reader, data.augment
+    before = [reader[index].image for index in range(min(count, len(reader)))]
+    after = [[augment(image, np.random.default_rng((index, time))) for time in range(times)]
+             for index, image in enumerate(before)]  # fmt: skip
+    return _picture(augmentation_sheet(before, after))
 
 
 def transcribed(

@@ -19,6 +19,7 @@ class TrackedRun(NamedTuple):
 
     name: str
     group: str  # its sweep, or ""
+    tags: list[str]
     config: dict[str, Any]
     curves: dict[str, Curve]  # keyed by logged name: train/loss, val/cer, ...
     summary: dict[str, Any]
@@ -58,7 +59,7 @@ def online_runs(path: str, api: Any = None) -> list[TrackedRun]:
             for row in run.scan_history():
                 _add(curves, row)
             summary = {key: value for key, value in dict(run.summary).items() if not key.startswith("_")}
-            found.append(TrackedRun(run.name, run.group or "", dict(run.config), curves, summary))
+            found.append(TrackedRun(run.name, run.group or "", list(run.tags), dict(run.config), curves, summary))
     except (wandb.errors.Error, ValueError, OSError) as error:
         raise InputError(f"{path}: {first_line(error).rstrip('.')}; check ENTITY/PROJECT and wandb login") from None
     return found
@@ -67,6 +68,7 @@ def online_runs(path: str, api: Any = None) -> list[TrackedRun]:
 def _offline_run(paths: list[Path]) -> TrackedRun:
     """Read the parts of a run, the earliest first; later values replace earlier ones of the same step."""
     name = group = ""
+    tags: list[str] = []
     config: dict[str, Any] = {}
     curves: dict[str, Curve] = {}
     summary: dict[str, Any] = {}
@@ -74,7 +76,7 @@ def _offline_run(paths: list[Path]) -> TrackedRun:
         try:
             for record in _records(path):
                 if record.HasField("run"):
-                    name, group = record.run.display_name, record.run.run_group
+                    name, group, tags = record.run.display_name, record.run.run_group, list(record.run.tags)
                 for update in (*record.run.config.update, *record.config.update):
                     config[update.key] = json.loads(update.value_json)
                 for update in record.summary.update:
@@ -84,7 +86,7 @@ def _offline_run(paths: list[Path]) -> TrackedRun:
         except (ValueError, OSError) as error:
             raise InputError(f"{path}: cannot be read ({first_line(error)}); remove the file") from None
     config.pop("_wandb", None)
-    return TrackedRun(name, group, config, curves, {k: v for k, v in summary.items() if not k.startswith("_")})
+    return TrackedRun(name, group, tags, config, curves, {k: v for k, v in summary.items() if not k.startswith("_")})
 
 
 def _set(values: dict[str, Any], keys: Any, value: Any) -> None:

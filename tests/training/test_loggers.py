@@ -3,17 +3,20 @@
 import csv
 import json
 import logging
+import os
 import re
 import subprocess
 import sys
 import time
 from collections import Counter
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 import pytest
+import yaml
 from conftest import SMALL, run_train
 from lightning import Trainer
 from lightning.pytorch.loggers import Logger
@@ -250,3 +253,120 @@ def test_a_run_goes_on_when_a_tracker_fails(
     assert re.search(r"TensorBoard: not logged \d+ times; metrics.csv has all metrics", said)
     assert (run / "summary.json").is_file()
     assert curve(run, "val/cer")
+
+
+SWEEP = ["seed=0,1,2", "optimizer.lr=1e-3,3e-3"]
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a sweep of six runs that are logged to every tracker that is installed."""
+    folder = tmp_path_factory.mktemp("swept")
+    small = [one.replace(" ", "") for one in SMALL] + ["data.reader.lines={train:24,val:4,test:6}"]
+    trackers = [name for name in ("tensorboard", "mlflow", "trackio") if find_spec(name)]
+    subprocess.run(
+        [sys.executable, str(ROOT / "train.py"), "-m", *small, *SWEEP, "trainer.max_epochs=1",
+         f"logger=[{','.join(['wandb', *trackers])}]", f"hydra.sweep.dir={folder}/day/sweep"],
+        cwd=folder, check=True, env=os.environ | {"TRACKIO_DIR": str(folder / "trackio"), "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    return folder
+
+
+def results(folder: Path) -> dict[tuple[int, float], dict[str, Any]]:
+    """Return the content of summary.json for each seed and learning rate."""
+    found = {}
+    for path in (folder / "day" / "sweep").glob("*/summary.json"):
+        values = dict(one.split("=", 1) for one in yaml.safe_load((path.parent / ".hydra/overrides.yaml").read_text()))
+        found[int(values["seed"]), float(values["optimizer.lr"])] = json.loads(path.read_text())
+    return found
+
+
+def same(read: Any, summary: dict[str, Any]) -> bool:
+    """Return whether a tracker's results, by name, are those of a run."""
+    keys = ("val_cer", "test_cer", "test_wer", "test_edits")
+    interval = read.get("test_cer_interval/low"), (summary["test_cer_interval"] or {}).get("low")
+    return interval[0] == pytest.approx(interval[1]) and all(read[key] == pytest.approx(summary[key]) for key in keys)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(2400)
+@pytest.mark.parametrize("tracker", ["csv", "wandb", "tensorboard", "mlflow", "trackio"])
+def test_a_sweep_of_six_runs_is_read_back(swept: Path, tracker: str) -> None:
+    if tracker != "csv":
+        pytest.importorskip(tracker)
+    expected = results(swept)
+    assert len(expected) == 6
+    found = READERS[tracker](swept)
+    assert found.keys() == expected.keys()
+    for key, read in found.items():
+        assert same(guard.flat(read), expected[key])
+
+
+def of_folders(swept: Path) -> dict[tuple[int, float], Any]:
+    return {
+        key: summary | {"val_cer": curve(swept / "day/sweep" / number, "val/cer").popitem()[1]}
+        for number, (key, summary) in zip("012345", sorted(results(swept).items()), strict=True)
+    }
+
+
+def of_wandb(swept: Path) -> dict[tuple[int, float], Any]:
+    found = {}
+    for number in range(6):
+        (path,) = (swept / "day/sweep" / str(number) / "wandb").glob("offline-run-*/*.wandb")
+        run = read_wandb(path)
+        found[run["config"]["seed"], run["config"]["overrides"]["optimizer.lr"]] = run["summary"]
+    (path,) = (swept / "day/sweep/wandb").glob("offline-run-*/*.wandb")
+    run = read_wandb(path)  # of the sweep
+    assert run["summary"]["jobs"]["nrows"] == 6
+    page = path.parent / "files" / run["summary"]["parallel coordinates"]["path"]
+    assert page.read_text() == (swept / "day/sweep/sweep.html").read_text()
+    return found
+
+
+def of_tensorboard(swept: Path) -> dict[tuple[int, float], Any]:
+    from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
+
+    found = {}
+    for number in range(6):
+        events = read_tensorboard(swept / "day/sweep" / str(number))
+        metadata = events.summary_metadata["_hparams_/session_start_info"].plugin_data.content
+        values = HParamsPluginData.FromString(metadata).session_start_info.hparams
+        scalars = {key: events.Scalars(key)[-1].value for key in events.Tags()["scalars"]}
+        assert set(values) == {"seed", "optimizer.lr"}  # what the axes of its parallel coordinates are
+        found[int(values["seed"].number_value), values["optimizer.lr"].number_value] = scalars
+    return found
+
+
+def of_mlflow(swept: Path) -> dict[tuple[int, float], Any]:
+    from mlflow import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{swept}/runs/mlflow.db")
+    (experiment,) = (one for one in client.search_experiments() if one.name == "htr-lightning")
+    found = {}
+    for run in client.search_runs([experiment.experiment_id]):
+        assert run.info.status == "FINISHED"
+        assert run.data.tags["group"] == "day/sweep"
+        assert {one.path for one in client.list_artifacts(run.info.run_id)} >= {"card.json", "summary.json", "images"}
+        folder = client.download_artifacts(run.info.run_id, "test/lines.json")
+        assert len(json.loads(Path(folder).read_text())["data"]) == 6
+        found[int(run.data.params["seed"]), float(run.data.params["optimizer/lr"])] = run.data.metrics
+    return found
+
+
+def of_trackio(swept: Path) -> dict[tuple[int, float], Any]:
+    script = """
+import json, trackio
+from trackio.sqlite_storage import SQLiteStorage
+for run in trackio.Api().runs("htr-lightning"):
+    rows = [{k: v for k, v in row.items() if not isinstance(v, dict | list)} for row in
+            SQLiteStorage.get_logs("htr-lightning", run.name)]
+    print(json.dumps([run.config["seed"], run.config["overrides"]["optimizer.lr"], {k: v for r in rows for k, v in r.items()}]))
+"""
+    said = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True,
+                          env=os.environ | {"TRACKIO_DIR": str(swept / "trackio")}).stdout  # fmt: skip
+    return {(seed, lr): read for seed, lr, read in map(json.loads, said.splitlines())}
+
+
+READERS = {
+    "csv": of_folders, "wandb": of_wandb, "tensorboard": of_tensorboard, "mlflow": of_mlflow, "trackio": of_trackio,
+}  # fmt: skip
