@@ -7,6 +7,7 @@ import sys
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
+from io import BytesIO
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -131,24 +132,26 @@ def read(*folders: str | Path, overrides: Sequence[str] = ()) -> "list[Reading]"
 
 
 def errors(reading: "Reading", count: int = 8) -> Image.Image:
-    """Return a picture of the lines with the most edits, with the edits marked.
+    """Return a picture of the lines with the most edits, with the edits marked, or of the wrong single characters.
 
     Raises:
         InputError: if the lines of the run cannot be read.
     """
     from htr_lightning.evidence.report import worst
     from htr_lightning.evidence.runs import images
-    from htr_lightning.picture import edit_sheet
+    from htr_lightning.picture import edit_sheet, transcription_sheet
 
     if reading.results.reader is None:
         raise InputError(f"{reading.name}: no pictures of lines, since {reading.results.note}")
     lines = reading.lines
     edits, confidences = [one.counts.edits for one in lines], [one.prediction.confidence for one in lines]
     chosen = [lines[position].prediction for position in worst(edits, confidences, count)]
-    captions = [f"{one.id}: confidence {one.confidence:.0%}" for one in chosen]
+    references, hypotheses = [one.reference for one in chosen], [one.hypothesis for one in chosen]
     shown = images(reading.results.reader, [one.id for one in chosen])
-    return _picture(edit_sheet(shown, [one.reference for one in chosen], [one.hypothesis for one in chosen], captions,
-                               WIDTH))  # fmt: skip
+    if max(map(len, references), default=0) <= 1:
+        return _picture(transcription_sheet(shown, references, hypotheses, WIDTH))
+    captions = [f"{one.id}: confidence {one.confidence:.0%}" for one in chosen]
+    return _picture(edit_sheet(shown, references, hypotheses, captions, WIDTH))
 
 
 def confusions(reading: "Reading", size: int = 20) -> Image.Image:
@@ -167,7 +170,7 @@ def figures(charts: "Iterable[Chart]", names: Sequence[str] = ()) -> None:
     from htr_lightning.evidence.assets import figure
 
     for chart in charts:
-        display(figure(chart, names))
+        display(_drawn(figure(chart, names)))
 
 
 def table(content: "Table", rows: int = 15) -> None:
@@ -212,8 +215,8 @@ def scores(comparison: "Comparison") -> "Chart":
                  [score.name for score in comparison.scores])  # fmt: skip
 
 
-def bands(recipes: "Mapping[str, Sequence[Run]]", key: str = "val/cer") -> "Figure":
-    """Return a figure with the mean of a metric over the seeds of each recipe, and a band of one standard deviation."""
+def bands(recipes: "Mapping[str, Sequence[Run]]", key: str = "val/cer") -> Image.Image:
+    """Return a picture of the mean of a metric over the seeds of each recipe, and a band of one standard deviation."""
     from matplotlib.figure import Figure
 
     from htr_lightning.evidence.assets import COLOURS
@@ -230,7 +233,7 @@ def bands(recipes: "Mapping[str, Sequence[Run]]", key: str = "val/cer") -> "Figu
     axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:g} %")
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, fontsize="small")
-    return figure
+    return _drawn(figure)
 
 
 def page(path: str | Path) -> Image.Image:
@@ -259,6 +262,12 @@ def page(path: str | Path) -> Image.Image:
 def run_curves(runs: "Iterable[Run]", count: int = 6) -> "dict[str, Mapping[str, Curve]]":
     """Return the curves of run folders, keyed by the names of the folders."""
     return {run.folder.name: run.curves for run in islice(runs, count)}
+
+
+def _drawn(figure: "Figure") -> Image.Image:
+    file = BytesIO()
+    figure.savefig(file, format="png", dpi=110)
+    return Image.open(file)
 
 
 def _picture(array: UInt8[ndarray, "H W ..."]) -> Image.Image:

@@ -39,7 +39,8 @@ def test_a_run_that_was_killed_is_read_up_to_its_last_record(run_folder: Path, t
     path.write_bytes(content[: len(content) // 2])
     (half,) = offline_runs(folder)
     assert half.config == whole.config
-    assert half.curves["train/loss"].steps == whole.curves["train/loss"].steps[: len(half.curves["train/loss"].steps)]
+    steps = half.curves["train/loss"].steps
+    assert steps == whole.curves["train/loss"].steps[: len(steps)]
 
 
 def test_the_parts_of_a_resumed_run_are_one_run(run_folder: Path, tmp_path: Path) -> None:

@@ -360,7 +360,8 @@ from trackio.sqlite_storage import SQLiteStorage
 for run in trackio.Api().runs("htr-lightning"):
     rows = [{k: v for k, v in row.items() if not isinstance(v, dict | list)} for row in
             SQLiteStorage.get_logs("htr-lightning", run.name)]
-    print(json.dumps([run.config["seed"], run.config["overrides"]["optimizer.lr"], {k: v for r in rows for k, v in r.items()}]))
+    overrides = run.config["overrides"]
+    print(json.dumps([run.config["seed"], overrides["optimizer.lr"], {k: v for r in rows for k, v in r.items()}]))
 """
     said = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True,
                           env=os.environ | {"TRACKIO_DIR": str(swept / "trackio")}).stdout  # fmt: skip
