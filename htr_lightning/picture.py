@@ -45,7 +45,8 @@ def transcription_sheet(
     Returns:
         The picture in RGB; if there are characters without a glyph, its last row lists them.
     """
-    samples = list(zip(images, references, hypotheses or [None] * len(references), strict=True))
+    shown: Sequence[str | None] = [None] * len(references) if hypotheses is None else hypotheses
+    samples = list(zip(images, references, shown, strict=True))
     grid = max(map(len, references), default=0) <= 1
     strips = _grid(samples, width) if grid else [_strip(*sample, width) for sample in samples]
     return np.concatenate([*strips, _without_glyph([*references, *(hypotheses or ())], width)])

@@ -113,7 +113,7 @@ def _add(curves: dict[str, Curve], row: dict[str, Any]) -> None:
 
 def _records(path: Path) -> Iterator[Any]:
     """Yield the records of a .wandb file, which is a log in LevelDB's format; an unfinished end is left out."""
-    from wandb.proto.wandb_internal_pb2 import Record
+    from wandb.proto.wandb_internal_pb2 import Record  # type: ignore[attr-defined]  # made when it is imported
 
     data, position, whole = path.read_bytes(), HEADER, b""
     while position + HEADER <= len(data):
