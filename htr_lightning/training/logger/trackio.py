@@ -62,7 +62,7 @@ class TrackioLog(Logger):
         self.run.log(dict(metrics), step=step)
 
     @rank_zero_only
-    def log_hyperparams(self, params: Mapping[str, Any], *args: Any, **kwargs: Any) -> None:
+    def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
         self._config |= params
 
     @rank_zero_only

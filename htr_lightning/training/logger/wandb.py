@@ -159,7 +159,7 @@ def reachable(server: str, seconds: float = 3.0) -> bool:
 
 
 def log_sweep(
-    folder: Path, project: str, group: str, columns: list[str], rows: list[list[Any]], page: Path
+    folder: Path, project: str, group: str, columns: list[str | int], rows: list[list[Any]], page: Path
 ) -> None:  # fmt: skip
     """Log the table of the jobs of a sweep and their parallel coordinates as a run of their group.
 
