@@ -55,7 +55,7 @@ def sweep(folder: Path, *overrides: str) -> Path:
         folder: folder of the sweep.
         overrides: what varies, such as "seed=0,1".
     """
-    small = ["data.reader.lines={train: 600, val: 100, test: 300}", "data.workers=0", "trainer.max_epochs=5",
+    small = ["data.reader.lines={train: 400, val: 100, test: 300}", "data.workers=0", "trainer.max_epochs=4",
              "data.reader.writers={train: 40, val: 10, test: 20}", "trainer.val_check_interval=1.0"]  # fmt: skip
     command("train", "-m", "experiment=first_digits", *small, *overrides, f"hydra.sweep.dir={folder}")
     return folder
