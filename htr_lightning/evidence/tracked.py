@@ -10,7 +10,7 @@ from htr_lightning.errors import InputError, first_line
 from htr_lightning.evidence.runs import Curve
 
 BLOCK, HEADER = 32768, 7  # bytes of a block of a .wandb file, and of the header of the file and of each chunk
-FULL, FIRST, LAST = 1, 2, 4  # kinds of chunks; the rest are middle ones
+KINDS = FULL, FIRST, _, LAST = 1, 2, 3, 4  # of chunks: a whole record, or its first, a middle or its last part
 STEP = "trainer/global_step"
 
 
@@ -121,6 +121,8 @@ def _records(path: Path) -> Iterator[Any]:
             position += rest
             continue
         _, length, kind = struct.unpack("<IHB", data[position : position + HEADER])
+        if kind not in KINDS:
+            raise ValueError(f"no chunk at byte {position}")
         chunk = data[position + HEADER : position + HEADER + length]
         if len(chunk) < length:
             return  # the run is still being written, or was killed
