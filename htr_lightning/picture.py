@@ -303,7 +303,7 @@ def confusion_sheet(found: Confusions, cell: int = 30) -> UInt8[ndarray, "H W 3"
             if count and column != index:
                 text = str(count) if count < 1000 else "…"
                 _text(sheet, text, (x + (cell - 2 - _width(text, 13)) // 2, y + 19), BLACK, 13)
-    return sheet
+    return np.concatenate([sheet, _without_glyph(names, width)])
 
 
 def _at_height(image: UInt8[ndarray, "_ _"], height: int) -> UInt8[ndarray, "_ _"]:

@@ -236,8 +236,12 @@ def bands(recipes: "Mapping[str, Sequence[Run]]", key: str = "val/cer") -> Image
     return _drawn(figure)
 
 
-def page(path: str | Path) -> Image.Image:
+def page(path: str | Path, images: str | Path | None = None) -> Image.Image:
     """Return a picture of a PAGE or ALTO page with the outlines of its lines.
+
+    Args:
+        path: PAGE or ALTO file.
+        images: folder of its image; None for that of the file.
 
     Raises:
         InputError: if the page or its image cannot be read.
@@ -248,7 +252,7 @@ def page(path: str | Path) -> Image.Image:
     from htr_lightning.data.page.document import read_page
 
     found = read_page(Path(path))
-    picture = cv2.cvtColor(read_image(found.path.parent / found.image), cv2.COLOR_GRAY2RGB)
+    picture = cv2.cvtColor(read_image(Path(images or found.path.parent) / found.image), cv2.COLOR_GRAY2RGB)
     for line in found.lines:
         for points, colour in ((line.polygon, (0, 114, 178)), (line.baseline, (213, 94, 0))):
             if points:

@@ -33,7 +33,7 @@ def test_an_offline_run_is_read_as_it_was_logged(run_folder: Path, tmp_path: Pat
 
 def test_a_run_that_was_killed_is_read_up_to_its_last_record(run_folder: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(run_folder, tmp_path / "killed")
-    (path,) = folder.rglob("*.wandb")
+    (path,) = folder.glob("wandb/offline-run-*/*.wandb")
     content = path.read_bytes()
     (whole,) = offline_runs(folder)
     path.write_bytes(content[: -len(content) // 8])
@@ -55,7 +55,7 @@ def test_a_corrupted_or_missing_file_is_named(run_folder: Path, tmp_path: Path) 
     with pytest.raises(InputError, match=f"{tmp_path}: contains no offline W&B run"):
         offline_runs(tmp_path)
     folder = shutil.copytree(run_folder, tmp_path / "run")
-    (path,) = folder.rglob("*.wandb")
+    (path,) = folder.glob("wandb/offline-run-*/*.wandb")
     content = bytearray(path.read_bytes())
     content[20:200] = b"\xff" * 180
     path.write_bytes(content)

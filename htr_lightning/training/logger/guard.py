@@ -130,7 +130,7 @@ def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, float]:
         if isinstance(value, Mapping):
             found |= flat(value, f"{prefix}{key}/")
         elif isinstance(value, int | float) and not isinstance(value, bool):
-            found[f"{prefix}{key}"] = value
+            found[f"{prefix}{key}"] = float(value)
     return found
 
 
