@@ -95,7 +95,8 @@ def _write_page(folder: Path, name: str, lines: list[tuple[np.ndarray, str]]) ->
     found, top = [], MARGIN
     for number, (image, text) in enumerate(lines):
         bottom, right = top + image.shape[0], MARGIN + image.shape[1]
-        sheet[top:bottom, MARGIN:right] = image
+        shift = paper - int(np.median(image))  # all lines on the same paper
+        sheet[top:bottom, MARGIN:right] = (image.astype(np.int16) + shift).clip(0, 255)
         outline = [(float(x), float(y)) for x, y in
                    ((MARGIN, top), (right, top), (right, bottom), (MARGIN, bottom))]  # fmt: skip
         baseline = [(float(MARGIN), bottom - 0.3 * image.shape[0]), (float(right), bottom - 0.3 * image.shape[0])]
