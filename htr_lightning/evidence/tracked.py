@@ -2,12 +2,13 @@
 
 import json
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from htr_lightning.errors import InputError, first_line
 from htr_lightning.evidence.runs import Curve
+from htr_lightning.evidence.table import Cell, Column, Table
 
 BLOCK, HEADER = 32768, 7  # bytes of a block of a .wandb file, and of the header of the file and of each chunk
 KINDS = FULL, FIRST, _, LAST = 1, 2, 3, 4  # of chunks: a whole record, or its first, a middle or its last part
@@ -63,6 +64,21 @@ def online_runs(path: str, api: Any = None) -> list[TrackedRun]:
     except (wandb.errors.Error, ValueError, OSError) as error:
         raise InputError(f"{path}: {first_line(error).rstrip('.')}; check ENTITY/PROJECT and wandb login") from None
     return found
+
+
+def table(runs: Iterable[TrackedRun]) -> Table:
+    """Return the results of tracked runs, without those that have none, such as the run of a whole sweep."""
+    columns = [Column("run"), Column("group"), Column("val CER", "percent"), Column("test CER", "percent"),
+               Column("95 % interval"), Column("commit")]  # fmt: skip
+    rows: list[list[Cell]] = []
+    for run in runs:
+        its = run.summary
+        if "test_cer" in its:
+            interval = its.get("test_cer_interval")
+            bounds = f"{100 * interval['low']:.2f} to {100 * interval['high']:.2f} %" if interval else None
+            commit = run.config.get("card", {}).get("commit")
+            rows.append([run.name, run.group, its.get("val_cer"), its["test_cer"], bounds, commit and commit[:12]])
+    return Table("tracked", "Runs", columns, rows)
 
 
 def _offline_run(paths: list[Path]) -> TrackedRun:

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from htr_lightning.errors import InputError
-from htr_lightning.evidence.tracked import offline_runs, online_runs
+from htr_lightning.evidence.tracked import offline_runs, online_runs, table
 
 
 def test_an_offline_run_is_read_as_it_was_logged(run_folder: Path, tmp_path: Path) -> None:
@@ -28,6 +28,8 @@ def test_an_offline_run_is_read_as_it_was_logged(run_folder: Path, tmp_path: Pat
         key: value for key, value in summary.items() if key != "checkpoint"
     }
     assert found.config["model"]["net"]["hidden"] == 16
+    (row,) = table([found, found._replace(summary={})]).rows
+    assert row[:4] == ["crnn-synthetic", "", summary["val_cer"], summary["test_cer"]]
     assert found.config["card"]["data"]["test"]["lines"] == 24
 
 
