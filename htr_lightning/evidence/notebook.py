@@ -8,7 +8,6 @@ import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from io import BytesIO
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -263,9 +262,13 @@ def page(path: str | Path, images: str | Path | None = None) -> Image.Image:
     return _picture(cv2.resize(picture, size, interpolation=cv2.INTER_AREA))
 
 
-def run_curves(runs: "Iterable[Run]", count: int = 6) -> "dict[str, Mapping[str, Curve]]":
-    """Return the curves of run folders, keyed by the names of the folders."""
-    return {run.folder.name: run.curves for run in islice(runs, count)}
+def run_curves(runs: "Sequence[Run]", count: int = 6) -> "dict[str, Mapping[str, Curve]]":
+    """Return the curves of the first run folders, keyed by what distinguishes the runs."""
+    from htr_lightning.evidence.runs import by_recipe
+
+    named = [(f"{name}, seed {run.seed}" if len(members) > 1 else name, run.curves)
+             for name, members in by_recipe(runs).items() for run in members]  # fmt: skip
+    return dict(named[:count])
 
 
 def _drawn(figure: "Figure") -> Image.Image:
