@@ -60,7 +60,7 @@ class SweepTable(Callback):
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         SweepTable.folder = Path(config.hydra.sweep.dir)
-        chosen = config.get("logger") or {}
+        chosen: Any = config.get("logger") or {}
         SweepTable.project = chosen.wandb.get("project") if "wandb" in chosen else None
 
 
