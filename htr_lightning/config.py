@@ -26,6 +26,7 @@ from htr_lightning.yaml_file import load_yaml
 
 HYDRA_OPTIONS = ("cfg", "package", "config-path", "config-name", "config-dir", "info", "experimental-rerun")
 KEY = re.compile(r"(\+\+?|~)?[\w$-]+([./][\w$-]+)*(@[\w$.-]*)?", re.ASCII)
+SEVERAL = ("logger",)  # config groups of which several options may be chosen, as in logger=[wandb,tensorboard]
 GROUPS = {"experiments": "experiment", "replay": "data@replay"}  # common mistakes and the correct names
 
 
@@ -104,6 +105,17 @@ def varying(overrides: Iterable[str], folder: Path) -> list[str]:
     keys = {str(one.input_line).partition("=")[0] for one in parsed if one.is_sweep_override()}
     keys |= set(hydra.get("sweeper", {}).get("params") or ())
     return [one for one in overrides if not keys or one.partition("=")[0] in keys]
+
+
+def varied_values() -> dict[str, Any]:
+    """Return the values of a run, by key, that vary within its sweep, or all values that were given outside a sweep."""
+    if not HydraConfig.initialized():
+        return {}
+    hydra = HydraConfig.get()
+    given = varying(hydra.overrides.task, Path(hydra.sweep.dir)) if is_sweep() else list(hydra.overrides.task)
+    parsed = OverridesParser.create().parse_overrides(given)
+    values = {one.key_or_group: None if one.is_delete() else one.value() for one in parsed}
+    return {key: value if isinstance(value, int | float | None) else str(value) for key, value in values.items()}
 
 
 @cache
@@ -199,7 +211,8 @@ def check_overrides(overrides: Sequence[str], sweep: bool = False) -> None:
         if group in GROUPS and value not in ("", "null"):
             raise InputError(f"{override}: '{group}' is not a config group; use {GROUPS[group]}={value}")
         group = group.partition("@")[0]
-        if group in groups() and not sweep and not isinstance(parsed.value(), str):
+        several = (str, list) if group in SEVERAL else str
+        if group in groups() and not sweep and not isinstance(parsed.value(), several):
             raise InputError(f"{override}: expected one of {', '.join(options(group))}")
         if group == "experiment" and not sweep and not isinstance(parsed.value(), str | list):
             raise InputError(

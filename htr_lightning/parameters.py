@@ -150,13 +150,13 @@ def _check_call(config: dict[str, Any], path: str) -> None:
 
 def _find(target: Any, path: str) -> Any:
     """Return the class or function with the given dotted name."""
-    made = _made(target)
+    made = find_target(target)
     if not callable(made):
         raise InputError(f"{path}._target_={_shown(target)}: no such class or function; remove this override")
     return made
 
 
-def _made(target: Any) -> Any:
+def find_target(target: Any) -> Any:
     """Return the object with the given dotted name, or None if there is no such object."""
     module, _, name = target.rpartition(".") if isinstance(target, str) else ("", "", "")
     try:
@@ -254,7 +254,7 @@ def _makes(config: dict[str, Any], kind: Any) -> bool:
     """Return whether the object that a config describes can be passed for an annotation."""
     if config.get("_partial_"):
         return kind is Callable
-    made = _made(config["_target_"])
+    made = find_target(config["_target_"])
     if not isinstance(made, type):
         return True  # the type that a function returns is not checked, and a missing class is reported by its own key
     if kind is Callable:

@@ -10,6 +10,7 @@ from jaxtyping import UInt8
 from numpy import ndarray
 
 from htr_lightning.errors import UNPRINTABLE
+from htr_lightning.metrics.confusions import Confusions
 from htr_lightning.text.align import Edit, edits
 from htr_lightning.text.direction import visual
 
@@ -22,7 +23,10 @@ SUBSTITUTION, DELETION, INSERTION = (213, 94, 0), (0, 114, 178), (170, 80, 140)
 
 
 def transcription_sheet(
-    images: Sequence[UInt8[ndarray, "_ _"]], references: Sequence[str], hypotheses: Sequence[str], width: int = 1000
+    images: Sequence[UInt8[ndarray, "_ _"]],
+    references: Sequence[str],
+    hypotheses: Sequence[str] | None,
+    width: int = 1000,
 ) -> UInt8[ndarray, "H W 3"]:
     """Draw images with their references and transcriptions: one strip per line, or a grid of single characters.
 
@@ -35,20 +39,25 @@ def transcription_sheet(
     Args:
         images: images of lines or characters.
         references: reference texts; if none has more than one character, the picture is a grid.
-        hypotheses: transcriptions.
+        hypotheses: transcriptions; None to draw only the references.
         width: width of the picture in pixels.
 
     Returns:
         The picture in RGB; if there are characters without a glyph, its last row lists them.
     """
-    samples = list(zip(images, references, hypotheses, strict=True))
+    shown: Sequence[str | None] = [None] * len(references) if hypotheses is None else hypotheses
+    samples = list(zip(images, references, shown, strict=True))
     grid = max(map(len, references), default=0) <= 1
     strips = _grid(samples, width) if grid else [_strip(*sample, width) for sample in samples]
-    return np.concatenate([*strips, _without_glyph([*references, *hypotheses], width)])
+    return np.concatenate([*strips, _without_glyph([*references, *(hypotheses or ())], width)])
 
 
-def _strip(image: UInt8[ndarray, "_ _"], reference: str, hypothesis: str, width: int) -> UInt8[ndarray, "H W 3"]:
+def _strip(
+    image: UInt8[ndarray, "_ _"], reference: str, hypothesis: str | None, width: int
+) -> UInt8[ndarray, "H W 3"]:  # fmt: skip
     """Draw a line above its reference and its transcription."""
+    if hypothesis is None:
+        return _strip(image, reference, reference, width)[[*range(ROW), *range(ROW + TEXT, ROW + 2 * TEXT + GAP)]]
     strip = np.full((ROW + 2 * TEXT + GAP, width, 3), 255, np.uint8)
     line = _fit(image, (ROW, width - 2 * GAP))
     strip[GAP // 2 : GAP // 2 + line.shape[0], GAP : GAP + line.shape[1]] = line[..., None]
@@ -70,7 +79,9 @@ def _strip(image: UInt8[ndarray, "_ _"], reference: str, hypothesis: str, width:
     return strip
 
 
-def _grid(samples: Sequence[tuple[UInt8[ndarray, "_ _"], str, str]], width: int) -> list[UInt8[ndarray, "H W 3"]]:
+def _grid(
+    samples: Sequence[tuple[UInt8[ndarray, "_ _"], str, str | None]], width: int
+) -> list[UInt8[ndarray, "H W 3"]]:
     """Draw characters in rows of equal cells, each above its transcription."""
     columns, rows = max(1, width // CELL), []
     for start in range(0, len(samples), columns):
@@ -79,6 +90,7 @@ def _grid(samples: Sequence[tuple[UInt8[ndarray, "_ _"], str, str]], width: int)
             left, character = column * CELL, _fit(image, (CELL - 2 * GAP, CELL - 2 * GAP))
             x, y = left + (CELL - character.shape[1]) // 2, (CELL - character.shape[0]) // 2
             row[y : y + character.shape[0], x : x + character.shape[1]] = character[..., None]
+            hypothesis = reference if hypothesis is None else hypothesis
             correct, read = hypothesis == reference, visual(hypothesis) or NOTHING
             wrong = "" if correct else f" ≠ {visual(reference) or NOTHING}"
             x = left + max(0, CELL - _width(read + wrong)) // 2
@@ -258,6 +270,40 @@ def bar_chart(
             _text(strip, text, (right + GAP, base), BLACK, size)
         strips.append(strip)
     return np.concatenate(strips)
+
+
+def confusion_sheet(found: Confusions, cell: int = 30) -> UInt8[ndarray, "H W 3"]:
+    """Draw how often characters were read as others: a row for each reference, a column for each transcription.
+
+    A cell is the darker, the more edits it counts, and shows their number. Correct characters are left out.
+
+    Args:
+        found: confusions; a missing or inserted character is shown as ∅.
+        cell: side of a cell in pixels.
+
+    Returns:
+        The picture in RGB.
+    """
+    left, top = 3 * TEXT, 3 * TEXT
+    names = [{" ": "␣", "": "∅"}.get(one, visual(one)) for one in found.hypotheses]
+    width = max(left + cell * len(names) + GAP, 260)
+    sheet = np.full((top + cell * len(found.references) + GAP, width, 3), 255, np.uint8)
+    _text(sheet, "references (rows) read as (columns); ∅: nothing", (GAP, 20), GREY, 14)
+    most = max((n for row, r in zip(found.counts, found.references, strict=True)
+                for n, h in zip(row, found.hypotheses, strict=True) if r != h), default=0)  # fmt: skip
+    for index, name in enumerate(names):
+        middle = (cell - _width(name)) // 2
+        _text(sheet, name, (left + index * cell + middle, top - GAP), BLACK, 18)
+        _text(sheet, name, (left - TEXT - _width(name) // 2, top + index * cell + 21), BLACK, 18)
+        for column, count in enumerate(found.counts[index]):
+            x, y = left + column * cell, top + index * cell
+            strength = 0.0 if column == index or not most else (count / most) ** 0.5
+            paper, colour = np.array((245, 245, 245)), np.array(SUBSTITUTION)
+            sheet[y : y + cell - 2, x : x + cell - 2] = 225 if column == index else paper + strength * (colour - paper)
+            if count and column != index:
+                text = str(count) if count < 1000 else "…"
+                _text(sheet, text, (x + (cell - 2 - _width(text, 13)) // 2, y + 19), BLACK, 13)
+    return np.concatenate([sheet, _without_glyph(names, width)])
 
 
 def _at_height(image: UInt8[ndarray, "_ _"], height: int) -> UInt8[ndarray, "_ _"]:

@@ -292,7 +292,7 @@ REFUSED = {
     "callbacks.checkpoint.mode=word": "ModelCheckpoint: `mode` can be min, max but got word; check its settings",
     "+callbacks.stop={_target_: lightning.pytorch.callbacks.EarlyStopping, monitor: val/los}": "use one of val/cer",
     "callbacks.transcriptions.lines=0": "callbacks.transcriptions.lines=0: expected an integer from 1 to 1000",
-    "logger={csv: null}": "logger={csv: null}: expected one of csv, default, wandb",
+    "logger={csv: null}": "logger={csv: null}: expected one of csv, mlflow, tensorboard, trackio, wandb",
     "scheduler=0": "scheduler=0: expected one of constant, one_cycle",
     "~scheduler": "model.scheduler: Interpolation key 'scheduler' not found; remove the override",
     "model.net.hidden=1000000000000": "model.net.hidden=1000000000000: expected an integer from 1 to 16384",

@@ -2,9 +2,10 @@
 
 import math
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from htr_lightning.evidence import provenance, sections
 from htr_lightning.evidence.chart import DENSE, Chart, format_tick
@@ -12,6 +13,9 @@ from htr_lightning.evidence.sections import Reading
 from htr_lightning.evidence.table import Table, latex, markdown
 from htr_lightning.html import visible
 from htr_lightning.output import writing
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 COLOURS = ("#0b57a4", "#d55e00", "#00795a", "#a3417f", "#8a6d00", "#56707f")  # as on the page
 FONTS = ("DejaVu Sans", "Noto Sans", "Noto Sans CJK SC", "Noto Sans Arabic", "Noto Sans Hebrew")  # if installed
@@ -57,20 +61,42 @@ def _write_table(folder: Path, table: Table) -> list[Path]:
 
 
 def _write_chart(folder: Path, chart: Chart, names: Sequence[str]) -> list[Path]:
+    paths = [folder / f"{chart.name}.{ending}" for ending in ("svg", "png")]
+    with _styled():
+        drawn = figure(chart, names)
+        for path in paths:
+            drawn.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
+    return paths
+
+
+@contextmanager
+def _styled() -> Iterator[None]:
     import matplotlib
-    from matplotlib.figure import Figure
     from matplotlib.font_manager import fontManager
 
     installed = {font.name for font in fontManager.ttflist}
     settings: Any = STYLE | {"font.family": [name for name in FONTS if name in installed]}
-    draw = {"curves": _axes, "points": _axes, "bars": _bars, "matrix": _matrix}[chart.kind]
-    paths = [folder / f"{chart.name}.{ending}" for ending in ("svg", "png")]
     with matplotlib.rc_context(settings), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing")  # a PNG shows a box; an SVG contains the text
-        rows = len(chart.labels) * max(1, len(chart.series))
-        height = {"bars": 1 + 0.22 * rows, "matrix": 5.5}.get(chart.kind, 3.2)
-        figure = Figure((5.5, height), layout="constrained")
-        axes = figure.subplots()
+        yield
+
+
+def figure(chart: Chart, names: Sequence[str] = ()) -> "Figure":
+    """Draw a chart as a figure of matplotlib.
+
+    Args:
+        chart: chart to draw.
+        names: names for a legend, by colour; a single one needs no legend.
+    """
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    draw = {"curves": _axes, "points": _axes, "bars": _bars, "matrix": _matrix}[chart.kind]
+    rows = len(chart.labels) * max(1, len(chart.series))
+    height = {"bars": 1 + 0.22 * rows, "matrix": 5.5}.get(chart.kind, 3.2)
+    with _styled():
+        drawn = Figure((5.5, height), layout="constrained")
+        axes = drawn.subplots()
         draw(axes, chart)
         axes.set_title(chart.title, fontsize="medium")
         if len(names) > 1 and chart.kind != "matrix":
@@ -78,9 +104,7 @@ def _write_chart(folder: Path, chart: Chart, names: Sequence[str]) -> list[Path]
             handles = [matplotlib.lines.Line2D([], [], color=COLOURS[index % 6], marker="s", linestyle="")
                        for index in used]  # fmt: skip
             axes.legend(handles, [visible(names[index]) for index in used], frameon=False, fontsize="small")
-        for path in paths:
-            figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
-    return paths
+    return drawn
 
 
 def _axes(axes: Any, chart: Chart) -> None:

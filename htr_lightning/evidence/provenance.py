@@ -37,7 +37,7 @@ def _curves(
     for index, reading in enumerate(readings):
         for key in keys:
             if key in reading.results.curves:
-                steps, values = _thinned(reading.results.curves[key])
+                steps, values = thinned(reading.results.curves[key])
                 value: Callable[[int | float], str] = "{:.2%}".format if percent else "{:.3g}".format
                 notes = [f"{reading.letter} step {x:,}: {value(y)}" for x, y in zip(steps, values, strict=True)]
                 series.append(Series(f"{reading.letter} {key}", steps, values, notes))
@@ -45,7 +45,7 @@ def _curves(
     return Chart(name, title, "curves", "step", y_title, series, (), colours, percent) if series else None
 
 
-def _thinned(curve: Curve, most: int = 300) -> tuple[list[int], list[float]]:
+def thinned(curve: Curve, most: int = 300) -> tuple[list[int], list[float]]:
     """Return finite points of a curve, as means of several if there are many."""
     points = [(x, y) for x, y in zip(*curve, strict=True) if math.isfinite(y)]
     size = max(1, math.ceil(len(points) / most))

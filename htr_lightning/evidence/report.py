@@ -11,7 +11,7 @@ import numpy as np
 from htr_lightning.metrics import edits as metric
 from htr_lightning.metrics.edits import EditTotals, line_counts
 from htr_lightning.metrics.significance import Intervals, intervals
-from htr_lightning.text.align import GAP, Edit, edits
+from htr_lightning.text.align import Edit, edits
 from htr_lightning.transcription import Prediction
 
 CONTEXT = 6  # characters shown on each side of an edit
@@ -50,15 +50,6 @@ class FrequentEdit(NamedTuple):
     hypothesis: str
     times: int
     examples: list[Replacement]
-
-
-class Confusions(NamedTuple):
-    """How often each of some reference characters was read as each of some characters, `GAP` included."""
-
-    references: list[str]
-    hypotheses: list[str]
-    counts: list[list[int]]
-    occurrences: list[int]  # of each reference character; edits of `GAP` are insertions
 
 
 class Character(NamedTuple):
@@ -158,20 +149,6 @@ def frequent_edits(lines: Iterable[Scored], count: int = 40) -> list[FrequentEdi
 def pairs(lines: Iterable[Scored]) -> Counter[Edit]:
     """Count the aligned pairs of characters."""
     return Counter(edit for line in lines for edit in line.alignment)
-
-
-def confusions(counted: Counter[Edit], size: int = 20) -> Confusions:
-    """Return the confusions among the characters that take part in most edits, and what is missing or inserted."""
-    involved: Counter[str] = Counter()
-    occurrences: Counter[str] = Counter()
-    for edit, count in counted.items():
-        occurrences[edit.reference] += count
-        for character in {edit.reference, edit.hypothesis} - {GAP} if not edit.correct else ():
-            involved[character] += count
-    shown = sorted(involved, key=lambda character: (-involved[character], character))[:size]
-    shown = [*sorted(shown), GAP] if shown else []
-    counts = [[counted[Edit(reference, hypothesis)] for hypothesis in shown] for reference in shown]
-    return Confusions(shown, shown, counts, [occurrences[character] for character in shown])
 
 
 def characters(counted: Counter[Edit]) -> list[Character]:

@@ -180,6 +180,18 @@ def by_recipe(runs: Sequence[Run]) -> dict[str, list[Run]]:
     return {named[recipe] or only or "default": members for recipe, members in recipes.items()}
 
 
+def best(runs: Iterable[Run]) -> Run:
+    """Return the finished run with the lowest validation CER.
+
+    Raises:
+        InputError: if no run has finished.
+    """
+    finished = [run for run in runs if not run.missing and run.summary.get("val_cer") is not None]
+    if not finished:
+        raise InputError("no run has finished; wait until one has, or choose other folders")
+    return min(finished, key=lambda run: run.summary["val_cer"])
+
+
 def band(runs: Iterable[Run], key: str) -> Band:
     """Compute the mean and standard deviation of a metric over runs, ignoring runs that did not log it.
 

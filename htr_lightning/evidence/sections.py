@@ -12,6 +12,7 @@ from htr_lightning.evidence.results import Appearance, Results
 from htr_lightning.evidence.table import Cell, Column, Table
 from htr_lightning.html import visible
 from htr_lightning.metrics.calibration import Trials, calibration_bins, calibration_error, character_trials, line_trial
+from htr_lightning.metrics.confusions import confusions
 from htr_lightning.metrics.significance import Interval
 
 GROUPS = 20  # maximum number of groups in a chart
@@ -181,7 +182,7 @@ def confusion_charts(readings: Sequence[Reading]) -> list[Chart]:
     """Return a matrix of confusions for each run."""
     charts = []
     for reading in readings:
-        found = report.confusions(report.pairs(reading.lines))
+        found = confusions(report.pairs(reading.lines))
         labels, series = [symbol(character) for character in found.hypotheses], []
         for row, character in enumerate(found.references):
             total, values, notes = found.occurrences[row], [], []

@@ -1,6 +1,7 @@
 """Check the settings of a run before it starts."""
 
 from collections.abc import Callable, Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,7 +13,7 @@ from lightning.pytorch.loggers import Logger
 
 from htr_lightning.data.datamodule import LineDataModule
 from htr_lightning.errors import InputError
-from htr_lightning.parameters import Seed, Weight, check_parameters, check_value
+from htr_lightning.parameters import Seed, Weight, check_parameters, check_value, find_target
 
 SETTINGS: dict[str, Any] = {
     "seed": Seed,
@@ -39,12 +40,17 @@ def check_settings(settings: dict[str, Any]) -> None:
         settings: resolved config of train.py.
 
     Raises:
-        InputError: if a setting has the wrong type or is out of range, or the accelerator is not available.
+        InputError: if a setting has the wrong type or is out of range, or the accelerator or the package of a logger is
+            not available.
     """
     for key, hint in SETTINGS.items():
         check_value(settings.get(key), hint, key)
     for group, part in settings.items():
         check_parameters(part, group)
+    for name, logger in settings["logger"].items():
+        package = getattr(find_target(logger["_target_"]), "package", None)  # of the tracker, which is an extra
+        if package and find_spec(package) is None:
+            raise InputError(f"logger={name}: {package} is not installed; install htr-lightning[{package}]")
     best = settings["callbacks"].get("checkpoint")
     if best and best.get("monitor") is None:
         raise InputError("callbacks.checkpoint.monitor=null: the best checkpoint needs a metric; use val/cer")

@@ -13,10 +13,11 @@ from lightning.pytorch.callbacks import EarlyStopping, ProgressBar, Timer
 from lightning.pytorch.utilities import rank_zero_only
 from rich.progress import BarColumn, Progress, TextColumn
 
+from htr_lightning.config import varied_values
 from htr_lightning.output import beside, not_fatal
 from htr_lightning.schedule import completed
 from htr_lightning.training.callbacks import find, log
-from htr_lightning.training.logger import log_config, log_summary
+from htr_lightning.training.logger.guard import send
 from htr_lightning.training.module import TrainingModule
 from htr_lightning.training.run_log import console
 from htr_lightning.training.summary import in_order, relative, summarize, summary_lines
@@ -139,7 +140,10 @@ class Report(Callback):
         log.info(f"training on {_devices(trainer)} in {trainer.precision} for {' or '.join(_bounds(trainer))}")
         if note := idle_gpus(isinstance(trainer.accelerator, CPUAccelerator), trainer.num_devices):
             log.info(f"note: {note}")
-        log_config(trainer, recognizer.card)
+        card = recognizer.card
+        settings = card["training"] | {"model": card["model"]}
+        send(trainer, "log_hyperparams", settings | {"overrides": varied_values()})
+        send(trainer, "log_card", {key: value for key, value in card.items() if key not in ("training", "model")})
         if trainer.ckpt_path:
             log.info(f"resumed from {trainer.ckpt_path}: epoch {trainer.current_epoch}, step {trainer.global_step}")
 
@@ -183,7 +187,7 @@ class Report(Callback):
             write_predictions(self.folder, predictions)
             with beside(self.folder / "summary.json") as new:
                 new.write_text(json.dumps(summary, indent=1) + "\n")
-        log_summary(trainer, summary)
+        send(trainer, "log_results", summary)
         for line in summary_lines(summary, self.folder, pl_module.recognizer.single_characters):
             log.info(line)
         path = str(trainer.ckpt_path or "")

@@ -23,9 +23,9 @@ from htr_lightning.schedule import clock
 from htr_lightning.text.codec import alphabet_of, name
 from htr_lightning.training.callbacks import find
 from htr_lightning.training.checks import SETTINGS, check_settings, check_trainer
-from htr_lightning.training.csv_log import cut
 from htr_lightning.training.distillation import distil
 from htr_lightning.training.last import LastCheckpoint
+from htr_lightning.training.logger.guard import guard
 from htr_lightning.training.module import TrainingModule
 from htr_lightning.training.resume import changes, check_state, restoring
 from htr_lightning.training.run_folder import AUTO, checkpoint_to_resume, locked
@@ -65,7 +65,6 @@ def _train(config: DictConfig) -> float:
         steps = check_state(config.resume)
     elif asked == AUTO:
         _say("resume=auto: found no run to resume, so a new one begins")
-    rank_zero_only(cut)(folder / "metrics.csv", steps)
     known = cards[config.start]["alphabet"] if config.start is not None and config.keep_alphabet else ()
     _say("reading the data")
     data, recognizer = build(config, known)
@@ -93,6 +92,7 @@ def _train(config: DictConfig) -> float:
               f"have ({len(changed)} changed: {'; '.join(changed[:20])})")  # fmt: skip
     trainer: Trainer = instantiate(config.trainer, max_time=limit)
     best = check_trainer(trainer, config.trainer)
+    guard(trainer, steps)
     module = TrainingModule(recognizer, config.seed)
     last = find(trainer, LastCheckpoint)
     try:

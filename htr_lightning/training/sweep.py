@@ -53,12 +53,15 @@ class SeedGroup(NamedTuple):
 
 
 class SweepTable(Callback):
-    """A Hydra callback that notes the folder of a sweep, in which `concluding` compares the jobs."""
+    """A Hydra callback that notes the folder of a sweep, in which `concluding` compares the jobs, and its loggers."""
 
     folder: ClassVar[Path | None] = None
+    project: ClassVar[str | None] = None  # of Weights & Biases, if the jobs are logged there
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         SweepTable.folder = Path(config.hydra.sweep.dir)
+        chosen: Any = config.get("logger") or {}
+        SweepTable.project = chosen.wandb.get("project") if "wandb" in chosen else None
 
 
 @contextmanager
@@ -114,6 +117,7 @@ def _conclude() -> list[Job]:
     if any(job.value is not None for job in jobs):
         _draw(jobs, importances, folder / "sweep.png")
         print(f"picture: {folder / 'sweep.png'}", flush=True)
+        _draw_parallel(jobs, folder)
     return jobs
 
 
@@ -204,3 +208,26 @@ def _draw(jobs: Sequence[Job], importances: dict[str, float], path: Path) -> Non
         charts.append(("importance of each parameter",
                        [(key, share, f"{share:.0%}", False) for key, share in importances.items()]))  # fmt: skip
     cv2.imwrite(str(path), cv2.cvtColor(bar_chart(charts), cv2.COLOR_RGB2BGR))
+
+
+def _draw_parallel(jobs: Sequence[Job], folder: Path) -> None:
+    """Write the parallel coordinates of the jobs, and log them to Weights & Biases beside their table."""
+    from htr_lightning.training.parallel import page
+
+    finished = [job for job in jobs if job.value is not None]
+    values = [dict(one.split("=", 1) for one in job.overrides) for job in finished]
+    if not any(values):
+        return
+    group = "/".join(folder.parts[-2:])
+    lines = [(f"job {job.number}", its, job.value or 0.0) for job, its in zip(finished, values, strict=True)]
+    path = folder / "sweep.html"
+    path.write_text(page(lines, group), encoding="utf-8")
+    print(f"parallel coordinates: {path}", flush=True)
+    if SweepTable.project is None:
+        return
+    from htr_lightning.training.logger.wandb import log_sweep  # imports torch
+
+    keys = list(dict.fromkeys(key for its in values for key in its))
+    rows = [[job.number, job.state, *(its.get(key) for key in keys), *(job.summary.get(rate) for rate in RATES)]
+            for job, its in zip(finished, values, strict=True)]  # fmt: skip
+    log_sweep(folder, SweepTable.project, group, ["job", "state", *keys, *RATES], rows, path)

@@ -25,6 +25,7 @@ from htr_lightning.evidence.results import Appearance, Results, appearance, open
 from htr_lightning.evidence.runs import Curve
 from htr_lightning.evidence.sections import Reading
 from htr_lightning.evidence.table import Table
+from htr_lightning.metrics.confusions import confusions
 from htr_lightning.text.align import edits
 from htr_lightning.transcription import Prediction
 
@@ -126,7 +127,7 @@ def test_characters_and_confusions_add_up_to_the_references_and_the_edits() -> N
     counted = report.pairs(lines)
     found = {one.character: one for one in report.characters(counted)}
     assert {c: one.occurrences for c, one in found.items()} == Counter("".join(p.reference for p in predictions))
-    confused = report.confusions(counted, 100)
+    confused = confusions(counted, 100)
     wrong = sum(count for row, reference in zip(confused.counts, confused.references, strict=True)
                 for count, read in zip(row, confused.hypotheses, strict=True) if reference != read)  # fmt: skip
     assert wrong == report.total(lines).edits == sum(editdistance.eval(p.reference, p.hypothesis) for p in predictions)

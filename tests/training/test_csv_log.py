@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from htr_lightning.training.csv_log import CSVLog, cut
+from htr_lightning.training.logger.csv_log import CSVLog, cut
 
 
 def rows(path: Path) -> list[tuple[str, str]]:

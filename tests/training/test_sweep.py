@@ -1,70 +1,17 @@
-"""Sweeps: the table of jobs and their W&B runs; offline W&B runs that can be copied."""
+"""Sweeps: the table of jobs and their W&B runs."""
 
 import csv
 import json
-import shutil
-import struct
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from conftest import SMALL
-from wandb.proto.wandb_internal_pb2 import Record
 
+from htr_lightning.evidence.tracked import offline_runs
 from htr_lightning.training.sweep import by_seed, jobs_of, table
 from htr_lightning.training.sweep_job import record
-
-
-def records(path: Path) -> Iterator[Record]:
-    """Return the records in a `.wandb` file: after 7 bytes, 32 KiB blocks of chunks, as in the LevelDB log format."""
-    data, position, whole = path.read_bytes(), 7, b""
-    while position + 7 <= len(data):
-        if 32768 - position % 32768 < 7:
-            position += 32768 - position % 32768
-            continue
-        _, length, kind = struct.unpack("<IHB", data[position : position + 7])
-        whole = (b"" if kind in (1, 2) else whole) + data[position + 7 : position + 7 + length]
-        position += 7 + length
-        if kind in (1, 4):  # a full record, or the last fragment
-            record = Record()
-            record.ParseFromString(whole)
-            yield record
-
-
-def wandb_run(folder: Path) -> dict[str, Any]:
-    """Return the name, group, tags, config, summary, history and files found in a copied run folder."""
-    (path,) = (folder / "wandb").glob("offline-run-*/*.wandb")
-    found: dict[str, Any] = {"config": {}, "summary": {}, "history": [], "files": []}
-    for one in records(path):
-        for update in one.run.config.update if one.HasField("run") else one.config.update:
-            found["config"][update.key] = json.loads(update.value_json)
-        for update in one.summary.update:
-            found["summary"][update.key or ".".join(update.nested_key)] = json.loads(update.value_json)
-        if one.HasField("run"):
-            found |= {"name": one.run.display_name, "group": one.run.run_group, "tags": list(one.run.tags)}
-        if one.HasField("history"):
-            items = one.history.item
-            found["history"].append({item.key or ".".join(item.nested_key): item.value_json for item in items})
-        found["files"] += [path.parent / "files" / file.path for file in one.files.files]
-    return found
-
-
-def test_a_copied_offline_run_is_complete(run_folder: Path, tmp_path: Path) -> None:
-    copied = wandb_run(shutil.copytree(run_folder, tmp_path / "elsewhere"))
-    summary = json.loads((run_folder / "summary.json").read_text())
-    assert (copied["name"], copied["group"], copied["tags"]) == ("crnn-synthetic", "", ["crnn", "synthetic"])
-    assert copied["config"]["model"]["net"]["hidden"] == 16
-    curve = [float(step["val/cer"]) for step in copied["history"] if "val/cer" in step]
-    assert len(curve) == 2
-    assert copied["summary"]["val/cer"]["min"] == min(curve) == pytest.approx(summary["val_cer"])
-    assert {key: copied["summary"][key] for key in summary if key not in ("checkpoint", "card")} == {
-        key: value for key, value in summary.items() if key not in ("checkpoint", "card")
-    }
-    pictures = [file for file in copied["files"] if file.suffix == ".png"]
-    assert len(pictures) == 3
-    assert all(file.is_file() and file.is_relative_to(tmp_path) for file in pictures)
 
 
 def job(folder: Path, number: int, overrides: list[str], val: float | None, **fields: Any) -> None:
@@ -134,6 +81,6 @@ def test_a_sweep_ends_with_a_table_and_groups_its_jobs(
     out = capsys.readouterr().out
     assert f"best: {tmp_path / 'day' / 's' / rows[0]['job']} ({rows[0]['overrides']})" in out
     for row in rows:
-        run = wandb_run(tmp_path / "day" / "s" / row["job"])
-        assert (run["name"], run["group"]) == (f"crnn-synthetic {row['overrides']}", "day/s")
-        assert run["tags"] == ["crnn", "synthetic", "sweep"]
+        (run,) = offline_runs(tmp_path / "day" / "s" / row["job"])
+        assert (run.name, run.group) == (f"crnn-synthetic {row['overrides']}", "day/s")
+        assert run.tags == ["crnn", "synthetic", "sweep"]

@@ -43,7 +43,7 @@ class Sweep:
     def __call__(self, job: Callable[[dict[str, str]], float], *overrides: str) -> int:
         """Run a sweep, and return its exit code."""
         self.job = job
-        self.patch.setattr(sys, "argv", ["train.py", "-m", *overrides, f"hydra.sweep.dir={self.folder}"])
+        self.patch.setattr(sys, "argv", ["train.py", "-m", "logger=csv", *overrides, f"hydra.sweep.dir={self.folder}"])
         try:
             command.run(train.train)
         except SystemExit as error:
@@ -92,6 +92,7 @@ def test_a_failed_job_is_reported_and_the_others_finish(sweep: Sweep, capsys: py
     assert float(rows[1]["val_cer"]) == pytest.approx(0.002)
     assert rows[3]["error"] == "seed=3: unlucky; choose another"
     assert cv2.imread(str(sweep.folder / "sweep.png")) is not None
+    assert "job 3: seed=4, optimizer.lr=0.003" in (sweep.folder / "sweep.html").read_text()
 
 
 def test_a_job_is_the_same_run_outside_the_sweep(sweep: Sweep) -> None:

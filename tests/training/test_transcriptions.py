@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from htr_lightning.data.batch import Batch
-from htr_lightning.training.logger import TranscriptionTable
+from htr_lightning.training.transcriptions import TranscriptionTable
 from htr_lightning.transcription import Prediction
 
 

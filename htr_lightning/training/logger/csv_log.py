@@ -3,10 +3,12 @@
 import csv
 import os
 from pathlib import Path
+from typing import Any
 
 from lightning.fabric.loggers.logger import rank_zero_experiment
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.loggers.csv_logs import ExperimentWriter
+from lightning.pytorch.utilities import rank_zero_only
 
 from htr_lightning.output import beside, not_fatal
 
@@ -21,6 +23,16 @@ class CSVLog(CSVLogger):
 
     def __init__(self, save_dir: str, flush_logs_every_n_steps: int = 100) -> None:
         super().__init__(save_dir, name="", version="", flush_logs_every_n_steps=flush_logs_every_n_steps)
+
+    title = "metrics.csv"
+
+    @rank_zero_only
+    def begin(self, steps: int) -> None:
+        """Remove the rows that were written after the step from which the run goes on."""
+        cut(Path(self.log_dir) / "metrics.csv", steps)
+
+    def log_hyperparams(self, params: Any = None) -> None:
+        """Log nothing, since `.hydra/config.yaml` is in the same folder."""
 
     @property
     @rank_zero_experiment
