@@ -175,9 +175,7 @@ class Synthetic(Sequence[Sample]):
         writer, rng, height = self._writer_of(index, words)
         return writer.letter_boxes(" ".join(words), rng, height, crossed_out)
 
-    def _writer_of(
-        self, index: int, words: list[str]
-    ) -> tuple[SyntheticWriter | FontWriter, np.random.Generator, int]:
+    def _writer_of(self, index: int, words: list[str]) -> tuple[SyntheticWriter | FontWriter, np.random.Generator, int]:
         """Return the writer of a line, the random generator to draw it with, and its height in pixels."""
         rng = np.random.default_rng((self._seed, SPLITS[self._split], index, 1))
         writer = self._writer(self._writer_number(index), "".join(words))
