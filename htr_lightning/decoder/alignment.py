@@ -55,7 +55,7 @@ def align(log_probs: Float[ndarray, "T C"], labels: Sequence[int]) -> list[Align
     visited = np.empty(len(seen), int)
     for time in range(len(seen) - 1, -1, -1):
         visited[time] = state
-        state -= steps[time, state]
+        state -= int(steps[time, state])
     log_prob = seen[np.arange(len(seen)), visited]
     frames = [np.flatnonzero(visited == 2 * number + 1)[[0, -1]] for number in range(len(labels))]
     middles = [-(-(before[1] + after[0] + 1) // 2) for before, after in zip(frames, frames[1:], strict=False)]
