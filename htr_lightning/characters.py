@@ -1,8 +1,8 @@
 """Find where the characters of a transcription lie in the image of its line. Does not import torch.
 
-A forced alignment tells which frames belong to which character. CTC networks mark a character by a peak somewhere on it,
-so that its edges lie between peaks: half-way to the peak of a neighbour in the same word, and where the ink begins and
-ends beside a space.
+A forced alignment tells which frames belong to which character. CTC networks mark a character by a peak somewhere on
+it, so that its edges lie between peaks: half-way to the peak of a neighbour in the same word, and where the ink begins
+and ends beside a space.
 """
 
 import math

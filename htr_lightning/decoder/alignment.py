@@ -1,6 +1,7 @@
 """Align a label sequence with the frames of connectionist temporal classification (CTC)."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -58,6 +59,6 @@ def align(log_probs: Float[ndarray, "T C"], labels: Sequence[int]) -> list[Align
         state -= int(steps[time, state])
     log_prob = seen[np.arange(len(seen)), visited]
     frames = [np.flatnonzero(visited == 2 * number + 1)[[0, -1]] for number in range(len(labels))]
-    middles = [-(-(before[1] + after[0] + 1) // 2) for before, after in zip(frames, frames[1:], strict=False)]
+    middles = [-(-(before[1] + after[0] + 1) // 2) for before, after in pairwise(frames)]
     sums = np.add.reduceat(log_prob, [0, *middles])
     return [Aligned(int(first), int(last) + 1, float(total)) for (first, last), total in zip(frames, sums, strict=True)]

@@ -1,5 +1,6 @@
-"""Write transcribed pages as PAGE or ALTO, which common editors can open for correction, as hOCR or as searchable PDF."""
+"""Write transcribed pages as PAGE or ALTO, for correction in common editors, as hOCR or as searchable PDF."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -20,6 +21,22 @@ from htr_lightning.reading.words import words_of
 SUFFIXES = {"page": ".xml", "alto": ".xml", "hocr": ".hocr", "pdf": ".pdf"}  # of formats with a file for each page
 WRITERS = {"PcGts": write_page, "alto": write_alto}  # by root element
 ROOTS = {"page": "PcGts", "alto": "alto"}
+LANGUAGE = re.compile("[A-Za-z]{2,8}(-[A-Za-z0-9]{1,8})*")  # of XML Schema
+NO_BOXES = "lines are written without the boxes of their words, since only CTC recognizers know where characters lie"
+
+
+def check_about(recognizers: Sequence[str], form: str, language: str = "", glyphs: bool = False) -> About:
+    """Return what files say about the texts of recognizers.
+
+    Raises:
+        InputError: if the language is not a code, or the format states no language or no characters.
+    """
+    if language and not LANGUAGE.fullmatch(language):
+        raise InputError(f"--language {language}: expected a code of a language, such as fr or zh-Hans")
+    if (language or glyphs) and form not in SUFFIXES:
+        option = f"--language {language}" if language else "--glyphs"
+        raise InputError(f"{option}: not written with --format {form}; use page, alto or hocr")
+    return About(", ".join(Path(name).name for name in recognizers), language, glyphs)
 
 
 def page_file(source: Source, lines: Sequence[TranscribedLine], form: str, about: About = About()) -> bytes:  # noqa: B008
@@ -95,7 +112,11 @@ def page_paths(sources: Sequence[Source], folder: Path, form: str, skip_existing
 
 
 def write_page_file(
-    source: Source, lines: Sequence[TranscribedLine], path: Path, form: str, about: About = About()  # noqa: B008
+    source: Source,
+    lines: Sequence[TranscribedLine],
+    path: Path,
+    form: str,
+    about: About = About(),  # noqa: B008
 ) -> Path:
     """Write the page of a source (see `page_file`) and return its path.
 

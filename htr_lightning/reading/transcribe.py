@@ -183,7 +183,9 @@ def _lines_or_note(
 
 
 def reduced(
-    line: TranscribedLine, image: UInt8[ndarray, "H W"], reduce: Callable[[UInt8[ndarray, "_ _"]], UInt8[ndarray, "_ _"]]
+    line: TranscribedLine,
+    image: UInt8[ndarray, "H W"],
+    reduce: Callable[[UInt8[ndarray, "_ _"]], UInt8[ndarray, "_ _"]],
 ) -> tuple[TranscribedLine, UInt8[ndarray, "h w"]]:
     """Return a line and its image after the first step of preprocessing."""
     small = reduce(image)

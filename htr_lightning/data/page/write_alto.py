@@ -8,7 +8,18 @@ from xml.etree.ElementTree import Element, SubElement, indent
 from htr_lightning.data.page import alto
 from htr_lightning.data.page.page import Line, Page, Points, Word, bounding_box, box_corners
 from htr_lightning.data.page.write_page import INSTANCE, region_box
-from htr_lightning.data.page.written import SOFTWARE, STEP, About, Hyphenated, Ids, hyphenations, insert, now, pairs, remove
+from htr_lightning.data.page.written import (
+    SOFTWARE,
+    STEP,
+    About,
+    Hyphenated,
+    Ids,
+    hyphenations,
+    insert,
+    now,
+    pairs,
+    remove,
+)
 from htr_lightning.data.page.xml import Document, child, local, parse_document
 from htr_lightning.version import __version__
 
@@ -30,7 +41,9 @@ def new_page(page: Page, about: About) -> bytes:
     information = SubElement(description, "sourceImageInformation")
     SubElement(information, "fileName").text = page.image or f"{page.path.stem}.jpg"
     size = {"WIDTH": str(page.width), "HEIGHT": str(page.height)}
-    body = SubElement(SubElement(root, "Layout"), "Page", {"ID": writer.ids.new("page"), "PHYSICAL_IMG_NR": "1", **size})
+    body = SubElement(
+        SubElement(root, "Layout"), "Page", {"ID": writer.ids.new("page"), "PHYSICAL_IMG_NR": "1", **size}
+    )
     space = SubElement(body, "PrintSpace", {"HPOS": "0", "VPOS": "0", **size})
     last: tuple[str, Element] | None = None
     for line, divided, before in _divided(page.lines):
@@ -78,7 +91,7 @@ def edit_page(path: Path, lines: Sequence[Line], about: About) -> bytes:
 def _divided(lines: Sequence[Line]) -> list[tuple[Line, Hyphenated | None, Hyphenated | None]]:
     """Return lines with the words that are divided at their end and at their beginning."""
     found = hyphenations(lines)
-    return list(zip(lines, found, [None, *found[:-1]], strict=True))
+    return list(zip(lines, found, [None, *found], strict=False))
 
 
 def _box(points: Points) -> dict[str, str]:

@@ -52,7 +52,7 @@ def new_page(page: Page, about: About) -> bytes:
             word_element.tail = " "  # so that a browser shows a line of words
         if len(line_element):
             line_element.text = line_element[-1].tail = None
-    return DOCTYPE + write(root)
+    return DOCTYPE + write(root) + b"\n"
 
 
 def _box(points: Points) -> str:

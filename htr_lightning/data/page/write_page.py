@@ -7,8 +7,8 @@ from xml.etree.ElementTree import Element, SubElement, indent
 
 from htr_lightning.data.page import pagexml
 from htr_lightning.data.page.page import Line, Page, Points, bounding_box, box_corners
-from htr_lightning.data.page.xml import Document, child, local, parse_document
 from htr_lightning.data.page.written import STEP, About, Ids, insert, now, pairs, remove
+from htr_lightning.data.page.xml import Document, child, local, parse_document
 
 NAMESPACE = "http://schema.primaresearch.org/PAGE/gts/pagecontent/2019-07-15"
 INSTANCE = "http://www.w3.org/2001/XMLSchema-instance"
@@ -142,14 +142,13 @@ class _Writer:
             metadata.extend((self.element("Creator", self.about.software), self.element("Created", time)))
             insert(root, [metadata], ("Page",))
         changed = child(metadata, "LastChange")
-        if changed is None:
+        if changed is None and child(metadata, "Created") is not None:  # which has to come before it
             changed = self.element("LastChange")
             insert(metadata, [changed], [n for n in map(local, metadata) if n not in ("Creator", "Created")])
-        changed.text = time
+        if changed is not None:
+            changed.text = time
         if self.year >= 2019:
-            step = self.element(
-                "MetadataItem", type="processingStep", name=STEP, value=self.about.software, date=time
-            )
+            step = self.element("MetadataItem", type="processingStep", name=STEP, value=self.about.software, date=time)
             if self.about.model:
                 labels = self.element("Labels")
                 labels.append(self.element("Label", type="model", value=self.about.model))
@@ -162,8 +161,9 @@ class _Writer:
                 insert(metadata, [comments], [n for n in map(local, metadata) if n not in COMMENTED])
             comments.text = "; ".join(filter(None, (comments.text, f"{STEP}: {self.about}")))
         name = NAMES.get(self.about.language.lower().partition("-")[0])
-        if name and "primaryLanguage" not in page.attrib:
-            page.set("primaryLanguage", name)
+        places = [page] if self.year > 2013 else [e for e in page.iter() if local(e) == "TextRegion"]
+        for place in places if name else ():
+            place.attrib.setdefault("primaryLanguage", str(name))
 
 
 COMMENTED = ("Creator", "Created", "LastChange")

@@ -1,7 +1,7 @@
 """Write searchable PDF files: the image of a page with its text over it, invisible, for searching and copying.
 
-Text is drawn with a font of empty glyphs, as in the PDF files of Tesseract and OCRmyPDF, so that characters of any script
-take a few bytes instead of a font: what a character is follows from the font's ToUnicode map.
+Text is drawn with a font of empty glyphs, as in the PDF files of Tesseract and OCRmyPDF, so that characters of any
+script take a few bytes instead of a font: what a character is follows from the font's ToUnicode map.
 """
 
 import math
@@ -97,7 +97,11 @@ def _stream(content: bytes, entries: str = "") -> bytes:
 
 
 def _string(text: str) -> str:
-    return f"<FEFF{text.encode('utf-16-be', 'replace').hex().upper()}>"
+    return _hex(f"\ufeff{text}")
+
+
+def _hex(text: str) -> str:
+    return f"<{text.encode('utf-16-be', 'replace').hex().upper()}>"
 
 
 def _picture(path: Path, page: tuple[int, int]) -> tuple[tuple[int, int, float], bytes]:
@@ -202,7 +206,9 @@ def _extent(outline: Points, turn: Float64[ndarray, "2 2"]) -> tuple[float, floa
 
 
 def _to_unicode(codes: dict[str, int]) -> bytes:
-    rows = [f"<{code:04X}> <{character.encode('utf-16-be', 'replace').hex().upper()}>" for character, code in codes.items()]
+    rows = [
+        f"<{code:04X}> <{character.encode('utf-16-be', 'replace').hex().upper()}>" for character, code in codes.items()
+    ]
     blocks = [rows[start : start + 100] for start in range(0, len(rows), 100)]
     maps = "\n".join(f"{len(block)} beginbfchar\n" + "\n".join(block) + "\nendbfchar" for block in blocks)
     return (

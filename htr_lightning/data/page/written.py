@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
+from itertools import zip_longest
 from typing import NamedTuple
 from xml.etree.ElementTree import Element
 
@@ -78,7 +79,7 @@ def hyphenations(lines: Sequence[Line]) -> list[Hyphenated | None]:
     letter.
     """
     found: list[Hyphenated | None] = []
-    for line, after in zip(lines, [*lines[1:], None], strict=True):
+    for line, after in zip_longest(lines, lines[1:]):
         end = re.search(rf"([^\W\d_]+)([{re.escape(HYPHENS)}])$", line.text)
         begin = re.match(r"[^\W\d_]+", after.text) if after is not None and after.region == line.region else None
         divided = end and begin and begin[0][0].islower()

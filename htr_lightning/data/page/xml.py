@@ -32,7 +32,12 @@ class Document(NamedTuple):
 
     def written(self) -> bytes:
         """Return the content of the file."""
-        return f'<?xml version="1.0" encoding="UTF-8"?>\n{self.before}'.encode() + write(self.root) + self.after.encode()
+        return (
+            f'<?xml version="1.0" encoding="UTF-8"?>\n{self.before}'.encode()
+            + write(self.root)
+            + self.after.encode()
+            + b"\n"
+        )
 
 
 def write(root: Element) -> bytes:
