@@ -113,7 +113,7 @@ def locate(
 def frame_stride(columns: int, frames: int) -> float:
     """Return the number of columns of a frame; a whole number if the last frame may be incomplete or left out."""
     whole = max(1, round(columns / frames))
-    return whole if abs(whole * frames - columns) < whole else columns / frames
+    return float(whole) if abs(whole * frames - columns) < whole else columns / frames
 
 
 def _edges(spaces: Sequence[bool], peaks: Float64[ndarray, " L"], line: Placed) -> Float64[ndarray, "L 2"]:

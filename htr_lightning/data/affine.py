@@ -7,12 +7,12 @@ from numpy import ndarray
 Affine = Float64[ndarray, "3 3"]
 
 
-def scaling(across: float, down: float) -> Affine:
+def scaling(across: float | int, down: float | int) -> Affine:
     """Return the map that multiplies x and y."""
-    return np.diag((float(across), float(down), 1.0))
+    return np.diag((across, down, 1.0))
 
 
-def shift(right: float, down: float) -> Affine:
+def shift(right: float | int, down: float | int) -> Affine:
     """Return the map that adds to x and y."""
     return np.array([[1.0, 0.0, right], [0.0, 1.0, down], [0.0, 0.0, 1.0]])
 
