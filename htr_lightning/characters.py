@@ -134,8 +134,8 @@ def _edges(spaces: Sequence[bool], peaks: Float64[ndarray, " L"], line: Placed) 
             if gap is not None:
                 left[number], begin = right[number - 1], left[number + 1] = gap
                 right[number] = begin
-    left[0] = len(written) - _line_end(written[::-1], len(written) - peaks[0])
-    right[-1] = _line_end(written, peaks[-1])
+    left[0] = len(written) - _line_end(written[::-1], len(written) - min(peaks[0], right[0] - 1))
+    right[-1] = _line_end(written, max(peaks[-1], left[-1] + 1))
     return np.stack((left, np.maximum(left, right)), axis=1)
 
 
@@ -149,7 +149,9 @@ def _written(line: Placed) -> Bool[ndarray, " w"]:
 def _widest_gap(written: Bool[ndarray, " w"], start: float, end: float) -> tuple[float, float] | None:
     """Return the gap between words that is widest between two columns, or None if there is none."""
     changes = np.flatnonzero(written[1:] != written[:-1]) + 1
-    gaps = [(a, b) for a, b in pairwise(changes.tolist()) if not written[a]]  # without those at the ends of the line
+    gaps = [
+        (float(a), float(b)) for a, b in pairwise(changes.tolist()) if not written[a]
+    ]  # without those at the ends of the line
     widths = [min(b, end) - max(a, start) for a, b in gaps]
     widest = max(range(len(gaps)), key=widths.__getitem__, default=None)
     return None if widest is None or widths[widest] <= 0 else gaps[widest]

@@ -67,4 +67,4 @@ def _inside(polygon: Points, quad: Float64[ndarray, "4 2"]) -> Points:
             if here >= 0:
                 kept.append((x, y))
         points = kept
-    return points
+    return list(dict.fromkeys(points))  # a corner on an edge is found twice
