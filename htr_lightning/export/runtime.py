@@ -148,7 +148,8 @@ class ExportedRecognizer:
         return text if self.direction is None else logical(text, self.direction), hypothesis.confidence
 
     def _locate(self, texts: Sequence[str], frames: Any, lines: Sequence[Placed]) -> list[tuple[Character, ...]]:
-        return locate_all(texts, *frames, lines, self.codec, self.direction, self.calibration)
+        log_probs, lengths = frames
+        return locate_all(texts, log_probs, lengths, lines, self.codec, self.direction, self.calibration)
 
     @contextmanager
     def workers(self) -> Iterator[Sequence[Read]]:

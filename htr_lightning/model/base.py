@@ -327,7 +327,8 @@ class Recognizer(nn.Module, ABC):
             return self.scores(self.net(*(torch.from_numpy(one).to(self.device) for one in (arrays, widths))))
 
     def _locate(self, texts: Sequence[str], frames: Any, lines: Sequence[Placed]) -> list[tuple[Character, ...]]:
-        return locate_all(texts, *frames, lines, self.codec, self.direction, self.calibration)
+        log_probs, lengths = frames
+        return locate_all(texts, log_probs, lengths, lines, self.codec, self.direction, self.calibration)
 
     def _output(self, batch: Batch) -> Any:
         with self.exact():

@@ -22,7 +22,7 @@ from htr_lightning.data.page.page import Line, Page, Points
 from htr_lightning.data.page.written import About
 from htr_lightning.text.direction import visual
 
-DPI = 300  # of an image that does not state any
+DPI = 300.0  # of an image that does not state any
 RESOLUTIONS = (100, 2400)  # bounds for what an image states; 72 and 96 are what cameras and editors put for none
 MAX_SIDE = 14_400  # points; larger pages are scaled down, as viewers require
 QUALITY = 90  # of pictures that are not JPEG files already
