@@ -69,7 +69,6 @@ class Transcriber(Protocol):
     Attributes:
         card: metadata of the checkpoint.
         single_characters: whether each image contains a single character rather than a line.
-        aligns: whether it knows where in the image the characters of a text lie.
         preprocess: preprocessing, which checks image sizes and estimates widths.
         normalizer: normalizer for transcriptions.
         calibration: calibration of the confidences.
@@ -77,10 +76,14 @@ class Transcriber(Protocol):
 
     card: dict[str, Any]
     single_characters: bool
-    aligns: bool
     preprocess: Preprocess
     normalizer: Normalizer
     calibration: PlattScaling
+
+    @property
+    def aligns(self) -> bool:
+        """Whether it knows where in an image the characters of a text lie."""
+        ...
 
     @property
     def members(self) -> Sequence["Transcriber"]:
