@@ -148,8 +148,9 @@ def test_a_page_file_keeps_what_it_has(best: Path, htr, tmp_path: Path) -> None:
     assert [line.id for line in page.lines] == ["a", "b"]
     assert page.lines[0].text == htr("transcribe", best, tmp_path / "page.xml").stdout.rstrip("\n")
     assert page.lines[1].text == "stays"
-    assert root[0].get("custom") == "kept"
-    assert not [e for e in root.iter() if e.tag.endswith("Word")]
+    assert root[1].get("custom") == "kept"
+    words = [e for e in root.iter() if e.tag.endswith("Word")]
+    assert " ".join(word[-1][0].text for word in words) == page.lines[0].text
 
 
 def test_evaluate_gives_exactly_the_counts_of_the_training_run(
