@@ -384,3 +384,12 @@ def test_a_mets_is_read_in_its_order(best: Path, htr, tmp_path: Path) -> None:
         outcome = htr("transcribe", best, name, "--format", "tsv")
         assert outcome.code == 0, outcome.stderr
         assert [Path(row.split("#")[0]).stem for row in outcome.stdout.splitlines()] == ["b", "a"]
+
+
+def test_pages_without_words_are_announced(htr, tmp_path: Path) -> None:
+    write_page(tmp_path, lines(1), "page")
+    outcome = htr("transcribe", "digits", tmp_path / "page.xml", "--format", "alto")
+    assert "without the boxes of their words" in outcome.stderr
+    for wrong in (["--language", "d e", "--format", "page"], ["--glyphs", "--format", "tsv"], ["--format", "pdf"]):
+        refused = htr("transcribe", "digits", tmp_path / "page.xml", *wrong)
+        assert (refused.code, refused.stderr.count("\n"), refused.stderr.startswith("error: --")) == (1, 1, True)
