@@ -19,8 +19,9 @@ from jaxtyping import UInt8
 from numpy import ndarray
 
 from htr_lightning.data.datamodule import LineDataModule
-from htr_lightning.data.page import pagexml
+from htr_lightning.data.page import write_page
 from htr_lightning.data.page.page import Line, Page
+from htr_lightning.data.page.written import About
 from htr_lightning.data.sample import Sample
 from htr_lightning.errors import InputError
 from htr_lightning.output import filling
@@ -123,7 +124,7 @@ def to_page(rows: Iterable[Row], folder: Path) -> None:
             path, (height, width) = folder / f"{name}.xml", sample.image.shape
             corners = [(0.0, 0.0), (float(width), 0.0), (float(width), float(height)), (0.0, float(height))]
             line = Line("line_1", sample.text, corners, [], "region_1")
-            path.write_bytes(pagexml.write(Page(path, f"{name}.png", width, height, [line])))
+            path.write_bytes(write_page.new_page(Page(path, f"{name}.png", width, height, [line]), About()))
 
 
 FORMATS: dict[str, Callable[[Iterable[Row], Path], None]] = {

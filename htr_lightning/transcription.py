@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 from jaxtyping import UInt8
 from numpy import ndarray
 
+from htr_lightning.characters import Character
 from htr_lightning.data.preprocess import Preprocess
 from htr_lightning.decoder.hypothesis import Decoder, Hypothesis
 from htr_lightning.errors import printable
@@ -31,6 +32,7 @@ class Transcription(NamedTuple):
     text: str
     confidence: float
     alternatives: tuple[Alternative, ...] = ()  # best first, if requested
+    characters: tuple[Character, ...] = ()  # of the text, if requested and known
 
 
 class Prediction(NamedTuple):
@@ -79,20 +81,39 @@ class Transcriber(Protocol):
     calibration: PlattScaling
 
     @property
+    def aligns(self) -> bool:
+        """Whether it knows where in an image the characters of a text lie."""
+        ...
+
+    @property
     def members(self) -> Sequence["Transcriber"]:
         """The recognizers of an ensemble; for a single recognizer, only itself."""
         ...
 
-    def read(self, images: Sequence[UInt8[ndarray, "_ _"]], n_best: int = 0) -> list[Transcription]:
+    def read(
+        self, images: Sequence[UInt8[ndarray, "_ _"]], n_best: int = 0, boxes: bool = False
+    ) -> list[Transcription]:
         """Transcribe raw images as one batch.
 
         Args:
             images: greyscale images of any size.
             n_best: maximum number of alternatives per image; 0 for none.
+            boxes: whether to find the characters of each text, if the recognizer aligns.
 
         Raises:
             ValueError: if an image is too small or too wide to be a line.
             InputError: if `n_best` is larger than 1 and the decoder finds only one hypothesis.
+        """
+        ...
+
+    def align(self, images: Sequence[UInt8[ndarray, "_ _"]], texts: Sequence[str]) -> list[tuple[Character, ...]]:
+        """Find the characters of given texts, such as corrected ones, in raw images.
+
+        Returns:
+            The characters of each text; none if the recognizer does not align, or the text does not fit the image.
+
+        Raises:
+            ValueError: if an image is too small or too wide to be a line.
         """
         ...
 
@@ -136,6 +157,11 @@ def transcriptions(
     else:
         found = [Transcription(*finish(best)[:2]) for best in decoder(*scores)]
     return [one if ink else blank for one, ink in zip(found, inked, strict=True)]
+
+
+def with_characters(found: Sequence[Transcription], characters: Sequence[tuple[Character, ...]]) -> list[Transcription]:
+    """Return transcriptions with the characters of their texts."""
+    return [one._replace(characters=its) for one, its in zip(found, characters, strict=True)]
 
 
 def from_alternatives(alternatives: Sequence[Alternative]) -> Transcription:

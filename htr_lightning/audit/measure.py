@@ -8,8 +8,9 @@ import numpy as np
 from jaxtyping import Bool, Float, Float16, Float32, Int8, UInt8
 from numpy import ndarray
 
+from htr_lightning.data.image import MIN_SIDE
 from htr_lightning.data.paper import dark_on_light
-from htr_lightning.data.preprocess import MIN_SIDE, stretch
+from htr_lightning.data.preprocess import stretch
 from htr_lightning.data.writing import is_blank
 
 ROWS = 32  # height in pixels at which lines are measured

@@ -28,6 +28,7 @@ from htr_lightning.output import JOURNAL, check_writable, make_folder
 from htr_lightning.pretrained import DEFAULT, NAMES
 
 if TYPE_CHECKING:
+    from htr_lightning.data.page.written import About
     from htr_lightning.reading.shards import Job
     from htr_lightning.reading.sources import Source
     from htr_lightning.transcription import Transcriber
@@ -43,12 +44,20 @@ def transcribe(
         ),
     ],
     format: Annotated[
-        Literal["text", "tsv", "jsonl", "page", "parquet"],
+        Literal["text", "tsv", "jsonl", "page", "alto", "hocr", "pdf", "parquet"],
         typer.Option(help="Output format (tsv columns: file, text, confidence; control characters are escaped)"),
     ] = "text",
     out: Annotated[
-        Path | None, typer.Option(help="Output file, or output folder for --format page, parquet and --workers")
+        Path | None,
+        typer.Option(help="Output file, or output folder for page, alto, hocr, pdf and parquet, and for --workers"),
     ] = None,
+    language: Annotated[
+        str, typer.Option(help="Language to state in PAGE, ALTO, hOCR and PDF files, e.g. fr, where they state none")
+    ] = "",
+    glyphs: Annotated[
+        bool,
+        typer.Option("--glyphs", help="Also write the box and confidence of each character (page, alto, hocr)"),
+    ] = False,
     skip_existing: Annotated[
         bool, typer.Option("--skip-existing", help="Go on where an interrupted command stopped, leaving what is there")
     ] = False,
@@ -66,7 +75,8 @@ def transcribe(
         bool, typer.Option("--watch", help="Go on with the files that come into a folder, each once, until Ctrl-C")
     ] = False,
     workers: Annotated[
-        int | None, typer.Option(min=1, help="Number of processes, which write parts (parquet, jsonl or page)")
+        int | None,
+        typer.Option(min=1, help="Number of processes, which write parts (parquet, jsonl, or pages)"),
     ] = None,
     engine: Annotated[Literal["local", "ray"], typer.Option(help="What starts the processes")] = "local",
     parts: Annotated[
@@ -78,10 +88,11 @@ def transcribe(
     device: Device = "auto",
 ) -> None:
     """Transcribe images and pages, and print their text line by line."""
-    from htr_lightning.reading.page_out import page_paths
+    from htr_lightning.reading.page_out import SUFFIXES, check_about, page_paths
     from htr_lightning.reading.results import growing, part_of, resume
     from htr_lightning.reading.sources import find_sources
 
+    pages = format in SUFFIXES
     in_parts = format == "parquet" or engine == "ray" or bool(workers or parts or shard)
     if n_best and format not in ("jsonl", "parquet"):
         raise InputError(f"--n-best {n_best}: only --format jsonl and parquet include alternatives; add --format jsonl")
@@ -93,23 +104,24 @@ def transcribe(
         print(f"note: transcribing with {DEFAULT}; to use another recognizer, begin with its *.ckpt", file=sys.stderr)
     if late := [name for name in names if name.endswith(".ckpt")]:
         raise InputError(f"{late[0]}: checkpoint after a file to transcribe; list all checkpoints first")
+    about = check_about(checkpoints, format, language, glyphs)
     if watch and (adapt or in_parts or len(names) > 1 or not Path(names[0]).is_dir()):
         raise InputError(f"--watch: watches one folder, without --adapt; got {' '.join(names)}{' --adapt' * adapt}")
-    if watch and format == "page" and out is None:
-        raise InputError("--watch: pages need an output folder; add --out FOLDER")
-    if watch and format != "page" and out is not None:
+    if pages and out is None and (watch or format == "pdf"):
+        raise InputError(f"{'--watch' if watch else '--format pdf'}: pages need an output folder; add --out FOLDER")
+    if watch and not pages and out is not None:
         raise InputError(f"--out {out}: --watch prints lines as they come; redirect the output")
     if skip_existing and (out is None or watch or (format == "text" and not in_parts)):
-        raise InputError("--skip-existing: needs --out, and a format that names files (tsv, jsonl, page or parquet)")
+        raise InputError("--skip-existing: needs --out, and a format other than text")
     if in_parts and (out is None or adapt or format in ("text", "tsv")):
         raise InputError("--workers, --engine, --parts and --shard write parts to a folder, without --adapt; add "
-                         "--format parquet (or jsonl or page) and --out FOLDER")  # fmt: skip
+                         "--format parquet (or jsonl, or a format for pages) and --out FOLDER")  # fmt: skip
     calibrated, weighted = numbers("--calibration", calibration), numbers("--weights", weights)
     from htr_lightning.reading.open import load_all  # may import torch, which takes seconds
 
     if watch:
         recognizer = load_all(checkpoints, device, greedy, tta, calibrated, weighted)
-        _watch(recognizer, Path(names[0]), format, out, n_best)
+        _watch(recognizer, Path(names[0]), format, out, n_best, about)
         return
     with progress_text("listing files"):
         sources, errors, notes = find_sources(names)
@@ -121,16 +133,16 @@ def transcribe(
         from htr_lightning.reading.shards import Job
 
         assert out is not None
-        job = Job(out, format, checkpoints, device, greedy, tta, calibrated, weighted, n_best)
+        job = Job(out, format, checkpoints, device, greedy, tta, calibrated, weighted, n_best, about)
         if fault := _transcribe_parts(job, sources, parts, shard, workers, engine, skip_existing):
             errors.append(fault)
         if errors:
             _fail(errors)
         return
-    if format == "page" and out is None and len(sources) > 1:
-        raise InputError(f"--format page: {len(sources)} files need an output folder; add --out FOLDER")
-    targets = page_paths(sources, out, skip_existing) if format == "page" and out is not None else {}
-    if format == "page" and out is not None:
+    if pages and out is None and len(sources) > 1:
+        raise InputError(f"--format {format}: {len(sources)} files need an output folder; add --out FOLDER")
+    targets = page_paths(sources, out, format, skip_existing) if pages and out is not None else {}
+    if pages and out is not None:
         make_folder(out)  # fail early, before the work starts
         sources = [source for source in sources if source.path in targets]
     elif out is not None:
@@ -151,10 +163,10 @@ def transcribe(
                   f"{adapted.after:.1%}", file=sys.stderr)  # fmt: skip
         else:
             print(f"note: not adapted, since fewer than {MIN_LINES} lines have text", file=sys.stderr)
-    file = growing(out) if out is not None and format != "page" else nullcontext(sys.stdout.write)
+    file = growing(out) if out is not None and not pages else nullcontext(sys.stdout.write)
     with progress_bar("transcribing", len(sources)) as advance, file as write:
-        _print_lines(recognizer, sources, format, targets, n_best, errors, write, advance)
-    if out is not None and format != "page":
+        _print_lines(recognizer, sources, format, targets, n_best, errors, write, about, advance)
+    if out is not None and not pages:
         print(printable(str(out)))
     if errors:
         _fail(errors)
@@ -168,28 +180,32 @@ def _print_lines(
     n_best: int,
     errors: list[str],
     write: Callable[[str], object],
+    about: "About",
     advance: Callable[[int], None] = lambda files: None,
 ) -> None:
     """Transcribe sources, print their lines or write their pages, and add what could not be read to `errors`."""
-    from htr_lightning.reading.page_out import to_page_xml, write_page
+    from htr_lightning.reading.page_out import NO_BOXES, SUFFIXES, page_file, write_page_file
     from htr_lightning.reading.results import format_line
     from htr_lightning.reading.transcribe import transcribe as run
 
-    transcribed = run(recognizer, sources, n_best, advance)
+    pages = format in SUFFIXES
+    if pages and not recognizer.aligns:
+        print(f"note: {NO_BOXES}", file=sys.stderr)
+    transcribed = run(recognizer, sources, n_best, advance, boxes=pages)
     for source, group in groupby(transcribed, key=lambda line: line.source):
         lines = list(group)
         errors += [line.error for line in lines if line.error]
         for note in dict.fromkeys(line.note for line in lines if line.note):
             print(f"note: {printable(note)}", file=sys.stderr)
-        if format != "page":
+        if not pages:
             rows = [format_line(line, format) + "\n" for line in lines if line.transcription is not None]
             write("".join(rows))
         elif lines[0].line is None and lines[0].error:
             continue  # a file that cannot be read has no page
         elif source.path not in targets:
-            write(to_page_xml(source, lines).decode())
+            write(page_file(source, lines, format, about).decode())
         else:
-            print(printable(str(write_page(source, lines, targets[source.path]))))
+            print(printable(str(write_page_file(source, lines, targets[source.path], format, about))))
 
 
 def _transcribe_parts(
@@ -214,7 +230,7 @@ def _transcribe_parts(
     return f"{found.faults} of {found.lines} lines could not be read, the first: {found.first}"
 
 
-def _watch(recognizer: "Transcriber", folder: Path, format: str, out: Path | None, n_best: int) -> None:
+def _watch(recognizer: "Transcriber", folder: Path, format: str, out: Path | None, n_best: int, about: "About") -> None:
     """Transcribe the files in a folder as they come, until the user stops the program."""
     from htr_lightning.reading.page_out import page_paths
     from htr_lightning.reading.sources import find_sources
@@ -227,8 +243,8 @@ def _watch(recognizer: "Transcriber", folder: Path, format: str, out: Path | Non
             for note in notes:
                 print(f"note: {note}", file=sys.stderr)
             try:
-                targets = page_paths(sources, out) if out is not None else {}
-                _print_lines(recognizer, sources, format, targets, n_best, errors, sys.stdout.write)
+                targets = page_paths(sources, out, format) if out is not None else {}
+                _print_lines(recognizer, sources, format, targets, n_best, errors, sys.stdout.write, about)
             except InputError as error:  # the next file may be better
                 errors.append(str(error))
             finally:

@@ -5,8 +5,9 @@ import numpy as np
 from jaxtyping import Bool, Float32, UInt8
 from numpy import ndarray
 
+from htr_lightning.data.image import MIN_SIDE
 from htr_lightning.data.paper import clean, dark_on_light
-from htr_lightning.data.preprocess import INK, MIN_CONTRAST, MIN_SIDE, Preprocess, check_polarity, check_side
+from htr_lightning.data.preprocess import INK, MIN_CONTRAST, Preprocess, check_polarity, check_side
 from htr_lightning.data.writing import is_blank
 from htr_lightning.parameters import Fraction, Side
 

@@ -21,6 +21,7 @@ from htr_lightning.data.files import is_special
 from htr_lightning.data.grey import grey
 from htr_lightning.errors import InputError
 
+MIN_SIDE = 3  # pixels; a smaller image cannot contain a character
 MAX_SIDE = 100_000  # pixels; a larger value indicates a corrupted header
 MAX_PIXELS = 260_000_000  # an A0 sheet at 400 dpi has 248 million pixels
 MAX_COLOURED = 140_000_000  # each pixel takes up to eight bytes; an A1 sheet at 400 dpi has 124 million pixels
@@ -249,3 +250,20 @@ def shrink_to_height(image: UInt8[ndarray, "H W"], height: int) -> UInt8[ndarray
 def shrunk_size(size: tuple[int, int], height: int) -> tuple[int, int]:
     """Return the (height, width) of the image that `shrink_to_height` returns."""
     return size if size[0] <= height else (height, max(1, round(size[1] * height / size[0])))
+
+
+def reduce_rows(image: UInt8[ndarray, "H W"], rows: int | None) -> UInt8[ndarray, "h w"]:
+    """Scale an image down to at most `rows` rows, averaging by area and keeping its aspect ratio.
+
+    An image that would become too narrow is returned unchanged, as is any image if `rows` is None.
+    """
+    if reduced_size((image.shape[0], image.shape[1]), rows) == image.shape:
+        return image
+    assert rows is not None
+    return shrink_to_height(image, rows)
+
+
+def reduced_size(size: tuple[int, int], rows: int | None) -> tuple[int, int]:
+    """Return the (height, width) of the image that `reduce_rows` returns for an image of the given (height, width)."""
+    small = size if rows is None else shrunk_size(size, rows)
+    return small if small[1] >= MIN_SIDE else size

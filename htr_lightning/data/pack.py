@@ -29,8 +29,8 @@ from jaxtyping import Int64, UInt8
 from numpy import ndarray
 
 from htr_lightning.data.fault import EMPTY, text_fault
-from htr_lightning.data.image import MAX_SIDE
-from htr_lightning.data.preprocess import Preprocess, reduce_rows
+from htr_lightning.data.image import MAX_SIDE, reduce_rows
+from htr_lightning.data.preprocess import Preprocess
 from htr_lightning.data.sample import Reader, Sample, Skipped
 from htr_lightning.data.split import SPLITS
 from htr_lightning.errors import InputError, printable

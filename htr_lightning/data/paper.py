@@ -37,15 +37,22 @@ def clean(image: UInt8[ndarray, "H W"], uneven: float = UNEVEN, crop: bool = Fal
         uneven: variation of the paper's grey level, relative to the contrast of ink, above which light is evened out.
         crop: whether to crop the image to the paper; otherwise, its surroundings become paper and it keeps its size.
     """
-    small = thumbnail(image)
+    return cleaned(image, uneven, crop)[0]
+
+
+def cleaned(
+    image: UInt8[ndarray, "H W"], uneven: float = UNEVEN, crop: bool = False
+) -> tuple[UInt8[ndarray, "h w"], tuple[int, int]]:
+    """Return what `clean` returns, and the column and row of the image at which it begins."""
+    small, corner = thumbnail(image), (0, 0)
     paper = find_paper(image, small)
     if paper is not None:
-        image = _without_surroundings(image, paper, crop)
+        image, corner = _without_surroundings(image, paper, crop)
         small = thumbnail(image)
     light_ink = light_on_dark(small)
     if _unevenness(small, light_ink) > uneven:
         image = even_light(image, light_ink)
-    return 255 - image if light_ink else image
+    return 255 - image if light_ink else image, corner
 
 
 def even_light(image: UInt8[ndarray, "H W"], light_ink: bool) -> UInt8[ndarray, "H W"]:
@@ -222,12 +229,13 @@ def _components(mask: UInt8[ndarray, "h w"]) -> tuple[Int32[ndarray, "h w"], Int
 
 def _without_surroundings(
     image: UInt8[ndarray, "H W"], paper: UInt8[ndarray, "k l"], crop: bool
-) -> UInt8[ndarray, "h w"]:
-    """Fill everything around the paper with its median grey level, or crop the image to the paper."""
+) -> tuple[UInt8[ndarray, "h w"], tuple[int, int]]:
+    """Fill everything around the paper with its median grey level, or crop the image to the paper; see `cleaned`."""
     paper = cv2.erode(paper, np.ones((3, 3), np.uint8), borderValue=1)  # without the blurred edge
     mask = cv2.resize(paper, image.shape[::-1], interpolation=cv2.INTER_NEAREST) > 0
     image = np.where(mask, image, np.median(image[mask]).astype(np.uint8))
     if not crop:
-        return image
+        return image, (0, 0)
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-    return np.ascontiguousarray(image[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1])
+    inside = image[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    return np.ascontiguousarray(inside), (int(columns[0]), int(rows[0]))

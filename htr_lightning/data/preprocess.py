@@ -13,14 +13,14 @@ from jaxtyping import Float32, UInt8
 from numpy import ndarray
 from PIL import Image
 
+from htr_lightning.data.affine import Affine, scaling, shift
 from htr_lightning.data.handwriting import measure
-from htr_lightning.data.image import LEVELS, histogram, shrink_to_height, shrunk_size
-from htr_lightning.data.paper import clean
+from htr_lightning.data.image import LEVELS, MIN_SIDE, histogram, reduce_rows, reduced_size
+from htr_lightning.data.paper import clean, cleaned
 from htr_lightning.data.writing import is_blank
 from htr_lightning.errors import InputError
 from htr_lightning.parameters import Fraction, Scaling, Side, check_order
 
-MIN_SIDE = 3  # pixels; a smaller image cannot contain a character
 MIN_CONTRAST = 32  # grey levels between paper and ink; a lower contrast may be noise and is not stretched fully
 HEIGHT, X_HEIGHT = 32, 0.3  # rows for Latin handwriting, and its x-height as a fraction of them
 SQUARE_HEIGHT, SQUARE_X_HEIGHT = 48, 0.46  # the same for scripts whose characters fill a square, such as Chinese
@@ -29,23 +29,6 @@ INK = (255 - np.arange(256)).astype(np.float32) / 255  # ink at each grey level
 Margin = Annotated[int, Interval(ge=0, le=1 << 12)]
 Columns = Annotated[int, Interval(ge=1, le=1 << 20)]
 Rows = Annotated[float, Interval(gt=0, le=1 << 12)]
-
-
-def reduce_rows(image: UInt8[ndarray, "H W"], rows: int | None) -> UInt8[ndarray, "h w"]:
-    """Scale an image down to at most `rows` rows, averaging by area and keeping its aspect ratio.
-
-    An image that would become too narrow is returned unchanged, as is any image if `rows` is None.
-    """
-    if reduced_size((image.shape[0], image.shape[1]), rows) == image.shape:
-        return image
-    assert rows is not None
-    return shrink_to_height(image, rows)
-
-
-def reduced_size(size: tuple[int, int], rows: int | None) -> tuple[int, int]:
-    """Return the (height, width) of the image that `reduce_rows` returns for an image of the given (height, width)."""
-    small = size if rows is None else shrunk_size(size, rows)
-    return small if small[1] >= MIN_SIDE else size
 
 
 @runtime_checkable
@@ -77,6 +60,11 @@ class Preprocess(Protocol):
     def to_array(self, image: UInt8[ndarray, "H W"]) -> Float32[ndarray, "h w"]:
         """Apply the steps that follow augmentation; raise ValueError if the image cannot be used."""
         ...
+
+    def placed(self, image: UInt8[ndarray, "H W"]) -> tuple[Float32[ndarray, "h w"], Affine]:
+        """Return the array of an image, and the map from points of the array to those of the image."""
+        array = self(image)
+        return array, scaling(image.shape[1] / array.shape[1], image.shape[0] / array.shape[0])
 
     def width(self, size: tuple[int, int]) -> int:
         """Return the number of columns of the array for a scan of the given (height, width)."""
@@ -133,6 +121,11 @@ class FitHeight(Preprocess):
             image, (self.height, width - 2 * self.margin), self.polarity
         )
         return array
+
+    def placed(self, image: UInt8[ndarray, "H W"]) -> tuple[Float32[ndarray, "h w"], Affine]:
+        array = self(image)
+        inner = array.shape[1] - 2 * self.margin
+        return array, scaling(image.shape[1] / inner, image.shape[0] / self.height) @ shift(-self.margin, 0)
 
     def _columns(self, size: tuple[int, int]) -> int:
         return max(1, round(size[1] * self.height * self.width_scale / size[0])) + 2 * self.margin
@@ -205,14 +198,27 @@ class NormalizeHandwriting(Preprocess):
 
     def geometry(self, image: UInt8[ndarray, "H W"]) -> UInt8[ndarray, "h w"]:
         """Return the normalised line at twice the array's height, so that augmentation does not blur it."""
+        return self._normalized(image)[0]
+
+    def placed(self, image: UInt8[ndarray, "H W"]) -> tuple[Float32[ndarray, "h w"], Affine]:
+        reduced = self.reduce(image)
+        line, placement = self._normalized(reduced)
+        array, fitted = self.fit.placed(line)
+        scale = scaling(image.shape[1] / reduced.shape[1], image.shape[0] / reduced.shape[0])
+        return array, scale @ placement @ fitted
+
+    def _normalized(self, image: UInt8[ndarray, "H W"]) -> tuple[UInt8[ndarray, "h w"], Affine]:
+        """Return what `geometry` returns, and the map from its points to those of the image."""
         rows, columns = image.shape
         self.check((rows, columns))
         if is_blank(image):
             size = (2 * self.height, max(MIN_SIDE, 2 * self.width((rows, columns))))
-            return np.full(size, 255, np.uint8)
+            return np.full(size, 255, np.uint8), scaling(columns / size[1], rows / size[0])
+        corner = (0, 0)
         if self.polarity == "auto":
-            image = clean(image, crop=True)
+            image, corner = cleaned(image, crop=True)
             rows, columns = image.shape
+        shrunk = np.eye(3)
         style = measure(stretch(image))
         fit = self.height / rows
         down = fit * self._bounded(self.x_height / self.height / (style.bottom - style.top))
@@ -225,6 +231,7 @@ class NormalizeHandwriting(Preprocess):
         if shrink < 1:
             size = (max(MIN_SIDE, round(columns * shrink)), max(MIN_SIDE, round(rows * shrink)))
             image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+            shrunk = scaling(columns / size[0], rows / size[1])
             across, down = across * columns / size[0], down * rows / size[1]
             rows, columns = size[1], size[0]
         slope, slant = style.slope, style.slant * style.confidence
@@ -239,7 +246,8 @@ class NormalizeHandwriting(Preprocess):
         )
         width = max(MIN_SIDE, round(across * (columns + abs(lean))))
         paper = int(np.searchsorted(np.cumsum(histogram(image)), image.size * 0.5))
-        return cv2.warpAffine(image, warp, (width, 2 * self.height), flags=cv2.INTER_LINEAR, borderValue=paper)
+        line = cv2.warpAffine(image, warp, (width, 2 * self.height), flags=cv2.INTER_LINEAR, borderValue=paper)
+        return line, shift(*corner) @ shrunk @ np.linalg.inv(np.vstack((warp, (0, 0, 1))))
 
     def to_array(self, image: UInt8[ndarray, "H W"]) -> Float32[ndarray, "h w"]:
         return self.fit.to_array(image)
@@ -284,11 +292,20 @@ class FitFrame(Preprocess):
             # Pillow averages along each axis that shrinks; OpenCV averages only if both axes shrink
             grey = Image.fromarray(image).resize((self.columns, self.height), Image.Resampling.BILINEAR)
             return INK[np.asarray(grey)]
-        scale = min(self.height / image.shape[0], self.columns / image.shape[1])
-        height, width = max(1, round(image.shape[0] * scale)), max(1, round(image.shape[1] * scale))
-        array, top = np.zeros((self.height, self.columns), dtype=np.float32), (self.height - height) // 2
+        height, width, top = self._fitted(image)
+        array = np.zeros((self.height, self.columns), dtype=np.float32)
         array[top : top + height, :width] = _scaled(image, (height, width), self.polarity)
         return array
+
+    def placed(self, image: UInt8[ndarray, "H W"]) -> tuple[Float32[ndarray, "h w"], Affine]:
+        height, width, top = self._fitted(image) if self.keep_aspect else (self.height, self.columns, 0)
+        return self(image), scaling(image.shape[1] / width, image.shape[0] / height) @ shift(0, -top)
+
+    def _fitted(self, image: UInt8[ndarray, "H W"]) -> tuple[int, int, int]:
+        """Return the height and width of an image in the array, and the row at which it begins."""
+        scale = min(self.height / image.shape[0], self.columns / image.shape[1])
+        height, width = max(1, round(image.shape[0] * scale)), max(1, round(image.shape[1] * scale))
+        return height, width, (self.height - height) // 2
 
 
 def stretch(image: UInt8[ndarray, "H W"]) -> Float32[ndarray, "H W"]:

@@ -14,8 +14,9 @@ from htr_lightning.build import data_for
 from htr_lightning.card import describe
 from htr_lightning.data.files import file_hash
 from htr_lightning.data.handwriting import measure
+from htr_lightning.data.image import MIN_SIDE
 from htr_lightning.data.paper import dark_on_light
-from htr_lightning.data.preprocess import MIN_SIDE, stretch
+from htr_lightning.data.preprocess import stretch
 from htr_lightning.data.sample import Reader
 from htr_lightning.data.writing import is_blank
 from htr_lightning.errors import InputError

@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Float, Int64, UInt8
 from numpy import ndarray
 
+from htr_lightning.characters import Character, Placed, locate_all, place
 from htr_lightning.cores import cores
 from htr_lightning.data.padding import padded
 from htr_lightning.data.preprocess import Preprocess
@@ -27,7 +28,7 @@ from htr_lightning.slots import construct
 from htr_lightning.text.codec import Codec
 from htr_lightning.text.direction import logical, visual_alphabet
 from htr_lightning.text.normalize import Normalizer
-from htr_lightning.transcription import Read, Transcription, transcriptions
+from htr_lightning.transcription import Read, Transcription, transcriptions, with_characters
 
 BLANK = np.full((64, 64), 255, np.uint8)
 
@@ -71,9 +72,31 @@ class ExportedRecognizer:
         """See `Transcriber`."""
         return (self,)
 
-    def read(self, images: Sequence[UInt8[ndarray, "_ _"]], n_best: int = 0) -> list[Transcription]:
+    @property
+    def aligns(self) -> bool:
+        """See `Transcriber`; only CTC models do."""
+        return self.decoder.inputs == "frames"
+
+    def read(
+        self, images: Sequence[UInt8[ndarray, "_ _"]], n_best: int = 0, boxes: bool = False
+    ) -> list[Transcription]:
         """See `Transcriber`."""
-        return self.transcribe(*self.prepare_batch(images), n_best) if images else []
+        if not images:
+            return []
+        if not boxes or not self.aligns:
+            return self.transcribe(*self.prepare_batch(images), n_best)
+        lines = place(self.preprocess, images)
+        arrays, widths = padded([line.array for line in lines])
+        scores = self.scores(arrays, widths)
+        found = self.decode(scores, arrays, n_best)
+        return with_characters(found, self._locate([one.text for one in found], scores, lines))
+
+    def align(self, images: Sequence[UInt8[ndarray, "_ _"]], texts: Sequence[str]) -> list[tuple[Character, ...]]:
+        """See `Transcriber`."""
+        if not images or not self.aligns:
+            return [()] * len(images)
+        lines = place(self.preprocess, images)
+        return self._locate(texts, self.scores(*padded([line.array for line in lines])), lines)
 
     def prepare_batch(
         self, images: Sequence[UInt8[ndarray, "_ _"]]
@@ -123,6 +146,10 @@ class ExportedRecognizer:
         """Return the text of a hypothesis and its uncalibrated confidence per character."""
         text = self.codec.decode(hypothesis.ids)
         return text if self.direction is None else logical(text, self.direction), hypothesis.confidence
+
+    def _locate(self, texts: Sequence[str], frames: Any, lines: Sequence[Placed]) -> list[tuple[Character, ...]]:
+        log_probs, lengths = frames
+        return locate_all(texts, log_probs, lengths, lines, self.codec, self.direction, self.calibration)
 
     @contextmanager
     def workers(self) -> Iterator[Sequence[Read]]:

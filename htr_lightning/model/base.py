@@ -13,6 +13,7 @@ from jaxtyping import Float, Int, UInt8
 from numpy import ndarray
 from torch import Tensor, nn
 
+from htr_lightning.characters import Character, Placed, locate_all, place
 from htr_lightning.data.batch import Batch
 from htr_lightning.data.padding import padded
 from htr_lightning.data.preprocess import Preprocess
@@ -23,7 +24,7 @@ from htr_lightning.metrics.calibration import PlattScaling
 from htr_lightning.model.workers import workers
 from htr_lightning.text.codec import Codec
 from htr_lightning.text.normalize import Normalizer
-from htr_lightning.transcription import Prediction, Read, Transcription, transcriptions
+from htr_lightning.transcription import Prediction, Read, Transcription, transcriptions, with_characters
 
 Decay = Annotated[float, Interval(gt=0, le=1)]
 
@@ -82,10 +83,12 @@ class Recognizer(nn.Module, ABC):
         short: lines of an autoregressive model that have fewer frames than characters, by id.
         teacher: loss of imitating another recognizer (see `training.distillation`); None to train with texts only.
         single_characters: whether each image contains a single character rather than a line.
+        direction: base direction of lines (see `text.direction`).
     """
 
     specials: Sequence[str] = ()
     single_characters: bool = False
+    direction: str = "auto"
     net: nn.Module
 
     def __init__(
@@ -224,9 +227,30 @@ class Recognizer(nn.Module, ABC):
             other.calibration = PlattScaling()
         return other
 
-    def read(self, images: Sequence[UInt8[ndarray, "_ _"]], n_best: int = 0) -> list[Transcription]:
+    @property
+    def aligns(self) -> bool:
+        """See `Transcriber`; only CTC models do."""
+        return self.decoder.inputs == "frames"
+
+    def read(
+        self, images: Sequence[UInt8[ndarray, "_ _"]], n_best: int = 0, boxes: bool = False
+    ) -> list[Transcription]:
         """See `Transcriber`."""
-        return self.transcribe(*self.prepare_batch(images), n_best) if images else []
+        if not images:
+            return []
+        if not boxes or not self.aligns:
+            return self.transcribe(*self.prepare_batch(images), n_best)
+        lines = place(self.preprocess, images)
+        scores, inked = self._frames(lines), [bool(line.array.any()) for line in lines]
+        found = transcriptions(self.decoder, scores, inked, n_best, self.interpret, self.normalizer, self.calibration)
+        return with_characters(found, self._locate([one.text for one in found], scores, lines))
+
+    def align(self, images: Sequence[UInt8[ndarray, "_ _"]], texts: Sequence[str]) -> list[tuple[Character, ...]]:
+        """See `Transcriber`."""
+        if not images or not self.aligns:
+            return [()] * len(images)
+        lines = place(self.preprocess, images)
+        return self._locate(texts, self._frames(lines), lines)
 
     def prepare_batch(
         self, images: Sequence[UInt8[ndarray, "_ _"]]
@@ -295,6 +319,16 @@ class Recognizer(nn.Module, ABC):
             self.target(text, sample)
         known = set(self.codec.alphabet)
         return Counter(character for text in texts for character in text if character not in known)
+
+    def _frames(self, lines: Sequence[Placed]) -> tuple[Any, ...]:
+        """Return the log-probabilities and lengths of lines."""
+        arrays, widths = padded([line.array for line in lines])
+        with self.exact():
+            return self.scores(self.net(*(torch.from_numpy(one).to(self.device) for one in (arrays, widths))))
+
+    def _locate(self, texts: Sequence[str], frames: Any, lines: Sequence[Placed]) -> list[tuple[Character, ...]]:
+        log_probs, lengths = frames
+        return locate_all(texts, log_probs, lengths, lines, self.codec, self.direction, self.calibration)
 
     def _output(self, batch: Batch) -> Any:
         with self.exact():

@@ -36,6 +36,8 @@ def workers(transcriber: Any) -> Iterator[Sequence[Read]]:
         torch.set_num_threads(cores)
 
 
-def _read(transcriber: Any, images: Sequence[UInt8[ndarray, "_ _"]], n_best: int = 0) -> list[Transcription]:
+def _read(
+    transcriber: Any, images: Sequence[UInt8[ndarray, "_ _"]], n_best: int = 0, boxes: bool = False
+) -> list[Transcription]:
     torch.set_num_threads(1)  # the setting is per thread
-    return transcriber.read(images, n_best)
+    return transcriber.read(images, n_best, boxes)

@@ -1,53 +1,95 @@
-"""Write transcriptions to PAGE files, which common editors can open for correction."""
+"""Write transcribed pages as PAGE or ALTO, for correction in common editors, as hOCR or as searchable PDF."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 from PIL import Image, ImageOps
 
-from htr_lightning.data.page import pagexml
+from htr_lightning.data.page import write_alto, write_hocr, write_page, write_pdf
 from htr_lightning.data.page.document import read_page
-from htr_lightning.data.page.page import Line, Page
+from htr_lightning.data.page.page import Line, Page, box_corners
+from htr_lightning.data.page.written import About
 from htr_lightning.data.page.xml import local, parse
 from htr_lightning.errors import InputError
 from htr_lightning.output import replacing
 from htr_lightning.reading.sources import Source
 from htr_lightning.reading.transcribe import TranscribedLine
+from htr_lightning.reading.words import words_of
+
+SUFFIXES = {"page": ".xml", "alto": ".xml", "hocr": ".hocr", "pdf": ".pdf"}  # of formats with a file for each page
+WRITERS = {"PcGts": write_page, "alto": write_alto}  # by root element
+ROOTS = {"page": "PcGts", "alto": "alto"}
+LANGUAGE = re.compile("[A-Za-z]{2,8}(-[A-Za-z0-9]{1,8})*")  # of XML Schema
+NO_BOXES = "lines are written without the boxes of their words, since only CTC recognizers know where characters lie"
 
 
-def to_page_xml(source: Source, lines: Sequence[TranscribedLine]) -> bytes:
-    """Return a PAGE file with the transcriptions of a source; lines that could not be transcribed keep their text.
+def check_about(recognizers: Sequence[str], form: str, language: str = "", glyphs: bool = False) -> About:
+    """Return what files say about the texts of recognizers.
 
-    All other content of an existing PAGE file is preserved. An ALTO file or a single image results in a new PAGE file.
+    Raises:
+        InputError: if the language is not a code, or the format states no language or no characters.
     """
-    if not source.is_page:
-        return pagexml.write(_page_of_line(source.path, lines))
-    found = [_line(one.line, one) for one in lines if one.line is not None]
-    if local(parse(source.path)) == "PcGts":
-        return pagexml.replace_texts(source.path, [line for line in found if line.confidence is not None])
-    return pagexml.write(read_page(source.path)._replace(lines=found))
+    if language and not LANGUAGE.fullmatch(language):
+        raise InputError(f"--language {language}: expected a code of a language, such as fr or zh-Hans")
+    if (language or glyphs) and form not in SUFFIXES:
+        option = f"--language {language}" if language else "--glyphs"
+        raise InputError(f"{option}: not written with --format {form}; use page, alto or hocr")
+    return About(", ".join(Path(name).name for name in recognizers), language, glyphs)
 
 
-def _line(line: Line, transcribed: TranscribedLine) -> Line:
-    read = transcribed.transcription
-    return line if read is None else line._replace(text=read.text, confidence=read.confidence)
+def page_file(source: Source, lines: Sequence[TranscribedLine], form: str, about: About = About()) -> bytes:  # noqa: B008
+    """Return a page with the transcriptions of a source; lines that could not be transcribed keep their text.
+
+    If the source is a file of the same format, all its other content is preserved.
+
+    Args:
+        source: page, or image of one line.
+        lines: all of its lines, in order.
+        form: "page", "alto", "hocr" or "pdf".
+        about: what is said about the texts.
+
+    Raises:
+        InputError: if the image is needed and cannot be read.
+    """
+    found = [_line(one) for one in lines if one.line is not None]
+    if source.is_page and form in ROOTS and local(parse(source.path)) == ROOTS[form]:
+        return WRITERS[ROOTS[form]].edit_page(source.path, found, about)
+    page = read_page(source.path)._replace(lines=found) if source.is_page else _page_of_line(source.path, lines)
+    if form in ROOTS:
+        return WRITERS[ROOTS[form]].new_page(page, about)
+    if form == "hocr":
+        return write_hocr.new_page(page, about)
+    if isinstance(source.image, str):
+        raise InputError(source.image)
+    return write_pdf.new_page(page, source.image, about)
+
+
+def _line(transcribed: TranscribedLine, line: Line | None = None) -> Line:
+    line, read = line or transcribed.line, transcribed.transcription
+    assert line is not None
+    if read is None:
+        return line
+    placement = np.eye(3) if transcribed.to_page is None else transcribed.to_page
+    words = words_of(read.characters, placement, line.polygon)
+    return line._replace(text=read.text, confidence=read.confidence, words=words)
 
 
 def _page_of_line(path: Path, lines: Sequence[TranscribedLine]) -> Page:
     """Return a page for an image of one line, which covers the whole page."""
     with Image.open(path) as image:
         width, height = ImageOps.exif_transpose(image).size
-    corners = [(0.0, 0.0), (float(width), 0.0), (float(width), float(height)), (0.0, float(height))]
-    whole = Line("line_1", "", corners, [], "region_1")
-    return Page(path, path.name, width, height, [_line(whole, one) for one in lines])
+    whole = Line("line_1", "", box_corners(0.0, 0.0, float(width), float(height)), [], "region_1")
+    return Page(path, path.name, width, height, [_line(one, whole) for one in lines])
 
 
-def page_path(source: Source, folder: Path) -> Path:
+def page_path(source: Source, folder: Path, form: str) -> Path:
     """Return the output path of a source in a folder."""
-    return folder / f"{source.path.stem}.xml"
+    return folder / f"{source.path.stem}{SUFFIXES[form]}"
 
 
-def page_paths(sources: Sequence[Source], folder: Path, skip_existing: bool = False) -> dict[Path, Path]:
+def page_paths(sources: Sequence[Source], folder: Path, form: str, skip_existing: bool = False) -> dict[Path, Path]:
     """Return the output path of each source in a folder; those that exist are skipped if they may be.
 
     Raises:
@@ -56,7 +98,7 @@ def page_paths(sources: Sequence[Source], folder: Path, skip_existing: bool = Fa
     paths: dict[Path, Path] = {}
     seen: set[Path] = set()
     for source in sources:
-        path = page_path(source, folder)
+        path = page_path(source, folder, form)
         if path in seen:
             raise InputError(
                 f"{path}: {source.path} and another file have the same output path; transcribe them separately"
@@ -69,12 +111,18 @@ def page_paths(sources: Sequence[Source], folder: Path, skip_existing: bool = Fa
     return paths
 
 
-def write_page(source: Source, lines: Sequence[TranscribedLine], path: Path) -> Path:
-    """Write the PAGE file of a source and return its path.
+def write_page_file(
+    source: Source,
+    lines: Sequence[TranscribedLine],
+    path: Path,
+    form: str,
+    about: About = About(),  # noqa: B008
+) -> Path:
+    """Write the page of a source (see `page_file`) and return its path.
 
     Raises:
         InputError: if the file cannot be written.
     """
     with replacing(path) as beside:
-        beside.write_bytes(to_page_xml(source, lines))
+        beside.write_bytes(page_file(source, lines, form, about))
     return path

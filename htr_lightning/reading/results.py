@@ -16,7 +16,7 @@ from htr_lightning.reading.transcribe import TranscribedLine
 def format_line(line: TranscribedLine, form: str) -> str:
     """Return a transcribed line as a row of "text", "tsv" or "jsonl", without a line break."""
     assert line.transcription is not None
-    text, confidence, _ = line.transcription
+    text, confidence = line.transcription[:2]
     if form == "tsv":
         return "\t".join(map(printable, (line.name, text, f"{confidence:.4f}")))
     if form == "text":

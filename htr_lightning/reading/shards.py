@@ -13,11 +13,12 @@ from itertools import groupby, islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from htr_lightning.data.page.written import About
 from htr_lightning.errors import InputError, printable
 from htr_lightning.output import replacing, writing
 from htr_lightning.reading.journal import digest
 from htr_lightning.reading.open import load_all
-from htr_lightning.reading.page_out import page_path, page_paths, write_page
+from htr_lightning.reading.page_out import SUFFIXES, page_path, page_paths, write_page_file
 from htr_lightning.reading.results import record
 from htr_lightning.reading.sources import Source
 from htr_lightning.reading.transcribe import TranscribedLine, count_lines, transcribe
@@ -58,7 +59,7 @@ class Job(NamedTuple):
     """How parts are transcribed, and where they are written; small enough to be sent to another machine."""
 
     folder: Path
-    form: str  # "parquet", "jsonl" or "page"
+    form: str  # "parquet", "jsonl" or one for pages (see `page_out.SUFFIXES`)
     checkpoints: Sequence[str]
     device: str = "auto"
     greedy: bool = False
@@ -66,6 +67,12 @@ class Job(NamedTuple):
     calibration: Sequence[float] | None = None
     weights: Sequence[float] | None = None
     n_best: int = 0
+    about: About = About()  # what pages say about their texts
+
+    @property
+    def pages(self) -> bool:
+        """Whether each page is a file of its own."""
+        return self.form in SUFFIXES
 
     def load(self) -> Transcriber:
         """Load the recognizer."""
@@ -77,8 +84,8 @@ class Job(NamedTuple):
 
     def is_done(self, part: Part) -> bool:
         """Return whether a part has been written."""
-        if self.form == "page":
-            return all(page_path(source, self.folder).exists() for source in part.sources)
+        if self.pages:
+            return all(page_path(source, self.folder, self.form).exists() for source in part.sources)
         return self.path(part).exists()
 
     def transcribe(self, recognizer: Transcriber, part: Part, parallel: bool = True) -> Counts:
@@ -92,7 +99,7 @@ class Job(NamedTuple):
         Raises:
             InputError: if the file cannot be written.
         """
-        if self.form == "page":
+        if self.pages:
             return self._pages(recognizer, part, parallel)
         lines = transcribe(recognizer, part.sources, self.n_best, parallel=parallel)
         rows = (record(line) for line in lines if not line.is_empty_page)
@@ -101,12 +108,13 @@ class Job(NamedTuple):
 
     def _pages(self, recognizer: Transcriber, part: Part, parallel: bool) -> Counts:
         counts = Counts(0, 0)
-        remaining = [source for source in part.sources if not page_path(source, self.folder).exists()]
-        transcribed = transcribe(recognizer, remaining, parallel=parallel)
+        remaining = [source for source in part.sources if not page_path(source, self.folder, self.form).exists()]
+        transcribed = transcribe(recognizer, remaining, parallel=parallel, boxes=True)
         for source, group in groupby(transcribed, key=lambda line: line.source):
             lines = list(group)
             if lines[0].line is not None or not lines[0].error:  # a file that cannot be read has no page
-                write_page(source, lines, page_path(source, self.folder))
+                path = page_path(source, self.folder, self.form)
+                write_page_file(source, lines, path, self.form, self.about)
             counts = counts.plus(_count(lines))
         return counts
 
@@ -118,7 +126,7 @@ class Job(NamedTuple):
         """
         path = self.path(part)
         try:
-            if self.form == "page":
+            if self.pages:
                 return Counts(sum(map(count_lines, part.sources)), 0)
             if self.form == "parquet":
                 errors = _parquet(path).read_table(path, columns=["error"]).column("error").to_pylist()
@@ -182,9 +190,9 @@ def prepare(
     if job.form == "parquet":
         _parquet(job.folder)
     _check_plan(job, sources, len(every))
-    if job.form == "page":
-        page_paths(sources, job.folder, skip_existing=True)  # no two files may have the same page
-        page_paths([source for part in chosen for source in part.sources], job.folder, skip_existing)
+    if job.pages:
+        page_paths(sources, job.folder, job.form, skip_existing=True)  # no two files may have the same page
+        page_paths([source for part in chosen for source in part.sources], job.folder, job.form, skip_existing)
     done = sum(map(job.is_done, chosen))
     if done and not skip_existing:
         raise InputError(f"{job.folder}: contains {done} of {len(chosen)} parts; add --skip-existing to go on with the "
@@ -216,6 +224,8 @@ def _check_plan(job: Job, sources: Sequence[Source], parts: int) -> None:
         "tta": job.views,
         "calibration": None if job.calibration is None else list(job.calibration),
         "weights": None if job.weights is None else list(job.weights),
+        "language": job.about.language or None,
+        "glyphs": job.about.glyphs or None,
     }
     path = job.folder / PLAN
     with writing(path):

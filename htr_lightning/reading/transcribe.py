@@ -10,12 +10,14 @@ from functools import partial
 from queue import SimpleQueue
 from typing import NamedTuple
 
+import numpy as np
 from jaxtyping import UInt8
 from numpy import ndarray
 
+from htr_lightning.data.affine import Affine, scaling
 from htr_lightning.data.image import read_image
 from htr_lightning.data.page.baseline import outline
-from htr_lightning.data.page.crop import crop_line, open_page
+from htr_lightning.data.page.crop import cut_polygon, line_angle, open_page
 from htr_lightning.data.page.document import read_page
 from htr_lightning.data.page.page import Line
 from htr_lightning.data.preprocess import Preprocess
@@ -41,6 +43,7 @@ class TranscribedLine(NamedTuple):
     transcription: Transcription | None
     error: str | None = None
     note: str | None = None
+    to_page: Affine | None = None  # map from points of the image that is read to those of the page
 
     @property
     def name(self) -> str:
@@ -64,6 +67,7 @@ def transcribe(
     n_best: int = 0,
     advance: Callable[[int], None] = lambda files: None,
     parallel: bool = True,
+    boxes: bool = False,
 ) -> Iterator[TranscribedLine]:
     """Transcribe every line of every source, in order.
 
@@ -77,18 +81,19 @@ def transcribe(
         n_best: maximum number of alternatives per line (see `Transcriber.read`).
         advance: function called with the number of sources finished since the last call, to update a progress bar.
         parallel: whether to use all cores.
+        boxes: whether to find the characters of each text (see `Transcriber.read`).
     """
     reduce = _reduction(recognizer)
     chunk: list[tuple[TranscribedLine, UInt8[ndarray, "_ _"] | None]] = []
     pixels, opened = 0, 0
     with (
         recognizer.workers() if parallel else nullcontext([recognizer.read]) as workers,
-        _in_parallel(workers, n_best) as read,
+        _in_parallel([partial(worker, boxes=True) for worker in workers] if boxes else workers, n_best) as read,
     ):
         for source in sources:
             for line, image in _lines_or_note(recognizer, source):
                 if image is not None:
-                    image = reduce(image)
+                    line, image = reduced(line, image, reduce)
                     pixels += image.size
                 chunk.append((line, image))
                 if len(chunk) >= CHUNK or pixels >= CHUNK_PIXELS:
@@ -119,7 +124,7 @@ def open_lines(source: Source) -> Iterator[tuple[TranscribedLine, UInt8[ndarray,
     """Yield each line of a source before transcription, with its image, or with None if the line has an error."""
     if not source.is_page:
         try:
-            yield TranscribedLine(source, None, None), read_image(source.path)
+            yield TranscribedLine(source, None, None, to_page=np.eye(3)), read_image(source.path)
         except InputError as error:
             yield TranscribedLine(source, None, None, str(error)), None
         return
@@ -140,7 +145,8 @@ def open_lines(source: Source) -> Iterator[tuple[TranscribedLine, UInt8[ndarray,
             yield TranscribedLine(source, line, None, f"{source.path}#{line.id}: {why}; correct the line"), None
             continue
         try:
-            yield TranscribedLine(source, line, None), crop_line(pixels, line, rotate="reading")
+            crop, to_page = cut_polygon(pixels, line.polygon, line_angle(line, "reading"))
+            yield TranscribedLine(source, line, None, to_page=to_page), crop
         except ValueError as error:
             yield TranscribedLine(source, line, None, f"{source.path}#{line.id}: {error}; correct the line"), None
 
@@ -174,6 +180,19 @@ def _lines_or_note(
         empty = False
     if empty:
         yield TranscribedLine(source, None, None, note=f"{source.path}: the page has no lines"), None
+
+
+def reduced(
+    line: TranscribedLine,
+    image: UInt8[ndarray, "H W"],
+    reduce: Callable[[UInt8[ndarray, "_ _"]], UInt8[ndarray, "_ _"]],
+) -> tuple[TranscribedLine, UInt8[ndarray, "h w"]]:
+    """Return a line and its image after the first step of preprocessing."""
+    small = reduce(image)
+    if line.to_page is not None:
+        scale = scaling(image.shape[1] / small.shape[1], image.shape[0] / small.shape[0])
+        line = line._replace(to_page=line.to_page @ scale)
+    return line, small
 
 
 def _reduction(recognizer: Transcriber) -> Callable[[UInt8[ndarray, "_ _"]], UInt8[ndarray, "_ _"]]:

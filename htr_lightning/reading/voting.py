@@ -8,6 +8,7 @@ from typing import Any
 from jaxtyping import UInt8
 from numpy import ndarray
 
+from htr_lightning.characters import Character
 from htr_lightning.data.preprocess import Preprocess
 from htr_lightning.decoder.rover import Consensus, WeightedHypothesis, rover
 from htr_lightning.errors import InputError
@@ -15,7 +16,7 @@ from htr_lightning.metrics.calibration import PlattScaling
 from htr_lightning.model.base import Recognizer
 from htr_lightning.model.workers import workers
 from htr_lightning.net.view import View
-from htr_lightning.transcription import Read, Transcription
+from htr_lightning.transcription import Read, Transcription, with_characters
 
 CANDIDATES = 8  # number of hypotheses per line and member
 MIN_SHARE = 0.01  # minimum share of the posterior for a hypothesis to be aligned
@@ -61,7 +62,14 @@ class Ensemble:
         self.normalizer = members[0].normalizer
         self.calibration = PlattScaling()
 
-    def read(self, images: Sequence[UInt8[ndarray, "_ _"]], n_best: int = 0) -> list[Transcription]:
+    @property
+    def aligns(self) -> bool:
+        """See `Transcriber`."""
+        return any(member.aligns for member in self.members)
+
+    def read(
+        self, images: Sequence[UInt8[ndarray, "_ _"]], n_best: int = 0, boxes: bool = False
+    ) -> list[Transcription]:
         """Transcribe raw images; see `Transcriber.read`.
 
         Raises:
@@ -69,7 +77,13 @@ class Ensemble:
         """
         if n_best:
             raise InputError(f"n_best={n_best}: an ensemble returns one transcription per line; use n_best=0")
-        return [self.finish(rover(line, self.weights)) for line in self.hypotheses(images)]
+        found = [self.finish(rover(line, self.weights)) for line in self.hypotheses(images)]
+        return with_characters(found, self.align(images, [one.text for one in found])) if boxes else found
+
+    def align(self, images: Sequence[UInt8[ndarray, "_ _"]], texts: Sequence[str]) -> list[tuple[Character, ...]]:
+        """See `Transcriber`; the first member that aligns does so."""
+        member = next((member for member in self.members if member.aligns), self.members[0])
+        return member.align(images, texts)
 
     def hypotheses(self, images: Sequence[UInt8[ndarray, "_ _"]]) -> list[list[WeightedHypothesis]]:
         """Return the hypotheses for each line, from all members and views."""

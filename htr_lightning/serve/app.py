@@ -28,6 +28,7 @@ from htr_lightning.version import __version__
 
 STATIC = Path(__file__).parent / "static"
 TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
+EXPORTED = {"page": "application/xml", "alto": "application/xml", "hocr": "text/html", "pdf": "application/pdf"}
 PREVIEW_SIDE = 3000  # pixels
 SHOWN = 60  # characters of a value in a message
 ABOUT = (
@@ -143,16 +144,27 @@ def make_app(
         metrics.lines[served.name] += len(lines)
         return BatchTranscribed(model=served.name, lines=lines)
 
-    @app.post("/api/export", response_class=Response, responses={200: {"content": {"application/xml": {}}}})
+    @app.post(
+        "/api/export", response_class=Response, responses={200: {"content": {kind: {} for kind in EXPORTED.values()}}}
+    )
     async def export(
         file: Annotated[Sent, File(description="the PAGE or ALTO file of a page, or the image of a line")],
         lines: Annotated[Json[list[CorrectedLine]], Form(description="JSON list of id, text and confidence")],
-        format: Annotated[Literal["page"], Form(description="PAGE XML 2019")] = "page",
+        format: Annotated[
+            Literal["page", "alto", "hocr", "pdf"],
+            Form(
+                description="PAGE XML or ALTO, of the version of the file that was sent if it has this format, else of "
+                "the newest; hOCR, or a searchable PDF, which needs the image"
+            ),
+        ] = "page",
+        image: Annotated[Sent | None, File(description="the image of the page, in which words are located")] = None,
+        language: Annotated[str, Form(max_length=35, description="language to state, such as fr")] = "",
+        model: Name = None,
     ) -> Response:
-        """Write corrected texts into a file for transcription editors."""
-        (upload,) = _given([file])
-        content = await in_time(asyncio.to_thread(uploads.page_file, upload, lines, bounds))
-        return Response(content, media_type="application/xml")
+        """Write corrected texts into a file for transcription editors, or into a searchable PDF."""
+        upload, picture = _given([file])[0], None if image is None else _given([image])[0]
+        work = asyncio.to_thread(uploads.export, chosen(model), upload, picture, lines, format, language, bounds)
+        return Response(await in_time(work), media_type=EXPORTED[format])
 
     @app.post("/api/preview", response_class=Response, responses={200: {"content": {"image/png": {}}}})
     async def preview(file: Annotated[Sent, File(description="an image")]) -> Response:

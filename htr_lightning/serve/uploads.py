@@ -18,9 +18,16 @@ from htr_lightning.data.page.document import read_page
 from htr_lightning.data.page.page import Line, page_box
 from htr_lightning.data.writing import is_page
 from htr_lightning.errors import InputError, printable
-from htr_lightning.reading.page_out import to_page_xml
+from htr_lightning.reading import page_out
 from htr_lightning.reading.sources import Source, find_sources
-from htr_lightning.reading.transcribe import TranscribedLine, count_lines, finished, open_to_read, page_fault
+from htr_lightning.reading.transcribe import (
+    TranscribedLine,
+    count_lines,
+    finished,
+    open_lines,
+    open_to_read,
+    page_fault,
+)
 from htr_lightning.serve.answers import AlternativeText, BatchLine, CorrectedLine, FileText, LineText
 from htr_lightning.serve.batching import Batcher
 from htr_lightning.serve.limits import Limits
@@ -218,23 +225,64 @@ def _line_text(line: TranscribedLine, size: tuple[int, int]) -> LineText:
     )
 
 
-def page_file(upload: Upload, lines: Sequence[CorrectedLine], limits: Limits) -> bytes:
-    """Return a PAGE file with corrected lines, from the PAGE or ALTO file of a page or the image of a line.
+def export(
+    served: Served,
+    upload: Upload,
+    image: Upload | None,
+    lines: Sequence[CorrectedLine],
+    form: str,
+    language: str,
+    limits: Limits,
+) -> bytes:
+    """Return corrected lines as a file of one of `page_out.SUFFIXES`; lines that are not given keep their text.
 
-    Lines that are not given keep their text.
+    Args:
+        served: recognizer that finds where the words lie.
+        upload: PAGE or ALTO file of a page, or the image of a line.
+        image: image of the page; without it, the lines have no words.
+        lines: corrected lines.
+        form: format.
+        language: code of the language to state, or "".
+        limits: limits on requests.
 
     Raises:
-        InputError: if the file cannot be read or has no line of a given id.
+        InputError: if a file cannot be read or has no line of a given id.
     """
+    about = page_out.check_about([served.name], form, language)
     with private_folder() as folder:
-        save([upload], folder)
+        save([upload] if image is None else [upload, image], folder)
         path = folder / upload.name
         page = read_page(path) if path.suffix.lower() == ".xml" else None
-        if page is None:
-            image_size(path, max_pixels=limits.pixels)
-        source = Source(path, path, page is not None)
+        picture: Path | str = path if page is None else f"format={form}: needs the image of the page; send it as image"
+        if image is not None:
+            picture = folder / image.name
+        if isinstance(picture, Path):
+            image_size(picture, max_pixels=limits.pixels)
+        source = Source(path, picture, page is not None)
         known: dict[str, Line | None] = {WHOLE: None} if page is None else {line.id: line for line, *_ in outline(page)}
         if unknown := next((line.id for line in lines if line.id not in known), None):
             raise InputError(f"line {unknown[:MAX_NAME]!r}: not in {upload.name}; use the ids that it has")
+        if len(known) > limits.lines:
+            raise InputError(f"{upload.name}: {len(known)} lines (maximum {limits.lines}); export fewer at a time")
         texts = {line.id: Transcription(line.text, line.confidence) for line in lines}
-        return to_page_xml(source, [TranscribedLine(source, line, texts.get(id)) for id, line in known.items()])
+        found = [TranscribedLine(source, line, texts.get(id)) for id, line in known.items()]
+        if isinstance(picture, Path) and served.recognizer.aligns:
+            opened = open_lines(source)
+            found = [_aligned(served.recognizer, line, *its) for line, its in zip(found, opened, strict=False)]
+        return page_out.page_file(source, found, form, about)
+
+
+def _aligned(
+    recognizer: Transcriber, line: TranscribedLine, opened: TranscribedLine, image: UInt8[ndarray, "_ _"] | None
+) -> TranscribedLine:
+    """Return a corrected line with the characters of its text; what a person has confirmed is certain."""
+    read = line.transcription
+    if read is None or image is None:
+        return line
+    try:
+        (characters,) = recognizer.align([image], [read.text])
+    except ValueError:  # an image that is no line
+        return line
+    if read.confidence == 1:
+        characters = tuple(one._replace(confidence=1.0) for one in characters)
+    return line._replace(transcription=read._replace(characters=characters), to_page=opened.to_page)

@@ -10,7 +10,7 @@ import re
 import unicodedata
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
-from itertools import groupby
+from itertools import accumulate, groupby
 
 import regex
 
@@ -44,6 +44,16 @@ def visual(text: str, direction: str = "auto") -> str:
     clusters = CLUSTER.findall(text)
     levels = _levels(clusters, _is_rtl(text, direction))
     return "".join(_turned(clusters, levels))
+
+
+def visual_order(text: str, direction: str = "auto") -> list[int]:
+    """Return the index in a text of each character of `visual(text)`."""
+    if _is_plain(text, direction):
+        return list(range(len(text)))
+    clusters = CLUSTER.findall(text)
+    starts = [0, *accumulate(map(len, clusters))]
+    order = _order(_levels(clusters, _is_rtl(text, direction)))
+    return [position for index in order for position in range(starts[index], starts[index + 1])]
 
 
 def logical(seen: str, direction: str = "auto") -> str:

@@ -25,8 +25,9 @@ from htr_lightning.card import describe
 from htr_lightning.data import pack
 from htr_lightning.data.character import FixedSize
 from htr_lightning.data.datamodule import SPLITS, LineDataModule
+from htr_lightning.data.image import reduce_rows
 from htr_lightning.data.pack import Pack, PackWriter, packed_height, packed_splits
-from htr_lightning.data.preprocess import FitHeight, NormalizeHandwriting, Preprocess, reduce_rows
+from htr_lightning.data.preprocess import FitHeight, NormalizeHandwriting, Preprocess
 from htr_lightning.data.sample import Sample, Skipped
 from htr_lightning.errors import InputError
 from htr_lightning.text.normalize import Normalizer

@@ -148,8 +148,9 @@ def test_a_page_file_keeps_what_it_has(best: Path, htr, tmp_path: Path) -> None:
     assert [line.id for line in page.lines] == ["a", "b"]
     assert page.lines[0].text == htr("transcribe", best, tmp_path / "page.xml").stdout.rstrip("\n")
     assert page.lines[1].text == "stays"
-    assert root[0].get("custom") == "kept"
-    assert not [e for e in root.iter() if e.tag.endswith("Word")]
+    assert root[1].get("custom") == "kept"
+    words = [e for e in root.iter() if e.tag.endswith("Word")]
+    assert " ".join(word[-1][0].text for word in words) == page.lines[0].text
 
 
 def test_evaluate_gives_exactly_the_counts_of_the_training_run(
@@ -383,3 +384,12 @@ def test_a_mets_is_read_in_its_order(best: Path, htr, tmp_path: Path) -> None:
         outcome = htr("transcribe", best, name, "--format", "tsv")
         assert outcome.code == 0, outcome.stderr
         assert [Path(row.split("#")[0]).stem for row in outcome.stdout.splitlines()] == ["b", "a"]
+
+
+def test_pages_without_words_are_announced(htr, tmp_path: Path) -> None:
+    write_page(tmp_path, lines(1), "page")
+    outcome = htr("transcribe", "digits", tmp_path / "page.xml", "--format", "alto")
+    assert "without the boxes of their words" in outcome.stderr
+    for wrong in (["--language", "d e", "--format", "page"], ["--glyphs", "--format", "tsv"], ["--format", "pdf"]):
+        refused = htr("transcribe", "digits", tmp_path / "page.xml", *wrong)
+        assert (refused.code, refused.stderr.count("\n"), refused.stderr.startswith("error: --")) == (1, 1, True)

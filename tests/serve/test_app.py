@@ -6,13 +6,19 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
+import numpy as np
 import pytest
+from PIL import Image
 from starlette.testclient import TestClient
 
 from htr_lightning.data.page.document import read_page
+from htr_lightning.reading.open import load_all
 from htr_lightning.reading.reader import Reader
+from htr_lightning.serve import uploads
+from htr_lightning.serve.answers import CorrectedLine
+from htr_lightning.serve.batching import Batcher
 from htr_lightning.serve.limits import Limits
-from htr_lightning.serve.uploads import Served
+from htr_lightning.serve.uploads import Served, Upload
 from serve.conftest import picture
 
 Files = list[tuple[str, tuple[str, bytes]]]
@@ -122,7 +128,52 @@ def test_corrected_lines_are_exported_as_page_xml(
         line.polygon for line in read_page(xml).lines
     ]
     confidences = [e.get("conf") for e in ElementTree.fromstring(answer.content).iter() if "TextEquiv" in e.tag]
-    assert confidences == [None, "1.0000"]
+    assert confidences == [None, "1.0"]
+
+
+FORMS = {"page": "application/xml", "alto": "application/xml", "hocr": "text/html", "pdf": "application/pdf"}
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("with_image", [False, True])
+def test_pages_are_exported_in_all_formats(
+    form: str, with_image: bool, client: TestClient, write_page: Callable[..., Path], tmp_path: Path
+) -> None:
+    xml = write_page(tmp_path, ["un", "deux"])
+    lines = json.dumps([{"id": "l0", "text": "eins zwei", "confidence": 0.5}, {"id": "l1", "text": "drei"}])
+    given = files(xml, field="file") + (files(xml.with_suffix(".png"), field="image") if with_image else [])
+    answer = client.post("/api/export", files=given, data={"lines": lines, "format": form, "language": "de"})
+    if form == "pdf" and not with_image:
+        assert (answer.status_code, "send it as image" in answer.json()["error"]) == (422, True)
+        return
+    assert (answer.status_code, answer.headers["content-type"].partition(";")[0]) == (200, FORMS[form])
+    if form == "pdf":
+        assert answer.content.startswith(b"%PDF-")
+    elif form == "hocr":
+        assert "".join(ElementTree.fromstring(answer.content).itertext()).count("drei") == 1
+    else:
+        (tmp_path / "out.xml").write_bytes(answer.content)
+        assert [line.text for line in read_page(tmp_path / "out.xml").lines] == ["eins zwei", "drei"]
+    for wrong in ({"format": "docx"}, {"language": "d e"}, {"language": "x" * 40}, {"model": "other"}):
+        refused = client.post("/api/export", files=given, data={"lines": lines, "format": form} | wrong)
+        assert (refused.status_code, list(refused.json())) == (422, ["error"])
+
+
+def test_words_of_corrected_lines_are_found_in_the_image(write_page: Callable[..., Path], tmp_path: Path) -> None:
+    xml, recognizer = write_page(tmp_path, ["un deux"]), load_all(["latin-modern"], "cpu")
+    batcher = Batcher([recognizer.read])
+    served = Served("latin-modern", recognizer, batcher, alternatives=True)
+    with xml.open("rb") as page, xml.with_suffix(".png").open("rb") as image:
+        sent = Upload(xml.name, page), Upload("page.png", image)
+        line = CorrectedLine(id="l0", text="un deux")
+        content = uploads.export(served, *sent, [line], "alto", "", Limits())
+    batcher.close()
+    words = [e for e in ElementTree.fromstring(content).iter() if e.tag.endswith("}String")]
+    assert [(word.attrib["CONTENT"], word.attrib["WC"]) for word in words] == [("un", "1.0"), ("deux", "1.0")]
+    ink = (np.asarray(Image.open(xml.with_suffix(".png"))) < 128).any(0).nonzero()[0]
+    gap = np.diff(ink).argmax()
+    places = [(int(word.attrib["HPOS"]), int(word.attrib["HPOS"]) + int(word.attrib["WIDTH"])) for word in words]
+    assert places == [pytest.approx(pair, abs=4) for pair in ((ink[0], ink[gap]), (ink[gap + 1], ink[-1]))]
 
 
 def test_a_line_is_exported_as_a_page(client: TestClient, tmp_path: Path) -> None:

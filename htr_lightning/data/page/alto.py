@@ -20,6 +20,17 @@ def read(path: Path, root: Element) -> Page:
     Raises:
         InputError: if there is not exactly one page, or the measurement unit is not pixels.
     """
+    name = child(root, "Description", "sourceImageInformation", "fileName")
+    found = [line for _, line in lines(path, root)]
+    page = next(e for e in root.iter() if local(e) == "Page")
+    width, height = (max(0, integer(page.get(key), 0)) for key in ("WIDTH", "HEIGHT"))
+    blocks = {e.get("ID", ""): _polygon(e)[0] for e in page.iter() if child(e, "TextLine") is not None}
+    regions = {id: outline for id, outline in blocks.items() if outline}
+    return Page(path, "" if name is None else (name.text or "").strip(), width, height, found, regions)
+
+
+def lines(path: Path, root: Element) -> list[tuple[Element, Line]]:
+    """Return the lines in an <alto> element in reading order, each with its element; see `read`."""
     unit = child(root, "Description", "MeasurementUnit")
     if unit is not None and (unit.text or "pixel").strip() != "pixel":
         raise InputError(f"{path}: unsupported unit '{short(unit.text)}'; export the page with pixel coordinates")
@@ -27,15 +38,12 @@ def read(path: Path, root: Element) -> Page:
     if len(pages) != 1:
         raise InputError(f"{path}: expected 1 <Page> element, got {len(pages)}; split the file into one file per page")
     text_lines(pages[0], path)  # raises InputError if there are too many
-    name = child(root, "Description", "sourceImageInformation", "fileName")
     groups = [e for e in root.iter() if local(e) in ("OrderedGroup", "UnorderedGroup", "ElementRef")]
     references = [reference for group in groups for reference in group.get("REF", "").split()]
     order = {reference: position for position, reference in enumerate(references)}
     found = list(_lines(pages[0], _Setting(len(order), "", 0.0, ""), order))
     found.sort(key=lambda pair: pair[0].position)  # stable, so unlisted elements stay in file order
-    lines = [_line(element, count, setting) for count, (setting, element) in enumerate(found, start=1)]
-    width, height = (max(0, integer(pages[0].get(key), 0)) for key in ("WIDTH", "HEIGHT"))
-    return Page(path, "" if name is None else (name.text or "").strip(), width, height, lines)
+    return [(element, _line(element, count, setting)) for count, (setting, element) in enumerate(found, start=1)]
 
 
 class _Setting(NamedTuple):

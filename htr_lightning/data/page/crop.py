@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Float32, UInt8
 from numpy import ndarray
 
+from htr_lightning.data.affine import Affine, shift
 from htr_lightning.data.image import read_image
 from htr_lightning.data.page.baseline import reading_angle, wrap
 from htr_lightning.data.page.page import Line, Page, page_box
@@ -76,6 +77,14 @@ def crop_polygon(
     Raises:
         ValueError: if the polygon has fewer than three corners or lies outside the page.
     """
+    return cut_polygon(image, polygon, angle)[0]
+
+
+def cut_polygon(
+    image: UInt8[ndarray, "H W"], polygon: Sequence[tuple[float, float]], angle: float = 0.0
+) -> tuple[UInt8[ndarray, "h w"], Affine]:
+    """Return what `crop_polygon` returns, and the map from points of the crop to those of the page."""
+    to_page = np.eye(3)
     corners = np.asarray(polygon, dtype=np.float32).reshape(-1, 2)
     if len(corners) < 3:
         raise ValueError(f"expected a polygon with at least 3 points, got {len(corners)}")
@@ -83,7 +92,7 @@ def crop_polygon(
     if right - left < 1 or bottom - top < 1:
         raise ValueError("polygon contains no pixels of the page")
     if round(angle / 90):
-        image, corners, angle = _turn_by_quarters(image, corners, angle)
+        image, corners, angle, to_page = _turn_by_quarters(image, corners, angle)
         left, top, right, bottom = page_box(corners, image.shape)
     if angle:
         box = corners.clip((left, top), (right, bottom))
@@ -96,21 +105,27 @@ def crop_polygon(
         rotation[:, 2] -= (left, top)
         size = (int(right - left), int(bottom - top))
         crop = cv2.warpAffine(image, rotation, size, borderMode=cv2.BORDER_REPLICATE)
+        to_page = to_page @ np.linalg.inv(np.vstack((rotation, (0, 0, 1))))
     else:
         crop = image[top:bottom, left:right].copy()
+        to_page = to_page @ shift(left, top)
     inside = np.zeros(crop.shape, dtype=np.uint8)
     cv2.fillPoly(inside, [np.round(corners - (left, top)).astype(np.int32)], 1)
     covered = inside.astype(bool)
     if not covered.any():
         raise ValueError("polygon contains no pixels of the page")
     crop[~covered] = np.median(crop[covered])
-    return crop
+    return crop, to_page
 
 
 def _turn_by_quarters(
     image: UInt8[ndarray, "H W"], corners: Float32[ndarray, "P 2"], angle: float
-) -> tuple[UInt8[ndarray, "h w"], Float32[ndarray, "P 2"], float]:
-    """Crop an image around a polygon and rotate both by quarter turns; also return the remaining angle."""
+) -> tuple[UInt8[ndarray, "h w"], Float32[ndarray, "P 2"], float, Affine]:
+    """Crop an image around a polygon and rotate both by quarter turns.
+
+    Returns:
+        Both, the remaining angle, and the map from points of the crop to those of the page.
+    """
     quarters = round(angle / 90)
     angle -= 90 * quarters
     left, top, right, bottom = page_box(corners, image.shape)
@@ -118,7 +133,9 @@ def _turn_by_quarters(
     margin = 2 + int(abs(np.sin(np.radians(2 * angle))) * max(right - left, bottom - top))
     x, y = max(0, left - margin), max(0, top - margin)
     image, corners = image[y : bottom + margin, x : right + margin], corners - np.array((x, y), np.float32)
+    to_page = shift(x, y)
     for _ in range(quarters % 4):
         corners = np.stack((corners[:, 1], image.shape[1] - corners[:, 0]), axis=1)
+        to_page = to_page @ np.array([[0.0, -1.0, image.shape[1]], [1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
         image = np.rot90(image)
-    return np.ascontiguousarray(image), corners, angle
+    return np.ascontiguousarray(image), corners, angle, to_page

@@ -1,7 +1,7 @@
 """Represent pages and their text lines independently of the file format."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -9,6 +9,15 @@ import numpy as np
 from numpy import ndarray
 
 Points = list[tuple[float, float]]
+
+
+class Word(NamedTuple):
+    """A word of a transcribed line, or a character of a word."""
+
+    text: str
+    polygon: Points  # in pixels of the page
+    confidence: float
+    glyphs: tuple["Word", ...] = ()  # characters with their marks
 
 
 class Line(NamedTuple):
@@ -24,6 +33,7 @@ class Line(NamedTuple):
     direction: str = ""  # reading direction given in the file, such as "right-to-left"
     bad_polygon: str = ""  # the polygon in the file and why it is unusable
     bad_baseline: str = ""  # the baseline in the file and why it is unusable
+    words: tuple[Word, ...] = ()  # of a transcribed line, in logical order; () if it is not known where they lie
 
 
 class Page(NamedTuple):
@@ -34,6 +44,7 @@ class Page(NamedTuple):
     width: int  # 0 if the XML file does not specify it
     height: int
     lines: list[Line]
+    regions: Mapping[str, Points] = {}  # outlines of those that have one, by id
 
 
 def baseline_angle(baseline: Points) -> float:
@@ -42,6 +53,17 @@ def baseline_angle(baseline: Points) -> float:
         return 0.0
     (x0, y0), (x1, y1) = baseline[0], baseline[-1]
     return math.degrees(math.atan2(y1 - y0, x1 - x0))
+
+
+def box_corners(left: float, top: float, right: float, bottom: float) -> Points:
+    """Return the corners of a box, clockwise from the top left."""
+    return [(left, top), (right, top), (right, bottom), (left, bottom)]
+
+
+def bounding_box(points: Sequence[tuple[float, float]]) -> tuple[float, float, float, float]:
+    """Return the bounding box (left, top, right, bottom) of points."""
+    xs, ys = zip(*points, strict=True)
+    return min(xs), min(ys), max(xs), max(ys)
 
 
 def page_box(polygon: Sequence[tuple[float, float]] | ndarray, size: tuple[int, int]) -> tuple[int, int, int, int]:

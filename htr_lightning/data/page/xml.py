@@ -2,7 +2,8 @@
 
 import re
 from pathlib import Path
-from xml.etree.ElementTree import Element, TreeBuilder
+from typing import NamedTuple
+from xml.etree.ElementTree import Element, TreeBuilder, tostring
 from xml.parsers import expat
 
 from htr_lightning.data.page.page import Points
@@ -18,6 +19,36 @@ NUMBERS = re.compile(r"[0-9eE.,+\-\s]*")  # float() would also accept "nan", "1_
 POINTS = re.compile(r"[^, ]+[, ][^, ]+(?: [^, ]+[, ][^, ]+)*|[^, ]+(?:,[^, ]+)*")  # "x,y x,y", "x y x y" or "x,y,x,y"
 
 
+# Characters that XML cannot contain, even as references
+ILLEGAL = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+
+
+class Document(NamedTuple):
+    """A whole XML file: its root element with the comments inside it, and what stands before and after it."""
+
+    before: str  # comments and processing instructions
+    root: Element
+    after: str
+
+    def written(self) -> bytes:
+        """Return the content of the file."""
+        return (
+            f'<?xml version="1.0" encoding="UTF-8"?>\n{self.before}'.encode()
+            + write(self.root)
+            + self.after.encode()
+            + b"\n"
+        )
+
+
+def write(root: Element) -> bytes:
+    """Return an element as UTF-8, without a declaration; characters that XML cannot contain are replaced by U+FFFD."""
+    for element in root.iter():
+        for key, value in element.attrib.items():
+            element.set(key, ILLEGAL.sub("\ufffd", value))
+        element.text = element.text and ILLEGAL.sub("\ufffd", element.text)
+    return tostring(root, encoding="utf-8")
+
+
 def parse(path: Path) -> Element:
     """Parse an XML file and return its root element, with the names of elements and attributes as written in the file.
 
@@ -28,6 +59,15 @@ def parse(path: Path) -> Element:
     Raises:
         InputError: if the file is missing, not well-formed, too large or too deeply nested, or has an internal DTD.
     """
+    return _parsed(path, TreeBuilder()).root
+
+
+def parse_document(path: Path) -> Document:
+    """Parse an XML file so that it can be written again after changes; see `parse`."""
+    return _parsed(path, TreeBuilder(insert_comments=True, insert_pis=True))
+
+
+def _parsed(path: Path, builder: TreeBuilder) -> Document:
     try:
         with path.open("rb") as file:
             content = file.read(MAX_BYTES + 1)
@@ -42,19 +82,20 @@ def parse(path: Path) -> Element:
             f"{path}: too many tags and attributes ({marks}, maximum {MAX_MARKS}); export one file per page"
         )
     try:
-        root = _tree(path, content)
+        document = _tree(path, content, builder)
     except (expat.ExpatError, ValueError, LookupError) as error:
         raise InputError(f"{path}: not well-formed XML ({short(str(error))}); export the page again") from None
-    level = [root]
+    level = [document.root]
     for _ in range(MAX_DEPTH):
         level = [element for parent in level for element in parent]
     if level:
         raise InputError(f"{path}: elements are nested more than {MAX_DEPTH} levels deep; export the page again")
-    return root
+    return document
 
 
-def _tree(path: Path, content: bytes) -> Element:
-    builder, parser = TreeBuilder(), expat.ParserCreate()
+def _tree(path: Path, content: bytes, builder: TreeBuilder) -> Document:
+    parser = expat.ParserCreate()
+    outside, depth = ["", ""], [0, 0]  # what stands before and after the root; the depth, and whether it has ended
 
     def start_doctype(_name: str, _system: str | None, _public: str | None, internal: int) -> None:
         if internal:
@@ -63,17 +104,39 @@ def _tree(path: Path, content: bytes) -> Element:
     def skip_entity(name: str, _parameter: int) -> None:
         raise ValueError(f"undefined entity &{name};")
 
+    def start(name: str, attributes: dict[str, str]) -> None:
+        depth[0] += 1
+        builder.start(name, attributes)
+
+    def end(name: str) -> None:
+        depth[0] -= 1
+        depth[1] = not depth[0]
+        builder.end(name)
+
+    def comment(text: str) -> None:
+        if depth[0]:
+            builder.comment(text)
+        else:
+            outside[depth[1]] += f"<!--{text}-->\n"
+
+    def instruction(target: str, text: str) -> None:
+        if depth[0]:
+            builder.pi(target, text)
+        else:
+            outside[depth[1]] += f"<?{target} {text}?>\n"
+
     parser.buffer_text = True
-    parser.StartElementHandler, parser.EndElementHandler = builder.start, builder.end
+    parser.StartElementHandler, parser.EndElementHandler = start, end
+    parser.CommentHandler, parser.ProcessingInstructionHandler = comment, instruction
     parser.CharacterDataHandler = builder.data
     parser.StartDoctypeDeclHandler, parser.SkippedEntityHandler = start_doctype, skip_entity
     parser.Parse(content, True)
-    return builder.close()
+    return Document(outside[0], builder.close(), outside[1] and f"\n{outside[1]}")
 
 
 def local(element: Element) -> str:
-    """Return the name of an element without its namespace prefix."""
-    return element.tag.rpartition(":")[2]
+    """Return the name of an element without its namespace prefix, or "" for a comment."""
+    return element.tag.rpartition(":")[2] if isinstance(element.tag, str) else ""
 
 
 def child(element: Element, *names: str) -> Element | None:

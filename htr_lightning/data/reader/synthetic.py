@@ -9,6 +9,8 @@ from typing import Annotated
 
 import numpy as np
 from annotated_types import Interval, Len
+from jaxtyping import Float64
+from numpy import ndarray
 
 from htr_lightning.data.files import files_below
 from htr_lightning.data.sample import Sample, Skipped
@@ -155,15 +157,30 @@ class Synthetic(Sequence[Sample]):
     def __getitem__(self, index: int) -> Sample:  # type: ignore[override]
         if not 0 <= index < len(self):
             raise IndexError(index)
-        rng = np.random.default_rng((self._seed, SPLITS[self._split], index, 1))
         words, crossed_out = self._line(index)
-        writer = self._writer(self._writer_number(index), "".join(words))
-        low, high = self._height
-        mask, baseline = writer.mask(" ".join(words), rng, int(rng.integers(low, high + 1)), crossed_out)
+        writer, rng, height = self._writer_of(index, words)
+        mask, baseline = writer.mask(" ".join(words), rng, height, crossed_out)
         if rng.random() < self._neighbor_fraction:
             mask = with_neighbors(mask, baseline, rng)
         image = write_on_paper(mask, baseline, writer.pencil, rng)
         return Sample(self.ids[index], image, _reference(words, crossed_out), self.groups[index])
+
+    def letter_boxes(self, index: int) -> Float64[ndarray, "N 4"] | None:
+        """Return the box of each character in the image of a line, or None if its writer uses a font.
+
+        Boxes are (left, top, right, bottom) in pixels; that of a space is NaN. The marks of words that are crossed out
+        (`>` and `<` in the text) have none.
+        """
+        words, crossed_out = self._line(index)
+        writer, rng, height = self._writer_of(index, words)
+        return writer.letter_boxes(" ".join(words), rng, height, crossed_out)
+
+    def _writer_of(self, index: int, words: list[str]) -> tuple[SyntheticWriter | FontWriter, np.random.Generator, int]:
+        """Return the writer of a line, the random generator to draw it with, and its height in pixels."""
+        rng = np.random.default_rng((self._seed, SPLITS[self._split], index, 1))
+        writer = self._writer(self._writer_number(index), "".join(words))
+        low, high = self._height
+        return writer, rng, int(rng.integers(low, high + 1))
 
     @cached_property
     def ids(self) -> list[str]:

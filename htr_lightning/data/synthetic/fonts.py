@@ -93,6 +93,9 @@ class FontWriter:
         shrinks = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
         return cv2.resize(ink, size, interpolation=shrinks), float((baseline - top + margin[0]) * scale)
 
+    def letter_boxes(self, *_: object) -> None:
+        """Return None: where letters lie is not known, since the library that draws fonts shapes runs of them."""
+
     def _drawn(
         self, text: str, rng: np.random.Generator, crossed_out: Collection[int]
     ) -> tuple[UInt8[ndarray, "H W"], float]:

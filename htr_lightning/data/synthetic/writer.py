@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Float64, UInt8
 from numpy import ndarray
 
 from htr_lightning.data.synthetic.glyphs import BASELINE, CAP_TOP, CURSIVE, PRINTED, Glyph, glyph, smooth, x_height
@@ -35,6 +35,24 @@ class Letter(NamedTuple):
     forms: list[Form]
     fraction: float  # probability of the first form if there are two
     last: bool  # whether the second form is used at the end of each word, and only there, rather than at random
+
+
+class Written(NamedTuple):
+    """A line of text as strokes."""
+
+    points: Float[ndarray, "N 2"]  # concatenated strokes
+    lengths: list[int]  # number of points in each stroke
+    letters: list[slice]  # points of each character, without joins; empty for a space
+
+
+class Placed(NamedTuple):
+    """Where the strokes of a line lie in its image."""
+
+    written: Written  # in pixels
+    size: tuple[int, int]  # height and width in pixels
+    scale: float  # pixels per font unit
+    baseline: float  # row
+    pen: float  # width in pixels
 
 
 class SyntheticWriter:
@@ -132,16 +150,16 @@ class SyntheticWriter:
             rng: random generator.
             crossed_out: indices of crossed-out words.
         """
-        return _split(*self._written(text, rng, crossed_out))
+        written = self._written(text, rng, crossed_out)
+        return _split(written.points, written.lengths)
 
-    def _written(
-        self, text: str, rng: np.random.Generator, crossed_out: Collection[int]
-    ) -> tuple[Float[ndarray, "N 2"], list[int]]:
-        """Return the concatenated strokes of a line, and the number of points in each stroke."""
+    def _written(self, text: str, rng: np.random.Generator, crossed_out: Collection[int]) -> Written:
         pieces: list[ndarray] = []
         lengths: list[int] = []
+        letters: list[int | None] = []  # index of the piece
         x = 0.0
         for number, word in enumerate(text.split(" ")):
+            letters += [None] * (number > 0)
             start, lift, tilt = x, self.bounce * rng.normal(), 0.012 * rng.normal()
             noise = rng.normal(0, 1, (len(word), 5)) * self.jitter
             chances = rng.random((len(word), 2))
@@ -163,6 +181,7 @@ class SyntheticWriter:
                 pen = None
                 if form.exit > 0:
                     pen = points[form.exit], points[form.exit] - points[form.exit - 1]
+                letters.append(len(pieces))
                 pieces.append(points)
                 lengths += form.lengths
                 x += form.advance * sx + self.spacing + 0.4 * e
@@ -172,7 +191,9 @@ class SyntheticWriter:
                     lengths.append(len(line))
             x += self.word_space * self.width * float(np.exp(rng.normal(0, 0.2)))
         points = np.concatenate(pieces) if pieces else np.zeros((0, 2), np.float32)
-        return self._distorted(points.astype(np.float32), x, rng), lengths
+        ends = [0, *accumulate(map(len, pieces))]
+        slices = [slice(0, 0) if index is None else slice(ends[index], ends[index + 1]) for index in letters]
+        return Written(self._distorted(points.astype(np.float32), x, rng), lengths, slices)
 
     def _distorted(
         self, points: Float[ndarray, "N 2"], length: float, rng: np.random.Generator
@@ -197,20 +218,44 @@ class SyntheticWriter:
         Raises:
             ValueError: if the writer cannot draw a character.
         """
-        points, lengths = self._written(text, rng, crossed_out)
-        if not len(points):
+        placed = self._placed(text, rng, height, crossed_out)
+        if placed is None:
             return np.zeros((height, 2 * height), np.uint8), height * 0.7
-        low, high = points.min(0), points.max(0)
+        mask = np.zeros((placed.size[0] * SUPERSAMPLING, placed.size[1] * SUPERSAMPLING), dtype=np.uint8)
+        pixels = np.round(placed.written.points * (SUPERSAMPLING << SHIFT)).astype(np.int32)
+        _ink(mask, _split(pixels, placed.written.lengths), placed.pen * SUPERSAMPLING, self)
+        return cv2.resize(mask, placed.size[::-1], interpolation=cv2.INTER_AREA), placed.baseline
+
+    def letter_boxes(
+        self, text: str, rng: np.random.Generator, height: int, crossed_out: Collection[int] = ()
+    ) -> Float64[ndarray, "N 4"]:
+        """Return the box (left, top, right, bottom) of each character in the image that `mask` draws, in pixels.
+
+        Boxes contain the ink of a letter and its marks, but not the joins to its neighbours. That of a space is NaN.
+        The generator must be in the same state as for `mask`.
+        """
+        placed = self._placed(text, rng, height, crossed_out)
+        boxes = np.full((len(text), 4), np.nan)
+        if placed is not None:
+            for box, letter in zip(boxes, placed.written.letters, strict=True):
+                if len(points := placed.written.points[letter]):
+                    box[:2], box[2:] = points.min(0) - placed.pen / 2, points.max(0) + placed.pen / 2
+        return boxes
+
+    def _placed(self, text: str, rng: np.random.Generator, height: int, crossed_out: Collection[int]) -> Placed | None:
+        """Return the strokes of a line in an image of the given height, or None if there are none."""
+        written = self._written(text, rng, crossed_out)
+        if not len(written.points):
+            return None
+        low, high = written.points.min(0), written.points.max(0)
         top, bottom = min(low[1], rng.uniform(-28, -18)), max(high[1], rng.uniform(3, 12))
         margin = rng.uniform(0.02, 0.1, 4) * height
         scale = (height - margin[0] - margin[1]) / (bottom - top)  # pixels per font unit
         width = int((high[0] - low[0]) * scale + 2 * (margin[2] + margin[3])) + 4
         offset = np.array([2 * margin[2] + 2 - low[0] * scale, margin[0] - top * scale])
-        mask = np.zeros((height * SUPERSAMPLING, width * SUPERSAMPLING), dtype=np.uint8)
-        pixels = np.round((points * scale + offset) * (SUPERSAMPLING << SHIFT)).astype(np.int32)
-        thickness = max(1.6, self.pen * scale / 1.3 * SUPERSAMPLING * float(np.exp(rng.normal(0, 0.08))))
-        _ink(mask, _split(pixels, lengths), thickness, self)
-        return cv2.resize(mask, (width, height), interpolation=cv2.INTER_AREA), float(offset[1])
+        pen = max(0.8, self.pen * scale / 1.3 * float(np.exp(rng.normal(0, 0.08))))
+        placed = written._replace(points=written.points * scale + offset)
+        return Placed(placed, (height, width), float(scale), float(offset[1]), float(pen))
 
 
 def _split(points: ndarray, lengths: list[int]) -> list[ndarray]:

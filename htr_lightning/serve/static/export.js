@@ -1,10 +1,11 @@
-// Saves the lines as text, TSV, JSON lines or PAGE XML.
+// Saves the lines as text, TSV or JSON lines, or each page as PAGE, ALTO, hOCR or PDF.
 
 import { call } from "./api.js";
 import { t } from "./i18n.js";
 import { files, saved } from "./lines.js";
 
 const TYPES = { text: ["txt", "text/plain"], tsv: ["tsv", "text/tab-separated-values"], jsonl: ["jsonl", "application/jsonl"] };
+const PAGES = { page: "xml", alto: "xml", hocr: "hocr", pdf: "pdf" };
 const stem = (name) => name.replace(/\.[^.]*$/, "");
 const round = (confidence) => (confidence === null ? null : Number(confidence.toFixed(4)));
 
@@ -12,7 +13,8 @@ export function startExport(show) {
   for (const button of document.querySelectorAll("[data-format]")) {
     button.addEventListener("click", async () => {
       try {
-        const names = button.dataset.format === "page" ? await savePages() : [saveList(button.dataset.format)];
+        const { format } = button.dataset;
+        const names = format in PAGES ? await savePages(format) : [saveList(format)];
         saved();
         show(t("exported", names.join(", ")), true);
       } catch (error) {
@@ -51,16 +53,19 @@ function certainty(line) {
   return line.confirmed ? 1 : line.confidence;
 }
 
-async function savePages() {
+async function savePages(format) {
   const names = [];
   for (const file of files) {
     const form = new FormData();
     const source = file.xmlFile ?? file.image;
     form.append("file", source, source.name);
+    form.append("format", format);
+    if (file.xmlFile) form.append("image", file.image, file.image.name);
+    if (file.model) form.append("model", file.model);
     const read = file.lines.filter((line) => !line.error || line.text);
     form.append("lines", JSON.stringify(read.map((line) => ({ id: line.id, text: line.text, confidence: certainty(line) ?? 1 }))));
     const response = await call("/api/export", form);
-    names.push(`${stem(source.name)}.xml`);
+    names.push(`${stem(source.name)}.${PAGES[format]}`);
     download(await response.blob(), names.at(-1));
   }
   return names;

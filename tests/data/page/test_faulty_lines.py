@@ -10,7 +10,7 @@ from htr_lightning.data.page.baseline import outline
 from htr_lightning.data.page.document import read_page
 from htr_lightning.data.reader.page_xml import PageXml
 from htr_lightning.errors import InputError
-from htr_lightning.reading.page_out import to_page_xml
+from htr_lightning.reading.page_out import page_file
 from htr_lightning.reading.sources import Source
 from htr_lightning.reading.transcribe import open_lines
 from htr_lightning.transcription import Transcription
@@ -172,5 +172,5 @@ def test_a_page_with_such_a_line_is_transcribed_and_written(path: Path, form: st
     assert [line.error is None for line in lines] == [True, False, True]
     assert str(lines[1].error).startswith(f"{path}#l1: invalid polygon (")
     read = [line if line.error else line._replace(transcription=Transcription("neu", 0.5)) for line in lines]
-    path.write_bytes(to_page_xml(source, read))
+    path.write_bytes(page_file(source, read, "page"))
     assert [line.text for line in read_page(path).lines] == ["neu", "deux", "neu"]

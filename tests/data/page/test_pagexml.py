@@ -8,9 +8,11 @@ import pytest
 
 from htr_lightning.data.page.document import read_page
 from htr_lightning.data.page.page import Line, Page
-from htr_lightning.data.page.pagexml import NAMESPACE, replace_texts, write
+from htr_lightning.data.page.write_page import NAMESPACE, edit_page, new_page
+from htr_lightning.data.page.written import About
 
 BOX = [(2.0, 2.0), (90.0, 2.0), (90.0, 30.0), (2.0, 30.0)]
+WHOLE = [(0.0, 0.0), (100.0, 0.0), (100.0, 80.0), (0.0, 80.0)]
 LOWER = [(2.0, 40.0), (80.0, 40.0), (80.0, 70.0), (2.0, 70.0)]
 
 
@@ -25,27 +27,30 @@ def page(path: Path) -> Page:
 
 def test_a_page_is_read_back_as_it_was_written(tmp_path: Path) -> None:
     path = tmp_path / "p.xml"
-    path.write_bytes(write(page(path)))
+    path.write_bytes(new_page(page(path), About()))
     lines = [line._replace(confidence=None) for line in page(path).lines]
-    assert read_page(path) == page(path)._replace(lines=lines)
+    lines[2] = lines[2]._replace(polygon=WHOLE)  # which the format requires
+    assert read_page(path)._replace(regions={}) == page(path)._replace(lines=lines)
+    assert read_page(path).regions == {"r1": [(2, 2), (90, 2), (90, 70), (2, 70)], "r2": WHOLE}
     content = path.read_text()
     assert content.count("<TextEquiv") == 2  # an empty transcription has one, too
-    assert 'conf="0.9000"' in content
+    assert 'conf="0.9"' in content
     assert '<TextRegion id="r1">\n      <Coords points="2,2 90,2 90,70 2,70" />' in content
     assert '<TextRegion id="r2">\n      <Coords points="0,0 100,0 100,80 0,80" />' in content  # no polygon: the page
 
 
 def test_texts_are_replaced_and_the_rest_of_the_file_is_kept(tmp_path: Path) -> None:
     path = tmp_path / "p.xml"
-    old = write(page(path)).decode().replace("</Metadata>", "<Comments>kept</Comments></Metadata>")
+    old = new_page(page(path), About()).decode().replace("</Metadata>", "<Comments>kept</Comments></Metadata>")
     old = old.replace("<TextEquiv", "<Word id='w'/><TextEquiv")
     path.write_text(old)
-    changed = page(path).lines[1]._replace(text="trois", confidence=0.25)
-    path.write_bytes(replace_texts(path, [changed]))
+    lines = [line._replace(confidence=None) for line in page(path).lines]
+    lines[1] = lines[1]._replace(text="trois", confidence=0.25)
+    path.write_bytes(edit_page(path, lines, About()))
     assert [line.text for line in read_page(path).lines] == ["un & deux", "trois", ""]
     assert "<Comments>kept" in path.read_text()
     assert path.read_text().count("<Word") == 2  # the words of the other lines
-    path.write_bytes(replace_texts(path, page(path).lines))
+    path.write_bytes(edit_page(path, [line._replace(confidence=1.0) for line in lines], About()))
     assert "<Word" not in path.read_text()
 
 
@@ -124,15 +129,17 @@ def test_replaced_texts_leave_no_other_text(tmp_path: Path, prefix: str) -> None
     bad = part("TextLine", *WORDS).replace('id="x"', 'id="z"').replace("1,1", "1,nan")
     found = read(tmp_path, *lines, bad, page='custom="kept"', prefix=prefix)
     assert [line.bad_polygon != "" for line in found.lines] == [False, False, True]
-    new = [found.lines[0]._replace(text="new", confidence=0.5), found.lines[2]._replace(text="also")]
-    found.path.write_bytes(replace_texts(found.path, new))
+    first, second, third = found.lines
+    new = [first._replace(text="new", confidence=0.5), second, third._replace(text="also", confidence=0.5)]
+    found.path.write_bytes(edit_page(found.path, new, About()))
     content = found.path.read_text()
     again = read_page(found.path)
     assert [line.text for line in again.lines] == ["new", "a", "also"]
     assert [line._replace(text="") for line in again.lines] == [line._replace(text="") for line in found.lines]
     assert (
-        len(re.findall("</(?:pc:)?TextEquiv>", content)) == 4
-    )  # one each in the lines that were replaced, and two in the other one
+        len(re.findall("</(?:pc:)?TextEquiv>", content)) == 5
+    )  # one each in the lines that were replaced and in the region, and two in the other one
+    assert "<Unicode>new\na\nalso<" in content.replace("pc:", "")
     assert content.index("new") < content.index("TextStyle")
     assert 'custom="kept"' in content
     assert "1,nan" in content
@@ -165,5 +172,5 @@ def test_orientation_and_direction_are_written(tmp_path: Path) -> None:
         Line("l3", "trois", LOWER, [], "r3"),
     ]
     written = Page(path, "p.png", 100, 80, lines)
-    path.write_bytes(write(written))
-    assert read_page(path) == written
+    path.write_bytes(new_page(written, About()))
+    assert read_page(path)._replace(regions={}) == written
