@@ -22,12 +22,12 @@ from htr_lightning.errors import InputError, first_line
 from htr_lightning.export import file
 from htr_lightning.export.session import Run, open_graph, open_session
 from htr_lightning.export.steps import StepGraphs
-from htr_lightning.metrics.calibration import PlattScaling, check_platt_scaling
+from htr_lightning.metrics.calibration import Calibration, check_calibration
 from htr_lightning.slots import construct
 from htr_lightning.text.codec import Codec
-from htr_lightning.text.direction import logical, visual_alphabet
+from htr_lightning.text.direction import logical, logical_order, visual_alphabet
 from htr_lightning.text.normalize import Normalizer
-from htr_lightning.transcription import Read, Transcription, transcriptions
+from htr_lightning.transcription import Interpreted, Read, Transcription, of_labels, transcriptions
 
 BLANK = np.full((64, 64), 255, np.uint8)
 
@@ -54,7 +54,7 @@ class ExportedRecognizer:
         direction: str | None,
         preprocess: Preprocess,
         normalizer: Normalizer,
-        calibration: PlattScaling,
+        calibration: Calibration,
         card: dict[str, Any],
         alone: bool = True,
         padded: bool = True,
@@ -119,10 +119,12 @@ class ExportedRecognizer:
         inked = [bool(image.any()) for image in images]
         return transcriptions(self.decoder, scores, inked, n_best, self.interpret, self.normalizer, self.calibration)
 
-    def interpret(self, hypothesis: Hypothesis) -> tuple[str, float]:
-        """Return the text of a hypothesis and its uncalibrated confidence per character."""
-        text = self.codec.decode(hypothesis.ids)
-        return text if self.direction is None else logical(text, self.direction), hypothesis.confidence
+    def interpret(self, hypothesis: Hypothesis) -> Interpreted:
+        """Return the text of a hypothesis and its uncalibrated confidences."""
+        seen = self.codec.decode(hypothesis.ids)
+        if self.direction is None:
+            return of_labels(seen, hypothesis)
+        return of_labels(logical(seen, self.direction), hypothesis, logical_order(seen, self.direction))
 
     @contextmanager
     def workers(self) -> Iterator[Sequence[Read]]:
@@ -157,7 +159,7 @@ def load(path: str | Path, device: str = "auto", greedy: bool = False) -> Export
         if language is not None and not greedy:
             decoder = decoder.with_automaton(Language.from_plain(language).automaton(codec.alphabet))
         parts = {name: construct(card["model"][name]) for name in ("preprocess", "normalizer")}
-        calibration = check_platt_scaling(card.get("calibration", (1.0, 0.0)))
+        calibration = check_calibration(card.get("calibration", (1.0, 0.0)))
         recognizer = ExportedRecognizer(
             run,
             decoder,

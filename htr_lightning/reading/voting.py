@@ -11,11 +11,11 @@ from numpy import ndarray
 from htr_lightning.data.preprocess import Preprocess
 from htr_lightning.decoder.rover import Consensus, WeightedHypothesis, rover
 from htr_lightning.errors import InputError
-from htr_lightning.metrics.calibration import PlattScaling
+from htr_lightning.metrics.calibration import Calibration
 from htr_lightning.model.base import Recognizer
 from htr_lightning.model.workers import workers
 from htr_lightning.net.view import View
-from htr_lightning.transcription import Read, Transcription
+from htr_lightning.transcription import Interpreted, Read, Transcription, finished
 
 CANDIDATES = 8  # number of hypotheses per line and member
 MIN_SHARE = 0.01  # minimum share of the posterior for a hypothesis to be aligned
@@ -59,7 +59,7 @@ class Ensemble:
         self.card: dict[str, Any] = members[0].card
         self.preprocess: Preprocess = members[0].preprocess
         self.normalizer = members[0].normalizer
-        self.calibration = PlattScaling()
+        self.calibration = Calibration()
 
     def read(self, images: Sequence[UInt8[ndarray, "_ _"]], n_best: int = 0) -> list[Transcription]:
         """Transcribe raw images; see `Transcriber.read`.
@@ -86,7 +86,7 @@ class Ensemble:
 
     def finish(self, consensus: Consensus) -> Transcription:
         """Return the transcription for a consensus, with normalised text and calibrated confidence."""
-        return Transcription(self.normalizer(consensus.text), self.calibration(consensus.confidence))
+        return finished(Interpreted(*consensus), self.normalizer, self.calibration)
 
     def workers(self) -> AbstractContextManager[Sequence[Read]]:
         """See `Transcriber`."""
