@@ -7,9 +7,7 @@ SWAPPED, WORD, DROPPED, CHARACTERS = "neighbouring lines swapped", "word of anot
 SUBSTITUTIONS = (2, 4)  # smallest and largest number of characters replaced in a line
 
 
-def plant(
-    texts: Sequence[str], groups: Sequence[str], fraction: float, seed: int
-) -> dict[int, tuple[str, str]]:
+def plant(texts: Sequence[str], groups: Sequence[str], fraction: float, seed: int) -> dict[int, tuple[str, str]]:
     """Alter a fraction of references: each of four kinds in a quarter of them.
 
     Args:

@@ -58,12 +58,12 @@ def subset_of(reader: Reader, bounds: Sequence[int | None], by: str) -> Subset:
     Raises:
         InputError: if the bounds are invalid or contain no lines.
     """
-    return Subset(reader, _chosen(reader, bounds, by, "subset"), {"subset": _about(reader, bounds, by)})
+    return Subset(reader, in_range(reader, bounds, by, "subset"), {"subset": _about(reader, bounds, by)})
 
 
 def held_out_of(reader: Reader, bounds: Sequence[int | None], by: str) -> Subset:
     """Return the lines outside a range in the order of `subset_of`, whose arguments and errors are the same."""
-    left_out = set(_chosen(reader, bounds, by, "held_out"))
+    left_out = set(in_range(reader, bounds, by, "held_out"))
     if len(left_out) == len(reader):
         raise InputError(f"data.held_out={list(bounds)}: leaves no training lines; use a narrower range")
     kept = [index for index in range(len(reader)) if index not in left_out]
@@ -74,7 +74,7 @@ def _about(reader: Reader, bounds: Sequence[int | None], by: str) -> dict[str, A
     return {"lines": list(bounds), "by": by, "of": len(reader)}
 
 
-def _chosen(reader: Reader, bounds: Sequence[int | None], by: str, option: str) -> list[int]:
+def in_range(reader: Reader, bounds: Sequence[int | None], by: str, option: str) -> list[int]:
     """Return the indices of the lines in a range; see `subset_of`."""
     given = f"data.{option}={bounds}".replace("None", "null")
     is_pair = isinstance(bounds, list | tuple) and len(bounds) == 2

@@ -56,7 +56,9 @@ def read_texts(path: str | Path) -> dict[str, str]:
         if not isinstance(id, str) or not isinstance(text, str):
             raise InputError(f"{where}: expected an id and a text; correct this row")
         if fault := text_fault(id, text):
-            raise InputError(f"{where}: {id}: {fault.kind}; correct this row, or remove it to keep the text of the data")
+            raise InputError(
+                f"{where}: {id}: {fault.kind}; correct this row, or remove it to keep the text of the data"
+            )
         if found.setdefault(id, text) != text:
             raise InputError(f"{where}: another text for {id} than in an earlier row; keep one of them")
     if not found:

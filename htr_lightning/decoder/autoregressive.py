@@ -204,7 +204,9 @@ class Beam:
             gains[stuck, end] = log_probs[stuck, end] - FORCED_END
         return gains, following
 
-    def _hypotheses(self, sequences: list[tuple[list[int], float, float, float, list[float]]], end: int) -> list[Hypothesis]:
+    def _hypotheses(
+        self, sequences: list[tuple[list[int], float, float, float, list[float]]], end: int
+    ) -> list[Hypothesis]:
         """Convert sequences, sorted best first, to hypotheses.
 
         A sequence whose end was forced is used only if there is no other, and is cut back to the longest prefix that

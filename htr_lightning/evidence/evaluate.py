@@ -18,7 +18,7 @@ from htr_lightning.data.pack import Pack
 from htr_lightning.data.sample import Sample
 from htr_lightning.data.sampler import BucketBatchSampler
 from htr_lightning.errors import InputError
-from htr_lightning.metrics.confidence import MEASURES
+from htr_lightning.metrics.confidence import MEASURES, risk_at
 from htr_lightning.metrics.conventions import CONVENTIONS, by_convention
 from htr_lightning.metrics.edits import EditTotals, line_counts, total
 from htr_lightning.metrics.significance import Intervals, intervals
@@ -212,6 +212,15 @@ def confidence(predictions: Sequence[Prediction]) -> dict[str, dict[str, float]]
         level: {name: measure(trials) for name, measure in MEASURES.items()}
         for level, trials in trials_by_level(predictions).items()
     }
+
+
+KEPT = (0.5, 0.8, 0.9, 1.0)  # fractions of the text, surest lines first, whose errors are stated
+
+
+def kept_risk(predictions: Sequence[Prediction]) -> dict[float, float]:
+    """Return the errors per character among the surest lines that make up each of some fractions of the text."""
+    lines = trials_by_level(predictions).get("line", [])
+    return {share: risk_at(lines, share) for share in KEPT}
 
 
 def conditions(

@@ -117,6 +117,12 @@ def risk_coverage(trials: Sequence[Trials]) -> Curve:
     return Curve(kept / max(1, len(correct)), (1 - correct[::-1]).cumsum() / kept)
 
 
+def risk_at(trials: Sequence[Trials], coverage: float) -> float:
+    """Return the fraction of wrong events among the surest ones, up to a fraction of them; 0 if there are none."""
+    risk = risk_coverage(trials).risk
+    return float(risk[max(0, round(coverage * len(risk)) - 1)]) if len(risk) else 0.0
+
+
 def area_under_risk_coverage(trials: Sequence[Trials]) -> float:
     """Return the mean risk over all coverages (Geifman et al., 2019, "Bias-reduced uncertainty estimation for deep
     neural classifiers", arXiv:1805.08206), or 0 if there are no events."""

@@ -21,9 +21,13 @@ from htr_lightning.net.mlp import MLP
 from htr_lightning.net.view import View
 from htr_lightning.reading.voting import CANDIDATES, Ensemble, shares
 from htr_lightning.text.normalize import Normalizer
-from htr_lightning.transcription import Alternative, Transcription, from_alternatives
+from htr_lightning.transcription import Alternative, Transcription, distinct
 
 LINES = [Synthetic("test", {"test": 5}, {"test": 3})[number].image for number in range(5)]
+
+
+def nbest(several) -> Transcription:
+    return Transcription(several[0].text, several[0].confidence, distinct(several))
 
 
 @pytest.fixture
@@ -91,7 +95,7 @@ def test_hypotheses_of_a_member_share_its_weight_by_posterior(members, sure: flo
     for member, given in zip(together.members, posteriors, strict=True):
         several = [Alternative(text, 0.8, math.log(share) - 7) for text, share in given.items()]
         several.sort(key=lambda one: -one.score)
-        member.transcribe = lambda batch, widths, n_best, several=several: [from_alternatives(several)]
+        member.transcribe = lambda batch, widths, n_best, several=several: [nbest(several)]
     (read,) = together.read(LINES[:1])
     assert read.text == ("a" if sure > 0.5 else "b")
     assert read.confidence == pytest.approx(0.8 * (1 + max(sure, 1 - sure)) / 3)
@@ -100,8 +104,8 @@ def test_hypotheses_of_a_member_share_its_weight_by_posterior(members, sure: flo
 def test_a_single_hypothesis_has_the_weight_of_its_confidence() -> None:
     assert shares(Transcription("a", 0.3)) == [("a", 0.3)]
     several = [Alternative("a", 0.6, -1.0), Alternative("b", 0.5, -1.0 - math.log(3))]
-    assert shares(from_alternatives(several)) == [("a", pytest.approx(0.45)), ("b", pytest.approx(0.15))]
-    assert shares(from_alternatives([Alternative("", 0.0, -math.inf)])) == [("", 0.0)]
+    assert shares(nbest(several)) == [("a", pytest.approx(0.45)), ("b", pytest.approx(0.15))]
+    assert shares(nbest([Alternative("", 0.0, -math.inf)])) == [("", 0.0)]
 
 
 @pytest.mark.parametrize("views", [1, 3])
