@@ -36,7 +36,7 @@ class Judged(NamedTuple):
 
     id: str
     group: str
-    position: int  # among the training lines
+    position: int  # in the split
     reference: str  # as in the data
     normalized: str
     reading: str
@@ -72,6 +72,8 @@ class CrossFit(NamedTuple):
         folds: number of folds.
         plant: fraction of the references to alter before training, to measure how many are found; 0 for none.
         seed: random seed of these errors.
+        split: split whose references are judged; only training lines can be judged by cross-fitting.
+        reader: checkpoint of a recognizer that was not trained on the split; None to train one for each fold.
     """
 
     folder: Path
@@ -79,6 +81,8 @@ class CrossFit(NamedTuple):
     folds: int = 2
     plant: float = 0.0
     seed: int = 0
+    split: str = "train"
+    reader: str | None = None
 
     def run(self, fold: int) -> Path:
         """Return the run folder of a fold, counted from 0."""
@@ -91,20 +95,23 @@ class CrossFit(NamedTuple):
 
 def prepare(fit: CrossFit) -> int:
     """Check the data and the output folder, write altered references if they are wanted, and return the number of
-    training lines.
+    lines to judge.
 
     Raises:
         InputError: if the data cannot be read, the folder was written by another command, or there are too few lines.
     """
+    if fit.split != "train" and fit.reader is None:
+        raise InputError(f"--split {fit.split}: only training lines can be divided into folds; add --reader "
+                         "CHECKPOINT, a reader that was not trained on this split")  # fmt: skip
     taken = ("data.held_out=", "hydra.run.dir=", "resume=", *(["data.texts="] if fit.plant else []))
     if given := next((one for one in fit.overrides if one.lstrip("+").startswith(taken)), None):
         raise InputError(f"{given}: is set by htr label-errors{' --plant' * bool(fit.plant)}; remove this override")
-    reader = open_data(fit.overrides, one_pass=True).data.open("train")
+    reader = open_data(fit.overrides, one_pass=True).data.open(fit.split)
     if len(reader) < 2 * fit.folds:
         raise InputError(f"--folds {fit.folds}: {len(reader)} training lines are too few; use fewer folds or more data")
-    plan = {"overrides": list(fit.overrides), "folds": fit.folds, "plant": fit.plant, "seed": fit.seed}
-    path = fit.folder / PLAN
-    if path.is_file() and json.loads(path.read_text()) != plan:
+    plan = {key: value for key, value in fit._asdict().items() if key != "folder"} | {"overrides": list(fit.overrides)}
+    path, content = fit.folder / PLAN, json.dumps(plan, ensure_ascii=False) + "\n"
+    if path.is_file() and path.read_text() != content:
         raise InputError(f"{path}: other settings than before; repeat the command as it was, or choose another --out")
     if fit.plant:
         planted = plant(reader.texts, reader.groups, fit.plant, fit.seed)
@@ -112,7 +119,7 @@ def prepare(fit: CrossFit) -> int:
             rows = [f"{reader.ids[place]}\t{kind}\t{text}\n" for place, (kind, text) in planted.items()]
             table.write_text("id\tkind\ttext\n" + "".join(rows), encoding="utf-8")
     with replacing(path) as new:
-        new.write_text(json.dumps(plan, ensure_ascii=False) + "\n")
+        new.write_text(content)
     return len(reader)
 
 
@@ -139,14 +146,34 @@ def train(fit: CrossFit, lines: int, fold: int) -> None:
                          "and run the same command again to go on")  # fmt: skip
 
 
-def judge(fit: CrossFit, lines: int, fold: int, advance: Callable[[int], None] = lambda lines: None) -> list[Judged]:
-    """Read the lines of a fold with the reader that was trained without them."""
+def judge_fold(
+    fit: CrossFit, lines: int, fold: int, advance: Callable[[int], None] = lambda lines: None
+) -> list[Judged]:
+    """Read the lines of a fold with the reader that was trained without them; see `judge`."""
     recognizer = checkpoint.load(fit.run(fold) / "checkpoints" / "best.ckpt")
     data = data_for(recognizer, ["data.held_out=null"])
     dataset = data.lines("train")
+    places = in_range(dataset.reader, bounds(fit, lines, fold), data.subset_by, "held_out")
+    return judge(recognizer, dataset, sorted(places), advance)
+
+
+def judge(
+    recognizer: Recognizer,
+    lines: LineDataset,
+    positions: Sequence[int],
+    advance: Callable[[int], None] = lambda lines: None,
+) -> list[Judged]:
+    """Read lines, and compute how likely their references and readings are.
+
+    Args:
+        recognizer: recognizer that was not trained on these lines.
+        lines: lines of a split.
+        positions: lines to judge.
+        advance: progress callback, called with the number of lines just processed.
+    """
     found = []
-    for position in sorted(in_range(dataset.reader, bounds(fit, lines, fold), data.subset_by, "held_out")):
-        found.append(_judge(recognizer, dataset, position))
+    for position in positions:
+        found.append(_judge(recognizer, lines, position))
         advance(1)
     return found
 

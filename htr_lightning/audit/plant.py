@@ -62,6 +62,8 @@ def _without_word(draw: random.Random, text: str) -> str:
 def _substituted(draw: random.Random, text: str, letters: Sequence[str]) -> str:
     places = [place for place, character in enumerate(text) if character != " "]
     characters = list(text)
+    if len(set(letters)) < 2:
+        return text
     for place in draw.sample(places, min(draw.randint(*SUBSTITUTIONS), len(places))):
         while characters[place] == text[place]:
             characters[place] = draw.choice(letters)

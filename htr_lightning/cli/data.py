@@ -4,7 +4,7 @@ import json
 import sys
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.console import Console
@@ -185,6 +185,10 @@ def label_errors(
         typer.Option(min=0, max=0.2, help="Alter this fraction of the references first, and count how many are found"),
     ] = 0.0,
     seed: Annotated[int, typer.Option(min=0, help="Random seed of --plant")] = 0,
+    reader: Annotated[
+        str | None, typer.Option(help="Checkpoint that was not trained on these lines, to train none for each fold")
+    ] = None,
+    split: Annotated[Literal["train", "val", "test"], typer.Option(help="Split to judge, with --reader")] = "train",
 ) -> None:
     """Rank the training references by how likely they are wrong, on a page to confirm or correct them.
 
@@ -196,21 +200,26 @@ def label_errors(
     compose_data(overrides or [])  # report errors in the overrides before importing torch
     from htr_lightning.audit import label_errors as verb
     from htr_lightning.audit.label_page import page
-    from htr_lightning.build import open_data
+    from htr_lightning.build import data_for, open_data
+    from htr_lightning.reading.open import load_one
 
     make_folder(out)  # fail early, before the work starts
-    fit = verb.CrossFit(out, overrides or [], folds, plant, seed)
+    fit = verb.CrossFit(out, overrides or [], folds, plant, seed, split, reader)
     lines = verb.prepare(fit)
-    for fold in range(folds):
+    for fold in range(folds if reader is None else 0):
         verb.train(fit, lines, fold)
     with progress_bar("reading the lines", lines) as advance:
-        judged = [one for fold in range(folds) for one in verb.judge(fit, lines, fold, advance)]
+        if reader is None:
+            judged = [one for fold in range(folds) for one in verb.judge_fold(fit, lines, fold, advance)]
+        else:
+            recognizer = load_one(reader)
+            judged = verb.judge(recognizer, data_for(recognizer, fit.given()).lines(split), range(lines), advance)
     suspects = verb.rank(judged)
     table, html = verb.write(out, suspects), out / "label_errors.html"
     opened = open_data(fit.given(), one_pass=True)
     name = printable(" ".join(one for one in fit.overrides if one.lstrip("+").startswith("data=")) or "the data")
     with replacing(html) as new:
-        text = page(name.removeprefix("data="), suspects[:show], lines, opened.data.open("train"))
+        text = page(name.removeprefix("data="), suspects[:show], lines, opened.data.open(split))
         new.write_text(text, encoding="utf-8", errors="replace")
     if plant:
         for line in _planted(verb.compare(suspects, verb.planted_kinds(out))):

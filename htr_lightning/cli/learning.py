@@ -65,8 +65,8 @@ def calibrate(
         cells = (f"{before[name]:.4f} -> {after[name]:.4f}" for name in ("ece", "brier", "nll"))
         print(f"{level + 's':16}" + "".join(f"{cell:18}" for cell in cells) + f"{after['aurc']:.4f}")
     if is_ensemble:
-        numbers_ = ",".join(f"{number:.3f}" for number in found.calibration.numbers())
-        print(*(["--weights", weights] if weights else []), "--calibration", numbers_)
+        scalings = ",".join(f"{number:.3f}" for number in found.calibration.numbers())
+        print(*(["--weights", weights] if weights else []), "--calibration", scalings)
     else:
         verb.write(checkpoint, out, found, lines)
         print(out)

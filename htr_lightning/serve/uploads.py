@@ -21,7 +21,7 @@ from htr_lightning.errors import InputError, printable
 from htr_lightning.reading.page_out import to_page_xml
 from htr_lightning.reading.sources import Source, find_sources
 from htr_lightning.reading.transcribe import TranscribedLine, count_lines, finished, open_to_read, page_fault
-from htr_lightning.serve.answers import AlternativeText, BatchLine, CorrectedLine, FileText, LineText
+from htr_lightning.serve.answers import AlternativeText, BatchLine, CorrectedLine, FileText, LineText, Word
 from htr_lightning.serve.batching import Batcher
 from htr_lightning.serve.limits import Limits
 from htr_lightning.transcription import Transcriber, Transcription
@@ -210,6 +210,10 @@ def _line_text(line: TranscribedLine, size: tuple[int, int]) -> LineText:
         confidence=None if read is None else read.confidence,
         alternatives=[
             AlternativeText(text=one.text, confidence=one.confidence) for one in (read.alternatives if read else ())
+        ],
+        words=[
+            Word(text=text, confidence=confidence)
+            for text, confidence in (zip(read.text.split(), read.words, strict=True) if read else ())
         ],
         box=page_box(polygon, size) if polygon else None,
         polygon=polygon,

@@ -75,10 +75,10 @@ def test_invalid_values_are_rejected(values) -> None:
 
 
 def test_a_calibration_is_six_numbers_or_the_two_of_lines() -> None:
-    full = Calibration(PlattScaling(2, 1), PlattScaling(0.5, -1), PlattScaling(3, 0))
+    full = Calibration(PlattScaling(2.0, 1.0), PlattScaling(0.5, -1.0), PlattScaling(3.0, 0.0))
     assert check_calibration(full.numbers()) == full
-    assert check_calibration([2, 1]) == Calibration(line=PlattScaling(2, 1))
-    for wrong in ([1], [1, 0, 1, 0], [1, 0, 0, 0, 1, 0]):
+    assert check_calibration([2.0, 1.0]) == Calibration(line=PlattScaling(2.0, 1.0))
+    for wrong in ([1.0], [1.0, 0.0] * 2, [1.0, 0.0, 0.0, 0.0, 1.0, 0.0]):
         with pytest.raises(ValueError, match="calibration"):
             check_calibration(wrong)
 

@@ -14,7 +14,7 @@ from htr_lightning.decoder.autoregressive import Beam
 from htr_lightning.decoder.ctc import Greedy
 from htr_lightning.decoder.prefix_beam import PrefixBeam
 from htr_lightning.errors import InputError
-from htr_lightning.metrics.calibration import PlattScaling
+from htr_lightning.metrics.calibration import Calibration, PlattScaling
 from htr_lightning.model.classifier import Classifier
 from htr_lightning.model.ctc import CTCRecognizer
 from htr_lightning.net.mlp import MLP
@@ -71,13 +71,13 @@ def test_members_twice_are_each_of_them_once(members) -> None:
 def test_a_calibration_of_greedy_confidences_is_not_used_for_those_of_a_beam(members) -> None:
     plain = ensemble(members).read(LINES)
     for member in members:
-        member.calibration = PlattScaling(3.0, 2.0)
+        member.calibration = Calibration(PlattScaling(3.0, 2.0))
     assert ensemble(members).read(LINES) == plain
     assert ensemble(members, single=True).read(LINES) != plain
     assert {type(member.decoder) for member in ensemble(members, single=True).members} == {Greedy}
     members[0] = members[0].with_decoder(PrefixBeam(8, 8, 1e-3, 10.0))
-    members[0].calibration = PlattScaling(3.0, 2.0)
-    assert ensemble(members).members[0].calibration == PlattScaling(3.0, 2.0)  # fitted with this decoder
+    members[0].calibration = Calibration(PlattScaling(3.0, 2.0))
+    assert ensemble(members).members[0].calibration == Calibration(PlattScaling(3.0, 2.0))  # fitted with this decoder
 
 
 def test_scores_that_are_divided_by_the_length_are_no_posteriors(members) -> None:
