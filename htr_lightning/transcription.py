@@ -51,8 +51,8 @@ class Prediction(NamedTuple):
     hypothesis: str
     confidence: float
     group: str
-    words: Sequence[float] = ()  # see `Transcription`; empty in files of earlier versions
-    characters: Sequence[float] = ()
+    words: tuple[float, ...] = ()  # see `Transcription`; empty in files of earlier versions
+    characters: tuple[float, ...] = ()
 
 
 def prediction(id: str, reference: str, group: str, read: Transcription) -> Prediction:

@@ -251,7 +251,11 @@ def test_htr(
         monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # sizes are symbols while a network is traced
     elif "model.onnx" in words:
         shutil.copy(request.getfixturevalue("exported"), tmp_path / "model.onnx")
-    given = short if {"fine-tune", "label-errors"} & {*words} else [one for one in short if one.startswith("data.reader.splits")]
+    given = (
+        short
+        if {"fine-tune", "label-errors"} & {*words}
+        else [one for one in short if one.startswith("data.reader.splits")]
+    )
     if "int8" in words:
         given += ["--budget", "100"]  # the interval of a few lines is wide
     outcome = htr(*words[1:], *given)

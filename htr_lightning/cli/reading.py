@@ -1,4 +1,4 @@
-"""The `transcribe`, `evaluate` and `report` commands."""
+"""The `transcribe` and `evaluate` commands."""
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -320,33 +320,3 @@ def evaluate(
     if conventions:
         for name, rate in found.conventions.items():
             print(f"{name:20}{rate:8.2%}  {verb.CONVENTIONS[name].definition}")
-
-
-@typer_app.command()
-def report(
-    runs: Annotated[
-        list[str],
-        typer.Argument(metavar="RUN...", help="Run folders, or folders written by htr evaluate, and overrides of data"),
-    ],
-    out: Annotated[Path, typer.Option(help="HTML page to write")] = Path("report.html"),
-    assets: Annotated[
-        Path | None, typer.Option(help="Folder for the charts as SVG and PNG, and the tables as LaTeX and Markdown")
-    ] = None,
-    split: Annotated[Literal["train", "val", "test"], typer.Option(help="Split to report on")] = "test",
-    device: Device = "auto",
-) -> None:
-    """Show what runs read and where they err, as one page to open in a browser; several runs side by side."""
-    from htr_lightning.evidence.publish import publish
-
-    folders = [run for run in runs if "=" not in run.split("/")[0]]
-    overrides = [run for run in runs if run not in folders]
-    if not folders:
-        raise InputError(f"{' '.join(runs)}: no run to report on; give a run folder")
-    check_writable(out)  # fail early, before the work starts
-    with progress_text("reading runs") as show:
-        found = publish(folders, out, assets, split, overrides, device, show)
-    for note in found.notes:
-        print(f"note: {note}", file=sys.stderr)
-    for line in found.figures:
-        print(line)
-    print(out if assets is None else f"{out}  {assets}")

@@ -144,10 +144,16 @@ def _journaled(
     if journal is None:
         return {}, lambda batch: None
     rows = [row for row in journal.rows if row[0] == split]
-    known = {index: (Line(*line), Transcription(*read)) for _, index, line, read in rows}
+    known = {
+        index: (Line(*line), Transcription(text, confidence, (), tuple(words), tuple(characters)))
+        for _, index, line, (text, confidence, words, characters) in rows
+    }
 
     def keep(batch: dict[int, tuple[Line, Transcription]]) -> None:
-        journal.add([split, index, list(line), list(read)] for index, (line, read) in batch.items())
+        journal.add(
+            [split, index, list(line), [read.text, read.confidence, read.words, read.characters]]
+            for index, (line, read) in batch.items()
+        )
 
     return known, keep
 
