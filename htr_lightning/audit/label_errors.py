@@ -90,7 +90,7 @@ class CrossFit(NamedTuple):
 
     def given(self) -> list[str]:
         """Return the overrides of training, with the altered references if there are any."""
-        return [*self.overrides, *([f"data.texts={self.folder / PLANTED}"] if self.plant else [])]
+        return [*self.overrides, *([f'data.texts="{self.folder / PLANTED}"'] if self.plant else [])]
 
 
 def prepare(fit: CrossFit) -> int:
@@ -181,7 +181,7 @@ def judge(
 def _judge(recognizer: Recognizer, lines: LineDataset, position: int) -> Judged:
     sample, text = lines.reader[position], lines.texts[position]
     images, widths = recognizer.prepare_batch([sample.image])
-    batch = Batch(images, widths, [sample.id], [text], [sample.group])
+    batch = Batch([sample.id], images, widths, [text], [sample.group])
     with recognizer.exact():
         output = recognizer.net(images, widths)
         (read,) = recognizer.decode(output, images)

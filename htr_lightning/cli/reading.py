@@ -26,9 +26,9 @@ from htr_lightning.cli.arguments import (
 from htr_lightning.errors import InputError, printable
 from htr_lightning.output import JOURNAL, check_writable, make_folder
 from htr_lightning.pretrained import DEFAULT, NAMES
+from htr_lightning.reading.review import Review, rows_in
 
 if TYPE_CHECKING:
-    from htr_lightning.reading.review import Review
     from htr_lightning.reading.shards import Job
     from htr_lightning.reading.sources import Source
     from htr_lightning.transcription import Transcriber
@@ -88,7 +88,6 @@ def transcribe(
     """Transcribe images and pages, and print their text line by line."""
     from htr_lightning.reading.page_out import page_paths
     from htr_lightning.reading.results import growing, part_of, resume
-    from htr_lightning.reading.review import Review, rows_in
     from htr_lightning.reading.sources import find_sources
 
     in_parts = format == "parquet" or engine == "ray" or bool(workers or parts or shard)
@@ -192,7 +191,7 @@ def _print_lines(
     write: Callable[[str], object],
     advance: Callable[[int], None] = lambda files: None,
     confidences: bool = False,
-    review: "Review | None" = None,
+    review: Review | None = None,
 ) -> None:
     """Transcribe sources, print their lines or write their pages, and add what could not be read to `errors`."""
     from htr_lightning.reading.page_out import to_page_xml, write_page

@@ -12,7 +12,7 @@ from htr_lightning.metrics.confidence import DEFINITION, MEASURES, Trials, calib
 from htr_lightning.transcription import trials_by_level
 
 LEVELS = ("line", "word", "character")
-POINTS = 100  # of the risk-coverage curve
+POINTS = 21  # of the risk-coverage curve
 
 
 def confidence(readings: Sequence[Reading]) -> Section:
@@ -29,8 +29,10 @@ def confidence(readings: Sequence[Reading]) -> Section:
             rows.append([label(readings, reading), f"{level}s", *_mean(its), *measures])
         curve = risk_coverage(trials["line"])
         kept.append([label(readings, reading), *(risk_at(trials["line"], share) for share in KEPT)])
-        shown = sorted({round(place) for place in np.linspace(len(curve.risk) / POINTS, len(curve.risk) - 1, POINTS)})
-        curves.append(Series(reading.letter, curve.coverage[shown].tolist(), curve.risk[shown].tolist()))
+        shown = sorted({round(place) for place in np.linspace(0, len(curve.risk) - 1, POINTS)})
+        coverage, risk = curve.coverage[shown].tolist(), curve.risk[shown].tolist()
+        notes = [f"the surest {x:.0%} of the text: {y:.1%} errors" for x, y in zip(coverage, risk, strict=True)]
+        curves.append(Series(reading.letter, coverage, risk, notes))
     columns = [Column("run"), Column("of"), Column("mean confidence", "percent"), Column("correct", "percent"),
                Column("ECE", "percent", DEFINITION["confidence.ece"]),
                Column("Brier score", "number", DEFINITION["confidence.brier"]),
