@@ -210,7 +210,7 @@ def finished(found: Interpreted, normalizer: Normalizer, calibration: Calibratio
         text,
         calibration.line(found.confidence),
         words=tuple(calibration.word(sum(its) / len(its)) for its in words),
-        characters=tuple(map(calibration.character, characters)),
+        characters=tuple(calibration.character(one) for one in characters),
     )
 
 

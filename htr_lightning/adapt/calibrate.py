@@ -97,8 +97,8 @@ def calibrate(predictions: Sequence[Prediction]) -> Calibrated:
     after = [
         one._replace(
             confidence=found.line(one.confidence),
-            words=tuple(map(found.word, one.words)),
-            characters=tuple(map(found.character, one.characters)),
+            words=tuple(found.word(word) for word in one.words),
+            characters=tuple(found.character(character) for character in one.characters),
         )
         for one in predictions
     ]

@@ -72,7 +72,7 @@ class Greedy:
             if done.all():
                 break
         rows = np.stack(ids, 1).tolist()
-        steps_of = np.exp(np.stack(chosen, 1)).tolist()
+        steps_of = np.exp(np.stack(chosen, 1).astype(np.float64)).tolist()
         return [
             Hypothesis(row[: row.index(end)], p, p, its[: row.index(end)])
             for row, p, its in zip(rows, log_prob.tolist(), steps_of, strict=True)

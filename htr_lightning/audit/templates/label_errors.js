@@ -5,7 +5,7 @@ const TEXTS = {
     other: "中文", skip: "Skip to the lines", heading: "Label errors",
     about: "The {0} most suspicious of {1} references, most suspicious first. Each was judged by a reader that was trained without it. Confirm those that are right and correct the others; then save the corrections and use them with data.texts=FILE.",
     keys: "Enter: save and go on · Alt+Enter: take what was read and go on · ↑ ↓: move · Esc: back to the reference",
-    progress: "{0} of {1} checked, {2} corrected", save: "Save {0} corrections", reference: "reference", read: "read as",
+    progress: "{0} of {1} checked, {2} corrected", save: "Save corrections ({0})", reference: "reference", read: "read as",
     keep: "It is right", take: "Take what was read", text: "Text of line {0}", confirmed: "✓ right", corrected: "✎ corrected",
     score: "score {0}", nothing: "nothing",
   },
@@ -13,12 +13,12 @@ const TEXTS = {
     other: "English", skip: "跳到文字行", heading: "标注错误",
     about: "在 {1} 行参考文本中，最可疑的 {0} 行，最可疑的在前。每一行都由没有用它训练过的模型判断。请确认正确的，改正错误的，然后保存修改，用 data.texts=FILE 使用。",
     keys: "Enter：保存并继续 · Alt+Enter：采用识别结果并继续 · ↑ ↓：移动 · Esc：恢复参考文本",
-    progress: "已检查 {0} / {1} 行，改正 {2} 行", save: "保存 {0} 处修改", reference: "参考文本", read: "识别为",
+    progress: "已检查 {0} / {1} 行，改正 {2} 行", save: "保存修改（{0}）", reference: "参考文本", read: "识别为",
     keep: "参考文本正确", take: "采用识别结果", text: "第 {0} 行的文本", confirmed: "✓ 正确", corrected: "✎ 已改正",
     score: "得分 {0}", nothing: "空",
   },
 };
-const STORED = `htr-label-errors ${data.title}`;
+const STORED = `htr-label-errors ${data.title} ${data.total} ${data.lines[0]?.id}`;
 const byId = (id) => document.getElementById(id);
 const list = byId("list");
 let language = navigator.language.startsWith("zh") ? "zh" : "en";
