@@ -30,7 +30,7 @@ def test_every_character_keeps_its_confidence_when_a_text_is_reordered(seen: str
 
 def test_confidences_are_in_logical_order() -> None:
     seen = "hello אב"
-    hypothesis = Hypothesis(list(range(8)), -1.0, -1.0, [k / 10 for k in range(8)])
+    hypothesis = Hypothesis(list(range(8)), -1.0, -1.0, tuple(k / 10 for k in range(8)))
     found = of_labels(logical(seen), hypothesis, logical_order(seen))
     assert dict(zip(found.text, found.characters, strict=True))["ב"] == 0.7
 

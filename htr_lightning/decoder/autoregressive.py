@@ -74,7 +74,7 @@ class Greedy:
         rows = np.stack(ids, 1).tolist()
         steps_of = np.exp(np.stack(chosen, 1).astype(np.float64)).tolist()
         return [
-            Hypothesis(row[: row.index(end)], p, p, its[: row.index(end)])
+            Hypothesis(row[: row.index(end)], p, p, tuple(its[: row.index(end)]))
             for row, p, its in zip(rows, log_prob.tolist(), steps_of, strict=True)
         ]
 
@@ -220,7 +220,7 @@ class Beam:
             if score <= -FORCED_END / 2:
                 ids = allowed_prefix(ids, self.automaton, end + 1) if self.automaton else ids
                 score += FORCED_END
-            found.append(Hypothesis(ids, log_prob, score / norm, chosen[: len(ids)]))
+            found.append(Hypothesis(ids, log_prob, score / norm, tuple(chosen[: len(ids)])))
         return found
 
     def _bonus(

@@ -56,7 +56,7 @@ def _on_path(path: Int[ndarray, " T"], log_probs: Float[ndarray, " T"]) -> Hypot
     starts = np.flatnonzero(np.diff(path, prepend=-1))  # of runs of the same label
     is_label = path[starts] != BLANK
     peaks = np.exp(np.maximum.reduceat(log_probs, starts)[is_label]) if len(starts) else log_probs
-    return Hypothesis(path[starts][is_label].tolist(), log_prob, log_prob, peaks.tolist())
+    return Hypothesis(path[starts][is_label].tolist(), log_prob, log_prob, tuple(peaks.tolist()))
 
 
 def label_probabilities(log_probs: Float[ndarray, "T C"], ids: Sequence[int]) -> list[float]:

@@ -1,7 +1,6 @@
 """The `Decoder` interface and the hypotheses that decoders return."""
 
 import math
-from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from htr_lightning.decoder.language import Automaton
@@ -19,7 +18,7 @@ class Hypothesis(NamedTuple):
     ids: list[int]
     log_prob: float
     score: float
-    probabilities: Sequence[float] = ()  # of each label; empty if unknown, as for all hypotheses but the best one
+    probabilities: tuple[float, ...] = ()  # of each label; empty if unknown, as for all hypotheses but the best one
 
     @property
     def confidence(self) -> float:

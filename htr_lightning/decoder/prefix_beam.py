@@ -220,7 +220,7 @@ class PrefixBeam:
 
 def with_probabilities(hypothesis: Hypothesis, log_probs: Float[ndarray, "T C"]) -> Hypothesis:
     """Return a hypothesis with the probability of each label, given the log-probabilities of the frames of its line."""
-    return hypothesis._replace(probabilities=label_probabilities(log_probs, hypothesis.ids))
+    return hypothesis._replace(probabilities=tuple(label_probabilities(log_probs, hypothesis.ids)))
 
 
 def likely_frames(
