@@ -157,7 +157,7 @@ class PretrainedTrOCRRecognizer(Recognizer):
         """See `Recognizer`; labels are tokens, whose probability all of their characters have."""
         ids, text = hypothesis.ids, self.tokenizer.decode(hypothesis.ids)
         confidence = math.exp(hypothesis.log_prob / max(1, len(self.normalizer(text))))
-        own = hypothesis.probabilities or [confidence] * len(ids)
+        own: Sequence[float] = hypothesis.probabilities or [confidence] * len(ids)
         ends = [min(len(text), len(self.tokenizer.decode(ids[: count + 1]))) for count in range(len(ids))]
         characters = [confidence] * len(text)
         for start, end, probability in zip([0, *ends], ends, own, strict=False):
