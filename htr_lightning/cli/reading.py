@@ -202,8 +202,9 @@ def _print_lines(
     for source, group in groupby(transcribed, key=lambda line: line.source):
         lines = list(group)
         errors += [line.error for line in lines if line.error]
-        for line in lines if review is not None else ():
-            review.add(record(line, confidences=True))
+        if review is not None:
+            for line in lines:
+                review.add(record(line, confidences=True))
         for note in dict.fromkeys(line.note for line in lines if line.note):
             print(f"note: {printable(note)}", file=sys.stderr)
         if format != "page":

@@ -18,7 +18,7 @@ POINTS = 21  # of the risk-coverage curve
 def confidence(readings: Sequence[Reading]) -> Section:
     """Return how well confidences agree with the fraction of correct characters, and what checking by them saves."""
     rows: list[list[Cell]] = []
-    kept: list[list[Cell]] = []
+    kept: list[dict[float, float]] = []
     series: dict[str, list[Series]] = {level: [] for level in LEVELS}
     curves = []
     for reading in readings:
@@ -28,7 +28,7 @@ def confidence(readings: Sequence[Reading]) -> Section:
             measures = [measure(its) for measure in MEASURES.values()]
             rows.append([label(readings, reading), f"{level}s", *_mean(its), *measures])
         curve = risk_coverage(trials["line"])
-        kept.append([label(readings, reading), *(risk_at(trials["line"], share) for share in KEPT)])
+        kept.append({share: risk_at(trials["line"], share) for share in KEPT})
         shown = sorted({round(place) for place in np.linspace(0, len(curve.risk) - 1, POINTS)})
         coverage, risk = curve.coverage[shown].tolist(), curve.risk[shown].tolist()
         notes = [f"the surest {x:.0%} of the text: {y:.1%} errors" for x, y in zip(coverage, risk, strict=True)]
@@ -52,7 +52,8 @@ def confidence(readings: Sequence[Reading]) -> Section:
         "what checking saves: " + _saving(readings, kept), charts,
         [Table("calibration", "Calibration", columns, rows),
          Table("risk-coverage", "Errors per character in the surest lines",
-               [Column("run"), *(Column(f"{share:.0%} of the text", "percent") for share in KEPT)], kept)],
+               [Column("run"), *(Column(f"{share:.0%} of the text", "percent") for share in KEPT)],
+               [[label(readings, one), *risks.values()] for one, risks in zip(readings, kept, strict=True)])],
     )  # fmt: skip
 
 
@@ -64,10 +65,10 @@ def _reliability(name: str, trials: Sequence[Trials]) -> Series:
     return Series(name, [one.probability for one in bins], right, notes)
 
 
-def _saving(readings: Sequence[Reading], kept: Sequence[Sequence[Cell]]) -> str:
+def _saving(readings: Sequence[Reading], kept: Sequence[dict[float, float]]) -> str:
     """Say in a sentence what is left if the least sure fifth of the lines is checked."""
-    parts = [f"{row[0] + ': ' if len(readings) > 1 else ''}{row[1 + KEPT.index(0.8)]:.1%} instead of {row[-1]:.1%}"
-             for row in kept]  # fmt: skip
+    names = [f"{one.letter}: " if len(readings) > 1 else "" for one in readings]
+    parts = [f"{name}{risks[0.8]:.1%} instead of {risks[1.0]:.1%}" for name, risks in zip(names, kept, strict=True)]
     return f"without the least sure fifth, the errors per character are {'; '.join(parts)}."
 
 
