@@ -154,9 +154,8 @@ def of_labels(text: str, hypothesis: Hypothesis, order: Sequence[int] | None = N
         hypothesis: hypothesis without special labels.
         order: position of the label of each character; None for the same order.
     """
-    own: Sequence[float] = hypothesis.probabilities or [hypothesis.confidence] * len(
-        text
-    )  # of a decoder that does not know them
+    own: Sequence[float] = hypothesis.probabilities  # which a decoder need not know
+    own = own or [hypothesis.confidence] * len(text)
     return Interpreted(text, hypothesis.confidence, own if order is None else [own[place] for place in order])
 
 
