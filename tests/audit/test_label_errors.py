@@ -17,7 +17,7 @@ from htr_lightning.audit.label_page import parts
 from htr_lightning.audit.plant import CHARACTERS, DROPPED, SWAPPED, WORD, plant
 from htr_lightning.data.texts import read_texts
 
-WORDS = ["le", "la", "de", "un", "chat", "chien", "maison", "jardin", "grand", "petit", "rouge", "bleu"]
+WORDS = ["le", "la", "de", "un", "chat", "chien", "maison", "jardin", "grand", "petit", "vert", "bleu"]
 TEXTS = [" ".join(random.Random(n).sample(WORDS, 4)) + f" {n}" for n in range(400)]
 GROUPS = [f"writer {n // 10}" for n in range(400)]
 
