@@ -50,7 +50,7 @@ def test_a_language_model_a_lexicon_and_the_calibration_are_inside(
     same(runtime.load(after, greedy=True).read(lines), recognizer.greedy().read(lines))
     plain = runtime.load(exported).read(lines)
     assert [one.text for one in ours.read(lines)] != [one.text for one in plain]
-    assert ours.calibration == (1.5, -0.25)
+    assert ours.calibration.line == (1.5, -0.25)
 
 
 def test_every_worker_reads_the_same(with_language: tuple[Path, Path], lines: list[np.ndarray]) -> None:
