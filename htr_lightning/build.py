@@ -131,7 +131,7 @@ class OpenedData(NamedTuple):
     @property
     def fingerprint(self) -> str:
         """A hash of all settings that affect the lines."""
-        keys = ("root", "repo", "subset", "subset_by", "reduce_scans", "preprocess", "normalizer")
+        keys = ("root", "repo", "subset", "subset_by", "held_out", "texts", "reduce_scans", "preprocess", "normalizer")
         lines = {key: self.settings.get(key) for key in keys}
         lines["reader"] = {key: value for key, value in self.settings["reader"].items() if key != "preload"}
         return sha256(json.dumps(lines, sort_keys=True).encode()).hexdigest()
@@ -250,7 +250,7 @@ def _print_paths(settings: dict[str, Any], given: set[str]) -> None:
     Raises:
         InputError: if a path is neither a file nor a folder, but for example a device.
     """
-    named = {f"data.{key}": settings.get(key) for key in ("root", "pack")}
+    named = {f"data.{key}": settings.get(key) for key in ("root", "pack", "texts")}
     named |= {f"data.reader.{key}": value for key, value in settings["reader"].items()}
     for key, value in named.items():
         if key not in given and isinstance(value, str) and value != "." and os.path.exists(value):

@@ -15,7 +15,7 @@ from htr_lightning.cores import cores
 from htr_lightning.data.datamodule import SPLITS, LineDataModule
 from htr_lightning.data.files import file_hash
 from htr_lightning.data.sample import Skipped
-from htr_lightning.metrics import calibration, significance
+from htr_lightning.metrics import confidence, significance
 from htr_lightning.metrics.edits import DEFINITION
 from htr_lightning.pretrained import locate
 from htr_lightning.slots import FORMAT
@@ -73,7 +73,7 @@ def figure_card(
     return {
         "split": split,
         "data": describe(data, split),
-        "definition": DEFINITION | calibration.DEFINITION | significance.DEFINITION,
+        "definition": DEFINITION | confidence.DEFINITION | significance.DEFINITION,
         "normalizer": cards[0]["model"]["normalizer"],
         "decoder": _one_or_all(["greedy" if greedy else its["model"].get("decoder", "argmax") for its in cards]),
         "language_model": _one_or_all([None if greedy else its.get("tuned") for its in cards]),

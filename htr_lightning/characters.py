@@ -17,7 +17,7 @@ from numpy import ndarray
 from htr_lightning.data.affine import Affine, moved
 from htr_lightning.data.preprocess import Preprocess
 from htr_lightning.decoder.alignment import align
-from htr_lightning.metrics.calibration import PlattScaling
+from htr_lightning.metrics.calibration import Calibration
 from htr_lightning.text.codec import Codec
 from htr_lightning.text.direction import visual, visual_order
 
@@ -56,7 +56,7 @@ def locate_all(
     lines: Sequence[Placed],
     codec: Codec,
     direction: str | None,
-    calibration: PlattScaling,
+    calibration: Calibration,
 ) -> list[tuple[Character, ...]]:
     """Return the characters of the text of each line in a batch; see `locate`."""
     return [
@@ -71,13 +71,12 @@ def locate(
     line: Placed,
     codec: Codec,
     direction: str,
-    calibration: PlattScaling,
+    calibration: Calibration,
 ) -> tuple[Character, ...]:
     """Return the characters of a text in logical order, with the places at which a CTC network saw them.
 
-    The confidence of a character is the probability of its frames on the most likely path, calibrated as that of the
-    line, which is their geometric mean if it was decoded greedily. A character that is not in the alphabet lies between
-    its neighbours and has a confidence of 0.
+    The confidence of a character is the calibrated probability of its frames on the most likely path. A character that
+    is not in the alphabet lies between its neighbours and has a confidence of 0.
 
     Args:
         text: transcription, in logical order.
@@ -102,7 +101,7 @@ def locate(
     for position in range(len(shown)):  # unknown characters, from left to right
         if math.isnan(edges[position, 0]):
             edges[position] = edges[position - 1, 1] if position else edges[known[0], 0]
-    certain = dict(zip(known, (calibration(math.exp(one.log_prob)) for one in aligned), strict=True))
+    certain = dict(zip(known, (calibration.character(math.exp(one.log_prob)) for one in aligned), strict=True))
     found: list[Character | None] = [None] * len(text)
     for position, index in enumerate(visual_order(text, direction)):
         corners = _corners(edges[position], line)

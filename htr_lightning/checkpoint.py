@@ -19,7 +19,7 @@ from torch.nn.modules import module
 from htr_lightning import torch_file
 from htr_lightning.decoder.language import Language
 from htr_lightning.errors import InputError, first_line
-from htr_lightning.metrics.calibration import check_platt_scaling
+from htr_lightning.metrics.calibration import check_calibration
 from htr_lightning.model.base import Recognizer
 from htr_lightning.output import check_checkpoint
 from htr_lightning.parameters import check_parameters
@@ -141,7 +141,7 @@ def load(path: str | Path, allow: Sequence[str] = ()) -> Recognizer:
         recognizer.load_state_dict(content["state_dict"])
         if "language" in content:  # added by `htr tune-decoder`
             recognizer = recognizer.with_language(Language.from_plain(content["language"]))
-        recognizer.calibration = check_platt_scaling(card.get("calibration", (1.0, 0.0)))  # added by `htr calibrate`
+        recognizer.calibration = check_calibration(card.get("calibration", (1.0, 0.0)))  # added by `htr calibrate`
     recognizer.card = card
     return recognizer.eval()
 

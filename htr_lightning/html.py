@@ -1,9 +1,11 @@
 """What all HTML pages have in common: the document with its style, texts that stay text, and embedded pictures."""
 
+import json
 from base64 import b64encode
 from hashlib import sha256
 from html import escape
 from itertools import chain, zip_longest
+from typing import Any
 
 import cv2
 import regex
@@ -84,6 +86,13 @@ def to_html(text: str, longest: int = LONGEST) -> str:
     shown, end = text[:longest], f" ... ({len(text):,} characters)" if len(text) > longest else ""
     coded = [f"<span class=code>{name(character)}</span>" for character in CODED.findall(shown)]
     return "".join(chain.from_iterable(zip_longest(map(escape, CODED.split(shown)), coded, fillvalue=""))) + end
+
+
+def script_json(data: Any) -> str:
+    """Return data as JSON that cannot end the script element that it is in."""
+    return (
+        json.dumps(data, separators=(",", ":")).replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+    )
 
 
 def data_url(image: UInt8[ndarray, "H W"], height: int = MAX_SIDE, width: int = MAX_SIDE) -> str:

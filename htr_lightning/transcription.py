@@ -1,6 +1,7 @@
 """Transcriptions, and the interface for objects that transcribe images."""
 
 import json
+import re
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -13,8 +14,11 @@ from htr_lightning.characters import Character
 from htr_lightning.data.preprocess import Preprocess
 from htr_lightning.decoder.hypothesis import Decoder, Hypothesis
 from htr_lightning.errors import printable
-from htr_lightning.metrics.calibration import PlattScaling
+from htr_lightning.metrics import confidence as measure
+from htr_lightning.metrics.calibration import Calibration
+from htr_lightning.metrics.confidence import Trials
 from htr_lightning.output import beside
+from htr_lightning.text.align import carried
 from htr_lightning.text.normalize import Normalizer
 
 
@@ -27,12 +31,18 @@ class Alternative(NamedTuple):
 
 
 class Transcription(NamedTuple):
-    """The text of an image and its confidence, which is a probability per character."""
+    """The text of an image and its confidence, which is a probability per character.
+
+    The confidence of a character is the calibrated probability of its label (see `decoder.hypothesis.Hypothesis`), and
+    that of a word the calibrated mean of these probabilities.
+    """
 
     text: str
     confidence: float
     alternatives: tuple[Alternative, ...] = ()  # best first, if requested
-    characters: tuple[Character, ...] = ()  # of the text, if requested and known
+    words: tuple[float, ...] = ()  # confidence of each word of `text.split()`
+    characters: tuple[float, ...] = ()  # confidence of each character of the text
+    boxes: tuple[Character, ...] = ()  # where its characters lie, if requested and known
 
 
 class Prediction(NamedTuple):
@@ -43,9 +53,31 @@ class Prediction(NamedTuple):
     hypothesis: str
     confidence: float
     group: str
+    words: tuple[float, ...] = ()  # see `Transcription`; empty in files of earlier versions
+    characters: tuple[float, ...] = ()
+
+
+def prediction(id: str, reference: str, group: str, read: Transcription) -> Prediction:
+    """Return the prediction for a line."""
+    return Prediction(id, reference, read.text, read.confidence, group, read.words, read.characters)
+
+
+def trials_by_level(predictions: Iterable[Prediction]) -> dict[str, list[Trials]]:
+    """Return the trials of lines, words and characters (see `metrics.confidence`); levels without trials are left out.
+
+    Lines of which only the line has a confidence are left out for words and characters.
+    """
+    found: dict[str, list[Trials]] = {"line": [], "word": [], "character": []}
+    for one in predictions:
+        found["line"].append(measure.line_trials(one.reference, one.hypothesis, one.confidence))
+        if one.characters:
+            found["word"] += measure.unit_trials(one.reference.split(), one.hypothesis.split(), one.words)
+            found["character"] += measure.unit_trials(one.reference, one.hypothesis, one.characters)
+    return {level: trials for level, trials in found.items() if trials}
 
 
 PREDICTIONS = "predictions.jsonl"  # in the folder of a run or an evaluation
+DIGITS = 6  # of the confidences of words and characters
 
 
 def write_predictions(folder: Path, predictions: Iterable[Prediction]) -> None:
@@ -56,9 +88,14 @@ def write_predictions(folder: Path, predictions: Iterable[Prediction]) -> None:
     """
     with beside(folder / PREDICTIONS) as new, new.open("w", encoding="utf-8") as file:
         for prediction in predictions:
-            file.write(printable(json.dumps(prediction._asdict(), ensure_ascii=False)) + "\n")
+            plain = prediction._asdict() | {
+                level: [round(one, DIGITS) for one in values]
+                for level, values in (("words", prediction.words), ("characters", prediction.characters))
+            }
+            file.write(printable(json.dumps(plain, ensure_ascii=False)) + "\n")
 
 
+WORD = re.compile(r"\S+")  # as `str.split` divides a text
 Read = Callable[..., list[Transcription]]  # called with images and n_best; see `Transcriber.read`
 
 
@@ -78,7 +115,7 @@ class Transcriber(Protocol):
     single_characters: bool
     preprocess: Preprocess
     normalizer: Normalizer
-    calibration: PlattScaling
+    calibration: Calibration
 
     @property
     def aligns(self) -> bool:
@@ -122,14 +159,35 @@ class Transcriber(Protocol):
         ...
 
 
+class Interpreted(NamedTuple):
+    """The text of a hypothesis, its probability per character on average, and the probability of each character."""
+
+    text: str
+    confidence: float
+    characters: Sequence[float]
+
+
+def of_labels(text: str, hypothesis: Hypothesis, order: Sequence[int] | None = None) -> Interpreted:
+    """Return the interpretation of a hypothesis with a label for each character of its text.
+
+    Args:
+        text: text of the hypothesis.
+        hypothesis: hypothesis without special labels.
+        order: position of the label of each character; None for the same order.
+    """
+    own: Sequence[float] = hypothesis.probabilities  # which a decoder need not know
+    own = own or [hypothesis.confidence] * len(text)
+    return Interpreted(text, hypothesis.confidence, own if order is None else [own[place] for place in order])
+
+
 def transcriptions(
     decoder: Decoder,
     scores: Sequence[Any],
     inked: Sequence[bool],
     n_best: int,
-    interpret: Callable[[Hypothesis], tuple[str, float]],
+    interpret: Callable[[Hypothesis], Interpreted],
     normalizer: Normalizer,
-    calibration: PlattScaling,
+    calibration: Calibration,
 ) -> list[Transcription]:
     """Decode the scores of a network into normalised texts with calibrated confidences.
 
@@ -141,33 +199,54 @@ def transcriptions(
         scores: arguments of the decoder.
         inked: whether each image contains ink, i.e. is not blank.
         n_best: maximum number of alternatives per image; 0 for none.
-        interpret: function that returns the text of a hypothesis and its confidence per character, before
-            normalisation and calibration.
+        interpret: function that returns the text of a hypothesis and its confidences before normalisation and
+            calibration.
         normalizer: normalizer for transcriptions.
         calibration: calibration of the confidences.
     """
 
-    def finish(hypothesis: Hypothesis) -> Alternative:
-        text, confidence = interpret(hypothesis)
-        return Alternative(normalizer(text), calibration(confidence), hypothesis.score)
+    def alternative(hypothesis: Hypothesis) -> Alternative:
+        text, confidence, _ = interpret(hypothesis)
+        return Alternative(normalizer(text), calibration.line(confidence), hypothesis.score)
+
+    def best(hypothesis: Hypothesis) -> Transcription:
+        return finished(interpret(hypothesis), normalizer, calibration)
 
     blank = Transcription("", 1.0, (Alternative("", 1.0, 0.0),) if n_best else ())
     if n_best:
-        found = [from_alternatives([finish(one) for one in several]) for several in decoder.n_best(*scores, n_best)]
+        found = [
+            best(several[0])._replace(alternatives=distinct(map(alternative, several)))
+            for several in decoder.n_best(*scores, n_best)
+        ]
     else:
-        found = [Transcription(*finish(best)[:2]) for best in decoder(*scores)]
+        found = [best(one) for one in decoder(*scores)]
     return [one if ink else blank for one, ink in zip(found, inked, strict=True)]
 
 
-def with_characters(found: Sequence[Transcription], characters: Sequence[tuple[Character, ...]]) -> list[Transcription]:
-    """Return transcriptions with the characters of their texts."""
-    return [one._replace(characters=its) for one, its in zip(found, characters, strict=True)]
+def with_boxes(found: Sequence[Transcription], boxes: Sequence[tuple[Character, ...]]) -> list[Transcription]:
+    """Return transcriptions with the places of the characters of their texts, and with their confidences."""
+    return [
+        one._replace(boxes=tuple(box._replace(confidence=p) for box, p in zip(its, one.characters, strict=bool(its))))
+        for one, its in zip(found, boxes, strict=True)
+    ]
 
 
-def from_alternatives(alternatives: Sequence[Alternative]) -> Transcription:
-    """Return the transcription for an n-best list (best first), keeping each text once."""
-    distinct: dict[str, Alternative] = {}
+def finished(found: Interpreted, normalizer: Normalizer, calibration: Calibration) -> Transcription:
+    """Return the transcription for a text and its confidences before normalisation and calibration."""
+    text = normalizer(found.text)
+    characters = carried(found.text, text, found.characters)
+    words = [characters[word.start() : word.end()] for word in WORD.finditer(text)]
+    return Transcription(
+        text,
+        calibration.line(found.confidence),
+        words=tuple(calibration.word(sum(its) / len(its)) for its in words),
+        characters=tuple(calibration.character(one) for one in characters),
+    )
+
+
+def distinct(alternatives: Iterable[Alternative]) -> tuple[Alternative, ...]:
+    """Return the alternatives (best first) that have another text than all before them."""
+    found: dict[str, Alternative] = {}
     for alternative in alternatives:
-        distinct.setdefault(alternative.text, alternative)
-    kept = tuple(distinct.values())
-    return Transcription(kept[0].text, kept[0].confidence, kept)
+        found.setdefault(alternative.text, alternative)
+    return tuple(found.values())

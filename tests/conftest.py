@@ -12,10 +12,11 @@ from jaxtyping import install_import_hook
 
 install_import_hook("htr_lightning", "beartype.beartype")
 
+import shutil  # noqa: E402
 import sys  # noqa: E402
-from collections.abc import Callable, Sequence  # noqa: E402
+from collections.abc import Callable, Iterator, Sequence  # noqa: E402
 from pathlib import Path  # noqa: E402
-from typing import NamedTuple  # noqa: E402
+from typing import Any, NamedTuple  # noqa: E402
 from xml.sax.saxutils import quoteattr  # noqa: E402
 
 import cv2  # noqa: E402
@@ -68,6 +69,19 @@ def htr_data() -> Path:
     if not os.environ.get("HTR_DATA"):
         pytest.skip("real data: set HTR_DATA to the folder containing copiste, mnist and samples")
     return Path(os.environ["HTR_DATA"])
+
+
+@pytest.fixture(scope="module")  # two of them at once are not possible
+def browser() -> Iterator[Any]:
+    """A headless Chromium; the test is skipped if it or playwright is not installed."""
+    sync_api = pytest.importorskip("playwright.sync_api")
+    path = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if path is None:
+        pytest.skip("no Chromium is installed")
+    with sync_api.sync_playwright() as playwright:
+        running = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        yield running
+        running.close()
 
 
 @pytest.fixture

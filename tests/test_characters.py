@@ -14,7 +14,7 @@ from htr_lightning.data.page.crop import cut_polygon
 from htr_lightning.data.page.page import Points, box_corners
 from htr_lightning.data.preprocess import FitFrame, FitHeight, NormalizeHandwriting
 from htr_lightning.data.reader.synthetic import Synthetic
-from htr_lightning.metrics.calibration import PlattScaling
+from htr_lightning.metrics.calibration import Calibration
 from htr_lightning.model.ctc import CTCRecognizer
 from htr_lightning.reading.open import load_all
 from htr_lightning.reading.words import words_of
@@ -88,7 +88,7 @@ def spans(characters: Sequence[Character]) -> list[tuple[str, float, float]]:
 def test_words_begin_and_end_with_their_ink_and_letters_meet_between_their_peaks() -> None:
     codec = Codec("ab ", ["<blank>"])
     line = bars((10, 50), (80, 120), width=200)
-    found = locate("ab a", peaky("ab a", [0, 10, 15, 16], 50, codec), line, codec, "auto", PlattScaling())
+    found = locate("ab a", peaky("ab a", [0, 10, 15, 16], 50, codec), line, codec, "auto", Calibration())
     # the first peak is beside the ink, as that of the space and of the last letter, which is at the start of the gap
     assert spans(found) == [("a", 10, 22), ("b", 22, 50), (" ", 50, 80), ("a", 80, 120)]
     assert found[0].corners == ((20, 0), (44, 0), (44, 96), (20, 96))
@@ -98,7 +98,7 @@ def test_words_begin_and_end_with_their_ink_and_letters_meet_between_their_peaks
 def test_text_without_gaps_or_ink_is_placed_by_its_peaks() -> None:
     codec = Codec("ab ", ["<blank>"])
     for line in (bars((0, 200)), bars(), Placed(np.ones((32, 200), np.float32), scaling(2, 3), 0)):
-        found = locate("a b", peaky("a b", [10, 20, 30], 50, codec), line, codec, "auto", PlattScaling())
+        found = locate("a b", peaky("a b", [10, 20, 30], 50, codec), line, codec, "auto", Calibration())
         assert [end for _, _, end in spans(found)[:-1]] == [62, 102]
         assert [start for _, start, _ in spans(found)[1:]] == [62, 102]
 
@@ -108,7 +108,7 @@ def test_right_to_left_text_is_in_logical_order() -> None:
     text = "אב א"
     line = bars((10, 50), (80, 160))
     log_probs = peaky(visual(text, "auto"), [7, 16, 25, 35], 50, codec)
-    found = locate(text, log_probs, line, codec, "auto", PlattScaling())
+    found = locate(text, log_probs, line, codec, "auto", Calibration())
     assert "".join(one.text for one in found) == text
     assert [start for _, start, _ in spans(found)] == [122, 80, 50, 10]
     words = words_of(found, scaling(1, 1), box_corners(0.0, 0.0, 400.0, 96.0))
@@ -124,10 +124,10 @@ def test_the_visual_order_is_that_of_the_visual_text(text: str) -> None:
 
 def test_a_character_outside_the_alphabet_lies_between_its_neighbours() -> None:
     codec = Codec("ab", ["<blank>"])
-    found = locate("aéb", peaky("ab", [10, 30], 50, codec), bars((0, 200)), codec, "auto", PlattScaling())
+    found = locate("aéb", peaky("ab", [10, 30], 50, codec), bars((0, 200)), codec, "auto", Calibration())
     assert [(text, start, end) for text, start, end in spans(found)][1] == ("é", 82, 82)
     assert [one.confidence > 0 for one in found] == [True, False, True]
-    assert locate("ab" * 40, peaky("ab", [10, 30], 50, codec), bars(), codec, "auto", PlattScaling()) == ()
+    assert locate("ab" * 40, peaky("ab", [10, 30], 50, codec), bars(), codec, "auto", Calibration()) == ()
 
 
 @pytest.mark.parametrize(
@@ -159,8 +159,10 @@ def test_boxes_do_not_change_what_is_read(make_recognizer: Callable[..., CTCReco
     images = [sample.image for sample in drawing(3)]
     plain, boxed = recognizer.read(images), recognizer.read(images, boxes=True)
     assert [one[:3] for one in boxed] == [one[:3] for one in plain]
-    assert ["".join(c.text for c in one.characters) for one in boxed] == [one.text for one in plain]
-    assert [one.characters for one in boxed] == recognizer.align(images, [one.text for one in plain])
+    assert [one.characters for one in boxed] == [one.characters for one in plain]
+    assert [tuple(c.confidence for c in one.boxes) for one in boxed] == [one.characters for one in plain]
+    aligned = recognizer.align(images, [one.text for one in plain])
+    assert [[c[:2] for c in one.boxes] for one in boxed] == [[c[:2] for c in its] for its in aligned]
 
 
 def word_errors(lines: int) -> Float64[ndarray, " N"]:

@@ -47,7 +47,7 @@ HTR = [c for c in COMMANDS if c.startswith("htr ") and c not in SERVE]
 MAKE = [c for c in COMMANDS if c.startswith("make ")]
 
 
-LONG = ("--lexicon", "synthetic_pretrain")  # a minute each
+LONG = ("--lexicon", "synthetic_pretrain", "label-errors")  # a minute each
 
 
 def marked(commands: list[str]) -> list[Any]:
@@ -127,6 +127,9 @@ def data(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[str], tupl
             else:
                 short += SMALL[:4]
         command = command.replace("DATA", str(folder))
+        if "corrected.tsv" in command:
+            (tmp_path / "corrected.tsv").write_text("id\ttext\nnone\tof the lines\n")
+            command = command.replace("errors/corrected.tsv", f"{tmp_path}/corrected.tsv")
         if "fine-tune" in command:
             short += [f"hydra.run.dir={tmp_path}/tuned"]
         if "RUN" in command:
@@ -250,7 +253,11 @@ def test_htr(
         monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # sizes are symbols while a network is traced
     elif "model.onnx" in words:
         shutil.copy(request.getfixturevalue("exported"), tmp_path / "model.onnx")
-    given = short if "fine-tune" in words else [one for one in short if one.startswith("data.reader.splits")]
+    given = (
+        short
+        if {"fine-tune", "label-errors"} & {*words}
+        else [one for one in short if one.startswith("data.reader.splits")]
+    )
     if "int8" in words:
         given += ["--budget", "100"]  # the interval of a few lines is wide
     outcome = htr(*words[1:], *given)

@@ -44,12 +44,12 @@ from htr_lightning.decoder.ctc import Greedy
 from htr_lightning.decoder.language import Language
 from htr_lightning.decoder.ngram import NGram
 from htr_lightning.decoder.prefix_beam import PrefixBeam
-from htr_lightning.metrics.calibration import PlattScaling
+from htr_lightning.metrics.calibration import Calibration
 from htr_lightning.reading.sources import find_sources
 from htr_lightning.reading.transcribe import transcribe
 from htr_lightning.text.codec import Codec
 from htr_lightning.text.normalize import Normalizer
-from htr_lightning.transcription import transcriptions
+from htr_lightning.transcription import of_labels, transcriptions
 
 beam = PrefixBeam(8, 4, 0.001, 10.0, alpha=0.5)
 language = Language(NGram.estimate(["abba", "baba"], 2), None)
@@ -58,7 +58,7 @@ language = Language(NGram.estimate(["abba", "baba"], 2), None)
 class Exported:
     \"\"\"Sees a where the ink of a column is in the upper half and b where it is in the lower one.\"\"\"
 
-    card, preprocess, normalizer, calibration = {}, FitHeight(16, 4), Normalizer(), PlattScaling()
+    card, preprocess, normalizer, calibration = {}, FitHeight(16, 4), Normalizer(), Calibration()
     codec, single_characters = Codec("ab", ["blank"]), False
 
     def __init__(self, decoder):
@@ -74,7 +74,7 @@ class Exported:
         for array in arrays:
             ink = np.stack([np.full(array.shape[1], 0.3), array[:8].mean(0), array[8:].mean(0)], axis=1)
             log_probs = np.log(np.exp(60 * ink) / np.exp(60 * ink).sum(1, keepdims=True))[None].astype(np.float32)
-            interpret = lambda one: (self.codec.decode(one.ids), one.confidence)
+            interpret = lambda one: of_labels(self.codec.decode(one.ids), one)
             inputs = (log_probs, np.array([array.shape[1]]))
             inked = [bool(array.any())]
             found += transcriptions(self.decoder, inputs, inked, n_best, interpret, self.normalizer, self.calibration)

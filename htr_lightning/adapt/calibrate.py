@@ -7,11 +7,11 @@ from typing import Any, NamedTuple
 from htr_lightning import checkpoint
 from htr_lightning.data.datamodule import LineDataModule
 from htr_lightning.decoder.rover import WeightedHypothesis, align, by_confidence, combine
-from htr_lightning.evidence.evaluate import Evaluation, Line, calibration, compare, evaluate, read_split
-from htr_lightning.metrics.calibration import PlattScaling, character_trials, fit_platt_scaling
+from htr_lightning.evidence.evaluate import Evaluation, Line, compare, confidence, evaluate, read_split
+from htr_lightning.metrics.calibration import Calibration, fit_platt_scaling
 from htr_lightning.metrics.edits import EditTotals
 from htr_lightning.reading.voting import Ensemble
-from htr_lightning.transcription import Prediction, Transcriber
+from htr_lightning.transcription import Prediction, Transcriber, trials_by_level
 
 FACTORS = (4.0, 2.0, 1.4, 1.2)  # factors for changing a weight, each used until no change reduces the number of edits
 
@@ -25,11 +25,12 @@ class Weighted(NamedTuple):
 
 
 class Calibrated(NamedTuple):
-    """A calibration, and the calibration errors before and after applying it to the lines used for fitting."""
+    """A calibration, and the measures of the confidences (see `evaluate.confidence`) before and after applying it to
+    the lines used for fitting."""
 
-    scaling: PlattScaling
-    before: dict[str, float]
-    after: dict[str, float]
+    calibration: Calibration
+    before: dict[str, dict[str, float]]
+    after: dict[str, dict[str, float]]
     weighted: Weighted | None = None  # only if ensemble weights were fitted as well
 
 
@@ -87,15 +88,21 @@ def fit_weights(ensemble: Ensemble, read: Sequence[tuple[Line, Sequence[Weighted
 
 
 def calibrate(predictions: Sequence[Prediction]) -> Calibrated:
-    """Fit Platt scaling to the character confidences of the given predictions.
+    """Fit Platt scaling to the confidences of lines, words and characters of the given predictions.
 
     Args:
         predictions: predictions of a recognizer with the default calibration.
     """
-    trials = [character_trials(one.reference, one.hypothesis, one.confidence) for one in predictions]
-    scaling = fit_platt_scaling(trials)
-    after = [one._replace(confidence=scaling(one.confidence)) for one in predictions]
-    return Calibrated(scaling, calibration(predictions), calibration(after))
+    found = Calibration(**{level: fit_platt_scaling(trials) for level, trials in trials_by_level(predictions).items()})
+    after = [
+        one._replace(
+            confidence=found.line(one.confidence),
+            words=tuple(found.word(word) for word in one.words),
+            characters=tuple(found.character(character) for character in one.characters),
+        )
+        for one in predictions
+    ]
+    return Calibrated(found, confidence(predictions), confidence(after))
 
 
 def write(path: str, out: Path, found: Calibrated, lines: dict[str, Any]) -> None:
@@ -111,6 +118,6 @@ def write(path: str, out: Path, found: Calibrated, lines: dict[str, Any]) -> Non
         InputError: if the copy cannot be written.
     """
     content = checkpoint.read(path)
-    content["htr"]["calibration"] = list(found.scaling)
+    content["htr"]["calibration"] = found.calibration.numbers()
     content["htr"]["calibrated"] = {"data": lines, "before": found.before, "after": found.after}
     checkpoint.write(content, out)

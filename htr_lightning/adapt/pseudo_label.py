@@ -159,7 +159,7 @@ def _label(line: TranscribedLine) -> PseudoLabel:
     label = PseudoLabel(line.name, path.stem if line.line else path.parent.name, "", 0.0, UNREADABLE)
     if line.transcription is None:
         return label
-    text, confidence = line.transcription[:2]
+    text, confidence, *_ = line.transcription
     return _with_status(label._replace(text=text, confidence=confidence, status=KEPT))
 
 

@@ -42,7 +42,10 @@ Greedy = Annotated[bool, typer.Option("--greedy", help="Decode without beam sear
 Device = Annotated[str, typer.Option(help="Device to run on: auto, cpu, cuda or cuda:N")]
 Views = Annotated[int, typer.Option("--tta", min=1, help="Number of views of each line for test-time augmentation")]
 Calibration = Annotated[
-    str | None, typer.Option(help="Calibration as SLOPE,BIAS, as printed by htr calibrate, e.g. 1.2,0.9")
+    str | None,
+    typer.Option(
+        help="Calibration as printed by htr calibrate: SLOPE,BIAS of lines, or of lines, words and characters"
+    ),
 ]
 Weights = Annotated[
     str | None, typer.Option(help="Weights of the checkpoints, as printed by htr calibrate, e.g. 0.5,1")

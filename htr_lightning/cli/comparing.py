@@ -1,14 +1,16 @@
-"""The `compare` command."""
+"""The `compare` and `report` commands."""
 
 import json
 import sys
+from pathlib import Path
 from string import ascii_uppercase
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from htr_lightning.cli.arguments import typer_app
+from htr_lightning.cli.arguments import Device, progress_text, typer_app
 from htr_lightning.errors import InputError, printable
+from htr_lightning.output import check_writable
 
 if TYPE_CHECKING:
     from htr_lightning.evidence.compare import Comparison, Pair
@@ -43,6 +45,36 @@ def compare(
         return
     for line in _lines(comparison):
         print(printable(line))
+
+
+@typer_app.command()
+def report(
+    runs: Annotated[
+        list[str],
+        typer.Argument(metavar="RUN...", help="Run folders, or folders written by htr evaluate, and overrides of data"),
+    ],
+    out: Annotated[Path, typer.Option(help="HTML page to write")] = Path("report.html"),
+    assets: Annotated[
+        Path | None, typer.Option(help="Folder for the charts as SVG and PNG, and the tables as LaTeX and Markdown")
+    ] = None,
+    split: Annotated[Literal["train", "val", "test"], typer.Option(help="Split to report on")] = "test",
+    device: Device = "auto",
+) -> None:
+    """Show what runs read and where they err, as one page to open in a browser; several runs side by side."""
+    from htr_lightning.evidence.publish import publish
+
+    folders = [run for run in runs if "=" not in run.split("/")[0]]
+    overrides = [run for run in runs if run not in folders]
+    if not folders:
+        raise InputError(f"{' '.join(runs)}: no run to report on; give a run folder")
+    check_writable(out)  # fail early, before the work starts
+    with progress_text("reading runs") as show:
+        found = publish(folders, out, assets, split, overrides, device, show)
+    for note in found.notes:
+        print(f"note: {note}", file=sys.stderr)
+    for line in found.figures:
+        print(line)
+    print(out if assets is None else f"{out}  {assets}")
 
 
 def _lines(found: "Comparison") -> list[str]:

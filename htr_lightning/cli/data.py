@@ -4,7 +4,7 @@ import json
 import sys
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.console import Console
@@ -19,9 +19,10 @@ from htr_lightning.cli.arguments import (
     typer_app,
 )
 from htr_lightning.errors import InputError, printable
-from htr_lightning.output import JOURNAL, check_writable, empty_folder
+from htr_lightning.output import JOURNAL, check_writable, empty_folder, make_folder, replacing
 
 if TYPE_CHECKING:
+    from htr_lightning.audit.label_errors import Found
     from htr_lightning.data.sample import Reader
 
 
@@ -171,6 +172,68 @@ def _told(skipped: Counter[str]) -> str:
 
 def _skipped(reader: "Reader") -> str:
     return _told(Counter(skipped.kind for skipped in reader.skipped))
+
+
+@typer_app.command("label-errors")
+def label_errors(
+    out: Annotated[Path, typer.Option(help="Output folder; the same command goes on where it was interrupted")],
+    overrides: Overrides = None,
+    folds: Annotated[int, typer.Option(min=2, max=20, help="Number of folds, each judged by a reader of its own")] = 2,
+    show: Annotated[int, typer.Option(min=1, help="Number of lines on the page")] = 300,
+    plant: Annotated[
+        float,
+        typer.Option(min=0, max=0.2, help="Alter this fraction of the references first, and count how many are found"),
+    ] = 0.0,
+    seed: Annotated[int, typer.Option(min=0, help="Random seed of --plant")] = 0,
+    reader: Annotated[
+        str | None, typer.Option(help="Checkpoint that was not trained on these lines, to train none for each fold")
+    ] = None,
+    split: Annotated[Literal["train", "val", "test"], typer.Option(help="Split to judge, with --reader")] = "train",
+) -> None:
+    """Rank the training references by how likely they are wrong, on a page to confirm or correct them.
+
+    A reader is trained for each fold, without its lines, for the time that the overrides give, as by htr train. The
+    page saves a table: data.texts=FILE uses its texts in place of those of the data.
+    """
+    from htr_lightning.config import compose_data
+
+    compose_data(overrides or [])  # report errors in the overrides before importing torch
+    from htr_lightning.audit import label_errors as verb
+    from htr_lightning.audit.label_page import page
+    from htr_lightning.build import data_for, open_data
+    from htr_lightning.reading.open import load_one
+
+    make_folder(out)  # fail early, before the work starts
+    fit = verb.CrossFit(out, overrides or [], folds, plant, seed, split, reader)
+    lines = verb.prepare(fit)
+    for fold in range(folds if reader is None else 0):
+        verb.train(fit, lines, fold)
+    with progress_bar("reading the lines", lines) as advance:
+        if reader is None:
+            judged = [one for fold in range(folds) for one in verb.judge_fold(fit, lines, fold, advance)]
+        else:
+            recognizer = load_one(reader)
+            judged = verb.judge(recognizer, data_for(recognizer, fit.given()).lines(split), range(lines), advance)
+    suspects = verb.rank(judged)
+    table, html = verb.write(out, suspects), out / "label_errors.html"
+    opened = open_data(fit.given(), one_pass=True)
+    name = printable(" ".join(one for one in fit.overrides if one.lstrip("+").startswith("data=")) or "the data")
+    with replacing(html) as new:
+        text = page(name.removeprefix("data="), suspects[:show], lines, opened.data.open(split))
+        new.write_text(text, encoding="utf-8", errors="replace")
+    if plant:
+        for line in _planted(verb.compare(suspects, verb.planted_kinds(out))):
+            print(line)
+    print(f"{lines} references ranked: {table}; the {min(show, lines)} most suspicious to confirm or correct: {html}")
+
+
+def _planted(found: "Found") -> list[str]:
+    """Format how many planted errors were found."""
+    kinds = ", ".join(f"{kind} {count} of {of}" for kind, (count, of) in found.by_kind.items())
+    return [
+        f"{found.planted} planted errors: {found.recall:.1%} among the first {2 * found.planted} lines ({kinds})",
+        f"of the first 50 lines, {found.precision:.0%} are planted errors",
+    ]
 
 
 @typer_app.command()

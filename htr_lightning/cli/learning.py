@@ -59,12 +59,14 @@ def calibrate(
         weights = ",".join(f"{weight:g}" for weight in found.weighted.weights)
         print(f"{lines['lines']} validation lines: weights {weights}; "
               f"CER {found.weighted.before.cer:.2%} with equal weights -> {found.weighted.after.cer:.2%}")  # fmt: skip
-    scaling = f"{found.scaling.slope:.3f},{found.scaling.bias:.3f}"
-    print(f"{lines['lines']} validation lines: calibration {scaling}; "
-          f"character ECE {found.before['ece']:.2%} -> {found.after['ece']:.2%}; "
-          f"line ECE {found.before['line_ece']:.2%} -> {found.after['line_ece']:.2%}")  # fmt: skip
+    print(f"{lines['lines']} validation lines\n{'confidence of':16}{'ECE':18}{'Brier score':18}{'NLL':18}AURC")
+    for level, before in found.before.items():
+        after = found.after[level]
+        cells = (f"{before[name]:.4f} -> {after[name]:.4f}" for name in ("ece", "brier", "nll"))
+        print(f"{level + 's':16}" + "".join(f"{cell:18}" for cell in cells) + f"{after['aurc']:.4f}")
     if is_ensemble:
-        print(*(["--weights", weights] if weights else []), "--calibration", scaling)
+        scalings = ",".join(f"{number:.3f}" for number in found.calibration.numbers())
+        print(*(["--weights", weights] if weights else []), "--calibration", scalings)
     else:
         verb.write(checkpoint, out, found, lines)
         print(out)

@@ -1,4 +1,4 @@
-"""The `transcribe`, `evaluate` and `report` commands."""
+"""The `transcribe` and `evaluate` commands."""
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -26,6 +26,7 @@ from htr_lightning.cli.arguments import (
 from htr_lightning.errors import InputError, printable
 from htr_lightning.output import JOURNAL, check_writable, make_folder
 from htr_lightning.pretrained import DEFAULT, NAMES
+from htr_lightning.reading.review import Review, rows_in
 
 if TYPE_CHECKING:
     from htr_lightning.data.page.written import About
@@ -65,6 +66,13 @@ def transcribe(
     n_best: Annotated[
         int, typer.Option(min=0, help="Number of alternatives per line, with --format jsonl or parquet")
     ] = 0,
+    confidences: Annotated[
+        bool, typer.Option("--confidences", help="Also write those of words and characters (jsonl or parquet)")
+    ] = False,
+    review_below: Annotated[
+        float | None,
+        typer.Option(min=0, max=1, help="List the lines below this confidence with their weakest words, on stderr"),
+    ] = None,
     weights: Weights = None,
     tta: Views = 1,
     calibration: Calibration = None,
@@ -96,6 +104,11 @@ def transcribe(
     in_parts = format == "parquet" or engine == "ray" or bool(workers or parts or shard)
     if n_best and format not in ("jsonl", "parquet"):
         raise InputError(f"--n-best {n_best}: only --format jsonl and parquet include alternatives; add --format jsonl")
+    if confidences and format not in ("jsonl", "parquet"):
+        raise InputError(f"--confidences: --format {format} has none of words and characters; add --format jsonl")
+    if review_below is not None and (in_parts or watch):
+        raise InputError(f"--review-below {review_below:g}: lists the lines of one command at its end; without it, "
+                         "select rows by their confidence")  # fmt: skip
     checkpoints, names = split_checkpoints(files)
     if not names:
         raise InputError(f"{checkpoints[-1]}: no files to transcribe; add images or pages after the checkpoints")
@@ -133,7 +146,7 @@ def transcribe(
         from htr_lightning.reading.shards import Job
 
         assert out is not None
-        job = Job(out, format, checkpoints, device, greedy, tta, calibrated, weighted, n_best, about)
+        job = Job(out, format, checkpoints, device, greedy, tta, calibrated, weighted, n_best, confidences, about)
         if fault := _transcribe_parts(job, sources, parts, shard, workers, engine, skip_existing):
             errors.append(fault)
         if errors:
@@ -163,11 +176,19 @@ def transcribe(
                   f"{adapted.after:.1%}", file=sys.stderr)  # fmt: skip
         else:
             print(f"note: not adapted, since fewer than {MIN_LINES} lines have text", file=sys.stderr)
+    confidences = confidences or (review_below is not None and format == "jsonl")
+    review = None if review_below is None else Review(review_below)
     file = growing(out) if out is not None and not pages else nullcontext(sys.stdout.write)
     with progress_bar("transcribing", len(sources)) as advance, file as write:
-        _print_lines(recognizer, sources, format, targets, n_best, errors, write, about, advance)
+        _print_lines(recognizer, sources, format, targets, n_best, errors, write, about, advance, confidences, review)
     if out is not None and not pages:
         print(printable(str(out)))
+    if review is not None:
+        if skip_existing and out is not None and format in ("tsv", "jsonl"):
+            review = Review(review.below)
+            for row in rows_in(out, format):  # those of the interrupted command, too
+                review.add(row)
+        print(*map(printable, review.report()), sep="\n", file=sys.stderr)
     if errors:
         _fail(errors)
 
@@ -182,10 +203,12 @@ def _print_lines(
     write: Callable[[str], object],
     about: "About",
     advance: Callable[[int], None] = lambda files: None,
+    confidences: bool = False,
+    review: Review | None = None,
 ) -> None:
     """Transcribe sources, print their lines or write their pages, and add what could not be read to `errors`."""
     from htr_lightning.reading.page_out import NO_BOXES, SUFFIXES, page_file, write_page_file
-    from htr_lightning.reading.results import format_line
+    from htr_lightning.reading.results import format_line, record
     from htr_lightning.reading.transcribe import transcribe as run
 
     pages = format in SUFFIXES
@@ -195,10 +218,13 @@ def _print_lines(
     for source, group in groupby(transcribed, key=lambda line: line.source):
         lines = list(group)
         errors += [line.error for line in lines if line.error]
+        if review is not None:
+            for line in lines:
+                review.add(record(line, confidences=True))
         for note in dict.fromkeys(line.note for line in lines if line.note):
             print(f"note: {printable(note)}", file=sys.stderr)
         if not pages:
-            rows = [format_line(line, format) + "\n" for line in lines if line.transcription is not None]
+            rows = [format_line(line, format, confidences) + "\n" for line in lines if line.transcription is not None]
             write("".join(rows))
         elif lines[0].line is None and lines[0].error:
             continue  # a file that cannot be read has no page
@@ -296,42 +322,17 @@ def evaluate(
     with progress_bar("evaluating", about["data"]["lines"]) as advance:
         found = verb.evaluate_into(folder, recognizer, data, split, about, advance, journal)
     journal.remove()
-    totals, ece, intervals = found.totals, verb.calibration(found.predictions)["ece"], found.intervals
+    totals, intervals = found.totals, found.intervals
     cer, wer = (f" {interval}" if interval else "" for interval in intervals[:2])
     over = intervals.over and f"{intervals.over}  "
     accuracy = f"accuracy {totals.line_accuracy:.2%}  " if recognizer.single_characters else ""
     print(f"{accuracy}CER {totals.cer:.2%}{cer}  WER {totals.wer:.2%}{wer}  {over}{totals.edits} edits / "
-          f"{totals.characters} characters in {totals.lines} lines  ECE {ece:.2%} -> {folder}")  # fmt: skip
+          f"{totals.characters} characters in {totals.lines} lines -> {folder}")  # fmt: skip
+    print(f"{'confidence of':16}{'ECE':9}{'Brier':9}{'NLL':9}AURC")
+    for level, its in verb.confidence(found.predictions).items():
+        print(f"{level + 's':16}" + "".join(f"{value:<9.4f}" for value in its.values()).rstrip())
+    kept = ", ".join(f"{risk:.2%} in {share:.0%}" for share, risk in verb.kept_risk(found.predictions).items())
+    print(f"errors per character in the surest lines: {kept} of the text")
     if conventions:
         for name, rate in found.conventions.items():
             print(f"{name:20}{rate:8.2%}  {verb.CONVENTIONS[name].definition}")
-
-
-@typer_app.command()
-def report(
-    runs: Annotated[
-        list[str],
-        typer.Argument(metavar="RUN...", help="Run folders, or folders written by htr evaluate, and overrides of data"),
-    ],
-    out: Annotated[Path, typer.Option(help="HTML page to write")] = Path("report.html"),
-    assets: Annotated[
-        Path | None, typer.Option(help="Folder for the charts as SVG and PNG, and the tables as LaTeX and Markdown")
-    ] = None,
-    split: Annotated[Literal["train", "val", "test"], typer.Option(help="Split to report on")] = "test",
-    device: Device = "auto",
-) -> None:
-    """Show what runs read and where they err, as one page to open in a browser; several runs side by side."""
-    from htr_lightning.evidence.publish import publish
-
-    folders = [run for run in runs if "=" not in run.split("/")[0]]
-    overrides = [run for run in runs if run not in folders]
-    if not folders:
-        raise InputError(f"{' '.join(runs)}: no run to report on; give a run folder")
-    check_writable(out)  # fail early, before the work starts
-    with progress_text("reading runs") as show:
-        found = publish(folders, out, assets, split, overrides, device, show)
-    for note in found.notes:
-        print(f"note: {note}", file=sys.stderr)
-    for line in found.figures:
-        print(line)
-    print(out if assets is None else f"{out}  {assets}")

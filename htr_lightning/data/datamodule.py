@@ -17,7 +17,8 @@ from htr_lightning.data.preprocess import Preprocess
 from htr_lightning.data.sample import ConcatReader, Reader
 from htr_lightning.data.sampler import BucketBatchSampler, replayed
 from htr_lightning.data.split import SPLITS
-from htr_lightning.data.subset import subset_of
+from htr_lightning.data.subset import held_out_of, subset_of
+from htr_lightning.data.texts import WithTexts, read_texts
 from htr_lightning.errors import InputError
 from htr_lightning.parameters import BelowOne, Count, Fraction, Seed, Side
 from htr_lightning.text.codec import alphabet_of
@@ -43,6 +44,8 @@ class LineDataModule(LightningDataModule):
         subset: start and end of the range of training lines to use, counted in a fixed random order (see `subset_of`);
             None uses all lines.
         subset_by: "line", or "group" to keep groups together.
+        held_out: range of training lines to leave out, counted like `subset` among the lines that it selects.
+        texts: table of ids and texts that replace those of the reader (see `texts.read_texts`).
         augment: augmentation of the training lines.
         alphabet: characters to learn; None uses the characters in the training texts.
         max_lines: maximum number of lines per batch.
@@ -71,6 +74,8 @@ class LineDataModule(LightningDataModule):
         pack: str | None = None,
         subset: Sequence[int | None] | None = None,
         subset_by: str = "line",
+        held_out: Sequence[int | None] | None = None,
+        texts: str | None = None,
         augment: Augment | None = None,
         alphabet: Iterable[str] | None = None,
         max_lines: Count = 16,
@@ -89,7 +94,8 @@ class LineDataModule(LightningDataModule):
         self.reader, self.preprocess, self.normalizer, self.augment = reader, preprocess, normalizer, augment
         self.max_lines, self.max_columns, self.multiple = max_lines, max_columns, multiple
         self.root, self.repo, self.pack = root, repo, pack
-        self.subset, self.subset_by, self.reduce_scans = subset, subset_by, reduce_scans
+        self.subset, self.subset_by, self.held_out, self.texts = subset, subset_by, held_out, texts
+        self.reduce_scans = reduce_scans
         self.workers, self.cache_mb, self.measured_lines, self.seed = workers, cache_mb, measured_lines, seed
         self.replay, self.replay_fraction, self.replay_decay = replay, replay_fraction, replay_decay
         self._alphabet = None if alphabet is None else list(alphabet)
@@ -110,8 +116,12 @@ class LineDataModule(LightningDataModule):
             reader = self.reader(split=split, **self._given())
         if not len(reader):
             raise InputError(f"split '{split}' is empty; check data.root and data.reader")
+        if self.texts is not None:
+            reader = cast(Reader, WithTexts(reader, read_texts(self.texts)))
         if split == "train" and self.subset is not None:
             reader = cast(Reader, subset_of(reader, self.subset, self.subset_by))
+        if split == "train" and self.held_out is not None:
+            reader = cast(Reader, held_out_of(reader, self.held_out, self.subset_by))
         return reader
 
     def _given(self) -> dict[str, Any]:

@@ -29,6 +29,7 @@ class Subset(Sequence[Sample]):
         self.skipped: Sequence[Skipped] = reader.skipped  # lines skipped by the full reader, which belong to no subset
         self.repaired: dict[str, str] = getattr(reader, "repaired", {})
         self.about = {**getattr(reader, "about", {}), **about}
+        self.note: str | None = getattr(reader, "note", None)
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -57,7 +58,25 @@ def subset_of(reader: Reader, bounds: Sequence[int | None], by: str) -> Subset:
     Raises:
         InputError: if the bounds are invalid or contain no lines.
     """
-    given = f"data.subset={bounds}".replace("None", "null")
+    return Subset(reader, in_range(reader, bounds, by, "subset"), {"subset": _about(reader, bounds, by)})
+
+
+def held_out_of(reader: Reader, bounds: Sequence[int | None], by: str) -> Subset:
+    """Return the lines outside a range in the order of `subset_of`, whose arguments and errors are the same."""
+    left_out = set(in_range(reader, bounds, by, "held_out"))
+    if len(left_out) == len(reader):
+        raise InputError(f"data.held_out={list(bounds)}: leaves no training lines; use a narrower range")
+    kept = [index for index in range(len(reader)) if index not in left_out]
+    return Subset(reader, kept, {"held_out": _about(reader, bounds, by)})
+
+
+def _about(reader: Reader, bounds: Sequence[int | None], by: str) -> dict[str, Any]:
+    return {"lines": list(bounds), "by": by, "of": len(reader)}
+
+
+def in_range(reader: Reader, bounds: Sequence[int | None], by: str, option: str) -> list[int]:
+    """Return the indices of the lines in a range; see `subset_of`."""
+    given = f"data.{option}={bounds}".replace("None", "null")
     is_pair = isinstance(bounds, list | tuple) and len(bounds) == 2
     is_pair = is_pair and all(bound is None or type(bound) is int for bound in bounds)
     start, end = bounds if is_pair else (None, None)
@@ -83,7 +102,7 @@ def subset_of(reader: Reader, bounds: Sequence[int | None], by: str) -> Subset:
         first += len(lines)
     if not chosen:
         raise InputError(f"{given}: no {by} starts in this range; use a wider range")
-    return Subset(reader, chosen, {"subset": {"lines": [start, end], "by": by, "of": len(order)}})
+    return chosen
 
 
 def _key(name: str) -> bytes:

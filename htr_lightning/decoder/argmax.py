@@ -41,4 +41,4 @@ class ArgMax:
 
 def _hypothesis(label: int, probability: float) -> Hypothesis:
     log_prob = math.log(probability) if probability > 0 else -math.inf
-    return Hypothesis([label], log_prob, log_prob)
+    return Hypothesis([label], log_prob, log_prob, (probability,))

@@ -61,17 +61,22 @@ class Greedy:
         tokens, state, end = steps.start, steps.begin(), steps.end
         done = np.zeros(len(tokens), bool)
         log_prob = np.zeros(len(tokens))
-        ids = []
+        ids, chosen = [], []
         for length in range(self.max_length + 1):
             log_probs, state = steps.step(tokens, state)
             tokens = np.where(done | (length == self.max_length), end, log_probs.argmax(1))
-            log_prob += np.where(done, 0.0, np.take_along_axis(log_probs, tokens[:, None], 1)[:, 0])
+            chosen.append(np.where(done, 0.0, np.take_along_axis(log_probs, tokens[:, None], 1)[:, 0]))
+            log_prob += chosen[-1]
             done = tokens == end
             ids.append(tokens)
             if done.all():
                 break
         rows = np.stack(ids, 1).tolist()
-        return [Hypothesis(row[: row.index(end)], p, p) for row, p in zip(rows, log_prob.tolist(), strict=True)]
+        steps_of = np.exp(np.stack(chosen, 1).astype(np.float64)).tolist()
+        return [
+            Hypothesis(row[: row.index(end)], p, p, tuple(its[: row.index(end)]))
+            for row, p, its in zip(rows, log_prob.tolist(), steps_of, strict=True)
+        ]
 
     def n_best(self, steps: Steps, n: int) -> list[list[Hypothesis]]:
         """Return one hypothesis per line. Raises InputError if `n` is greater than 1."""
@@ -145,7 +150,7 @@ class Beam:
         first = np.arange(0, lines * width, width)[:, None]  # row of each line's first sequence
         state = reorder(begin(), np.arange(lines).repeat(width))
         tokens = start.repeat(width)
-        ids = np.zeros((lines * width, 0), np.int64)
+        ids, chosen = np.zeros((lines * width, 0), np.int64), np.zeros((lines * width, 0))
         done = np.zeros(lines * width, bool)
         sizes, log_prob, score = np.zeros(lines * width), np.zeros(lines * width), np.full(lines * width, -np.inf)
         score[first] = 0  # the search starts with a single sequence per line
@@ -157,16 +162,18 @@ class Beam:
             total = score[:, None] + gains
             best = _largest((total / sizes[:, None] ** self.length_norm).reshape(lines, -1), width)
             rows, tokens = (best // gains.shape[1] + first).ravel(), (best % gains.shape[1]).ravel()
-            log_prob = log_prob[rows] + np.where(done[rows], 0.0, log_probs[rows, tokens])
+            gained = np.where(done[rows], 0.0, log_probs[rows, tokens])
+            log_prob = log_prob[rows] + gained
             score, sizes = total[rows, tokens], sizes[rows]
             if following is not None:
                 contexts = following[rows, tokens]
             state = reorder(state, rows)
             ids = np.concatenate([ids[rows], tokens[:, None]], 1)
+            chosen = np.concatenate([chosen[rows], gained[:, None]], 1)
             done = (tokens == end) | np.isneginf(score)  # -inf: fewer sequences than the beam width
             if done.all():
                 break
-        parts = (ids, log_prob, score, sizes**self.length_norm)
+        parts = (ids, log_prob, score, sizes**self.length_norm, np.exp(chosen))
         every = zip(*(part.reshape(lines, width, *part.shape[1:]).tolist() for part in parts), strict=True)
         return [self._hypotheses(list(zip(*line, strict=True))[:n], end) for line in every]
 
@@ -197,21 +204,23 @@ class Beam:
             gains[stuck, end] = log_probs[stuck, end] - FORCED_END
         return gains, following
 
-    def _hypotheses(self, sequences: list[tuple[list[int], float, float, float]], end: int) -> list[Hypothesis]:
+    def _hypotheses(
+        self, sequences: list[tuple[list[int], float, float, float, list[float]]], end: int
+    ) -> list[Hypothesis]:
         """Convert sequences, sorted best first, to hypotheses.
 
         A sequence whose end was forced is used only if there is no other, and is cut back to the longest prefix that
         the automaton accepts as a line.
         """
         found: list[Hypothesis] = []
-        for row, log_prob, score, norm in sequences:
+        for row, log_prob, score, norm, chosen in sequences:
             if score <= -FORCED_END / 2 and found:
                 break  # the remaining sequences pad the beam, or their end was forced
             ids = row[: row.index(end)]
             if score <= -FORCED_END / 2:
                 ids = allowed_prefix(ids, self.automaton, end + 1) if self.automaton else ids
                 score += FORCED_END
-            found.append(Hypothesis(ids, log_prob, score / norm))
+            found.append(Hypothesis(ids, log_prob, score / norm, tuple(chosen[: len(ids)])))
         return found
 
     def _bonus(

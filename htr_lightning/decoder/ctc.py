@@ -34,8 +34,8 @@ class Greedy:
         paths = log_probs.argmax(2)
         best = np.take_along_axis(log_probs, paths[:, :, None], 2)[:, :, 0]
         return [
-            Hypothesis(collapse(path[:length]), log_prob := math.fsum(frames[:length]), log_prob)
-            for path, frames, length in zip(paths.tolist(), best.tolist(), lengths.tolist(), strict=True)
+            _on_path(path[:length], frames[:length])
+            for path, frames, length in zip(paths, best, lengths.tolist(), strict=True)
         ]
 
     def n_best(self, log_probs: Float[ndarray, "B T C"], lengths: Int[ndarray, " B"], n: int) -> list[list[Hypothesis]]:
@@ -48,6 +48,65 @@ class Greedy:
         if automaton is not None:
             raise InputError("decoder=greedy: does not support language models or lexicons; use decoder=beam")
         return self
+
+
+def _on_path(path: Int[ndarray, " T"], log_probs: Float[ndarray, " T"]) -> Hypothesis:
+    """Return the hypothesis of a path, given the log-probability of each of its frames."""
+    log_prob = math.fsum(log_probs.tolist())
+    starts = np.flatnonzero(np.diff(path, prepend=-1))  # of runs of the same label
+    is_label = path[starts] != BLANK
+    peaks = np.exp(np.maximum.reduceat(log_probs, starts)[is_label]) if len(starts) else log_probs
+    return Hypothesis(path[starts][is_label].tolist(), log_prob, log_prob, tuple(peaks.tolist()))
+
+
+def label_probabilities(log_probs: Float[ndarray, "T C"], ids: Sequence[int]) -> list[float]:
+    """Return the largest probability of each label over its frames on the most probable path of a label sequence.
+
+    Args:
+        log_probs: log-probabilities of the frames of a line.
+        ids: label sequence.
+    """
+    peaks = np.zeros(len(ids))
+    if not len(log_probs):
+        return peaks.tolist()
+    states = best_path(log_probs, ids)
+    on_label = states % 2 == 1
+    places = states[on_label] // 2
+    np.maximum.at(peaks, places, np.exp(log_probs[on_label, np.asarray(ids, np.int64)[places]]))
+    return peaks.tolist()
+
+
+def best_path(log_probs: Float[ndarray, "T C"], ids: Sequence[int]) -> Int[ndarray, " T"]:
+    """Return the most probable path of a label sequence (Viterbi; forced alignment).
+
+    Returns:
+        For each frame, 2 k + 1 if it belongs to label k, and 2 k if it is a blank before label k.
+    """
+    path = np.full(2 * len(ids) + 1, BLANK)
+    path[1::2] = ids
+    skips = np.full(len(path), -np.inf)  # a path may go on from a label to a different one without a blank
+    skips[3::2][path[3::2] != path[1:-2:2]] = 0.0
+    seen = log_probs[:, path].astype(np.float64)
+    best = np.full(len(path) + 2, -np.inf)  # with two more states at the start, which no path has
+    best[2:4] = seen[0, :2]
+    moves = np.zeros(seen.shape, np.int8)
+    for time in range(1, len(seen)):
+        one, two = best[1:-1], best[:-2] + skips
+        state = best[2:].copy()
+        move = moves[time]
+        np.copyto(move, 1, where=one > state)
+        np.maximum(state, one, out=state)
+        np.copyto(move, 2, where=two > state)
+        np.maximum(state, two, out=state)
+        best[2:] = state + seen[time]
+    states = np.zeros(len(seen), np.int64)
+    at = len(path) - 1
+    if at and best[-2] > best[-1]:
+        at -= 1
+    for time in range(len(seen) - 1, -1, -1):
+        states[time] = at
+        at = max(0, at - int(moves[time, at]))  # below 0 only if there are too few frames
+    return states
 
 
 def log_likelihoods(

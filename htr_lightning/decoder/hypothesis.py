@@ -8,11 +8,17 @@ from htr_lightning.errors import InputError
 
 
 class Hypothesis(NamedTuple):
-    """A decoded label sequence, its natural log-probability given the image, and its ranking score."""
+    """A decoded label sequence, its natural log-probability given the image, and its ranking score.
+
+    The probability of a label is the network's own, without a language model: the largest posterior of the label over
+    its frames on the most probable path (CTC; see `ctc.label_probabilities`), the probability of the step that emits it
+    (autoregressive), or that of the class.
+    """
 
     ids: list[int]
     log_prob: float
     score: float
+    probabilities: tuple[float, ...] = ()  # of each label; empty if unknown, as for all hypotheses but the best one
 
     @property
     def confidence(self) -> float:

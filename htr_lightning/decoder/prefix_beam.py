@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Float64, Int, Int64, UInt64
 from numpy import ndarray
 
-from htr_lightning.decoder.ctc import BLANK
+from htr_lightning.decoder.ctc import BLANK, label_probabilities
 from htr_lightning.decoder.hypothesis import Hypothesis
 from htr_lightning.decoder.language import Automaton, allowed_prefix
 from htr_lightning.parameters import BelowOne, Count, Positive, Score, Weight, Width
@@ -94,7 +94,10 @@ class PrefixBeam:
         The `log_prob` of a hypothesis is log p_ctc, so that its confidence is a probability. Its `score` includes the
         language model.
         """
-        return self.search(self.prepare(log_probs, lengths), n)
+        found = self.search(self.prepare(log_probs, lengths), n)
+        for hypotheses, line, length in zip(found, log_probs, lengths.tolist(), strict=True):
+            hypotheses[0] = with_probabilities(hypotheses[0], line[:length])
+        return found
 
     def prepare(self, log_probs: Float[ndarray, "B T C"], lengths: Int[ndarray, " B"]) -> Frames:
         """Return the input to `search`: the frames that have a likely label."""
@@ -213,6 +216,11 @@ class PrefixBeam:
     @property
     def _weight(self) -> float:
         return self.alpha or 1e-30  # 0 * -inf would be NaN, and forbidden classes must stay forbidden
+
+
+def with_probabilities(hypothesis: Hypothesis, log_probs: Float[ndarray, "T C"]) -> Hypothesis:
+    """Return a hypothesis with the probability of each label, given the log-probabilities of the frames of its line."""
+    return hypothesis._replace(probabilities=tuple(label_probabilities(log_probs, hypothesis.ids)))
 
 
 def likely_frames(

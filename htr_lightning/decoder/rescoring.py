@@ -10,7 +10,7 @@ from htr_lightning.decoder.autoregressive import FrameScores, Greedy, Steps
 from htr_lightning.decoder.ctc import log_likelihoods
 from htr_lightning.decoder.hypothesis import Hypothesis
 from htr_lightning.decoder.language import Automaton
-from htr_lightning.decoder.prefix_beam import Frames, PrefixBeam
+from htr_lightning.decoder.prefix_beam import Frames, PrefixBeam, with_probabilities
 from htr_lightning.errors import InputError
 from htr_lightning.parameters import BelowOne, Count, Fraction, Positive, Score, Weight, Width
 
@@ -73,7 +73,14 @@ class Rescoring:
 
         The `log_prob` of a hypothesis does not include the language model.
         """
-        return self.search(self.prepare(steps), n)
+        prepared = self.prepare(steps)
+        found = self.search(prepared, n)
+        frames = prepared.frames
+        for hypotheses, line, length in zip(found, frames.log_probs, frames.lengths.tolist(), strict=True):
+            best = hypotheses[0]
+            labels = best._replace(ids=[label - prepared.offset for label in best.ids])
+            hypotheses[0] = best._replace(probabilities=with_probabilities(labels, line[:length]).probabilities)
+        return found
 
     def prepare(self, steps: Steps) -> Prepared:
         """Return the input to `search`: the frames of the CTC head and the greedy autoregressive hypotheses."""

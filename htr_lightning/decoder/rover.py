@@ -19,10 +19,11 @@ class WeightedHypothesis(NamedTuple):
 
 
 class Consensus(NamedTuple):
-    """The combined text and its probability per character."""
+    """The combined text and its probability per character, on average and of each."""
 
     text: str
     confidence: float
+    characters: list[float]  # probability of each character
 
 
 def rover(hypotheses: Sequence[WeightedHypothesis], weights: Sequence[float]) -> Consensus:
@@ -59,7 +60,7 @@ def combine(
         weights: weight of each ensemble member.
     """
     support, total = [one.confidence * weights[one.member] for one in hypotheses], math.fsum(weights)
-    text, log_prob = "", 0.0
+    text, log_prob, characters = "", 0.0, []
     for slot in slots or [(GAP,) * len(hypotheses)]:
         sums: dict[str, float] = defaultdict(float)
         for weight, character in zip(support, slot, strict=True):
@@ -68,7 +69,8 @@ def combine(
         probability = min(1.0, sums[best] / total)
         log_prob += math.log(probability) if probability else -math.inf
         text += best
-    return Consensus(text, math.exp(log_prob / max(1, len(text))))
+        characters += [probability] * len(best)  # none for a gap
+    return Consensus(text, math.exp(log_prob / max(1, len(text))), characters)
 
 
 def align(texts: Sequence[str]) -> list[tuple[str, ...]]:

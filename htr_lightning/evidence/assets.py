@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from htr_lightning.evidence import provenance, sections
+from htr_lightning.evidence import confidence, provenance, sections
 from htr_lightning.evidence.chart import DENSE, Chart, format_tick
 from htr_lightning.evidence.sections import Reading
 from htr_lightning.evidence.table import Table, latex, markdown
@@ -36,7 +36,7 @@ def write_assets(folder: Path, readings: Sequence[Reading]) -> list[Path]:
     Raises:
         InputError: if a file cannot be written.
     """
-    parts = [*sections.breakdowns(readings), sections.characters(readings), sections.calibration(readings),
+    parts = [*sections.breakdowns(readings), sections.characters(readings), confidence.confidence(readings),
              provenance.training(readings), provenance.speed(readings), provenance.card(readings)]  # fmt: skip
     charts = [*sections.confusion_charts(readings), *(chart for part in parts for chart in part.charts)]
     tables = [*(table for table, _ in sections.frequent_edits(readings)),

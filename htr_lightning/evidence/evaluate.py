@@ -18,7 +18,7 @@ from htr_lightning.data.pack import Pack
 from htr_lightning.data.sample import Sample
 from htr_lightning.data.sampler import BucketBatchSampler
 from htr_lightning.errors import InputError
-from htr_lightning.metrics.calibration import calibration_error, character_trials, line_trial
+from htr_lightning.metrics.confidence import MEASURES, risk_at
 from htr_lightning.metrics.conventions import CONVENTIONS, by_convention
 from htr_lightning.metrics.edits import EditTotals, line_counts, total
 from htr_lightning.metrics.significance import Intervals, intervals
@@ -27,7 +27,14 @@ from htr_lightning.reading.journal import Journal
 from htr_lightning.reading.open import load
 from htr_lightning.reading.reader import Reader
 from htr_lightning.reading.voting import Ensemble
-from htr_lightning.transcription import Prediction, Transcriber, Transcription, write_predictions
+from htr_lightning.transcription import (
+    Prediction,
+    Transcriber,
+    Transcription,
+    prediction,
+    trials_by_level,
+    write_predictions,
+)
 
 T = TypeVar("T")
 
@@ -137,17 +144,23 @@ def _journaled(
     if journal is None:
         return {}, lambda batch: None
     rows = [row for row in journal.rows if row[0] == split]
-    known = {index: (Line(*line), Transcription(*read)) for _, index, line, read in rows}
+    known = {
+        index: (Line(*line), Transcription(text, confidence, (), tuple(words), tuple(characters)))
+        for _, index, line, (text, confidence, words, characters) in rows
+    }
 
     def keep(batch: dict[int, tuple[Line, Transcription]]) -> None:
-        journal.add([split, index, list(line), [read.text, read.confidence]] for index, (line, read) in batch.items())
+        journal.add(
+            [split, index, list(line), [read.text, read.confidence, read.words, read.characters]]
+            for index, (line, read) in batch.items()
+        )
 
     return known, keep
 
 
 def compare(read: Sequence[tuple[Line, Transcription]]) -> Evaluation:
     """Compare transcriptions with the references of their lines."""
-    predictions = [Prediction(line.id, line.reference, one.text, one.confidence, line.group) for line, one in read]
+    predictions = [prediction(line.id, line.reference, line.group, one) for line, one in read]
     return Evaluation(predictions, total(_counts(predictions)))
 
 
@@ -199,13 +212,21 @@ def _read(read: Callable[[Sequence[UInt8[ndarray, "_ _"]]], Sequence[T]], sample
         raise InputError(f"{samples[0].id}: {error}") from None
 
 
-def calibration(predictions: Sequence[Prediction]) -> dict[str, float]:
-    """Return the expected calibration error of characters and of lines; see `metrics.calibration.DEFINITION`."""
-    read = [(one.reference, one.hypothesis, one.confidence) for one in predictions]
+def confidence(predictions: Sequence[Prediction]) -> dict[str, dict[str, float]]:
+    """Return the measures of the confidences of lines, words and characters; see `metrics.confidence.DEFINITION`."""
     return {
-        "ece": calibration_error([character_trials(*one) for one in read]),
-        "line_ece": calibration_error([line_trial(*one) for one in read]),
+        level: {name: measure(trials) for name, measure in MEASURES.items()}
+        for level, trials in trials_by_level(predictions).items()
     }
+
+
+KEPT = (0.5, 0.8, 0.9, 1.0)  # fractions of the text, surest lines first, whose errors are stated
+
+
+def kept_risk(predictions: Sequence[Prediction]) -> dict[float, float]:
+    """Return the errors per character among the surest lines that make up each of some fractions of the text."""
+    lines = trials_by_level(predictions).get("line", [])
+    return {share: risk_at(lines, share) for share in KEPT}
 
 
 def conditions(
@@ -215,7 +236,7 @@ def conditions(
     ensemble = isinstance(recognizer, Ensemble)
     about: dict[str, Any] = {
         "checkpoint": list(checkpoints) if ensemble else checkpoints[0],
-        "calibration": recognizer.calibration,
+        "calibration": recognizer.calibration.numbers(),
         **figure_card(recognizer.members, checkpoints, data, split, greedy),
     }
     if isinstance(recognizer, Ensemble):
@@ -237,7 +258,7 @@ def write(folder: Path, evaluation: Evaluation, about: dict[str, Any]) -> None:
         **rates,
         **evaluation.intervals.to_plain(),
         **totals._asdict(),
-        **calibration(predictions),
+        "confidence": confidence(predictions),
         "conventions": others,
         **about,
     }

@@ -1,6 +1,5 @@
 """Render a report as a self-contained HTML page."""
 
-import json
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from typing import Any, NamedTuple
@@ -11,11 +10,11 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from numpy import ndarray
 
-from htr_lightning.evidence import provenance, report, sections
+from htr_lightning.evidence import confidence, provenance, report, sections
 from htr_lightning.evidence.chart import svg
 from htr_lightning.evidence.sections import Reading
 from htr_lightning.evidence.table import shown
-from htr_lightning.html import data_url, document, to_html, visible
+from htr_lightning.html import data_url, document, script_json, to_html, visible
 
 HEIGHT, WIDTH = 56, 900  # maximum size of a picture of a line in pixels
 WORST, TYPICAL, RANDOM, DIFFERENT = 80, 40, 60, 60  # number of lines with pictures
@@ -86,7 +85,7 @@ def page(readings: Sequence[Reading], images: Mapping[int, UInt8[ndarray, "_ _"]
     )
     environment.filters |= {"coded": lambda text: Markup(to_html(str(text), 100_000)), "symbol": sections.symbol}
     title = " and ".join(visible(reading.name) for reading in readings)
-    parts = [sections.characters(readings), sections.calibration(readings), provenance.training(readings),
+    parts = [sections.characters(readings), confidence.confidence(readings), provenance.training(readings),
              provenance.speed(readings), provenance.card(readings)]  # fmt: skip
     edits = sections.frequent_edits(readings)
     frequent = [[(one.reference, one.hypothesis) for one in its] for _, its in edits]
@@ -108,13 +107,6 @@ def page(readings: Sequence[Reading], images: Mapping[int, UInt8[ndarray, "_ _"]
     )
     style, script = ((TEMPLATES / name).read_text(encoding="utf-8") for name in ("report.css", "report.js"))
     return document(f"Report on {title}", body, style, script)
-
-
-def script_json(data: Any) -> str:
-    """Return data as JSON that cannot end the script element that it is in."""
-    return (
-        json.dumps(data, separators=(",", ":")).replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
-    )
 
 
 def _data(

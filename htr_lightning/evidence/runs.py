@@ -308,7 +308,10 @@ def _prediction(line: str) -> Prediction:
     texts, confidence = (read.id, read.reference, read.hypothesis, read.group), read.confidence
     if not all(isinstance(text, str) for text in texts) or not isinstance(confidence, int | float):
         raise TypeError
-    return read._replace(confidence=float(confidence))
+    words, characters = (tuple(map(float, values)) for values in (read.words, read.characters))
+    if characters and (len(words), len(characters)) != (len(read.hypothesis.split()), len(read.hypothesis)):
+        raise ValueError("not a confidence for each word and character")
+    return read._replace(confidence=float(confidence), words=words, characters=characters)
 
 
 def _summary(text: str) -> dict[str, Any]:

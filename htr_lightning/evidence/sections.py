@@ -11,7 +11,6 @@ from htr_lightning.evidence.report import Bin, Scored
 from htr_lightning.evidence.results import Appearance, Results
 from htr_lightning.evidence.table import Cell, Column, Table
 from htr_lightning.html import visible
-from htr_lightning.metrics.calibration import Trials, calibration_bins, calibration_error, character_trials, line_trial
 from htr_lightning.metrics.confusions import confusions
 from htr_lightning.metrics.significance import Interval
 
@@ -225,38 +224,3 @@ def characters(readings: Sequence[Reading]) -> Section:
         "characters", "Characters", "Rare characters are usually read worse, because there were few to learn from. "
         "Each point is a character.", [chart], [Table("characters", "Characters", columns, list(rows.values()))],
     )  # fmt: skip
-
-
-def calibration(readings: Sequence[Reading]) -> Section:
-    """Return how well confidences agree with the fraction of correct characters."""
-    series: list[Series] = []
-    rows: list[list[Cell]] = []
-    for reading in readings:
-        read = [(p.reference, p.hypothesis, p.confidence) for p, _, _ in reading.lines]
-        trials = [character_trials(*one) for one in read]
-        bins = calibration_bins(trials)
-        most = max((one.events for one in bins), default=1)
-        series.append(Series(
-            reading.letter, [one.probability for one in bins], [one.correct / one.events for one in bins],
-            [f"confidence {one.probability:.1%}: {one.correct / one.events:.1%} of {one.events:,} characters correct"
-             for one in bins], (), [one.events / most for one in bins],
-        ))  # fmt: skip
-        rows.append([label(readings, reading), *_mean(trials), calibration_error(trials),
-                     calibration_error([line_trial(*one) for one in read])])  # fmt: skip
-    columns = [Column("run"), Column("mean confidence", "percent"), Column("correct characters", "percent"),
-               Column("ECE", "percent", "expected calibration error: mean distance of the points from the diagonal"),
-               Column("ECE of lines", "percent", "the same for the probability of a whole line")]  # fmt: skip
-    chart = Chart("calibration", "Calibration", "points", "confidence", "correct characters", series, diagonal=True,
-                  x_percent=True)  # fmt: skip
-    return Section(
-        "calibration", "Can the confidence be trusted?", "Points on the diagonal mean that, for example, nine of ten "
-        "characters with a confidence of 90 % are correct; points below it mean that the recognizer is too sure. "
-        "Larger points stand for more characters. htr calibrate corrects this.",
-        [chart], [Table("calibration", "Calibration", columns, rows)],
-    )  # fmt: skip
-
-
-def _mean(trials: Sequence[Trials]) -> tuple[float, float]:
-    events = max(1, sum(one.events for one in trials))
-    expected = sum(one.probability * one.events for one in trials)
-    return expected / events, sum(one.correct for one in trials) / events

@@ -93,7 +93,7 @@ def export(
     }
     if target == "tensorrt":
         about["options"] = profiles([one.shape[3] for one, _ in lines], lines[0][0].shape[2])
-    card = {**recognizer.card, "calibration": list(recognizer.calibration), "export": about}
+    card = {**recognizer.card, "calibration": recognizer.calibration.numbers(), "export": about}
     del model.graph.value_info[:]  # types and shapes between operators, which are inferred anyway
     inner = {name: one.SerializeToString() for name, one in steps.items()}
     helper.set_model_props(model, metadata(card, _arrays(checkpoint.read(path).get("language")), inner))

@@ -23,12 +23,12 @@ from htr_lightning.errors import InputError, first_line
 from htr_lightning.export import file
 from htr_lightning.export.session import Run, open_graph, open_session
 from htr_lightning.export.steps import StepGraphs
-from htr_lightning.metrics.calibration import PlattScaling, check_platt_scaling
+from htr_lightning.metrics.calibration import Calibration, check_calibration
 from htr_lightning.slots import construct
 from htr_lightning.text.codec import Codec
-from htr_lightning.text.direction import logical, visual_alphabet
+from htr_lightning.text.direction import logical, logical_order, visual_alphabet
 from htr_lightning.text.normalize import Normalizer
-from htr_lightning.transcription import Read, Transcription, transcriptions, with_characters
+from htr_lightning.transcription import Interpreted, Read, Transcription, of_labels, transcriptions, with_boxes
 
 BLANK = np.full((64, 64), 255, np.uint8)
 
@@ -55,7 +55,7 @@ class ExportedRecognizer:
         direction: str | None,
         preprocess: Preprocess,
         normalizer: Normalizer,
-        calibration: PlattScaling,
+        calibration: Calibration,
         card: dict[str, Any],
         alone: bool = True,
         padded: bool = True,
@@ -89,7 +89,7 @@ class ExportedRecognizer:
         arrays, widths = padded([line.array for line in lines])
         scores = self.scores(arrays, widths)
         found = self.decode(scores, arrays, n_best)
-        return with_characters(found, self._locate([one.text for one in found], scores, lines))
+        return with_boxes(found, self._locate([one.text for one in found], scores, lines))
 
     def align(self, images: Sequence[UInt8[ndarray, "_ _"]], texts: Sequence[str]) -> list[tuple[Character, ...]]:
         """See `Transcriber`."""
@@ -142,10 +142,12 @@ class ExportedRecognizer:
         inked = [bool(image.any()) for image in images]
         return transcriptions(self.decoder, scores, inked, n_best, self.interpret, self.normalizer, self.calibration)
 
-    def interpret(self, hypothesis: Hypothesis) -> tuple[str, float]:
-        """Return the text of a hypothesis and its uncalibrated confidence per character."""
-        text = self.codec.decode(hypothesis.ids)
-        return text if self.direction is None else logical(text, self.direction), hypothesis.confidence
+    def interpret(self, hypothesis: Hypothesis) -> Interpreted:
+        """Return the text of a hypothesis and its uncalibrated confidences."""
+        seen = self.codec.decode(hypothesis.ids)
+        if self.direction is None:
+            return of_labels(seen, hypothesis)
+        return of_labels(logical(seen, self.direction), hypothesis, logical_order(seen, self.direction))
 
     def _locate(self, texts: Sequence[str], frames: Any, lines: Sequence[Placed]) -> list[tuple[Character, ...]]:
         log_probs, lengths = frames
@@ -184,7 +186,7 @@ def load(path: str | Path, device: str = "auto", greedy: bool = False) -> Export
         if language is not None and not greedy:
             decoder = decoder.with_automaton(Language.from_plain(language).automaton(codec.alphabet))
         parts = {name: construct(card["model"][name]) for name in ("preprocess", "normalizer")}
-        calibration = check_platt_scaling(card.get("calibration", (1.0, 0.0)))
+        calibration = check_calibration(card.get("calibration", (1.0, 0.0)))
         recognizer = ExportedRecognizer(
             run,
             decoder,

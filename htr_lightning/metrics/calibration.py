@@ -1,21 +1,15 @@
-"""Measure how well confidences agree with accuracy, and calibrate them by Platt scaling."""
+"""Calibrate confidences by Platt scaling."""
 
 import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import editdistance
 import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
 
-DEFINITION = {
-    "ece": "expected calibration error of characters: sum of | correct - expected | over 15 equal confidence bins "
-    "/ trials; a line has one trial per hypothesis character, but at least 1, and each edit makes one trial wrong",
-    "line_ece": "expected calibration error of lines: the same sum with one trial per line, which is correct if the "
-    "line has no edits and has the probability confidence ** characters",
-}
-MARGIN = 1e-7  # probabilities are clipped to this distance from 0 and 1
+from htr_lightning.metrics.confidence import MARGIN, Trials
+
 MIN_SLOPE = 0.01  # lower limit for a fitted slope, so that the order of confidences is kept
 
 
@@ -39,49 +33,27 @@ class PlattScaling(NamedTuple):
         return 1 / (1 + math.exp(-odds))
 
 
-class Trials(NamedTuple):
-    """The number of events with the same predicted probability, and how many of them occurred."""
+class Calibration(NamedTuple):
+    """The calibration of the confidences of a recognizer; see `confidence.DEFINITION`."""
 
-    probability: float
-    correct: int
-    events: int
+    line: PlattScaling = PlattScaling()
+    word: PlattScaling = PlattScaling()
+    character: PlattScaling = PlattScaling()
+
+    def numbers(self) -> list[float]:
+        """Return its slopes and biases, as stored in checkpoints."""
+        return [number for scaling in self for number in scaling]
 
 
-def character_trials(reference: str, hypothesis: str, confidence: float) -> Trials:
-    """Return one trial per character of a hypothesis, where each edit makes one trial wrong.
+def check_calibration(values: Sequence[float | str]) -> Calibration:
+    """Return the calibration with the given slopes and biases: of lines, words and characters, or of lines alone.
 
-    An empty hypothesis counts as one trial, which is correct if the reference is empty.
+    Raises:
+        ValueError: if there are neither two nor six numbers, or a pair is invalid; see `check_platt_scaling`.
     """
-    count = max(1, len(hypothesis))
-    return Trials(confidence, max(0, count - editdistance.eval(reference, hypothesis)), count)
-
-
-def line_trial(reference: str, hypothesis: str, confidence: float) -> Trials:
-    """Return the whole line as one trial, which is correct if the line has no edits."""
-    return Trials(confidence ** max(1, len(hypothesis)), int(reference == hypothesis), 1)
-
-
-def calibration_bins(trials: Sequence[Trials], bins: int = 15) -> list[Trials]:
-    """Group trials by probability into the bins ((k - 1) / bins, k / bins], each with the mean probability of its
-    events; bins without events are left out."""
-    sums: dict[int, list[float]] = {}
-    for probability, correct, events in (one for one in trials if one.events):
-        found = sums.setdefault(max(0, math.ceil(probability * bins) - 1), [0.0, 0, 0])
-        for index, value in enumerate((events * probability, correct, events)):
-            found[index] += value
-    return [Trials(sums[key][0] / sums[key][2], int(sums[key][1]), int(sums[key][2])) for key in sorted(sums)]
-
-
-def calibration_error(trials: Sequence[Trials], bins: int = 15) -> float:
-    """Return the expected calibration error, or 0 if there are no events.
-
-    In each bin (see `calibration_bins`), the fraction of events that occurred is compared with their mean probability.
-    The error is the mean absolute difference, with each bin weighted by the number of events in it (Guo et al., 2017,
-    "On calibration of modern neural networks", arXiv:1706.04599, equation 3).
-    """
-    found = calibration_bins(trials, bins)
-    gaps = (abs(one.correct - one.events * one.probability) for one in found)
-    return math.fsum(gaps) / max(1, sum(one.events for one in found))
+    if len(values) not in (2, 6):
+        raise ValueError(f"calibration of {len(values)} numbers: expected two for lines, or six")
+    return Calibration(*(check_platt_scaling(values[start : start + 2]) for start in range(0, len(values), 2)))
 
 
 def check_platt_scaling(values: Sequence[float | str]) -> PlattScaling:

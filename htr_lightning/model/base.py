@@ -20,11 +20,20 @@ from htr_lightning.data.preprocess import Preprocess
 from htr_lightning.decoder.hypothesis import Decoder, Hypothesis
 from htr_lightning.decoder.language import Language
 from htr_lightning.errors import InputError
-from htr_lightning.metrics.calibration import PlattScaling
+from htr_lightning.metrics.calibration import Calibration
 from htr_lightning.model.workers import workers
 from htr_lightning.text.codec import Codec
 from htr_lightning.text.normalize import Normalizer
-from htr_lightning.transcription import Prediction, Read, Transcription, transcriptions, with_characters
+from htr_lightning.transcription import (
+    Interpreted,
+    Prediction,
+    Read,
+    Transcription,
+    of_labels,
+    prediction,
+    transcriptions,
+    with_boxes,
+)
 
 Decay = Annotated[float, Interval(gt=0, le=1)]
 
@@ -112,7 +121,7 @@ class Recognizer(nn.Module, ABC):
         self.unknown = unknown
         self.card: dict[str, Any] = {}
         self.parts: dict[str, Any] = {}
-        self.calibration = PlattScaling()
+        self.calibration = Calibration()
         self.infeasible: dict[str, TooFew] = {}
         self.short: dict[str, TooFew] = {}
         self.teacher: Callable[..., Float[Tensor, ""]] | None = None
@@ -143,9 +152,9 @@ class Recognizer(nn.Module, ABC):
     def greedy(self) -> "Recognizer":
         """Return a recognizer with the same weights that always takes the most likely label."""
 
-    def interpret(self, hypothesis: Hypothesis) -> tuple[str, float]:
-        """Return the text of a hypothesis and its uncalibrated confidence per character."""
-        return self.text(hypothesis), hypothesis.confidence
+    def interpret(self, hypothesis: Hypothesis) -> Interpreted:
+        """Return the text of a hypothesis and its uncalibrated confidences."""
+        return of_labels(self.text(hypothesis), hypothesis)
 
     @abstractmethod
     def exportable(self) -> Exportable:
@@ -224,7 +233,7 @@ class Recognizer(nn.Module, ABC):
         other = copy.copy(self)
         other.decoder = decoder
         if type(decoder) is not type(self.decoder):
-            other.calibration = PlattScaling()
+            other.calibration = Calibration()
         return other
 
     @property
@@ -243,7 +252,7 @@ class Recognizer(nn.Module, ABC):
         lines = place(self.preprocess, images)
         scores, inked = self._frames(lines), [bool(line.array.any()) for line in lines]
         found = transcriptions(self.decoder, scores, inked, n_best, self.interpret, self.normalizer, self.calibration)
-        return with_characters(found, self._locate([one.text for one in found], scores, lines))
+        return with_boxes(found, self._locate([one.text for one in found], scores, lines))
 
     def align(self, images: Sequence[UInt8[ndarray, "_ _"]], texts: Sequence[str]) -> list[tuple[Character, ...]]:
         """See `Transcriber`."""
@@ -338,6 +347,6 @@ class Recognizer(nn.Module, ABC):
         with self.exact():
             read = self.decode(output, batch.images)
         return [
-            Prediction(id, reference, one.text, one.confidence, group)
+            prediction(id, reference, group, one)
             for id, reference, one, group in zip(batch.ids, batch.texts, read, batch.groups, strict=True)
         ]

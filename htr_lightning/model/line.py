@@ -18,7 +18,8 @@ from htr_lightning.errors import InputError
 from htr_lightning.model.base import Recognizer, TooFew
 from htr_lightning.parameters import Weight
 from htr_lightning.text.codec import Codec
-from htr_lightning.text.direction import DIRECTIONS, logical, visual, visual_alphabet
+from htr_lightning.text.direction import DIRECTIONS, logical, logical_order, visual, visual_alphabet
+from htr_lightning.transcription import Interpreted, of_labels
 
 
 class LineRecognizer(Recognizer):
@@ -58,6 +59,10 @@ class LineRecognizer(Recognizer):
 
     def text(self, hypothesis: Hypothesis) -> str:
         return logical(self.codec.decode(hypothesis.ids), self.direction)
+
+    def interpret(self, hypothesis: Hypothesis) -> Interpreted:
+        order = logical_order(self.codec.decode(hypothesis.ids), self.direction)
+        return of_labels(self.text(hypothesis), hypothesis, order)
 
     def target(self, text: str, sample: str) -> list[int]:
         """Return the label ids of a training text, ordered from left to right as in the image.

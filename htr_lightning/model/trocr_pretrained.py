@@ -24,6 +24,7 @@ from htr_lightning.model.trocr_source import open_source
 from htr_lightning.net.pretrained import PretrainedTrOCR
 from htr_lightning.parameters import BelowOne, Fraction
 from htr_lightning.text.codec import Codec, name
+from htr_lightning.transcription import Interpreted
 
 MAX_IMAGE = 4096  # pixels; Microsoft's models use 384
 LETTER = "q"  # combines with no diacritic
@@ -152,10 +153,16 @@ class PretrainedTrOCRRecognizer(Recognizer):
     def text(self, hypothesis: Hypothesis) -> str:
         return self.normalizer(self.tokenizer.decode(hypothesis.ids))
 
-    def interpret(self, hypothesis: Hypothesis) -> tuple[str, float]:
-        """See `Recognizer`; labels are tokens, but the confidence is per character."""
-        text = self.text(hypothesis)
-        return text, math.exp(hypothesis.log_prob / max(1, len(text)))
+    def interpret(self, hypothesis: Hypothesis) -> Interpreted:
+        """See `Recognizer`; labels are tokens, whose probability all of their characters have."""
+        ids, text = hypothesis.ids, self.tokenizer.decode(hypothesis.ids)
+        confidence = math.exp(hypothesis.log_prob / max(1, len(self.normalizer(text))))
+        own: Sequence[float] = hypothesis.probabilities or [confidence] * len(ids)
+        ends = [min(len(text), len(self.tokenizer.decode(ids[: count + 1]))) for count in range(len(ids))]
+        characters = [confidence] * len(text)
+        for start, end, probability in zip([0, *ends], ends, own, strict=False):
+            characters[start:end] = [probability] * (end - start)
+        return Interpreted(text, confidence, characters)
 
     def exportable(self) -> Exportable:
         raise InputError(

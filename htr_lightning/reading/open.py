@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from htr_lightning.errors import InputError, check_integer
 from htr_lightning.export import runtime
-from htr_lightning.metrics.calibration import check_platt_scaling
+from htr_lightning.metrics.calibration import check_calibration
 from htr_lightning.pretrained import DEFAULT, is_exported, locate
 from htr_lightning.reading.reader import Reader
 from htr_lightning.transcription import Transcriber
@@ -35,7 +35,8 @@ def load(
         device: "cpu", "cuda", "cuda:N", or "auto" for a GPU if one is available.
         greedy: whether to decode without beam search, language model or lexicon.
         views: number of slightly modified views of each line, for test-time augmentation.
-        calibration: slope and bias that calibrate the confidences, replacing those in the checkpoint.
+        calibration: slope and bias that calibrate the confidences of lines, or of lines, words and characters,
+            replacing those in the checkpoint.
         weights: weights of the checkpoints in an ensemble; None for equal weights.
 
     Raises:
@@ -103,10 +104,11 @@ def load_all(
         recognizer = load_one(paths[0], device, greedy)
     if calibration is not None:
         try:
-            recognizer.calibration = check_platt_scaling(calibration)
+            recognizer.calibration = check_calibration(calibration)
         except (ValueError, TypeError):
             raise InputError(
-                f"calibration={_joined(calibration)}: expected SLOPE,BIAS as printed by htr calibrate"
+                f"calibration={_joined(calibration)}: expected SLOPE,BIAS of lines, or of lines, words and characters, "
+                "as printed by htr calibrate"
             ) from None
     return recognizer
 

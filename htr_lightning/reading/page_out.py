@@ -72,7 +72,7 @@ def _line(transcribed: TranscribedLine, line: Line | None = None) -> Line:
     if read is None:
         return line
     placement = np.eye(3) if transcribed.to_page is None else transcribed.to_page
-    words = words_of(read.characters, placement, line.polygon)
+    words = words_of(read.boxes, placement, line.polygon, read.words)
     return line._replace(text=read.text, confidence=read.confidence, words=words)
 
 

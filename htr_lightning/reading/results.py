@@ -6,30 +6,43 @@ import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from htr_lightning.errors import InputError, printable
 from htr_lightning.output import writing
 from htr_lightning.reading.sources import Source
 from htr_lightning.reading.transcribe import TranscribedLine
 
+JSONL = ("file", "line", "text", "confidence", "alternatives", "words", "characters")
 
-def format_line(line: TranscribedLine, form: str) -> str:
-    """Return a transcribed line as a row of "text", "tsv" or "jsonl", without a line break."""
+
+def format_line(line: TranscribedLine, form: str, confidences: bool = False) -> str:
+    """Return a transcribed line as a row of "text", "tsv" or "jsonl", without a line break.
+
+    Args:
+        line: line that could be read.
+        form: format.
+        confidences: whether "jsonl" contains the confidences of words and characters.
+    """
     assert line.transcription is not None
-    text, confidence = line.transcription[:2]
+    text, confidence, *_ = line.transcription
     if form == "tsv":
         return "\t".join(map(printable, (line.name, text, f"{confidence:.4f}")))
     if form == "text":
         return printable(text)
-    plain = record(line)
-    kept = {key: plain[key] for key in ("file", "line", "text", "confidence", "alternatives") if key in plain}
+    plain = record(line, confidences)
+    kept = {key: plain[key] for key in JSONL if key in plain}
     return printable(json.dumps(kept, ensure_ascii=False))
 
 
-def record(line: TranscribedLine) -> dict[str, object]:
-    """Return a line as plain data; `text` and `confidence` are None if the line could not be read, for the `error`."""
+def record(line: TranscribedLine, confidences: bool = False) -> dict[str, Any]:
+    """Return a line as plain data; `text` and `confidence` are None if the line could not be read, for the `error`.
+
+    With `confidences`, `words` has the text and confidence of each word, and `characters` the confidence of each
+    character of the text.
+    """
     read = line.transcription
-    plain: dict[str, object] = {
+    plain: dict[str, Any] = {
         "id": line.name,
         "file": str(line.source.path),
         "line": line.line.id if line.line else None,
@@ -43,6 +56,12 @@ def record(line: TranscribedLine) -> dict[str, object]:
             {"text": one.text, "confidence": round(one.confidence, 4), "score": round(one.score, 4)}
             for one in read.alternatives
         ]
+    if confidences:
+        texts, scores, characters = (read.text.split(), read.words, read.characters) if read else ([], (), ())
+        plain["words"] = [
+            {"text": text, "confidence": round(score, 4)} for text, score in zip(texts, scores, strict=True)
+        ]
+        plain["characters"] = [round(score, 4) for score in characters]
     return plain
 
 

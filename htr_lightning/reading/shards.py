@@ -67,6 +67,7 @@ class Job(NamedTuple):
     calibration: Sequence[float] | None = None
     weights: Sequence[float] | None = None
     n_best: int = 0
+    confidences: bool = False  # whether rows contain those of words and characters
     about: About = About()  # what pages say about their texts
 
     @property
@@ -102,9 +103,9 @@ class Job(NamedTuple):
         if self.pages:
             return self._pages(recognizer, part, parallel)
         lines = transcribe(recognizer, part.sources, self.n_best, parallel=parallel)
-        rows = (record(line) for line in lines if not line.is_empty_page)
+        rows = (record(line, self.confidences) for line in lines if not line.is_empty_page)
         with replacing(self.path(part)) as path:
-            return _write_parquet(rows, path, self.n_best) if self.form == "parquet" else _write_jsonl(rows, path)
+            return _write_parquet(rows, path, self) if self.form == "parquet" else _write_jsonl(rows, path)
 
     def _pages(self, recognizer: Transcriber, part: Part, parallel: bool) -> Counts:
         counts = Counts(0, 0)
@@ -221,6 +222,7 @@ def _check_plan(job: Job, sources: Sequence[Source], parts: int) -> None:
         "content of the recognizer": list(map(digest, job.checkpoints)),
         "greedy": job.greedy,
         "n-best": job.n_best,
+        "confidences": job.confidences,
         "tta": job.views,
         "calibration": None if job.calibration is None else list(job.calibration),
         "weights": None if job.weights is None else list(job.weights),
@@ -268,14 +270,17 @@ def _write_jsonl(rows: Iterable[dict[str, Any]], path: Path) -> Counts:
     return Counts(lines[0], len(faults), next(iter(faults), None))
 
 
-def _write_parquet(rows: Iterable[dict[str, Any]], path: Path, n_best: int) -> Counts:
+def _write_parquet(rows: Iterable[dict[str, Any]], path: Path, job: Job) -> Counts:
     import pyarrow as pa
 
     text, number = pa.string(), pa.float64()
     columns = [("id", text), ("file", text), ("line", text), ("region", text), ("text", text), ("confidence", number)]
     columns += [("error", text)]
-    if n_best:
+    if job.n_best:
         columns += [("alternatives", pa.list_(pa.struct([("text", text), ("confidence", number), ("score", number)])))]
+    if job.confidences:
+        columns += [("words", pa.list_(pa.struct([("text", text), ("confidence", number)]))),
+                    ("characters", pa.list_(number))]  # fmt: skip
     schema = pa.schema(columns)
     faults: list[str] = []
     lines = [0]

@@ -12,11 +12,11 @@ from htr_lightning.characters import Character
 from htr_lightning.data.preprocess import Preprocess
 from htr_lightning.decoder.rover import Consensus, WeightedHypothesis, rover
 from htr_lightning.errors import InputError
-from htr_lightning.metrics.calibration import PlattScaling
+from htr_lightning.metrics.calibration import Calibration
 from htr_lightning.model.base import Recognizer
 from htr_lightning.model.workers import workers
 from htr_lightning.net.view import View
-from htr_lightning.transcription import Read, Transcription, with_characters
+from htr_lightning.transcription import Interpreted, Read, Transcription, finished, with_boxes
 
 CANDIDATES = 8  # number of hypotheses per line and member
 MIN_SHARE = 0.01  # minimum share of the posterior for a hypothesis to be aligned
@@ -60,7 +60,7 @@ class Ensemble:
         self.card: dict[str, Any] = members[0].card
         self.preprocess: Preprocess = members[0].preprocess
         self.normalizer = members[0].normalizer
-        self.calibration = PlattScaling()
+        self.calibration = Calibration()
 
     @property
     def aligns(self) -> bool:
@@ -78,7 +78,7 @@ class Ensemble:
         if n_best:
             raise InputError(f"n_best={n_best}: an ensemble returns one transcription per line; use n_best=0")
         found = [self.finish(rover(line, self.weights)) for line in self.hypotheses(images)]
-        return with_characters(found, self.align(images, [one.text for one in found])) if boxes else found
+        return with_boxes(found, self.align(images, [one.text for one in found])) if boxes else found
 
     def align(self, images: Sequence[UInt8[ndarray, "_ _"]], texts: Sequence[str]) -> list[tuple[Character, ...]]:
         """See `Transcriber`; the first member that aligns does so."""
@@ -100,7 +100,7 @@ class Ensemble:
 
     def finish(self, consensus: Consensus) -> Transcription:
         """Return the transcription for a consensus, with normalised text and calibrated confidence."""
-        return Transcription(self.normalizer(consensus.text), self.calibration(consensus.confidence))
+        return finished(Interpreted(*consensus), self.normalizer, self.calibration)
 
     def workers(self) -> AbstractContextManager[Sequence[Read]]:
         """See `Transcriber`."""

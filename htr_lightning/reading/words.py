@@ -13,19 +13,24 @@ from htr_lightning.data.page.page import Points, Word
 from htr_lightning.text.direction import CLUSTER
 
 
-def words_of(characters: Sequence[Character], to_page: Affine, outline: Points) -> tuple[Word, ...]:
+def words_of(
+    characters: Sequence[Character], to_page: Affine, outline: Points, confidences: Sequence[float] = ()
+) -> tuple[Word, ...]:
     """Return the words of a line, separated by spaces, in logical order.
 
-    The outline of a word is the part of the outline of its line between its left and its right edge. Its confidence is
-    the geometric mean of those of its characters, as that of a line is.
+    The outline of a word is the part of the outline of its line between its left and its right edge.
 
     Args:
         characters: characters of the text of the line.
         to_page: map from points of the image of the line to those of the page.
         outline: polygon of the line.
+        confidences: confidence of each word; by default, the geometric mean of those of its characters.
     """
     words = [list(group) for is_space, group in groupby(characters, key=lambda one: one.text == " ") if not is_space]
-    return tuple(_word(word, to_page, outline, _clusters(word)) for word in words)
+    found = tuple(_word(word, to_page, outline, _clusters(word)) for word in words)
+    if len(found) != len(confidences):
+        return found
+    return tuple(word._replace(confidence=its) for word, its in zip(found, confidences, strict=True))
 
 
 def _clusters(characters: Sequence[Character]) -> list[Sequence[Character]]:

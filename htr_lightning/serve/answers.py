@@ -28,6 +28,13 @@ class AlternativeText(BaseModel):
     confidence: float
 
 
+class Word(BaseModel):
+    """A transcribed word, as divided by spaces."""
+
+    text: str
+    confidence: float = Field(description="probability that it is correct")
+
+
 class LineText(BaseModel):
     """A transcribed line."""
 
@@ -35,6 +42,7 @@ class LineText(BaseModel):
     text: str
     confidence: float | None = Field(description="probability per character; null if the line could not be read")
     alternatives: list[AlternativeText] = Field(description="best first; empty unless n_best was given")
+    words: list[Word]
     box: tuple[int, int, int, int] | None = Field(description="left, top, right and bottom in pixels of the image")
     polygon: list[tuple[float, float]] = Field(description="outline, in pixels of the image")
     error: str | None = Field(description="why the line could not be read")
@@ -66,6 +74,7 @@ class BatchLine(BaseModel):
     text: str
     confidence: float | None
     alternatives: list[AlternativeText]
+    words: list[Word]
     error: str | None
     note: str | None
 

@@ -28,7 +28,7 @@ from htr_lightning.reading.transcribe import (
     open_to_read,
     page_fault,
 )
-from htr_lightning.serve.answers import AlternativeText, BatchLine, CorrectedLine, FileText, LineText
+from htr_lightning.serve.answers import AlternativeText, BatchLine, CorrectedLine, FileText, LineText, Word
 from htr_lightning.serve.batching import Batcher
 from htr_lightning.serve.limits import Limits
 from htr_lightning.transcription import Transcriber, Transcription
@@ -218,6 +218,10 @@ def _line_text(line: TranscribedLine, size: tuple[int, int]) -> LineText:
         alternatives=[
             AlternativeText(text=one.text, confidence=one.confidence) for one in (read.alternatives if read else ())
         ],
+        words=[
+            Word(text=text, confidence=confidence)
+            for text, confidence in (zip(read.text.split(), read.words, strict=True) if read else ())
+        ],
         box=page_box(polygon, size) if polygon else None,
         polygon=polygon,
         error=line.error,
@@ -280,9 +284,9 @@ def _aligned(
     if read is None or image is None:
         return line
     try:
-        (characters,) = recognizer.align([image], [read.text])
+        (boxes,) = recognizer.align([image], [read.text])
     except ValueError:  # an image that is no line
         return line
     if read.confidence == 1:
-        characters = tuple(one._replace(confidence=1.0) for one in characters)
-    return line._replace(transcription=read._replace(characters=characters), to_page=opened.to_page)
+        boxes = tuple(one._replace(confidence=1.0) for one in boxes)
+    return line._replace(transcription=read._replace(boxes=boxes), to_page=opened.to_page)

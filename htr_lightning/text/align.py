@@ -1,7 +1,7 @@
 """Align two texts by edit operations."""
 
-from collections.abc import Iterator
-from itertools import takewhile
+from collections.abc import Iterator, Sequence
+from itertools import groupby, takewhile
 from typing import NamedTuple
 
 GAP = ""  # the counterpart of an inserted or deleted character
@@ -19,8 +19,9 @@ class Edit(NamedTuple):
         return self.reference == self.hypothesis
 
 
-def edits(reference: str, hypothesis: str) -> list[Edit]:
-    """Return a minimum edit script from the reference to the hypothesis, including matches.
+def edits(reference: Sequence[str], hypothesis: Sequence[str]) -> list[Edit]:
+    """Return a minimum edit script from the characters or words of a reference to those of a hypothesis, matches
+    included.
 
     The number of edits that are not `correct` is the Levenshtein distance (Wagner and Fischer, 1974, "The
     string-to-string correction problem"). Among minimum edit scripts, substitutions are preferred to insertions and
@@ -32,11 +33,28 @@ def edits(reference: str, hypothesis: str) -> list[Edit]:
     return [*_backwards(reference, hypothesis)][::-1] + tail
 
 
+def carried(before: str, after: str, values: Sequence[float]) -> list[float]:
+    """Return a value for each character of a changed text, given those of the characters before the change.
+
+    A character that replaces others has the smallest of their values, and one that replaces none has 1.
+    """
+    if before == after:
+        return list(values)
+    found: list[float] = []
+    rest = iter(values)
+    for correct, run in groupby(edits(before, after), key=lambda edit: edit.correct):
+        changed = list(run)
+        own = [next(rest) for edit in changed if edit.reference]
+        new = sum(edit.hypothesis != GAP for edit in changed)
+        found += own if correct else [min(own, default=1.0)] * new
+    return found
+
+
 def _alike(pair: tuple[str, str]) -> bool:
     return pair[0] == pair[1]
 
 
-def _backwards(reference: str, hypothesis: str) -> Iterator[Edit]:
+def _backwards(reference: Sequence[str], hypothesis: Sequence[str]) -> Iterator[Edit]:
     rows = _distances(reference, hypothesis)
     i, j = len(reference), len(hypothesis)
     while i or j:
@@ -51,7 +69,7 @@ def _backwards(reference: str, hypothesis: str) -> Iterator[Edit]:
             yield Edit(GAP, hypothesis[j])
 
 
-def _distances(reference: str, hypothesis: str) -> list[list[int]]:
+def _distances(reference: Sequence[str], hypothesis: Sequence[str]) -> list[list[int]]:
     """Return the Levenshtein distance between each prefix of the reference and each prefix of the hypothesis."""
     rows = [list(range(len(hypothesis) + 1))]
     for i, expected in enumerate(reference, start=1):

@@ -65,21 +65,34 @@ def logical(seen: str, direction: str = "auto") -> str:
     """
     if _is_plain(seen, direction):
         return seen
-    rtl = _is_rtl(seen, direction)
     clusters = CLUSTER.findall(seen)
+    return "".join(_turned(clusters, _visual_levels(clusters, _is_rtl(seen, direction))))
+
+
+def logical_order(seen: str, direction: str = "auto") -> list[int]:
+    """Return the position in a text in visual order of each character of `logical(seen, direction)`."""
+    if _is_plain(seen, direction):
+        return list(range(len(seen)))
+    clusters = CLUSTER.findall(seen)
+    ends = list(accumulate(map(len, clusters)))
+    order = _order(_visual_levels(clusters, _is_rtl(seen, direction)))
+    return [place for index in order for place in range(ends[index] - len(clusters[index]), ends[index])]
+
+
+def _visual_levels(clusters: Sequence[str], rtl: bool) -> list[int]:
+    """Return the level of each cluster of a text in visual order."""
     first = None
     for levels in _starts(clusters, rtl):
         for _ in range(_ROUNDS):
-            text = _turned(clusters, levels)
-            first = first or text
-            found = _levels(text, rtl)
+            first = first or levels
+            found = _levels(_turned(clusters, levels), rtl)
             agreed = [0] * len(levels)
             for index, level in zip(_order(levels), found, strict=True):
                 agreed[index] = level
             if agreed == levels:
-                return "".join(text)
+                return levels
             levels = agreed  # order and levels depend on each other, so repeat until they are consistent
-    return "".join(first or [])  # no logical text has this visual order; recognizer output may be arbitrary
+    return first or []  # no logical text has this visual order; recognizer output may be arbitrary
 
 
 def visual_alphabet(alphabet: Sequence[str], direction: str = "auto") -> list[str]:

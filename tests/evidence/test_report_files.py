@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 import pytest
 
 from evidence.test_report import HOSTILE, reading
-from htr_lightning.evidence import provenance, sections
+from htr_lightning.evidence import confidence, provenance, sections
 from htr_lightning.evidence.assets import write_assets
 from htr_lightning.evidence.chart import svg, ticks
 from htr_lightning.evidence.table import Column, Table, latex, markdown
@@ -20,7 +20,7 @@ def test_charts_are_well_formed_and_mark_every_value() -> None:
     parts = [
         *sections.breakdowns(runs),
         sections.characters(runs),
-        sections.calibration(runs),
+        confidence.confidence(runs),
         provenance.training(runs),
     ]
     charts = [chart for part in parts for chart in part.charts] + sections.confusion_charts(runs)

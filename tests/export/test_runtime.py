@@ -18,6 +18,7 @@ from htr_lightning import checkpoint
 from htr_lightning.errors import InputError
 from htr_lightning.export import build, file, quantize, runtime, session
 from htr_lightning.export.equalize import equalized
+from htr_lightning.transcription import Transcription
 
 
 def same(found: Sequence[Any], expected: Sequence[Any]) -> None:
@@ -50,7 +51,7 @@ def test_a_language_model_a_lexicon_and_the_calibration_are_inside(
     same(runtime.load(after, greedy=True).read(lines), recognizer.greedy().read(lines))
     plain = runtime.load(exported).read(lines)
     assert [one.text for one in ours.read(lines)] != [one.text for one in plain]
-    assert ours.calibration == (1.5, -0.25)
+    assert ours.calibration.line == (1.5, -0.25)
 
 
 def test_every_worker_reads_the_same(with_language: tuple[Path, Path], lines: list[np.ndarray]) -> None:
@@ -63,7 +64,7 @@ def test_every_worker_reads_the_same(with_language: tuple[Path, Path], lines: li
 
 def test_blank_paper_is_empty_and_images_that_are_no_lines_are_refused(exported: Path) -> None:
     ours = runtime.load(exported)
-    assert ours.read([np.full((40, 200), 255, np.uint8)]) == [("", 1.0, ())]
+    assert ours.read([np.full((40, 200), 255, np.uint8)]) == [Transcription("", 1.0)]
     with pytest.raises(ValueError, match="wide"):
         ours.read([np.zeros((8, 80000), np.uint8)])
 

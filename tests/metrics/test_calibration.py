@@ -3,7 +3,6 @@
 import math
 from functools import partial
 
-import editdistance
 import numpy as np
 import pytest
 from hypothesis import given
@@ -11,56 +10,13 @@ from hypothesis import strategies as st
 
 from htr_lightning.decoder.rover import WeightedHypothesis, rover
 from htr_lightning.metrics.calibration import (
+    Calibration,
     PlattScaling,
-    Trials,
-    calibration_error,
-    character_trials,
+    check_calibration,
     check_platt_scaling,
     fit_platt_scaling,
-    line_trial,
 )
-
-events = st.lists(st.tuples(st.floats(0, 1), st.booleans()), min_size=1, max_size=40)
-
-
-def trials(some: list[tuple[float, bool]]) -> list[Trials]:
-    return [Trials(probability, int(right), 1) for probability, right in some]
-
-
-@given(events, st.integers(1, 20))
-def test_the_error_is_the_sum_over_bins_of_the_gap_between_accuracy_and_confidence(some, bins: int) -> None:
-    expected = 0.0
-    for k in range(1, bins + 1):
-        inside = [(p, r) for p, r in some if (k - 1 < p * bins <= k) or (k == 1 and p == 0)]
-        if inside:
-            accuracy = sum(r for _, r in inside) / len(inside)
-            confidence = sum(p for p, _ in inside) / len(inside)
-            expected += len(inside) / len(some) * abs(accuracy - confidence)
-    assert calibration_error(trials(some), bins) == pytest.approx(expected, abs=1e-9)
-
-
-@given(st.floats(0.01, 0.99), st.integers(0, 9), st.integers(0, 9))
-def test_a_line_counts_like_its_single_characters(probability: float, right: int, wrong: int) -> None:
-    single = [Trials(probability, 1, 1)] * right + [Trials(probability, 0, 1)] * wrong
-    assert calibration_error([Trials(probability, right, right + wrong)]) == pytest.approx(calibration_error(single))
-
-
-@given(st.text("ab", max_size=6), st.text("ab", max_size=6))
-def test_every_edit_makes_one_character_wrong(reference: str, hypothesis: str) -> None:
-    found = character_trials(reference, hypothesis, 0.5)
-    edits = editdistance.eval(reference, hypothesis)
-    assert found.events == (len(hypothesis) or 1)
-    assert found.events - found.correct == min(edits, found.events)
-    is_right = bool(line_trial(reference, hypothesis, 1.0).correct)
-    assert (found.correct == found.events) == (reference == hypothesis) == is_right
-
-
-def test_the_probability_of_a_line_is_the_product_over_its_characters() -> None:
-    assert line_trial("abc", "abc", 0.9) == Trials(pytest.approx(0.9**3), 1, 1)
-    assert line_trial("", "", 0.9) == Trials(0.9, 1, 1)
-    assert character_trials("a", "", 0.9) == Trials(0.9, 0, 1)
-    assert calibration_error([]) == 0
-
+from htr_lightning.metrics.confidence import Trials, calibration_error, line_trials
 
 scales = st.builds(PlattScaling, st.floats(0.1, 10), st.floats(-9, 9))
 
@@ -118,6 +74,15 @@ def test_invalid_values_are_rejected(values) -> None:
         check_platt_scaling([value if isinstance(value, str) else float(value) for value in values])
 
 
+def test_a_calibration_is_six_numbers_or_the_two_of_lines() -> None:
+    full = Calibration(PlattScaling(2.0, 1.0), PlattScaling(0.5, -1.0), PlattScaling(3.0, 0.0))
+    assert check_calibration(full.numbers()) == full
+    assert check_calibration([2.0, 1.0]) == Calibration(line=PlattScaling(2.0, 1.0))
+    for wrong in ([1.0], [1.0, 0.0] * 2, [1.0, 0.0, 0.0, 0.0, 1.0, 0.0]):
+        with pytest.raises(ValueError, match="calibration"):
+            check_calibration(wrong)
+
+
 def simulated(lines: int, seed: int, overconfidence: float) -> list[tuple[str, list[WeightedHypothesis]]]:
     """Lines, each with hypotheses of three members that make random errors and are overconfident."""
     rng = np.random.default_rng(seed)
@@ -139,7 +104,7 @@ def test_a_calibrated_ensemble_is_as_well_calibrated_as_its_members_and_more_acc
 
     def of(lines, reader) -> list[Trials]:
         read = [(truth, reader(hypotheses)) for truth, hypotheses in lines]
-        return [character_trials(truth, hypothesis.text, hypothesis.confidence) for truth, hypothesis in read]
+        return [line_trials(truth, hypothesis.text, hypothesis.confidence) for truth, hypothesis in read]
 
     def error(reader) -> tuple[float, float]:
         scale = fit_platt_scaling(of(fitting, reader))

@@ -11,7 +11,7 @@ from htr_lightning.adapt import calibrate
 from htr_lightning.data.image import read_image
 from htr_lightning.decoder.rover import WeightedHypothesis
 from htr_lightning.evidence.evaluate import Line
-from htr_lightning.metrics.calibration import calibration_error, character_trials
+from htr_lightning.metrics.confidence import calibration_error, line_trials
 from htr_lightning.reading.voting import Ensemble
 from htr_lightning.transcription import Transcription
 
@@ -53,8 +53,10 @@ def test_several_checkpoints_transcribe_evaluate_and_calibrate(best: Path, other
     assert metrics["lines"] == 7
     rows = [json.loads(row) for row in (tmp_path / "all" / "predictions.jsonl").read_text().splitlines()]
     assert [row["id"] for row in rows] == [f"synthetic/test/{n}" for n in range(7)]
-    trials = [character_trials(row["reference"], row["hypothesis"], row["confidence"]) for row in rows]
-    assert metrics["ece"] == pytest.approx(calibration_error(trials))
+    trials = [line_trials(row["reference"], row["hypothesis"], row["confidence"]) for row in rows]
+    assert metrics["confidence"]["line"]["ece"] == pytest.approx(calibration_error(trials))
+    for row in rows:
+        assert (len(row["words"]), len(row["characters"])) == (len(row["hypothesis"].split()), len(row["hypothesis"]))
 
 
 def test_an_ensemble_with_the_printed_options_reads_as_calibrate_found(best: Path, others, htr, tmp_path) -> None:
@@ -115,7 +117,7 @@ def test_calibrate_writes_a_copy_that_reads_the_same_text(best: Path, htr, line_
                      for path in (best, tmp_path / "new.ckpt"))  # fmt: skip
     assert before[1] == after[1]
     new = checkpoint.load(tmp_path / "new.ckpt")
-    assert float(after[2]) == pytest.approx(new.calibration(float(before[2])), abs=2e-3)
+    assert float(after[2]) == pytest.approx(new.calibration.line(float(before[2])), abs=2e-3)
     plain = htr("transcribe", tmp_path / "new.ckpt", line_image, "--format", "tsv", "--calibration", "1,0").stdout
     assert plain.rstrip().split("\t")[1:] == before[1:]
     assert new.card["calibrated"]["data"]["lines"] == 9

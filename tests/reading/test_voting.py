@@ -14,16 +14,20 @@ from htr_lightning.decoder.autoregressive import Beam
 from htr_lightning.decoder.ctc import Greedy
 from htr_lightning.decoder.prefix_beam import PrefixBeam
 from htr_lightning.errors import InputError
-from htr_lightning.metrics.calibration import PlattScaling
+from htr_lightning.metrics.calibration import Calibration, PlattScaling
 from htr_lightning.model.classifier import Classifier
 from htr_lightning.model.ctc import CTCRecognizer
 from htr_lightning.net.mlp import MLP
 from htr_lightning.net.view import View
 from htr_lightning.reading.voting import CANDIDATES, Ensemble, shares
 from htr_lightning.text.normalize import Normalizer
-from htr_lightning.transcription import Alternative, Transcription, from_alternatives
+from htr_lightning.transcription import Alternative, Transcription, distinct
 
 LINES = [Synthetic("test", {"test": 5}, {"test": 3})[number].image for number in range(5)]
+
+
+def nbest(several) -> Transcription:
+    return Transcription(several[0].text, several[0].confidence, distinct(several))
 
 
 @pytest.fixture
@@ -67,13 +71,13 @@ def test_members_twice_are_each_of_them_once(members) -> None:
 def test_a_calibration_of_greedy_confidences_is_not_used_for_those_of_a_beam(members) -> None:
     plain = ensemble(members).read(LINES)
     for member in members:
-        member.calibration = PlattScaling(3.0, 2.0)
+        member.calibration = Calibration(PlattScaling(3.0, 2.0))
     assert ensemble(members).read(LINES) == plain
     assert ensemble(members, single=True).read(LINES) != plain
     assert {type(member.decoder) for member in ensemble(members, single=True).members} == {Greedy}
     members[0] = members[0].with_decoder(PrefixBeam(8, 8, 1e-3, 10.0))
-    members[0].calibration = PlattScaling(3.0, 2.0)
-    assert ensemble(members).members[0].calibration == PlattScaling(3.0, 2.0)  # fitted with this decoder
+    members[0].calibration = Calibration(PlattScaling(3.0, 2.0))
+    assert ensemble(members).members[0].calibration == Calibration(PlattScaling(3.0, 2.0))  # fitted with this decoder
 
 
 def test_scores_that_are_divided_by_the_length_are_no_posteriors(members) -> None:
@@ -91,7 +95,7 @@ def test_hypotheses_of_a_member_share_its_weight_by_posterior(members, sure: flo
     for member, given in zip(together.members, posteriors, strict=True):
         several = [Alternative(text, 0.8, math.log(share) - 7) for text, share in given.items()]
         several.sort(key=lambda one: -one.score)
-        member.transcribe = lambda batch, widths, n_best, several=several: [from_alternatives(several)]
+        member.transcribe = lambda batch, widths, n_best, several=several: [nbest(several)]
     (read,) = together.read(LINES[:1])
     assert read.text == ("a" if sure > 0.5 else "b")
     assert read.confidence == pytest.approx(0.8 * (1 + max(sure, 1 - sure)) / 3)
@@ -100,8 +104,8 @@ def test_hypotheses_of_a_member_share_its_weight_by_posterior(members, sure: flo
 def test_a_single_hypothesis_has_the_weight_of_its_confidence() -> None:
     assert shares(Transcription("a", 0.3)) == [("a", 0.3)]
     several = [Alternative("a", 0.6, -1.0), Alternative("b", 0.5, -1.0 - math.log(3))]
-    assert shares(from_alternatives(several)) == [("a", pytest.approx(0.45)), ("b", pytest.approx(0.15))]
-    assert shares(from_alternatives([Alternative("", 0.0, -math.inf)])) == [("", 0.0)]
+    assert shares(nbest(several)) == [("a", pytest.approx(0.45)), ("b", pytest.approx(0.15))]
+    assert shares(nbest([Alternative("", 0.0, -math.inf)])) == [("", 0.0)]
 
 
 @pytest.mark.parametrize("views", [1, 3])

@@ -88,6 +88,8 @@ function element(line) {
     visible.observe(strip);
   }
   line.element.append(edit);
+  const doubts = doubtsOf(line);
+  if (doubts) line.element.append(doubts);
   const why = line.error ?? line.note;
   if (why) line.element.append(make("p", line.error ? "why" : "why note", { textContent: why }));
   line.element.append(alternativesOf(line));
@@ -97,6 +99,26 @@ function element(line) {
   line.input.addEventListener("keydown", (event) => press(event, line));
   line.button.addEventListener("click", () => confirmAndGo(line));
   return line.element;
+}
+
+/** Return the words of a line that should be checked, each of which can be chosen, or null if there are none. */
+function doubtsOf(line) {
+  const places = [...line.recognized.matchAll(/\S+/g)];
+  const unsure = line.words.map(({ confidence }, index) => ({ confidence, place: places[index] }))
+    .filter(({ confidence, place }) => place && confidence < FAIR);
+  if (!unsure.length || places.length === 1) return null; // a single word is the line
+  const box = make("div", "doubts");
+  for (const { confidence, place } of unsure) {
+    const button = make("button", "", { type: "button", tabIndex: -1, title: percent(confidence), dir: "auto",
+      textContent: place[0] });
+    button.addEventListener("click", () => {
+      line.input.focus();
+      const start = line.text === line.recognized ? place.index : line.text.indexOf(place[0]);
+      if (start >= 0) line.input.setSelectionRange(start, start + place[0].length);
+    });
+    box.append(button);
+  }
+  return box;
 }
 
 function alternativesOf(line) {
