@@ -47,12 +47,11 @@ def is_page(image: UInt8[ndarray, "H W"]) -> bool:
     scale = min(1.0, PAGE_SIDE / max(image.shape))
     image = dark_on_light(cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA))
     rows, columns = image.shape
-    left, top, width, height, area = (found := _components(_strokes(image)))[found[:, 3] >= MIN_LETTER].T
+    found = _letters(find_strokes(image))
+    left, top, width, height, area = found.T
     if len(area) < MIN_LETTERS:
         return False
-    order = np.argsort(height)
-    total = np.cumsum(area[order])  # a median weighted by area, so that large strokes outweigh dust
-    median = int(height[order][np.searchsorted(total, total[-1] / 2)])
+    median = _typical_height(found)
     letters = (height <= rows / 8) & (height >= median / 3) & (width <= 0.6 * columns)
     letters &= area < 0.8 * width * height  # excludes the dots and dashes of ruled lines
     if median > rows / 16 or np.count_nonzero(letters) < MIN_LETTERS:
@@ -69,7 +68,26 @@ def is_page(image: UInt8[ndarray, "H W"]) -> bool:
     return False
 
 
-def _strokes(image: UInt8[ndarray, "H W"]) -> UInt8[ndarray, "H W"]:
+def letter_height(strokes: UInt8[ndarray, "H W"]) -> int:
+    """Return the typical height of the letters in a binary image in pixels, or 0 if there are none."""
+    letters = _letters(strokes)
+    return _typical_height(letters) if len(letters) else 0
+
+
+def _letters(strokes: UInt8[ndarray, "H W"]) -> Int[ndarray, "N 5"]:
+    found = _components(strokes)
+    return found[found[:, 3] >= MIN_LETTER]
+
+
+def _typical_height(letters: Int[ndarray, "N 5"]) -> int:
+    """Return the median height weighted by area, so that large strokes outweigh dust."""
+    _, _, _, height, area = letters.T
+    order = np.argsort(height)
+    total = np.cumsum(area[order])
+    return int(height[order][np.searchsorted(total, total[-1] / 2)])
+
+
+def find_strokes(image: UInt8[ndarray, "H W"]) -> UInt8[ndarray, "H W"]:
     """Return the strokes in a scan as a binary image, without rules, grids, frames or dark borders."""
     rows, columns = image.shape
     small = cv2.resize(image, (columns // 4, rows // 4), interpolation=cv2.INTER_AREA)

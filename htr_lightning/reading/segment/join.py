@@ -1,0 +1,194 @@
+"""Join pieces of writing into lines, and put lines into reading order."""
+
+from collections.abc import Sequence
+from itertools import groupby
+
+import numpy as np
+from jaxtyping import Bool
+from numpy import ndarray
+
+from htr_lightning.reading.segment.pieces import LONG, Piece, forward, weighted_median
+
+GAP = 4.0  # maximum distance between pieces of a line, in thicknesses
+OVERLAP = 1.0  # maximum length in thicknesses by which they may overlap
+ACROSS = 0.6  # maximum offset across the line at which they meet, in thicknesses
+TURN = 20.0  # maximum angle between them in degrees
+MIN_LENGTH = 1.4  # of a line in thicknesses
+THIN = 0.55  # minimum thickness of a line, relative to the typical thickness
+CUT = 0.3  # maximum length of a line cut off by the side of the picture, relative to the typical length
+
+
+def typical_thickness(pieces: Sequence[Piece]) -> float:
+    """Return the thickness of most of the writing, or 0 if there is none."""
+    if not pieces:
+        return 0.0
+    return weighted_median(*np.array([(piece.thickness, piece.length) for piece in pieces]).T)
+
+
+def main_angle(pieces: Sequence[Piece]) -> float:
+    """Return the direction of most of the writing in degrees, from -90 to 90."""
+    long = [piece for piece in pieces if piece.length > LONG * piece.thickness]
+    if not long:
+        return 0.0
+    steps = np.array([forward(piece.step) for piece in long])
+    lengths = np.hypot(*steps.T)
+    angles = np.degrees(np.arctan2(steps[:, 1], steps[:, 0]))
+    steep = bool(lengths[np.abs(angles) > 45].sum() > lengths.sum() / 2)
+    chosen = (np.abs(angles) > 45) == steep
+    return weighted_median(angles[chosen], lengths[chosen])
+
+
+def join(pieces: Sequence[Piece], width: int) -> list[Piece]:
+    """Return the lines that pieces form, without what is too small or cut off by the side of the picture.
+
+    Args:
+        pieces: pieces of lines, in any order.
+        width: columns of the picture.
+    """
+    pieces = _aligned(pieces)
+    following = _links(pieces)
+    starts = set(range(len(pieces))) - set(following.values())
+    lines = []
+    for start in sorted(starts):
+        chain = [start]
+        while chain[-1] in following:
+            chain.append(following[chain[-1]])
+        lines.append(_joined([pieces[index] for index in chain]))
+    typical = typical_thickness(lines)
+    length = weighted_median(*np.array([(line.length, line.length) for line in lines]).T) if lines else 0.0
+    return [
+        line
+        for line in lines
+        if line.length >= MIN_LENGTH * line.thickness
+        and line.thickness >= THIN * typical
+        and not (line.length < CUT * length and _is_cut(line, width))
+    ]
+
+
+def _is_cut(line: Piece, width: int) -> bool:
+    left, right = line.middle[:, 0].min(), line.middle[:, 0].max()
+    return bool(left < line.thickness or right > width - 1 - line.thickness)
+
+
+def _aligned(pieces: Sequence[Piece]) -> list[Piece]:
+    """Give each piece that is too short to have a direction the one of the nearest long piece."""
+    long = [piece for piece in pieces if piece.length > LONG * piece.thickness]
+    if not long:
+        return list(pieces)
+    points = np.concatenate([piece.middle for piece in long])
+    owner = np.repeat(np.arange(len(long)), [len(piece.middle) for piece in long])
+    found = []
+    for piece in pieces:
+        if piece.length <= LONG * piece.thickness:
+            centre = piece.middle.mean(0)
+            near = long[owner[np.argmin(np.hypot(*(points - centre).T))]]
+            along = near.step / near.length
+            if abs(along @ piece.step) < 0.9 * piece.length:
+                half = max(piece.length, piece.thickness) / 2 * along
+                down = np.array((-along[1], along[0])) * piece.thickness / 2
+                middle = np.stack([centre - half, centre + half])
+                piece = Piece(middle, middle + down, piece.thickness)
+        found.append(piece)
+    return found
+
+
+def _links(pieces: Sequence[Piece]) -> dict[int, int]:
+    """Return, for each piece that is continued by another one, the index of that one."""
+    if len(pieces) < 2:
+        return {}
+    start, end = (np.array([piece.middle[place] for piece in pieces]) for place in (0, -1))
+    step, thick = end - start, np.array([piece.thickness for piece in pieces])
+    length = np.maximum(np.hypot(*step.T), 1e-6)
+    along = step / length[:, None]
+    scale = np.minimum(thick[:, None], thick[None])
+    cosine = along @ along.T
+    both = step[:, None] + step[None]
+    both /= np.maximum(np.hypot(both[..., 0], both[..., 1]), 1e-6)[..., None]
+    between = start[None] - end[:, None]
+    gap = (between * both).sum(2) / scale
+    across = np.abs(between[..., 0] * -both[..., 1] + between[..., 1] * both[..., 0]) / scale
+    short = (length < LONG * thick)[:, None] | (length < LONG * thick)[None]
+    near = (gap > -OVERLAP) & (gap < GAP) & (across < ACROSS) & (short | (cosine > np.cos(np.radians(TURN))))
+    near &= (np.maximum(thick[:, None], thick[None]) < 2 * scale) & (cosine > 0)
+    np.fill_diagonal(near, False)
+    following: dict[int, int] = {}
+    taken: set[int] = set()
+    cost = np.where(near, np.maximum(gap, 0) + across, np.inf)
+    for place in np.argsort(cost, axis=None)[: np.count_nonzero(near)].tolist():
+        one, other = divmod(place, len(pieces))
+        if one in following or other in taken:
+            continue
+        last = other
+        while last in following:
+            last = following[last]
+        if last != one:
+            following[one] = other
+            taken.add(other)
+    return following
+
+
+def _joined(pieces: Sequence[Piece]) -> Piece:
+    if len(pieces) == 1:
+        return pieces[0]
+    step = pieces[-1].middle[-1] - pieces[0].middle[0]
+    middle, bottom = (np.concatenate(points) for points in zip(*(piece[:2] for piece in pieces), strict=True))
+    order = np.argsort(middle @ step, kind="stable")
+    thickness = sum(piece.thickness * piece.length for piece in pieces) / sum(piece.length for piece in pieces)
+    return Piece(middle[order], bottom[order], thickness)
+
+
+def reading_order(lines: Sequence[Piece]) -> list[list[int]]:
+    """Return the indices of lines in reading order, in groups that form a column or paragraph.
+
+    A line comes before another one if it is above it and they overlap horizontally, or if it is to the left of it and
+    no line that overlaps both is between them (Breuel, 2003, "High performance document layout analysis").
+    """
+    count = len(lines)
+    if not count:
+        return []
+    boxes = np.array([[*line.middle.min(0), *line.middle.max(0)] for line in lines])
+    left, right, y = boxes[:, 0], boxes[:, 2], (boxes[:, 1] + boxes[:, 3]) / 2
+    shared = np.minimum(right[:, None], right[None]) - np.maximum(left[:, None], left[None])
+    overlap = shared > 0.2 * np.minimum((right - left)[:, None], (right - left)[None])
+    above = np.array([[_height(a, b) for b in lines] for a in lines]) > 0
+    before = overlap & above
+    beside = ~overlap & (left[:, None] < left[None])
+    for one, other in zip(*np.nonzero(beside), strict=True):
+        low, high = sorted((y[one], y[other]))
+        if not (overlap[one] & overlap[other] & (y > low) & (y < high)).any():
+            before[one, other] = True
+    np.fill_diagonal(before, False)
+    order = _sorted(before, y)
+    thick = typical_thickness(lines)
+    key, keys = 0, [0]
+    for one, other in zip(order, order[1:], strict=False):
+        key += not (overlap[one, other] and 0 < y[other] - y[one] < 5 * thick)
+        keys.append(key)
+    return [[index for index, _ in group] for _, group in groupby(zip(order, keys, strict=True), lambda pair: pair[1])]
+
+
+def _height(one: Piece, other: Piece) -> float:
+    """Return how far one line is above another one where they overlap, or between their middles."""
+    low, high = max(one.middle[0, 0], other.middle[0, 0]), min(one.middle[-1, 0], other.middle[-1, 0])
+    if low >= high:
+        return float(other.middle[:, 1].mean() - one.middle[:, 1].mean())
+    return float(np.interp((low + high) / 2, *other.middle.T) - np.interp((low + high) / 2, *one.middle.T))
+
+
+def _sorted(before: Bool[ndarray, "N N"], y: ndarray) -> list[int]:
+    """Return indices so that each comes after those before it; of several, and in circles, the uppermost comes first."""
+    order: list[int] = []
+    waiting = before.sum(0)
+    left = np.ones(len(y), bool)
+    for _ in range(len(y)):
+        free = left & (waiting == 0)
+        if free.any() and order:
+            # go on below the last line if possible
+            below = free & before[order[-1]]
+            free = below if below.any() else free
+        choice = np.flatnonzero(free if free.any() else left)
+        index = int(choice[np.argmin(y[choice])]) if free.any() else int(choice[np.argmin(waiting[choice])])
+        order.append(index)
+        left[index] = False
+        waiting = waiting - before[index]
+    return order
