@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext, suppress
 from itertools import groupby
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
 
 import typer
@@ -75,11 +76,19 @@ def transcribe(
     shard: Annotated[
         str | None, typer.Option(help="Which of several machines this is, e.g. 3/16; each writes parts of its own")
     ] = None,
+    pages: Annotated[
+        bool | None,
+        typer.Option("--pages/--lines", help="Images without XML are pages, or single lines (default: as they look)"),
+    ] = None,
+    show: Annotated[
+        Path | None, typer.Option(help="Folder for pictures of the pages with the lines found on them")
+    ] = None,
     device: Device = "auto",
 ) -> None:
     """Transcribe images and pages, and print their text line by line."""
     from htr_lightning.reading.page_out import page_paths
     from htr_lightning.reading.results import growing, part_of, resume
+    from htr_lightning.reading.show import picture_paths
     from htr_lightning.reading.sources import find_sources
 
     in_parts = format == "parquet" or engine == "ray" or bool(workers or parts or shard)
@@ -104,12 +113,14 @@ def transcribe(
     if in_parts and (out is None or adapt or format in ("text", "tsv")):
         raise InputError("--workers, --engine, --parts and --shard write parts to a folder, without --adapt; add "
                          "--format parquet (or jsonl or page) and --out FOLDER")  # fmt: skip
+    if show and (watch or in_parts):
+        raise InputError(f"--show {show}: shows the lines of a few files; remove --watch, --workers, --parts, --shard")
     calibrated, weighted = numbers("--calibration", calibration), numbers("--weights", weights)
     from htr_lightning.reading.open import load_all  # may import torch, which takes seconds
 
     if watch:
         recognizer = load_all(checkpoints, device, greedy, tta, calibrated, weighted)
-        _watch(recognizer, Path(names[0]), format, out, n_best)
+        _watch(recognizer, Path(names[0]), format, out, n_best, pages)
         return
     with progress_text("listing files"):
         sources, errors, notes = find_sources(names)
@@ -121,7 +132,7 @@ def transcribe(
         from htr_lightning.reading.shards import Job
 
         assert out is not None
-        job = Job(out, format, checkpoints, device, greedy, tta, calibrated, weighted, n_best)
+        job = Job(out, format, checkpoints, device, greedy, tta, calibrated, weighted, n_best, pages)
         if fault := _transcribe_parts(job, sources, parts, shard, workers, engine, skip_existing):
             errors.append(fault)
         if errors:
@@ -139,12 +150,13 @@ def transcribe(
             raise InputError(f"{left}: file already exists; choose another --out, or add --skip-existing to go on")
         check_writable(out)
         sources = resume(out, format, sources) if skip_existing else sources
+    pictures = picture_paths([source.path for source in sources], show) if show else {}
     recognizer = load_all(checkpoints, device, greedy, tta, calibrated, weighted, exported=not adapt)
     if adapt:
         from htr_lightning.adapt.writer import MIN_LINES, adapt_to
 
         with progress_text("adapting") as tell:
-            adapted = adapt_to(recognizer, sources, lambda done: tell(f"adapting: {done:.0%}"))
+            adapted = adapt_to(recognizer, sources, lambda done: tell(f"adapting: {done:.0%}"), pages)
         recognizer = adapted.recognizer
         if adapted.lines:
             print(f"note: adapted to {adapted.lines} lines; confidence per character {adapted.before:.1%} -> "
@@ -153,7 +165,7 @@ def transcribe(
             print(f"note: not adapted, since fewer than {MIN_LINES} lines have text", file=sys.stderr)
     file = growing(out) if out is not None and format != "page" else nullcontext(sys.stdout.write)
     with progress_bar("transcribing", len(sources)) as advance, file as write:
-        _print_lines(recognizer, sources, format, targets, n_best, errors, write, advance)
+        _print_lines(recognizer, sources, format, targets, n_best, errors, write, advance, pages, pictures)
     if out is not None and format != "page":
         print(printable(str(out)))
     if errors:
@@ -169,15 +181,25 @@ def _print_lines(
     errors: list[str],
     write: Callable[[str], object],
     advance: Callable[[int], None] = lambda files: None,
+    pages: bool | None = None,
+    pictures: Mapping[Path, Path] = MappingProxyType({}),
 ) -> None:
     """Transcribe sources, print their lines or write their pages, and add what could not be read to `errors`."""
     from htr_lightning.reading.page_out import to_page_xml, write_page
     from htr_lightning.reading.results import format_line
+    from htr_lightning.reading.segment.detect import NO_DETECTOR, detector
+    from htr_lightning.reading.show import show as draw
     from htr_lightning.reading.transcribe import transcribe as run
 
-    transcribed = run(recognizer, sources, n_best, advance)
+    transcribed = run(recognizer, sources, n_best, advance, pages=pages)
+    told = detector() is not None
     for source, group in groupby(transcribed, key=lambda line: line.source):
         lines = list(group)
+        if not told and lines[0].page is not None:
+            print(f"note: {NO_DETECTOR}", file=sys.stderr)
+            told = True
+        if source.path in pictures:
+            draw(lines, pictures[source.path])
         errors += [line.error for line in lines if line.error]
         for note in dict.fromkeys(line.note for line in lines if line.note):
             print(f"note: {printable(note)}", file=sys.stderr)
@@ -214,7 +236,9 @@ def _transcribe_parts(
     return f"{found.faults} of {found.lines} lines could not be read, the first: {found.first}"
 
 
-def _watch(recognizer: "Transcriber", folder: Path, format: str, out: Path | None, n_best: int) -> None:
+def _watch(
+    recognizer: "Transcriber", folder: Path, format: str, out: Path | None, n_best: int, pages: bool | None
+) -> None:
     """Transcribe the files in a folder as they come, until the user stops the program."""
     from htr_lightning.reading.page_out import page_paths
     from htr_lightning.reading.sources import find_sources
@@ -228,7 +252,7 @@ def _watch(recognizer: "Transcriber", folder: Path, format: str, out: Path | Non
                 print(f"note: {note}", file=sys.stderr)
             try:
                 targets = page_paths(sources, out) if out is not None else {}
-                _print_lines(recognizer, sources, format, targets, n_best, errors, sys.stdout.write)
+                _print_lines(recognizer, sources, format, targets, n_best, errors, sys.stdout.write, pages=pages)
             except InputError as error:  # the next file may be better
                 errors.append(str(error))
             finally:

@@ -66,9 +66,7 @@ def match(costs: Float64[ndarray, "R F"], highest: float) -> list[tuple[int, int
     return pairs
 
 
-def band_overlaps(
-    reference: Sequence[Points], found: Sequence[Points], distance: float
-) -> Float64[ndarray, "R F"]:
+def band_overlaps(reference: Sequence[Points], found: Sequence[Points], distance: float) -> Float64[ndarray, "R F"]:
     """Return the intersection over union of the bands of all pairs of baselines.
 
     Args:

@@ -21,7 +21,7 @@ def to_page_xml(source: Source, lines: Sequence[TranscribedLine]) -> bytes:
     All other content of an existing PAGE file is preserved. An ALTO file or a single image results in a new PAGE file.
     """
     if not source.is_page:
-        return pagexml.write(_page_of_line(source.path, lines))
+        return pagexml.write(_page_of_image(source.path, lines))
     found = [_line(one.line, one) for one in lines if one.line is not None]
     if local(parse(source.path)) == "PcGts":
         return pagexml.replace_texts(source.path, [line for line in found if line.confidence is not None])
@@ -33,13 +33,15 @@ def _line(line: Line, transcribed: TranscribedLine) -> Line:
     return line if read is None else line._replace(text=read.text, confidence=read.confidence)
 
 
-def _page_of_line(path: Path, lines: Sequence[TranscribedLine]) -> Page:
-    """Return a page for an image of one line, which covers the whole page."""
+def _page_of_image(path: Path, lines: Sequence[TranscribedLine]) -> Page:
+    """Return the page on which lines were found, or one that the line in an image covers."""
+    if (page := lines[0].page) is not None:
+        return page._replace(lines=[_line(one.line, one) for one in lines if one.line is not None])
     with Image.open(path) as image:
         width, height = ImageOps.exif_transpose(image).size
     corners = [(0.0, 0.0), (float(width), 0.0), (float(width), float(height)), (0.0, float(height))]
     whole = Line("line_1", "", corners, [], "region_1")
-    return Page(path, path.name, width, height, [_line(whole, one) for one in lines])
+    return Page(path, path.name, width, height, [_line(whole, one) for one in lines if not one.is_empty_page])
 
 
 def page_path(source: Source, folder: Path) -> Path:

@@ -13,6 +13,7 @@ from itertools import groupby, islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from htr_lightning.data.page.document import read_page
 from htr_lightning.errors import InputError, printable
 from htr_lightning.output import replacing, writing
 from htr_lightning.reading.journal import digest
@@ -20,7 +21,7 @@ from htr_lightning.reading.open import load_all
 from htr_lightning.reading.page_out import page_path, page_paths, write_page
 from htr_lightning.reading.results import record
 from htr_lightning.reading.sources import Source
-from htr_lightning.reading.transcribe import TranscribedLine, count_lines, transcribe
+from htr_lightning.reading.transcribe import TranscribedLine, transcribe
 from htr_lightning.transcription import Transcriber
 
 PLAN = "_plan.json"  # readers of Parquet folders skip names that begin with _
@@ -66,6 +67,7 @@ class Job(NamedTuple):
     calibration: Sequence[float] | None = None
     weights: Sequence[float] | None = None
     n_best: int = 0
+    pages: bool | None = None
 
     def load(self) -> Transcriber:
         """Load the recognizer."""
@@ -94,7 +96,7 @@ class Job(NamedTuple):
         """
         if self.form == "page":
             return self._pages(recognizer, part, parallel)
-        lines = transcribe(recognizer, part.sources, self.n_best, parallel=parallel)
+        lines = transcribe(recognizer, part.sources, self.n_best, parallel=parallel, pages=self.pages)
         rows = (record(line) for line in lines if not line.is_empty_page)
         with replacing(self.path(part)) as path:
             return _write_parquet(rows, path, self.n_best) if self.form == "parquet" else _write_jsonl(rows, path)
@@ -102,7 +104,7 @@ class Job(NamedTuple):
     def _pages(self, recognizer: Transcriber, part: Part, parallel: bool) -> Counts:
         counts = Counts(0, 0)
         remaining = [source for source in part.sources if not page_path(source, self.folder).exists()]
-        transcribed = transcribe(recognizer, remaining, parallel=parallel)
+        transcribed = transcribe(recognizer, remaining, parallel=parallel, pages=self.pages)
         for source, group in groupby(transcribed, key=lambda line: line.source):
             lines = list(group)
             if lines[0].line is not None or not lines[0].error:  # a file that cannot be read has no page
@@ -119,7 +121,7 @@ class Job(NamedTuple):
         path = self.path(part)
         try:
             if self.form == "page":
-                return Counts(sum(map(count_lines, part.sources)), 0)
+                return Counts(sum(len(read_page(page_path(one, self.folder)).lines) for one in part.sources), 0)
             if self.form == "parquet":
                 errors = _parquet(path).read_table(path, columns=["error"]).column("error").to_pylist()
             else:
@@ -216,6 +218,7 @@ def _check_plan(job: Job, sources: Sequence[Source], parts: int) -> None:
         "tta": job.views,
         "calibration": None if job.calibration is None else list(job.calibration),
         "weights": None if job.weights is None else list(job.weights),
+        "pages": job.pages,
     }
     path = job.folder / PLAN
     with writing(path):

@@ -15,7 +15,7 @@ from numpy import ndarray
 from htr_lightning.data.image import image_size, read_image
 from htr_lightning.data.page.baseline import outline
 from htr_lightning.data.page.document import read_page
-from htr_lightning.data.page.page import Line, page_box
+from htr_lightning.data.page.page import Line, Page, page_box
 from htr_lightning.data.writing import is_page
 from htr_lightning.errors import InputError, printable
 from htr_lightning.reading.page_out import to_page_xml
@@ -118,17 +118,22 @@ def sources_of(folder: Path, names: Sequence[str], limits: Limits) -> tuple[list
         if isinstance(source.image, str):
             raise InputError(source.image)
         image_size(source.image, max_pixels=limits.pixels)
-    if (lines := sum(map(count_lines, sources))) > limits.lines:
-        raise InputError(f"{sources[0].path}: {lines} lines in one request (maximum {limits.lines}); send fewer pages "
-                         "at a time, or start htr serve with a larger --max-lines")  # fmt: skip
+    check_lines(sources[0].path, sum(map(count_lines, sources)), limits)
     return sources, [without(folder, note) for note in notes]
 
 
-async def transcribe(served: Served, source: Source, folder: Path, n_best: int) -> FileText:
+def check_lines(path: Path, lines: int, limits: Limits) -> None:
+    """Raise InputError if a request has more lines than allowed."""
+    if lines > limits.lines:
+        raise InputError(f"{path}: {lines} lines in one request (maximum {limits.lines}); send fewer pages "
+                         "at a time, or start htr serve with a larger --max-lines")  # fmt: skip
+
+
+async def transcribe(served: Served, source: Source, folder: Path, n_best: int, limits: Limits) -> FileText:
     """Transcribe the lines of a source.
 
     Raises:
-        InputError: if none of its lines can be read.
+        InputError: if none of its lines can be read, or there are more than allowed.
     """
     assert isinstance(source.image, Path)
     chunks, lines = _chunks(served.recognizer, source), []
@@ -137,6 +142,7 @@ async def transcribe(served: Served, source: Source, folder: Path, n_best: int) 
         outcomes = iter(await served.batcher.read(images, n_best))
         done = [line if image is None else finished(line, image, next(outcomes)) for line, image in chunk]
         lines += [line._replace(error=_named(folder, line.error), note=_named(folder, line.note)) for line in done]
+        check_lines(source.path, len(lines), limits)
     if lines and all(line.error for line in lines):
         raise InputError(lines[0].error or "")
     height, width = await asyncio.to_thread(image_size, source.image)
@@ -181,7 +187,9 @@ async def transcribe_images(served: Served, uploads: Sequence[Upload], limits: L
             line = TranscribedLine(Source(Path(name), Path(name)), None, None)
             line = line._replace(error=image) if isinstance(image, str) else finished(line, image, next(outcomes))
             text = _line_text(line, (0, 0))
-            found.append(BatchLine(name=name, **text.model_dump(exclude={"id", "box", "polygon"})))
+            found.append(
+                BatchLine(name=name, **text.model_dump(exclude={"id", "box", "polygon", "baseline", "region"}))
+            )
     if found and all(line.error for line in found):
         raise InputError(found[0].error or "")
     return found
@@ -213,6 +221,8 @@ def _line_text(line: TranscribedLine, size: tuple[int, int]) -> LineText:
         ],
         box=page_box(polygon, size) if polygon else None,
         polygon=polygon,
+        baseline=[] if line.line is None else line.line.baseline,
+        region="" if line.line is None else line.line.region,
         error=line.error,
         note=line.note,
     )
@@ -230,11 +240,24 @@ def page_file(upload: Upload, lines: Sequence[CorrectedLine], limits: Limits) ->
         save([upload], folder)
         path = folder / upload.name
         page = read_page(path) if path.suffix.lower() == ".xml" else None
-        if page is None:
-            image_size(path, max_pixels=limits.pixels)
         source = Source(path, path, page is not None)
-        known: dict[str, Line | None] = {WHOLE: None} if page is None else {line.id: line for line, *_ in outline(page)}
+        found = None if page else _page_of(path, lines, limits)
+        known = {line.id: line for line, *_ in outline(page or found)} if page or found else {WHOLE: None}
         if unknown := next((line.id for line in lines if line.id not in known), None):
             raise InputError(f"line {unknown[:MAX_NAME]!r}: not in {upload.name}; use the ids that it has")
         texts = {line.id: Transcription(line.text, line.confidence) for line in lines}
-        return to_page_xml(source, [TranscribedLine(source, line, texts.get(id)) for id, line in known.items()])
+        done = [TranscribedLine(source, line, texts.get(id), page=found) for id, line in known.items()]
+        return to_page_xml(source, done)
+
+
+def _page_of(path: Path, lines: Sequence[CorrectedLine], limits: Limits) -> Page | None:
+    """Return the page in an image on which lines were found, or None if it is an image of one line.
+
+    Raises:
+        InputError: if the image cannot be read, or two lines have the same id.
+    """
+    height, width = image_size(path, max_pixels=limits.pixels)
+    found = [Line(one.id, "", one.polygon, one.baseline, one.region) for one in lines if one.baseline]
+    if len({line.id for line in found}) < len(found):
+        raise InputError(f"{path}: two lines have the same id; use the ids that /api/transcribe gave them")
+    return Page(path, path.name, width, height, found) if found else None

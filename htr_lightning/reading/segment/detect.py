@@ -17,6 +17,7 @@ from numpy import ndarray
 from htr_lightning.data.writing import find_strokes, letter_height
 from htr_lightning.export.session import Graph, open_graph
 
+NO_DETECTOR = "lines of pages without XML are found by rows of ink; install htr-lightning[pages] for a better detector"
 MODELS = "models/*_det_*.onnx"  # in the package rapidocr
 ALONG, ACROSS, AROUND = 4.0, 0.6, 3.0  # sides of windows in which ink is averaged, in heights of letters
 

@@ -1,7 +1,7 @@
 """Join pieces of writing into lines, and put lines into reading order."""
 
 from collections.abc import Sequence
-from itertools import groupby
+from itertools import groupby, pairwise
 
 import numpy as np
 from jaxtyping import Bool
@@ -15,6 +15,9 @@ ACROSS = 0.6  # maximum offset across the line at which they meet, in thicknesse
 TURN = 20.0  # maximum angle between them in degrees
 MIN_LENGTH = 1.4  # of a line in thicknesses
 THIN = 0.55  # minimum thickness of a line, relative to the typical thickness
+SHARED = 0.2  # minimum overlap of lines in the same column, as a fraction of the shorter one
+NEAR = 5.0  # maximum distance of lines in the same group in thicknesses
+CUT_OFF = 1.5  # distance from the side of the picture in thicknesses at which a line is cut off
 CUT = 0.3  # maximum length of a line cut off by the side of the picture, relative to the typical length
 
 
@@ -67,7 +70,7 @@ def join(pieces: Sequence[Piece], width: int) -> list[Piece]:
 
 def _is_cut(line: Piece, width: int) -> bool:
     left, right = line.middle[:, 0].min(), line.middle[:, 0].max()
-    return bool(left < line.thickness or right > width - 1 - line.thickness)
+    return bool(left < CUT_OFF * line.thickness or right > width - 1 - CUT_OFF * line.thickness)
 
 
 def _aligned(pieces: Sequence[Piece]) -> list[Piece]:
@@ -146,48 +149,41 @@ def reading_order(lines: Sequence[Piece]) -> list[list[int]]:
     count = len(lines)
     if not count:
         return []
-    boxes = np.array([[*line.middle.min(0), *line.middle.max(0)] for line in lines])
-    left, right, y = boxes[:, 0], boxes[:, 2], (boxes[:, 1] + boxes[:, 3]) / 2
-    shared = np.minimum(right[:, None], right[None]) - np.maximum(left[:, None], left[None])
-    overlap = shared > 0.2 * np.minimum((right - left)[:, None], (right - left)[None])
-    above = np.array([[_height(a, b) for b in lines] for a in lines]) > 0
-    before = overlap & above
-    beside = ~overlap & (left[:, None] < left[None])
-    for one, other in zip(*np.nonzero(beside), strict=True):
-        low, high = sorted((y[one], y[other]))
-        if not (overlap[one] & overlap[other] & (y > low) & (y < high)).any():
-            before[one, other] = True
+    start, end = (np.array([line.middle[place] for line in lines]) for place in (0, -1))
+    left, right = np.minimum(start[:, 0], end[:, 0]), np.maximum(start[:, 0], end[:, 0])
+    y = (start[:, 1] + end[:, 1]) / 2
+    slope = (end - start)[:, 1] / np.where(np.abs((end - start)[:, 0]) < 1, np.inf, (end - start)[:, 0])
+    first, last = np.maximum(left[:, None], left[None]), np.minimum(right[:, None], right[None])
+    overlap = last - first > SHARED * np.minimum((right - left)[:, None], (right - left)[None])
+    heights = y[:, None] + slope[:, None] * ((first + last) / 2 - (left + right)[:, None] / 2)
+    before = overlap & (np.where(overlap, heights, y[:, None]) < np.where(overlap, heights.T, y[None]))
+    for one in range(count):
+        between = (y > np.minimum(y[one], y)[:, None]) & (y < np.maximum(y[one], y)[:, None])
+        blocked = (overlap & overlap[one] & between).any(1)
+        before[one] |= ~overlap[one] & (left[one] < left) & ~blocked
     np.fill_diagonal(before, False)
     order = _sorted(before, y)
     thick = typical_thickness(lines)
     key, keys = 0, [0]
-    for one, other in zip(order, order[1:], strict=False):
-        key += not (overlap[one, other] and 0 < y[other] - y[one] < 5 * thick)
+    for one, other in pairwise(order):
+        key += not (overlap[one, other] and 0 < y[other] - y[one] < NEAR * thick)
         keys.append(key)
     return [[index for index, _ in group] for _, group in groupby(zip(order, keys, strict=True), lambda pair: pair[1])]
 
 
-def _height(one: Piece, other: Piece) -> float:
-    """Return how far one line is above another one where they overlap, or between their middles."""
-    low, high = max(one.middle[0, 0], other.middle[0, 0]), min(one.middle[-1, 0], other.middle[-1, 0])
-    if low >= high:
-        return float(other.middle[:, 1].mean() - one.middle[:, 1].mean())
-    return float(np.interp((low + high) / 2, *other.middle.T) - np.interp((low + high) / 2, *one.middle.T))
-
-
 def _sorted(before: Bool[ndarray, "N N"], y: ndarray) -> list[int]:
-    """Return indices so that each comes after those before it; of several, and in circles, the uppermost comes first."""
+    """Return indices so that each comes after those before it, if possible below the last one or else the uppermost."""
     order: list[int] = []
     waiting = before.sum(0)
     left = np.ones(len(y), bool)
     for _ in range(len(y)):
         free = left & (waiting == 0)
-        if free.any() and order:
-            # go on below the last line if possible
-            below = free & before[order[-1]]
-            free = below if below.any() else free
-        choice = np.flatnonzero(free if free.any() else left)
-        index = int(choice[np.argmin(y[choice])]) if free.any() else int(choice[np.argmin(waiting[choice])])
+        if order and (below := free & before[order[-1]]).any():
+            free = below
+        if free.any():
+            index = int(np.argmin(np.where(free, y, np.inf)))
+        else:  # a circle
+            index = int(np.argmin(np.where(left, waiting, len(y))))
         order.append(index)
         left[index] = False
         waiting = waiting - before[index]

@@ -7,12 +7,16 @@ import numpy as np
 from jaxtyping import Float64, UInt8
 from numpy import ndarray
 
-from htr_lightning.data.paper import dark_on_light, find_paper, thumbnail
 from htr_lightning.data.page.page import Points
+from htr_lightning.data.paper import dark_on_light, thumbnail
 
 MULTIPLE = 32  # the sides of a view are multiples of this, as the detector needs
-FILLED = 0.93  # minimum area of the paper relative to its four corners
-MIN_CORNER, MAX_CORNER = 50, 130  # angles of a sheet in a photo, in degrees
+PIXELS = 40_000  # of the thumbnail in which a sheet is found
+STROKE = 20  # side of a picture divided by the width of the widest stroke that is not part of the surface
+MIN_SHEET, MAX_SHEET = 0.15, 0.97  # bounds for the area of a sheet, as a fraction of the picture
+STRAIGHT = 0.95  # minimum overlap of a sheet with the polygon of its four corners
+MAX_SHADE = 0.6  # maximum grey level of the surface relative to the sheet
+MARGIN = 0.03  # added around the sheet, since writing may reach its edge
 
 
 class View(NamedTuple):
@@ -63,28 +67,36 @@ def look(
 
 
 def find_sheet(image: UInt8[ndarray, "H W"]) -> Float64[ndarray, "4 2"] | None:
-    """Return the corners of a sheet of paper on a darker surface, clockwise from the upper left one, if there is one."""
-    paper = find_paper(image, thumbnail(image))
-    if paper is None:
+    """Return the corners of a sheet of paper on a darker surface, clockwise from the upper left one, if there is one.
+
+    In contrast to `paper.find_paper`, the surface may have a texture, since a page is much larger than a line.
+    """
+    small = thumbnail(image, PIXELS)
+    window = np.ones((min(small.shape) // STROKE | 1,) * 2, np.uint8)
+    plain = cv2.GaussianBlur(cv2.morphologyEx(small, cv2.MORPH_CLOSE, window), (3, 3), 0)  # without ink
+    light = cv2.threshold(plain, 0, 1, cv2.THRESH_BINARY | cv2.THRESH_OTSU)[1]
+    outlines, _ = cv2.findContours(
+        cv2.morphologyEx(light, cv2.MORPH_OPEN, window), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE
+    )
+    outline = max(outlines, key=cv2.contourArea, default=None)
+    if outline is None or not MIN_SHEET < cv2.contourArea(outline) / small.size < MAX_SHEET:
         return None
-    (outline, *_), _ = cv2.findContours(paper, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
     hull = polygon = cv2.convexHull(outline)
     tolerance = 1.0
     while len(polygon) > 4:
         tolerance *= 1.1
         polygon = cv2.approxPolyDP(hull, tolerance, True)
-    if len(polygon) < 4 or cv2.contourArea(polygon) * FILLED > cv2.contourArea(outline):
+    sheet, straight = (cv2.fillPoly(np.zeros_like(small), [shape], 1) for shape in (outline, polygon))
+    around = (sheet | straight) == 0
+    if len(polygon) < 4 or cv2.countNonZero(sheet & straight) < STRAIGHT * cv2.countNonZero(sheet | straight):
         return None
-    corners = polygon[:, 0].astype(np.float64)
+    if not around.any() or np.percentile(plain[around], 80) > MAX_SHADE * np.median(plain[sheet > 0]):
+        return None
+    corners = polygon[:, 0] + 0.5
+    corners = corners.mean(0) + (1 + MARGIN) * (corners - corners.mean(0))
     corners = corners[np.argsort(np.arctan2(*(corners - corners.mean(0)).T[::-1]))]  # clockwise, since y points down
     corners = np.roll(corners, -int(np.argmin(corners.sum(1))), axis=0)
-    sides = np.roll(corners, -1, axis=0) - corners
-    ahead = np.degrees(np.arctan2(*sides.T[::-1]))
-    inner = 180 - (np.roll(ahead, -1) - ahead) % 360
-    if inner.min() < MIN_CORNER or inner.max() > MAX_CORNER:
-        return None
-    scale = np.array(image.shape[::-1]) / paper.shape[::-1]
-    return (corners + 0.5) * scale
+    return np.asarray(corners * np.array(image.shape[::-1]) / small.shape[::-1], np.float64)
 
 
 def _size(corners: Float64[ndarray, "4 2"]) -> tuple[int, int]:
