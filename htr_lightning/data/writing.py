@@ -47,11 +47,12 @@ def is_page(image: UInt8[ndarray, "H W"]) -> bool:
     scale = min(1.0, PAGE_SIDE / max(image.shape))
     image = dark_on_light(cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA))
     rows, columns = image.shape
-    found = _letters(find_strokes(image))
-    left, top, width, height, area = found.T
+    left, top, width, height, area = (found := _components(find_strokes(image)))[found[:, 3] >= MIN_LETTER].T
     if len(area) < MIN_LETTERS:
         return False
-    median = _typical_height(found)
+    order = np.argsort(height)
+    total = np.cumsum(area[order])  # a median weighted by area, so that large strokes outweigh dust
+    median = int(height[order][np.searchsorted(total, total[-1] / 2)])
     letters = (height <= rows / 8) & (height >= median / 3) & (width <= 0.6 * columns)
     letters &= area < 0.8 * width * height  # excludes the dots and dashes of ruled lines
     if median > rows / 16 or np.count_nonzero(letters) < MIN_LETTERS:
@@ -66,25 +67,6 @@ def is_page(image: UInt8[ndarray, "H W"]) -> bool:
         if cv2.connectedComponents(closed)[0] > 2:  # the first component is the background
             return True
     return False
-
-
-def letter_height(strokes: UInt8[ndarray, "H W"]) -> int:
-    """Return the typical height of the letters in a binary image in pixels, or 0 if there are none."""
-    letters = _letters(strokes)
-    return _typical_height(letters) if len(letters) else 0
-
-
-def _letters(strokes: UInt8[ndarray, "H W"]) -> Int[ndarray, "N 5"]:
-    found = _components(strokes)
-    return found[found[:, 3] >= MIN_LETTER]
-
-
-def _typical_height(letters: Int[ndarray, "N 5"]) -> int:
-    """Return the median height weighted by area, so that large strokes outweigh dust."""
-    _, _, _, height, area = letters.T
-    order = np.argsort(height)
-    total = np.cumsum(area[order])
-    return int(height[order][np.searchsorted(total, total[-1] / 2)])
 
 
 def find_strokes(image: UInt8[ndarray, "H W"]) -> UInt8[ndarray, "H W"]:

@@ -29,7 +29,7 @@ def typical_thickness(pieces: Sequence[Piece]) -> float:
 
 
 def main_angle(pieces: Sequence[Piece]) -> float:
-    """Return the direction of most of the writing in degrees, from -90 to 90."""
+    """Return the direction of most of the writing in degrees, from -135 to 45."""
     long = [piece for piece in pieces if piece.length > LONG * piece.thickness]
     if not long:
         return 0.0
@@ -138,6 +138,16 @@ def _joined(pieces: Sequence[Piece]) -> Piece:
     order = np.argsort(middle @ step, kind="stable")
     thickness = sum(piece.thickness * piece.length for piece in pieces) / sum(piece.length for piece in pieces)
     return Piece(middle[order], bottom[order], thickness)
+
+
+def stacked(lines: Sequence[Piece]) -> int:
+    """Return the number of lines above or below the longest one, which is included."""
+    if not lines:
+        return 0
+    ends = np.array([(line.middle[:, 0].min(), line.middle[:, 0].max()) for line in lines])
+    left, right = ends[np.argmax(ends[:, 1] - ends[:, 0])]
+    shared = np.minimum(ends[:, 1], right) - np.maximum(ends[:, 0], left)
+    return int((shared > SHARED * (ends[:, 1] - ends[:, 0])).sum())
 
 
 def reading_order(lines: Sequence[Piece]) -> list[list[int]]:

@@ -13,7 +13,7 @@ from htr_lightning.data.page.crop import crop_line
 from htr_lightning.data.page.page import Line, Page
 from htr_lightning.data.writing import is_page
 from htr_lightning.reading.segment.detect import detector, find_writing
-from htr_lightning.reading.segment.join import join, main_angle, reading_order, typical_thickness
+from htr_lightning.reading.segment.join import join, main_angle, reading_order, stacked, typical_thickness
 from htr_lightning.reading.segment.pieces import Piece, find_pieces
 from htr_lightning.reading.segment.view import View, find_sheet, look
 
@@ -49,9 +49,9 @@ def find_page(
         return None
     view, pieces = _examine(image)
     lines = join(pieces, view.image.shape[1])
-    groups = reading_order(lines)
-    if not sure and max(map(len, groups), default=0) < MIN_LINES:
+    if not sure and stacked(lines) < MIN_LINES:
         return None
+    groups = reading_order(lines)
     distance = _distance(lines)
     found = [_line(view, line, distance) for line in lines]
     if confidence is not None and lines:

@@ -13,7 +13,7 @@ MIN_MEAN = 0.5  # minimum mean probability of a piece
 TALL = 1.7  # thickness of a piece relative to that of the others, above which it may be several lines
 LONG = 2.5  # length in thicknesses from which the direction of a piece is its own
 MIN_SIZE = 0.5  # minimum thickness and half of the minimum length, relative to the typical thickness
-MAX_PIECES = 1000  # the largest ones of a page
+MAX_PIECES = 600  # the largest ones of a page
 
 
 class Piece(NamedTuple):

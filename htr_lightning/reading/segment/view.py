@@ -51,7 +51,6 @@ def look(
     scale = min(1.0, side / max(width, height))
     reduced = (max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale)))
     small = image if scale == 1 else cv2.resize(image, reduced, interpolation=cv2.INTER_AREA)
-    small = dark_on_light(small)
     shrink = np.diag([small.shape[1] / image.shape[1], small.shape[0] / image.shape[0], 1.0])
     grow = np.diag([scale, scale, 1.0])
     turn = cv2.getRotationMatrix2D((width * scale / 2, height * scale / 2), angle, 1.0)
@@ -63,7 +62,7 @@ def look(
     level = int(np.median(small))
     drawn = cv2.warpPerspective(small, to_view @ np.linalg.inv(shrink), (columns, rows), flags=cv2.INTER_LINEAR,
                                 borderMode=cv2.BORDER_CONSTANT, borderValue=level)  # fmt: skip
-    return View(drawn, np.linalg.inv(to_view))
+    return View(dark_on_light(drawn), np.linalg.inv(to_view))  # of the sheet, whatever is around it
 
 
 def find_sheet(image: UInt8[ndarray, "H W"]) -> Float64[ndarray, "4 2"] | None:
