@@ -1,6 +1,7 @@
 """Compare the lines found on a page with its reference lines."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import cv2
@@ -10,7 +11,12 @@ from jaxtyping import Float64
 from numpy import ndarray
 
 from htr_lightning.data.page.baseline import ABOVE, BELOW, line_distance
+from htr_lightning.data.page.document import read_page
 from htr_lightning.data.page.page import Line, Points
+from htr_lightning.errors import InputError
+from htr_lightning.reading.sources import Source
+from htr_lightning.reading.transcribe import transcribe
+from htr_lightning.transcription import Transcriber
 
 MIN_IOU = 0.5
 BAND = 20  # rows of a band when it is drawn
@@ -36,6 +42,43 @@ class LineScore(NamedTuple):
     def precision(self) -> float:
         """The fraction of the lines found that are reference lines."""
         return self.matched / self.found if self.found else 1.0
+
+
+class PageScore(NamedTuple):
+    """How well a page is read from its image alone; add those of several pages."""
+
+    lines: LineScore
+    characters: int  # of the reference
+    edits: int  # see `page_edits`
+    order_free: int  # see `order_free_edits`
+    given: int  # edits if the reference lines are read
+
+    def plus(self, other: "PageScore") -> "PageScore":
+        """Return the counts of two sets of pages together."""
+        return PageScore(self.lines.plus(other.lines), *(a + b for a, b in zip(self[1:], other[1:], strict=True)))
+
+
+def score_page(recognizer: Transcriber, xml: Path, image: Path) -> PageScore:
+    """Transcribe the image of a page without its PAGE or ALTO file, and compare the result with this file.
+
+    Raises:
+        InputError: if the image or the file cannot be read.
+    """
+    reference = read_page(xml).lines
+    found, given = (
+        list(transcribe(recognizer, [source], pages=True))
+        for source in (Source(image, image), Source(xml, image, is_page=True))
+    )
+    if fault := next((line.error for line in found if line.error), None):
+        raise InputError(fault)
+    texts, read = [line.text for line in reference], [line.text for line in found]
+    return PageScore(
+        score_lines(reference, [line.line for line in found if line.line is not None]),
+        sum(map(len, texts)),
+        page_edits(texts, read),
+        order_free_edits(texts, read),
+        page_edits(texts, [line.text for line in given]),
+    )
 
 
 def score_lines(reference: Sequence[Line], found: Sequence[Line]) -> LineScore:

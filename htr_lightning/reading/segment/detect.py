@@ -65,7 +65,7 @@ def rows_of_ink(image: UInt8[ndarray, "H W"]) -> Float32[ndarray, "H W"]:
 
 def _line_distance(strokes: Float32[ndarray, "H W"]) -> float:
     """Return the distance of lines in pixels: the period of the ink in vertical strips, in which lines are level."""
-    rows, columns = strokes.shape
+    rows = len(strokes)
     profiles = cv2.resize(strokes, (STRIPS, rows), interpolation=cv2.INTER_AREA)
     profiles -= cv2.blur(profiles, (1, rows // 8 | 1))
     power = (np.abs(np.fft.rfft(profiles, 2 * rows, axis=0)) ** 2).sum(1)

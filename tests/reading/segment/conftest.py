@@ -21,7 +21,7 @@ def bar(left: float, right: float, y: float, slope: float = 0.0) -> Line:
 
 
 def draw(lines: Sequence[Line], size: tuple[int, int] = (2000, 1500)) -> ndarray:
-    """Return a page with a bar above each baseline, and a thin tick above its start, by which its upper side is known."""
+    """Return a page with a bar above each baseline, and a thin tick on the upper side of its start."""
     image = np.full(size, PAPER, np.uint8)
     for line in lines:
         (x0, y0), (x1, y1) = line.baseline
