@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from itertools import groupby, pairwise
 
 import numpy as np
-from jaxtyping import Bool
+from jaxtyping import Bool, Float32
 from numpy import ndarray
 
 from htr_lightning.reading.segment.pieces import LONG, Piece, forward, weighted_median
@@ -15,6 +15,10 @@ ACROSS = 0.6  # maximum offset across the line at which they meet, in thicknesse
 TURN = 20.0  # maximum angle between them in degrees
 MIN_LENGTH = 1.4  # of a line in thicknesses
 THIN = 0.55  # minimum thickness of a line, relative to the typical thickness
+COLUMN = 5.0  # minimum length in thicknesses of the lines that show where columns are
+GUTTER = 4.0  # maximum width of a gutter that has to be looked for, in thicknesses
+MIN_ENDS = 3  # minimum number of lines that end, and of those that start, at a gutter
+CERTAIN = 0.9  # probability of writing above which a line goes on across a gutter
 SHARED = 0.2  # minimum overlap of lines in the same column, as a fraction of the shorter one
 NEAR = 5.0  # maximum distance of lines in the same group in thicknesses
 CUT_OFF = 1.5  # distance from the side of the picture in thicknesses at which a line is cut off
@@ -41,15 +45,18 @@ def main_angle(pieces: Sequence[Piece]) -> float:
     return weighted_median(angles[chosen], lengths[chosen])
 
 
-def join(pieces: Sequence[Piece], width: int) -> list[Piece]:
+def join(pieces: Sequence[Piece], writing: Float32[ndarray, "H W"]) -> list[Piece]:
     """Return the lines that pieces form, without what is too small or cut off by the side of the picture.
 
     Args:
         pieces: pieces of lines, in any order.
-        width: columns of the picture.
+        writing: map in which they were found.
     """
     pieces = _aligned(pieces)
-    following = _links(pieces)
+    between = gutters(pieces)
+    for x in between:
+        pieces = [part for piece in pieces for part in _split(piece, x, writing)]
+    following = _links(pieces, between)
     starts = set(range(len(pieces))) - set(following.values())
     lines = []
     for start in sorted(starts):
@@ -64,7 +71,7 @@ def join(pieces: Sequence[Piece], width: int) -> list[Piece]:
         for line in lines
         if line.length >= MIN_LENGTH * line.thickness
         and line.thickness >= THIN * typical
-        and not (line.length < CUT * length and _is_cut(line, width))
+        and not (line.length < CUT * length and _is_cut(line, writing.shape[1]))
     ]
 
 
@@ -95,7 +102,40 @@ def _aligned(pieces: Sequence[Piece]) -> list[Piece]:
     return found
 
 
-def _links(pieces: Sequence[Piece]) -> dict[int, int]:
+def gutters(pieces: Sequence[Piece]) -> list[float]:
+    """Return where one column ends and another one begins: where several lines start just after several have ended."""
+    long = [piece for piece in pieces if piece.length > COLUMN * piece.thickness]
+    if not long:
+        return []
+    thick = typical_thickness(long)
+    start, end = (np.array([piece.middle[place, 0] for piece in long]) for place in (0, -1))
+    starts = (np.abs(start[:, None] - start[None]) < GUTTER / 2 * thick).sum(1)
+    ends = ((end[None] > start[:, None] - GUTTER * thick) & (end[None] < start[:, None] + thick)).sum(1)
+    count = np.minimum(starts, ends)
+    found: list[float] = []
+    for index in np.argsort(-count, kind="stable"):
+        if count[index] < MIN_ENDS:
+            break
+        if all(abs(x - start[index]) > 2 * GUTTER * thick for x in found):
+            found.append(float(start[index]))
+    return found
+
+
+def _split(piece: Piece, x: float, writing: Float32[ndarray, "H W"]) -> list[Piece]:
+    """Return the parts of a piece before and after a gutter if there is less writing there than beside it."""
+    reach = GUTTER / 2 * piece.thickness
+    after = piece.middle[:, 0] >= x - reach / 4
+    inside = piece.middle[0, 0] < x - 2 * reach and piece.middle[-1, 0] > x + 2 * reach
+    if not inside or after.sum() < 2 or (~after).sum() < 2:
+        return [piece]
+    columns = np.arange(max(0, int(x - reach)), min(writing.shape[1], int(x + reach) + 1))
+    rows = np.interp(columns, *piece.middle[np.argsort(piece.middle[:, 0])].T).round().astype(int)
+    if writing[rows.clip(0, len(writing) - 1), columns].min() > CERTAIN:
+        return [piece]
+    return [Piece(piece.middle[part], piece.bottom[part], piece.thickness) for part in (~after, after)]
+
+
+def _links(pieces: Sequence[Piece], apart: Sequence[float]) -> dict[int, int]:
     """Return, for each piece that is continued by another one, the index of that one."""
     if len(pieces) < 2:
         return {}
@@ -113,6 +153,8 @@ def _links(pieces: Sequence[Piece]) -> dict[int, int]:
     short = (length < LONG * thick)[:, None] | (length < LONG * thick)[None]
     near = (gap > -OVERLAP) & (gap < GAP) & (across < ACROSS) & (short | (cosine > np.cos(np.radians(TURN))))
     near &= (np.maximum(thick[:, None], thick[None]) < 2 * scale) & (cosine > 0)
+    for x in apart:
+        near &= ~((end[:, None, 0] < x + thick[:, None]) & (start[None, :, 0] > x - GUTTER / 2 * thick[None]))
     np.fill_diagonal(near, False)
     following: dict[int, int] = {}
     taken: set[int] = set()

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Float32, UInt8
 from numpy import ndarray
 
 from htr_lightning.data.page.baseline import ABOVE, BELOW, line_distance
@@ -47,8 +47,8 @@ def find_page(
     sure = is_page(image) if pages is None else pages
     if not sure and (pages is False or detector() is None or not _is_large(image)):
         return None
-    view, pieces = _examine(image)
-    lines = join(pieces, view.image.shape[1])
+    view, pieces, writing = _examine(image)
+    lines = join(pieces, writing)
     if not sure and stacked(lines) < MIN_LINES:
         return None
     groups = reading_order(lines)
@@ -80,18 +80,18 @@ def _is_large(image: UInt8[ndarray, "H W"]) -> bool:
     return min(image.shape) >= MIN_PAGE and max(image.shape) <= MAX_RATIO * min(image.shape)
 
 
-def _examine(image: UInt8[ndarray, "H W"]) -> tuple[View, list[Piece]]:
-    """Return a view of a page in which its writing is large enough and runs from left to right, and its pieces."""
+def _examine(image: UInt8[ndarray, "H W"]) -> tuple[View, list[Piece], Float32[ndarray, "h w"]]:
+    """Return a view of a page with large enough writing that runs from left to right, its pieces and their map."""
     sheet = find_sheet(image)
     view = look(image, SIDE, sheet)
-    pieces = find_pieces(find_writing(view.image))
+    pieces = find_pieces(writing := find_writing(view.image))
     angle, thickness = main_angle(pieces), typical_thickness(pieces)
     angle = angle if abs(angle) > MAX_ANGLE else 0.0
     enlarge = min(MAX_SIDE / SIDE, max(1.0, MIN_THICKNESS / thickness)) if thickness else 1.0
     if angle or enlarge > 1.1:
         view = look(image, round(SIDE * enlarge), sheet, angle)
-        pieces = find_pieces(find_writing(view.image))
-    return view, pieces
+        pieces = find_pieces(writing := find_writing(view.image))
+    return view, pieces, writing
 
 
 def _distance(lines: Sequence[Piece]) -> float:

@@ -22,7 +22,8 @@ def drawn(*segments: tuple[float, float, float, float]) -> ndarray:
 
 
 def lines_of(*segments: tuple[float, float, float, float]) -> list[Piece]:
-    return join(find_pieces(drawn(*segments)), 960)
+    writing = drawn(*segments)
+    return join(find_pieces(writing), writing)
 
 
 @pytest.mark.parametrize("slope", [-0.3, 0.0, 0.1])
@@ -45,7 +46,20 @@ def test_lines_that_touch_are_split() -> None:
     segments = [(60, y, 800, y) for y in (100, 200, 224, 300, 400)]
     writing = drawn(*segments)
     writing[200:224, 500:520] = 0.45  # a descender that reaches the next line
-    assert len(join(find_pieces(writing), 960)) == 5
+    assert len(join(find_pieces(writing), writing)) == 5
+
+
+def test_lines_that_meet_at_a_gutter_are_split_but_not_a_title() -> None:
+    apart = [(x, y, x + 340, y) for y in range(100, 220, 30) for x in (60, 440)]
+    segments = [(60, 50, 780, 50), *apart, *((60, y, 780, y) for y in range(220, 400, 30))]
+    writing = drawn(*segments)
+    writing[215:400, 402:438] *= 0.6  # the columns are hardly apart
+    lines = join(find_pieces(writing), writing)
+    assert len(lines) == 1 + 8 + 12
+    assert sum(line.length > 500 for line in lines) == 1
+    order = [index for group in reading_order(lines) for index in group]
+    left = [lines[index].middle[0, 0] < 300 for index in order]
+    assert left == [True] * 11 + [False] * 10
 
 
 def test_a_piece_too_short_for_a_direction_gets_that_of_its_neighbours() -> None:
@@ -81,13 +95,14 @@ def test_no_number_of_pieces_takes_long() -> None:
     rng = np.random.default_rng(0)
     writing = (rng.random((960, 960)) > 0.7).astype(np.float32)
     begun = time.process_time()
-    lines = join(find_pieces(writing), 960)
+    lines = join(find_pieces(writing), writing)
     assert sorted(index for group in reading_order(lines) for index in group) == list(range(len(lines)))
     many = [Piece(np.array([(x, y), (x + 20.0, y)]), np.array([(x, y + 5.0), (x + 20.0, y + 5)]), 5.0)
             for x, y in rng.uniform(0, 900, (600, 2))]  # fmt: skip
     assert sorted(index for group in reading_order(many) for index in group) == list(range(600))
     assert time.process_time() - begun < 20
-    assert join(find_pieces(np.zeros((64, 64), np.float32)), 64) == reading_order([]) == []
+    nothing = np.zeros((64, 64), np.float32)
+    assert join(find_pieces(nothing), nothing) == reading_order([]) == []
 
 
 def test_rows_of_ink_show_lines_without_a_detector() -> None:
@@ -99,7 +114,7 @@ def test_rows_of_ink_show_lines_without_a_detector() -> None:
             up, down = (rng.choice((8, 18), p=(0.7, 0.3)), rng.choice((0, 10), p=(0.8, 0.2)))
             cv2.line(page, (x, int(y - up)), (x, int(y + down)), 40, 3)
             cv2.line(page, (x, y), (x + 8, y - 8), 40, 2)
-    lines = join(find_pieces(rows_of_ink(page)), 704)
+    lines = join(find_pieces(writing := rows_of_ink(page)), writing)
     assert len(lines) == len(rows)
     for line, y in zip(sorted(lines, key=lambda line: line.middle[0, 1]), rows, strict=True):
         assert abs(line.bottom[:, 1].mean() - y) < 12
