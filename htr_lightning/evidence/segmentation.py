@@ -143,7 +143,7 @@ def _overlap(one: ndarray, other: ndarray) -> float:
     corner = np.minimum(one.min(0), other.min(0))
     width, height = (np.maximum(one.max(0), other.max(0)) - corner + 1).tolist()
     drawn = [cv2.fillPoly(np.zeros((height, width), np.uint8), [part - corner], 1) for part in (one, other)]
-    return cv2.countNonZero(drawn[0] & drawn[1]) / cv2.countNonZero(drawn[0] | drawn[1])
+    return cv2.countNonZero(cv2.bitwise_and(*drawn)) / cv2.countNonZero(cv2.bitwise_or(*drawn))
 
 
 def page_edits(reference: Sequence[str], hypothesis: Sequence[str]) -> int:

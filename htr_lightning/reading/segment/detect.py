@@ -67,7 +67,7 @@ def _line_distance(strokes: Float32[ndarray, "H W"]) -> float:
     """Return the distance of lines in pixels: the period of the ink in vertical strips, in which lines are level."""
     rows = len(strokes)
     profiles = cv2.resize(strokes, (STRIPS, rows), interpolation=cv2.INTER_AREA)
-    profiles -= cv2.blur(profiles, (1, rows // 8 | 1))
+    profiles = cv2.subtract(profiles, cv2.blur(profiles, (1, rows // 8 | 1)))
     power = (np.abs(np.fft.rfft(profiles, 2 * rows, axis=0)) ** 2).sum(1)
     similarity = np.fft.irfft(power)[: rows // 4]
     falls = np.flatnonzero(np.diff(similarity) > 0)

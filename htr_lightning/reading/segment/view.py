@@ -86,9 +86,10 @@ def find_sheet(image: UInt8[ndarray, "H W"]) -> Float64[ndarray, "4 2"] | None:
         tolerance *= 1.1
         polygon = cv2.approxPolyDP(hull, tolerance, True)
     sheet, straight = (cv2.fillPoly(np.zeros_like(small), [shape], 1) for shape in (outline, polygon))
-    around = (sheet | straight) == 0
-    if len(polygon) < 4 or cv2.countNonZero(sheet & straight) < STRAIGHT * cv2.countNonZero(sheet | straight):
+    both = cv2.bitwise_or(sheet, straight)
+    if len(polygon) < 4 or cv2.countNonZero(cv2.bitwise_and(sheet, straight)) < STRAIGHT * cv2.countNonZero(both):
         return None
+    around = both == 0
     if not around.any() or np.percentile(plain[around], 80) > MAX_SHADE * np.median(plain[sheet > 0]):
         return None
     corners = polygon[:, 0] + 0.5
