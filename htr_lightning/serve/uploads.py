@@ -242,7 +242,9 @@ def page_file(upload: Upload, lines: Sequence[CorrectedLine], limits: Limits) ->
         page = read_page(path) if path.suffix.lower() == ".xml" else None
         source = Source(path, path, page is not None)
         found = None if page else _page_of(path, lines, limits)
-        known = {line.id: line for line, *_ in outline(page or found)} if page or found else {WHOLE: None}
+        known: dict[str, Line | None] = {WHOLE: None}
+        if (described := page or found) is not None:
+            known = {line.id: line for line, *_ in outline(described)}
         if unknown := next((line.id for line in lines if line.id not in known), None):
             raise InputError(f"line {unknown[:MAX_NAME]!r}: not in {upload.name}; use the ids that it has")
         texts = {line.id: Transcription(line.text, line.confidence) for line in lines}
