@@ -25,7 +25,7 @@ from htr_lightning.evidence.evaluate import evaluate
 from htr_lightning.output import filling, writing
 from htr_lightning.reading.journal import Journal
 from htr_lightning.reading.sources import Source, find_sources
-from htr_lightning.reading.transcribe import TranscribedLine, open_lines, transcribe
+from htr_lightning.reading.transcribe import TranscribedLine, open_to_read, transcribe
 from htr_lightning.transcription import Transcriber
 
 KEPT = "kept"
@@ -79,7 +79,7 @@ def open_unlabelled(
     sources, errors, notes = find_sources(lines)
     if errors:
         raise InputError(errors[0])
-    found = lines_of_files(sources)
+    found = lines_of_files(recognizer, sources)
     found.notes.extend(notes)
     if labelled:
         found.notes.append(
@@ -113,7 +113,7 @@ def lines_of_data(data: LineDataModule, splits: Sequence[str]) -> Unlabelled:
     return Unlabelled(labels, samples, sum(map(len, readers)), skipped, [])
 
 
-def lines_of_files(sources: Sequence[Source]) -> Unlabelled:
+def lines_of_files(recognizer: Transcriber, sources: Sequence[Source]) -> Unlabelled:
     """Return the lines in image, PAGE and ALTO files (see `find_sources`), ignoring any existing text."""
 
     notes: list[str] = []
@@ -144,7 +144,7 @@ def lines_of_files(sources: Sequence[Source]) -> Unlabelled:
         return found
 
     def samples(labels: Sequence[PseudoLabel]) -> Iterator[Sample]:
-        opened = chain.from_iterable(map(open_lines, sources))
+        opened = chain.from_iterable(open_to_read(recognizer, source) for source in sources)
         for label, (_, image) in zip(labels, opened, strict=True):
             if label.status == KEPT:
                 if image is None:

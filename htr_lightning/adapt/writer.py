@@ -19,11 +19,10 @@ from torch import nn
 from htr_lightning.config import compose_train, make, plain
 from htr_lightning.data.batch import Batch, collate
 from htr_lightning.data.line_dataset import Augment
-from htr_lightning.data.writing import is_page
 from htr_lightning.errors import InputError
 from htr_lightning.model.base import Recognizer
 from htr_lightning.reading.sources import Source
-from htr_lightning.reading.transcribe import count_lines, open_lines
+from htr_lightning.reading.transcribe import open_to_read
 from htr_lightning.transcription import Transcriber, Transcription
 
 LINES = 256  # maximum number of lines of files that are used
@@ -94,15 +93,21 @@ def adapt(
 
 
 def adapt_to(
-    recognizer: Transcriber, sources: Sequence[Source], advance: Callable[[float], None] = lambda done: None
+    recognizer: Transcriber,
+    sources: Sequence[Source],
+    advance: Callable[[float], None] = lambda done: None,
+    pages: bool | None = None,
 ) -> Adaptation:
-    """Return a copy of a recognizer that is adapted to the lines of files; see `adapt`."""
-    count = sum(map(count_lines, sources))
-    chosen = set(np.random.default_rng(0).permutation(count)[:LINES].tolist())
-    opened = chain.from_iterable(map(open_lines, sources))
-    images = [image for place, (_, image) in enumerate(opened) if place in chosen and image is not None]
-    lines = [image for image in images if not is_page(image)]
-    return adapt(recognizer, lines, advance)
+    """Return a copy of a recognizer that is adapted to the lines of files; see `adapt` and `transcribe`."""
+    rng = np.random.default_rng(0)
+    images: list[UInt8[ndarray, "_ _"]] = []  # a uniform sample of all lines, whose number is not known before
+    opened = chain.from_iterable(open_to_read(recognizer, source, pages) for source in sources)
+    for count, image in enumerate(image for _, image in opened if image is not None):
+        if count < LINES:
+            images.append(image)
+        elif (place := int(rng.integers(count + 1))) < LINES:
+            images[place] = image
+    return adapt(recognizer, images, advance)
 
 
 def _trained(

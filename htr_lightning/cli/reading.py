@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext, suppress
 from itertools import groupby
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
 
 import typer
@@ -93,14 +94,22 @@ def transcribe(
     shard: Annotated[
         str | None, typer.Option(help="Which of several machines this is, e.g. 3/16; each writes parts of its own")
     ] = None,
+    pages: Annotated[
+        bool | None,
+        typer.Option("--pages/--lines", help="Images without XML are pages, or single lines (default: as they look)"),
+    ] = None,
+    show: Annotated[
+        Path | None, typer.Option(help="Folder for pictures of the pages with the lines found on them")
+    ] = None,
     device: Device = "auto",
 ) -> None:
     """Transcribe images and pages, and print their text line by line."""
     from htr_lightning.reading.page_out import SUFFIXES, check_about, page_paths
     from htr_lightning.reading.results import growing, part_of, resume
+    from htr_lightning.reading.show import picture_paths
     from htr_lightning.reading.sources import find_sources
 
-    pages = format in SUFFIXES
+    by_page = format in SUFFIXES
     in_parts = format == "parquet" or engine == "ray" or bool(workers or parts or shard)
     if n_best and format not in ("jsonl", "parquet"):
         raise InputError(f"--n-best {n_best}: only --format jsonl and parquet include alternatives; add --format jsonl")
@@ -120,21 +129,23 @@ def transcribe(
     about = check_about(checkpoints, format, language, glyphs)
     if watch and (adapt or in_parts or len(names) > 1 or not Path(names[0]).is_dir()):
         raise InputError(f"--watch: watches one folder, without --adapt; got {' '.join(names)}{' --adapt' * adapt}")
-    if pages and out is None and (watch or format == "pdf"):
+    if by_page and out is None and (watch or format == "pdf"):
         raise InputError(f"{'--watch' if watch else '--format pdf'}: pages need an output folder; add --out FOLDER")
-    if watch and not pages and out is not None:
+    if watch and not by_page and out is not None:
         raise InputError(f"--out {out}: --watch prints lines as they come; redirect the output")
     if skip_existing and (out is None or watch or (format == "text" and not in_parts)):
         raise InputError("--skip-existing: needs --out, and a format other than text")
     if in_parts and (out is None or adapt or format in ("text", "tsv")):
         raise InputError("--workers, --engine, --parts and --shard write parts to a folder, without --adapt; add "
                          "--format parquet (or jsonl, or a format for pages) and --out FOLDER")  # fmt: skip
+    if show and (watch or in_parts):
+        raise InputError(f"--show {show}: shows the lines of a few files; remove --watch, --workers, --parts, --shard")
     calibrated, weighted = numbers("--calibration", calibration), numbers("--weights", weights)
     from htr_lightning.reading.open import load_all  # may import torch, which takes seconds
 
     if watch:
         recognizer = load_all(checkpoints, device, greedy, tta, calibrated, weighted)
-        _watch(recognizer, Path(names[0]), format, out, n_best, about)
+        _watch(recognizer, Path(names[0]), format, out, n_best, about, pages)
         return
     with progress_text("listing files"):
         sources, errors, notes = find_sources(names)
@@ -146,7 +157,9 @@ def transcribe(
         from htr_lightning.reading.shards import Job
 
         assert out is not None
-        job = Job(out, format, checkpoints, device, greedy, tta, calibrated, weighted, n_best, confidences, about)
+        job = Job(
+            out, format, checkpoints, device, greedy, tta, calibrated, weighted, n_best, confidences, about, pages
+        )
         if fault := _transcribe_parts(job, sources, parts, shard, workers, engine, skip_existing):
             errors.append(fault)
         if errors:
@@ -164,12 +177,13 @@ def transcribe(
             raise InputError(f"{left}: file already exists; choose another --out, or add --skip-existing to go on")
         check_writable(out)
         sources = resume(out, format, sources) if skip_existing else sources
+    pictures = picture_paths([source.path for source in sources], show) if show else {}
     recognizer = load_all(checkpoints, device, greedy, tta, calibrated, weighted, exported=not adapt)
     if adapt:
         from htr_lightning.adapt.writer import MIN_LINES, adapt_to
 
         with progress_text("adapting") as tell:
-            adapted = adapt_to(recognizer, sources, lambda done: tell(f"adapting: {done:.0%}"))
+            adapted = adapt_to(recognizer, sources, lambda done: tell(f"adapting: {done:.0%}"), pages)
         recognizer = adapted.recognizer
         if adapted.lines:
             print(f"note: adapted to {adapted.lines} lines; confidence per character {adapted.before:.1%} -> "
@@ -178,10 +192,24 @@ def transcribe(
             print(f"note: not adapted, since fewer than {MIN_LINES} lines have text", file=sys.stderr)
     confidences = confidences or (review_below is not None and format == "jsonl")
     review = None if review_below is None else Review(review_below)
-    file = growing(out) if out is not None and not pages else nullcontext(sys.stdout.write)
+    file = growing(out) if out is not None and not by_page else nullcontext(sys.stdout.write)
     with progress_bar("transcribing", len(sources)) as advance, file as write:
-        _print_lines(recognizer, sources, format, targets, n_best, errors, write, about, advance, confidences, review)
-    if out is not None and not pages:
+        _print_lines(
+            recognizer,
+            sources,
+            format,
+            targets,
+            n_best,
+            errors,
+            write,
+            about,
+            advance,
+            confidences,
+            review,
+            pages,
+            pictures,
+        )  # fmt: skip
+    if out is not None and not by_page:
         print(printable(str(out)))
     if review is not None:
         if skip_existing and out is not None and format in ("tsv", "jsonl"):
@@ -205,25 +233,35 @@ def _print_lines(
     advance: Callable[[int], None] = lambda files: None,
     confidences: bool = False,
     review: Review | None = None,
+    pages: bool | None = None,
+    pictures: Mapping[Path, Path] = MappingProxyType({}),
 ) -> None:
     """Transcribe sources, print their lines or write their pages, and add what could not be read to `errors`."""
     from htr_lightning.reading.page_out import NO_BOXES, SUFFIXES, page_file, write_page_file
     from htr_lightning.reading.results import format_line, record
+    from htr_lightning.reading.segment.detect import NO_DETECTOR, detector
+    from htr_lightning.reading.show import show as draw
     from htr_lightning.reading.transcribe import transcribe as run
 
-    pages = format in SUFFIXES
-    if pages and not recognizer.aligns:
+    by_page = format in SUFFIXES
+    if by_page and not recognizer.aligns:
         print(f"note: {NO_BOXES}", file=sys.stderr)
-    transcribed = run(recognizer, sources, n_best, advance, boxes=pages)
+    transcribed = run(recognizer, sources, n_best, advance, boxes=by_page, pages=pages)
+    told = detector() is not None
     for source, group in groupby(transcribed, key=lambda line: line.source):
         lines = list(group)
+        if not told and lines[0].page is not None:
+            print(f"note: {NO_DETECTOR}", file=sys.stderr)
+            told = True
+        if source.path in pictures:
+            draw(lines, pictures[source.path])
         errors += [line.error for line in lines if line.error]
         if review is not None:
             for line in lines:
                 review.add(record(line, confidences=True))
         for note in dict.fromkeys(line.note for line in lines if line.note):
             print(f"note: {printable(note)}", file=sys.stderr)
-        if not pages:
+        if not by_page:
             rows = [format_line(line, format, confidences) + "\n" for line in lines if line.transcription is not None]
             write("".join(rows))
         elif lines[0].line is None and lines[0].error:
@@ -256,7 +294,15 @@ def _transcribe_parts(
     return f"{found.faults} of {found.lines} lines could not be read, the first: {found.first}"
 
 
-def _watch(recognizer: "Transcriber", folder: Path, format: str, out: Path | None, n_best: int, about: "About") -> None:
+def _watch(
+    recognizer: "Transcriber",
+    folder: Path,
+    format: str,
+    out: Path | None,
+    n_best: int,
+    about: "About",
+    pages: bool | None,
+) -> None:
     """Transcribe the files in a folder as they come, until the user stops the program."""
     from htr_lightning.reading.page_out import page_paths
     from htr_lightning.reading.sources import find_sources
@@ -270,7 +316,7 @@ def _watch(recognizer: "Transcriber", folder: Path, format: str, out: Path | Non
                 print(f"note: {note}", file=sys.stderr)
             try:
                 targets = page_paths(sources, out, format) if out is not None else {}
-                _print_lines(recognizer, sources, format, targets, n_best, errors, sys.stdout.write, about)
+                _print_lines(recognizer, sources, format, targets, n_best, errors, sys.stdout.write, about, pages=pages)
             except InputError as error:  # the next file may be better
                 errors.append(str(error))
             finally:

@@ -47,7 +47,7 @@ def is_page(image: UInt8[ndarray, "H W"]) -> bool:
     scale = min(1.0, PAGE_SIDE / max(image.shape))
     image = dark_on_light(cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA))
     rows, columns = image.shape
-    left, top, width, height, area = (found := _components(_strokes(image)))[found[:, 3] >= MIN_LETTER].T
+    left, top, width, height, area = (found := _components(find_strokes(image)))[found[:, 3] >= MIN_LETTER].T
     if len(area) < MIN_LETTERS:
         return False
     order = np.argsort(height)
@@ -69,7 +69,7 @@ def is_page(image: UInt8[ndarray, "H W"]) -> bool:
     return False
 
 
-def _strokes(image: UInt8[ndarray, "H W"]) -> UInt8[ndarray, "H W"]:
+def find_strokes(image: UInt8[ndarray, "H W"]) -> UInt8[ndarray, "H W"]:
     """Return the strokes in a scan as a binary image, without rules, grids, frames or dark borders."""
     rows, columns = image.shape
     small = cv2.resize(image, (columns // 4, rows // 4), interpolation=cv2.INTER_AREA)

@@ -9,8 +9,9 @@ import cv2
 import numpy as np
 
 from htr_lightning.data.datamodule import LineDataModule
-from htr_lightning.data.page import pagexml
+from htr_lightning.data.page import write_page
 from htr_lightning.data.page.page import Line, Page
+from htr_lightning.data.page.written import About
 from htr_lightning.data.reader.mnist import Mnist
 from htr_lightning.errors import InputError
 from htr_lightning.evidence.notebook import command
@@ -104,4 +105,4 @@ def _write_page(folder: Path, name: str, lines: list[tuple[np.ndarray, str]]) ->
         top = bottom + LEADING
     cv2.imwrite(str(folder / f"{name}.png"), sheet)
     page = Page(folder / f"{name}.xml", f"{name}.png", width, height, found)
-    page.path.write_bytes(pagexml.write(page))
+    page.path.write_bytes(write_page.new_page(page, About()))

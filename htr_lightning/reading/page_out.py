@@ -56,7 +56,7 @@ def page_file(source: Source, lines: Sequence[TranscribedLine], form: str, about
     found = [_line(one) for one in lines if one.line is not None]
     if source.is_page and form in ROOTS and local(parse(source.path)) == ROOTS[form]:
         return WRITERS[ROOTS[form]].edit_page(source.path, found, about)
-    page = read_page(source.path)._replace(lines=found) if source.is_page else _page_of_line(source.path, lines)
+    page = read_page(source.path)._replace(lines=found) if source.is_page else _page_of_image(source.path, lines)
     if form in ROOTS:
         return WRITERS[ROOTS[form]].new_page(page, about)
     if form == "hocr":
@@ -76,12 +76,14 @@ def _line(transcribed: TranscribedLine, line: Line | None = None) -> Line:
     return line._replace(text=read.text, confidence=read.confidence, words=words)
 
 
-def _page_of_line(path: Path, lines: Sequence[TranscribedLine]) -> Page:
-    """Return a page for an image of one line, which covers the whole page."""
+def _page_of_image(path: Path, lines: Sequence[TranscribedLine]) -> Page:
+    """Return the page on which lines were found, or one that the line in an image covers."""
+    if (page := lines[0].page) is not None:
+        return page._replace(lines=[_line(one) for one in lines if one.line is not None])
     with Image.open(path) as image:
         width, height = ImageOps.exif_transpose(image).size
     whole = Line("line_1", "", box_corners(0.0, 0.0, float(width), float(height)), [], "region_1")
-    return Page(path, path.name, width, height, [_line(one, whole) for one in lines])
+    return Page(path, path.name, width, height, [_line(one, whole) for one in lines if not one.is_empty_page])
 
 
 def page_path(source: Source, folder: Path, form: str) -> Path:

@@ -13,12 +13,13 @@ from itertools import groupby, islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from htr_lightning.data.page.document import read_page
 from htr_lightning.data.page.written import About
 from htr_lightning.errors import InputError, printable
 from htr_lightning.output import replacing, writing
 from htr_lightning.reading.journal import digest
 from htr_lightning.reading.open import load_all
-from htr_lightning.reading.page_out import SUFFIXES, page_path, page_paths, write_page_file
+from htr_lightning.reading.page_out import ROOTS, SUFFIXES, page_path, page_paths, write_page_file
 from htr_lightning.reading.results import record
 from htr_lightning.reading.sources import Source
 from htr_lightning.reading.transcribe import TranscribedLine, count_lines, transcribe
@@ -69,9 +70,10 @@ class Job(NamedTuple):
     n_best: int = 0
     confidences: bool = False  # whether rows contain those of words and characters
     about: About = About()  # what pages say about their texts
+    pages: bool | None = None  # whether images without XML are pages; see `transcribe`
 
     @property
-    def pages(self) -> bool:
+    def by_page(self) -> bool:
         """Whether each page is a file of its own."""
         return self.form in SUFFIXES
 
@@ -100,17 +102,23 @@ class Job(NamedTuple):
         Raises:
             InputError: if the file cannot be written.
         """
-        if self.pages:
+        if self.by_page:
             return self._pages(recognizer, part, parallel)
-        lines = transcribe(recognizer, part.sources, self.n_best, parallel=parallel)
+        lines = transcribe(recognizer, part.sources, self.n_best, parallel=parallel, pages=self.pages)
         rows = (record(line, self.confidences) for line in lines if not line.is_empty_page)
         with replacing(self.path(part)) as path:
             return _write_parquet(rows, path, self) if self.form == "parquet" else _write_jsonl(rows, path)
 
+    def _lines_of(self, source: Source) -> int:
+        """Return the number of lines of a page that has been written; hOCR and PDF files are not read again."""
+        if self.form not in ROOTS:
+            return count_lines(source)
+        return len(read_page(page_path(source, self.folder, self.form)).lines)
+
     def _pages(self, recognizer: Transcriber, part: Part, parallel: bool) -> Counts:
         counts = Counts(0, 0)
         remaining = [source for source in part.sources if not page_path(source, self.folder, self.form).exists()]
-        transcribed = transcribe(recognizer, remaining, parallel=parallel, boxes=True)
+        transcribed = transcribe(recognizer, remaining, parallel=parallel, boxes=True, pages=self.pages)
         for source, group in groupby(transcribed, key=lambda line: line.source):
             lines = list(group)
             if lines[0].line is not None or not lines[0].error:  # a file that cannot be read has no page
@@ -127,8 +135,8 @@ class Job(NamedTuple):
         """
         path = self.path(part)
         try:
-            if self.pages:
-                return Counts(sum(map(count_lines, part.sources)), 0)
+            if self.by_page:
+                return Counts(sum(map(self._lines_of, part.sources)), 0)
             if self.form == "parquet":
                 errors = _parquet(path).read_table(path, columns=["error"]).column("error").to_pylist()
             else:
@@ -228,6 +236,7 @@ def _check_plan(job: Job, sources: Sequence[Source], parts: int) -> None:
         "weights": None if job.weights is None else list(job.weights),
         "language": job.about.language or None,
         "glyphs": job.about.glyphs or None,
+        "pages": job.pages,
     }
     path = job.folder / PLAN
     with writing(path):

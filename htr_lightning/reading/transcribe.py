@@ -19,11 +19,12 @@ from htr_lightning.data.image import read_image
 from htr_lightning.data.page.baseline import outline
 from htr_lightning.data.page.crop import cut_polygon, line_angle, open_page
 from htr_lightning.data.page.document import read_page
-from htr_lightning.data.page.page import Line
+from htr_lightning.data.page.page import Line, Page
 from htr_lightning.data.preprocess import Preprocess
 from htr_lightning.data.sampler import READING_COLUMNS, READING_LINES, BucketBatchSampler
 from htr_lightning.data.writing import is_blank, is_page
 from htr_lightning.errors import InputError
+from htr_lightning.reading.segment.page import Confidence, find_page
 from htr_lightning.reading.sources import Source
 from htr_lightning.transcription import Read, Transcriber, Transcription
 
@@ -44,6 +45,7 @@ class TranscribedLine(NamedTuple):
     error: str | None = None
     note: str | None = None
     to_page: Affine | None = None  # map from points of the image that is read to those of the page
+    page: Page | None = None  # the page in an image on which the lines were found
 
     @property
     def name(self) -> str:
@@ -68,6 +70,7 @@ def transcribe(
     advance: Callable[[int], None] = lambda files: None,
     parallel: bool = True,
     boxes: bool = False,
+    pages: bool | None = None,
 ) -> Iterator[TranscribedLine]:
     """Transcribe every line of every source, in order.
 
@@ -82,6 +85,8 @@ def transcribe(
         advance: function called with the number of sources finished since the last call, to update a progress bar.
         parallel: whether to use all cores.
         boxes: whether to find the characters of each text (see `Transcriber.read`).
+        pages: whether images without an XML file are pages, on which lines are found, or single lines; None to decide
+            for each image.
     """
     reduce = _reduction(recognizer)
     chunk: list[tuple[TranscribedLine, UInt8[ndarray, "_ _"] | None]] = []
@@ -91,7 +96,7 @@ def transcribe(
         _in_parallel([partial(worker, boxes=True) for worker in workers] if boxes else workers, n_best) as read,
     ):
         for source in sources:
-            for line, image in _lines_or_note(recognizer, source):
+            for line, image in _lines_or_note(recognizer, source, pages):
                 if image is not None:
                     line, image = reduced(line, image, reduce)
                     pixels += image.size
@@ -120,35 +125,60 @@ def read_images(recognizer: Transcriber, images: Sequence[UInt8[ndarray, "_ _"]]
     return found
 
 
-def open_lines(source: Source) -> Iterator[tuple[TranscribedLine, UInt8[ndarray, "_ _"] | None]]:
-    """Yield each line of a source before transcription, with its image, or with None if the line has an error."""
-    if not source.is_page:
-        try:
-            yield TranscribedLine(source, None, None, to_page=np.eye(3)), read_image(source.path)
-        except InputError as error:
-            yield TranscribedLine(source, None, None, str(error)), None
-        return
+def open_lines(
+    source: Source, pages: bool | None = None, confidence: Confidence | None = None
+) -> Iterator[tuple[TranscribedLine, UInt8[ndarray, "_ _"] | None]]:
+    """Yield each line of a source before transcription, with its image, or with None if the line has an error.
+
+    Args:
+        source: file to open.
+        pages: see `transcribe`.
+        confidence: see `find_page`.
+    """
     lines: Sequence[Line | None] = [None]
     try:
-        page = read_page(source.path)
-        lines = page.lines or lines
         if isinstance(source.image, str):
+            lines = (read_page(source.path).lines if source.is_page else []) or lines
             raise InputError(source.image)
-        pixels = open_page(page, source.image)
+        if source.is_page:
+            page = read_page(source.path)
+            lines = page.lines or lines
+            pixels = open_page(page, source.image)
+        else:
+            pixels = read_image(source.path)
     except InputError as error:
         for line in lines:
             yield TranscribedLine(source, line, None, str(error)), None
         return
+    found = None if source.is_page else find_page(source.path, pixels, confidence, pages)
+    if found is None and not source.is_page:
+        yield TranscribedLine(source, None, None, to_page=np.eye(3)), pixels
+        return
+    yield from cut_lines(source, found or page, pixels, found)
+
+
+def cut_lines(
+    source: Source, page: Page, pixels: UInt8[ndarray, "_ _"], found: Page | None = None
+) -> Iterator[tuple[TranscribedLine, UInt8[ndarray, "_ _"] | None]]:
+    """Yield each line of a page as `open_lines` does.
+
+    Args:
+        source: file of the page.
+        page: the page.
+        pixels: its image.
+        found: the page if its lines were found in the image, or None if they are those of a file.
+    """
     for line, _, fault, detail in outline(page):
+        opened = TranscribedLine(source, line, None, page=found)
         if fault:
             why = f"{fault} ({detail})" if detail else fault
-            yield TranscribedLine(source, line, None, f"{source.path}#{line.id}: {why}; correct the line"), None
+            yield opened._replace(error=f"{source.path}#{line.id}: {why}; correct the line"), None
             continue
         try:
             crop, to_page = cut_polygon(pixels, line.polygon, line_angle(line, "reading"))
-            yield TranscribedLine(source, line, None, to_page=to_page), crop
+            yield opened._replace(to_page=to_page), crop
         except ValueError as error:
-            yield TranscribedLine(source, line, None, f"{source.path}#{line.id}: {error}; correct the line"), None
+            yield opened._replace(error=f"{source.path}#{line.id}: {error}; correct the line"), None
 
 
 def count_lines(source: Source) -> int:
@@ -160,22 +190,32 @@ def count_lines(source: Source) -> int:
 
 
 def open_to_read(
-    recognizer: Transcriber, source: Source
+    recognizer: Transcriber, source: Source, pages: bool | None = None
 ) -> Iterator[tuple[TranscribedLine, UInt8[ndarray, "_ _"] | None]]:
-    """Yield what `open_lines` yields, but an error for the image of a page where one of a line is expected."""
-    for line, image in open_lines(source):
-        if image is not None and not source.is_page and is_page(image):
+    """Yield what `open_lines` yields, but an error for the image of a page where a single character is expected."""
+    if not recognizer.single_characters:
+        yield from open_lines(source, pages, partial(_confidence, recognizer))
+        return
+    for line, image in open_lines(source, pages=False):
+        if image is not None and not source.is_page and (pages or (pages is None and is_page(image))):
             yield line._replace(error=f"{line.name}: {page_fault(recognizer)}"), None
         else:
             yield line, image
 
 
+def _confidence(recognizer: Transcriber, images: Sequence[UInt8[ndarray, "_ _"]]) -> float:
+    """Return the mean confidence with which images of lines are read; 0 for those that cannot be read."""
+    outcomes = read_batch(recognizer.read, 0, list(enumerate(images)))
+    found = [0.0 if isinstance(one, str) or not one.text else one.confidence for _, one in outcomes]
+    return sum(found) / max(1, len(found))
+
+
 def _lines_or_note(
-    recognizer: Transcriber, source: Source
+    recognizer: Transcriber, source: Source, pages: bool | None
 ) -> Iterator[tuple[TranscribedLine, UInt8[ndarray, "_ _"] | None]]:
     """Yield what `open_to_read` yields, or, for a page without lines, a note."""
     empty = True
-    for line, image in open_to_read(recognizer, source):
+    for line, image in open_to_read(recognizer, source, pages):
         yield line, image
         empty = False
     if empty:
@@ -269,4 +309,4 @@ def page_fault(recognizer: Transcriber) -> str:
     """Return the error for an image that looks like a page (see `is_page`)."""
     if recognizer.single_characters:
         return "looks like a whole page, but a single character is expected; crop single characters"
-    return "looks like a whole page, but a single line is expected; use a PAGE or ALTO file, or crop single lines"
+    return "looks like a whole page, but a single line is expected; use transcribe, which finds lines, or crop them"

@@ -5,7 +5,10 @@ from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, Field
 
+from htr_lightning.data.image import MAX_SIDE
+
 MAX_TEXT = 10_000  # characters of a line
+MAX_POINTS = 1000  # of an outline
 CONTROLS = re.compile("[\0-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\ufffe\uffff]")  # not allowed in XML, or in a line
 
 
@@ -13,6 +16,10 @@ def _one_line(text: str) -> str:
     if found := CONTROLS.search(text):
         raise ValueError(f"contains the control character U+{ord(found[0]):04X}, remove it")
     return text
+
+
+Side = Annotated[float, Field(ge=-MAX_SIDE, le=MAX_SIDE, allow_inf_nan=False)]  # in pixels
+Outline = Annotated[list[tuple[Side, Side]], Field(max_length=MAX_POINTS)]
 
 
 class Fault(BaseModel):
@@ -45,6 +52,8 @@ class LineText(BaseModel):
     words: list[Word]
     box: tuple[int, int, int, int] | None = Field(description="left, top, right and bottom in pixels of the image")
     polygon: list[tuple[float, float]] = Field(description="outline, in pixels of the image")
+    baseline: list[tuple[float, float]] = Field(description="empty if the line has none, as for an image of one line")
+    region: str = Field(description="id of the region in the file, or of those found; empty for an image of one line")
     error: str | None = Field(description="why the line could not be read")
     note: str | None = Field(description="why its text is empty")
 
@@ -92,6 +101,9 @@ class CorrectedLine(BaseModel):
     id: str
     text: Annotated[str, Field(max_length=MAX_TEXT), AfterValidator(_one_line)]
     confidence: float = Field(1.0, ge=0, le=1, description="1 for lines that a person has confirmed")
+    polygon: Outline = Field([], description="for a line that was found on the image of a page without XML")
+    baseline: Outline = Field([], description="the same")
+    region: str = Field("region_1", pattern=r"^\w{1,50}$", description="the same")
 
 
 class Model(BaseModel):

@@ -130,7 +130,7 @@ def make_app(
                 await asyncio.to_thread(uploads.save, given, folder)
                 names = [upload.name for upload in given]
                 sources, notes = await asyncio.to_thread(uploads.sources_of, folder, names, bounds)
-                found = [await uploads.transcribe(served, source, folder, n_best) for source in sources]
+                found = [await uploads.transcribe(served, source, folder, n_best, bounds) for source in sources]
             metrics.lines[served.name] += sum(len(file.lines) for file in found)
             return Transcribed(model=served.name, files=found, notes=notes)
 

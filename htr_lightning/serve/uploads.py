@@ -15,7 +15,7 @@ from numpy import ndarray
 from htr_lightning.data.image import image_size, read_image
 from htr_lightning.data.page.baseline import outline
 from htr_lightning.data.page.document import read_page
-from htr_lightning.data.page.page import Line, page_box
+from htr_lightning.data.page.page import Line, Page, page_box
 from htr_lightning.data.writing import is_page
 from htr_lightning.errors import InputError, printable
 from htr_lightning.reading import page_out
@@ -23,6 +23,7 @@ from htr_lightning.reading.sources import Source, find_sources
 from htr_lightning.reading.transcribe import (
     TranscribedLine,
     count_lines,
+    cut_lines,
     finished,
     open_lines,
     open_to_read,
@@ -125,17 +126,22 @@ def sources_of(folder: Path, names: Sequence[str], limits: Limits) -> tuple[list
         if isinstance(source.image, str):
             raise InputError(source.image)
         image_size(source.image, max_pixels=limits.pixels)
-    if (lines := sum(map(count_lines, sources))) > limits.lines:
-        raise InputError(f"{sources[0].path}: {lines} lines in one request (maximum {limits.lines}); send fewer pages "
-                         "at a time, or start htr serve with a larger --max-lines")  # fmt: skip
+    check_lines(sources[0].path, sum(map(count_lines, sources)), limits)
     return sources, [without(folder, note) for note in notes]
 
 
-async def transcribe(served: Served, source: Source, folder: Path, n_best: int) -> FileText:
+def check_lines(path: Path, lines: int, limits: Limits) -> None:
+    """Raise InputError if a request has more lines than allowed."""
+    if lines > limits.lines:
+        raise InputError(f"{path}: {lines} lines in one request (maximum {limits.lines}); send fewer pages "
+                         "at a time, or start htr serve with a larger --max-lines")  # fmt: skip
+
+
+async def transcribe(served: Served, source: Source, folder: Path, n_best: int, limits: Limits) -> FileText:
     """Transcribe the lines of a source.
 
     Raises:
-        InputError: if none of its lines can be read.
+        InputError: if none of its lines can be read, or there are more than allowed.
     """
     assert isinstance(source.image, Path)
     chunks, lines = _chunks(served.recognizer, source), []
@@ -144,6 +150,7 @@ async def transcribe(served: Served, source: Source, folder: Path, n_best: int) 
         outcomes = iter(await served.batcher.read(images, n_best))
         done = [line if image is None else finished(line, image, next(outcomes)) for line, image in chunk]
         lines += [line._replace(error=_named(folder, line.error), note=_named(folder, line.note)) for line in done]
+        check_lines(source.path, len(lines), limits)
     if lines and all(line.error for line in lines):
         raise InputError(lines[0].error or "")
     height, width = await asyncio.to_thread(image_size, source.image)
@@ -188,7 +195,9 @@ async def transcribe_images(served: Served, uploads: Sequence[Upload], limits: L
             line = TranscribedLine(Source(Path(name), Path(name)), None, None)
             line = line._replace(error=image) if isinstance(image, str) else finished(line, image, next(outcomes))
             text = _line_text(line, (0, 0))
-            found.append(BatchLine(name=name, **text.model_dump(exclude={"id", "box", "polygon"})))
+            found.append(
+                BatchLine(name=name, **text.model_dump(exclude={"id", "box", "polygon", "baseline", "region"}))
+            )
     if found and all(line.error for line in found):
         raise InputError(found[0].error or "")
     return found
@@ -224,6 +233,8 @@ def _line_text(line: TranscribedLine, size: tuple[int, int]) -> LineText:
         ],
         box=page_box(polygon, size) if polygon else None,
         polygon=polygon,
+        baseline=[] if line.line is None else line.line.baseline,
+        region="" if line.line is None else line.line.region,
         error=line.error,
         note=line.note,
     )
@@ -263,15 +274,20 @@ def export(
         if isinstance(picture, Path):
             image_size(picture, max_pixels=limits.pixels)
         source = Source(path, picture, page is not None)
-        known: dict[str, Line | None] = {WHOLE: None} if page is None else {line.id: line for line, *_ in outline(page)}
+        drawn = _page_of(path, lines) if page is None else None
+        known: dict[str, Line | None] = {WHOLE: None}
+        if (described := page or drawn) is not None:
+            known = {line.id: line for line, *_ in outline(described)}
         if unknown := next((line.id for line in lines if line.id not in known), None):
             raise InputError(f"line {unknown[:MAX_NAME]!r}: not in {upload.name}; use the ids that it has")
         if len(known) > limits.lines:
             raise InputError(f"{upload.name}: {len(known)} lines (maximum {limits.lines}); export fewer at a time")
         texts = {line.id: Transcription(line.text, line.confidence) for line in lines}
-        found = [TranscribedLine(source, line, texts.get(id)) for id, line in known.items()]
+        found = [TranscribedLine(source, line, texts.get(id), page=drawn) for id, line in known.items()]
         if isinstance(picture, Path) and served.recognizer.aligns:
-            opened = open_lines(source)
+            opened = open_lines(source, pages=False)
+            if drawn is not None:
+                opened = cut_lines(source, drawn, read_image(path), drawn)
             found = [_aligned(served.recognizer, line, *its) for line, its in zip(found, opened, strict=False)]
         return page_out.page_file(source, found, form, about)
 
@@ -290,3 +306,16 @@ def _aligned(
     if read.confidence == 1:
         boxes = tuple(one._replace(confidence=1.0) for one in boxes)
     return line._replace(transcription=read._replace(boxes=boxes), to_page=opened.to_page)
+
+
+def _page_of(path: Path, lines: Sequence[CorrectedLine]) -> Page | None:
+    """Return the page in an image on which lines were found, or None if it is an image of one line.
+
+    Raises:
+        InputError: if two lines have the same id.
+    """
+    height, width = image_size(path)
+    found = [Line(one.id, "", one.polygon, one.baseline, one.region) for one in lines if one.baseline]
+    if len({line.id for line in found}) < len(found):
+        raise InputError(f"{path}: two lines have the same id; use the ids that /api/transcribe gave them")
+    return Page(path, path.name, width, height, found) if found else None

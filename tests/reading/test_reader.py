@@ -163,7 +163,7 @@ def test_alternatives_of_a_character_are_the_class_probabilities() -> None:
     assert len(htr_lightning.Reader(classifier).read(digit, n_best=3).alternatives) == 3
 
 
-def test_a_page_is_refused_and_the_other_images_are_read(
+def test_a_page_is_no_line_but_its_lines_are_transcribed(
     reader: htr_lightning.Reader, line_image: Path, tmp_path: Path
 ) -> None:
     line = read_image(line_image)
@@ -175,9 +175,10 @@ def test_a_page_is_refused_and_the_other_images_are_read(
     for image in (page, Image.fromarray(page), tmp_path / "scan.png"):
         with pytest.raises(InputError, match=r"image 1|scan\.png: looks like a whole page"):
             reader.read([line, image])
-    refused, read = reader.transcribe([tmp_path / "scan.png", line_image])
-    assert "scan.png: looks like a whole page, but a single line is expected" in (refused.error or "")
-    assert (refused.transcription, read.error, read.text) == (None, None, reader.read(line).text)
+    *found, read = reader.transcribe([tmp_path / "scan.png", line_image])
+    assert [one.error for one in found] == [None] * 14
+    assert [one.name for one in found] == [f"{tmp_path}/scan.png#line_{n}" for n in range(1, 15)]
+    assert (read.error, read.text) == (None, reader.read(line).text)
 
 
 def test_files_are_transcribed_as_by_the_command(

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from xml.etree import ElementTree
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -28,6 +29,8 @@ from htr_lightning.decoder.prefix_beam import PrefixBeam
 from htr_lightning.errors import InputError
 from htr_lightning.evidence.evaluate import evaluate
 from htr_lightning.reading import transcribe as module
+from htr_lightning.reading.segment import detect
+from htr_lightning.reading.segment import page as segment_page
 from htr_lightning.reading.sources import find_sources
 from htr_lightning.reading.voting import Ensemble
 from htr_lightning.transcription import Alternative, Transcription
@@ -319,17 +322,64 @@ def test_an_interrupted_evaluation_goes_on(best: Path, htr, tmp_path: Path, monk
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["metrics.json", "predictions.jsonl"]
 
 
-def test_a_whole_page_is_refused_and_the_other_files_are_transcribed(best: Path, htr, tmp_path: Path) -> None:
-    page = write_page(tmp_path, lines(12))
-    Image.fromarray(read_image(page.with_suffix(".png"))).save(tmp_path / "scan.png")
+@pytest.fixture
+def scan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A page of twelve lines without XML, on which lines are found without a detector."""
+    monkeypatch.setattr(segment_page, "detector", lambda: None)
+    monkeypatch.setattr(detect, "detector", lambda: None)
+    page = np.full((940, 720), 235, np.uint8)
+    rng = np.random.default_rng(0)
+    for y in range(140, 860, 60):
+        for x in range(60, 640, 16):  # letters, some of them with ascenders and descenders
+            up, down = int(rng.choice((12, 26), p=(0.7, 0.3))), int(rng.choice((0, 14), p=(0.8, 0.2)))
+            cv2.line(page, (x, y - up), (x, y + down), 40, 3)
+            cv2.line(page, (x, y), (x + 10, y - 12), 40, 2)
+    Image.fromarray(page).save(tmp_path / "scan.png")
+    return tmp_path / "scan.png"
+
+
+def test_a_page_without_xml_is_transcribed_line_by_line(best: Path, htr, scan: Path, tmp_path: Path) -> None:
     Image.fromarray(lines(1)[0]).save(tmp_path / "line.png")
-    done = htr("transcribe", best, tmp_path / "scan.png", tmp_path / "line.png", page)
+    again = scan.with_name("again.png")
+    again.write_bytes(scan.read_bytes())
+    done = htr("transcribe", best, scan, again, tmp_path / "line.png", "--format", "tsv", "--show", tmp_path / "shown")
+    assert done.code == 0
+    assert done.stderr.count("install htr-lightning[pages]") == 1
+    names = [row.split("\t")[0] for row in done.stdout.splitlines()]
+    assert names == [f"{path}#line_{n}" for path in (scan, again) for n in range(1, 13)] + [f"{tmp_path}/line.png"]
+    assert sorted(path.name for path in (tmp_path / "shown").iterdir()) == ["again-lines.jpg", "scan-lines.jpg"]
+    shown = np.asarray(Image.open(tmp_path / "shown" / "scan-lines.jpg"))
+    assert shown.shape == (*read_image(scan).shape, 3)
+    assert np.ptp(shown, axis=2).max() > 50  # lines are drawn in colour
+
+    assert htr("transcribe", best, scan, "--format", "page", "--out", tmp_path / "out").code == 0
+    page = read_page(tmp_path / "out" / "scan.xml")
+    assert [line.id for line in page.lines] == [f"line_{n}" for n in range(1, 13)]
+    assert all(line.baseline and len(line.polygon) > 3 for line in page.lines)
+    (tmp_path / "out" / "scan.png").write_bytes(scan.read_bytes())
+    both = [htr("transcribe", best, path).stdout for path in (scan, tmp_path / "out" / "scan.xml")]
+    assert both[0] == both[1]  # the file says where the same lines are
+
+
+def test_what_is_a_page_can_be_said(best: Path, htr, scan: Path, tmp_path: Path) -> None:
+    assert len(htr("transcribe", best, scan, "--lines").stdout.splitlines()) == 1
+    Image.fromarray(lines(1)[0]).save(tmp_path / "line.png")
+    rows = htr("transcribe", best, tmp_path / "line.png", "--pages", "--format", "tsv").stdout.splitlines()
+    assert rows
+    assert all(row.startswith(f"{tmp_path}/line.png#line_") for row in rows)
+    done = htr("transcribe", "digits", scan, tmp_path / "line.png")
     assert done.code == 1
-    (error,) = done.stderr.splitlines()
-    assert error.startswith(f"error: {tmp_path / 'scan.png'}: looks like a whole page")
-    assert len(done.stdout.splitlines()) == 13
-    alone = htr("transcribe", best, tmp_path / "scan.png", "--format", "page")
-    assert (alone.code, alone.stdout) == (1, "")
+    assert "scan.png: looks like a whole page, but a single character is expected" in done.stderr
+    blank = tmp_path / "blank.png"
+    Image.fromarray(np.full((900, 700), 235, np.uint8)).save(blank)
+    done = htr("transcribe", best, blank, "--pages", "--format", "page", "--out", tmp_path / "out")
+    assert (done.code, "blank.png: the page has no lines" in done.stderr) == (0, True)
+    assert read_page(tmp_path / "out" / "blank.xml").lines == []
+    two = tmp_path / "more" / "line.tif"
+    two.parent.mkdir()
+    Image.fromarray(lines(1)[0]).save(two)
+    done = htr("transcribe", best, tmp_path / "line.png", two, "--show", tmp_path / "shown")
+    assert "have the same picture" in done.stderr
 
 
 def test_a_blank_image_has_no_text_and_is_noted(best: Path, htr, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
@@ -16,6 +17,7 @@ from htr_lightning.reading.open import load_all
 from htr_lightning.reading.reader import Reader
 from htr_lightning.serve import uploads
 from htr_lightning.serve.answers import CorrectedLine
+from htr_lightning.serve.app import make_app
 from htr_lightning.serve.batching import Batcher
 from htr_lightning.serve.limits import Limits
 from htr_lightning.serve.uploads import Served, Upload
@@ -182,6 +184,47 @@ def test_a_line_is_exported_as_a_page(client: TestClient, tmp_path: Path) -> Non
     (tmp_path / "line.xml").write_bytes(answer.content)
     page = read_page(tmp_path / "line.xml")
     assert (page.image, page.width, page.height, [line.text for line in page.lines]) == ("line.png", 100, 60, ["71"])
+
+
+def test_a_page_without_xml_is_read_and_exported_with_the_lines_found(
+    make_recognizer: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def find_writing(image: np.ndarray) -> np.ndarray:
+        return cv2.erode((image < 140).astype(np.float32), np.ones((5, 5), np.uint8))
+
+    monkeypatch.setattr("htr_lightning.reading.segment.page.find_writing", find_writing)
+    page = np.full((900, 700), 235, np.uint8)
+    for y in range(100, 800, 50):
+        page[y : y + 16, 100:600] = 40
+        page[y - 8 : y + 8, 100:600:9] = 40
+    Image.fromarray(page).save(tmp_path / "page.png")
+    recognizer = make_recognizer()
+    with TestClient(
+        make_app([Served("lines", recognizer, Batcher([recognizer.read]), False)]), "http://127.0.0.1"
+    ) as client:
+        given = {"data": {"model": "lines"}}
+        (file,) = ok(client.post("/api/transcribe", files=files(tmp_path / "page.png"), **given))["files"]
+        assert (file["xml"], file["width"], file["height"], len(file["lines"])) == (None, 700, 900, 14)
+        lines = [{key: line[key] for key in ("id", "polygon", "baseline", "region")} for line in file["lines"]]
+        for number, line in enumerate(lines):
+            line["text"] = f"text {number}"
+        exported = client.post("/api/export", files=files(tmp_path / "page.png", field="file"),
+                               data={"lines": json.dumps(lines)})  # fmt: skip
+        assert exported.status_code == 200
+        (tmp_path / "out.xml").write_bytes(exported.content)
+        for line, other in zip(read_page(tmp_path / "out.xml").lines, lines, strict=True):
+            assert (line.id, line.text, line.region) == (other["id"], other["text"], other["region"])
+            assert [list(point) for point in line.baseline] == other["baseline"]
+        for wrong in ({"baseline": [[1e9, 0], [5, 5]]}, {"region": "<b>"}, {"id": lines[1]["id"]},
+                      {"polygon": [[0, "NaN"]]}, {"polygon": [[0, 0]] * 9999}):  # fmt: skip
+            sent = json.dumps([lines[0] | wrong, *lines[1:]])
+            refused = client.post("/api/export", files=files(tmp_path / "page.png", field="file"), data={"lines": sent})
+            assert refused.status_code == 422, wrong
+        limited = TestClient(
+            make_app([Served("lines", recognizer, Batcher([recognizer.read]), False)], Limits(lines=9))
+        )
+        few = limited.post("http://127.0.0.1/api/transcribe", files=files(tmp_path / "page.png"), **given)
+        assert (few.status_code, "14 lines in one request (maximum 9)" in few.json()["error"]) == (422, True)
 
 
 def test_a_preview_is_an_image_for_any_browser(client: TestClient) -> None:

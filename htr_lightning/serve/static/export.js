@@ -35,11 +35,11 @@ const WRITERS = {
   text: () => files.map((file) => file.lines.map((line) => `${line.text}\n`).join("")).join("\n"),
   // the columns and fields of `htr transcribe`; a confirmed line is certain
   tsv: () => rows((file, line) => {
-    const name = file.xml ? `${file.xml}#${line.id}` : file.name;
+    const name = isOnPage(file, line) ? `${file.xml ?? file.name}#${line.id}` : file.name;
     return [name, line.text, certainty(line)?.toFixed(4) ?? ""].map((part) => part.replaceAll("\t", "\\t")).join("\t");
   }),
   jsonl: () => rows((file, line) => JSON.stringify({
-    file: file.xml ?? file.name, line: file.xml ? line.id : null, text: line.text, confidence: round(line.confidence),
+    file: file.xml ?? file.name, line: isOnPage(file, line) ? line.id : null, text: line.text, confidence: round(line.confidence),
     ...(line.text !== line.recognized && { recognized: line.recognized }), confirmed: line.confirmed,
     ...(line.error && { error: line.error }),
   })),
@@ -47,6 +47,11 @@ const WRITERS = {
 
 function rows(write) {
   return files.flatMap((file) => file.lines.map((line) => `${write(file, line)}\n`)).join("");
+}
+
+/** Return whether a line is one of a page, with or without XML. */
+function isOnPage(file, line) {
+  return Boolean(file.xml || line.baseline?.length);
 }
 
 function certainty(line) {
@@ -63,7 +68,10 @@ async function savePages(format) {
     if (file.xmlFile) form.append("image", file.image, file.image.name);
     if (file.model) form.append("model", file.model);
     const read = file.lines.filter((line) => !line.error || line.text);
-    form.append("lines", JSON.stringify(read.map((line) => ({ id: line.id, text: line.text, confidence: certainty(line) ?? 1 }))));
+    form.append("lines", JSON.stringify(read.map((line) => ({
+      id: line.id, text: line.text, confidence: certainty(line) ?? 1,
+      ...(!file.xml && line.baseline?.length && { polygon: line.polygon, baseline: line.baseline, region: line.region }),
+    }))));
     const response = await call("/api/export", form);
     names.push(`${stem(source.name)}.${PAGES[format]}`);
     download(await response.blob(), names.at(-1));

@@ -1,0 +1,1 @@
+"""Find the lines on images of pages."""
