@@ -36,7 +36,7 @@ CREATE TABLE corrections (
 CREATE INDEX by_image ON corrections (image);
 CREATE TABLE events (
   number INTEGER PRIMARY KEY AUTOINCREMENT, time TEXT NOT NULL, who TEXT NOT NULL, kind TEXT NOT NULL,
-  version INTEGER NOT NULL, parent INTEGER, sha256 TEXT NOT NULL, until INTEGER NOT NULL, reason TEXT NOT NULL,
+  version INTEGER, parent INTEGER, sha256 TEXT NOT NULL, until INTEGER NOT NULL, reason TEXT NOT NULL,
   figures TEXT NOT NULL);
 """ + "".join(
     f"CREATE TRIGGER {table}_{verb} BEFORE {verb} ON {table} BEGIN SELECT RAISE(ABORT, 'append-only'); END;\n"
@@ -64,7 +64,7 @@ class Event(NamedTuple):
     time: str
     who: str
     kind: str  # start, promoted, refused or rollback
-    version: int  # which is the current one from here on, unless it was refused
+    version: int | None  # which is the current one from here on; None if it was refused
     parent: int | None  # version that it was trained from
     sha256: str  # of the checkpoint
     until: int  # number of the last correction that it was trained on
@@ -198,6 +198,11 @@ class CorrectionStore:
         with self._open() as database:
             return stored_lines(_rows(database))
 
+    def last_number(self) -> int:
+        """Return the number of the last correction; 0 if there is none."""
+        with self._open() as database:
+            return database.execute("SELECT coalesce(max(number), 0) FROM corrections").fetchone()[0]
+
     def image(self, key: str) -> UInt8[ndarray, "H W"]:
         """Return an image; raise InputError if it is not as it was stored."""
         with self._open() as database:
@@ -255,7 +260,7 @@ class CorrectionStore:
 
 def current_version(events: Sequence[Event]) -> Event | None:
     """Return the entry that made the current version of the reader, or None if there is none."""
-    version = next((event.version for event in reversed(events) if event.kind != "refused"), None)
+    version = next((event.version for event in reversed(events) if event.version is not None), None)
     made = (event for event in events if event.version == version and event.kind in ("start", "promoted"))
     return next(made, None)
 

@@ -1,0 +1,157 @@
+"""Read corrected lines from PAGE and ALTO files, and from tables such as those of `htr transcribe` and `htr serve`."""
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from jaxtyping import UInt8
+from numpy import ndarray
+
+from htr_lightning.data.corrected import Correction
+from htr_lightning.data.fault import Fault
+from htr_lightning.data.files import FileIndex, read_utf8
+from htr_lightning.data.reader.rows import Column, lines_in, read_rows
+from htr_lightning.errors import InputError
+from htr_lightning.reading.sources import Source, find_sources
+from htr_lightning.reading.transcribe import open_lines
+
+TABLES = (".jsonl", ".ndjson", ".tsv", ".csv")
+NO_TEXT, UNCONFIRMED = "lines without text", "lines that nobody has confirmed (--unconfirmed takes them)"
+
+
+class Read(NamedTuple):
+    """Corrections, and how many lines were left out for which reason."""
+
+    corrections: list[Correction]
+    left_out: Counter[str]
+
+
+class _Row(NamedTuple):
+    """A row of a table."""
+
+    where: str  # file and number of the row, for errors
+    path: Path  # image of a line, or PAGE or ALTO file
+    line: str
+    correction: dict[str, Any]
+
+
+def read_corrections(
+    names: Sequence[str],
+    group: str | None = None,
+    unconfirmed: bool = False,
+    advance: Callable[[int], None] = lambda files: None,
+) -> Read:
+    """Read corrected lines.
+
+    Args:
+        names: PAGE or ALTO files with their images, folders or patterns of them, or tables. Rows of a table name an
+            image of a line in `file` (or `image`), or a PAGE or ALTO file there and the id of its line in `line`; a
+            table without a header has the columns of `htr transcribe --format tsv`. In the JSON lines of the web page,
+            `recognized` is what was corrected.
+        group: writer of all lines; None for the name of each page or what the table says.
+        unconfirmed: whether to include lines whose confidence says that no person has confirmed them.
+        advance: progress callback, called with the number of files just read.
+
+    Raises:
+        InputError: if a file cannot be read, or a row does not name a line.
+    """
+    tables = [name for name in names if Path(name).suffix.lower() in TABLES]
+    pages = [name for name in names if name not in tables]
+    found, left_out = [], Counter[str]()
+    sources, errors, _ = find_sources(pages)
+    if errors:
+        raise InputError(errors[0])
+    for source in sources:
+        if not source.is_page:
+            raise InputError(f"{source.path}: an image has no text; add its PAGE or ALTO file, or a table that names it")
+        for id, image, text, confidence in _lines(source):
+            if not text.strip():
+                left_out[NO_TEXT] += 1
+            elif confidence is not None and confidence < 1 and not unconfirmed:
+                left_out[UNCONFIRMED] += 1
+            else:
+                found.append(Correction(image, text, source=source.path.name, line=id, group=group or ""))
+        advance(1)
+    for name in tables:
+        by_file: defaultdict[Path, list[_Row]] = defaultdict(list)
+        for row in _rows(Path(name), unconfirmed, left_out):
+            by_file[row.path].append(row)
+        for path, rows in by_file.items():
+            images = _images(path)
+            for row in rows:
+                if row.line not in images:
+                    raise InputError(f"{row.where}: line {row.line!r} is not in {path}; use the ids that it has")
+                given = row.correction | ({"group": group} if group else {})
+                found.append(Correction(images[row.line], source=path.name, line=row.line, **given))
+            advance(1)
+    if not found:
+        told = ", ".join(f"{count} {reason}" for reason, count in left_out.items())
+        raise InputError(f"{', '.join(names)}: no corrected lines{f' ({told})' if told else ''}")
+    return Read(found, left_out)
+
+
+def _lines(source: Source) -> Iterator[tuple[str, UInt8[ndarray, "_ _"], str, float | None]]:
+    """Yield the id, image, text and confidence of each line of a source."""
+    for line, image in open_lines(source):
+        if image is None:
+            raise InputError(line.error or f"{line.name}: cannot be read; correct the line")
+        id, text, confidence = ("", "", None) if line.line is None else line.line[:2] + (line.line.confidence,)
+        yield id, image, text, confidence
+
+
+def _images(path: Path) -> dict[str, UInt8[ndarray, "_ _"]]:
+    """Return the images of the lines in a file by the ids of the lines; an image of a line has the id ""."""
+    sources, errors, _ = find_sources([str(path)])
+    if errors:
+        raise InputError(errors[0])
+    return {id: image for id, image, _, _ in _lines(sources[0])}
+
+
+def _rows(table: Path, unconfirmed: bool, left_out: Counter[str]) -> Iterator[_Row]:
+    """Yield the rows of a table, and count those that are left out."""
+    index = FileIndex()
+    columns: dict[str, Column] = {"file": "file", "text": "text"}
+    if table.suffix.lower() not in (".jsonl", ".ndjson"):
+        head = next((line for _, line in lines_in(read_utf8(table)) if line.strip()), "")
+        names = [cell.strip() for cell in head.split("\t" if table.suffix.lower() == ".tsv" else ",")]
+        columns = {"file": "image" if "image" in names else "file", "text": "text"} if "text" in names else {
+            "file": 0, "text": 1}  # fmt: skip
+    for number, row in read_rows(table, columns, None, lambda cell: Path(cell).suffix != ""):
+        where = f"{table}:{number}"
+        if isinstance(row, Fault):
+            raise InputError(f"{where}: {row.kind}{f' ({row.detail})' if row.detail else ''}; correct this row")
+        name = row.get(columns["file"]) or row.get("image")
+        text, before = row.get(columns["text"], ""), row.get("recognized", row.get("before"))
+        line, group = (row.get(key) or "" for key in ("line", "group"))
+        texts = {"file": name, "line": line, "group": group}
+        if bad := next((key for key, value in texts.items() if not isinstance(value, str)), None):
+            raise InputError(f"{where}: {bad}={str(texts[bad])[:40]} is not text; correct this row")
+        if not (isinstance(text, str | None) and isinstance(before, str | None) and name):
+            raise InputError(f"{where}: expected a file and a text, got {str(row)[:80]}; correct this row")
+        if row.get("confirmed") is False and before is None and not unconfirmed:
+            left_out[UNCONFIRMED] += 1
+            continue
+        if text is not None and not text.strip():
+            left_out[NO_TEXT] += 1
+            continue
+        path = _find(index, table, name)
+        if path is None and not line and "#" in name:  # as `htr transcribe` names the lines of pages
+            name, _, line = name.rpartition("#")
+            path = _find(index, table, name)
+        if path is None:
+            raise InputError(f"{where}: {name}: not found beside the table or in this folder; correct the name")
+        confidence = row.get("confidence", row.get(2))
+        try:
+            confidence = None if confidence in (None, "") else float(confidence)
+        except (TypeError, ValueError):
+            raise InputError(f"{where}: confidence={str(confidence)[:40]} is not a number; correct this row") from None
+        before = text if before is None and row.get("confirmed") else before
+        yield _Row(where, path, line, {"text": text, "before": before, "confidence": confidence, "group": group})
+
+
+def _find(index: FileIndex, table: Path, name: str) -> Path | None:
+    """Return the file that a table names, beside it or in the working directory."""
+    if Path(name).is_absolute():
+        return Path(name) if Path(name).is_file() else None
+    return index.find(table.parent, name) or (Path(name) if Path(name).is_file() else None)
