@@ -65,7 +65,8 @@ export async function transcribe(model, image, xml, nBest, signal) {
   if (xml) form.append("files", xml, xml.name);
   form.append("model", model);
   form.append("n_best", nBest);
-  return (await (await call("/api/transcribe", form, signal)).json()).files[0];
+  const answer = await (await call("/api/transcribe", form, signal)).json();
+  return { ...answer.files[0], model: answer.model };
 }
 
 /** Return the address of an image that this browser can show. */
