@@ -11,6 +11,7 @@ from numpy import ndarray
 from htr_lightning.data.corrected import Correction
 from htr_lightning.data.fault import Fault
 from htr_lightning.data.files import FileIndex, read_utf8
+from htr_lightning.data.page.xml import line_id, local, number, parse
 from htr_lightning.data.reader.rows import Column, lines_in, read_rows
 from htr_lightning.errors import InputError
 from htr_lightning.reading.sources import Source, find_sources
@@ -65,10 +66,11 @@ def read_corrections(
     for source in sources:
         if not source.is_page:
             raise InputError(f"{source.path}: an image has no text; add its PAGE or ALTO file, or a table that names it")
-        for id, image, text, confidence in _lines(source):
+        machine = set() if unconfirmed else _unconfirmed(source.path)
+        for id, image, text in _lines(source):
             if not text.strip():
                 left_out[NO_TEXT] += 1
-            elif confidence is not None and confidence < 1 and not unconfirmed:
+            elif id in machine:
                 left_out[UNCONFIRMED] += 1
             else:
                 found.append(Correction(image, text, source=source.path.name, line=id, group=group or ""))
@@ -91,21 +93,32 @@ def read_corrections(
     return Read(found, left_out)
 
 
-def _lines(source: Source) -> Iterator[tuple[str, UInt8[ndarray, "_ _"], str, float | None]]:
-    """Yield the id, image, text and confidence of each line of a source."""
+def _lines(source: Source) -> Iterator[tuple[str, UInt8[ndarray, "_ _"], str]]:
+    """Yield the id, image and text of each line of a source; an image of a line has neither id nor text."""
     for line, image in open_lines(source):
         if image is None:
             raise InputError(line.error or f"{line.name}: cannot be read; correct the line")
-        id, text, confidence = ("", "", None) if line.line is None else line.line[:2] + (line.line.confidence,)
-        yield id, image, text, confidence
+        yield (line.line.id, image, line.line.text) if line.line else ("", image, "")
+
+
+def _unconfirmed(path: Path) -> set[str]:
+    """Return the ids of the lines in a PAGE or ALTO file whose text has a confidence below 1, as recognizers state it."""
+    root = parse(path)
+    found = set()
+    key = "id" if local(root) == "PcGts" else "ID"
+    for count, line in enumerate((element for element in root.iter() if local(element) == "TextLine"), start=1):
+        stated = [e.get("conf", e.get("WC")) for e in line if local(e) in ("TextEquiv", "String")]
+        if any(number(value, 1.0) < 1 for value in stated):
+            found.add(line_id(line, key, count))
+    return found
 
 
 def _images(path: Path) -> dict[str, UInt8[ndarray, "_ _"]]:
-    """Return the images of the lines in a file by the ids of the lines; an image of a line has the id ""."""
+    """Return the images of the lines in a file by the ids of the lines."""
     sources, errors, _ = find_sources([str(path)])
     if errors:
         raise InputError(errors[0])
-    return {id: image for id, image, _, _ in _lines(sources[0])}
+    return {id: image for id, image, _ in _lines(sources[0])}
 
 
 def _rows(table: Path, unconfirmed: bool, left_out: Counter[str]) -> Iterator[_Row]:
@@ -117,8 +130,8 @@ def _rows(table: Path, unconfirmed: bool, left_out: Counter[str]) -> Iterator[_R
         names = [cell.strip() for cell in head.split("\t" if table.suffix.lower() == ".tsv" else ",")]
         columns = {"file": "image" if "image" in names else "file", "text": "text"} if "text" in names else {
             "file": 0, "text": 1}  # fmt: skip
-    for number, row in read_rows(table, columns, None, lambda cell: Path(cell).suffix != ""):
-        where = f"{table}:{number}"
+    for place, row in read_rows(table, columns, None, lambda cell: Path(cell).suffix != ""):
+        where = f"{table}:{place}"
         if isinstance(row, Fault):
             raise InputError(f"{where}: {row.kind}{f' ({row.detail})' if row.detail else ''}; correct this row")
         name = row.get(columns["file"]) or row.get("image")

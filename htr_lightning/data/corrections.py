@@ -9,7 +9,7 @@ import json
 import os
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -120,13 +120,13 @@ class CorrectionStore:
             with closing(sqlite3.connect(new)) as database:
                 database.executescript(f"PRAGMA journal_mode=WAL; PRAGMA application_id={APPLICATION}; "
                                        f"PRAGMA user_version={FORMAT}; {TABLES}")  # fmt: skip
-            os.link(new, self.path)
-        except FileExistsError:
-            pass  # another process was faster
+            with suppress(FileExistsError):  # another process was faster
+                os.link(new, self.path)
         except (OSError, sqlite3.Error) as error:
             raise StoreError(f"{self.path}: cannot be created ({error}); choose another file") from None
         finally:
-            new.unlink(missing_ok=True)
+            with suppress(OSError):
+                new.unlink()
 
     @contextmanager
     def _open(self, write: bool = False) -> Iterator[sqlite3.Connection]:
