@@ -18,6 +18,7 @@ from htr_lightning.reading.sources import Source, find_sources
 from htr_lightning.reading.transcribe import open_lines
 
 TABLES = (".jsonl", ".ndjson", ".tsv", ".csv")
+NO_PAGE = "images without a PAGE or ALTO file"
 NO_TEXT, UNCONFIRMED = "lines without text", "lines that nobody has confirmed (--unconfirmed takes them)"
 
 
@@ -65,7 +66,8 @@ def read_corrections(
         raise InputError(errors[0])
     for source in sources:
         if not source.is_page:
-            raise InputError(f"{source.path}: an image has no text; add its PAGE or ALTO file, or a table that names it")
+            left_out[NO_PAGE] += 1
+            continue
         machine = set() if unconfirmed else _unconfirmed(source.path)
         for id, image, text in _lines(source):
             if not text.strip():
@@ -102,7 +104,7 @@ def _lines(source: Source) -> Iterator[tuple[str, UInt8[ndarray, "_ _"], str]]:
 
 
 def _unconfirmed(path: Path) -> set[str]:
-    """Return the ids of the lines in a PAGE or ALTO file whose text has a confidence below 1, as recognizers state it."""
+    """Return the ids of the lines in a PAGE or ALTO file whose text has a confidence below 1, as recognizers write."""
     root = parse(path)
     found = set()
     key = "id" if local(root) == "PcGts" else "ID"

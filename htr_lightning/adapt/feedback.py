@@ -118,7 +118,9 @@ def version_file(store: CorrectionStore, event: Event) -> Path:
     path = _path(store, event)
     if not path.is_file() or file_hash(path) != event.sha256:
         state = "has changed since it was written" if path.is_file() else "is missing"
-        raise InputError(f"{path}: {state}; restore it, or go back with htr feedback rollback {store.path} --to VERSION")
+        raise InputError(
+            f"{path}: {state}; restore it, or go back with htr feedback rollback {store.path} --to VERSION"
+        )
     return path
 
 
@@ -163,8 +165,10 @@ def train(
         )
     if not (status.splits["train"] and status.splits["test"]):
         kind = "held out to judge by" if status.splits["train"] else "for training"
-        raise InputError(f"{store.path}: none of the {status.lines} lines is {kind}; a quarter of the groups is held out, "
-                         "by their names: correct lines of more pages or writers (see htr feedback status)")  # fmt: skip
+        raise InputError(
+            f"{store.path}: none of the {status.lines} lines is {kind}; a quarter of the groups is held out, by their "
+            "names: correct lines of more pages or writers (see htr feedback status)"
+        )
     parent, path = current(store) if events else (None, locate(reader or DEFAULT))
     before, until = load_one(str(path), device), store.last_number()
     new_data = ["data=corrections", f"data.root={_quoted(store.path)}"]
@@ -243,8 +247,11 @@ def rollback(store: CorrectionStore, to: int | None = None, why: str = "", who: 
     if now is None or target is None or target not in made or target == now.version:
         known = ", ".join(str(version) for version in made if now is None or version != now.version)
         where = "no version yet" if now is None else f"version {now.version} is the current one"
-        raise InputError(f"{store.path}: no version {'before it' if to is None else to} to go back to ({where}; others: "
-                         f"{known or 'none'}); see htr feedback versions")  # fmt: skip
+        wanted = "before it" if to is None else to
+        raise InputError(
+            f"{store.path}: no version {wanted} to go back to ({where}; others: {known or 'none'}); see htr feedback "
+            "versions"
+        )
     version_file(store, made[target])
     reason = why or f"back from version {now.version}"
     store.record(made[target]._replace(kind="rollback", parent=now.version, reason=reason, who=who, figures={}),

@@ -26,7 +26,9 @@ def _user() -> str:
         return ""
 
 
-Who = Annotated[str, typer.Option(default_factory=_user, show_default="the user's name", help="Who decides or corrected")]
+Who = Annotated[
+    str, typer.Option(default_factory=_user, show_default="the user's name", help="Who decides or corrected")
+]
 
 
 @feedback_app.command()
@@ -38,7 +40,8 @@ def add(
     ],
     who: Who,
     group: Annotated[
-        str | None, typer.Option(help="Writer of all these lines (default: the name of each page, or as the table says)")
+        str | None,
+        typer.Option(help="Writer of all these lines (default: the name of each page, or as the table says)"),
     ] = None,
     model: Annotated[str | None, typer.Option(help="Recognizer whose texts were corrected, for the record")] = None,
     unconfirmed: Annotated[
@@ -79,9 +82,11 @@ def status(
                                  "last": now.last and now.last._asdict()}  # fmt: skip
         print(json.dumps(plain, indent=1, ensure_ascii=False))
         return
-    print(f"{store}: {now.corrections} corrections by {now.people} people; {now.lines} lines: {now.splits['train']} for "
-          f"training and {now.splits['val']} for validation in {now.groups['train']} groups, {now.splits['test']} held "
-          f"out in {now.groups['test']} groups")  # fmt: skip
+    print(
+        f"{store}: {now.corrections} corrections by {now.people} people; {now.lines} lines: {now.splits['train']} for "
+        f"training and {now.splits['val']} for validation in {now.groups['train']} groups, {now.splits['test']} held "
+        f"out in {now.groups['test']} groups"
+    )
     print(f"waiting: {now.waiting} lines since " + ("the start" if not now.version else f"version {now.version}"))
     print(f"duplicates: {now.duplicates}")
     print(f"contradictions: {len(now.contradictions)}" + " (not used)" * bool(now.contradictions))

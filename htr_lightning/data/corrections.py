@@ -32,7 +32,8 @@ CREATE TABLE images (hash TEXT PRIMARY KEY, height INTEGER NOT NULL, width INTEG
 CREATE TABLE corrections (
   number INTEGER PRIMARY KEY AUTOINCREMENT, batch INTEGER NOT NULL, time TEXT NOT NULL, who TEXT NOT NULL,
   image TEXT NOT NULL REFERENCES images, text TEXT, before TEXT, confidence REAL, model TEXT NOT NULL,
-  model_sha256 TEXT NOT NULL, source TEXT NOT NULL, line TEXT NOT NULL, "group" TEXT NOT NULL, settles INTEGER NOT NULL);
+  model_sha256 TEXT NOT NULL, source TEXT NOT NULL, line TEXT NOT NULL, "group" TEXT NOT NULL,
+  settles INTEGER NOT NULL);
 CREATE INDEX by_image ON corrections (image);
 CREATE TABLE events (
   number INTEGER PRIMARY KEY AUTOINCREMENT, time TEXT NOT NULL, who TEXT NOT NULL, kind TEXT NOT NULL,
@@ -284,5 +285,7 @@ def _checked(correction: Correction) -> tuple[Correction, str, bytes]:
             raise InputError(f"{place}: {fault.kind}; correct the text, or leave this line out")
         correction = correction._replace(text=nfc(correction.text).strip())
     if not 0 < correction.image.size <= LINE_PIXELS:
-        raise InputError(f"{place}: an image of {correction.image.size:,} pixels (maximum {LINE_PIXELS:,}); crop a line")
+        raise InputError(
+            f"{place}: an image of {correction.image.size:,} pixels (maximum {LINE_PIXELS:,}); crop a line"
+        )
     return correction, image_hash(correction.image), cv2.imencode(".png", correction.image)[1].tobytes()

@@ -67,7 +67,7 @@ def test_tables_with_and_without_a_header(write_page: Callable[..., Path], tmp_p
         ("a.jsonl", '{"file": "page.xml", "line": "l0", "text": "un", "confidence": "high"}', "confidence=high"),
         ("a.tsv", "page.xml#l0\tun\t0.9\nx", "a.tsv:2: wrong number of cells"),
         ("a.csv", "image,text\n", "no corrected lines"),
-        ("a.png", "", "a.png"),
+        ("a.png", "", "no corrected lines (1 images without a PAGE or ALTO file)"),
     ],
 )
 def test_a_bad_row_is_named(

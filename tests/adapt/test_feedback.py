@@ -30,7 +30,9 @@ TEXT = "abcdefghij"
 
 def predictions(errors: list[int], groups: int = 99) -> list[Prediction]:
     """Return a prediction for each number of wrong characters."""
-    return [Prediction(f"{n}", TEXT, "-" * wrong + TEXT[wrong:], 1.0, f"g{n % groups}") for n, wrong in enumerate(errors)]
+    return [
+        Prediction(f"{n}", TEXT, "-" * wrong + TEXT[wrong:], 1.0, f"g{n % groups}") for n, wrong in enumerate(errors)
+    ]
 
 
 # ---- the gate
@@ -159,9 +161,7 @@ def test_promoted_refused_and_taken_back(store: CorrectionStore, outcome: Callab
         assert name in refused.figures["new"]
 
 
-def test_the_language_model_and_the_calibration_are_kept(
-    store: CorrectionStore, outcome: Callable[..., None]
-) -> None:
+def test_the_language_model_and_the_calibration_are_kept(store: CorrectionStore, outcome: Callable[..., None]) -> None:
     outcome((4, 2))
     train(store, "latin-modern", NO_OLD)
     old, new = (checkpoint.load(path) for path in ("latin-modern", folder_of(store) / "current.ckpt"))
@@ -232,7 +232,7 @@ def test_of_two_trainings_at_once_the_second_is_refused_and_changes_nothing(
 
 
 def test_faults_name_the_remedy(store: CorrectionStore, outcome: Callable[..., None]) -> None:
-    with pytest.raises(InputError, match="no old data .* add data@replay=NAME"):
+    with pytest.raises(InputError, match=r"no old data .* add data@replay=NAME"):
         train(store, READER)
     with pytest.raises(InputError, match="no version of a reader yet"):
         current(store)
@@ -240,7 +240,7 @@ def test_faults_name_the_remedy(store: CorrectionStore, outcome: Callable[..., N
         rollback(store)
     outcome((4, 2))
     train(store, READER, NO_OLD)
-    with pytest.raises(InputError, match="--reader .* already has versions"):
+    with pytest.raises(InputError, match=r"--reader .* already has versions"):
         train(store, READER, NO_OLD)
     with pytest.raises(InputError, match=r"no version 7 to go back to \(version 1 is the current one; others: 0\)"):
         rollback(store, to=7)
@@ -251,7 +251,7 @@ def test_faults_name_the_remedy(store: CorrectionStore, outcome: Callable[..., N
     assert rollback(store, to=0).version == 0
     few = CorrectionStore("few.db", create=True)
     few.add([Correction(np.zeros((40, 200), np.uint8), "ab", source="1.png")])
-    with pytest.raises(InputError, match="few.db: none of the 1 lines is"):
+    with pytest.raises(InputError, match=r"few\.db: none of the 1 lines is"):
         train(few, READER, NO_OLD)
 
 

@@ -52,8 +52,18 @@ def test_what_is_added_is_there_when_the_file_is_opened_again(store: CorrectionS
     for before, after in zip(given, found, strict=True):
         assert np.array_equal(CorrectionStore(store.path).image(after.image), before.image)
         (row,) = after.rows
-        assert (row.who, row.model, row.model_sha256, row.before, row.confidence) == ("anna", "latin-modern", "abc", "vn", 0.5)
-        assert (row.place, after.group, after.height, after.width) == (f"page.xml#{before.line}", "page", *before.image.shape)
+        assert (row.who, row.model, row.model_sha256, row.before, row.confidence) == (
+            "anna",
+            "latin-modern",
+            "abc",
+            "vn",
+            0.5,
+        )
+        assert (row.place, after.group, after.height, after.width) == (
+            f"page.xml#{before.line}",
+            "page",
+            *before.image.shape,
+        )
 
 
 def test_nothing_is_changed_or_deleted(store: CorrectionStore) -> None:
@@ -73,7 +83,7 @@ def test_a_commit_waits_for_the_disk(store: CorrectionStore) -> None:
 
 @pytest.mark.parametrize("text", ["", " \n", "un\ndeux", "\ud800"])
 def test_a_bad_text_is_refused_with_all_that_came_with_it(store: CorrectionStore, text: str) -> None:
-    with pytest.raises(InputError, match="page.xml#l1: "):
+    with pytest.raises(InputError, match=r"page\.xml#l1: "):
         store.add([line(0), line(1, text)])
     assert not store.lines()
 
@@ -141,11 +151,9 @@ def test_no_accepted_correction_is_lost_when_processes_are_killed(kills: int, tm
 
 # ---- which text counts
 
-ROWS = st.lists(
-    st.lists(st.tuples(st.sampled_from("AB"), st.sampled_from("xy"), st.sampled_from([None, "un", "deux"]), st.booleans()),
-             min_size=1, max_size=3),
-    max_size=5,
-)  # batches of who, place, text and whether it settles  # fmt: skip
+TEXTS = st.sampled_from([None, "un", "deux"])
+BATCH = st.lists(st.tuples(st.sampled_from("AB"), st.sampled_from("xy"), TEXTS, st.booleans()), min_size=1, max_size=3)
+ROWS = st.lists(BATCH, max_size=5)  # batches of who, place, text and whether it settles
 
 
 @given(ROWS)
@@ -270,7 +278,7 @@ def newer(path: Path) -> None:
 def test_another_file_is_refused_by_name(make: Callable[[Path], Any], message: str, tmp_path: Path) -> None:
     path = tmp_path / "x.db"
     make(path)
-    with pytest.raises(InputError, match=f"x.db: {message}"):
+    with pytest.raises(InputError, match=rf"x\.db: {message}"):
         Corrections(path)
 
 
@@ -308,7 +316,11 @@ def test_a_decision_that_is_based_on_an_old_state_is_refused(store: CorrectionSt
     store.record(start._replace(kind="promoted", version=1, parent=0, until=7, figures={"new": 1}), 1)
     store.record(start._replace(kind="refused", version=None, parent=1), 2)
     events = store.events()
-    assert [(one.number, one.kind, one.version) for one in events] == [(1, "start", 0), (2, "promoted", 1), (3, "refused", None)]
+    assert [(one.number, one.kind, one.version) for one in events] == [
+        (1, "start", 0),
+        (2, "promoted", 1),
+        (3, "refused", None),
+    ]
     assert events[1].figures == {"new": 1}
     assert current_version(events) == events[1]
     store.record(events[0]._replace(kind="rollback", parent=1), 3)
