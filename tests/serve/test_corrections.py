@@ -1,11 +1,16 @@
 """Confirmed lines are stored before the answer comes, as they were read, and nothing else is stored."""
 
 import json
+import random
+import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from itertools import count
 from pathlib import Path
+from threading import Timer
 from typing import Any
 
+import httpx2
 import numpy as np
 import pytest
 from starlette.testclient import TestClient
@@ -18,7 +23,7 @@ from htr_lightning.serve.app import make_app
 from htr_lightning.serve.batching import Batcher
 from htr_lightning.serve.limits import Limits
 from htr_lightning.serve.uploads import Served
-from serve.conftest import picture
+from serve.conftest import picture, running
 from serve.test_app import files, ok
 
 TOKEN = "correct horse battery"
@@ -180,3 +185,28 @@ def test_a_store_that_fails_is_no_fault_of_the_client(
     assert (answer.status_code, answer.headers["retry-after"]) == (503, "10")
     assert "not stored" in answer.json()["error"]
     assert str(tmp_path) not in answer.text
+
+
+@pytest.mark.slow
+def test_no_line_that_the_server_accepted_is_lost_when_it_is_killed(tmp_path: Path, line_image: Path) -> None:
+    path, rng, accepted = tmp_path / "corrections.db", random.Random(0), []
+    for kill in range(10):
+        with running("latin-modern", "--corrections", str(path)) as (process, port):
+            address = f"http://127.0.0.1:{port}/api/corrections"
+            timer = Timer(rng.uniform(0.2, 1), process.kill)
+            for number in count():
+                data = lines(line_1=text := f"{kill} {number}")
+                try:
+                    answer = httpx2.post(address, files=files(line_image), data=data, timeout=60)
+                except httpx2.TransportError:
+                    break  # killed
+                assert ok(answer)["accepted"] == 1
+                accepted.append(text)
+                if not number:
+                    timer.start()
+    with sqlite3.connect(path) as database:
+        found = {text for (text,) in database.execute("SELECT text FROM corrections")}
+        assert database.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+    database.close()
+    print(f"10 kills: {len(accepted)} accepted, {len(found)} stored")
+    assert {*accepted} <= found
