@@ -195,9 +195,9 @@ def test_no_line_that_the_server_accepted_is_lost_when_it_is_killed(tmp_path: Pa
             address = f"http://127.0.0.1:{port}/api/corrections"
             timer = Timer(rng.uniform(0.2, 1), process.kill)
             for number in count():
-                data = lines(line_1=text := f"{kill} {number}")
+                text = f"{kill} {number}"
                 try:
-                    answer = httpx2.post(address, files=files(line_image), data=data, timeout=60)
+                    answer = httpx2.post(address, files=files(line_image), data=lines(line_1=text), timeout=60)
                 except httpx2.TransportError:
                     break  # killed
                 assert ok(answer)["accepted"] == 1
