@@ -1,12 +1,9 @@
 """Read corrected lines from PAGE and ALTO files, and from tables such as those of `htr transcribe` and `htr serve`."""
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
-
-from jaxtyping import UInt8
-from numpy import ndarray
 
 from htr_lightning.data.corrected import Correction
 from htr_lightning.data.fault import Fault
@@ -18,15 +15,8 @@ from htr_lightning.reading.sources import Source, find_sources
 from htr_lightning.reading.transcribe import open_lines
 
 TABLES = (".jsonl", ".ndjson", ".tsv", ".csv")
-NO_PAGE = "images without a PAGE or ALTO file"
+NO_PAGE, NO_OUTLINE = "images without a PAGE or ALTO file", "lines whose outline cannot be used"
 NO_TEXT, UNCONFIRMED = "lines without text", "lines that nobody has confirmed (--unconfirmed takes them)"
-
-
-class Read(NamedTuple):
-    """Corrections, and how many lines were left out for which reason."""
-
-    corrections: list[Correction]
-    left_out: Counter[str]
 
 
 class _Row(NamedTuple):
@@ -39,68 +29,64 @@ class _Row(NamedTuple):
 
 
 def read_corrections(
-    names: Sequence[str],
-    group: str | None = None,
-    unconfirmed: bool = False,
-    advance: Callable[[int], None] = lambda files: None,
-) -> Read:
-    """Read corrected lines.
+    names: Sequence[str], left_out: Counter[str], group: str | None = None, unconfirmed: bool = False
+) -> Iterator[list[Correction]]:
+    """Yield the corrected lines of each page, and of each file that a table names.
 
     Args:
         names: PAGE or ALTO files with their images, folders or patterns of them, or tables. Rows of a table name an
             image of a line in `file` (or `image`), or a PAGE or ALTO file there and the id of its line in `line`; a
             table without a header has the columns of `htr transcribe --format tsv`. In the JSON lines of the web page,
             `recognized` is what was corrected.
+        left_out: counter of the lines that are left out, by the reason.
         group: writer of all lines; None for the name of each page or what the table says.
         unconfirmed: whether to include lines whose confidence says that no person has confirmed them.
-        advance: progress callback, called with the number of files just read.
 
     Raises:
         InputError: if a file cannot be read, or a row does not name a line.
     """
-    tables = [name for name in names if Path(name).suffix.lower() in TABLES]
-    pages = [name for name in names if name not in tables]
-    found, left_out = [], Counter[str]()
-    sources, errors, _ = find_sources(pages)
-    if errors:
-        raise InputError(errors[0])
-    for source in sources:
+    tables = [Path(name) for name in names if Path(name).suffix.lower() in TABLES]
+    for source in _sources([name for name in names if Path(name) not in tables]):
         if not source.is_page:
             left_out[NO_PAGE] += 1
             continue
+        if isinstance(source.image, str):
+            raise InputError(source.image)
         machine = set() if unconfirmed else _unconfirmed(source.path)
-        for id, image, text in _lines(source):
-            if not text.strip():
-                left_out[NO_TEXT] += 1
-            elif id in machine:
-                left_out[UNCONFIRMED] += 1
+        found = []
+        for line, image in open_lines(source):
+            if line.line is None:
+                raise InputError(line.error or f"{source.path}: cannot be read; check the file")
+            id, text = line.line[:2]
+            why = NO_TEXT if not text.strip() else UNCONFIRMED if id in machine else NO_OUTLINE if image is None else ""
+            if why or image is None:
+                left_out[why] += 1
             else:
                 found.append(Correction(image, text, source=source.path.name, line=id, group=group or ""))
-        advance(1)
-    for name in tables:
+        yield found
+    for table in tables:
         by_file: defaultdict[Path, list[_Row]] = defaultdict(list)
-        for row in _rows(Path(name), unconfirmed, left_out):
+        for row in _rows(table, unconfirmed, left_out):
             by_file[row.path].append(row)
         for path, rows in by_file.items():
-            images = _images(path)
+            (source,) = _sources([str(path)])
+            opened = {line.line.id if line.line else "": (line.error, image) for line, image in open_lines(source)}
+            found = []
             for row in rows:
-                if row.line not in images:
-                    raise InputError(f"{row.where}: line {row.line!r} is not in {path}; use the ids that it has")
+                missing = f"line {row.line!r} is not in {path}; use the ids that it has"
+                error, image = opened.get(row.line, (missing, None))
+                if image is None:
+                    raise InputError(f"{row.where}: {error}")
                 given = row.correction | ({"group": group} if group else {})
-                found.append(Correction(images[row.line], source=path.name, line=row.line, **given))
-            advance(1)
-    if not found:
-        told = ", ".join(f"{count} {reason}" for reason, count in left_out.items())
-        raise InputError(f"{', '.join(names)}: no corrected lines{f' ({told})' if told else ''}")
-    return Read(found, left_out)
+                found.append(Correction(image, source=path.name, line=row.line, **given))
+            yield found
 
 
-def _lines(source: Source) -> Iterator[tuple[str, UInt8[ndarray, "_ _"], str]]:
-    """Yield the id, image and text of each line of a source; an image of a line has neither id nor text."""
-    for line, image in open_lines(source):
-        if image is None:
-            raise InputError(line.error or f"{line.name}: cannot be read; correct the line")
-        yield (line.line.id, image, line.line.text) if line.line else ("", image, "")
+def _sources(names: Sequence[str]) -> list[Source]:
+    sources, errors, _ = find_sources(names)
+    if errors:
+        raise InputError(errors[0])
+    return sources
 
 
 def _unconfirmed(path: Path) -> set[str]:
@@ -113,14 +99,6 @@ def _unconfirmed(path: Path) -> set[str]:
         if any(number(value, 1.0) < 1 for value in stated):
             found.add(line_id(line, key, count))
     return found
-
-
-def _images(path: Path) -> dict[str, UInt8[ndarray, "_ _"]]:
-    """Return the images of the lines in a file by the ids of the lines."""
-    sources, errors, _ = find_sources([str(path)])
-    if errors:
-        raise InputError(errors[0])
-    return {id: image for id, image, _ in _lines(sources[0])}
 
 
 def _rows(table: Path, unconfirmed: bool, left_out: Counter[str]) -> Iterator[_Row]:

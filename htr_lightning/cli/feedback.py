@@ -2,13 +2,14 @@
 
 import getpass
 import json
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from htr_lightning.cli.arguments import Device, Overrides, progress_bar, typer_app
-from htr_lightning.errors import printable
+from htr_lightning.errors import InputError, printable
 
 if TYPE_CHECKING:
     from htr_lightning.data.corrections import Event
@@ -56,17 +57,26 @@ def add(
     from htr_lightning.data.corrections import CorrectionStore
     from htr_lightning.reading.journal import digest
 
-    with progress_bar("reading", None) as advance:
-        found = read_corrections(files, group, unconfirmed, advance)
-    added = CorrectionStore(store, create=True).add(
-        found.corrections, who, model or "", digest(model) if model else "", settle
-    )
-    for reason, count in found.left_out.items():
+    opened, left_out = CorrectionStore(store, create=True), Counter[str]()
+    accepted = duplicates = 0
+    contradictions = {}
+    read = read_corrections(files, left_out, group, unconfirmed)
+    with progress_bar("adding", None) as advance:
+        for corrections in read:
+            added = opened.add(corrections, who, model or "", digest(model) if model else "", settle)
+            accepted, duplicates = accepted + added.accepted, duplicates + added.duplicates
+            contradictions |= {line.image: line for line in added.contradictions}
+            advance(1)
+    for reason, count in left_out.items():
         print(f"left out: {count} {printable(reason)}")
-    for line in added.contradictions:
+    for line in contradictions.values():
         print(f"contradiction: {line.told}; not used until one is added with --settle")
-    print(f"{store}: {added.accepted} lines accepted, {added.duplicates} of them known with the same text, "
-          f"{len(added.contradictions)} contradicted")  # fmt: skip
+    print(f"{store}: {accepted} lines accepted, {duplicates} of them known with the same text, {len(contradictions)} "
+          "contradicted")  # fmt: skip
+    if not accepted:
+        raise InputError(
+            f"{', '.join(files)}: no corrected lines; name PAGE or ALTO files with their images, or a table"
+        )
 
 
 @feedback_app.command()

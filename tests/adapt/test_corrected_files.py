@@ -1,31 +1,40 @@
 """Corrected lines are read from pages and tables, and what nobody has confirmed is left out and counted."""
 
 import json
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from htr_lightning.adapt.corrected_files import NO_TEXT, UNCONFIRMED, read_corrections
+from htr_lightning.adapt.corrected_files import NO_OUTLINE, NO_PAGE, NO_TEXT, UNCONFIRMED, read_corrections
+from htr_lightning.data.corrected import Correction
 from htr_lightning.data.image import read_image
 from htr_lightning.errors import InputError
 from htr_lightning.reading.sources import find_sources
 from htr_lightning.reading.transcribe import open_lines
 
 
+def read(*names: Path, **settings: Any) -> tuple[list[Correction], Counter[str]]:
+    left_out = Counter[str]()
+    files = read_corrections([str(name) for name in names], left_out, **settings)
+    return [one for several in files for one in several], left_out
+
+
 def test_the_confirmed_lines_of_pages(write_page: Callable[..., Path], tmp_path: Path) -> None:
     xml = write_page(tmp_path, ["un", "deux", "", "trois"])
     content = xml.read_text().replace("<TextEquiv><Unicode>deux", '<TextEquiv conf="0.8"><Unicode>deux')
     xml.write_text(content.replace("<TextEquiv><Unicode>trois", '<TextEquiv conf="1.0000"><Unicode>trois'))
-    found, left_out = read_corrections([str(tmp_path)])
+    found, left_out = read(tmp_path)
     assert [(one.source, one.line, one.text, one.group) for one in found] == [
         ("page.xml", "l0", "un", ""), ("page.xml", "l3", "trois", "")]  # fmt: skip
     assert left_out == {UNCONFIRMED: 1, NO_TEXT: 1}
     images = [image for _, image in open_lines(find_sources([str(xml)]).sources[0])]
     for one, image in zip(found, (images[0], images[3]), strict=True):  # as a reader sees them
         assert np.array_equal(one.image, image)
-    everything = read_corrections([str(xml)], group="anna", unconfirmed=True).corrections
+    everything = read(xml, group="anna", unconfirmed=True)[0]
     assert [(one.text, one.group) for one in everything] == [("un", "anna"), ("deux", "anna"), ("trois", "anna")]
 
 
@@ -37,7 +46,7 @@ def test_the_json_lines_of_the_web_page(write_page: Callable[..., Path], tmp_pat
         {"file": "page.xml", "line": "l2", "text": "troi", "confidence": 0.5, "confirmed": False},
     ]
     (tmp_path / "page.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    found, left_out = read_corrections([str(tmp_path / "page.jsonl")])
+    found, left_out = read(tmp_path / "page.jsonl")
     assert [(one.line, one.text, one.before, one.confidence) for one in found] == [
         ("l0", "UN", "um", 0.9), ("l1", "deux", "deux", 0.9)]  # fmt: skip
     assert left_out == {UNCONFIRMED: 1}
@@ -47,7 +56,7 @@ def test_tables_with_and_without_a_header(write_page: Callable[..., Path], tmp_p
     write_page(tmp_path, ["un", "deux"])
     (tmp_path / "a.tsv").write_text("page.xml#l1\tDEUX\t0.93\nline.png\tligne\t\n")  # of htr transcribe
     (tmp_path / "b.csv").write_text("image,text,group\nline.png,ligne,anna\n")
-    tsv, csv = (read_corrections([str(tmp_path / name)]).corrections for name in ("a.tsv", "b.csv"))
+    tsv, csv = (read(tmp_path / name)[0] for name in ("a.tsv", "b.csv"))
     assert [(one.source, one.line, one.text, one.confidence) for one in tsv] == [
         ("page.xml", "l1", "DEUX", 0.93), ("line.png", "", "ligne", None)]  # fmt: skip
     assert [(one.text, one.group) for one in csv] == [("ligne", "anna")]
@@ -66,15 +75,25 @@ def test_tables_with_and_without_a_header(write_page: Callable[..., Path], tmp_p
         ("a.jsonl", '{"file": "page.xml", "text": "un"}', "a.jsonl:1: line '' is not in "),
         ("a.jsonl", '{"file": "page.xml", "line": "l0", "text": "un", "confidence": "high"}', "confidence=high"),
         ("a.tsv", "page.xml#l0\tun\t0.9\nx", "a.tsv:2: wrong number of cells"),
-        ("a.csv", "image,text\n", "no corrected lines"),
-        ("a.png", "", "no corrected lines (1 images without a PAGE or ALTO file)"),
+        ("no.xml", None, "no.xml: no such file"),
     ],
 )
 def test_a_bad_row_is_named(
-    name: str, content: str, message: str, write_page: Callable[..., Path], tmp_path: Path
+    name: str, content: str | None, message: str, write_page: Callable[..., Path], tmp_path: Path
 ) -> None:
     write_page(tmp_path, ["un"])
-    (tmp_path / name).write_text(content)
+    if content is not None:
+        (tmp_path / name).write_text(content)
     with pytest.raises(InputError) as caught:
-        read_corrections([str(tmp_path / name)])
+        read(tmp_path / name)
     assert message in str(caught.value)
+
+
+def test_what_has_no_text_or_outline_is_counted(
+    write_page: Callable[..., Path], tmp_path: Path, line_image: Path
+) -> None:
+    xml = write_page(tmp_path, ["un", "deux"])
+    xml.write_text(xml.read_text().replace('<Coords points="2,2 ', '<Coords points="x '))
+    found, left_out = read(tmp_path)
+    assert [one.text for one in found] == ["deux"]
+    assert left_out == {NO_OUTLINE: 1, NO_PAGE: 1}

@@ -1,6 +1,7 @@
 """Training on corrections: judged on lines that were not trained on, promoted at one moment, refused, taken back."""
 
 import json
+from collections import Counter
 from collections.abc import Callable, Iterator
 from itertools import product
 from pathlib import Path
@@ -312,11 +313,13 @@ def test_a_reader_learns_hands_that_it_has_not_seen_and_refuses_slipped_lines(
     Path("few.tsv").write_text("page\tsplit\n" + "".join(f"{page}\t{splits[page]}\n" for page in few))
     old = ["data@replay=copiste", f"replay.root={htr_data}/copiste", f"replay.reader.splits={tmp_path}/few.tsv"]
     store = CorrectionStore("corrections.db", create=True)
-    store.add(read_corrections(["good.jsonl"]).corrections, "anna")
+    for corrections in read_corrections(["good.jsonl"], Counter()):
+        store.add(corrections, "anna")
     promoted = train(store, "latin-modern", [*old, "logger=csv"])
     print(promoted.reason)
     assert promoted.kind == "promoted"
-    store.add(read_corrections(["bad.jsonl"]).corrections, "mallory", settle=True)
+    for corrections in read_corrections(["bad.jsonl"], Counter()):
+        store.add(corrections, "mallory", settle=True)
     refused = train(store, overrides=["logger=csv"])
     print(refused.reason)
     assert refused.kind == "refused"

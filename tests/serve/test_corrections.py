@@ -3,6 +3,7 @@
 import json
 import random
 import sqlite3
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from itertools import count
@@ -83,7 +84,7 @@ def test_lines_of_a_page_are_on_the_disk_when_the_answer_comes(
         0.5,
     )
     # the image is that of `htr feedback add`, so that a line that comes both ways is one line
-    assert store.add(read_corrections([str(xml)]).corrections, "bob").contradictions[0].image == found[0].image
+    assert store.add(next(read_corrections([str(xml)], Counter())), "bob").contradictions[0].image == found[0].image
     again = ok(client.post("/api/corrections", files=given, data=lines(l0="UN") | {"who": "anna"}))
     assert (again["accepted"], again["duplicates"]) == (1, 1)
     assert again["contradictions"] == ["page.xml#l0: 'UN' (anna), 'un' (bob)"]
