@@ -217,7 +217,7 @@ class CorrectionStore:
         """Return the audit trail, oldest entry first."""
         with self._open() as database:
             rows = database.execute("SELECT * FROM events ORDER BY number").fetchall()
-        return [Event(*row[:-1], json.loads(row[-1])) for row in rows]
+        return [Event._make([*row[:-1], json.loads(row[-1])]) for row in rows]
 
     def record(self, event: Event, last: int) -> None:
         """Add an entry to the audit trail, unless another one came after the one that the decision is based on.

@@ -1,6 +1,7 @@
 """Corrected lines are read from pages and tables, and what nobody has confirmed is left out and counted."""
 
 import json
+import re
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -93,7 +94,7 @@ def test_what_has_no_text_or_outline_is_counted(
     write_page: Callable[..., Path], tmp_path: Path, line_image: Path
 ) -> None:
     xml = write_page(tmp_path, ["un", "deux"])
-    xml.write_text(xml.read_text().replace('<Coords points="2,2 ', '<Coords points="x '))
+    xml.write_text(re.sub("<Coords[^>]*/><Baseline[^>]*/>", "", xml.read_text(), count=1))
     found, left_out = read(tmp_path)
     assert [one.text for one in found] == ["deux"]
     assert left_out == {NO_OUTLINE: 1, NO_PAGE: 1}
