@@ -116,7 +116,7 @@ def train(
     ] = None,
     max_loss: Annotated[
         float, typer.Option(min=0, help="Points of CER that old lines may lose, at the upper limit of the interval")
-    ] = 0.5,
+    ] = 1.0,
     device: Device = "auto",
 ) -> None:
     """Fine-tune the current reader on the corrections; promote it if it reads held-out lines better, else refuse it.
