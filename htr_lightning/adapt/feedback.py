@@ -62,12 +62,12 @@ class Verdict(NamedTuple):
 def compare(before: Sequence[Prediction], after: Sequence[Prediction]) -> Change:
     """Compare the predictions of two readers for the same lines in the same order."""
     counts = [[line_counts(one.reference, one.hypothesis) for one in side] for side in (before, after)]
-    edits = [[one.edits for one in side] for side in counts]
+    first, second = ([one.edits for one in side] for side in counts)
     sizes = [one.characters for one in counts[0]]
     groups = [one.group for one in before]
     units = groups if len({*groups}) >= MIN_GROUPS else [one.id for one in before]
-    difference = paired_difference(*edits, sizes, units)
-    return Change(len(before), len({*groups}), sum(sizes), sum(edits[0]), sum(edits[1]), difference)
+    difference = paired_difference(first, second, sizes, units)
+    return Change(len(before), len({*groups}), sum(sizes), sum(first), sum(second), difference)
 
 
 def judge(new: Change, old: Change | None, max_loss: float = MAX_LOSS) -> Verdict:
@@ -187,8 +187,10 @@ def train(
         for name, (data, split) in judged.items()
     }
     verdict = judge(changes["new"], changes.get("old"), max_loss)
-    figures = {name: {**found._asdict(), "difference": found.difference._asdict(), "data": about[name]}
-               for name, found in changes.items()}  # fmt: skip
+    figures: dict[str, Any] = {
+        name: {**found._asdict(), "difference": found.difference._asdict(), "data": about[name]}
+        for name, found in changes.items()
+    }
     figures |= {"old_data": chosen, "overrides": settings, "max_loss": max_loss, "run": str(run),
                 "lines": status.splits, "seconds": round(time.perf_counter() - started)}  # fmt: skip
     if parent is None:
@@ -263,7 +265,7 @@ def rollback(store: CorrectionStore, to: int | None = None, why: str = "", who: 
 def _completed(content: dict[str, Any], parent: dict[str, Any]) -> dict[str, Any]:
     """Return a fine-tuned checkpoint with the language model and the calibration of the one that it started from."""
     card, old = content["htr"], parent["htr"]
-    kept = {key: content[key] for key in ("htr", "parts", "state_dict") if key in content}
+    kept: dict[str, Any] = {key: content[key] for key in ("htr", "parts", "state_dict") if key in content}
     if "language" in parent:
         kept["language"] = parent["language"]
         card["model"]["decoder"] = old["model"]["decoder"]
