@@ -178,11 +178,11 @@ class CorrectionStore:
             (batch,) = database.execute("SELECT coalesce(max(batch), 0) + 1 FROM corrections").fetchone()
             for one, key, png in made:
                 place = (one.source, one.line)
-                known = stored_lines(_rows(database, key))
-                same = [row for line in known for row in line.rows if row.text == one.text]
-                duplicates += one.text is not None and bool(same)
+                known = [row for line in stored_lines(_rows(database, key)) for row in line.rows]
+                duplicates += one.text in {row.text for row in known}
                 touched.add(key)
-                if not settle and any((row.who, row.source, row.line) == (who, *place) for row in same):
+                said = {row.text for row in known if (row.who, row.source, row.line) == (who, *place)}
+                if not settle and said == {one.text}:
                     continue
                 database.execute("INSERT OR IGNORE INTO images VALUES (?, ?, ?, ?)", (key, *one.image.shape, png))
                 group = one.group or Path(one.source).stem

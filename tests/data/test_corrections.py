@@ -188,7 +188,10 @@ def test_duplicates_and_contradictions_are_told_and_settled(store: CorrectionSto
     store.add([line(1, "trois")], "eva")
     assert store.add([line(1, "deux")], "eva", settle=True).contradictions == []
     assert [one.texts for one in store.lines()] == [("un",), ("deux",)]
-    store.add([line(1, None)], "eva")
+    store.add([line(2, "un"), line(2, "deux")], "eva")
+    assert len(store.status().contradictions) == 1
+    assert store.add([line(2, "un")], "eva").contradictions == []  # who wrote both means this one
+    store.add([line(1, None), line(2, None)], "eva")
     assert [one.texts for one in store.lines()] == [("un",)]  # withdrawn
 
 
