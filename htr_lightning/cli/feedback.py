@@ -12,6 +12,7 @@ from htr_lightning.cli.arguments import Device, Overrides, progress_bar, typer_a
 from htr_lightning.errors import InputError, printable
 
 if TYPE_CHECKING:
+    from htr_lightning.data.corrected import StoredLine
     from htr_lightning.data.corrections import Event
 
 feedback_app = typer.Typer(no_args_is_help=True, help="Collect corrected lines, and train the reader on them.")
@@ -59,7 +60,7 @@ def add(
 
     opened, left_out = CorrectionStore(store, create=True), Counter[str]()
     accepted = duplicates = 0
-    contradictions = {}
+    contradictions: dict[str, "StoredLine"] = {}
     read = read_corrections(files, left_out, group, unconfirmed)
     with progress_bar("adding", None) as advance:
         for corrections in read:
