@@ -60,7 +60,7 @@ def add(
 
     opened, left_out = CorrectionStore(store, create=True), Counter[str]()
     accepted = duplicates = 0
-    contradictions: dict[str, "StoredLine"] = {}
+    contradictions: dict[str, StoredLine] = {}
     read = read_corrections(files, left_out, group, unconfirmed)
     with progress_bar("adding", None) as advance:
         for corrections in read:
