@@ -27,8 +27,13 @@ from serve.conftest import running
 
 import htr_lightning
 from htr_lightning import checkpoint
+from htr_lightning.adapt import feedback
+from htr_lightning.data.corrected import Correction
+from htr_lightning.data.corrections import CorrectionStore, Event
+from htr_lightning.data.files import file_hash
 from htr_lightning.data.reader.iam_splits import AACHEN_LINES
 from htr_lightning.export.build import export
+from htr_lightning.pretrained import locate
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -47,7 +52,7 @@ HTR = [c for c in COMMANDS if c.startswith("htr ") and c not in SERVE]
 MAKE = [c for c in COMMANDS if c.startswith("make ")]
 
 
-LONG = ("--lexicon", "synthetic_pretrain", "label-errors")  # a minute each
+LONG = ("--lexicon", "synthetic_pretrain", "label-errors", "feedback train")  # a minute each
 
 
 def marked(commands: list[str]) -> list[Any]:
@@ -174,6 +179,18 @@ MAKERS: dict[str, Callable[[Path], object]] = {
 }
 
 
+def _corrections(root: Path, versions: object) -> None:
+    store = CorrectionStore(root / "corrections.db", create=True)
+    rng = np.random.default_rng(0)
+    store.add(
+        [Correction(rng.integers(0, 256, (40, 200), dtype=np.uint8), "mimi", source=f"{n % 9}") for n in range(30)]
+    )
+    for event in (Event(0, "", "", "start", 0, None, file_hash(locate("digits")), 0, "", {}),) if versions else ():
+        feedback._make_version(store, event, locate("digits"), 0)
+        promoted = event._replace(kind="promoted", version=1, parent=0)
+        feedback._make_version(store, promoted, locate("digits"), 1)
+
+
 def _page(folder: Path, name: str) -> Path:
     pixels = np.full((60, 300), 235 - ord(name[0]) % 16, np.uint8)  # a different image for each page
     pixels[20:40, 20:280:9] = 30
@@ -258,6 +275,12 @@ def test_htr(
         if {"fine-tune", "label-errors"} & {*words}
         else [one for one in short if one.startswith("data.reader.splits")]
     )
+    if "feedback" in words:
+        _corrections(tmp_path, versions={"versions", "rollback"} & {*words})
+        if "train" in words:
+            _folder(tmp_path / "old", "train")
+            _folder(tmp_path / "old", "val")
+            given += ["trainer.max_steps=2", "logger=csv", "--reader", str(request.getfixturevalue("best"))]
     if "int8" in words:
         given += ["--budget", "100"]  # the interval of a few lines is wide
     outcome = htr(*words[1:], *given)
@@ -266,7 +289,8 @@ def test_htr(
 
 
 @pytest.mark.parametrize("command", SERVE)
-def test_serve(command: str) -> None:
+def test_serve(command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
     with running(*shlex.split(command)[2:]) as (process, port):
         with urlopen(f"http://127.0.0.1:{port}/health", timeout=60) as answer:
             assert json.load(answer)["status"] == "ok"

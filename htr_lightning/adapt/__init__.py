@@ -1,1 +1,1 @@
-"""Improve trained recognizers: calibrate confidences, tune decoders and pseudo-label lines for self-training."""
+"""Improve trained recognizers: calibrate, tune decoders, pseudo-label, adapt to a writer, learn from corrections."""

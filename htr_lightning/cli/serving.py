@@ -1,5 +1,6 @@
 """The `serve` command."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -27,6 +28,9 @@ def serve(
     allow_host: Annotated[
         list[str] | None, typer.Option(help="Name by which the server may be called (repeatable)")
     ] = None,
+    corrections: Annotated[
+        Path | None, typer.Option(help="File in which lines that users confirm are stored, for htr feedback")
+    ] = None,
     greedy: Greedy = False,
     device: Device = "auto",
     max_mb: Annotated[int, typer.Option(min=1, max=10_000, help="Megabytes of a request")] = 50,
@@ -50,5 +54,5 @@ def serve(
         rate = 0.0 if is_local(host) else EXPOSED_RATE
     limits = Limits(max_mb * 1_000_000, max_megapixels * 1_000_000, max_lines, max_requests, rate, timeout, 4 * timeout)
     others = [name for name in NAMES if name != DEFAULT]
-    run(models or [DEFAULT, *others], host, port, token, allow_host or (), device, greedy, limits,
+    run(models or [DEFAULT, *others], host, port, token, allow_host or (), device, greedy, limits, corrections,
         lambda message: print(message, flush=True))  # fmt: skip

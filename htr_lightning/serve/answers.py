@@ -106,6 +106,59 @@ class CorrectedLine(BaseModel):
     region: str = Field("region_1", pattern=r"^\w{1,50}$", description="the same")
 
 
+Name = Annotated[str, Field(max_length=200), AfterValidator(_one_line)]
+
+
+class CorrectedText(BaseModel):
+    """A line to be stored for training."""
+
+    id: str = Field(description="id of the line, as it was answered")
+    text: Annotated[str, Field(max_length=MAX_TEXT), AfterValidator(_one_line)] | None = Field(
+        description="text that a person has corrected or confirmed; null to withdraw what that person said"
+    )
+    before: Annotated[str, Field(max_length=MAX_TEXT)] | None = Field(None, description="text that was recognized")
+    confidence: float | None = Field(None, ge=0, le=1, description="of the text that was recognized")
+
+
+class Stored(BaseModel):
+    """That lines have been stored; they are on the disk."""
+
+    accepted: int
+    duplicates: int = Field(description="lines whose image already had the same text")
+    contradictions: list[str] = Field(description="lines for which people disagree, which are not used")
+
+
+class Gain(BaseModel):
+    """Edits of the reader before and after a training, in lines that it was not trained on."""
+
+    before: int
+    after: int
+    characters: int
+    lines: int
+
+
+class Training(BaseModel):
+    """A training on corrections."""
+
+    time: str
+    promoted: bool
+    version: int | None
+    reason: str
+    new: Gain = Field(description="on corrections that are held out")
+    old: Gain | None = Field(description="on old data; null if none were given")
+
+
+class Collected(BaseModel):
+    """The corrections that this server has collected."""
+
+    lines: int
+    waiting: int = Field(description="lines that came after the last training that was promoted")
+    duplicates: int
+    contradictions: list[str]
+    version: int | None = Field(description="current version of the reader that was trained on them")
+    last: Training | None
+
+
 class Model(BaseModel):
     """A recognizer that this server offers."""
 
@@ -122,6 +175,7 @@ class Offer(BaseModel):
     version: str
     max_bytes: int
     max_lines: int
+    corrections: bool = Field(description="whether confirmed lines can be stored")
 
 
 class Health(BaseModel):

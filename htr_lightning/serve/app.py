@@ -1,6 +1,7 @@
 """The routes of the web page and the API."""
 
 import asyncio
+import sys
 from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -16,10 +17,23 @@ from pydantic_core import core_schema
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
+from htr_lightning.data.corrections import CorrectionStore, StoreError
 from htr_lightning.data.image import read_image
 from htr_lightning.errors import InputError, printable
-from htr_lightning.serve import uploads
-from htr_lightning.serve.answers import BatchTranscribed, CorrectedLine, Fault, Health, Model, Offer, Transcribed
+from htr_lightning.serve import corrections, uploads
+from htr_lightning.serve.answers import (
+    BatchTranscribed,
+    Collected,
+    CorrectedLine,
+    CorrectedText,
+    Fault,
+    Health,
+    Model,
+    Offer,
+    Stored,
+    Transcribed,
+)
+from htr_lightning.serve.answers import Name as Person
 from htr_lightning.serve.guard import Guard
 from htr_lightning.serve.limits import Limits
 from htr_lightning.serve.metrics import Metrics, resident_bytes
@@ -57,7 +71,11 @@ Found = TypeVar("Found")
 
 
 def make_app(
-    models: Sequence[Served], limits: Limits | None = None, hosts: Sequence[str] = (), token: str | None = None
+    models: Sequence[Served],
+    limits: Limits | None = None,
+    hosts: Sequence[str] = (),
+    token: str | None = None,
+    store: CorrectionStore | None = None,
 ) -> Guard:
     """Return the ASGI application.
 
@@ -66,6 +84,7 @@ def make_app(
         limits: limits on requests.
         hosts: names by which the server may be called (see `Guard`).
         token: token that calls of the API need; None for none.
+        store: where confirmed lines are stored; None to store nothing.
     """
     by_name = {served.name: served for served in models}
     bounds, metrics = limits or Limits(), Metrics()
@@ -117,7 +136,7 @@ def make_app(
     async def offer() -> Offer:
         """Return the recognizers and the limits of this server."""
         return Offer(models=[_described(served) for served in models], version=__version__,
-                     max_bytes=bounds.body_bytes, max_lines=bounds.lines)  # fmt: skip
+                     max_bytes=bounds.body_bytes, max_lines=bounds.lines, corrections=store is not None)  # fmt: skip
 
     @app.post("/api/transcribe")
     async def transcribe(files: Files, model: Name = None, n_best: NBest = 0) -> Transcribed:
@@ -171,6 +190,28 @@ def make_app(
         """Return an image as a greyscale PNG, for browsers that cannot show its format, such as TIFF."""
         (upload,) = _given([file])
         return Response(await in_time(asyncio.to_thread(_preview, upload, bounds)), media_type="image/png")
+
+    if store is not None:
+
+        @app.post("/api/corrections")
+        async def keep(
+            files: Files,
+            lines: Annotated[Json[list[CorrectedText]], Form(description="JSON list of id, text, before, confidence")],
+            model: Name = None,
+            who: Annotated[Person, Form(description="name of the person")] = "",
+            group: Annotated[Person, Form(description="writer; empty for the name of the page")] = "",
+        ) -> Stored:
+            """Store corrected and confirmed lines of an image or page for training; the answer says that they are."""
+            served, given = chosen(model), _given(files)
+            work = asyncio.to_thread(corrections.keep, store, served, given, lines, who, group, bounds)
+            added = await in_time(work)
+            told = [line.told for line in added.contradictions]
+            return Stored(accepted=added.accepted, duplicates=added.duplicates, contradictions=told)
+
+        @app.get("/api/corrections")
+        async def collected() -> Collected:
+            """Return how many corrections wait for training, and what the last training gained."""
+            return await in_time(asyncio.to_thread(corrections.collected, store))
 
     _add_page(app)
     paths = [path for route in app.routes if (path := getattr(route, "path", None)) and "{" not in path]
@@ -226,6 +267,12 @@ def _answer_errors(app: FastAPI) -> None:
     @app.exception_handler(InputError)
     async def input_error(_: Request, error: Exception) -> JSONResponse:
         return JSONResponse({"error": str(error)}, 422)
+
+    @app.exception_handler(StoreError)
+    async def not_stored(_: Request, error: Exception) -> JSONResponse:
+        print(error, file=sys.stderr)  # with the path, which is not for clients
+        return JSONResponse({"error": "corrections: not stored, see the log of the server; retry later"}, 503,
+                            {"Retry-After": "10"})  # fmt: skip
 
     @app.exception_handler(RequestValidationError)
     async def invalid(_: Request, error: Exception) -> JSONResponse:

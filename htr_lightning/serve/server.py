@@ -16,7 +16,9 @@ import numpy as np
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from htr_lightning.data.corrections import CorrectionStore
 from htr_lightning.errors import InputError
+from htr_lightning.reading.journal import digest
 from htr_lightning.reading.open import load_all
 from htr_lightning.serve.app import make_app
 from htr_lightning.serve.batching import Batcher
@@ -77,6 +79,7 @@ def serve(
     device: str = "auto",
     greedy: bool = False,
     limits: Limits | None = None,
+    corrections: Path | None = None,
     ready: Callable[[str], None] = print,
 ) -> None:
     """Serve a web page and an API until SIGTERM or Ctrl-C, and finish the requests that are running.
@@ -90,6 +93,7 @@ def serve(
         device: see `reading.open.load`.
         greedy: whether to decode without beam search, language model or lexicon.
         limits: limits on requests; `EXPOSED_RATE` is meant for addresses that are not local.
+        corrections: file in which confirmed lines are stored, created if needed; None to store nothing.
         ready: function called with messages for the user, once the server can be reached.
 
     Raises:
@@ -103,9 +107,10 @@ def serve(
     made = token is None and not local
     if made:
         token = secrets.token_urlsafe(24)
+    store = None if corrections is None else CorrectionStore(corrections, create=True)
     with _listening(host, port) as listener, ExitStack() as stack:
         served = [_load(name, path, device, greedy, stack) for name, path in _named(models).items()]
-        app = make_app(served, limits, (socket.gethostname(), *hosts), token)
+        app = make_app(served, limits, (socket.gethostname(), *hosts), token, store)
         config = uvicorn.Config(
             app,
             http=Protocol,
@@ -139,7 +144,7 @@ def _named(models: Sequence[str]) -> dict[str, str]:
 def _load(name: str, path: str, device: str, greedy: bool, stack: ExitStack) -> Served:
     recognizer = load_all([path], device, greedy)
     workers = stack.enter_context(recognizer.workers())
-    return Served(name, recognizer, Batcher(workers), _has_alternatives(recognizer))
+    return Served(name, recognizer, Batcher(workers), _has_alternatives(recognizer), digest(path))
 
 
 def _has_alternatives(recognizer: Transcriber) -> bool:

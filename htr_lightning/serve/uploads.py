@@ -56,6 +56,7 @@ class Served(NamedTuple):
     recognizer: Transcriber
     batcher: Batcher
     alternatives: bool  # whether its decoder finds any
+    sha256: str = ""  # of its file
 
 
 @contextmanager

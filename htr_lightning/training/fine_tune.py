@@ -19,17 +19,18 @@ GREEDY_WRITER = {"_target_": "htr_lightning.decoder.autoregressive.Greedy"}
 TWO_PASSES = "htr_lightning.decoder.rescoring.Rescoring"
 
 
-def fine_tune(path: str, overrides: Sequence[str]) -> None:
+def fine_tune(path: str, overrides: Sequence[str], keeps_language: bool = False) -> None:
     """Fine-tune a checkpoint as described by `conf/fine_tune.yaml`.
 
     Args:
         path: path to the checkpoint.
         overrides: Hydra overrides and options, such as -m.
+        keeps_language: whether the caller adds the language model of the checkpoint to the fine-tuned one.
 
     Raises:
         InputError: if the checkpoint cannot be used, or an override selects another model.
     """
-    offer(path)
+    offer(path, keeps_language)
 
     def check(config: DictConfig) -> None:
         if HydraConfig.get().runtime.choices["model"] != NAME or config.start != path:
@@ -40,11 +41,11 @@ def fine_tune(path: str, overrides: Sequence[str]) -> None:
     launch("fine_tune", check, ("fine-tune", path))
 
 
-def offer(path: str) -> None:
+def offer(path: str, keeps_language: bool = False) -> None:
     """Add a checkpoint's model, decoder, optimizer and scheduler as options to the config groups.
 
     Args:
-        path: path to the checkpoint.
+        path, keeps_language: see `fine_tune`.
 
     Raises:
         InputError: if the checkpoint cannot be read (see `checkpoint.read`) or uses an unsupported class.
@@ -69,8 +70,9 @@ def offer(path: str) -> None:
         model["decoder"], parts["decoder"] = "${decoder}", model["decoder"]
     if "language" in content:  # the weight of the language model was tuned for the predictions of the checkpoint
         parts["decoder"] = _without_language(card["model"]["decoder"])
-        print(f"note: the language model in {path} is not used; add one to the fine-tuned model with htr tune-decoder",
-              file=sys.stderr)  # fmt: skip
+        if not keeps_language:
+            print(f"note: the language model in {path} is not used; add one to the fine-tuned model with htr "
+                  "tune-decoder", file=sys.stderr)  # fmt: skip
     store(NAME, {"model": model, "start": path}, "model")
     for part in ("optimizer", "scheduler", "decoder"):
         config = {part: parts.get(part) or {}}  # nested, so that Hydra finds no `defaults` of the checkpoint in it

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from htr_lightning.data.corrections import CorrectionStore
 from serve.conftest import running
 
 playwright = pytest.importorskip("playwright.sync_api", reason="the browser tests need playwright")
@@ -176,3 +177,37 @@ def test_what_cannot_be_read_is_said(open_page: Callable[..., Any], tmp_path: Pa
     page.wait_for_selector(".message")
     assert "page.xml" in page.inner_text(".message")
     assert page.is_visible("#drop")
+
+
+@pytest.mark.slow
+def test_confirmed_lines_are_stored_and_withdrawn(
+    browser: Any, write_page: Callable[..., Path], tmp_path: Path
+) -> None:
+    path = tmp_path / "corrections.db"
+    xml = write_page(tmp_path, ["un", "deux"])
+    faults: list[str] = []
+    with running("latin-modern", "--corrections", str(path)) as (_, port):
+        page = browser.new_page(viewport={"width": 1280, "height": 900})
+        page.on("console", lambda one: faults.append(one.text) if one.type in ("error", "warning") else None)
+        page.goto(f"http://127.0.0.1:{port}/")
+        page.click("#open-corrections")
+        page.fill("#who", "anna")
+        page.click("#corrections .primary")
+        page.set_input_files("#files", [xml, xml.with_suffix(".png")])
+        page.wait_for_selector(".line textarea:focus")
+        for text in ("UN", "DEUX"):
+            page.keyboard.press("ControlOrMeta+a")
+            page.keyboard.type(text)
+            page.keyboard.press("Enter")
+        page.locator(".state", has_text="stored").nth(1).wait_for()
+        lines = CorrectionStore(path).lines()
+        assert [(line.texts, line.rows[0].who, line.rows[0].place) for line in lines] == [
+            (("UN",), "anna", "page.xml#l0"), (("DEUX",), "anna", "page.xml#l1")]  # fmt: skip
+        page.click(".line textarea >> nth=1")
+        page.keyboard.press("Escape")
+        page.locator("#open-corrections b", has_text="1").wait_for()
+        assert [line.texts for line in CorrectionStore(path).lines()] == [("UN",)]
+        page.click("#open-corrections")
+        assert "wait for training: 1" in page.inner_text("#collected")
+        page.close()
+    assert not faults

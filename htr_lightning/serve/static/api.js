@@ -66,7 +66,7 @@ export async function transcribe(model, image, xml, nBest, signal) {
   form.append("model", model);
   form.append("n_best", nBest);
   const answer = await (await call("/api/transcribe", form, signal)).json();
-  return { ...answer.files[0], model };
+  return { ...answer.files[0], model: answer.model };
 }
 
 /** Return the address of an image that this browser can show. */

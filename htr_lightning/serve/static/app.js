@@ -1,6 +1,7 @@
 // Takes in files and drawings, and connects the parts of the page.
 
 import { call, preview, transcribe } from "./api.js";
+import { isSending, startCorrections } from "./corrections.js";
 import { startDrawing } from "./draw.js";
 import { startExport } from "./export.js";
 import { onLanguage, switchLanguage, t } from "./i18n.js";
@@ -96,6 +97,7 @@ async function start() {
   $("#model-label").hidden = offer.models.length === 1;
   takeFiles();
   startExport(show);
+  startCorrections(offer, show);
   startDrawing(offer.models, alternatives, show, (answer, image) => addFile(answer, image, undefined, preview));
   $("#toggle-draw").addEventListener("click", () => toggleDrawing());
   $("#remove").addEventListener("click", () => {
@@ -103,7 +105,7 @@ async function start() {
     removeAll();
     toggleDrawing(false);
   });
-  addEventListener("beforeunload", (event) => unsaved() && event.preventDefault());
+  addEventListener("beforeunload", (event) => (unsaved() || isSending()) && event.preventDefault());
 }
 
 start().catch((error) => show(error.message));

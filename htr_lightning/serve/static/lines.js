@@ -10,6 +10,7 @@ const progress = document.querySelector("#progress");
 export const files = [];
 let history = []; // what was changed, last one last: [line, text, confirmed] as it was before
 let changed = false; // since the last export
+const listeners = [];
 
 const visible = new IntersectionObserver((entries) => {
   for (const { isIntersecting, target } of entries) {
@@ -52,6 +53,11 @@ export function removeAll() {
   clearPicture();
   document.body.classList.remove("working");
   document.querySelector("#work").hidden = true;
+}
+
+/** Call a function with each line that is confirmed, and each one whose confirmation is undone. */
+export function onDecision(listener) {
+  listeners.push(listener);
 }
 
 export const unsaved = () => changed;
@@ -177,11 +183,13 @@ function undo() {
   line.typing = false;
   set(line, text, confirmed);
   line.input.focus();
+  listeners.forEach((listener) => listener(line));
 }
 
 function confirmAndGo(line) {
   change(line, line.input.value, true);
   line.typing = false;
+  listeners.forEach((listener) => listener(line));
   const all = files.flatMap((file) => file.lines);
   const next = all[all.indexOf(line) + 1] ?? all.find((one) => !one.confirmed);
   if (next) next.input.focus();
@@ -205,14 +213,14 @@ function press(event, line) {
   event.preventDefault();
 }
 
-function refresh() {
+export function refresh() {
   const all = files.flatMap((file) => file.lines);
   all.forEach((line, index) => {
     line.number.textContent = index + 1;
     line.input.ariaLabel = t("lineNumber", index + 1);
     line.button.ariaLabel = line.button.title = t("confirm");
     for (const one of [line.element, line.outline]) one.classList.toggle("confirmed", line.confirmed);
-    line.state.textContent = line.confirmed ? t("confirmed") : line.text !== line.recognized ? t("edited") : "";
+    line.state.textContent = line.confirmed ? t(line.stored === line.text ? "stored" : "confirmed") : line.text !== line.recognized ? t("edited") : "";
   });
   const confirmed = all.filter((line) => line.confirmed).length;
   const done = all.length > 0 && confirmed === all.length;
