@@ -108,7 +108,7 @@ class Benchmark:
             commands.append(shlex.join(["htr", "train", *self._training(row, seed)]))
             path = "RUN/checkpoints/best.ckpt"
         if decoder[0] == TUNE:
-            commands.append(shlex.join(["htr", "tune-decoder", path, *self._tuning(row), *decoder[1:]]))
+            commands.append(shlex.join(["htr", "tune-decoder", path, *self._tuning(row, seed), *decoder[1:]]))
             path = "RUN/checkpoints/best-lm.ckpt"
         evaluate = ["htr", "evaluate", path, *self.plan.test[row.test], *["--greedy"] * (decoder[0] == GREEDY)]
         own = [] if decoder[0] in (SAVED, GREEDY, TUNE) else [f"({' '.join(decoder)})"]
@@ -117,15 +117,15 @@ class Benchmark:
     def _training(self, row: Row, seed: int) -> list[str]:
         return [*self.plan.models[row.model], *self.plan.train[row.train], *self.plan.overrides, f"seed={seed}"]
 
-    def _tuning(self, row: Row) -> list[str]:
-        """Return the overrides of the training set that a checkpoint is tuned with."""
-        return [one for one in self.plan.train.get(row.train, []) if one.startswith(("data=", "data."))]
+    def _tuning(self, row: Row, seed: int | None) -> list[str]:
+        """Return the overrides of the data that a checkpoint was trained on, whose texts make a language model."""
+        return [] if seed is None else [one for one in self._training(row, seed) if one.startswith(("data=", "data."))]
 
     def _result(self, row: Row) -> dict[str, Any]:
         """Train, evaluate and describe a row."""
         folders, steps = [], []
         for seed in self.plan.seeds_of(row):
-            steps.append(self._decoding(row, self._trained(row, seed)))
+            steps.append(self._decoding(row, seed, self._trained(row, seed)))
             folders.append(self._evaluated(row, steps[-1], self._commands(row, seed)))
         systems, _ = find_systems([str(folder) for folder in folders])
         members = [member for system in systems for member in system.members]
@@ -183,7 +183,7 @@ class Benchmark:
                 raise
         return folder / "checkpoints" / "best.ckpt"
 
-    def _decoding(self, row: Row, path: Path) -> Step:
+    def _decoding(self, row: Row, seed: int | None, path: Path) -> Step:
         """Return the checkpoint with the decoder of a row."""
         first, *options = decoder = self.plan.decoders[row.decoder]
         if first in (SAVED, GREEDY):
@@ -193,8 +193,8 @@ class Benchmark:
         if copy.is_file():
             return Step(copy)
         if first == TUNE:
-            words = ["tune-decoder", str(path), *self.plan.expanded(self._tuning(row)), *options, "--out", str(copy)]
-            self.run(words)
+            data = self.plan.expanded(self._tuning(row, seed))
+            self.run(["tune-decoder", str(path), *data, *options, "--out", str(copy)])
             return Step(copy)
         content = checkpoints.read(path)
         content["htr"]["model"]["decoder"] = plain(compose_train(decoder).decoder)
