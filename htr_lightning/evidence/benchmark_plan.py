@@ -110,12 +110,12 @@ def load_plan(path: Path) -> Plan:
     if unknown := [str(key) for key in found if key not in KEYS]:
         raise InputError(f"{path}: unknown key {unknown[0]}; use {', '.join(KEYS)}")
     found = {"train": {}, "decoders": {SAVED: SAVED}, "seeds": [0]} | found
-    options = {kind: _options(path, kind, found.get(kind)) for kind in KINDS}
+    train, models, decoders, test = (_options(path, kind, found.get(kind)) for kind in KINDS)
     seeds = found["seeds"]
     if not isinstance(seeds, list) or not seeds or not all(type(seed) is int for seed in seeds):
         raise InputError(f"{path}: seeds={seeds}: expected a list of integers, e.g. [0, 1, 2]")
     overrides = _words(path, "overrides", found.get("overrides", []))
-    plan = Plan(path, str(found.get("title", path.stem)), **options, seeds=seeds, overrides=overrides)
+    plan = Plan(path, str(found.get("title", path.stem)), train, models, decoders, test, seeds, overrides)
     if not plan.rows:
         raise InputError(f"{path}: nothing to measure; add a model, a test set, and a set in train for models to learn")
     files = [plan.file_of(row) for row in plan.rows]
@@ -164,7 +164,8 @@ def table_of(plan: Plan, partial: bool = False) -> Table:
                Column("runs", "count"), Column("lines", "count"), Column("lines/s a core", "number"),
                Column("MB", "number")]  # fmt: skip
     rows = [_cells(result) for _, result in found if result is not None]
-    kept = [n for n, column in enumerate(columns) if n in (1, 3) or any(row[n] not in (None, "", 1) for row in rows)]
+    optional = {n for n, column in enumerate(columns) if column.title in ("trained on", "decoder", "sd", "runs")}
+    kept = [n for n in range(len(columns)) if n not in optional or any(row[n] not in (None, "", 1) for row in rows)]
     return Table(plan.path.stem, plan.title, [columns[n] for n in kept], [[row[n] for n in kept] for row in rows])
 
 
