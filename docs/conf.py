@@ -26,7 +26,7 @@ MOVED = {
 nitpicky = True  # with -W, a reference to a class or function that is not on the site is an error
 nitpick_ignore_regex = [
     ("py:.*", r"(?!htr_lightning\.).*"),  # other packages, whose sites are not read
-    ("py:.*", r"htr_lightning\..*\.(T|Kind|is_odd)"),  # type variables, and a predicate of an annotation
+    ("py:.*", r"htr_lightning\..*\.(T|Kind)"),  # type variables
 ]
 default_role = "code"  # docstrings have single backticks around code, as Markdown has
 napoleon_google_docstring, napoleon_numpy_docstring = True, False
@@ -51,10 +51,11 @@ apidoc_modules = [
                 "upgrade.py",
             )
         ],
-        "automodule_options": {"members", "show-inheritance"},
+        "automodule_options": {"members"},
         "module_first": True,
     }
 ]
+LIMITED = re.compile(r"~?typing\.Annotated\[(.+?), .*?\)\]")  # a type with the limits of its values
 MARKUP = re.compile(r"(`[^`]*`)|([*|\\])|(?<=\w)_(?!\w)")
 
 
@@ -68,6 +69,11 @@ def _skip(app: Any, kind: str, name: str, thing: object, skip: bool, options: An
     return skip or (getattr(thing, "__doc__", None) or "").startswith("Alias for field number")
 
 
+def _signed(app: Any, kind: str, name: str, thing: object, options: Any, signature: str, returns: str) -> Any:
+    """Show types without the limits of their values, which the texts give where they matter."""
+    return (signature and LIMITED.sub(r"\1", signature)), returns
+
+
 def _included(app: Any, path: Any, parent: str, text: list[str]) -> None:
     for target, page in MOVED.items():
         text[0] = text[0].replace(f"]({target}", f"]({page}")
@@ -76,5 +82,6 @@ def _included(app: Any, path: Any, parent: str, text: list[str]) -> None:
 def setup(app: Any) -> None:
     """Connect the functions above."""
     app.connect("autodoc-process-docstring", _plain, priority=400)  # before napoleon
+    app.connect("autodoc-process-signature", _signed)
     app.connect("autodoc-skip-member", _skip)
     app.connect("include-read", _included)
