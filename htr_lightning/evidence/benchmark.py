@@ -85,9 +85,7 @@ class Benchmark:
         """Measure the rows that are not stored, and yield each row, its result or its error, and whether it is new."""
         for row in self.plan.rows:
             try:
-                stored = self.plan.stored(row)
-                commands = [one for seed in self.plan.seeds_of(row) for one in self._commands(row, seed)]
-                if stored is not None and stored["commands"] == commands:
+                if (stored := self.current(row)) is not None:
                     yield row, stored, False
                     continue
                 found = self._result(row)
@@ -96,6 +94,22 @@ class Benchmark:
                 yield row, found, True
             except InputError as error:
                 yield row, error, True
+
+    def current(self, row: Row) -> dict[str, Any] | None:
+        """Return the stored result of a row, or None if its commands or the given checkpoint have changed since.
+
+        Raises:
+            InputError: if its file is damaged.
+        """
+        stored = self.plan.stored(row)
+        if stored is None or stored["commands"] != self._all_commands(row):
+            return None
+        path = locate(self.plan.models[row.model][0])
+        as_given = not row.train and self.plan.decoders[row.decoder][0] in (SAVED, GREEDY) and path.is_file()
+        return None if as_given and stored.get("checkpoint_sha256") != [file_hash(path)] else stored
+
+    def _all_commands(self, row: Row) -> list[str]:
+        return [one for seed in self.plan.seeds_of(row) for one in self._commands(row, seed)]
 
     def _commands(self, row: Row, seed: int | None) -> list[str]:
         """Return the commands that give the result of a row with a seed, as a user would type them.
@@ -148,8 +162,8 @@ class Benchmark:
             "lines_per_cpu_second": None
             if None in seconds
             else round(fmean(found.lines / max(s, 0.01) for s in seconds), 1),
-            "bytes": steps[0].path.stat().st_size,
-            "commands": [one for seed in self.plan.seeds_of(row) for one in self._commands(row, seed)],
+            "bytes": locate(steps[0].path).stat().st_size,
+            "commands": self._all_commands(row),
             "checkpoint_sha256": [card["checkpoint_sha256"] for card in cards],
             "conditions": {key: cards[0][key] for key in ("data", "decoder", "normalizer", "commit", "hardware")},
         }
@@ -158,8 +172,8 @@ class Benchmark:
         """Return the checkpoint of a model, which is trained, or trained further, if it is not finished."""
         model = self.plan.models[row.model]
         if seed is None:
-            path = locate(self.plan.expanded(model)[0])
-            if not path.is_file():
+            path = Path(self.plan.expanded(model)[0])  # a name stays one: the exported file of a recognizer is read
+            if not locate(path).is_file():
                 raise InputError(f"{self.plan.path}: {path}: no such checkpoint; correct models.{row.model}")
             return path
         folder = self.runs / f"{slug(row.train)}-{slug(row.model)}-seed{seed}"
@@ -207,7 +221,7 @@ class Benchmark:
         where = step.path.parent if row.train else self.runs / slug(row.model)
         folder = where / f"evaluate-{slug(row.decoder)}-{slug(row.test)}"
         known = load_card(folder) if (folder / "metrics.json").is_file() else {}
-        if (known.get("commands"), known.get("checkpoint_sha256")) == (commands, file_hash(step.path)):
+        if (known.get("commands"), known.get("checkpoint_sha256")) == (commands, file_hash(locate(step.path))):
             return folder
         recognizer = load_all([str(step.path)], self.device, step.greedy)
         data = data_for(recognizer, self.plan.expanded(self.plan.test[row.test]))

@@ -130,6 +130,9 @@ def test_a_row_that_fails_is_named_and_the_others_are_measured(
     (result,) = (tmp_path / "plan").glob("*.json")
     result.write_text(result.read_text().replace('"cer": ', '"cer": 1'))
     assert filled(readme) != readme.read_text()
+    assert "(stored)" in htr("benchmark", "plan.yaml").stderr
+    result.write_text(re.sub(r'("checkpoint_sha256": \[\s*)"\w+"', r'\1"other"', result.read_text()))
+    assert "(stored)" not in htr("benchmark", "plan.yaml").stderr  # measured again with the checkpoint that is there
     result.write_text("{}")
     assert "not a stored result" in htr("benchmark", "plan.yaml").stderr
 
@@ -177,6 +180,7 @@ def test_tables_in_the_results_are_those_of_stored_results() -> None:
         plan = load_plan(path)
         names = {plan.file_of(row).name for row in plan.rows}
         assert {file.name for file in plan.results.iterdir()} == names  # none of another plan
+        assert all(map(Benchmark(plan, Path("runs")).current, plan.rows)), f"stale: repeat htr benchmark {path}"
 
 
 @pytest.mark.slow
