@@ -1,10 +1,12 @@
 """The settings of Sphinx for `make docs`; every page, picture and script of the site is local."""
 
+import os
 import re
 from typing import Any
 
 from htr_lightning import __version__
 
+os.environ["SPHINX_APIDOC_OPTIONS"] = "members"  # apidoc_automodule_options does not apply to pages of packages
 project, author, copyright = "htr-lightning", "the authors of htr-lightning", "the authors of htr-lightning, Apache-2.0"
 version = release = __version__
 extensions = ["myst_parser", "sphinx.ext.apidoc", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
@@ -51,7 +53,6 @@ apidoc_modules = [
                 "upgrade.py",
             )
         ],
-        "automodule_options": {"members"},
         "module_first": True,
     }
 ]
