@@ -186,7 +186,7 @@ def test_tables_in_the_results_are_those_of_stored_results() -> None:
 @pytest.mark.slow
 def test_a_killed_benchmark_goes_on(tmp_path: Path) -> None:
     lines = [one for one in SMALL if not one.startswith("data.reader.lines")]
-    lines += ["data.reader.lines={train: 960, val: 16, test: 24}", "trainer.max_epochs=3"]
+    lines += ["data.reader.lines={train: 960, val: 16, test: 24}", "trainer.max_epochs=3", "logger=csv"]
     path = write_plan(tmp_path, overrides=lines, seeds=[0], decoders={"greedy": "greedy"})
     command = [sys.executable, "-m", "htr_lightning", "benchmark", str(path), "--device", "cpu"]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
