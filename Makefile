@@ -8,7 +8,7 @@ export OMP_WAIT_POLICY ?= PASSIVE
 # Tests start many processes; without bytecode files, each of them would compile torch and Lightning for 15 seconds.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup train test test-slow lint format check bench lock clean
+.PHONY: help setup train test test-slow lint format check docs bench lock clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -46,6 +46,9 @@ format: $(READY) ## put the code into its form
 
 check: lint test ## what CI runs
 
+docs: $(READY) ## the documentation, site/index.html; a broken link or reference is an error
+	$(BIN)/python -m sphinx --nitpicky --fail-on-warning --keep-going --quiet docs site
+
 bench: $(READY) ## throughput of the parts, as ratios in one run
 	$(BIN)/python tests/speed.py $(ARGS)
 
@@ -53,5 +56,5 @@ lock: $(READY) ## pin the newest versions of what pyproject.toml asks for
 	$(BIN)/uv pip compile pyproject.toml --extra dev --universal --generate-hashes --no-emit-index-url \
 	  --no-annotate --no-header --quiet --upgrade --output-file requirements.lock
 
-clean: ## remove .venv and caches; runs stay
-	rm -rf .venv .pytest_cache .ruff_cache .mypy_cache .import_linter_cache
+clean: ## remove .venv, caches and the site; runs stay
+	rm -rf .venv site docs/reference .pytest_cache .ruff_cache .mypy_cache .import_linter_cache

@@ -1,4 +1,4 @@
-"""Every command of the README runs, and the Chinese README has the same ones."""
+"""Every command of the README and the documentation runs, and the Chinese pages have the same ones."""
 
 import json
 import os
@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 from urllib.request import urlopen
@@ -36,15 +37,23 @@ from htr_lightning.export.build import export
 from htr_lightning.pretrained import locate
 
 ROOT = Path(__file__).parent.parent
-README = (ROOT / "README.md").read_text(encoding="utf-8")
-CHINESE = (ROOT / "README.zh-CN.md").read_text(encoding="utf-8")
+DOCS = ROOT / "docs"
+PAGES = {path: path.read_text(encoding="utf-8") for path in (ROOT / "README.md", *sorted(DOCS.glob("*.md")))}
+CHINESE = {path: path.read_text(encoding="utf-8") for path in (ROOT / "README.zh-CN.md", *(DOCS / "zh").glob("*.md"))}
+COMPONENTS = [
+    DOCS / f"new-{kind}.md" for kind in ("model", "reader", "decoder")
+]  # whose files are there only in a test
 
 
 def blocks(text: str, language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```$", text, flags=re.MULTILINE | re.DOTALL)
 
 
-COMMANDS = [line for block in blocks(README, "sh") for line in block.splitlines()]
+def commands(text: str) -> list[str]:
+    return [line for block in blocks(text, "sh") for line in block.splitlines()]
+
+
+COMMANDS = list(dict.fromkeys(c for path, text in PAGES.items() if path not in COMPONENTS for c in commands(text)))
 SEVERAL = [c for c in COMMANDS if " -m " in c or "devices=2" in c]
 TRAIN = [c for c in COMMANDS if c.startswith("python train.py") and c not in SEVERAL]
 SERVE = [c for c in COMMANDS if c.startswith("htr serve")]
@@ -52,11 +61,13 @@ HTR = [c for c in COMMANDS if c.startswith("htr ") and c not in SERVE]
 MAKE = [c for c in COMMANDS if c.startswith("make ")]
 
 
-LONG = ("--lexicon", "synthetic_pretrain", "label-errors", "feedback train")  # a minute each
+LONG = (  # a minute each, or a network for a GPU
+    "--lexicon", "synthetic_pretrain", "vit_ctc_small", "label-errors", "feedback train", "copiste_crnn",
+)  # fmt: skip
 
 
-def marked(commands: list[str]) -> list[Any]:
-    return [pytest.param(c, marks=pytest.mark.slow) if any(w in c for w in LONG) else c for c in commands]
+def marked(several: list[str]) -> list[Any]:
+    return [pytest.param(c, marks=pytest.mark.slow) if any(w in c for w in LONG) else c for c in several]
 
 
 def test_every_command_is_of_a_kind_that_is_run_below() -> None:
@@ -65,17 +76,30 @@ def test_every_command_is_of_a_kind_that_is_run_below() -> None:
 
 
 def test_both_languages_have_the_same_commands_and_code() -> None:
-    assert blocks(CHINESE, "sh") == blocks(README, "sh")
-    assert blocks(CHINESE, "python") == blocks(README, "python")
+    for path, text in CHINESE.items():
+        english = PAGES[ROOT / "README.md" if path.parent == ROOT else DOCS / path.name]
+        for language in ("sh", "python"):
+            assert blocks(text, language) == blocks(english, language), path
 
 
 def test_no_placeholder_is_left() -> None:
-    assert not re.search(r"@[A-Z_]+@", README + CHINESE)
+    for path, text in (PAGES | CHINESE).items():
+        assert not re.search(r"@[A-Z_]+@", text), path
 
 
-def test_every_file_that_the_readme_names_exists() -> None:
-    for target in re.findall(r"\]\(([^)#]+)\)", README):
-        assert (ROOT / target).exists(), target
+def test_every_file_and_heading_that_a_page_names_exists() -> None:
+    for path, text in (PAGES | CHINESE).items():
+        for target in re.findall(r"\]\(([^)\s]+)\)", text):
+            name, _, anchor = target.partition("#")
+            if name.startswith(("http", "reference/")):
+                continue  # the second are made by `make docs`, which checks them
+            linked = (path.parent / name).resolve() if name else path
+            assert linked.exists(), f"{path}: {target}"
+            for included in re.findall(r"{include} (\S+)", linked.read_text(encoding="utf-8")) if anchor else ():
+                linked = linked.parent / included
+            if anchor:
+                headings = re.findall(r"^#+ (.*)$", linked.read_text(encoding="utf-8"), flags=re.MULTILINE)
+                assert anchor in [re.sub(r"[^\w\- ]", "", h.lower()).replace(" ", "-") for h in headings], target
 
 
 @pytest.mark.parametrize("command", MAKE)
@@ -262,6 +286,8 @@ def test_htr(
         best = request.getfixturevalue("best")
         for name in ("a.ckpt", "b.ckpt"):
             shutil.copy(best, tmp_path / name)
+    if "benchmark" in words:
+        shutil.copytree(ROOT / "experiments", tmp_path / "experiments")  # with its results: nothing is measured
     if "compare" in words:
         (tmp_path / "beam").mkdir()
         for name in ("predictions.jsonl", "summary.json"):
@@ -298,7 +324,45 @@ def test_serve(command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         assert process.wait(60) == 0
 
 
-@pytest.mark.parametrize("code", blocks(README, "python"))
+@pytest.mark.filterwarnings("ignore:.*use a network with a smaller stride")  # crowded lines
+@pytest.mark.parametrize("page", COMPONENTS, ids=lambda page: page.stem)
+def test_component(page: Path, line_image: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The files on a page make a component that is trained, and whose checkpoint is read."""
+    files = re.findall(r"^`([\w/.]+)`:\n\n```\w+\n(.*?)^```$", PAGES[page], flags=re.MULTILINE | re.DOTALL)
+    for name, code in files:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(code)
+        if name.startswith("htr_lightning/"):
+            package = import_module(str(Path(name).parent).replace("/", "."))
+            monkeypatch.setattr(package, "__path__", [*package.__path__, str((tmp_path / name).parent)])
+    for name, code in files:
+        scope: dict[str, Any] = {}
+        exec(code if name.startswith("tests/") else "", scope)
+        for test in [one for key, one in scope.items() if key.startswith("test_")]:
+            (tmp_path / test.__name__).mkdir()
+            test(*[tmp_path / test.__name__] * test.__code__.co_argcount)
+    (command,) = commands(PAGES[page])
+    short = [*SMALL[3:10], "trainer.max_steps=2", "logger=csv", "model.net.width=24"]
+    short += SMALL[:3] if "data=synthetic" in command else []
+    if page.stem == "new-reader":
+        for number, split in enumerate(("train", "val", "test")):
+            (tmp_path / "boxes" / split).mkdir(parents=True)
+            _page(tmp_path / "boxes" / split, "abc"[number])
+            lines = [{"box": [5, 5, 295, 55], "text": "mimi"}]
+            described = {"image": f"{'abc'[number]}.png", "writer": split, "lines": lines}
+            (tmp_path / "boxes" / split / "a.json").write_text(json.dumps(described))
+    words = shlex.split(command.replace("DATA", str(tmp_path)))[2:]
+    run = run_train(tmp_path / "run", f"--config-dir={tmp_path / 'conf'}", *words, *short)
+    reader = htr_lightning.load(run / "checkpoints" / "best.ckpt")
+    assert reader.read(line_image).confidence >= 0
+    card = json.dumps(reader.transcriber.card)
+    assert any(f"{Path(name).stem}." in card for name, _ in files if name.startswith("htr_lightning/"))
+
+
+CODE = list(dict.fromkeys(c for path, text in PAGES.items() if path not in COMPONENTS for c in blocks(text, "python")))
+
+
+@pytest.mark.parametrize("code", CODE)
 def test_python(
     code: str, run_folder: Path, line_image: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -316,4 +380,5 @@ def test_python(
 
 
 def test_python_is_in_the_readme() -> None:
-    assert len(blocks(README, "python")) == 2
+    assert len(blocks(PAGES[ROOT / "README.md"], "python")) == 1
+    assert len(CODE) == 2

@@ -1,4 +1,4 @@
-"""The `compare` and `report` commands."""
+"""The `compare`, `report` and `benchmark` commands."""
 
 import json
 import sys
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from htr_lightning.cli.arguments import Device, progress_text, typer_app
+from htr_lightning.cli.arguments import Device, progress_bar, progress_text, typer_app
 from htr_lightning.errors import InputError, printable
 from htr_lightning.output import check_writable
 
@@ -75,6 +75,53 @@ def report(
     for line in found.figures:
         print(line)
     print(out if assets is None else f"{out}  {assets}")
+
+
+@typer_app.command()
+def benchmark(
+    plan: Annotated[Path, typer.Argument(metavar="FILE.yaml", help="Names and overrides of sets, models and decoders")],
+    into: Annotated[
+        Path | None, typer.Option(help="Markdown file to write the table into, between two comments")
+    ] = None,
+    runs: Annotated[Path, typer.Option(help="Folder for runs and predictions")] = Path("runs/benchmark"),
+    device: Device = "auto",
+) -> None:
+    """Measure a table of training sets, models, decoders and test sets; repeat the command to go on after a stop.
+
+    Results are stored beside FILE.yaml, and rows that are stored are not measured again.
+    """
+    from htr_lightning.evidence.benchmark import Benchmark
+    from htr_lightning.evidence.benchmark_plan import filled, load_plan, table_of
+    from htr_lightning.evidence.table import FORMATS
+    from htr_lightning.output import replacing
+
+    found = load_plan(plan)
+    if into is not None and not into.is_file():
+        raise InputError(f"--into {into}: no such file; create it with the two comments that enclose the table")
+    folder, errors = runs / plan.stem, list[str]()
+    measured = Benchmark(found, folder, device, progress=progress_bar).measure()
+    for number, (row, result, is_new) in enumerate(measured, start=1):
+        name, figure = " · ".join(filter(None, row)), "failed"
+        if isinstance(result, InputError):
+            errors.append(f"{name}: {result}")
+        else:
+            figure = f"CER {result['cer']:.2%}{'' if is_new else ' (stored)'}"
+        print(printable(f"{number}/{len(found.rows)} {name}: {figure}"), file=sys.stderr)
+    table = table_of(found, partial=True)
+    for suffix, form in FORMATS.items():
+        with replacing(folder / f"table.{suffix}", "--runs") as path:
+            path.write_text(form(table), encoding="utf-8")
+    for line in _table([[column.title for column in table.columns], *table.texts]):
+        print(printable(line))
+    print(f"{folder / 'table.md'}  .tex  .tsv")
+    for error in errors:
+        print(f"error: {printable(error)}", file=sys.stderr)
+    if errors:
+        raise typer.Exit(1)
+    if into is not None:
+        text = filled(into)
+        with replacing(into, "--into") as path:
+            path.write_text(text, encoding="utf-8")
 
 
 def _lines(found: "Comparison") -> list[str]:

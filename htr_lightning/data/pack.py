@@ -1,6 +1,6 @@
 """Pack a decoded data set into a single memory-mapped, checksummed file.
 
-The file has the following layout:
+The file has the following layout::
 
     MAGIC
     block {"height": maximum height of the lines in pixels, or null, "source": fingerprint of the packed data}

@@ -26,11 +26,10 @@ def estimate(
         min_count: minimum count of n-grams with three or more symbols; less frequent ones are dropped.
 
     Returns:
-        keys: keys of nodes 1 to N in ascending order. The key of a node is its parent's number * V + its last symbol,
-            where the parent is the n-gram without the last symbol. Node 0 is the empty n-gram, followed by all V
-            unigrams, the bigrams, and so on.
-        log_probs: natural logarithm of p(last symbol | previous symbols) for nodes 0 to N.
-        backoffs: natural logarithm of the backoff weight for nodes 0 to N.
+        The keys of nodes 1 to N in ascending order; the natural logarithm of p(last symbol | previous symbols) for
+        nodes 0 to N; and the natural logarithm of the backoff weight for nodes 0 to N. The key of a node is its
+        parent's number * V + its last symbol, where the parent is the n-gram without the last symbol. Node 0 is the
+        empty n-gram, followed by all V unigrams, the bigrams, and so on.
     """
     keys, raw, links, orders = _count(ids, vocabulary, order)
     parents = np.concatenate([[0], keys // vocabulary])

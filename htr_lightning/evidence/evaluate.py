@@ -129,10 +129,14 @@ def evaluate_into(
         recognizer, data, split, advance, journal: see `evaluate`.
         about: the conditions (see `conditions`), to which the date and the duration are added as `clock`.
     """
-    started, start = datetime.now(UTC), time.perf_counter()
+    started, start, cpu = datetime.now(UTC), time.perf_counter(), time.process_time()
+    resumed = journal is not None and bool(journal.rows)  # other lines took time earlier
     found = evaluate(recognizer, data, split, advance, journal)
-    seconds = round(time.perf_counter() - start, 2)
-    about["clock"] = {"started": started.isoformat(timespec="seconds"), "seconds": seconds}
+    about["clock"] = {
+        "started": started.isoformat(timespec="seconds"),
+        "seconds": round(time.perf_counter() - start, 2),
+        "cpu_seconds": None if resumed else round(time.process_time() - cpu, 2),
+    }
     write(folder, found, about)
     return found
 

@@ -1,4 +1,4 @@
-"""Tables of a report, as text for a page, as Markdown and as LaTeX."""
+"""Tables of a report, as text for a page, as Markdown, as LaTeX and as tab-separated values."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -61,3 +61,12 @@ def latex(table: Table) -> str:
     rows = [" & ".join(visible(cell).translate(LATEX) for cell in row) + r" \\" for row in (head, *table.texts)]
     body = "\n".join([rows[0], r"\midrule", *rows[1:]])
     return f"\\begin{{tabular}}{{{align}}}\n\\toprule\n{body}\n\\bottomrule\n\\end{{tabular}}\n"
+
+
+def tsv(table: Table) -> str:
+    """Format a table as tab-separated values, with rates as fractions."""
+    rows = [[column.title for column in table.columns], *table.rows]
+    return "".join("\t".join("" if cell is None else visible(str(cell)) for cell in row) + "\n" for row in rows)
+
+
+FORMATS = {"md": markdown, "tex": latex, "tsv": tsv}  # by the suffix of their files
