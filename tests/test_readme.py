@@ -22,6 +22,7 @@ from casia_files import write_characters, write_lines
 from conftest import SMALL, Outcome, run_train
 from data.iam_tree import made_up_forms, write_tree
 from font_files import write_chinese
+from mnist_files import write as write_mnist
 from PIL import Image
 from pyarrow import parquet
 from serve.conftest import running
@@ -132,19 +133,19 @@ def data(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[str], tupl
                 packed = f"pack data=copiste data.root={folder}/copiste {splits} --out {tmp_path}/copiste.htr"
                 assert request.getfixturevalue("htr")(*packed.split()).code == 0
                 command = command.replace("copiste.htr", f"{tmp_path}/copiste.htr")
-        elif "DATA/mnist" in command or "data=htr_united" in command:
+        elif "data=htr_united" in command:
             folder = request.getfixturevalue("htr_data")
             short += ["trainer.limit_val_batches=1", "trainer.limit_test_batches=1"]
-            short += ["data.subset=[0, 64]"] if "DATA/mnist" in command else []
         elif made := next(
             (name for name in MAKERS if f"data={name}" in command or f"experiment={name}" in command), None
         ):
             folder = tmp_path
             MAKERS[made](tmp_path)
             short += ["data.workers=0", "trainer.limit_val_batches=1", "trainer.limit_test_batches=1"]
-            short += {"iam_crnn": ["data.subset=[0, 32]", "data.cache_mb=0"], "synthetic_chinese": SMALL[:1]}.get(
-                made, []
-            )
+            short += {
+                "iam_crnn": ["data.subset=[0, 32]", "data.cache_mb=0"], "synthetic_chinese": SMALL[:1],
+                "mnist": ["data.reader.val_size=5"], "seed_mlp": ["data.reader.val_size=5"],
+            }.get(made, [])  # fmt: skip
         else:
             folder = tmp_path
             if "data=page_xml" in command:
@@ -194,6 +195,8 @@ def _hub(root: Path) -> None:
 
 
 MAKERS: dict[str, Callable[[Path], object]] = {
+    "mnist": lambda root: write_mnist(root / "mnist"),
+    "seed_mlp": lambda root: write_mnist(root / "mnist"),
     "iam_crnn": lambda root: write_tree(root / "iam", made_up_forms(), AACHEN_LINES),
     "casia_characters": lambda root: write_characters(root / "hwdb1", "啊阿埃", writers=8),
     "casia_lines": lambda root: write_lines(root / "hwdb2", "啊阿埃", writers=8),

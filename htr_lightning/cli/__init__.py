@@ -7,7 +7,7 @@ import typer
 
 from htr_lightning import command
 from htr_lightning.version import __version__, versions
-from htr_lightning.cli import reading, comparing, serving, learning, feedback, exporting, data  # noqa: F401 - each module adds its commands
+from htr_lightning.cli import reading, evaluating, serving, learning, feedback, exporting, data  # noqa: F401 - each module adds its commands
 from htr_lightning.cli.arguments import typer_app
 
 

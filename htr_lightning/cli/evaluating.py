@@ -1,4 +1,4 @@
-"""The `compare`, `report` and `benchmark` commands."""
+"""The `evaluate`, `compare`, `report` and `benchmark` commands."""
 
 import json
 import sys
@@ -8,15 +8,81 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from htr_lightning.cli.arguments import Device, progress_bar, progress_text, typer_app
+from htr_lightning.cli.arguments import (
+    Calibration,
+    Checkpoint,
+    Device,
+    Greedy,
+    Overrides,
+    Views,
+    Weights,
+    numbers,
+    progress_bar,
+    progress_text,
+    split_checkpoints,
+    typer_app,
+)
 from htr_lightning.errors import InputError, printable
-from htr_lightning.output import check_writable
+from htr_lightning.output import JOURNAL, check_writable, make_folder
 
 if TYPE_CHECKING:
     from htr_lightning.evidence.compare import Comparison, Pair
     from htr_lightning.metrics.significance import Difference
 
 MOST = 3  # groups that are named on either side
+
+
+@typer_app.command()
+def evaluate(
+    checkpoint: Checkpoint,
+    overrides: Overrides = None,
+    out: Annotated[Path | None, typer.Option(help="Output folder (default: next to the checkpoint)")] = None,
+    split: Annotated[Literal["train", "val", "test"], typer.Option(help="Split to evaluate on")] = "test",
+    greedy: Greedy = False,
+    weights: Weights = None,
+    tta: Views = 1,
+    calibration: Calibration = None,
+    conventions: Annotated[
+        bool, typer.Option("--conventions", help="Also print error rates by other conventions of the literature")
+    ] = False,
+    device: Device = "auto",
+) -> None:
+    """Evaluate a checkpoint, or several as an ensemble, on a split; write predictions.jsonl and metrics.json."""
+    from htr_lightning.build import check_whole, data_for
+    from htr_lightning.evidence import evaluate as verb
+    from htr_lightning.reading.journal import Journal
+    from htr_lightning.reading.open import load_all
+
+    others, given = split_checkpoints(overrides or [])
+    checkpoints = [checkpoint, *others]
+    check_whole(given, split)
+    calibrated, weighted = numbers("--calibration", calibration), numbers("--weights", weights)
+    recognizer = load_all(checkpoints, device, greedy, tta, calibrated, weighted)
+    data = data_for(recognizer, given)
+    about = verb.conditions(recognizer, checkpoints, data, split, greedy)
+    name = f"{'ensemble' if 'ensemble' in about else 'evaluate'}-{split}"
+    folder = out or Path(checkpoint).resolve().parent / name
+    make_folder(folder)  # fail early, before the work starts
+    journal = Journal(folder / JOURNAL, {"overrides": given, "greedy": greedy, **about})
+    if journal.rows:
+        print(f"note: going on after {len(journal.rows)} lines of an interrupted evaluation", file=sys.stderr)
+    with progress_bar("evaluating", about["data"]["lines"]) as advance:
+        found = verb.evaluate_into(folder, recognizer, data, split, about, advance, journal)
+    journal.remove()
+    totals, intervals = found.totals, found.intervals
+    cer, wer = (f" {interval}" if interval else "" for interval in intervals[:2])
+    over = intervals.over and f"{intervals.over}  "
+    accuracy = f"accuracy {totals.line_accuracy:.2%}  " if recognizer.single_characters else ""
+    print(f"{accuracy}CER {totals.cer:.2%}{cer}  WER {totals.wer:.2%}{wer}  {over}{totals.edits} edits / "
+          f"{totals.characters} characters in {totals.lines} lines -> {folder}")  # fmt: skip
+    print(f"{'confidence of':16}{'ECE':9}{'Brier':9}{'NLL':9}AURC")
+    for level, its in verb.confidence(found.predictions).items():
+        print(f"{level + 's':16}" + "".join(f"{value:<9.4f}" for value in its.values()).rstrip())
+    kept = ", ".join(f"{risk:.2%} in {share:.0%}" for share, risk in verb.kept_risk(found.predictions).items())
+    print(f"errors per character in the surest lines: {kept} of the text")
+    if conventions:
+        for name, rate in found.conventions.items():
+            print(f"{name:20}{rate:8.2%}  {verb.CONVENTIONS[name].definition}")
 
 
 @typer_app.command()
