@@ -286,9 +286,10 @@ def confusion_sheet(found: Confusions, cell: int = 30) -> UInt8[ndarray, "H W 3"
     """
     left, top = 3 * TEXT, 3 * TEXT
     names = [{" ": "␣", "": "∅"}.get(one, visual(one)) for one in found.hypotheses]
-    width = max(left + cell * len(names) + GAP, 260)
+    caption = "references (rows) read as (columns); ∅: nothing"
+    width = max(left + cell * len(names) + GAP, _width(caption, 14) + 2 * GAP)
     sheet = np.full((top + cell * len(found.references) + GAP, width, 3), 255, np.uint8)
-    _text(sheet, "references (rows) read as (columns); ∅: nothing", (GAP, 20), GREY, 14)
+    _text(sheet, caption, (GAP, 20), GREY, 14)
     most = max((n for row, r in zip(found.counts, found.references, strict=True)
                 for n, h in zip(row, found.hypotheses, strict=True) if r != h), default=0)  # fmt: skip
     for index, name in enumerate(names):

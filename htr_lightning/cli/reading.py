@@ -143,7 +143,7 @@ def transcribe(
 
     if watch:
         recognizer = load_all(checkpoints, device, greedy, tta, calibrated, weighted)
-        _watch(recognizer, Path(names[0]), format, out, n_best, about, pages)
+        _watch(recognizer, Path(names[0]), format, out, n_best, about, confidences, pages)
         return
     with progress_text("listing files"):
         sources, errors, notes = find_sources(names)
@@ -163,10 +163,10 @@ def transcribe(
         if errors:
             _fail(errors)
         return
-    if pages and out is None and len(sources) > 1:
+    if by_page and out is None and len(sources) > 1:
         raise InputError(f"--format {format}: {len(sources)} files need an output folder; add --out FOLDER")
-    targets = page_paths(sources, out, format, skip_existing) if pages and out is not None else {}
-    if pages and out is not None:
+    targets = page_paths(sources, out, format, skip_existing) if by_page and out is not None else {}
+    if by_page and out is not None:
         make_folder(out)  # fail early, before the work starts
         sources = [source for source in sources if source.path in targets]
     elif out is not None:
@@ -299,6 +299,7 @@ def _watch(
     out: Path | None,
     n_best: int,
     about: "About",
+    confidences: bool,
     pages: bool | None,
 ) -> None:
     """Transcribe the files in a folder as they come, until the user stops the program."""
@@ -314,7 +315,10 @@ def _watch(
                 print(f"note: {note}", file=sys.stderr)
             try:
                 targets = page_paths(sources, out, format) if out is not None else {}
-                _print_lines(recognizer, sources, format, targets, n_best, errors, sys.stdout.write, about, pages=pages)
+                _print_lines(
+                    recognizer, sources, format, targets, n_best, errors, sys.stdout.write, about,
+                    confidences=confidences, pages=pages,
+                )  # fmt: skip
             except InputError as error:  # the next file may be better
                 errors.append(str(error))
             finally:

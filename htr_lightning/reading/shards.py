@@ -87,7 +87,7 @@ class Job(NamedTuple):
 
     def is_done(self, part: Part) -> bool:
         """Return whether a part has been written."""
-        if self.pages:
+        if self.by_page:
             return all(page_path(source, self.folder, self.form).exists() for source in part.sources)
         return self.path(part).exists()
 
@@ -199,7 +199,7 @@ def prepare(
     if job.form == "parquet":
         _parquet(job.folder)
     _check_plan(job, sources, len(every))
-    if job.pages:
+    if job.by_page:
         page_paths(sources, job.folder, job.form, skip_existing=True)  # no two files may have the same page
         page_paths([source for part in chosen for source in part.sources], job.folder, job.form, skip_existing)
     done = sum(map(job.is_done, chosen))
@@ -230,7 +230,7 @@ def _check_plan(job: Job, sources: Sequence[Source], parts: int) -> None:
         "content of the recognizer": list(map(digest, job.checkpoints)),
         "greedy": job.greedy,
         "n-best": job.n_best,
-        "confidences": job.confidences,
+        "confidences": job.confidences or None,  # plans of earlier versions have none
         "tta": job.views,
         "calibration": None if job.calibration is None else list(job.calibration),
         "weights": None if job.weights is None else list(job.weights),

@@ -13,6 +13,7 @@ from htr_lightning.version import __version__
 
 SOFTWARE = "htr-lightning"
 STEP = "recognition/text-recognition"
+LETTERS = r"[^\W\d_]+(?:['\u2019][^\W\d_]+)*"  # a word without its punctuation, such as l'enfant
 HYPHENS = "-\u2010\u2011\u2e17=¬"
 
 
@@ -80,8 +81,8 @@ def hyphenations(lines: Sequence[Line]) -> list[Hyphenated | None]:
     """
     found: list[Hyphenated | None] = []
     for line, after in zip_longest(lines, lines[1:]):
-        end = re.search(rf"([^\W\d_]+)([{re.escape(HYPHENS)}])$", line.text)
-        begin = re.match(r"[^\W\d_]+", after.text) if after is not None and after.region == line.region else None
+        end = re.search(rf"({LETTERS})([{re.escape(HYPHENS)}])$", line.text)
+        begin = re.match(LETTERS, after.text) if after is not None and after.region == line.region else None
         divided = end and begin and begin[0][0].islower()
         found.append(Hyphenated(end[2], end[1] + begin[0]) if end and begin and divided else None)
     return found

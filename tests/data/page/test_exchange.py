@@ -219,6 +219,9 @@ def test_hyphens_that_divide_words() -> None:
     assert all(divided(f"exem{hyphen}", "ple") for hyphen in ("-", "\u2010", "¬", "="))
     assert not any(map(divided, ("exem -", "exem", "18-", "exem-", "exem-"), ("ple", "ple", "ple", "Ple", "")))
     assert not divided("exem-", "ple", "another region")
+    (word, _) = hyphenations([Line("a", "de l'en-", [], [], "r"), Line("b", "teil,", [], [], "r")])
+    assert word is not None
+    assert word.whole == "l'enteil"
 
 
 def test_ids_are_valid_and_given_once() -> None:
