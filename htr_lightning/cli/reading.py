@@ -235,7 +235,7 @@ def _print_lines(
     pictures: Mapping[Path, Path] = MappingProxyType({}),
 ) -> None:
     """Transcribe sources, print their lines or write their pages, and add what could not be read to `errors`."""
-    from htr_lightning.reading.page_out import NO_BOXES, SUFFIXES, page_file, write_page_file
+    from htr_lightning.reading.page_out import NO_BOXES, SUFFIXES, has_page, page_file, write_page_file
     from htr_lightning.reading.results import format_line, record
     from htr_lightning.reading.segment.detect import NO_DETECTOR, detector
     from htr_lightning.reading.show import show as draw
@@ -262,8 +262,8 @@ def _print_lines(
         if not by_page:
             rows = [format_line(line, format, confidences) + "\n" for line in lines if line.transcription is not None]
             write("".join(rows))
-        elif lines[0].line is None and lines[0].error:
-            continue  # a file that cannot be read has no page
+        elif not has_page(lines, format):
+            continue
         elif source.path not in targets:
             write(page_file(source, lines, format, about).decode())
         else:

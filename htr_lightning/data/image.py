@@ -75,10 +75,7 @@ def read_image(
     Raises:
         InputError: if the file is missing, not an image, truncated or too large.
     """
-    with _opened(path, content, max_pixels) as image, _decoding(image.width * image.height):
-        _check_scans(image)
-        image.load()  # rotates a TIFF, which would otherwise be rotated twice
-        _check_palette(image)
+    with decoded(path, content, max_pixels) as image:
         pixels, orientation = grey(image), image.getexif().get(ORIENTATION, 1)
     if orientation == 1:
         return pixels
@@ -86,6 +83,22 @@ def read_image(
     stored.getexif()[ORIENTATION] = orientation
     turned: UInt8[ndarray, "H W"] = np.array(ImageOps.exif_transpose(stored))
     return pixels if size is not None and turned.shape != size and pixels.shape == size else turned
+
+
+@contextmanager
+def decoded(
+    path: str | Path, content: bytes | memoryview | None = None, max_pixels: int = MAX_PIXELS
+) -> Iterator[Image.Image]:
+    """Open and decode an image in its own colours, before its EXIF orientation is applied; see `read_image`.
+
+    Raises:
+        InputError: if the file is missing, not an image, truncated or too large, or using the image fails.
+    """
+    with _opened(path, content, max_pixels) as image, _decoding(image.width * image.height):
+        _check_scans(image)
+        image.load()  # rotates a TIFF, which would otherwise be rotated twice
+        _check_palette(image)
+        yield image
 
 
 def image_size(

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
 
-from htr_lightning.decoder.ctc import BLANK
+from htr_lightning.decoder.ctc import BLANK, best_path
 
 
 class Aligned(NamedTuple):
@@ -26,8 +26,6 @@ class Aligned(NamedTuple):
 def align(log_probs: Float[ndarray, "T C"], labels: Sequence[int]) -> list[Aligned] | None:
     """Return the frames of each label on the most likely path that reads exactly these labels (forced alignment).
 
-    This is the Viterbi algorithm on the states of Graves et al. (2006), in which blanks may stand between labels.
-
     Args:
         log_probs: log-probabilities of the frames of one line.
         labels: labels without blanks.
@@ -37,28 +35,13 @@ def align(log_probs: Float[ndarray, "T C"], labels: Sequence[int]) -> list[Align
     """
     if not labels:
         return []
-    states = 2 * len(labels) + 1
-    path = np.full(states, BLANK)
-    path[1::2] = labels
-    skips = np.zeros(states, bool)  # whether a path can go on from the label before without a blank between
-    skips[3::2] = path[3::2] != path[1:-2:2]
-    seen = log_probs[:, path].astype(np.float64)
-    best = np.full(states + 2, -np.inf)  # with two more states at the start, which no path has
-    best[2:4] = seen[0, :2]
-    steps = np.zeros(seen.shape, np.int8)
-    for time in range(1, len(seen)):
-        came = np.stack((best[2:], best[1:-1], np.where(skips, best[:-2], -np.inf)))
-        steps[time] = came.argmax(0)
-        best[2:] = came.max(0) + seen[time]
-    state = states - 1 if best[-1] >= best[-2] else states - 2
-    if not best[state + 2] > -np.inf:  # also if the output of the network is NaN
+    states, total = best_path(log_probs, labels)
+    if not total > -np.inf:  # also if the output of the network is NaN
         return None
-    visited = np.empty(len(seen), int)
-    for time in range(len(seen) - 1, -1, -1):
-        visited[time] = state
-        state -= int(steps[time, state])
-    log_prob = seen[np.arange(len(seen)), visited]
-    frames = [np.flatnonzero(visited == 2 * number + 1)[[0, -1]] for number in range(len(labels))]
+    path = np.full(2 * len(labels) + 1, BLANK)
+    path[1::2] = labels
+    log_prob = log_probs[np.arange(len(states)), path[states]].astype(np.float64)
+    frames = [np.flatnonzero(states == 2 * number + 1)[[0, -1]] for number in range(len(labels))]
     middles = [-(-(before[1] + after[0] + 1) // 2) for before, after in pairwise(frames)]
     sums = np.add.reduceat(log_prob, [0, *middles])
-    return [Aligned(int(first), int(last) + 1, float(total)) for (first, last), total in zip(frames, sums, strict=True)]
+    return [Aligned(int(first), int(last) + 1, float(own)) for (first, last), own in zip(frames, sums, strict=True)]

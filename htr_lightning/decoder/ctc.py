@@ -67,21 +67,22 @@ def label_probabilities(log_probs: Float[ndarray, "T C"], ids: Sequence[int]) ->
         ids: label sequence.
     """
     peaks = np.zeros(len(ids))
-    if not len(log_probs):
-        return peaks.tolist()
-    states = best_path(log_probs, ids)
+    states, _ = best_path(log_probs, ids)
     on_label = states % 2 == 1
     places = states[on_label] // 2
     np.maximum.at(peaks, places, np.exp(log_probs[on_label, np.asarray(ids, np.int64)[places]]))
     return peaks.tolist()
 
 
-def best_path(log_probs: Float[ndarray, "T C"], ids: Sequence[int]) -> Int[ndarray, " T"]:
-    """Return the most probable path of a label sequence (Viterbi; forced alignment).
+def best_path(log_probs: Float[ndarray, "T C"], ids: Sequence[int]) -> tuple[Int[ndarray, " T"], float]:
+    """Return the most probable path of a label sequence and its log-probability (Viterbi; forced alignment).
 
     Returns:
-        For each frame, 2 k + 1 if it belongs to label k, and 2 k if it is a blank before label k.
+        For each frame, 2 k + 1 if it belongs to label k, and 2 k if it is a blank before label k. If the labels need
+        more frames than there are, the log-probability is -inf and the path is meaningless.
     """
+    if not len(log_probs):
+        return np.zeros(0, np.int64), -math.inf if len(ids) else 0.0
     path = np.full(2 * len(ids) + 1, BLANK)
     path[1::2] = ids
     skips = np.full(len(path), -np.inf)  # a path may go on from a label to a different one without a blank
@@ -103,10 +104,11 @@ def best_path(log_probs: Float[ndarray, "T C"], ids: Sequence[int]) -> Int[ndarr
     at = len(path) - 1
     if at and best[-2] > best[-1]:
         at -= 1
+    log_prob = float(best[at + 2])
     for time in range(len(seen) - 1, -1, -1):
         states[time] = at
         at = max(0, at - int(moves[time, at]))  # below 0 only if there are too few frames
-    return states
+    return states, log_prob
 
 
 def log_likelihoods(

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
 
+from htr_lightning.data.image import image_size
 from htr_lightning.data.page import write_alto, write_hocr, write_page, write_pdf
 from htr_lightning.data.page.document import read_page
 from htr_lightning.data.page.page import Line, Page, box_corners
@@ -21,21 +21,32 @@ from htr_lightning.reading.words import words_of
 SUFFIXES = {"page": ".xml", "alto": ".xml", "hocr": ".hocr", "pdf": ".pdf"}  # of formats with a file for each page
 WRITERS = {"PcGts": write_page, "alto": write_alto}  # by root element
 ROOTS = {"page": "PcGts", "alto": "alto"}
+GLYPHS = ("page", "alto", "hocr")  # formats with the box and the confidence of each character
 LANGUAGE = re.compile("[A-Za-z]{2,8}(-[A-Za-z0-9]{1,8})*")  # of XML Schema
 NO_BOXES = "lines are written without the boxes of their words, since only CTC recognizers know where characters lie"
 
 
-def check_about(recognizers: Sequence[str], form: str, language: str = "", glyphs: bool = False) -> About:
+def check_about(
+    recognizers: Sequence[str], form: str, language: str = "", glyphs: bool = False, option: str = "--language "
+) -> About:
     """Return what files say about the texts of recognizers.
+
+    Args:
+        recognizers: names of the recognizers.
+        form: format of the files.
+        language: code of the language to state, or "".
+        glyphs: whether to write the characters.
+        option: what errors put before the language, such as the name of the caller's field.
 
     Raises:
         InputError: if the language is not a code, or the format states no language or no characters.
     """
     if language and not LANGUAGE.fullmatch(language):
-        raise InputError(f"--language {language}: expected a code of a language, such as fr or zh-Hans")
-    if (language or glyphs) and form not in SUFFIXES:
-        option = f"--language {language}" if language else "--glyphs"
-        raise InputError(f"{option}: not written with --format {form}; use page, alto or hocr")
+        raise InputError(f"{option}{language}: expected a code of a language, such as fr or zh-Hans")
+    if language and form not in SUFFIXES:
+        raise InputError(f"{option}{language}: not written with --format {form}; use page, alto, hocr or pdf")
+    if glyphs and form not in GLYPHS:
+        raise InputError(f"--glyphs: not written with --format {form}; use page, alto or hocr")
     return About(", ".join(Path(name).name for name in recognizers), language, glyphs)
 
 
@@ -80,10 +91,21 @@ def _page_of_image(path: Path, lines: Sequence[TranscribedLine]) -> Page:
     """Return the page on which lines were found, or one that the line in an image covers."""
     if (page := lines[0].page) is not None:
         return page._replace(lines=[_line(one) for one in lines if one.line is not None])
-    with Image.open(path) as image:
-        width, height = ImageOps.exif_transpose(image).size
+    height, width = image_size(path)
     whole = Line("line_1", "", box_corners(0.0, 0.0, float(width), float(height)), [], "region_1")
     return Page(path, path.name, width, height, [_line(one, whole) for one in lines if not one.is_empty_page])
+
+
+def has_page(lines: Sequence[TranscribedLine], form: str) -> bool:
+    """Return whether a page can be written: its file can be read and, for a PDF, so can its image.
+
+    Args:
+        lines: all lines of a source; those that could not be read have errors.
+        form: format.
+    """
+    if form == "pdf":
+        return not all(line.error for line in lines)
+    return lines[0].line is not None or not lines[0].error
 
 
 def page_path(source: Source, folder: Path, form: str) -> Path:

@@ -19,7 +19,7 @@ from htr_lightning.errors import InputError, printable
 from htr_lightning.output import replacing, writing
 from htr_lightning.reading.journal import digest
 from htr_lightning.reading.open import load_all
-from htr_lightning.reading.page_out import ROOTS, SUFFIXES, page_path, page_paths, write_page_file
+from htr_lightning.reading.page_out import ROOTS, SUFFIXES, has_page, page_path, page_paths, write_page_file
 from htr_lightning.reading.results import record
 from htr_lightning.reading.sources import Source
 from htr_lightning.reading.transcribe import TranscribedLine, count_lines, transcribe
@@ -121,7 +121,7 @@ class Job(NamedTuple):
         transcribed = transcribe(recognizer, remaining, parallel=parallel, boxes=True, pages=self.pages)
         for source, group in groupby(transcribed, key=lambda line: line.source):
             lines = list(group)
-            if lines[0].line is not None or not lines[0].error:  # a file that cannot be read has no page
+            if has_page(lines, self.form):
                 path = page_path(source, self.folder, self.form)
                 write_page_file(source, lines, path, self.form, self.about)
             counts = counts.plus(_count(lines))

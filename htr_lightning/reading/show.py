@@ -59,14 +59,14 @@ def picture_paths(names: Sequence[Path], folder: Path) -> dict[Path, Path]:
 
 
 def show(lines: Sequence[TranscribedLine], path: Path) -> None:
-    """Write a picture of a page with its lines as JPEG; an image of one line has none.
+    """Write a picture of a page with its lines as JPEG; images of one line and pages that cannot be read have none.
 
     Raises:
         InputError: if the file cannot be written.
     """
     source = lines[0].source
     drawn = [one.line for one in lines if one.line is not None]
-    if not drawn or isinstance(source.image, str):
+    if not drawn or isinstance(source.image, str) or all(one.error for one in lines):
         return
     image = open_page(lines[0].page or read_page(source.path), source.image)
     picture = cv2.cvtColor(draw_lines(image, drawn), cv2.COLOR_RGB2BGR)

@@ -190,11 +190,19 @@ def count_lines(source: Source) -> int:
 
 
 def open_to_read(
-    recognizer: Transcriber, source: Source, pages: bool | None = None
+    recognizer: Transcriber, source: Source, pages: bool | None = None, read: Read | None = None
 ) -> Iterator[tuple[TranscribedLine, UInt8[ndarray, "_ _"] | None]]:
-    """Yield what `open_lines` yields, but an error for the image of a page where a single character is expected."""
+    """Yield what `open_lines` yields, but an error for the image of a page where a single character is expected.
+
+    Args:
+        recognizer: recognizer that will read the lines.
+        source: file to open.
+        pages: see `transcribe`.
+        read: reads lines to find out whether a page is upside down; None for the recognizer itself, which only one
+            thread may use at a time.
+    """
     if not recognizer.single_characters:
-        yield from open_lines(source, pages, partial(_confidence, recognizer))
+        yield from open_lines(source, pages, partial(_confidence, read or recognizer.read))
         return
     for line, image in open_lines(source, pages=False):
         if image is not None and not source.is_page and (pages or (pages is None and is_page(image))):
@@ -203,9 +211,9 @@ def open_to_read(
             yield line, image
 
 
-def _confidence(recognizer: Transcriber, images: Sequence[UInt8[ndarray, "_ _"]]) -> float:
+def _confidence(read: Read, images: Sequence[UInt8[ndarray, "_ _"]]) -> float:
     """Return the mean confidence with which images of lines are read; 0 for those that cannot be read."""
-    outcomes = read_batch(recognizer.read, 0, list(enumerate(images)))
+    outcomes = read_batch(read, 0, list(enumerate(images)))
     found = [0.0 if isinstance(one, str) or not one.text else one.confidence for _, one in outcomes]
     return sum(found) / max(1, len(found))
 

@@ -51,3 +51,5 @@ def test_what_cannot_be_aligned() -> None:
     assert align(frames(0, 2, 3), [1, 1]) is None
     assert align(np.full((4, 3), np.nan), [1]) is None
     assert align(frames(0, 4, 3), []) == []
+    assert align(np.zeros((0, 3)), [1]) is None
+    assert align(np.zeros((0, 3)), []) == []

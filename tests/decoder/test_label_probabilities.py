@@ -26,7 +26,8 @@ def test_the_best_path_is_the_most_probable_of_all_paths_of_a_text(frames: int, 
     ids = data.draw(st.sampled_from(sorted({tuple(collapse(path)) for path in paths})))
     total = {path: sum(log_probs[t, label] for t, label in enumerate(path)) for path in paths}
     best = max((path for path in paths if collapse(path) == list(ids)), key=lambda path: total[path])
-    states = best_path(log_probs, ids)
+    states, log_prob = best_path(log_probs, ids)
+    assert log_prob == pytest.approx(total[best], abs=1e-4)
     found = [ids[state // 2] if state % 2 else 0 for state in states]
     assert sum(log_probs[t, label] for t, label in enumerate(found)) == pytest.approx(total[best], abs=1e-4)
     assert collapse(found) == list(ids)

@@ -174,7 +174,7 @@ def _die(*_: object) -> None:
         (["--workers", 2, "--format", "tsv", "--out", "o"], "add --format parquet"),
         (["--format", "parquet"], "--out FOLDER"),
         (["--skip-existing"], "--skip-existing: needs --out"),
-        (["--skip-existing", "--out", "o"], "a format that names files"),
+        (["--skip-existing", "--out", "o"], "a format other than text"),
     ],
 )
 def test_invalid_combinations_are_refused(digits: Path, htr, given: list[str], message: str) -> None:

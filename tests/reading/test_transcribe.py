@@ -168,7 +168,7 @@ def test_evaluate_gives_exactly_the_counts_of_the_training_run(
     assert metrics["cer"] == figures["test_cer"]
     predictions = [json.loads(row) for row in (tmp_path / "out" / "predictions.jsonl").read_text().splitlines()]
     assert [p["id"] for p in predictions] == [f"synthetic/test/{n}" for n in range(24)]
-    assert set(predictions[0]) == {"id", "reference", "hypothesis", "confidence", "group"}
+    assert predictions[0].keys() == {"id", "reference", "hypothesis", "confidence", "group", "words", "characters"}
 
 
 def test_evaluate_composes_other_data(best: Path, htr, tmp_path: Path) -> None:

@@ -17,8 +17,11 @@ from jaxtyping import Float64
 from numpy import ndarray
 from PIL import Image, ImageOps
 
+from htr_lightning.data.grey import grey
+from htr_lightning.data.image import ORIENTATION, decoded
 from htr_lightning.data.page.baseline import line_distance, reading_angle
 from htr_lightning.data.page.page import Line, Page, Points
+from htr_lightning.data.page.write_page import region_box
 from htr_lightning.data.page.written import About
 from htr_lightning.text.direction import visual
 
@@ -26,6 +29,7 @@ DPI = 300.0  # of an image that does not state any
 RESOLUTIONS = (100, 2400)  # bounds for what an image states; 72 and 96 are what cameras and editors put for none
 MAX_SIDE = 14_400  # points; larger pages are scaled down, as viewers require
 QUALITY = 90  # of pictures that are not JPEG files already
+COLOURED = ("RGB", "P", "CMYK")  # modes that are shown in colour, unless they are transparent
 ASCENT, DESCENT = 800, -200  # of the font, in thousandths of its size
 SIZE = 0.5  # of the font, as a fraction of the height of the line, since the outlines of lines overlap
 # Readers of PDF files split words that slope, and lines whose words differ in height by more than a tenth of the font
@@ -44,13 +48,18 @@ def new_page(page: Page, image: Path, about: About) -> bytes:
         page: page with its lines in reading order.
         image: image of the page.
         about: what is said about the texts.
+
+    Raises:
+        InputError: if the image cannot be read.
     """
     size, picture = _picture(image, (page.width, page.height))
     scale = min(72 / size[2], MAX_SIDE / max(size[:2]))
     width, height = size[0] * scale, size[1] * scale
     codes: dict[str, int] = {}
     distance = line_distance(page.lines)
-    text = b"\n".join(_text(line, distance, scale, height, codes) for line in page.lines if line.text)
+    page = page._replace(width=size[0], height=size[1])  # which its file need not state
+    lines = [line._replace(polygon=line.polygon or region_box(page, line.region)) for line in page.lines if line.text]
+    text = b"\n".join(_text(line, distance, scale, height, codes) for line in lines)
     content = f"q {width:.3f} 0 0 {height:.3f} 0 0 cm /Page Do Q\n".encode() + b"BT 3 Tr\n" + text + b"\nET"
     font = _font()
     language = f"/Lang {_string(about.language)} " if about.language else ""
@@ -108,21 +117,24 @@ def _picture(path: Path, page: tuple[int, int]) -> tuple[tuple[int, int, float],
     """Return the width, height and dots per inch of an image, and the image as a PDF object.
 
     Args:
-        path: path to the image, which has been read before.
+        path: path to the image.
         page: width and height of the page; if only the image without its EXIF rotation has this size, it is not
             rotated, as in `read_image`.
     """
-    with Image.open(path) as opened:
-        stated = opened.info.get("dpi", (DPI, DPI))[0]
+    with decoded(path) as stored:
+        stated = stored.info.get("dpi", (DPI, DPI))[0]
         dpi = float(stated) if RESOLUTIONS[0] <= stated <= RESOLUTIONS[1] else DPI
-        image = ImageOps.exif_transpose(opened)
-        if image.size != page and opened.size == page:
-            image = opened
-        as_it_is = opened.format == "JPEG" and opened.mode in ("L", "RGB") and image.size == opened.size
-        if as_it_is and (image is opened or opened.getexif().get(0x0112, 1) == 1):
-            content, colours = path.read_bytes(), {"L": "Gray", "RGB": "RGB"}[opened.mode]
+        image = ImageOps.exif_transpose(stored)
+        if image.size != page and stored.size == page:
+            image = stored
+        is_upright = image is stored or stored.getexif().get(ORIENTATION, 1) == 1
+        if stored.format == "JPEG" and stored.mode in ("L", "RGB") and is_upright:
+            content, colours = path.read_bytes(), {"L": "Gray", "RGB": "RGB"}[stored.mode]
         else:
-            image = image.convert("L" if image.mode in ("1", "L", "I", "I;16", "F", "LA") else "RGB")
+            if image.mode in COLOURED and "transparency" not in image.info:
+                image = image.convert("RGB")
+            else:  # what the recognizer saw: Pillow would clip 16 bits and make transparent pixels black
+                image = Image.fromarray(grey(image))
             file = BytesIO()
             image.save(file, "JPEG", quality=QUALITY)
             content, colours = file.getvalue(), "Gray" if image.mode == "L" else "RGB"

@@ -39,7 +39,7 @@ def transcribed(path: Path, texts: Sequence[str | None], image: Path | str = "no
             edges = np.linspace(left, right, len(text) + 1).tolist()
             boxes = [((a, top), (b, top), (b, bottom), (a, bottom)) for a, b in pairwise(edges)]
             characters = tuple(map(Character, text, boxes, np.linspace(0.5, 1, len(text)).tolist()))
-            read = Transcription(text, 0.123456789, (), characters)
+            read = Transcription(text, 0.123456789, boxes=characters)
         error = None if read else "not read"
         found.append(TranscribedLine(Source(path, image, True), line, read, error, to_page=np.eye(3)))
     return found

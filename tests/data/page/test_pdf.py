@@ -5,12 +5,16 @@ import subprocess
 from io import BytesIO
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
+from htr_lightning.data.image import read_image
 from htr_lightning.data.page.written import About
-from htr_lightning.reading.page_out import page_file
+from htr_lightning.errors import InputError
+from htr_lightning.reading.page_out import check_about, has_page, page_file
 from htr_lightning.reading.sources import Source
+from htr_lightning.reading.transcribe import TranscribedLine, open_lines
 
 from .exchange import transcribed
 
@@ -85,9 +89,89 @@ def test_images_of_all_kinds_are_shown(page: Path, tmp_path: Path, mode: str) ->
     file = tmp_path / "p.tif"
     image.save(file)
     content = page_file(Source(page, file, True), transcribed(page, LINES, file), "pdf", About())
-    jpeg = content[content.index(b"\xff\xd8\xff") :]
-    with Image.open(BytesIO(jpeg)) as shown:
-        assert (shown.size, shown.getpixel((300, 5)) != shown.getpixel((300, 595))) == ((600, 600), True)
+    shown = picture_in(content)
+    assert (shown.size, shown.getpixel((300, 5)) != shown.getpixel((300, 595))) == ((600, 600), True)
+
+
+def picture_in(content: bytes) -> Image.Image:
+    shown = Image.open(BytesIO(content[content.index(b"\xff\xd8\xff") :]))
+    shown.load()
+    return shown
+
+
+@pytest.mark.parametrize("kind", ["16 bits", "transparent", "turned TIFF", "TIFF with a reduced copy"])
+def test_the_image_is_shown_as_it_was_read(page: Path, tmp_path: Path, kind: str) -> None:
+    levels = np.linspace(0, 255, 600 * 600).reshape(600, 600).astype(np.uint8)
+    file = tmp_path / ("p.tif" if "TIFF" in kind else "p.png")
+    image = Image.fromarray(levels)
+    if kind == "16 bits":
+        Image.fromarray(levels.astype(np.uint16) * 257).save(file)
+    elif kind == "transparent":  # black ink
+        image = Image.new("RGBA", (600, 600))
+        image.putalpha(Image.fromarray(np.where(levels > 200, np.uint8(255), np.uint8(0))))
+        image.save(file)
+    elif kind == "turned TIFF":  # uncompressed: Pillow would memory-map it
+        image = Image.fromarray(levels[:400])
+        exif = image.getexif()
+        exif[0x0112] = 6
+        image.save(file, exif=exif)
+    else:
+        image.encoderinfo = {"tiffinfo": {254: 0}}
+        image.resize((60, 60)).save(file, save_all=True, append_images=[image], tiffinfo={254: 1})
+    content = page_file(Source(page, file, True), transcribed(page, LINES, file), "pdf", About())
+    shown, seen = np.asarray(picture_in(content).convert("L"), np.int64), read_image(file)
+    assert shown.shape == seen.shape
+    assert np.abs(shown - seen).mean() < 2
+
+
+def test_the_page_of_a_turned_tiff_of_one_line_is_upright(tmp_path: Path) -> None:
+    image = Image.linear_gradient("L").resize((40, 300))
+    exif = image.getexif()
+    exif[0x0112] = 6
+    image.save(tmp_path / "line.tif", exif=exif)
+    source = Source(tmp_path / "line.tif", tmp_path / "line.tif")
+    lines = [line for line, _ in open_lines(source, pages=False)]
+    assert b'imageWidth="300" imageHeight="40"' in page_file(source, lines, "page")
+
+
+def test_a_line_without_an_outline_is_written_where_its_region_is(page: Path) -> None:
+    lines = transcribed(page, LINES, page.with_suffix(".jpg"))
+    stripped = [
+        one._replace(line=one.line._replace(text=text, polygon=[], baseline=[]), transcription=None)
+        for one, text in zip(lines, LINES, strict=True)
+        if one.line is not None
+    ]
+    for some in ([stripped[0], *lines[1:]], stripped):
+        content = page_file(lines[0].source, some, "pdf", About())
+        assert content.startswith(b"%PDF")
+
+
+@pytest.mark.parametrize("image", [None, b"", b"\x89PNG\r\n\x1a\nbroken"])
+def test_a_page_whose_image_cannot_be_read_has_no_pdf(page: Path, tmp_path: Path, image: bytes | None) -> None:
+    photo = tmp_path / "p.jpg"
+    lines = [line for line, _ in open_lines(Source(page, photo, True))]
+    assert has_page(lines, "pdf")
+    source = Source(page, f"{photo}: no such image" if image is None else photo, True)
+    photo.write_bytes(image or b"")
+    lines = [line for line, _ in open_lines(source)]
+    assert (has_page(lines, "pdf"), has_page(lines, "page")) == (False, True)
+    assert not has_page([TranscribedLine(source, None, None, "cannot be read")], "page")
+    assert has_page([TranscribedLine(source, None, None)], "pdf")  # a page without lines
+    if image is not None:
+        with pytest.raises(InputError, match=r"p\.jpg"):  # not an OSError, which would be reported as that of --out
+            page_file(source, lines, "pdf")
+
+
+def test_what_a_format_cannot_state_is_refused() -> None:
+    with pytest.raises(InputError, match=r"--glyphs: not written with --format pdf; use page, alto or hocr"):
+        check_about(["m"], "pdf", glyphs=True)
+    with pytest.raises(InputError, match=r"--language fr: not written with --format tsv; use page, alto, hocr or pdf"):
+        check_about(["m"], "tsv", "fr")
+    with pytest.raises(InputError, match=r"^--language f r: "):
+        check_about(["m"], "pdf", "f r")
+    with pytest.raises(InputError, match=r"^language=f r: "):
+        check_about(["m"], "pdf", "f r", option="language=")
+    assert check_about(["m"], "pdf", "fr") == About("m", "fr")
 
 
 def test_a_rotated_photo_is_upright_as_the_page_is(page: Path) -> None:
