@@ -16,7 +16,8 @@ from htr_lightning.reading.transcribe import open_lines
 
 TABLES = (".jsonl", ".ndjson", ".tsv", ".csv")
 NO_PAGE, NO_OUTLINE = "images without a PAGE or ALTO file", "lines whose outline cannot be used"
-NO_TEXT, UNCONFIRMED = "lines without text", "lines that nobody has confirmed (--unconfirmed takes them)"
+NO_TEXT = "lines without text"
+UNCONFIRMED = "lines that nobody has confirmed (with a confidence below 1; --unconfirmed takes them)"
 
 
 class _Row(NamedTuple):
@@ -40,7 +41,9 @@ def read_corrections(
             `recognized` is what was corrected.
         left_out: counter of the lines that are left out, by the reason.
         group: writer of all lines; None for the name of each page or what the table says.
-        unconfirmed: whether to include lines whose confidence says that no person has confirmed them.
+        unconfirmed: whether to include lines that no person has confirmed: those with a confidence below 1, as
+            recognizers write, unless `confirmed` or `recognized` in a row of a table says that a person saw them; and
+            those whose `confirmed` is false.
 
     Raises:
         InputError: if a file cannot be read, or a row does not name a line.
@@ -70,11 +73,14 @@ def read_corrections(
             by_file[row.path].append(row)
         for path, rows in by_file.items():
             (source,) = _sources([str(path)])
-            opened = {line.line.id if line.line else "": (line.error, image) for line, image in open_lines(source)}
+            lines = open_lines(source, pages=False)
+            opened = {line.line.id if line.line else "": (line.error, image) for line, image in lines}
+            missing = f"is not in {path}; use the ids that it has"
+            if not source.is_page:  # which lines a recognizer found there is not known any more
+                missing = f"cannot be found in {path}; export the page as PAGE XML, and correct its text there"
             found = []
             for row in rows:
-                missing = f"line {row.line!r} is not in {path}; use the ids that it has"
-                error, image = opened.get(row.line, (missing, None))
+                error, image = opened.get(row.line, (f"line {row.line!r} {missing}", None))
                 if image is None:
                     raise InputError(f"{row.where}: {error}")
                 given = row.correction | ({"group": group} if group else {})
@@ -122,7 +128,15 @@ def _rows(table: Path, unconfirmed: bool, left_out: Counter[str]) -> Iterator[_R
             raise InputError(f"{where}: {bad}={str(texts[bad])[:40]} is not text; correct this row")
         if not (isinstance(text, str | None) and isinstance(before, str | None) and name):
             raise InputError(f"{where}: expected a file and a text, got {str(row)[:80]}; correct this row")
-        if row.get("confirmed") is False and before is None and not unconfirmed:
+        confidence = row.get("confidence", row.get(2))
+        try:
+            confidence = None if confidence in (None, "") else float(confidence)
+        except (TypeError, ValueError):
+            raise InputError(f"{where}: confidence={str(confidence)[:40]} is not a number; correct this row") from None
+        confirmed = row.get("confirmed")
+        if confirmed in (None, ""):  # the row may be as a recognizer wrote it
+            confirmed = confidence is None or confidence >= 1
+        if confirmed is False and before is None and not unconfirmed:
             left_out[UNCONFIRMED] += 1
             continue
         if text is not None and not text.strip():
@@ -134,11 +148,6 @@ def _rows(table: Path, unconfirmed: bool, left_out: Counter[str]) -> Iterator[_R
             path = _find(index, table, name)
         if path is None:
             raise InputError(f"{where}: {name}: not found beside the table or in this folder; correct the name")
-        confidence = row.get("confidence", row.get(2))
-        try:
-            confidence = None if confidence in (None, "") else float(confidence)
-        except (TypeError, ValueError):
-            raise InputError(f"{where}: confidence={str(confidence)[:40]} is not a number; correct this row") from None
         before = text if before is None and row.get("confirmed") else before
         yield _Row(where, path, line, {"text": text, "before": before, "confidence": confidence, "group": group})
 

@@ -8,6 +8,7 @@ it, replaced at once, for all commands that read.
 import shutil
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,7 +22,7 @@ from htr_lightning.data.files import file_hash
 from htr_lightning.errors import InputError
 from htr_lightning.evidence.evaluate import evaluate
 from htr_lightning.metrics.edits import line_counts
-from htr_lightning.metrics.significance import Difference, paired_difference
+from htr_lightning.metrics.significance import TOO_FEW, Difference, flip_test, paired_difference
 from htr_lightning.output import replacing
 from htr_lightning.pretrained import DEFAULT, locate
 from htr_lightning.reading.open import load_one
@@ -31,8 +32,9 @@ from htr_lightning.transcription import Prediction
 RECIPE = "experiment=feedback_fine_tune"
 LEVEL = 0.05  # of the test that new lines are read better
 MAX_LOSS = 0.01  # of the CER of old lines
-MIN_GROUPS = 6  # with fewer, flipping their signs cannot give p < 0.05, so lines are tested
+MIN_GROUPS = 6  # with fewer, flipping their signs cannot give p < 0.05, so lines are flipped
 OLD = ("data@replay=", "replay.")  # overrides that select old data
+Progress = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
 
 
 class Change(NamedTuple):
@@ -60,13 +62,18 @@ class Verdict(NamedTuple):
 
 
 def compare(before: Sequence[Prediction], after: Sequence[Prediction]) -> Change:
-    """Compare the predictions of two readers for the same lines in the same order."""
+    """Compare the predictions of two readers for the same lines in the same order.
+
+    With few groups, lines are what the p-value takes as independent, but not the interval.
+    """
     counts = [[line_counts(one.reference, one.hypothesis) for one in side] for side in (before, after)]
     first, second = ([one.edits for one in side] for side in counts)
     sizes = [one.characters for one in counts[0]]
     groups = [one.group for one in before]
-    units = groups if len({*groups}) >= MIN_GROUPS else [one.id for one in before]
-    difference = paired_difference(first, second, sizes, units)
+    difference = paired_difference(first, second, sizes, groups)
+    if len({*groups}) < min(MIN_GROUPS, len(groups)):
+        gains = [b - a for a, b in zip(first, second, strict=True)]
+        difference = difference._replace(p=flip_test(gains), units=len(gains), over=TOO_FEW)
     return Change(len(before), len({*groups}), sum(sizes), sum(first), sum(second), difference)
 
 
@@ -136,7 +143,7 @@ def train(
     who: str = "",
     max_loss: float = MAX_LOSS,
     device: str = "auto",
-    advance: Callable[[int], None] = lambda lines: None,
+    progress: Progress = lambda title, lines: nullcontext(lambda count: None),
 ) -> Event:
     """Fine-tune the current version on the corrections, and promote the result or refuse it; return the entry.
 
@@ -148,7 +155,8 @@ def train(
         who: name of the person.
         max_loss: see `judge`.
         device: device to evaluate on.
-        advance: progress callback, called with the number of lines just evaluated.
+        progress: called with a title and a number of lines before lines are read; a context with a function that is
+            told of lines done.
 
     Raises:
         InputError: if there are no corrections for training or none held out, or no old data are selected.
@@ -182,10 +190,11 @@ def train(
     candidate = run / "checkpoints" / "candidate.ckpt"
     checkpoint.write(_completed(checkpoint.read(run / "checkpoints" / "best.ckpt"), checkpoint.read(path)), candidate)
     after = load_one(str(candidate), device)
-    changes = {
-        name: compare(*(evaluate(one, data, split, advance).predictions for one in (before, after)))
-        for name, (data, split) in judged.items()
-    }
+    with progress("judging", 2 * sum(len(data.lines(split)) for data, split in judged.values())) as advance:
+        changes = {
+            name: compare(*(evaluate(one, data, split, advance).predictions for one in (before, after)))
+            for name, (data, split) in judged.items()
+        }
     verdict = judge(changes["new"], changes.get("old"), max_loss)
     figures: dict[str, Any] = {
         name: {**found._asdict(), "difference": found.difference._asdict(), "data": about[name]}

@@ -6,8 +6,6 @@ estimating uncertainty in dataset labels", arXiv:1911.00068, section 3).
 """
 
 import json
-import subprocess
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,6 +18,7 @@ from numpy import ndarray
 from htr_lightning import checkpoint
 from htr_lightning.audit.plant import plant
 from htr_lightning.build import data_for, open_data
+from htr_lightning.child_process import run_command
 from htr_lightning.data.batch import Batch
 from htr_lightning.data.line_dataset import LineDataset
 from htr_lightning.data.subset import in_range
@@ -107,7 +106,7 @@ def prepare(fit: CrossFit) -> int:
     if given := next((one for one in fit.overrides if one.lstrip("+").startswith(taken)), None):
         raise InputError(f"{given}: is set by htr label-errors{' --plant' * bool(fit.plant)}; remove this override")
     reader = open_data(fit.overrides, one_pass=True).data.open(fit.split)
-    if len(reader) < 2 * fit.folds:
+    if fit.reader is None and len(reader) < 2 * fit.folds:
         raise InputError(f"--folds {fit.folds}: {len(reader)} training lines are too few; use fewer folds or more data")
     plan = {key: value for key, value in fit._asdict().items() if key != "folder"} | {"overrides": list(fit.overrides)}
     path, content = fit.folder / PLAN, json.dumps(plan, ensure_ascii=False) + "\n"
@@ -139,11 +138,8 @@ def train(fit: CrossFit, lines: int, fold: int) -> None:
         return
     last = folder / "checkpoints" / "last.ckpt"
     held_out = f"data.held_out={bounds(fit, lines, fold)}".replace(" ", "")
-    program = [sys.executable, "-m", "htr_lightning", "train", *fit.given(), held_out, f'hydra.run.dir="{folder}"']
-    code = subprocess.run([*program, *([f'resume="{last}"'] if last.is_file() else [])]).returncode
-    if code != 0:
-        raise InputError(f"{folder}: the training of fold {fold + 1} ended with exit code {code}; see its messages, "
-                         "and run the same command again to go on")  # fmt: skip
+    resume = [f'resume="{last}"'] if last.is_file() else []
+    run_command(["train", *fit.given(), held_out, f'hydra.run.dir="{folder}"', *resume])
 
 
 def judge_fold(
@@ -186,6 +182,9 @@ def _judge(recognizer: Recognizer, lines: LineDataset, position: int) -> Judged:
         output = recognizer.net(images, widths)
         (read,) = recognizer.decode(output, images)
         surprise, least = (_surprise(recognizer, output, batch._replace(texts=[each])) for each in (text, read.text))
+    shown = recognizer.visual(text)
+    if recognizer.codec.known(shown) != shown:
+        surprise = float("inf")  # the loss leaves out unknown characters
     return Judged(sample.id, sample.group, position, sample.text, text, read.text, surprise, least)
 
 

@@ -222,17 +222,17 @@ def label_errors(
         text = page(name.removeprefix("data="), suspects[:show], lines, opened.data.open(split))
         new.write_text(text, encoding="utf-8", errors="replace")
     if plant:
-        for line in _planted(verb.compare(suspects, verb.planted_kinds(out))):
+        for line in _planted(verb.compare(suspects, verb.planted_kinds(out)), min(verb.AT, lines)):
             print(line)
     print(f"{lines} references ranked: {table}; the {min(show, lines)} most suspicious to confirm or correct: {html}")
 
 
-def _planted(found: "Found") -> list[str]:
-    """Format how many planted errors were found."""
+def _planted(found: "Found", first: int) -> list[str]:
+    """Format how many planted errors were found, and how many of the first lines they are."""
     kinds = ", ".join(f"{kind} {count} of {of}" for kind, (count, of) in found.by_kind.items())
     return [
         f"{found.planted} planted errors: {found.recall:.1%} among the first {2 * found.planted} lines ({kinds})",
-        f"of the first 50 lines, {found.precision:.0%} are planted errors",
+        f"of the first {first} lines, {found.precision:.0%} are planted errors",
     ]
 
 

@@ -47,7 +47,8 @@ def add(
     ] = None,
     model: Annotated[str | None, typer.Option(help="Recognizer whose texts were corrected, for the record")] = None,
     unconfirmed: Annotated[
-        bool, typer.Option("--unconfirmed", help="Also add lines that nobody has confirmed (conf < 1 in PAGE and ALTO)")
+        bool,
+        typer.Option("--unconfirmed", help="Also add lines that nobody has confirmed (with a confidence below 1)"),
     ] = False,
     settle: Annotated[
         bool, typer.Option("--settle", help="These texts replace those of everybody for the same lines")
@@ -129,8 +130,7 @@ def train(
     from htr_lightning.data.corrections import CorrectionStore
 
     opened = CorrectionStore(store)
-    with progress_bar("judging", None) as advance:
-        event = verb.train(opened, reader, overrides or [], who, max_loss / 100, device, advance)
+    event = verb.train(opened, reader, overrides or [], who, max_loss / 100, device, progress_bar)
     print(_told(event))
     if event.version is not None:
         print(verb.folder_of(opened) / "current.ckpt")

@@ -7,8 +7,6 @@ give them; a row is measured again only if its commands change.
 import json
 import os
 import shlex
-import subprocess
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -17,6 +15,7 @@ from typing import Any, NamedTuple
 
 from htr_lightning import checkpoint as checkpoints
 from htr_lightning.build import data_for
+from htr_lightning.child_process import run_command
 from htr_lightning.config import compose_train, plain
 from htr_lightning.data.files import file_hash
 from htr_lightning.errors import InputError
@@ -38,25 +37,6 @@ class Step(NamedTuple):
 
     path: Path
     greedy: bool = False
-
-
-def run_command(words: Sequence[str]) -> None:
-    """Run a command of `htr` in a process of its own, whose output goes to stderr.
-
-    Raises:
-        InputError: if it fails.
-    """
-    paths = [str(Path(__file__).parent.parent.parent), os.environ.get("PYTHONPATH", "")]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths))}
-    program = [sys.executable, "-m", "htr_lightning", *words]
-    child = subprocess.Popen(program, stdout=sys.stderr.fileno(), env=environment)
-    try:
-        code = child.wait()
-    except KeyboardInterrupt:
-        child.wait()  # it has received the signal, too, and saves its state
-        raise
-    if code:
-        raise InputError(f"htr {shlex.join(words)}: ended with exit code {code}; see the messages above")
 
 
 class Benchmark:
@@ -104,9 +84,11 @@ class Benchmark:
         stored = self.plan.stored(row)
         if stored is None or stored["commands"] != self._all_commands(row):
             return None
-        path = locate(self.plan.models[row.model][0])
-        as_given = not row.train and self.plan.decoders[row.decoder][0] in (SAVED, GREEDY) and path.is_file()
-        return None if as_given and stored.get("checkpoint_sha256") != [file_hash(path)] else stored
+        if row.train:
+            return stored
+        path = locate(os.path.expandvars(self.plan.models[row.model][0]))  # stored results need no variables
+        known = stored.get("source_sha256", stored["checkpoint_sha256"][0])  # older results have only the second
+        return stored if known == file_hash(path) or not path.is_file() else None
 
     def _all_commands(self, row: Row) -> list[str]:
         return [one for seed in self.plan.seeds_of(row) for one in self._commands(row, seed)]
@@ -165,6 +147,7 @@ class Benchmark:
             "bytes": locate(steps[0].path).stat().st_size,
             "commands": self._all_commands(row),
             "checkpoint_sha256": [card["checkpoint_sha256"] for card in cards],
+            "source_sha256": None if row.train else file_hash(locate(self._trained(row, None))),
             "conditions": {key: cards[0][key] for key in ("data", "decoder", "normalizer", "commit", "hardware")},
         }
 
@@ -204,16 +187,21 @@ class Benchmark:
             return Step(path, first == GREEDY)
         folder = path.parent if row.train else self.runs / slug(row.model)
         copy = folder / f"best-{slug(row.decoder)}.ckpt"
-        if copy.is_file():
+        data = self.plan.expanded(self._tuning(row, seed)) if first == TUNE else []
+        made = json.dumps({"decoder": decoder, "data": data, "source_sha256": file_hash(locate(path))}) + "\n"
+        note = copy.with_suffix(".json")  # what the copy was made of, since the plan or the checkpoint may change
+        if copy.is_file() and note.is_file() and note.read_text(encoding="utf-8") == made:
             return Step(copy)
+        note.unlink(missing_ok=True)  # so that no note stands beside another copy if this is interrupted
         if first == TUNE:
-            data = self.plan.expanded(self._tuning(row, seed))
             self.run(["tune-decoder", str(path), *data, *options, "--out", str(copy)])
-            return Step(copy)
-        content = checkpoints.read(path)
-        content["htr"]["model"]["decoder"] = plain(compose_train(decoder).decoder)
-        content["htr"].pop("calibration", None)  # fitted to the confidences of the other decoder
-        checkpoints.write(content, copy)
+        else:
+            content = checkpoints.read(path)
+            content["htr"]["model"]["decoder"] = plain(compose_train(decoder).decoder)
+            content["htr"].pop("calibration", None)  # fitted to the confidences of the other decoder
+            checkpoints.write(content, copy)
+        with replacing(note) as new:
+            new.write_text(made, encoding="utf-8")
         return Step(copy)
 
     def _evaluated(self, row: Row, step: Step, commands: list[str]) -> Path:

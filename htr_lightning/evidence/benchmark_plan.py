@@ -76,8 +76,8 @@ class Plan(NamedTuple):
         try:
             found = json.loads(path.read_text(encoding="utf-8"))
             _cells(found)
-            found["commands"]
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            found["commands"], found["checkpoint_sha256"][0]
+        except (ValueError, LookupError, TypeError, AttributeError) as error:
             raise InputError(f"{path}: not a stored result ({first_line(error)}); delete it to measure again") from None
         return found
 
@@ -165,7 +165,8 @@ def table_of(plan: Plan, partial: bool = False) -> Table:
                Column("MB", "number")]  # fmt: skip
     rows = [_cells(result) for _, result in found if result is not None]
     optional = {n for n, column in enumerate(columns) if column.title in ("trained on", "decoder", "sd", "runs")}
-    kept = [n for n in range(len(columns)) if n not in optional or any(row[n] not in (None, "", 1) for row in rows)]
+    usual = (None, "", SAVED, 1)
+    kept = [n for n in range(len(columns)) if n not in optional or any(row[n] not in usual for row in rows)]
     return Table(plan.path.stem, plan.title, [columns[n] for n in kept], [[row[n] for n in kept] for row in rows])
 
 

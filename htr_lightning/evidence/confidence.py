@@ -5,10 +5,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from htr_lightning.evidence.chart import Chart, Series
-from htr_lightning.evidence.evaluate import KEPT
+from htr_lightning.evidence.evaluate import KEPT, kept_risk
 from htr_lightning.evidence.sections import Reading, Section, label
 from htr_lightning.evidence.table import Cell, Column, Table
-from htr_lightning.metrics.confidence import DEFINITION, MEASURES, Trials, calibration_bins, risk_at, risk_coverage
+from htr_lightning.metrics.confidence import DEFINITION, MEASURES, Trials, calibration_bins, risk_coverage
 from htr_lightning.transcription import trials_by_level
 
 LEVELS = ("line", "word", "character")
@@ -22,13 +22,14 @@ def confidence(readings: Sequence[Reading]) -> Section:
     series: dict[str, list[Series]] = {level: [] for level in LEVELS}
     curves = []
     for reading in readings:
-        trials = trials_by_level(line.prediction for line in reading.lines)
+        predictions = [line.prediction for line in reading.lines]
+        trials = trials_by_level(predictions)
         for level, its in trials.items():
             series[level].append(_reliability(reading.letter, its))
             measures = [measure(its) for measure in MEASURES.values()]
             rows.append([label(readings, reading), f"{level}s", *_mean(its), *measures])
         curve = risk_coverage(trials["line"])
-        kept.append({share: risk_at(trials["line"], share) for share in KEPT})
+        kept.append(kept_risk(predictions))
         shown = sorted({round(place) for place in np.linspace(0, len(curve.risk) - 1, POINTS)})
         coverage, risk = curve.coverage[shown].tolist(), curve.risk[shown].tolist()
         notes = [f"the surest {x:.0%} of the text: {y:.1%} errors" for x, y in zip(coverage, risk, strict=True)]

@@ -1,21 +1,18 @@
-"""Load run folders as plain data, compare runs and find the errors in predictions."""
+"""Load run folders and predictions as plain data, and compare runs."""
 
 import csv
 import json
 import os
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any, NamedTuple
 
-import editdistance
 from jaxtyping import UInt8
 from numpy import ndarray
 
 from htr_lightning.data.sample import Reader
 from htr_lightning.errors import InputError, first_line
-from htr_lightning.text.align import Edit, edits
 from htr_lightning.transcription import Prediction
 from htr_lightning.yaml_file import load_yaml
 
@@ -262,17 +259,6 @@ def predictions(path: str | Path) -> list[Prediction]:
                 f"{path}: line {number} is not a valid prediction; regenerate the file with htr evaluate CHECKPOINT"
             ) from None
     return found
-
-
-def worst(read: Sequence[Prediction], count: int) -> list[Prediction]:
-    """Return the `count` lines with the most edits; ties are broken by confidence, highest first."""
-    wrong = {one: distance for one in read if (distance := editdistance.eval(one.reference, one.hypothesis))}
-    return sorted(wrong, key=lambda one: (-wrong[one], -one.confidence, one.id))[:count]
-
-
-def edit_counts(read: Iterable[Prediction]) -> Counter[Edit]:
-    """Count the aligned pairs of reference and hypothesis characters, including correct pairs."""
-    return Counter(edit for one in read for edit in edits(one.reference, one.hypothesis))
 
 
 def images(reader: Reader, ids: Iterable[str]) -> list[UInt8[ndarray, "_ _"]]:

@@ -55,14 +55,34 @@ def test_the_json_lines_of_the_web_page(write_page: Callable[..., Path], tmp_pat
 
 def test_tables_with_and_without_a_header(write_page: Callable[..., Path], tmp_path: Path, line_image: Path) -> None:
     write_page(tmp_path, ["un", "deux"])
-    (tmp_path / "a.tsv").write_text("page.xml#l1\tDEUX\t0.93\nline.png\tligne\t\n")  # of htr transcribe
+    (tmp_path / "a.tsv").write_text("page.xml#l1\tDEUX\t1.0\nline.png\tligne\t\n")  # of htr transcribe
     (tmp_path / "b.csv").write_text("image,text,group\nline.png,ligne,anna\n")
     tsv, csv = (read(tmp_path / name)[0] for name in ("a.tsv", "b.csv"))
     assert [(one.source, one.line, one.text, one.confidence) for one in tsv] == [
-        ("page.xml", "l1", "DEUX", 0.93), ("line.png", "", "ligne", None)]  # fmt: skip
+        ("page.xml", "l1", "DEUX", 1.0), ("line.png", "", "ligne", None)]  # fmt: skip
     assert [(one.text, one.group) for one in csv] == [("ligne", "anna")]
     for one in (tsv[1], csv[0]):
         assert np.array_equal(one.image, read_image(line_image))
+
+
+def test_rows_of_a_table_that_are_as_a_recognizer_wrote_them_are_left_out(
+    write_page: Callable[..., Path], tmp_path: Path
+) -> None:
+    write_page(tmp_path, ["un", "deux", "trois", "quatre"])
+    rows = [
+        {"file": "page.xml", "line": "l0", "text": "machine", "confidence": 0.98},
+        {"file": "page.xml", "line": "l1", "text": "deux", "confidence": 1.0},
+        {"file": "page.xml", "line": "l2", "text": "trois", "confidence": 0.4, "confirmed": True},
+        {"file": "page.xml", "line": "l3", "text": "quatre", "confidence": 0.4, "recognized": "quater"},
+    ]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    found, left_out = read(tmp_path / "a.jsonl")
+    assert [one.text for one in found] == ["deux", "trois", "quatre"]
+    assert left_out == {UNCONFIRMED: 1}
+    found, left_out = read(tmp_path / "a.jsonl", unconfirmed=True)
+    assert (len(found), left_out) == (4, {})
+    (tmp_path / "a.tsv").write_text("page.xml#l0\tun\t0.93\npage.xml#l1\tdeux\t1.0\n")
+    assert [one.text for one in read(tmp_path / "a.tsv")[0]] == ["deux"]
 
 
 @pytest.mark.parametrize(
@@ -88,6 +108,16 @@ def test_a_bad_row_is_named(
     with pytest.raises(InputError) as caught:
         read(tmp_path / name)
     assert message in str(caught.value)
+
+
+def test_lines_found_on_an_image_are_refused_because_they_depend_on_the_recognizer(
+    write_page: Callable[..., Path], tmp_path: Path
+) -> None:
+    write_page(tmp_path, ["un", "deux", "trois", "quatre"]).unlink()
+    (image,) = tmp_path.iterdir()
+    (tmp_path / "a.tsv").write_text(f"{image.name}#line_1\tun\t1.0\n")
+    with pytest.raises(InputError, match=r"a\.tsv:1: line 'line_1' cannot be found in .*; export the page as PAGE XML"):
+        read(tmp_path / "a.tsv")
 
 
 def test_what_has_no_text_or_outline_is_counted(

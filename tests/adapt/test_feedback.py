@@ -3,6 +3,7 @@
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from htr_lightning.data.reader.corrections import Corrections
 from htr_lightning.errors import InputError
 from htr_lightning.evidence.evaluate import Evaluation
 from htr_lightning.metrics.edits import line_counts, total
+from htr_lightning.metrics.significance import TOO_FEW, paired_difference
 from htr_lightning.pretrained import locate
 from htr_lightning.transcription import Prediction
 
@@ -50,6 +52,18 @@ def test_the_p_value_is_that_of_flipping_groups_or_lines(lines: int, groups: int
     flips = [abs(np.dot(signs, units)) >= abs(sum(units)) for signs in product((1, -1), repeat=len(units))]
     assert change.difference.p == pytest.approx(np.mean(flips))
     assert change.difference.value == pytest.approx(sum(gains) / (10 * lines))
+
+
+def test_with_few_groups_the_p_value_alone_is_over_lines() -> None:
+    before, after = [3, 5, 4, 2, 6, 3, 4, 5, 1, 2, 2, 4], [1, 2, 4, 1, 3, 3, 1, 4, 0, 2, 1, 1]
+    for groups in (2, 4):
+        read = predictions(before, groups), predictions(after, groups)
+        found = compare(*read).difference
+        expected = paired_difference(before, after, [10] * 12, [one.group for one in read[0]])
+        assert (found.low, found.high) == (expected.low, expected.high)
+        assert (found.units, found.over) == (12, TOO_FEW)
+        assert f"over 12 {TOO_FEW})" in str(compare(*read))
+    assert compare(predictions(before[:5]), predictions(after[:5])).difference.over == "lines"  # each is a group
 
 
 def change(before: list[int], after: list[int]) -> Change:
@@ -161,6 +175,27 @@ def test_promoted_refused_and_taken_back(store: CorrectionStore, outcome: Callab
     assert [one.kind for one in store.events()] == kinds
     for name in ("before", "after", "characters", "difference", "data"):
         assert name in refused.figures["new"]
+
+
+def test_progress_is_of_reading_only(
+    store: CorrectionStore, outcome: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, happened = feedback._run, list[str]()
+
+    @contextmanager
+    def progress(title: str, lines: int) -> Iterator[Callable[[int], None]]:
+        happened.append(f"{title} {lines}")
+        yield lambda count: None
+        happened.append("end")
+
+    def fine_tuned(*arguments: Any) -> Path:
+        happened.append("fine-tuning")
+        return run(*arguments)
+
+    monkeypatch.setattr(feedback, "_run", fine_tuned)
+    outcome((4, 2))
+    train(store, READER, NO_OLD, progress=progress)
+    assert happened == ["fine-tuning", f"judging {2 * store.status().splits['test']}", "end"]
 
 
 def test_the_language_model_and_the_calibration_are_kept(store: CorrectionStore, outcome: Callable[..., None]) -> None:

@@ -6,16 +6,21 @@ import shutil
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pytest
 from conftest import SMALL
 from hypothesis import given
 from hypothesis import strategies as st
 
+from htr_lightning import checkpoint, child_process
 from htr_lightning.audit import label_errors as verb
 from htr_lightning.audit.label_errors import CrossFit, Judged, compare, rank
 from htr_lightning.audit.label_page import parts
 from htr_lightning.audit.plant import CHARACTERS, DROPPED, SWAPPED, WORD, plant
+from htr_lightning.build import data_for
+from htr_lightning.cli.data import _planted
 from htr_lightning.data.texts import read_texts
+from htr_lightning.errors import InputError
 
 WORDS = ["le", "la", "de", "un", "chat", "chien", "maison", "jardin", "grand", "petit", "vert", "bleu"]
 TEXTS = [" ".join(random.Random(n).sample(WORDS, 4)) + f" {n}" for n in range(400)]
@@ -90,6 +95,58 @@ def test_folds_divide_the_training_lines() -> None:
         assert [place for one in ranges for place in one] == list(range(20))
 
 
+def test_the_reader_of_a_fold_is_trained_in_a_process_that_survives_ctrl_c(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fit, asked, waits = CrossFit(tmp_path, ["data=synthetic"]), list[list[str]](), [KeyboardInterrupt, None]
+
+    class Child:
+        def __init__(self, program: list[str], **settings: object) -> None:
+            asked.append(program[3:])
+
+        def wait(self) -> int:
+            if (signal := waits.pop(0)) is not None:
+                raise signal
+            return 1
+
+    monkeypatch.setattr(child_process.subprocess, "Popen", Child)
+    with pytest.raises(KeyboardInterrupt):
+        verb.train(fit, 20, 1)
+    assert not waits  # it has ended by itself
+    (tmp_path / "fold-2" / "checkpoints").mkdir(parents=True)
+    last = tmp_path / "fold-2" / "checkpoints" / "last.ckpt"
+    last.touch()
+    waits.append(None)
+    with pytest.raises(InputError, match=r"htr train .* ended with exit code 1; .* repeat the command"):
+        verb.train(fit, 20, 1)
+    first = ["train", "data=synthetic", "data.held_out=[10,20]", f'hydra.run.dir="{tmp_path / "fold-2"}"']
+    assert asked == [first, [*first, f'resume="{last}"']]
+
+
+def test_a_reference_with_an_unknown_character_is_infinitely_surprising(best: Path) -> None:
+    recognizer = checkpoint.load(best)
+    lines = data_for(recognizer, full=True).lines("train")
+    assert "€" not in recognizer.alphabet
+    known, unknown = lines.texts[:2]
+    lines.texts[1] = unknown[:-1] + "€"
+    first, second = verb.judge(recognizer, lines, [0, 1])
+    assert (first.normalized, second.normalized) == (known, unknown[:-1] + "€")
+    assert np.isfinite([first.surprise, first.least, second.least]).all()
+    assert second.surprise == np.inf
+
+
+def test_the_number_of_folds_matters_only_if_readers_are_trained(tmp_path: Path) -> None:
+    few = ["data=synthetic", *SMALL, "data.reader.lines={train: 3, val: 2, test: 2}"]
+    with pytest.raises(InputError, match="--folds 2: 3 training lines are too few"):
+        verb.prepare(CrossFit(tmp_path, few))
+    assert verb.prepare(CrossFit(tmp_path, few, reader="a.ckpt")) == 3
+
+
+def test_the_precision_names_the_lines_that_it_is_among() -> None:
+    suspects = rank([judged(str(n), "x", 1 - n / 100) for n in range(20)])
+    assert _planted(compare(suspects, {"0": "a"}), 20)[1] == "of the first 20 lines, 5% are planted errors"
+
+
 @pytest.fixture
 def ranked(best: Path, htr, tmp_path: Path) -> Path:
     """An output folder whose readers have been trained already."""
@@ -101,6 +158,7 @@ def ranked(best: Path, htr, tmp_path: Path) -> Path:
     outcome = htr("label-errors", "data=synthetic", *SMALL, "--plant", 0.1, "--show", 30, "--out", out)
     assert outcome.code == 0, outcome.stderr
     assert "10 planted errors: " in outcome.stdout
+    assert "of the first 50 lines, " in outcome.stdout
     assert "96 references ranked" in outcome.stdout
     return out
 

@@ -15,6 +15,8 @@ import pytest
 import yaml
 from conftest import SMALL, Outcome
 
+from htr_lightning import checkpoint
+from htr_lightning.data.files import file_hash
 from htr_lightning.errors import InputError
 from htr_lightning.evidence.benchmark import Benchmark
 from htr_lightning.evidence.benchmark_plan import filled, load_plan, table_of
@@ -56,6 +58,7 @@ class Trained:
             own = [word for word in words[1:] if not word.startswith("hydra.")]
             (Path(place) / ".hydra" / "overrides.yaml").write_text(yaml.safe_dump(own))
         else:
+            Path(words[-1]).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(words[1], words[-1])
 
 
@@ -105,6 +108,47 @@ def test_rows_are_measured_once(run_folder: Path, tmp_path: Path) -> None:
     assert all("drawn-crnn-seed0: contains another run" in str(result) for result in found)
 
 
+@pytest.mark.slow
+def test_a_copy_is_made_again_for_another_decoder_or_checkpoint(
+    best: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PLACE", str(tmp_path))
+    for name in ("a.ckpt", "b.ckpt"):
+        content = checkpoint.read(best)
+        content["htr"]["note"] = name  # another file
+        checkpoint.write(content, tmp_path / name)
+    tuned = Trained(tmp_path)
+
+    def measure(width: int, order: int, model: str = "a.ckpt") -> list[bool]:
+        decoders = {"beam": f"decoder=beam decoder.width={width}", "lm": f"tune --order {order}"}
+        path = write_plan(tmp_path, train={}, models={"mine": f"$PLACE/{model}"}, decoders=decoders)
+        found = list(Benchmark(load_plan(path), tmp_path / "runs", "cpu", tuned).measure())
+        assert not [result for _, result, _ in found if isinstance(result, InputError)]
+        assert found[0][1]["conditions"]["decoder"]["width"] == width
+        assert {result["source_sha256"] for _, result, _ in found} == {file_hash(tmp_path / model)}
+        return [is_new for _, _, is_new in found]
+
+    assert measure(4, 4) == [True, True]
+    assert measure(4, 4) == [False, False]
+    assert measure(5, 4) == [True, False]
+    assert measure(5, 5) == [False, True]
+    assert [words[3] for words in tuned.asked] == ["4", "5"]
+    assert measure(5, 5, "b.ckpt") == [True, True]
+    shutil.copy(tmp_path / "a.ckpt", tmp_path / "b.ckpt")
+    assert measure(5, 5, "b.ckpt") == [True, True]
+    assert [words[3] for words in tuned.asked] == ["4", "5", "5", "5"]
+
+
+def test_the_column_of_the_decoders_is_left_out_if_all_are_as_saved(tmp_path: Path) -> None:
+    for decoders, shown in ({"as saved": "as saved"}, False), ({"as saved": "as saved", "greedy": "greedy"}, True):
+        plan = load_plan(write_plan(tmp_path, train={}, models={"mine": "a.ckpt"}, decoders=decoders))
+        plan.results.mkdir(exist_ok=True)
+        (stored,) = STORED.glob("shipped/*greedy*.json")
+        for row in plan.rows:
+            plan.file_of(row).write_text(json.dumps(json.loads(stored.read_text()) | row._asdict()))
+        assert ("decoder" in [column.title for column in table_of(plan).columns]) == shown
+
+
 def quoted(word: str) -> str:
     return f"'{word}'" if re.search(r"[{\[]", word) else word
 
@@ -131,7 +175,7 @@ def test_a_row_that_fails_is_named_and_the_others_are_measured(
     result.write_text(result.read_text().replace('"cer": ', '"cer": 1'))
     assert filled(readme) != readme.read_text()
     assert "(stored)" in htr("benchmark", "plan.yaml").stderr
-    result.write_text(re.sub(r'("checkpoint_sha256": \[\s*)"\w+"', r'\1"other"', result.read_text()))
+    result.write_text(re.sub(r'("source_sha256": )"\w+"', r'\1"other"', result.read_text()))
     assert "(stored)" not in htr("benchmark", "plan.yaml").stderr  # measured again with the checkpoint that is there
     result.write_text("{}")
     assert "not a stored result" in htr("benchmark", "plan.yaml").stderr

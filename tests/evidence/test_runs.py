@@ -1,7 +1,6 @@
 """Finished and unfinished run folders are loaded and compared."""
 
 import json
-from collections import Counter
 from pathlib import Path
 from statistics import mean, stdev
 
@@ -160,11 +159,15 @@ def test_recipes_are_compared(tmp_path: Path) -> None:
 def test_predictions_are_read_back(best: Path, tmp_path: Path) -> None:
     recognizer = checkpoint.load(best)
     data = data_for(recognizer)
-    read, totals = found = evaluate(recognizer, data)
+    read, _ = found = evaluate(recognizer, data)
     write(tmp_path, found, {})
-    assert report.predictions(tmp_path / "predictions.jsonl") == read
-    wrong = Counter({edit: n for edit, n in report.edit_counts(read).items() if not edit.correct})
-    assert wrong.total() == totals.edits
+    back = report.predictions(tmp_path / "predictions.jsonl")
+    assert [one[:5] for one in back] == [one[:5] for one in read]
+    for level in ("words", "characters"):
+        assert [getattr(one, level) for one in back] == [
+            pytest.approx(getattr(one, level), abs=5e-7)
+            for one in read  # of 6 digits
+        ]
     image = report.images(data.lines("test").reader, [read[3].id])[0]
     assert np.array_equal(image, data.lines("test").reader[3].image)
 
@@ -178,17 +181,6 @@ def test_invalid_predictions_are_rejected(tmp_path: Path) -> None:
         path.write_text(f"{good}\n{bad}\n")
         with pytest.raises(InputError, match=r"line 2 is not a valid prediction"):
             report.predictions(path)
-
-
-def test_worst_lines_come_first_and_correct_lines_are_excluded() -> None:
-    read = [
-        Prediction("right", "ab", "ab", 0.1, ""),
-        Prediction("unsure", "ab", "a", 0.2, ""),
-        Prediction("sure", "ab", "b", 0.9, ""),
-        Prediction("worse", "abc", "", 0.1, ""),
-    ]
-    assert [one.id for one in report.worst(read, 5)] == ["worse", "sure", "unsure"]
-    assert [one.id for one in report.worst(read, 1)] == ["worse"]
 
 
 def test_a_line_missing_from_the_data_is_named() -> None:
