@@ -5,6 +5,7 @@ import sys
 from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
+from time import monotonic
 from typing import Annotated, Any, Literal, TypeVar
 
 import cv2
@@ -182,7 +183,8 @@ def make_app(
     ) -> Response:
         """Write corrected texts into a file for transcription editors, or into a searchable PDF."""
         upload, picture = _given([file])[0], None if image is None else _given([image])[0]
-        work = asyncio.to_thread(uploads.export, chosen(model), upload, picture, lines, format, language, bounds)
+        served, deadline = chosen(model), monotonic() + bounds.seconds
+        work = asyncio.to_thread(uploads.export, served, upload, picture, lines, format, language, bounds, deadline)
         return Response(await in_time(work), media_type=EXPORTED[format])
 
     @app.post("/api/preview", response_class=Response, responses={200: {"content": {"image/png": {}}}})
@@ -202,8 +204,8 @@ def make_app(
             group: Annotated[Person, Form(description="writer; empty for the name of the page")] = "",
         ) -> Stored:
             """Store corrected and confirmed lines of an image or page for training; the answer says that they are."""
-            served, given = chosen(model), _given(files)
-            work = asyncio.to_thread(corrections.keep, store, served, given, lines, who, group, bounds)
+            served, given, deadline = chosen(model), _given(files), monotonic() + bounds.seconds
+            work = asyncio.to_thread(corrections.keep, store, served, given, lines, who, group, bounds, deadline)
             added = await in_time(work)
             told = [line.told for line in added.contradictions]
             return Stored(accepted=added.accepted, duplicates=added.duplicates, contradictions=told)

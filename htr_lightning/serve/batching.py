@@ -6,13 +6,14 @@ from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import groupby
+from threading import Lock
 from typing import NamedTuple
 
 from jaxtyping import UInt8
 from numpy import ndarray
 
 from htr_lightning.reading.transcribe import Outcome, read_batch
-from htr_lightning.transcription import Read
+from htr_lightning.transcription import Read, Transcription
 
 WINDOW = 0.004  # seconds in which lines for a batch are collected
 LINES = 16  # of a batch
@@ -37,7 +38,8 @@ class Batcher:
 
     def __init__(self, workers: Sequence[Read], window: float = WINDOW, lines: int = LINES) -> None:
         self.window, self.lines, self.workers = window, lines, len(workers)
-        self._idle = list(workers)
+        self._first, self._lock = workers[0], Lock()
+        self._idle = [self.read_here, *workers[1:]]  # the first one comes last, since other threads may be using it
         self._threads = ThreadPoolExecutor(len(workers), thread_name_prefix="read")
         self._queue: deque[_Waiting] = deque()
         self._timer: asyncio.TimerHandle | None = None
@@ -59,6 +61,16 @@ class Batcher:
         if self._idle and self._timer is None:
             self._timer = loop.call_later(0 if len(self._queue) >= self.lines else self.window, self._start)
         return list(await asyncio.gather(*(one.outcome for one in waiting)))
+
+    def read_here(
+        self, images: Sequence[UInt8[ndarray, "_ _"]], n_best: int = 0, boxes: bool = False
+    ) -> list[Transcription]:
+        """Transcribe images in the calling thread, which may be any but that of the event loop; see `Transcriber.read`.
+
+        Decoders cache what they look up, so a worker must never read in two threads at once.
+        """
+        with self._lock:
+            return self._first(images, n_best, boxes)
 
     def close(self) -> None:
         """Stop the threads, after what they are reading."""

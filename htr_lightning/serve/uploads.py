@@ -1,13 +1,16 @@
 """Transcribe uploaded files with the same code as `htr transcribe`."""
 
 import asyncio
+import math
 import re
 import shutil
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import BinaryIO, NamedTuple
+from time import monotonic
+from typing import BinaryIO, NamedTuple, TypeVar
 
 from jaxtyping import UInt8
 from numpy import ndarray
@@ -40,6 +43,7 @@ CHUNK_LINES, CHUNK_PIXELS = 64, 50_000_000  # of one request that are in memory 
 WHOLE = "line_1"  # id of the line in an image of one line, as in the PAGE file that is written for it
 
 Opened = list[tuple[TranscribedLine, UInt8[ndarray, "_ _"] | None]]
+Item = TypeVar("Item")
 
 
 class Upload(NamedTuple):
@@ -145,7 +149,7 @@ async def transcribe(served: Served, source: Source, folder: Path, n_best: int, 
         InputError: if none of its lines can be read, or there are more than allowed.
     """
     assert isinstance(source.image, Path)
-    chunks, lines = _chunks(served.recognizer, source), []
+    chunks, lines = _chunks(served, source), []
     while chunk := await asyncio.to_thread(next, chunks, None):
         images = [image for _, image in chunk if image is not None]
         outcomes = iter(await served.batcher.read(images, n_best))
@@ -163,11 +167,11 @@ async def transcribe(served: Served, source: Source, folder: Path, n_best: int, 
     return FileText(name=source.image.name, xml=xml, width=width, height=height, lines=texts)
 
 
-def _chunks(recognizer: Transcriber, source: Source) -> Iterator[Opened]:
+def _chunks(served: Served, source: Source) -> Iterator[Opened]:
     """Yield a few opened lines at a time, since lines that overlap can have any number of pixels in all."""
     chunk: Opened = []
     pixels = 0
-    for line, image in open_to_read(recognizer, source):
+    for line, image in open_to_read(served.recognizer, source, read=served.batcher.read_here):
         chunk.append((line, image))
         pixels += 0 if image is None else image.size
         if len(chunk) == CHUNK_LINES or pixels > CHUNK_PIXELS:
@@ -175,6 +179,18 @@ def _chunks(recognizer: Transcriber, source: Source) -> Iterator[Opened]:
             chunk, pixels = [], 0
     if chunk:
         yield chunk
+
+
+def until(deadline: float, items: Iterable[Item]) -> Iterator[Item]:
+    """Yield items until a time of the monotonic clock: a thread cannot be stopped from outside.
+
+    Raises:
+        TimeoutError: if the time has passed.
+    """
+    for item in items:
+        if monotonic() > deadline:
+            raise TimeoutError
+        yield item
 
 
 async def transcribe_images(served: Served, uploads: Sequence[Upload], limits: Limits, n_best: int) -> list[BatchLine]:
@@ -249,6 +265,7 @@ def export(
     form: str,
     language: str,
     limits: Limits,
+    deadline: float = math.inf,
 ) -> bytes:
     """Return corrected lines as a file of one of `page_out.SUFFIXES`; lines that are not given keep their text.
 
@@ -260,9 +277,11 @@ def export(
         form: format.
         language: code of the language to state, or "".
         limits: limits on requests.
+        deadline: time of the monotonic clock at which nobody waits for the file any more.
 
     Raises:
-        InputError: if a file cannot be read or has no line of a given id.
+        InputError: if a file cannot be read, has two lines of the same id, or has no line of a given id.
+        TimeoutError: if the deadline has passed.
     """
     about = page_out.check_about([served.name], form, language)
     with private_folder() as folder:
@@ -271,6 +290,9 @@ def export(
         page = read_page(path) if path.suffix.lower() == ".xml" else None
         picture: Path | str = path if page is None else f"format={form}: needs the image of the page; send it as image"
         if image is not None:
+            if page is None:
+                raise InputError(f"image {image.name}: sent with {upload.name}, which is no PAGE or ALTO file; send "
+                                 "one image as file, or the XML file of the page as file")  # fmt: skip
             picture = folder / image.name
         if isinstance(picture, Path):
             image_size(picture, max_pixels=limits.pixels)
@@ -278,18 +300,24 @@ def export(
         drawn = _page_of(path, lines) if page is None else None
         known: dict[str, Line | None] = {WHOLE: None}
         if (described := page or drawn) is not None:
-            known = {line.id: line for line, *_ in outline(described)}
+            outlined = [line for line, *_ in outline(described)]
+            known = {line.id: line for line in outlined}
+            if len(known) < len(outlined):
+                twice = next(id for id, count in Counter(line.id for line in outlined).items() if count > 1)
+                raise InputError(f"line {twice[:MAX_NAME]!r}: more than once in {upload.name}; give each line an id "
+                                 "of its own")  # fmt: skip
         if unknown := next((line.id for line in lines if line.id not in known), None):
             raise InputError(f"line {unknown[:MAX_NAME]!r}: not in {upload.name}; use the ids that it has")
         if len(known) > limits.lines:
             raise InputError(f"{upload.name}: {len(known)} lines (maximum {limits.lines}); export fewer at a time")
         texts = {line.id: Transcription(line.text, line.confidence) for line in lines}
         found = [TranscribedLine(source, line, texts.get(id), page=drawn) for id, line in known.items()]
-        if isinstance(picture, Path) and served.recognizer.aligns:
+        if found and isinstance(picture, Path) and served.recognizer.aligns:
             opened = open_lines(source, pages=False)
             if drawn is not None:
                 opened = cut_lines(source, drawn, read_image(path), drawn)
-            found = [_aligned(served.recognizer, line, *its) for line, its in zip(found, opened, strict=False)]
+            pairs = zip(found, until(deadline, opened), strict=True)
+            found = [_aligned(served.recognizer, line, *its) for line, its in pairs]
         return page_out.page_file(source, found, form, about)
 
 
@@ -310,13 +338,7 @@ def _aligned(
 
 
 def _page_of(path: Path, lines: Sequence[CorrectedLine]) -> Page | None:
-    """Return the page in an image on which lines were found, or None if it is an image of one line.
-
-    Raises:
-        InputError: if two lines have the same id.
-    """
+    """Return the page in an image on which lines were found, or None if it is an image of one line."""
     height, width = image_size(path)
     found = [Line(one.id, "", one.polygon, one.baseline, one.region) for one in lines if one.baseline]
-    if len({line.id for line in found}) < len(found):
-        raise InputError(f"{path}: two lines have the same id; use the ids that /api/transcribe gave them")
     return Page(path, path.name, width, height, found) if found else None

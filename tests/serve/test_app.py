@@ -1,8 +1,11 @@
 """The API gives what the same recognizer gives without a server, and refuses anything else in one line."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Lock
+from time import sleep
 from typing import Any
 from xml.etree import ElementTree
 
@@ -12,6 +15,7 @@ import pytest
 from PIL import Image
 from starlette.testclient import TestClient
 
+from htr_lightning.data.corrections import CorrectionStore
 from htr_lightning.data.page.document import read_page
 from htr_lightning.reading.open import load_all
 from htr_lightning.reading.reader import Reader
@@ -21,6 +25,7 @@ from htr_lightning.serve.app import make_app
 from htr_lightning.serve.batching import Batcher
 from htr_lightning.serve.limits import Limits
 from htr_lightning.serve.uploads import Served, Upload
+from htr_lightning.transcription import Transcription
 from serve.conftest import picture
 
 Files = list[tuple[str, tuple[str, bytes]]]
@@ -176,6 +181,81 @@ def test_words_of_corrected_lines_are_found_in_the_image(write_page: Callable[..
     gap = np.diff(ink).argmax()
     places = [(int(word.attrib["HPOS"]), int(word.attrib["HPOS"]) + int(word.attrib["WIDTH"])) for word in words]
     assert places == [pytest.approx(pair, abs=4) for pair in ((ink[0], ink[gap]), (ink[gap + 1], ink[-1]))]
+
+
+def test_an_id_that_occurs_twice_is_refused(
+    client: TestClient, write_page: Callable[..., Path], tmp_path: Path
+) -> None:
+    xml = write_page(tmp_path, ["un", "deux", "trois"])
+    xml.write_text(xml.read_text().replace('"l1"', '"l0"'))
+    given = files(xml, field="file") + files(tmp_path / "page.png", field="image")
+    for form in FORMS:
+        answer = client.post(
+            "/api/export", files=given, data={"lines": '[{"id": "l2", "text": "drei"}]', "format": form}
+        )
+        assert (answer.status_code, "'l0': more than once in page.xml" in answer.json()["error"]) == (422, True)
+
+
+def test_an_image_of_an_image_is_refused(client_of: Callable[..., TestClient]) -> None:
+    client = client_of(Limits(pixels=5000))  # one character is an image of 4200 pixels
+    given = {"file": ("large.png", picture("71")), "image": ("small.png", picture("7"))}
+    answer = client.post("/api/export", files=given, data={"lines": '[{"id": "line_1", "text": "71"}]'})
+    assert (answer.status_code, "small.png: sent with large.png" in answer.json()["error"]) == (422, True)
+    del given["image"]
+    answer = client.post("/api/export", files=given, data={"lines": '[{"id": "line_1", "text": "71"}]'})
+    assert (answer.status_code, "100 x 60" in answer.json()["error"]) == (422, True)
+
+
+def test_an_export_ends_when_nobody_waits_for_it(
+    make_recognizer: Callable, write_page: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    xml, recognizer, aligned = write_page(tmp_path, ["un", "deux", "trois"]), make_recognizer(), []
+
+    def align(images: list[np.ndarray], texts: list[str]) -> list[tuple]:
+        aligned.extend(texts)
+        return [()]
+
+    monkeypatch.setattr(recognizer, "align", align)
+    monkeypatch.setattr(uploads, "monotonic", lambda: len(aligned))
+    served = Served("lines", recognizer, Batcher([recognizer.read]), False)
+    lines = [CorrectedLine(id=f"l{number}", text=f"text {number}") for number in range(3)]
+    with xml.open("rb") as page, xml.with_suffix(".png").open("rb") as image:
+        sent = Upload(xml.name, page), Upload("page.png", image)
+        with pytest.raises(TimeoutError):
+            uploads.export(served, *sent, lines, "page", "", Limits(), deadline=1.0)
+    served.batcher.close()
+    assert aligned == ["text 0", "text 1"]
+
+
+def test_pages_are_turned_by_a_reader_that_no_other_thread_uses(
+    make_recognizer: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recognizer, lock, read = make_recognizer(), Lock(), []
+
+    def worker(images: Sequence[np.ndarray], n_best: int = 0, boxes: bool = False) -> list[Transcription]:
+        assert lock.acquire(blocking=False), "two threads"
+        read.extend(images)
+        sleep(0.002)
+        lock.release()
+        return [Transcription("un", 1.0, words=(1.0,)) for _ in images]
+
+    def find_page(path: Path, image: np.ndarray, confidence: Callable, pages: bool | None) -> None:
+        assert confidence([image, image]) == 1.0
+
+    def not_here(*_: object) -> None:
+        raise AssertionError("a reader that other threads use")
+
+    monkeypatch.setattr("htr_lightning.reading.transcribe.find_page", find_page)
+    monkeypatch.setattr(recognizer, "read", not_here)
+    served = Served("lines", recognizer, Batcher([worker]), False)
+    app = make_app([served], store=CorrectionStore(tmp_path / "corrections.db", create=True))
+    with TestClient(app, "http://127.0.0.1") as client, ThreadPoolExecutor(4) as pool:
+        given: Files = [("files", ("line.png", picture("71")))]
+        data = {"lines": '[{"id": "line_1", "text": "un"}]'}
+        calls = [("/api/transcribe", {}), ("/api/corrections", data)] * 3
+        for answer in pool.map(lambda call: client.post(call[0], files=given, data=call[1]), calls):
+            ok(answer)
+    assert len(read) == 3 * 3 + 3 * 2
 
 
 def test_a_line_is_exported_as_a_page(client: TestClient, tmp_path: Path) -> None:

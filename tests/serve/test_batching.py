@@ -21,7 +21,7 @@ class Recorder:
         self.seconds, self.batches, self.running, self.most = seconds, [], 0, 0
         self._lock = threading.Lock()
 
-    def read(self, images: Sequence[ndarray], n_best: int = 0) -> list[Transcription]:
+    def read(self, images: Sequence[ndarray], n_best: int = 0, boxes: bool = False) -> list[Transcription]:
         with self._lock:
             self.batches.append([int(image[0, 0]) for image in images])
             self.running += 1
@@ -72,6 +72,20 @@ def test_lines_of_several_clients_are_read_together_and_shared_out() -> None:
 
     asyncio.run(run())
     assert [len(batch) for batch in recorder.batches] == [4, 4]
+
+
+def test_a_worker_never_reads_in_two_threads() -> None:
+    recorder = Recorder(0.005)
+
+    async def run() -> None:
+        batcher = Batcher([recorder.read])
+        here = (asyncio.to_thread(batcher.read_here, [line(value)]) for value in range(4))
+        await asyncio.gather(*here, *(batcher.read([line(value)]) for value in range(4)))
+        batcher.close()
+
+    asyncio.run(run())
+    assert recorder.most == 1
+    assert sorted(value for batch in recorder.batches for value in batch) == [0, 0, 1, 1, 2, 2, 3, 3]
 
 
 def test_an_image_that_is_no_line_spoils_no_other() -> None:

@@ -209,5 +209,10 @@ def test_confirmed_lines_are_stored_and_withdrawn(
         assert [line.texts for line in CorrectionStore(path).lines()] == [("UN",)]
         page.click("#open-corrections")
         assert "wait for training: 1" in page.inner_text("#collected")
+        page.keyboard.press("Escape")
+        page.click(".line textarea >> nth=0")
+        page.keyboard.type("x")  # the text that was confirmed is withdrawn at once, not when another one is confirmed
+        page.locator("#open-corrections b", has_text="0").wait_for()
+        assert not CorrectionStore(path).lines()
         page.close()
     assert not faults

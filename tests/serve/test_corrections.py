@@ -3,6 +3,7 @@
 import json
 import random
 import sqlite3
+import weakref
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -17,9 +18,12 @@ import pytest
 from starlette.testclient import TestClient
 
 from htr_lightning.adapt.corrected_files import read_corrections
-from htr_lightning.data.corrections import CorrectionStore, Event
+from htr_lightning.data.corrections import Added, CorrectionStore, Event
 from htr_lightning.data.image import read_image
+from htr_lightning.data.page.document import read_page
 from htr_lightning.reading.open import load_all
+from htr_lightning.reading.transcribe import open_to_read
+from htr_lightning.serve import corrections
 from htr_lightning.serve.app import make_app
 from htr_lightning.serve.batching import Batcher
 from htr_lightning.serve.limits import Limits
@@ -97,6 +101,56 @@ def test_an_image_of_one_line(collecting: Callable[..., TestClient], store: Corr
     (line,) = store.lines()
     assert (line.rows[0].place, line.texts, line.group) == ("line.png", ("ligne",), "eva")
     assert np.array_equal(store.image(line.image), read_image(line_image))
+
+
+def test_the_first_line_of_a_plain_page_is_not_the_whole_image(
+    collecting: Callable[..., TestClient], store: CorrectionStore, write_page: Callable[..., Path], tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    page = read_page(write_page(tmp_path, ["un", "deux"]))
+    found = page._replace(lines=[line._replace(id=f"line_{n}") for n, line in enumerate(page.lines, start=1)])
+    monkeypatch.setattr("htr_lightning.reading.transcribe.find_page", lambda *_: found)
+    ok(
+        collecting().post(
+            "/api/corrections", files=files(tmp_path / "page.png"), data=lines(line_1="un", line_2="deux")
+        )
+    )
+    assert [line.rows[0].place for line in store.lines()] == ["page.png#line_1", "page.png#line_2"]
+
+
+def test_only_images_of_lines_that_are_sent_are_kept_in_memory(
+    collecting: Callable[..., TestClient], store: CorrectionStore, write_page: Callable[..., Path], tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    xml = write_page(tmp_path, ["un", "deux", "trois", "quatre"])
+    cropped: list[weakref.ref] = []
+    kept: list[int] = []
+
+    def opened(*args: Any, **settings: Any) -> Iterator[tuple[Any, Any]]:
+        for line, image in open_to_read(*args, **settings):
+            cropped.append(weakref.ref(image))
+            yield line, image
+
+    def add(*args: Any) -> Added:
+        kept.append(sum(one() is not None for one in cropped))
+        return CorrectionStore.add(store, *args)
+
+    monkeypatch.setattr(corrections, "open_to_read", opened)
+    monkeypatch.setattr(store, "add", add)
+    client, given = collecting(), files(xml, tmp_path / "page.png")
+    ok(client.post("/api/corrections", files=given, data=lines(l1="deux")))
+    assert (len(cropped), kept) == (4, [1])
+    pixels = store.image(store.lines()[0].image).size
+    monkeypatch.setattr(corrections, "MAX_PIXELS", pixels * 3 // 2)
+    answer = client.post("/api/corrections", files=given, data=lines(l1="deux", l2="trois"))
+    assert (answer.status_code, "send fewer lines" in answer.json()["error"]) == (422, True)
+    monkeypatch.setattr(corrections, "LINE_PIXELS", pixels - 1)
+    answer = client.post("/api/corrections", files=given, data=lines(l1="deux"))
+    assert (answer.status_code, f"'l1': {pixels:,} pixels" in answer.json()["error"]) == (422, True)
+    xml.write_text(xml.read_text().replace('"l0"', '"l1"'))
+    monkeypatch.setattr(corrections, "LINE_PIXELS", pixels)
+    answer = client.post("/api/corrections", files=files(xml, tmp_path / "page.png"), data=lines(l1="deux"))
+    assert (answer.status_code, "'l1': more than once" in answer.json()["error"]) == (422, True)
 
 
 def test_what_waits_and_what_the_last_training_gained(

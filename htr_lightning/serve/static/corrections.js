@@ -8,6 +8,7 @@ const STORED = "htr-name";
 const $ = (selector) => document.querySelector(selector);
 const pending = new Map(); // lines to send, with the text that was confirmed, or null to withdraw it
 let sending = false;
+let onTheWay = []; // lines of the request that is being sent
 let latest; // what the server has collected
 
 export const isSending = () => sending;
@@ -17,7 +18,8 @@ export function startCorrections(offer, show) {
   const ofLines = offer.models.filter((model) => !model.single_characters).map(({ name }) => name);
   onDecision((line) => {
     if (!ofLines.includes(line.file.model) || (line.confirmed && !line.text.trim())) return;
-    if (!line.confirmed && line.stored === undefined && !pending.has(line)) return;
+    const isKnown = line.stored !== undefined || pending.has(line) || onTheWay.includes(line);
+    if (!line.confirmed && !isKnown) return;
     pending.set(line, line.confirmed ? line.text : null);
     if (!sending) send(show);
   });
@@ -42,7 +44,8 @@ async function send(show) {
   while (pending.size) {
     const [[{ file }]] = pending;
     const lines = [...pending].filter(([line]) => line.file === file);
-    for (const [line] of lines) pending.delete(line);
+    onTheWay = lines.map(([line]) => line);
+    for (const line of onTheWay) pending.delete(line);
     const form = new FormData();
     for (const one of [file.image, file.xmlFile]) if (one) form.append("files", one, one.name);
     form.append("lines", JSON.stringify(lines.map(([line, text]) => (
@@ -55,6 +58,7 @@ async function send(show) {
     } catch (error) {
       show(t("notStored", error.message));
     }
+    onTheWay = [];
     refresh();
   }
   sending = false;

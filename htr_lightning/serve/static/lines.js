@@ -55,7 +55,7 @@ export function removeAll() {
   document.querySelector("#work").hidden = true;
 }
 
-/** Call a function with each line that is confirmed, and each one whose confirmation is undone. */
+/** Call a function with each line that is confirmed, and each one whose confirmation is undone or that is edited then. */
 export function onDecision(listener) {
   listeners.push(listener);
 }
@@ -156,7 +156,9 @@ function activate(line) {
 function change(line, text, confirmed) {
   if (!(line.typing && !confirmed)) history.push([line, line.text, line.confirmed]);
   line.typing = !confirmed;
+  const withdrawn = line.confirmed && !confirmed; // the text that was confirmed is no longer what the person says
   set(line, text, confirmed);
+  if (withdrawn) listeners.forEach((listener) => listener(line));
 }
 
 function set(line, text, confirmed) {
