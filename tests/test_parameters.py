@@ -19,6 +19,7 @@ COMPOSED = (
     ["model=crnn_classic"],
     ["model=crnn_attention", "optimizer=sam"],
     ["model=trocr_pretrained", "optimizer=adam"],
+    ["logger=[tensorboard,mlflow,trackio]"],
 )
 
 

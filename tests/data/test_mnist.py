@@ -1,6 +1,7 @@
 """The format of MNIST."""
 
 import gzip
+import struct
 from pathlib import Path
 
 import numpy as np

@@ -12,7 +12,10 @@ from htr_lightning.config import compose_data, conf_dir, make, plain
 from htr_lightning.errors import InputError
 
 DRAWN, DOWNLOADED = "synthetic", ("copiste", "htr_united", "huggingface")
-CONFIGS = sorted(path.stem for path in (conf_dir() / "data").glob("*.yaml") if not path.stem.startswith(DRAWN))
+FILE = "corrections"  # not a folder
+CONFIGS = sorted(
+    path.stem for path in (conf_dir() / "data").glob("*.yaml") if not path.stem.startswith(DRAWN) and path.stem != FILE
+)
 SOURCES = {  # how to get the data; with the others, they are the user's own
     "mnist": "data.reader.download=true",
     "emnist": "data.reader.download=true",
@@ -70,3 +73,11 @@ def test_a_root_that_is_not_set_is_asked_for(name: str) -> None:
     assert message.startswith("data.root is not set; ")
     assert "data.root=FOLDER" in message
     assert SOURCES.get(name, "") in message
+
+
+def test_a_file_that_is_missing_or_wrong_or_not_set_is_told(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("nothing to read here")
+    for path in (tmp_path / "nowhere", tmp_path, tmp_path / "notes.txt"):
+        assert refusal(FILE, path).startswith(f"{path}: ")
+    assert f"htr feedback add {tmp_path / 'nowhere'}" in refusal(FILE, tmp_path / "nowhere")
+    assert "data.root=FILE" in refusal(FILE, None)
