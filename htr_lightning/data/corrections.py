@@ -96,7 +96,7 @@ class CorrectionStore:
         create: whether to create the file if it does not exist.
 
     Raises:
-        InputError: if the file does not exist or is none of ours.
+        InputError: if the file does not exist or is not a file of corrections.
     """
 
     def __init__(self, path: str | Path, create: bool = False) -> None:
