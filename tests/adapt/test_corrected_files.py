@@ -73,7 +73,7 @@ def test_rows_of_a_table_that_are_as_a_recognizer_wrote_them_are_left_out(
         {"file": "page.xml", "line": "l0", "text": "machine", "confidence": 0.98},
         {"file": "page.xml", "line": "l1", "text": "deux", "confidence": 1.0},
         {"file": "page.xml", "line": "l2", "text": "trois", "confidence": 0.4, "confirmed": True},
-        {"file": "page.xml", "line": "l3", "text": "quatre", "confidence": 0.4, "recognized": "quater"},
+        {"file": "page.xml", "line": "l3", "text": "quatre", "confidence": 0.4, "recognized": "vingt"},
     ]
     (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     found, left_out = read(tmp_path / "a.jsonl")
