@@ -146,7 +146,7 @@ def _written(line: Placed) -> Bool[ndarray, " w"]:
 
 
 def _widest_gap(written: Bool[ndarray, " w"], start: float, end: float) -> tuple[float, float] | None:
-    """Return the gap between words that is widest between two columns, or None if there is none."""
+    """Return the gap between words that is widest between two columns, or None."""
     changes = np.flatnonzero(written[1:] != written[:-1]) + 1
     gaps = [
         (float(a), float(b)) for a, b in pairwise(changes.tolist()) if not written[a]

@@ -200,7 +200,7 @@ class CorrectionStore:
             return stored_lines(_rows(database))
 
     def last_number(self) -> int:
-        """Return the number of the last correction; 0 if there is none."""
+        """Return the number of the last correction, or 0 in an empty store."""
         with self._open() as database:
             return database.execute("SELECT coalesce(max(number), 0) FROM corrections").fetchone()[0]
 
@@ -260,7 +260,7 @@ class CorrectionStore:
 
 
 def current_version(events: Sequence[Event]) -> Event | None:
-    """Return the entry that made the current version of the reader, or None if there is none."""
+    """Return the entry that made the current version of the reader, or None."""
     version = next((event.version for event in reversed(events) if event.version is not None), None)
     made = (event for event in events if event.version == version and event.kind in ("start", "promoted"))
     return next(made, None)

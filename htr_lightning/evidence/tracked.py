@@ -30,7 +30,7 @@ def offline_runs(folder: str | Path) -> list[TrackedRun]:
     """Return the offline W&B runs in a folder, at any depth, the parts of a resumed run as one, sorted by path.
 
     Raises:
-        InputError: if there is none, or a file is corrupted.
+        InputError: if no run is found, or a file is corrupted.
     """
     parts: dict[Path, list[Path]] = {}
     for path in sorted(Path(folder).rglob("offline-run-*/*.wandb")):

@@ -283,7 +283,7 @@ def export(
         InputError: if a file cannot be read, has two lines of the same id, or has no line of a given id.
         TimeoutError: if the deadline has passed.
     """
-    about = page_out.check_about([served.name], form, language)
+    about = page_out.check_about([served.name], form, language, option="language=")
     with private_folder() as folder:
         save([upload] if image is None else [upload, image], folder)
         path = folder / upload.name

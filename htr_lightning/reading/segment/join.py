@@ -26,7 +26,7 @@ CUT = 0.3  # maximum length of a line cut off by the side of the picture, relati
 
 
 def typical_thickness(pieces: Sequence[Piece]) -> float:
-    """Return the thickness of most of the writing, or 0 if there is none."""
+    """Return the thickness of most of the writing, or 0 without writing."""
     if not pieces:
         return 0.0
     return weighted_median(*np.array([(piece.thickness, piece.length) for piece in pieces]).T)
