@@ -38,7 +38,9 @@ def add(
     store: Store,
     files: Annotated[
         list[str],
-        typer.Argument(help="Corrected PAGE or ALTO files, folders of them, or tables (*.jsonl, *.tsv, *.csv)"),
+        typer.Argument(
+            help="Corrected PAGE or ALTO files, folders or zip archives of them, or tables (*.jsonl, *.tsv, *.csv)"
+        ),
     ],
     who: Who,
     group: Annotated[
@@ -50,6 +52,10 @@ def add(
         bool,
         typer.Option("--unconfirmed", help="Also add lines that nobody has confirmed (with a confidence below 1)"),
     ] = False,
+    exported: Annotated[
+        str | None,
+        typer.Option(help="What the editor was given (archive, folder or file): adds only what changed since then"),
+    ] = None,
     settle: Annotated[
         bool, typer.Option("--settle", help="These texts replace those of everybody for the same lines")
     ] = False,
@@ -59,12 +65,14 @@ def add(
     from htr_lightning.data.corrections import CorrectionStore
     from htr_lightning.reading.journal import digest
 
-    opened, left_out = CorrectionStore(store, create=True), Counter[str]()
+    opened = CorrectionStore(store) if store.exists() else None
+    left_out = Counter[str]()
     accepted = duplicates = 0
     contradictions: dict[str, StoredLine] = {}
-    read = read_corrections(files, left_out, group, unconfirmed)
+    read = read_corrections(files, left_out, group, unconfirmed, exported)
     with progress_bar("adding", None) as advance:
-        for corrections in read:
+        for corrections in filter(None, read):
+            opened = opened or CorrectionStore(store, create=True)  # not before there is something to store
             added = opened.add(corrections, who, model or "", digest(model) if model else "", settle)
             accepted, duplicates = accepted + added.accepted, duplicates + added.duplicates
             contradictions |= {line.image: line for line in added.contradictions}
@@ -76,9 +84,8 @@ def add(
     print(f"{store}: {accepted} lines accepted, {duplicates} of them known with the same text, {len(contradictions)} "
           "contradicted")  # fmt: skip
     if not accepted:
-        raise InputError(
-            f"{', '.join(files)}: no corrected lines; name PAGE or ALTO files with their images, or a table"
-        )
+        remedy = "see above what was left out" if left_out else "name PAGE or ALTO files with their images, or a table"
+        raise InputError(f"{', '.join(files)}: no corrected lines; {remedy}")
 
 
 @feedback_app.command()
