@@ -304,6 +304,11 @@ def test_htr(
         if {"fine-tune", "label-errors"} & {*words}
         else [one for one in short if one.startswith("data.reader.splits")]
     )
+    if "--exported" in words:
+        for name, text in (("pages", "mini"), ("corrected", "mimi")):
+            page = _page(tmp_path / "pages", "page")
+            page.write_text(page.read_text().replace("mimi", text))
+            shutil.make_archive(str(tmp_path / name), "zip", tmp_path / "pages")
     if "feedback" in words:
         _corrections(tmp_path, versions={"versions", "rollback"} & {*words})
         if "train" in words:
