@@ -23,7 +23,7 @@ from htr_lightning.cli.arguments import (
 )
 from htr_lightning.errors import InputError, printable
 from htr_lightning.output import check_writable, make_folder
-from htr_lightning.pretrained import DEFAULT, NAMES
+from htr_lightning.pretrained import DEFAULT, LANGUAGES, NAMES
 from htr_lightning.reading.review import Review, rows_in
 
 if TYPE_CHECKING:
@@ -104,6 +104,7 @@ def transcribe(
     device: Device = "auto",
 ) -> None:
     """Transcribe images and pages, and print their text line by line."""
+    from htr_lightning.data.page.write_page import NAMES as language_names
     from htr_lightning.reading.package import SUFFIX, check_package, write_package
     from htr_lightning.reading.page_out import SUFFIXES, check_about, page_path, page_paths
     from htr_lightning.reading.results import growing, part_of, resume
@@ -126,7 +127,8 @@ def transcribe(
         raise InputError(f"{checkpoints[-1]}: no files to transcribe; add images or pages after the checkpoints")
     if not checkpoints:
         checkpoints = [DEFAULT]
-        print(f"note: transcribing with {DEFAULT}; to use another recognizer, begin with its *.ckpt", file=sys.stderr)
+        languages = ", ".join(language_names[code] for code in LANGUAGES[DEFAULT])
+        note(f"transcribing with {DEFAULT} ({languages}); to use another recognizer, begin with its *.ckpt")
     if late := [name for name in names if name.endswith(".ckpt")]:
         raise InputError(f"{late[0]}: checkpoint after a file to transcribe; list all checkpoints first")
     about = check_about(checkpoints, format, language, glyphs)

@@ -13,10 +13,11 @@ from htr_lightning.errors import printable
 from htr_lightning.reading.page_out import NO_BOXES, SUFFIXES, has_page, page_file, write_page_file
 from htr_lightning.reading.results import format_line, record
 from htr_lightning.reading.review import Review
+from htr_lightning.reading.script import is_unknown, page_confidence, told
 from htr_lightning.reading.segment.detect import NO_DETECTOR, detector
 from htr_lightning.reading.show import show
 from htr_lightning.reading.sources import Source
-from htr_lightning.reading.transcribe import transcribe
+from htr_lightning.reading.transcribe import TranscribedLine, transcribe
 from htr_lightning.transcription import Transcriber
 
 NOTHING: Mapping[Path, Path] = MappingProxyType({})
@@ -102,13 +103,15 @@ def write_all(
     if by_page and not recognizer.aligns:
         note(NO_BOXES)
     transcribed = transcribe(recognizer, sources, output.n_best, advance, boxes=by_page, pages=output.pages)
-    told = detector() is not None
+    warned = detector() is not None
     without_picture: list[Path] = []
+    single: list[TranscribedLine] = []  # images of one line, too small to be judged alone
+    name = output.about.model
     for source, group in groupby(transcribed, key=lambda line: line.source):
         lines = list(group)
-        if not told and lines[0].page is not None:
+        if not warned and lines[0].page is not None:
             note(NO_DETECTOR)
-            told = True
+            warned = True
         if source.path in output.pictures and not show(lines, output.pictures[source.path]):
             without_picture.append(source.path)
         errors += [line.error for line in lines if line.error]
@@ -117,9 +120,14 @@ def write_all(
                 review.add(record(line, confidences=True))
         for text in dict.fromkeys(line.note for line in lines if line.note):
             note(text)
+        confidence = page_confidence(line.transcription for line in lines)
+        if unknown := lines[0].line is not None and is_unknown(recognizer, confidence):
+            note(told(recognizer, name, str(source.path), confidence or 0.0))
+        if lines[0].line is None:
+            single.append(lines[0])
         if not by_page:
-            rows = [format_line(line, form, output.confidences) + "\n" for line in lines if line.transcription]
-            write("".join(rows))
+            rows = [format_line(line, form, output.confidences, unknown) for line in lines if line.transcription]
+            write("".join(f"{row}\n" for row in rows))
         elif not has_page(lines, form):
             continue
         elif source.path not in output.targets:
@@ -131,3 +139,7 @@ def write_all(
     if without_picture:
         more = f", the first of {len(without_picture)}" if len(without_picture) > 1 else ""
         note(f"{without_picture[0]}: no picture, since it is read as one line or has none{more}; --pages finds lines")
+    confidence = page_confidence(line.transcription for line in single)
+    if is_unknown(recognizer, confidence):
+        more = f" and {len(single) - 1} other images of lines" if len(single) > 1 else ""
+        note(told(recognizer, name, f"{single[0].name}{more}", confidence or 0.0))
