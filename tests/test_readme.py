@@ -314,7 +314,7 @@ def test_htr(
         if "train" in words:
             _folder(tmp_path / "old", "train")
             _folder(tmp_path / "old", "val")
-            given += ["trainer.max_steps=2", "logger=csv", "--reader", str(request.getfixturevalue("best"))]
+            given += ["trainer.max_steps=2", "logger=csv", "--recognizer", str(request.getfixturevalue("best"))]
     if "int8" in words:
         given += ["--budget", "100"]  # the interval of a few lines is wide
     outcome = htr(*words[1:], *given)

@@ -209,7 +209,8 @@ def transcribe(
     with progress_bar("transcribing", len(sources)) as advance, file as write, UntilInterrupted(sources, note) as some:
         write_all(recognizer, some, output, errors, write, advance, review)
         if some.left:
-            _stop(some.opened, some.left, out, skippable=by_page or format in ("tsv", "jsonl"))
+            kept = None if out is None else out if by_page else part_of(out)
+            _stop(some.opened, some.left, kept, skippable=by_page or format in ("tsv", "jsonl"))
     if archive is not None and out is not None:
         if packed := [
             (source.image, path)
@@ -284,9 +285,9 @@ def _watch(recognizer: "Transcriber", folder: Path, out: Path | None, output: "O
 
 def _stop(done: int, left: int, out: Path | None, skippable: bool) -> NoReturn:
     """End the program after Ctrl-C, and say what was kept and how to go on."""
-    kept = "their lines are printed" if out is None else f"their lines are kept beside or in {printable(str(out))}"
+    where = "printed" if out is None else f"kept in {printable(str(out))}"
     remedy = "; repeat the command with --skip-existing to go on" if out is not None and skippable else ""
-    print(f"stopped: {done} of {done + left} files are transcribed, and {kept}{remedy}", file=sys.stderr)
+    print(f"stopped: {done} of {done + left} files are transcribed and {where}{remedy}", file=sys.stderr)
     sys.exit(130)  # as after Ctrl-C
 
 

@@ -130,7 +130,7 @@ class Stored(BaseModel):
 
 
 class Gain(BaseModel):
-    """Edits of the reader before and after a training, in lines that it was not trained on."""
+    """Edits of the recognizer before and after a training, in lines that it was not trained on."""
 
     before: int
     after: int
@@ -156,7 +156,7 @@ class Collected(BaseModel):
     waiting: int = Field(description="lines that came after the last training that was promoted")
     duplicates: int
     contradictions: list[str]
-    version: int | None = Field(description="current version of the reader that was trained on them")
+    version: int | None = Field(description="current version of the recognizer that was trained on them")
     last: Training | None
 
 

@@ -13,7 +13,7 @@ const TEXTS = {
     privateCollected: "Images are sent to this server only. Lines that you confirm are stored there for training.",
     stored: "✓ stored", notStored: "Not stored: {0}", corrections: "Corrections", yourName: "Your name",
     waiting: "Corrected lines that wait for training: {0}", collected: "Lines collected: {0}",
-    disagree: "Lines left out because texts contradict each other: {0}", noTraining: "The reader has not been trained on them yet.",
+    disagree: "Lines left out because texts contradict each other: {0}", noTraining: "The recognizer has not been trained on them yet.",
     promoted: "Last training ({0}): better, so it is version {1} now.", refused: "Last training ({0}) refused: {1}",
     gainNew: "Errors in corrections it has not seen: {0} → {1}", gainOld: "Errors in old data: {0} → {1}", close: "Close",
     tokenNeeded: "Enter the token that htr serve printed.", confirmed: "✓ confirmed", edited: "edited",
