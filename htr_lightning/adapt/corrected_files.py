@@ -116,8 +116,8 @@ def _of_page(
         if why or image is None:
             left_out[why or NO_OUTLINE] += 1
         else:
-            texts = (text, before.text, before.confidence) if before else (text,)
-            found.append(Correction(image, *texts, source=source.path.name, line=id, group=group))
+            read, confidence = before or (None, None)
+            found.append(Correction(image, text, read, confidence, source.path.name, id, group))
     return found
 
 
