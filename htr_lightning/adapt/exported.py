@@ -6,7 +6,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
-from zipfile import is_zipfile
 
 from htr_lightning.data import archive
 from htr_lightning.data.files import nfc
@@ -104,7 +103,8 @@ def unpacked(names: Sequence[str]) -> Iterator[list[str]]:
         InputError: if an archive cannot be unpacked (see `archive.extract`).
     """
     with TemporaryDirectory(prefix="htr-archive-") as folder:
-        inside = {name: Path(folder, str(place)) for place, name in enumerate(names) if is_zipfile(name)}
+        packed = (name for name in names if name.lower().endswith(".zip") and Path(name).is_file())
+        inside = {name: Path(folder, str(place)) for place, name in enumerate(packed)}
         try:
             yield [str(archive.extract(Path(name), inside[name])) if name in inside else name for name in names]
         except InputError as error:

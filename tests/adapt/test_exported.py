@@ -213,6 +213,7 @@ HOSTILE: dict[str, tuple[dict[str, str | tuple[str, int]], str]] = {
     "a path outside": ({"../x.xml": "<a/>"}, "a path leads outside the archive"),
     "an absolute path": ({"/tmp/x.xml": "<a/>"}, "a path leads outside the archive"),
     "a link": ({"x.xml": ("/etc/passwd", (stat.S_IFLNK | 0o777) << 16)}, "contains a symbolic link"),
+    "no archive": ({}, "the archive is corrupted"),
     "no page": ({"x.txt": "a"}, "no images or XML files"),
     "no XML": ({"x.xml": "<PcGts"}, "bad.zip/x.xml: "),
     "a METS file that leads outside": (
@@ -228,6 +229,8 @@ def test_a_hostile_archive_costs_one_line_and_stores_nothing(
 ) -> None:
     members, message = HOSTILE[kind]
     bad = archive(tmp_path / "bad.zip", **members)
+    if not members:
+        bad.write_bytes(b"PK no zip")
     for names in ([bad], [bad, "--exported", bad]):
         outcome = htr("feedback", "add", tmp_path / "c.db", *names)
         assert outcome.code == 1

@@ -7,12 +7,14 @@ from xml.etree import ElementTree
 from xml.etree.ElementTree import Element
 from zipfile import ZipFile
 
+import pooch
 import pytest
 from data.page.exchange import faults, schema, transcribed
 
 from htr_lightning.data.page.document import read_page
 from htr_lightning.data.page.page import Line
 from htr_lightning.data.page.written import About
+from htr_lightning.data.reader.page_xml import PageXml
 from htr_lightning.errors import InputError
 from htr_lightning.reading.package import check_package, write_package
 from htr_lightning.reading.page_out import page_file
@@ -135,6 +137,17 @@ def test_our_own_reader_finds_the_same_lines(form: str, write_page: Pages, tmp_p
     for source in found.sources:
         assert source.image == tmp_path / "x" / f"{source.path.stem}.png"
         assert [line.text for line in read_page(source.path).lines] == TEXTS
+
+
+def test_an_archive_is_a_data_set_but_not_a_file_to_transcribe(
+    write_page: Pages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pooch, "os_cache", lambda name: tmp_path / "cache")
+    pack(tmp_path, write_page, "page")
+    assert PageXml(tmp_path / "out.zip").texts == TEXTS * 2
+    assert find_sources([str(tmp_path / "out.zip")]).errors == [
+        f"{tmp_path / 'out.zip'}: a zip archive; unpack it, and name the folder"
+    ]
 
 
 def test_images_keep_their_bytes_and_odd_names(write_page: Pages, tmp_path: Path) -> None:
