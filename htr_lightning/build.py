@@ -219,7 +219,6 @@ def data_for(
         if not any(f"data.{key}=" in override for override in overrides):
             settings[key] = many
     if not named:
-        _check_pack(settings, overrides)
         _print_paths(settings, {override.lstrip("+").partition("=")[0] for override in overrides})
     own = dict(zip(OWN, (recognizer.preprocess, recognizer.normalizer, card["alphabet"]), strict=True))
     check_parameters(settings, "data")
@@ -243,14 +242,6 @@ def _data_of(card: dict[str, Any]) -> dict[str, Any]:
     trained = {**trained, "reader": reader} | {key: None for key in UNUSED if key in trained}
     check_config(trained, "data", WHERE)
     return trained
-
-
-def _check_pack(settings: dict[str, Any], overrides: Sequence[str]) -> None:
-    """Raise InputError if the data that a checkpoint was trained on are a pack of its maker, which is not here."""
-    pack = settings.get("pack")
-    if isinstance(pack, str) and not os.path.exists(pack) and not any("data.pack=" in one for one in overrides):
-        raise InputError(f"{WHERE} names data that are not here ({pack}); add data=NAME, e.g. data=page_xml "
-                         "data.root=FOLDER")  # fmt: skip
 
 
 def _print_paths(settings: dict[str, Any], given: set[str]) -> None:

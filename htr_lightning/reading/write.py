@@ -14,7 +14,7 @@ from htr_lightning.reading.page_out import NO_BOXES, SUFFIXES, has_page, page_fi
 from htr_lightning.reading.results import format_line, record
 from htr_lightning.reading.review import Review
 from htr_lightning.reading.script import is_unknown, page_confidence, told
-from htr_lightning.reading.segment.detect import NO_DETECTOR, detector
+from htr_lightning.reading.segment import detect
 from htr_lightning.reading.show import show
 from htr_lightning.reading.sources import Source
 from htr_lightning.reading.transcribe import TranscribedLine, transcribe
@@ -55,7 +55,9 @@ class UntilInterrupted:
         return len(self._sources) - self.opened if self._stopped else 0
 
     def __enter__(self) -> "UntilInterrupted":
-        self._former = signal.signal(signal.SIGINT, self._stop)
+        self._former = signal.getsignal(signal.SIGINT)
+        if self._former != signal.SIG_IGN:  # as in the background of a script, which Ctrl-C is not meant for
+            signal.signal(signal.SIGINT, self._stop)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -103,14 +105,14 @@ def write_all(
     if by_page and not recognizer.aligns:
         note(NO_BOXES)
     transcribed = transcribe(recognizer, sources, output.n_best, advance, boxes=by_page, pages=output.pages)
-    warned = detector() is not None
+    warned = detect.detector() is not None
     without_picture: list[Path] = []
     single: list[TranscribedLine] = []  # images of one line, too small to be judged alone
     name = output.about.model
     for source, group in groupby(transcribed, key=lambda line: line.source):
         lines = list(group)
         if not warned and lines[0].page is not None:
-            note(NO_DETECTOR)
+            note(detect.NO_DETECTOR)
             warned = True
         if source.path in output.pictures and not show(lines, output.pictures[source.path]):
             without_picture.append(source.path)

@@ -271,7 +271,7 @@ def test_of_two_trainings_at_once_the_second_is_refused_and_changes_nothing(
 def test_faults_name_the_remedy(store: CorrectionStore, outcome: Callable[..., None]) -> None:
     with pytest.raises(InputError, match=r"no old data .* add data@replay=NAME"):
         train(store, READER)
-    with pytest.raises(InputError, match="no version of a reader yet"):
+    with pytest.raises(InputError, match="no version of a recognizer yet"):
         current(store)
     with pytest.raises(InputError, match="no version before it to go back to"):
         rollback(store)

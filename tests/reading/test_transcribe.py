@@ -188,7 +188,7 @@ def test_evaluate_composes_other_data(best: Path, htr, tmp_path: Path) -> None:
 def test_a_recognizer_of_the_package_needs_data(htr, tmp_path: Path) -> None:
     outcome = htr("evaluate", "latin-modern", "--out", tmp_path / "out")
     assert outcome.code == 1
-    assert "names data that are not here (latin.pack); add data=NAME" in outcome.stderr
+    assert "or choose data of your own, e.g. data=page_xml" in outcome.stderr
     assert not (tmp_path / "out").exists()
 
 
