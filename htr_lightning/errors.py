@@ -27,6 +27,15 @@ class InputError(Exception):
         super().__init__(message)
 
 
+def counted(count: int, one: str, many: str = "") -> str:
+    """Return a number with a noun in the singular or plural.
+
+    >>> counted(1, "line"), counted(0, "line"), counted(2, "person", "people")
+    ('1 line', '0 lines', '2 people')
+    """
+    return f"{count} {one if count == 1 else many or f'{one}s'}"
+
+
 def printable(text: str) -> str:
     r"""Replace control characters and line breaks with escapes, e.g. a tab with `\t` and an escape with `\u001b`.
 

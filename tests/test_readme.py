@@ -304,12 +304,17 @@ def test_htr(
         if {"fine-tune", "label-errors"} & {*words}
         else [one for one in short if one.startswith("data.reader.splits")]
     )
+    if "--exported" in words:
+        for name, text in (("pages", "mini"), ("corrected", "mimi")):
+            page = _page(tmp_path / "pages", "page")
+            page.write_text(page.read_text().replace("mimi", text))
+            shutil.make_archive(str(tmp_path / name), "zip", tmp_path / "pages")
     if "feedback" in words:
         _corrections(tmp_path, versions={"versions", "rollback"} & {*words})
         if "train" in words:
             _folder(tmp_path / "old", "train")
             _folder(tmp_path / "old", "val")
-            given += ["trainer.max_steps=2", "logger=csv", "--reader", str(request.getfixturevalue("best"))]
+            given += ["trainer.max_steps=2", "logger=csv", "--recognizer", str(request.getfixturevalue("best"))]
     if "int8" in words:
         given += ["--budget", "100"]  # the interval of a few lines is wide
     outcome = htr(*words[1:], *given)

@@ -1,23 +1,25 @@
-"""Read corrected lines from PAGE and ALTO files, and from tables such as those of `htr transcribe` and `htr serve`."""
+"""Read corrected lines from PAGE and ALTO files, also as editors export them, and from tables such as our own."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from htr_lightning.adapt.exported import Exported, confidences, same_text, sources_of, unpacked
 from htr_lightning.data.corrected import Correction
 from htr_lightning.data.fault import Fault
 from htr_lightning.data.files import FileIndex, read_utf8
-from htr_lightning.data.page.xml import line_id, local, number, parse
 from htr_lightning.data.reader.rows import Column, lines_in, read_rows
 from htr_lightning.errors import InputError
-from htr_lightning.reading.sources import Source, find_sources
+from htr_lightning.reading.sources import Source
 from htr_lightning.reading.transcribe import open_lines
 
 TABLES = (".jsonl", ".ndjson", ".tsv", ".csv")
 NO_PAGE, NO_OUTLINE = "images without a PAGE or ALTO file", "lines whose outline cannot be used"
 NO_TEXT = "lines without text"
 UNCONFIRMED = "lines that nobody has confirmed (with a confidence below 1; --unconfirmed takes them)"
+UNCHANGED = "lines that are as they were exported (--unconfirmed takes them)"
+NOT_EXPORTED, NO_SUCH_LINE = "lines of pages that were not exported", "lines that were not exported with their page"
 
 
 class _Row(NamedTuple):
@@ -30,49 +32,45 @@ class _Row(NamedTuple):
 
 
 def read_corrections(
-    names: Sequence[str], left_out: Counter[str], group: str | None = None, unconfirmed: bool = False
+    names: Sequence[str],
+    left_out: Counter[str],
+    group: str | None = None,
+    unconfirmed: bool = False,
+    exported: str | None = None,
 ) -> Iterator[list[Correction]]:
     """Yield the corrected lines of each page, and of each file that a table names.
 
     Args:
-        names: PAGE or ALTO files with their images, folders or patterns of them, or tables. Rows of a table name an
-            image of a line in `file` (or `image`), or a PAGE or ALTO file there and the id of its line in `line`; a
-            table without a header has the columns of `htr transcribe --format tsv`. In the JSON lines of the web page,
-            `recognized` is what was corrected.
+        names: PAGE or ALTO files with their images, folders, patterns or zip archives of them, or tables. Rows of a
+            table name an image of a line in `file` (or `image`), or a PAGE or ALTO file there and the id of its line in
+            `line`; a table without a header has the columns of `htr transcribe --format tsv`. In the JSON lines of the
+            web page, `recognized` is what was corrected.
         left_out: counter of the lines that are left out, by the reason.
         group: writer of all lines; None for the name of each page or what the table says.
         unconfirmed: whether to include lines that no person has confirmed: those with a confidence below 1, as
             recognizers write, unless `confirmed` or `recognized` in a row of a table says that a person saw them; and
             those whose `confirmed` is false.
+        exported: archive, folder or file that was given to an editor; then those lines of pages are included whose
+            text is not the exported one, or whose confidence has become 1.
 
     Raises:
         InputError: if a file cannot be read, or a row does not name a line.
     """
     tables = [Path(name) for name in names if Path(name).suffix.lower() in TABLES]
-    for source in _sources([name for name in names if Path(name) not in tables]):
-        if not source.is_page:
-            left_out[NO_PAGE] += 1
-            continue
-        if isinstance(source.image, str):
-            raise InputError(source.image)
-        machine = set() if unconfirmed else _unconfirmed(source.path)
-        found = []
-        for line, image in open_lines(source):
-            if line.line is None:
-                raise InputError(line.error or f"{source.path}: cannot be read; check the file")
-            id, text = line.line[:2]
-            why = NO_TEXT if not text.strip() else UNCONFIRMED if id in machine else NO_OUTLINE if image is None else ""
-            if why or image is None:
-                left_out[why] += 1
+    pages = [name for name in names if Path(name) not in tables]
+    with unpacked([*pages, *([] if exported is None else [exported])]) as folders:
+        known = None if exported is None else Exported(folders[len(pages) :])
+        for source in sources_of(folders[: len(pages)]):
+            if source.is_page:
+                yield _of_page(source, known, left_out, group or "", unconfirmed)
             else:
-                found.append(Correction(image, text, source=source.path.name, line=id, group=group or ""))
-        yield found
+                left_out[NO_PAGE] += 1
     for table in tables:
         by_file: defaultdict[Path, list[_Row]] = defaultdict(list)
         for row in _rows(table, unconfirmed, left_out):
             by_file[row.path].append(row)
         for path, rows in by_file.items():
-            (source,) = _sources([str(path)])
+            (source,) = sources_of([str(path)])
             lines = open_lines(source, pages=False)
             opened = {line.line.id if line.line else "": (line.error, image) for line, image in lines}
             missing = f"is not in {path}; use the ids that it has"
@@ -88,22 +86,38 @@ def read_corrections(
             yield found
 
 
-def _sources(names: Sequence[str]) -> list[Source]:
-    sources, errors, _ = find_sources(names)
-    if errors:
-        raise InputError(errors[0])
-    return sources
-
-
-def _unconfirmed(path: Path) -> set[str]:
-    """Return the ids of the lines in a PAGE or ALTO file whose text has a confidence below 1, as recognizers write."""
-    root = parse(path)
-    found = set()
-    key = "id" if local(root) == "PcGts" else "ID"
-    for count, line in enumerate((element for element in root.iter() if local(element) == "TextLine"), start=1):
-        stated = [e.get("conf", e.get("WC")) for e in line if local(e) in ("TextEquiv", "String")]
-        if any(number(value, 1.0) < 1 for value in stated):
-            found.add(line_id(line, key, count))
+def _of_page(
+    source: Source, exported: Exported | None, left_out: Counter[str], group: str, unconfirmed: bool
+) -> list[Correction]:
+    """Return the corrected lines of a page, and count those that are left out."""
+    known = None if exported is None else exported.page(source.path)
+    if isinstance(source.image, str) and known is not None:  # editors may export pages without their images
+        source = source._replace(image=known.image)
+    if isinstance(source.image, str):
+        remedy = "" if exported else ", or name what the editor was given with --exported"
+        raise InputError(f"{source.image}{remedy}")
+    stated = confidences(source.path)
+    found = []
+    for line, image in open_lines(source):
+        if line.line is None:
+            raise InputError(line.error or f"{source.path}: cannot be read; check the file")
+        id, text = line.line[:2]
+        before = known.lines.get(id) if known else None
+        is_machine = stated.get(id, 1.0) < 1 and not unconfirmed
+        if exported is not None and before is None:
+            why = NO_SUCH_LINE if known else NOT_EXPORTED
+        elif not text.strip():
+            why = NO_TEXT
+        elif before is not None and same_text(text, before.text) and not unconfirmed:
+            was_machine = before.confidence is not None and before.confidence < 1
+            why = "" if stated.get(id) == 1 and was_machine else UNCHANGED
+        else:
+            why = UNCONFIRMED if before is None and is_machine else ""
+        if why or image is None:
+            left_out[why or NO_OUTLINE] += 1
+        else:
+            read, confidence = before or (None, None)
+            found.append(Correction(image, text, read, confidence, source.path.name, id, group))
     return found
 
 

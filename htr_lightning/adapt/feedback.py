@@ -1,8 +1,8 @@
-"""Train a reader on corrections, promote it if it reads held-out lines better and forgets little, and take it back.
+"""Train a recognizer on corrections, promote it if it reads held-out lines better and forgets little, and take it back.
 
-The versions of the reader are files in a folder beside the file of corrections, whose audit trail says which one is the
-current version: one committed row, so that a crash leaves the old version or the new one. `current.ckpt` is a copy of
-it, replaced at once, for all commands that read.
+The versions of the recognizer are files in a folder beside the file of corrections, whose audit trail says which one is
+the current version: one committed row, so that a crash leaves the old version or the new one. `current.ckpt` is a copy
+of it, replaced at once, for all commands that read.
 """
 
 import shutil
@@ -38,7 +38,7 @@ Progress = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
 
 
 class Change(NamedTuple):
-    """The edits of two readers on the same lines, and the difference of their CERs."""
+    """The edits of two recognizers on the same lines, and the difference of their CERs."""
 
     lines: int
     groups: int
@@ -55,14 +55,14 @@ class Change(NamedTuple):
 
 
 class Verdict(NamedTuple):
-    """Whether a reader is promoted, and why, in one line."""
+    """Whether a recognizer is promoted, and why, in one line."""
 
     promoted: bool
     reason: str
 
 
 def compare(before: Sequence[Prediction], after: Sequence[Prediction]) -> Change:
-    """Compare the predictions of two readers for the same lines in the same order.
+    """Compare the predictions of two recognizers for the same lines in the same order.
 
     With few groups, lines are what the p-value takes as independent, but not the interval.
     """
@@ -78,7 +78,7 @@ def compare(before: Sequence[Prediction], after: Sequence[Prediction]) -> Change
 
 
 def judge(new: Change, old: Change | None, max_loss: float = MAX_LOSS) -> Verdict:
-    """Decide whether a reader is promoted.
+    """Decide whether a recognizer is promoted.
 
     Args:
         new: change on held-out corrected lines, which must be a gain that chance does not explain.
@@ -99,8 +99,8 @@ def judge(new: Change, old: Change | None, max_loss: float = MAX_LOSS) -> Verdic
 
 
 def folder_of(store: CorrectionStore) -> Path:
-    """Return the folder of the versions of the reader."""
-    return store.path.with_suffix(".readers")
+    """Return the folder of the versions of the recognizer."""
+    return store.path.with_suffix(".recognizers")
 
 
 def current(store: CorrectionStore) -> tuple[Event, Path]:
@@ -113,7 +113,7 @@ def current(store: CorrectionStore) -> tuple[Event, Path]:
     while True:  # another process may promote a version at the same time
         event = current_version(store.events())
         if event is None:
-            raise InputError(f"{store.path}: no version of a reader yet; make one with htr feedback train")
+            raise InputError(f"{store.path}: no version of a recognizer yet; make one with htr feedback train")
         path = version_file(store, event)
         if copy.exists() and file_hash(copy) == event.sha256:
             return event, path
@@ -138,7 +138,7 @@ def _path(store: CorrectionStore, event: Event) -> Path:
 
 def train(
     store: CorrectionStore,
-    reader: str | None = None,
+    recognizer: str | None = None,
     overrides: Sequence[str] = (),
     who: str = "",
     max_loss: float = MAX_LOSS,
@@ -149,7 +149,7 @@ def train(
 
     Args:
         store: corrections; those of held-out groups are only read.
-        reader: checkpoint or name of the reader that becomes version 0, if there is no version yet.
+        recognizer: checkpoint or name of the recognizer that becomes version 0, if there is no version yet.
         overrides: overrides for `htr fine-tune`; those of `replay` select the old data, and are by default those of the
             last training.
         who: name of the person.
@@ -162,14 +162,14 @@ def train(
         InputError: if there are no corrections for training or none held out, or no old data are selected.
     """
     events, status, started = store.events(), store.status(), time.perf_counter()
-    if events and reader is not None:
-        raise InputError(f"--reader {reader}: {store.path} already has versions of a reader; remove --reader")
+    if events and recognizer is not None:
+        raise InputError(f"--recognizer {recognizer}: {store.path} already has versions; remove --recognizer")
     given = [one for one in overrides if one.lstrip("+").startswith(OLD)]
     chosen = given or next((event.figures["old_data"] for event in reversed(events) if event.figures), [])
     if not chosen:
         raise InputError(
-            "no old data that the reader must not forget: add data@replay=NAME replay.root=FOLDER (or replay.pack=FILE "
-            "of htr pack), or data@replay=null to train and judge without any"
+            "no old data that the recognizer must not forget: add data@replay=NAME replay.root=FOLDER (or "
+            "replay.pack=FILE of htr pack), or data@replay=null to train and judge without any"
         )
     if not (status.splits["train"] and status.splits["test"]):
         kind = "held out to judge by" if status.splits["train"] else "for training"
@@ -177,7 +177,7 @@ def train(
             f"{store.path}: none of the {status.lines} lines is {kind}; a quarter of the groups is held out, by their "
             "names: correct lines of more pages or writers (see htr feedback status)"
         )
-    parent, path = current(store) if events else (None, locate(reader or DEFAULT))
+    parent, path = current(store) if events else (None, locate(recognizer or DEFAULT))
     before, until = load_one(str(path), device), store.last_number()
     new_data = ["data=corrections", f"data.root={_quoted(store.path)}"]
     old_data = [one.lstrip("+").replace("data@replay=", "data=").replace("replay.", "data.", 1) for one in chosen]

@@ -1,4 +1,4 @@
-"""Rank references by how likely they are to be wrong, judged by readers that were trained without them.
+"""Rank references by how likely they are to be wrong, judged by recognizers that were trained without them.
 
 The training lines are divided into folds, and the lines of each fold are read by a recognizer that was trained on the
 other folds, so that none has learned the errors that it judges (Northcutt et al., 2021, "Confident learning:
@@ -31,7 +31,7 @@ PLAN, PLANTED, TABLE = "label_errors.json", "planted.tsv", "label_errors.tsv"
 
 
 class Judged(NamedTuple):
-    """What a reader that was not trained on a line thinks of its reference."""
+    """What a recognizer that was not trained on a line thinks of its reference."""
 
     id: str
     group: str
@@ -63,7 +63,7 @@ AT = 50  # number of lines among which the precision of planted errors is stated
 
 
 class CrossFit(NamedTuple):
-    """How readers are trained, and where.
+    """How recognizers are trained, and where.
 
     Attributes:
         folder: output folder, with a run folder for each fold.
@@ -72,7 +72,7 @@ class CrossFit(NamedTuple):
         plant: fraction of the references to alter before training, to measure how many are found; 0 for none.
         seed: random seed of these errors.
         split: split whose references are judged; only training lines can be judged by cross-fitting.
-        reader: checkpoint of a recognizer that was not trained on the split; None to train one for each fold.
+        recognizer: checkpoint of one that was not trained on the split; None to train one for each fold.
     """
 
     folder: Path
@@ -81,7 +81,7 @@ class CrossFit(NamedTuple):
     plant: float = 0.0
     seed: int = 0
     split: str = "train"
-    reader: str | None = None
+    recognizer: str | None = None
 
     def run(self, fold: int) -> Path:
         """Return the run folder of a fold, counted from 0."""
@@ -99,14 +99,14 @@ def prepare(fit: CrossFit) -> int:
     Raises:
         InputError: if the data cannot be read, the folder was written by another command, or there are too few lines.
     """
-    if fit.split != "train" and fit.reader is None:
-        raise InputError(f"--split {fit.split}: only training lines can be divided into folds; add --reader "
-                         "CHECKPOINT, a reader that was not trained on this split")  # fmt: skip
+    if fit.split != "train" and fit.recognizer is None:
+        raise InputError(f"--split {fit.split}: only training lines can be divided into folds; add --recognizer "
+                         "CHECKPOINT, one that was not trained on this split")  # fmt: skip
     taken = ("data.held_out=", "hydra.run.dir=", "resume=", *(["data.texts="] if fit.plant else []))
     if given := next((one for one in fit.overrides if one.lstrip("+").startswith(taken)), None):
         raise InputError(f"{given}: is set by htr label-errors{' --plant' * bool(fit.plant)}; remove this override")
     reader = open_data(fit.overrides, one_pass=True).data.open(fit.split)
-    if fit.reader is None and len(reader) < 2 * fit.folds:
+    if fit.recognizer is None and len(reader) < 2 * fit.folds:
         raise InputError(f"--folds {fit.folds}: {len(reader)} training lines are too few; use fewer folds or more data")
     plan = {key: value for key, value in fit._asdict().items() if key != "folder"} | {"overrides": list(fit.overrides)}
     path, content = fit.folder / PLAN, json.dumps(plan, ensure_ascii=False) + "\n"
@@ -128,7 +128,7 @@ def bounds(fit: CrossFit, lines: int, fold: int) -> list[int]:
 
 
 def train(fit: CrossFit, lines: int, fold: int) -> None:
-    """Train the reader of a fold on all others, as `htr train` does; go on if it was interrupted.
+    """Train the recognizer of a fold on all others, as `htr train` does; go on if it was interrupted.
 
     Raises:
         InputError: if the training fails.
@@ -145,7 +145,7 @@ def train(fit: CrossFit, lines: int, fold: int) -> None:
 def judge_fold(
     fit: CrossFit, lines: int, fold: int, advance: Callable[[int], None] = lambda lines: None
 ) -> list[Judged]:
-    """Read the lines of a fold with the reader that was trained without them; see `judge`."""
+    """Read the lines of a fold with the recognizer that was trained without them; see `judge`."""
     recognizer = checkpoint.load(fit.run(fold) / "checkpoints" / "best.ckpt")
     data = data_for(recognizer, ["data.held_out=null"])
     dataset = data.lines("train")

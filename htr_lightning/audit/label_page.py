@@ -1,8 +1,9 @@
 """Render suspicious references as an HTML page on which a person confirms or corrects them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from itertools import groupby
+from types import MappingProxyType
 from typing import Any
 
 from htr_lightning.audit.label_errors import Suspect
@@ -15,7 +16,9 @@ HEIGHT, WIDTH = 64, 1100  # maximum size of a picture of a line in pixels
 TEMPLATES = files("htr_lightning.audit") / "templates"
 
 
-def page(title: str, suspects: Sequence[Suspect], lines: int, reader: Reader) -> str:
+def page(
+    title: str, suspects: Sequence[Suspect], lines: int, reader: Reader, known: Mapping[str, str] = MappingProxyType({})
+) -> str:
     """Render a page that can be used offline, with the keyboard alone, in English or Chinese.
 
     It saves a table of ids and texts, which `data.texts=FILE` uses in place of the texts of the data.
@@ -25,8 +28,9 @@ def page(title: str, suspects: Sequence[Suspect], lines: int, reader: Reader) ->
         suspects: lines to show, most suspicious first.
         lines: number of lines that were ranked.
         reader: training lines, which supply the images.
+        known: texts by id that were corrected before, which the saved table repeats.
     """
-    data = {"title": title, "total": lines, "lines": [_plain(one, reader) for one in suspects]}
+    data = {"title": title, "total": lines, "known": dict(known), "lines": [_plain(one, reader) for one in suspects]}
     style, script, body = (
         (TEMPLATES / f"label_errors.{kind}").read_text(encoding="utf-8") for kind in ("css", "js", "html")
     )

@@ -178,21 +178,21 @@ def _skipped(reader: "Reader") -> str:
 def label_errors(
     out: Annotated[Path, typer.Option(help="Output folder; the same command goes on where it was interrupted")],
     overrides: Overrides = None,
-    folds: Annotated[int, typer.Option(min=2, max=20, help="Number of folds, each judged by a reader of its own")] = 2,
+    folds: Annotated[int, typer.Option(min=2, max=20, help="Number of folds, each judged by its own recognizer")] = 2,
     show: Annotated[int, typer.Option(min=1, help="Number of lines on the page")] = 300,
     plant: Annotated[
         float,
         typer.Option(min=0, max=0.2, help="Alter this fraction of the references first, and count how many are found"),
     ] = 0.0,
     seed: Annotated[int, typer.Option(min=0, help="Random seed of --plant")] = 0,
-    reader: Annotated[
+    recognizer: Annotated[
         str | None, typer.Option(help="Checkpoint that was not trained on these lines, to train none for each fold")
     ] = None,
-    split: Annotated[Literal["train", "val", "test"], typer.Option(help="Split to judge, with --reader")] = "train",
+    split: Annotated[Literal["train", "val", "test"], typer.Option(help="Split to judge, with --recognizer")] = "train",
 ) -> None:
     """Rank the training references by how likely they are wrong, on a page to confirm or correct them.
 
-    A reader is trained for each fold, without its lines, for the time that the overrides give, as by htr train. The
+    A recognizer is trained for each fold, without its lines, for the time that the overrides give, as by htr train. The
     page saves a table: data.texts=FILE uses its texts in place of those of the data.
     """
     from htr_lightning.config import compose_data
@@ -201,25 +201,27 @@ def label_errors(
     from htr_lightning.audit import label_errors as verb
     from htr_lightning.audit.label_page import page
     from htr_lightning.build import data_for, open_data
+    from htr_lightning.data.texts import read_texts
     from htr_lightning.reading.open import load_one
 
     make_folder(out)  # fail early, before the work starts
-    fit = verb.CrossFit(out, overrides or [], folds, plant, seed, split, reader)
+    fit = verb.CrossFit(out, overrides or [], folds, plant, seed, split, recognizer)
     lines = verb.prepare(fit)
-    for fold in range(folds if reader is None else 0):
+    for fold in range(folds if recognizer is None else 0):
         verb.train(fit, lines, fold)
     with progress_bar("reading the lines", lines) as advance:
-        if reader is None:
+        if recognizer is None:
             judged = [one for fold in range(folds) for one in verb.judge_fold(fit, lines, fold, advance)]
         else:
-            recognizer = load_one(reader)
-            judged = verb.judge(recognizer, data_for(recognizer, fit.given()).lines(split), range(lines), advance)
+            loaded = load_one(recognizer)
+            judged = verb.judge(loaded, data_for(loaded, fit.given()).lines(split), range(lines), advance)
     suspects = verb.rank(judged)
     table, html = verb.write(out, suspects), out / "label_errors.html"
     opened = open_data(fit.given(), one_pass=True)
     name = printable(" ".join(one for one in fit.overrides if one.lstrip("+").startswith("data=")) or "the data")
     with replacing(html) as new:
-        text = page(name.removeprefix("data="), suspects[:show], lines, opened.data.open(split))
+        known = read_texts(opened.settings["texts"]) if opened.settings.get("texts") and not plant else {}
+        text = page(name.removeprefix("data="), suspects[:show], lines, opened.data.open(split), known)
         new.write_text(text, encoding="utf-8", errors="replace")
     if plant:
         for line in _planted(verb.compare(suspects, verb.planted_kinds(out)), min(verb.AT, lines)):

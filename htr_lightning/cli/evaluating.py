@@ -67,7 +67,7 @@ def evaluate(
     if journal.rows:
         print(f"note: going on after {len(journal.rows)} lines of an interrupted evaluation", file=sys.stderr)
     with progress_bar("evaluating", about["data"]["lines"]) as advance:
-        found = verb.evaluate_into(folder, recognizer, data, split, about, advance, journal)
+        found = verb.evaluate_into(folder, recognizer, data, split, about | {"overrides": given}, advance, journal)
     journal.remove()
     totals, intervals = found.totals, found.intervals
     cer, wer = (f" {interval}" if interval else "" for interval in intervals[:2])

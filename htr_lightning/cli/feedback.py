@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from htr_lightning.cli.arguments import Device, Overrides, progress_bar, typer_app
-from htr_lightning.errors import InputError, printable
+from htr_lightning.errors import InputError, counted, printable
 
 if TYPE_CHECKING:
     from htr_lightning.data.corrected import StoredLine
     from htr_lightning.data.corrections import Event
 
-feedback_app = typer.Typer(no_args_is_help=True, help="Collect corrected lines, and train the reader on them.")
+feedback_app = typer.Typer(no_args_is_help=True, help="Collect corrected lines, and train the recognizer on them.")
 typer_app.add_typer(feedback_app, name="feedback")
 
 Store = Annotated[Path, typer.Argument(help="File of corrections, e.g. corrections.db")]
@@ -38,7 +38,9 @@ def add(
     store: Store,
     files: Annotated[
         list[str],
-        typer.Argument(help="Corrected PAGE or ALTO files, folders of them, or tables (*.jsonl, *.tsv, *.csv)"),
+        typer.Argument(
+            help="Corrected PAGE or ALTO files, folders or zip archives of them, or tables (*.jsonl, *.tsv, *.csv)"
+        ),
     ],
     who: Who,
     group: Annotated[
@@ -50,6 +52,10 @@ def add(
         bool,
         typer.Option("--unconfirmed", help="Also add lines that nobody has confirmed (with a confidence below 1)"),
     ] = False,
+    exported: Annotated[
+        str | None,
+        typer.Option(help="What the editor was given (archive, folder or file): adds only what changed since then"),
+    ] = None,
     settle: Annotated[
         bool, typer.Option("--settle", help="These texts replace those of everybody for the same lines")
     ] = False,
@@ -59,26 +65,27 @@ def add(
     from htr_lightning.data.corrections import CorrectionStore
     from htr_lightning.reading.journal import digest
 
-    opened, left_out = CorrectionStore(store, create=True), Counter[str]()
+    opened = CorrectionStore(store) if store.exists() else None
+    left_out = Counter[str]()
     accepted = duplicates = 0
     contradictions: dict[str, StoredLine] = {}
-    read = read_corrections(files, left_out, group, unconfirmed)
+    read = read_corrections(files, left_out, group, unconfirmed, exported)
     with progress_bar("adding", None) as advance:
-        for corrections in read:
+        for corrections in filter(None, read):
+            opened = opened or CorrectionStore(store, create=True)  # not before there is something to store
             added = opened.add(corrections, who, model or "", digest(model) if model else "", settle)
             accepted, duplicates = accepted + added.accepted, duplicates + added.duplicates
             contradictions |= {line.image: line for line in added.contradictions}
             advance(1)
     for reason, count in left_out.items():
-        print(f"left out: {count} {printable(reason)}")
+        print(f"left out: {printable(reason)}: {count}")
     for line in contradictions.values():
         print(f"contradiction: {line.told}; not used until one is added with --settle")
-    print(f"{store}: {accepted} lines accepted, {duplicates} of them known with the same text, {len(contradictions)} "
-          "contradicted")  # fmt: skip
+    print(f"{store}: {counted(accepted, 'line')} accepted, {duplicates} known with the same text, "
+          f"{len(contradictions)} contradicted")  # fmt: skip
     if not accepted:
-        raise InputError(
-            f"{', '.join(files)}: no corrected lines; name PAGE or ALTO files with their images, or a table"
-        )
+        remedy = "see above what was left out" if left_out else "name PAGE or ALTO files with their images, or a table"
+        raise InputError(f"{', '.join(files)}: no corrected lines; {remedy}")
 
 
 @feedback_app.command()
@@ -95,11 +102,13 @@ def status(
         print(json.dumps(plain, indent=1, ensure_ascii=False))
         return
     print(
-        f"{store}: {now.corrections} corrections by {now.people} people; {now.lines} lines: {now.splits['train']} for "
-        f"training and {now.splits['val']} for validation in {now.groups['train']} groups, {now.splits['test']} held "
-        f"out in {now.groups['test']} groups"
+        f"{store}: {counted(now.corrections, 'correction')} by {counted(now.people, 'person', 'people')}; "
+        f"{counted(now.lines, 'line')}: {now.splits['train']} for training and {now.splits['val']} for validation in "
+        f"{counted(now.groups['train'], 'group')}, {now.splits['test']} held out in "
+        f"{counted(now.groups['test'], 'group')}"
     )
-    print(f"waiting: {now.waiting} lines since " + ("the start" if not now.version else f"version {now.version}"))
+    since = "the start" if not now.version else f"version {now.version}"
+    print(f"waiting: {counted(now.waiting, 'line')} since {since}")
     print(f"duplicates: {now.duplicates}")
     print(f"contradictions: {len(now.contradictions)}" + " (not used)" * bool(now.contradictions))
     for line in now.contradictions:
@@ -113,7 +122,7 @@ def train(
     store: Store,
     who: Who,
     overrides: Overrides = None,
-    reader: Annotated[
+    recognizer: Annotated[
         str | None, typer.Option(help="Checkpoint to begin with, if there is no version yet (default: latin-modern)")
     ] = None,
     max_loss: Annotated[
@@ -121,7 +130,7 @@ def train(
     ] = 1.0,
     device: Device = "auto",
 ) -> None:
-    """Fine-tune the current reader on the corrections; promote it if it reads held-out lines better, else refuse it.
+    """Fine-tune the current recognizer on the corrections; promote it if it reads held-out lines better, or refuse it.
 
     data@replay=NAME replay.root=FOLDER (or replay.pack=FILE) select old data, which are mixed in and of which the
     validation lines must not be read worse; see htr fine-tune and experiments/feedback_fine_tune.yaml.
@@ -130,7 +139,7 @@ def train(
     from htr_lightning.data.corrections import CorrectionStore
 
     opened = CorrectionStore(store)
-    event = verb.train(opened, reader, overrides or [], who, max_loss / 100, device, progress_bar)
+    event = verb.train(opened, recognizer, overrides or [], who, max_loss / 100, device, progress_bar)
     print(_told(event))
     if event.version is not None:
         print(verb.folder_of(opened) / "current.ckpt")
@@ -140,7 +149,7 @@ def train(
 def versions(
     store: Store, as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON")] = False
 ) -> None:
-    """List the versions of the reader and what was decided about each, by whom, when and why."""
+    """List the versions of the recognizer and what was decided about each, by whom, when and why."""
     from htr_lightning.adapt.feedback import current, folder_of
     from htr_lightning.data.corrections import CorrectionStore
 
@@ -164,7 +173,7 @@ def rollback(
     ] = None,
     why: Annotated[str, typer.Option(help="Reason, for the audit trail")] = "",
 ) -> None:
-    """Go back to an earlier version of the reader; the corrections stay."""
+    """Go back to an earlier version of the recognizer; the corrections stay."""
     from htr_lightning.adapt import feedback as verb
     from htr_lightning.data.corrections import CorrectionStore
 

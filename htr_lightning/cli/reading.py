@@ -1,11 +1,10 @@
 """The `transcribe` command."""
 
+import shutil
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext, suppress
-from itertools import groupby
 from pathlib import Path
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
 
 import typer
@@ -24,13 +23,13 @@ from htr_lightning.cli.arguments import (
 )
 from htr_lightning.errors import InputError, printable
 from htr_lightning.output import check_writable, make_folder
-from htr_lightning.pretrained import DEFAULT, NAMES
+from htr_lightning.pretrained import DEFAULT, LANGUAGES, NAMES
 from htr_lightning.reading.review import Review, rows_in
 
 if TYPE_CHECKING:
-    from htr_lightning.data.page.written import About
     from htr_lightning.reading.shards import Job
     from htr_lightning.reading.sources import Source
+    from htr_lightning.reading.write import Output
     from htr_lightning.transcription import Transcriber
 
 
@@ -49,7 +48,10 @@ def transcribe(
     ] = "text",
     out: Annotated[
         Path | None,
-        typer.Option(help="Output file, or output folder for page, alto, hocr, pdf and parquet, and for --workers"),
+        typer.Option(
+            help="Output file, or output folder for page, alto, hocr, pdf and parquet, and for --workers; "
+            "for page and alto also a *.zip with the images, as eScriptorium and Transkribus import it"
+        ),
     ] = None,
     language: Annotated[
         str, typer.Option(help="Language to state in PAGE, ALTO, hOCR and PDF files, e.g. fr, where they state none")
@@ -102,12 +104,16 @@ def transcribe(
     device: Device = "auto",
 ) -> None:
     """Transcribe images and pages, and print their text line by line."""
-    from htr_lightning.reading.page_out import SUFFIXES, check_about, page_paths
+    from htr_lightning.data.page.write_page import NAMES as language_names
+    from htr_lightning.reading.package import SUFFIX, check_package, write_package
+    from htr_lightning.reading.page_out import SUFFIXES, check_about, page_path, page_paths
     from htr_lightning.reading.results import growing, part_of, resume
     from htr_lightning.reading.show import picture_paths
     from htr_lightning.reading.sources import find_sources
+    from htr_lightning.reading.write import Output, UntilInterrupted, note, write_all
 
     by_page = format in SUFFIXES
+    archive = out if out is not None and out.suffix.lower() == SUFFIX else None
     in_parts = format == "parquet" or engine == "ray" or bool(workers or parts or shard)
     if n_best and format not in ("jsonl", "parquet"):
         raise InputError(f"--n-best {n_best}: only --format jsonl and parquet include alternatives; add --format jsonl")
@@ -121,10 +127,14 @@ def transcribe(
         raise InputError(f"{checkpoints[-1]}: no files to transcribe; add images or pages after the checkpoints")
     if not checkpoints:
         checkpoints = [DEFAULT]
-        print(f"note: transcribing with {DEFAULT}; to use another recognizer, begin with its *.ckpt", file=sys.stderr)
+        languages = ", ".join(language_names[code] for code in LANGUAGES[DEFAULT])
+        note(f"transcribing with {DEFAULT} ({languages}); to use another recognizer, begin with its *.ckpt")
     if late := [name for name in names if name.endswith(".ckpt")]:
         raise InputError(f"{late[0]}: checkpoint after a file to transcribe; list all checkpoints first")
     about = check_about(checkpoints, format, language, glyphs)
+    if archive is not None and (in_parts or watch):
+        raise InputError(f"--out {archive}: an archive is written by one command, without --watch, --workers, "
+                         "--engine, --parts and --shard; name a folder")  # fmt: skip
     if watch and (adapt or in_parts or len(names) > 1 or not Path(names[0]).is_dir()):
         raise InputError(f"--watch: watches one folder, without --adapt; got {' '.join(names)}{' --adapt' * adapt}")
     if by_page and out is None and (watch or format == "pdf"):
@@ -143,14 +153,17 @@ def transcribe(
 
     if watch:
         recognizer = load_all(checkpoints, device, greedy, tta, calibrated, weighted)
-        _watch(recognizer, Path(names[0]), format, out, n_best, about, confidences, pages)
+        _watch(recognizer, Path(names[0]), out, Output(format, about, n_best, confidences, pages))
         return
     with progress_text("listing files"):
         sources, errors, notes = find_sources(names)
-    for note in notes:
-        print(f"note: {note}", file=sys.stderr)
+    for text in notes:
+        note(text)
     if not sources:
         _fail(errors)
+    if archive is not None:
+        check_package(archive, sources, format)
+        about, out = about._replace(exchanged=True), part_of(archive)  # a folder until all pages are there
     if in_parts:
         from htr_lightning.reading.shards import Job
 
@@ -166,6 +179,7 @@ def transcribe(
     if by_page and out is None and len(sources) > 1:
         raise InputError(f"--format {format}: {len(sources)} files need an output folder; add --out FOLDER")
     targets = page_paths(sources, out, format, skip_existing) if by_page and out is not None else {}
+    every = sources
     if by_page and out is not None:
         make_folder(out)  # fail early, before the work starts
         sources = [source for source in sources if source.path in targets]
@@ -191,22 +205,21 @@ def transcribe(
     confidences = confidences or (review_below is not None and format == "jsonl")
     review = None if review_below is None else Review(review_below)
     file = growing(out) if out is not None and not by_page else nullcontext(sys.stdout.write)
-    with progress_bar("transcribing", len(sources)) as advance, file as write:
-        _print_lines(
-            recognizer,
-            sources,
-            format,
-            targets,
-            n_best,
-            errors,
-            write,
-            about,
-            advance,
-            confidences,
-            review,
-            pages,
-            pictures,
-        )  # fmt: skip
+    output = Output(format, about, n_best, confidences, pages, targets, pictures, archive is not None)
+    with progress_bar("transcribing", len(sources)) as advance, file as write, UntilInterrupted(sources, note) as some:
+        write_all(recognizer, some, output, errors, write, advance, review)
+        if some.left:
+            kept = None if out is None else out if by_page else part_of(out)
+            _stop(some.opened, some.left, kept, skippable=by_page or format in ("tsv", "jsonl"))
+    if archive is not None and out is not None:
+        if packed := [
+            (source.image, path)
+            for source in every
+            if isinstance(source.image, Path) and (path := page_path(source, out, format)).exists()
+        ]:
+            write_package(archive, packed, format)
+            print(printable(str(archive)))
+        shutil.rmtree(out)
     if out is not None and not by_page:
         print(printable(str(out)))
     if review is not None:
@@ -217,57 +230,6 @@ def transcribe(
         print(*map(printable, review.report()), sep="\n", file=sys.stderr)
     if errors:
         _fail(errors)
-
-
-def _print_lines(
-    recognizer: "Transcriber",
-    sources: Sequence["Source"],
-    format: str,
-    targets: Mapping[Path, Path],
-    n_best: int,
-    errors: list[str],
-    write: Callable[[str], object],
-    about: "About",
-    advance: Callable[[int], None] = lambda files: None,
-    confidences: bool = False,
-    review: Review | None = None,
-    pages: bool | None = None,
-    pictures: Mapping[Path, Path] = MappingProxyType({}),
-) -> None:
-    """Transcribe sources, print their lines or write their pages, and add what could not be read to `errors`."""
-    from htr_lightning.reading.page_out import NO_BOXES, SUFFIXES, has_page, page_file, write_page_file
-    from htr_lightning.reading.results import format_line, record
-    from htr_lightning.reading.segment.detect import NO_DETECTOR, detector
-    from htr_lightning.reading.show import show as draw
-    from htr_lightning.reading.transcribe import transcribe as run
-
-    by_page = format in SUFFIXES
-    if by_page and not recognizer.aligns:
-        print(f"note: {NO_BOXES}", file=sys.stderr)
-    transcribed = run(recognizer, sources, n_best, advance, boxes=by_page, pages=pages)
-    told = detector() is not None
-    for source, group in groupby(transcribed, key=lambda line: line.source):
-        lines = list(group)
-        if not told and lines[0].page is not None:
-            print(f"note: {NO_DETECTOR}", file=sys.stderr)
-            told = True
-        if source.path in pictures:
-            draw(lines, pictures[source.path])
-        errors += [line.error for line in lines if line.error]
-        if review is not None:
-            for line in lines:
-                review.add(record(line, confidences=True))
-        for note in dict.fromkeys(line.note for line in lines if line.note):
-            print(f"note: {printable(note)}", file=sys.stderr)
-        if not by_page:
-            rows = [format_line(line, format, confidences) + "\n" for line in lines if line.transcription is not None]
-            write("".join(rows))
-        elif not has_page(lines, format):
-            continue
-        elif source.path not in targets:
-            write(page_file(source, lines, format, about).decode())
-        else:
-            print(printable(str(write_page_file(source, lines, targets[source.path], format, about))))
 
 
 def _transcribe_parts(
@@ -283,8 +245,13 @@ def _transcribe_parts(
     from htr_lightning.reading import engines, shards
 
     chosen = shards.prepare(job, sources, parts, shard, skip_existing)
-    with progress_bar("transcribing", sum(len(part.sources) for part in chosen)) as advance:
-        found = engines.run(job, chosen, engine, workers, advance)
+    try:
+        with progress_bar("transcribing", sum(len(part.sources) for part in chosen)) as advance:
+            found = engines.run(job, chosen, engine, workers, advance)
+    except KeyboardInterrupt:
+        print(f"stopped: {printable(str(job.folder))} has the parts that are finished; repeat the command with "
+              "--skip-existing to go on", file=sys.stderr)  # fmt: skip
+        sys.exit(130)
     print(printable(f"{found.lines} lines of {sum(len(part.sources) for part in chosen)} files in {len(chosen)} parts "
                     f"-> {job.folder}"))  # fmt: skip
     if not found.faults:
@@ -292,39 +259,36 @@ def _transcribe_parts(
     return f"{found.faults} of {found.lines} lines could not be read, the first: {found.first}"
 
 
-def _watch(
-    recognizer: "Transcriber",
-    folder: Path,
-    format: str,
-    out: Path | None,
-    n_best: int,
-    about: "About",
-    confidences: bool,
-    pages: bool | None,
-) -> None:
+def _watch(recognizer: "Transcriber", folder: Path, out: Path | None, output: "Output") -> None:
     """Transcribe the files in a folder as they come, until the user stops the program."""
     from htr_lightning.reading.page_out import page_paths
     from htr_lightning.reading.sources import find_sources
     from htr_lightning.reading.watch import new_files
+    from htr_lightning.reading.write import note, write_all
 
-    print(f"note: watching {printable(str(folder))}; stop with Ctrl-C", file=sys.stderr)
+    note(f"watching {folder}; stop with Ctrl-C")
     with suppress(KeyboardInterrupt):
         for paths in new_files(folder):
             sources, errors, notes = find_sources(map(str, paths))
-            for note in notes:
-                print(f"note: {note}", file=sys.stderr)
+            for text in notes:
+                note(text)
             try:
-                targets = page_paths(sources, out, format) if out is not None else {}
-                _print_lines(
-                    recognizer, sources, format, targets, n_best, errors, sys.stdout.write, about,
-                    confidences=confidences, pages=pages,
-                )  # fmt: skip
+                targets = page_paths(sources, out, output.form) if out is not None else {}
+                write_all(recognizer, sources, output._replace(targets=targets), errors, sys.stdout.write)
             except InputError as error:  # the next file may be better
                 errors.append(str(error))
             finally:
                 for fault in dict.fromkeys(errors):
                     print(f"error: {printable(fault)}", file=sys.stderr)
                 sys.stdout.flush()
+
+
+def _stop(done: int, left: int, out: Path | None, skippable: bool) -> NoReturn:
+    """End the program after Ctrl-C, and say what was kept and how to go on."""
+    where = "printed" if out is None else f"kept in {printable(str(out))}"
+    remedy = "; repeat the command with --skip-existing to go on" if out is not None and skippable else ""
+    print(f"stopped: {done} of {done + left} files are transcribed and {where}{remedy}", file=sys.stderr)
+    sys.exit(130)  # as after Ctrl-C
 
 
 def _fail(errors: list[str]) -> NoReturn:

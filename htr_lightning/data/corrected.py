@@ -19,8 +19,8 @@ class Correction(NamedTuple):
 
     image: UInt8[ndarray, "H W"]
     text: str | None  # None withdraws what the same person has said about the same place
-    before: str | None = None  # what the reader had read
-    confidence: float | None = None  # of the reader
+    before: str | None = None  # what the recognizer had read
+    confidence: float | None = None  # of the recognizer
     source: str = ""  # name of the page or image
     line: str = ""  # id of the line in the page
     group: str = ""  # writer, document or page; "" for the name of the page

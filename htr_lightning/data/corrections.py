@@ -1,4 +1,4 @@
-"""What users corrected: an append-only SQLite file of line images and their texts, and of the readers trained on them.
+"""What users corrected: an append-only SQLite file of line images, their texts, and the recognizers trained on them.
 
 Several processes may use a file at the same time. Whatever was added has reached the disk (write-ahead log, synchronous
 commits). Rows are never changed or deleted, which triggers in the file enforce; which text of a line counts follows
@@ -59,7 +59,7 @@ class Added(NamedTuple):
 
 
 class Event(NamedTuple):
-    """An entry of the audit trail: a reader was registered ("start"), trained ("promoted", "refused") or taken back."""
+    """An entry of the audit trail: a version was registered ("start"), trained ("promoted", "refused"), or restored."""
 
     number: int
     time: str
@@ -81,7 +81,7 @@ class Status(NamedTuple):
     splits: dict[str, int]  # number of lines by split; those of "test" are held out
     groups: dict[str, int]
     people: int
-    waiting: int  # lines that the current reader was not trained on, held-out ones included
+    waiting: int  # lines that the current recognizer was not trained on, held-out ones included
     duplicates: int
     contradictions: list[StoredLine]
     version: int | None
@@ -165,7 +165,7 @@ class CorrectionStore:
         Args:
             corrections: corrected lines.
             who: name of the person.
-            model: name of the reader whose texts were corrected.
+            model: name of the recognizer whose texts were corrected.
             model_sha256: hash of its file.
             settle: whether these texts replace those of everybody for the same images.
 
@@ -232,8 +232,8 @@ class CorrectionStore:
         now = datetime.now(UTC).isoformat(timespec="seconds")
         with self._open(write=True) as database:
             if database.execute("SELECT coalesce(max(number), 0) FROM events").fetchone()[0] != last:
-                raise InputError(f"{self.path}: another command has trained, promoted or taken back a reader in the "
-                                 "meantime; see htr feedback versions, and retry")  # fmt: skip
+                raise InputError(f"{self.path}: another command has trained, promoted or taken back a version in "
+                                 "the meantime; see htr feedback versions, and retry")  # fmt: skip
             database.execute(f"INSERT INTO events VALUES (NULL{', ?' * 9})",
                              (now, *event[2:-1], json.dumps(event.figures, ensure_ascii=False)))  # fmt: skip
 
@@ -260,7 +260,7 @@ class CorrectionStore:
 
 
 def current_version(events: Sequence[Event]) -> Event | None:
-    """Return the entry that made the current version of the reader, or None."""
+    """Return the entry that made the current version of the recognizer, or None."""
     version = next((event.version for event in reversed(events) if event.version is not None), None)
     made = (event for event in events if event.version == version and event.kind in ("start", "promoted"))
     return next(made, None)

@@ -301,7 +301,8 @@ def _reading(path: Path) -> Iterator[BinaryIO]:
         with open(path, "rb") as file:
             yield file
     except FileNotFoundError:
-        raise InputError(f"{path}: not found; create it with htr pack, or set data.pack=null") from None
+        raise InputError(f"{path}: not found; create it with htr pack, set data.pack=null, or choose data of your own, "
+                         "e.g. data=page_xml data.root=FOLDER") from None  # fmt: skip
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); check data.pack") from None
     except CORRUPTED as error:

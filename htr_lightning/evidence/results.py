@@ -89,6 +89,7 @@ def open_results(
         data = data_for(recognizer, overrides)
         about = evaluation.conditions(recognizer, [str(best)], data, split)
         make_folder(place)  # fail early, before the work starts
+        about["overrides"] = list(overrides)
         evaluation.evaluate_into(place, recognizer, data, split, about, progress(about["data"]["lines"]))
     reader, note = _reader(recognizer, overrides, about, split)
     return Results(
@@ -123,13 +124,19 @@ def _reader(
     if recognizer is None:
         return None, "the checkpoint was not found"
     try:
-        data = data_for(recognizer, overrides)
+        data = data_for(recognizer, overrides or _given(about))
         split = about.get("split", split)
         if describe(data, split)["sha256"] != about.get("data", {}).get("sha256"):
             return None, "the data have changed since the evaluation"
         return data.lines(split).reader, ""
     except InputError as error:
         return None, str(error)
+
+
+def _given(about: dict[str, Any]) -> list[str]:
+    """Return the data overrides with which an evaluation was made."""
+    given = about.get("overrides")
+    return [str(one) for one in given] if isinstance(given, list) else []
 
 
 def appearances(

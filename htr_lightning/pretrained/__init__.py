@@ -8,6 +8,7 @@ from pathlib import Path
 
 FOLDER = Path(__file__).parent
 NAMES = tuple(sorted(path.stem for path in FOLDER.glob("*.ckpt")))
+LANGUAGES = {"latin-modern": ("fr", "en")}  # that their model cards give figures for
 DEFAULT = "latin-modern"  # what `htr transcribe` reads with unless it is given a checkpoint
 
 

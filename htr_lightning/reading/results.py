@@ -16,13 +16,14 @@ from htr_lightning.reading.transcribe import TranscribedLine
 JSONL = ("file", "line", "text", "confidence", "alternatives", "words", "characters")
 
 
-def format_line(line: TranscribedLine, form: str, confidences: bool = False) -> str:
+def format_line(line: TranscribedLine, form: str, confidences: bool = False, unknown_script: bool = False) -> str:
     """Return a transcribed line as a row of "text", "tsv" or "jsonl", without a line break.
 
     Args:
         line: line that could be read.
         form: format.
         confidences: whether "jsonl" contains the confidences of words and characters.
+        unknown_script: whether its page is probably in a script that cannot be read, which "jsonl" says.
     """
     assert line.transcription is not None
     text, confidence, *_ = line.transcription
@@ -31,7 +32,7 @@ def format_line(line: TranscribedLine, form: str, confidences: bool = False) -> 
     if form == "text":
         return printable(text)
     plain = record(line, confidences)
-    kept = {key: plain[key] for key in JSONL if key in plain}
+    kept = {key: plain[key] for key in JSONL if key in plain} | ({"unknown_script": True} if unknown_script else {})
     return printable(json.dumps(kept, ensure_ascii=False))
 
 

@@ -58,8 +58,10 @@ def picture_paths(names: Sequence[Path], folder: Path) -> dict[Path, Path]:
     return paths
 
 
-def show(lines: Sequence[TranscribedLine], path: Path) -> None:
-    """Write a picture of a page with its lines as JPEG; images of one line and pages that cannot be read have none.
+def show(lines: Sequence[TranscribedLine], path: Path) -> bool:
+    """Write a picture of a page with its lines as JPEG, and return whether there is one.
+
+    Images of one line, pages without lines and pages that cannot be read have none.
 
     Raises:
         InputError: if the file cannot be written.
@@ -67,8 +69,9 @@ def show(lines: Sequence[TranscribedLine], path: Path) -> None:
     source = lines[0].source
     drawn = [one.line for one in lines if one.line is not None]
     if not drawn or isinstance(source.image, str) or all(one.error for one in lines):
-        return
+        return False
     image = open_page(lines[0].page or read_page(source.path), source.image)
     picture = cv2.cvtColor(draw_lines(image, drawn), cv2.COLOR_RGB2BGR)
     with replacing(path, "--show") as beside:
         beside.write_bytes(cv2.imencode(".jpg", picture)[1].tobytes())
+    return True

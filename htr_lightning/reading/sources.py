@@ -108,6 +108,8 @@ def _paths_of(name: str) -> list[Path]:
         return paths
     if is_special(path):
         raise InputError(f"{name}: not a regular file; save it as a file first")
+    if path.suffix.lower() == ".zip" and path.is_file():
+        raise InputError(f"{name}: a zip archive; unpack it, and name the folder")
     if path.exists():
         return [path]
     paths = [path for path in _matching(path) if not is_special(path)]

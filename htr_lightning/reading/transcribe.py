@@ -224,6 +224,8 @@ def _lines_or_note(
     """Yield what `open_to_read` yields, or, for a page without lines, a note."""
     empty = True
     for line, image in open_to_read(recognizer, source, pages):
+        if pages is False and not source.is_page and image is not None and is_page(image):
+            line = line._replace(note=f"{line.name}: looks like a page, but is read as one line; remove --lines")
         yield line, image
         empty = False
     if empty:
@@ -290,7 +292,7 @@ def finished(line: TranscribedLine, image: UInt8[ndarray, "_ _"], outcome: Outco
     if isinstance(outcome, str):
         return line._replace(error=f"{line.name}: {outcome}")
     why = "no writing found" if is_blank(image) else "the recognizer found no text in the writing"
-    return line._replace(transcription=outcome, note=None if outcome.text else f"{line.name}: {why}")
+    return line._replace(transcription=outcome, note=line.note if outcome.text else f"{line.name}: {why}")
 
 
 def _read_in_batches(preprocess: Preprocess, read: ReadBatches, images: Indexed) -> list[Outcome]:

@@ -66,6 +66,7 @@ class FileText(BaseModel):
     width: int = Field(description="pixels of the image, rotated as its EXIF data says")
     height: int
     lines: list[LineText]
+    unknown_script: bool = Field(description="whether it is probably in a script that the recognizer cannot read")
 
 
 class Transcribed(BaseModel):
@@ -129,7 +130,7 @@ class Stored(BaseModel):
 
 
 class Gain(BaseModel):
-    """Edits of the reader before and after a training, in lines that it was not trained on."""
+    """Edits of the recognizer before and after a training, in lines that it was not trained on."""
 
     before: int
     after: int
@@ -155,7 +156,7 @@ class Collected(BaseModel):
     waiting: int = Field(description="lines that came after the last training that was promoted")
     duplicates: int
     contradictions: list[str]
-    version: int | None = Field(description="current version of the reader that was trained on them")
+    version: int | None = Field(description="current version of the recognizer that was trained on them")
     last: Training | None
 
 
@@ -166,6 +167,8 @@ class Model(BaseModel):
     single_characters: bool
     alternatives: bool = Field(description="whether n_best may be larger than 1")
     characters: int = Field(description="size of the alphabet")
+    scripts: list[str] = Field(description="codes of ISO 15924, such as Latn")
+    languages: list[str] = Field(description="that figures are known for, such as fr")
 
 
 class Offer(BaseModel):

@@ -21,6 +21,7 @@ from starlette.exceptions import HTTPException as StarletteHTTPException
 from htr_lightning.data.corrections import CorrectionStore, StoreError
 from htr_lightning.data.image import read_image
 from htr_lightning.errors import InputError, printable
+from htr_lightning.pretrained import LANGUAGES
 from htr_lightning.serve import corrections, uploads
 from htr_lightning.serve.answers import (
     BatchTranscribed,
@@ -39,6 +40,7 @@ from htr_lightning.serve.guard import Guard
 from htr_lightning.serve.limits import Limits
 from htr_lightning.serve.metrics import Metrics, resident_bytes
 from htr_lightning.serve.uploads import Served, Upload
+from htr_lightning.text.script import CODES, scripts
 from htr_lightning.version import __version__
 
 STATIC = Path(__file__).parent / "static"
@@ -231,6 +233,8 @@ def _described(served: Served) -> Model:
         single_characters=served.recognizer.single_characters,
         alternatives=served.alternatives,
         characters=len(served.recognizer.card["alphabet"]),
+        scripts=[CODES[name] for name in scripts(served.recognizer.card["alphabet"])],
+        languages=list(LANGUAGES.get(served.name, ())),
     )
 
 

@@ -22,6 +22,7 @@ from htr_lightning.data.page.page import Line, Page, page_box
 from htr_lightning.data.writing import is_page
 from htr_lightning.errors import InputError, printable
 from htr_lightning.reading import page_out
+from htr_lightning.reading.script import is_unknown, page_confidence
 from htr_lightning.reading.sources import Source, find_sources
 from htr_lightning.reading.transcribe import (
     TranscribedLine,
@@ -164,7 +165,8 @@ async def transcribe(served: Served, source: Source, folder: Path, n_best: int, 
         width, height = page.width, page.height
     texts = [_line_text(line, (height, width)) for line in lines]
     xml = source.path.name if source.is_page else None
-    return FileText(name=source.image.name, xml=xml, width=width, height=height, lines=texts)
+    unknown = is_unknown(served.recognizer, page_confidence(line.transcription for line in lines))
+    return FileText(name=source.image.name, xml=xml, width=width, height=height, lines=texts, unknown_script=unknown)
 
 
 def _chunks(served: Served, source: Source) -> Iterator[Opened]:

@@ -271,13 +271,13 @@ def test_of_two_trainings_at_once_the_second_is_refused_and_changes_nothing(
 def test_faults_name_the_remedy(store: CorrectionStore, outcome: Callable[..., None]) -> None:
     with pytest.raises(InputError, match=r"no old data .* add data@replay=NAME"):
         train(store, READER)
-    with pytest.raises(InputError, match="no version of a reader yet"):
+    with pytest.raises(InputError, match="no version of a recognizer yet"):
         current(store)
     with pytest.raises(InputError, match="no version before it to go back to"):
         rollback(store)
     outcome((4, 2))
     train(store, READER, NO_OLD)
-    with pytest.raises(InputError, match=r"--reader .* already has versions"):
+    with pytest.raises(InputError, match=r"--recognizer .* already has versions"):
         train(store, READER, NO_OLD)
     with pytest.raises(InputError, match=r"no version 7 to go back to \(version 1 is the current one; others: 0\)"):
         rollback(store, to=7)
@@ -298,7 +298,7 @@ def test_the_commands(
 ) -> None:  # fmt: skip
     xml = write_page(tmp_path / "pages", ["un", "deux"])
     added = htr("feedback", "add", store.path, xml, "--who", "bob", "--group", "bob")
-    assert "2 lines accepted, 0 of them known with the same text, 0 contradicted" in added.stdout
+    assert "2 lines accepted, 0 known with the same text, 0 contradicted" in added.stdout
     xml.write_text(xml.read_text().replace("deux", "dix"))
     told = htr("feedback", "add", store.path, xml, "--who", "eva", "--group", "bob").stdout
     assert "contradiction: page.xml#l1: 'deux' (bob), 'dix' (eva); not used until one is added with --settle" in told
@@ -307,9 +307,9 @@ def test_the_commands(
     assert "waiting: 41 lines since the start" in status
     assert "contradictions: 1 (not used)" in status
     outcome((4, 2))
-    trained = htr("feedback", "train", store.path, *NO_OLD, "--reader", READER)
+    trained = htr("feedback", "train", store.path, *NO_OLD, "--recognizer", READER)
     assert "promoted version 1 from 0" in trained.stdout, trained.stderr
-    assert "corrections.readers/current.ckpt" in trained.stdout
+    assert "corrections.recognizers/current.ckpt" in trained.stdout
     assert json.loads(htr("feedback", "status", store.path, "--json").stdout)["version"] == 1
     assert "rollback version 0 from 1" in htr("feedback", "rollback", store.path, "--why", "no").stdout
     listed = htr("feedback", "versions", store.path).stdout.splitlines()

@@ -14,11 +14,12 @@ from hypothesis import strategies as st
 
 from htr_lightning import checkpoint, child_process
 from htr_lightning.audit import label_errors as verb
-from htr_lightning.audit.label_errors import CrossFit, Judged, compare, rank
-from htr_lightning.audit.label_page import parts
+from htr_lightning.audit.label_errors import CrossFit, Judged, Suspect, compare, rank
+from htr_lightning.audit.label_page import page, parts
 from htr_lightning.audit.plant import CHARACTERS, DROPPED, SWAPPED, WORD, plant
 from htr_lightning.build import data_for
 from htr_lightning.cli.data import _planted
+from htr_lightning.data.reader.synthetic import Synthetic
 from htr_lightning.data.texts import read_texts
 from htr_lightning.errors import InputError
 
@@ -139,7 +140,7 @@ def test_the_number_of_folds_matters_only_if_readers_are_trained(tmp_path: Path)
     few = ["data=synthetic", *SMALL, "data.reader.lines={train: 3, val: 2, test: 2}"]
     with pytest.raises(InputError, match="--folds 2: 3 training lines are too few"):
         verb.prepare(CrossFit(tmp_path, few))
-    assert verb.prepare(CrossFit(tmp_path, few, reader="a.ckpt")) == 3
+    assert verb.prepare(CrossFit(tmp_path, few, recognizer="a.ckpt")) == 3
 
 
 def test_the_precision_names_the_lines_that_it_is_among() -> None:
@@ -210,3 +211,19 @@ def test_corrections_made_on_the_page_are_saved_as_a_table(ranked: Path, browser
         assert "标注错误" in page.locator("h1").inner_text()
         assert not faults
         page.close()
+
+
+def test_a_second_round_repeats_the_corrections_of_the_first(browser, tmp_path: Path) -> None:
+    line = Judged("b", "g", 0, "un", "un", "nu", 2.0, 1.0)
+    known = {"a": "first", "b": "un"}
+    lines = Synthetic("test", {"test": 1}, {"test": 1})
+    (tmp_path / "page.html").write_text(page("x", [Suspect(line, 1.0)], 1, lines, known))
+    opened = browser.new_page(accept_downloads=True)
+    opened.goto((tmp_path / "page.html").as_uri())
+    opened.locator("textarea").nth(0).fill("second")
+    opened.keyboard.press("Enter")
+    with opened.expect_download() as download:
+        opened.click("#save")
+    download.value.save_as(tmp_path / "corrected.tsv")
+    assert read_texts(tmp_path / "corrected.tsv") == {"a": "first", "b": "second"}
+    opened.close()

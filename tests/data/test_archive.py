@@ -4,6 +4,7 @@ import io
 import zipfile
 from pathlib import Path
 
+import pooch
 import pytest
 
 from htr_lightning.data import archive
@@ -13,7 +14,7 @@ from htr_lightning.errors import InputError
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(archive.pooch, "os_cache", lambda name: tmp_path / "cache" / name)
+    monkeypatch.setattr(pooch, "os_cache", lambda name: tmp_path / "cache" / name)
     return tmp_path / "cache"
 
 
@@ -105,3 +106,18 @@ def test_an_archive_within_an_archive_stays_packed(tmp_path: Path) -> None:
         made.writestr("b.xml", "2")
     folder = archive.unpack(pack(tmp_path / "x.zip", {"a.xml": b"1", "inner.zip": inner.getvalue()}))
     assert sorted(path.name for path in folder.iterdir()) == ["a.xml", "inner.zip"]
+
+
+def test_links_and_repeated_names_are_refused_and_nothing_is_unpacked(tmp_path: Path) -> None:
+    link = zipfile.ZipInfo("page.xml")
+    link.external_attr = 0o120777 << 16
+    with zipfile.ZipFile(tmp_path / "link.zip", "w") as made:
+        made.writestr(link, "/etc/passwd")
+    with zipfile.ZipFile(tmp_path / "twice.zip", "w") as made:
+        made.writestr("page.xml", "1")
+        with pytest.warns(UserWarning, match="Duplicate"):
+            made.writestr("page.xml", "2")
+    for name, message in (("link", "contains a symbolic link"), ("twice", "contains 'page.xml' twice")):
+        with pytest.raises(InputError, match=message):
+            archive.extract(tmp_path / f"{name}.zip", tmp_path / "out")
+    assert not (tmp_path / "out").exists()

@@ -28,6 +28,7 @@ from htr_lightning.decoder.ngram import NGram
 from htr_lightning.decoder.prefix_beam import PrefixBeam
 from htr_lightning.errors import InputError
 from htr_lightning.evidence.evaluate import evaluate
+from htr_lightning.evidence.results import open_results
 from htr_lightning.reading import transcribe as module
 from htr_lightning.reading.segment import detect
 from htr_lightning.reading.segment import page as segment_page
@@ -179,6 +180,16 @@ def test_evaluate_composes_other_data(best: Path, htr, tmp_path: Path) -> None:
     ]
     assert htr("evaluate", best, *overrides, "--out", tmp_path).code == 0
     assert json.loads((tmp_path / "metrics.json").read_text())["lines"] == 5
+    results = open_results(tmp_path)  # a report has pictures without a repetition of the overrides
+    assert results.reader is not None, results.note
+    assert list(results.reader.ids) == [one.id for one in results.predictions]
+
+
+def test_a_recognizer_of_the_package_needs_data(htr, tmp_path: Path) -> None:
+    outcome = htr("evaluate", "latin-modern", "--out", tmp_path / "out")
+    assert outcome.code == 1
+    assert "or choose data of your own, e.g. data=page_xml" in outcome.stderr
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("budget", [(1, 10**6), (2, 10**6), (7, 10**6), (32, 10**6), (16, 900)])

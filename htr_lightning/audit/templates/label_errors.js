@@ -3,7 +3,7 @@ const data = JSON.parse(document.getElementById("data").textContent);
 const TEXTS = {
   en: {
     other: "中文", skip: "Skip to the lines", heading: "Label errors",
-    about: "The {0} most suspicious of {1} references, most suspicious first. Each was judged by a reader that was trained without it. Confirm those that are right and correct the others; then save the corrections and use them with data.texts=FILE.",
+    about: "The {0} most suspicious of {1} references, most suspicious first. Each was judged by a recognizer that was trained without it. Confirm those that are right and correct the others; then save the corrections and use them with data.texts=FILE.",
     keys: "Enter: save and go on · Alt+Enter: take what was read and go on · ↑ ↓: move · Esc: back to the reference",
     progress: "{0} of {1} checked, {2} corrected", save: "Save corrections ({0})", reference: "reference", read: "read as",
     keep: "It is right", take: "Take what was read", text: "Text of line {0}", confirmed: "✓ right", corrected: "✎ corrected",
@@ -134,7 +134,8 @@ function refresh() {
 }
 
 byId("save").addEventListener("click", () => {
-  const rows = corrected().map((line) => `${line.id}\t${saved[line.id]}\n`);
+  const texts = { ...data.known, ...Object.fromEntries(corrected().map(({ id }) => [id, saved[id]])) };
+  const rows = Object.entries(texts).map(([id, text]) => `${id}\t${text}\n`);
   const url = URL.createObjectURL(new Blob(["id\ttext\n", ...rows], { type: "text/tab-separated-values" }));
   make("a", "", { href: url, download: "corrected.tsv" }).click();
   setTimeout(() => URL.revokeObjectURL(url), 1000);

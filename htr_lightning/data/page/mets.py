@@ -56,19 +56,32 @@ def _is_remote(name: str) -> bool:
 def _inside(path: Path, name: str) -> Path:
     if _is_remote(name):
         raise InputError(f"{path}: lists {short(name)}, which is not a local file; include the pages in the export")
-    file = path.parent / os.path.normpath(unquote(name.removeprefix("file://")).replace("\\", "/"))
-    try:
-        inside = Path(os.path.realpath(file)).is_relative_to(os.path.realpath(path.parent))
-        found = inside and file.is_file()
-    except (OSError, ValueError):  # an invalid file name
-        inside, found = True, False
-    if not inside:
+    name = name.removeprefix("file://")
+    # Transkribus lists ALTO files as "/alto/...", and not all programs escape what a URI must escape
+    candidates = dict.fromkeys(one for written in (name, unquote(name)) for one in (written, written.lstrip("/")))
+    places = [path.parent / os.path.normpath(one.replace("\\", "/")) for one in candidates]
+    below = [place for place in places if _is_below(path.parent, place)]
+    if found := next(filter(_is_file, below), None):
+        return found
+    if places[0] not in below:
         raise InputError(
             f"{path}: lists {short(name)}, which is outside the folder of this METS file; move it into that folder"
         )
-    if not found:
-        raise InputError(
-            f"{path}: lists {short(name)}, which is missing; export the pages again, or "
-            f"remove {path.name} to read the files beside it"
-        )
-    return file
+    raise InputError(
+        f"{path}: lists {short(name)}, which is missing; export the pages again, or "
+        f"remove {path.name} to read the files beside it"
+    )
+
+
+def _is_below(folder: Path, path: Path) -> bool:
+    try:
+        return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))
+    except (OSError, ValueError):  # an invalid file name
+        return True
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False

@@ -4,7 +4,7 @@ import os
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from glob import escape
-from itertools import takewhile
+from itertools import groupby, takewhile
 from pathlib import Path, PurePath
 
 import numpy as np
@@ -22,6 +22,8 @@ MAX_PAIRS = 1_000_000  # pairs of lines that are compared; files with more are a
 def same_image(images: Mapping[Path, Path]) -> list[list[Path]]:
     """Return the groups of XML files that refer to the same image, by a symbolic link or to a copy of it included.
 
+    Equal images in one folder are no copies but scans of their own, such as those of blank pages or forms.
+
     Args:
         images: image of each XML file.
     """
@@ -32,9 +34,12 @@ def same_image(images: Mapping[Path, Path]) -> list[list[Path]]:
     candidates = [list(by_image)]
     for key in (_size, _sample, file_hash):  # each is slower than the one before, and computed for fewer images
         candidates = [group for some in candidates for group in _grouped(some, key) if len(group) > 1]
-    for original, *copies in candidates:
-        for copy in copies:
-            by_image[original] += by_image.pop(copy)
+    for some in candidates:
+        originals: dict[int, Path] = {}
+        for _, group in groupby(sorted(some), key=lambda path: path.parent):
+            for number, image in enumerate(group):  # the first of one folder belongs to the first of the others
+                if (original := originals.setdefault(number, image)) is not image:
+                    by_image[original] += by_image.pop(image)
     return [group for group in by_image.values() if len(group) > 1]
 
 

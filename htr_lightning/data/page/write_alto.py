@@ -88,6 +88,18 @@ def edit_page(path: Path, lines: Sequence[Line], about: About) -> bytes:
     return document.written()
 
 
+def set_image(root: Element, name: str) -> None:
+    """Set the name of the image in an <alto> element with a description (see `_Writer.tell`)."""
+    prefix, parent = root.tag.removesuffix("alto"), child(root, "Description")
+    assert parent is not None
+    for key in ("sourceImageInformation", "fileName"):
+        if (found := child(parent, key)) is None:
+            found = Element(prefix + key)
+            insert(parent, [found], [one for one in map(local, parent) if one != "MeasurementUnit"])
+        parent = found
+    parent.text = name
+
+
 def _divided(lines: Sequence[Line]) -> list[tuple[Line, Hyphenated | None, Hyphenated | None]]:
     """Return lines with the words that are divided at their end and at their beginning."""
     found = hyphenations(lines)
@@ -140,6 +152,8 @@ class _Writer:
             insert(element, [self.element("String", **box, **whole)])
             return
         hyphen: Element | None = None
+        if self.about.exchanged:  # eScriptorium reads strings only, and would lose hyphens
+            divided = before = None
         if divided is not None:
             words[-1], hyphen = self._without_hyphen(words[-1], divided)
         parts: list[Element] = []

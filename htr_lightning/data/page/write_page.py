@@ -1,4 +1,4 @@
-"""Write PAGE XML (https://github.com/PRImA-Research-Lab/PAGE-XML): new files of version 2019, and changed ones."""
+"""Write PAGE XML (https://github.com/PRImA-Research-Lab/PAGE-XML): new files and changed ones."""
 
 import re
 from collections.abc import Sequence
@@ -26,12 +26,14 @@ NAMES = {
 
 
 def new_page(page: Page, about: About) -> bytes:
-    """Return a page as a PAGE 2019 file, which common transcription editors can open."""
-    location = f"{NAMESPACE} {NAMESPACE}/pagecontent.xsd"
-    root = Element("PcGts", {"xmlns": NAMESPACE, "xmlns:xsi": INSTANCE, "xsi:schemaLocation": location})
+    """Return a page as a PAGE 2019 file, or as PAGE 2013, the only version that Transkribus reads, to be exchanged."""
+    year = 2013 if about.exchanged else 2019
+    namespace = NAMESPACE.replace("2019", str(year))
+    location = f"{namespace} {namespace}/pagecontent.xsd"
+    root = Element("PcGts", {"xmlns": namespace, "xmlns:xsi": INSTANCE, "xsi:schemaLocation": location})
     size = {"imageWidth": str(page.width), "imageHeight": str(page.height)}
     body = SubElement(root, "Page", {"imageFilename": page.image or f"{page.path.stem}.jpg", **size})
-    writer = _Writer("", 2019, Ids(), about)
+    writer = _Writer("", year, Ids(), about)
     last: tuple[str, Element] | None = None
     for line in page.lines:
         if last is None or last[0] != line.region:  # lines of a region that are apart in reading order get two regions
@@ -42,7 +44,7 @@ def new_page(page: Page, about: About) -> bytes:
             last = line.region, region
         element = SubElement(last[1], "TextLine", id=writer.ids.new(line.id))
         if line.direction:
-            element.set("readingDirection", line.direction)
+            (element if year > 2013 else last[1]).set("readingDirection", line.direction)
         element.append(writer.coords(line.polygon or region_box(page, line.region)))
         if line.baseline:
             SubElement(element, "Baseline", points=pairs(line.baseline))

@@ -23,6 +23,7 @@ class About(NamedTuple):
     model: str = ""  # name of the recognizer
     language: str = ""  # code such as "fr"; "" to state none
     glyphs: bool = False  # whether to write the box and the confidence of each character
+    exchanged: bool = False  # whether common editors will open it, some of which read PAGE 2013 only, and no hyphens
 
     @property
     def software(self) -> str:

@@ -4,7 +4,7 @@ import { call, preview, transcribe } from "./api.js";
 import { isSending, startCorrections } from "./corrections.js";
 import { startDrawing } from "./draw.js";
 import { startExport } from "./export.js";
-import { onLanguage, switchLanguage, t } from "./i18n.js";
+import { named, onLanguage, switchLanguage, t } from "./i18n.js";
 import { addFile, removeAll, unsaved } from "./lines.js";
 
 const AT_ONCE = 2; // requests
@@ -61,6 +61,13 @@ function alternatives(model) {
   return model.alternatives ? MAX_ALTERNATIVES : 0;
 }
 
+/** Say which scripts and languages the chosen recognizer reads. */
+function describe() {
+  const { name, scripts, languages } = offer.models.find((model) => model.name === $("#model").value);
+  const known = named("script", scripts) + (languages.length ? ` (${named("language", languages)})` : "");
+  $("#reads").textContent = scripts.length ? t("reads", name, known) : "";
+}
+
 function toggleDrawing(open = !document.body.classList.contains("drawing")) {
   document.body.classList.toggle("drawing", open);
   $("#toggle-draw").ariaExpanded = open;
@@ -95,6 +102,8 @@ async function start() {
   offer = await (await call("/api/models")).json();
   $("#model").append(...offer.models.map(({ name }) => new Option(name, name)));
   $("#model-label").hidden = offer.models.length === 1;
+  $("#model").addEventListener("change", describe);
+  onLanguage(describe);
   takeFiles();
   startExport(show);
   startCorrections(offer, show);

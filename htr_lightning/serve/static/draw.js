@@ -19,7 +19,7 @@ let count = 0;
 
 /** Let the user draw what the given recognizers can read; `keep` takes a reading and its picture. */
 export function startDrawing(models, alternatives, show, keep) {
-  const readers = {
+  const recognizers = {
     digit: models.find((model) => model.single_characters),
     line: models.find((model) => !model.single_characters),
   };
@@ -29,7 +29,7 @@ export function startDrawing(models, alternatives, show, keep) {
     panel.classList.toggle("digit", kind === "digit");
     panel.classList.toggle("wide", kind === "line");
     for (const [one, button] of Object.entries(buttons)) {
-      button.hidden = !readers[one];
+      button.hidden = !recognizers[one];
       button.ariaPressed = one === kind;
     }
     reset();
@@ -57,7 +57,7 @@ export function startDrawing(models, alternatives, show, keep) {
     image.isDrawing = true;
     request = new AbortController();
     try {
-      const model = readers[kind];
+      const model = recognizers[kind];
       latest = [await transcribe(model.name, image, undefined, alternatives(model), request.signal), image];
       display(latest[0].lines[0]);
       $("#keep").disabled = false;
@@ -100,7 +100,7 @@ export function startDrawing(models, alternatives, show, keep) {
   });
   new ResizeObserver(redraw).observe(canvas);
   onLanguage(() => ($("#hint").textContent = t(kind === "digit" ? "hintDigit" : "hintLine")));
-  choose(readers.digit ? "digit" : "line");
+  choose(recognizers.digit ? "digit" : "line");
 }
 
 function redraw() {

@@ -4,6 +4,7 @@ const TEXTS = {
   en: {
     other: "中文", recognizer: "Recognizer", readImage: "Read an image",
     readImageHelp: "An image of a handwritten page, line or digit, or a page together with its PAGE or ALTO file.",
+    reads: "{0} reads {1}.", unknownScript: "Probably in a script that {0} cannot read; the text is of little use.",
     chooseFiles: "Choose files", orDrop: "or drop or paste them anywhere", draw: "Draw", digit: "Digit", line: "Line",
     canvas: "Area to draw on", hintDigit: "Draw a digit here", hintLine: "Write a line here", undo: "Undo",
     clear: "Clear", keep: "Add to the lines", addFiles: "Add files", export: "Export", text: "Text",
@@ -12,7 +13,7 @@ const TEXTS = {
     privateCollected: "Images are sent to this server only. Lines that you confirm are stored there for training.",
     stored: "✓ stored", notStored: "Not stored: {0}", corrections: "Corrections", yourName: "Your name",
     waiting: "Corrected lines that wait for training: {0}", collected: "Lines collected: {0}",
-    disagree: "Lines left out because texts contradict each other: {0}", noTraining: "The reader has not been trained on them yet.",
+    disagree: "Lines left out because texts contradict each other: {0}", noTraining: "The recognizer has not been trained on them yet.",
     promoted: "Last training ({0}): better, so it is version {1} now.", refused: "Last training ({0}) refused: {1}",
     gainNew: "Errors in corrections it has not seen: {0} → {1}", gainOld: "Errors in old data: {0} → {1}", close: "Close",
     tokenNeeded: "Enter the token that htr serve printed.", confirmed: "✓ confirmed", edited: "edited",
@@ -27,6 +28,7 @@ const TEXTS = {
   zh: {
     other: "English", recognizer: "识别模型", readImage: "识别图片",
     readImageHelp: "一页或一行手写文字、一个数字的图片，或整页图片及其 PAGE 或 ALTO 文件。",
+    reads: "{0} 可以识别：{1}。", unknownScript: "这一页的文字很可能是 {0} 不认识的文字，识别结果没有多大用处。",
     chooseFiles: "选择文件", orDrop: "也可以把文件拖放或粘贴到页面上", draw: "手写", digit: "数字", line: "一行文字",
     canvas: "书写区域", hintDigit: "在这里写一个数字", hintLine: "在这里写一行字", undo: "撤销",
     clear: "清除", keep: "加入列表", addFiles: "添加文件", export: "导出", text: "文本",
@@ -63,6 +65,12 @@ function stored() {
 
 export function t(key, ...values) {
   return TEXTS[language][key].replace(/\{(\d)\}/g, (all, index) => values[index] ?? all);
+}
+
+/** Return the names of scripts and languages, given by their codes, such as Latn and fr. */
+export function named(type, codes) {
+  const names = new Intl.DisplayNames([language === "zh" ? "zh-CN" : "en"], { type });
+  return codes.map((code) => names.of(code)).join(language === "zh" ? "、" : ", ");
 }
 
 /** Call a function now and whenever the language changes. */

@@ -38,6 +38,11 @@ export async function addFile(answer, image, xml, preview) {
   const title = document.createElement("li");
   title.className = "file";
   title.textContent = file.name;
+  if (file.unknown_script) {
+    const why = make("p", "why note");
+    onLanguage(() => (why.textContent = t("unknownScript", file.model)));
+    title.append(why);
+  }
   list.append(title, ...file.lines.map(element));
   refresh();
   document.body.classList.add("working");

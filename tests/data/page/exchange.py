@@ -18,14 +18,19 @@ from htr_lightning.reading.sources import Source
 from htr_lightning.reading.transcribe import TranscribedLine
 from htr_lightning.transcription import Transcription
 
-XLINK = """<schema xmlns="http://www.w3.org/2001/XMLSchema" targetNamespace="http://www.w3.org/1999/xlink">
+XLINK = """<schema xmlns="http://www.w3.org/2001/XMLSchema" targetNamespace="http://www.w3.org/1999/xlink"
+  attributeFormDefault="qualified">
   <attributeGroup name="simpleLink">
     <attribute name="type" type="string" fixed="simple"/><attribute name="href" type="anyURI"/>
     <attribute name="role" type="string"/><attribute name="arcrole" type="string"/>
     <attribute name="title" type="string"/><attribute name="show" type="string"/>
     <attribute name="actuate" type="string"/>
   </attributeGroup>
-</schema>"""  # what ALTO takes from XLink, whose schema it would fetch
+  <attributeGroup name="locatorLink"/><attributeGroup name="arcLink"/>
+  <attributeGroup name="extendedLink"/>
+  <attribute name="label"/><attribute name="from"/><attribute name="to"/><attribute name="arcrole"/>
+  <attribute name="title"/><attribute name="show"/><attribute name="actuate"/>
+</schema>"""  # what ALTO and METS take from XLink, whose schema they would fetch
 
 
 def transcribed(path: Path, texts: Sequence[str | None], image: Path | str = "none") -> list[TranscribedLine]:
@@ -50,10 +55,8 @@ def schema(name: str) -> Any:
     """Return a published schema; the test is skipped if the schemas or lxml are missing."""
     etree = pytest.importorskip("lxml.etree")
     folder = Path(os.environ.get("HTR_DATA", "."), "schemas")
-    if not folder.is_dir():
-        pytest.skip(
-            "published schemas: set HTR_DATA to a folder with schemas/page-2019-07-15.xsd, schemas/alto-4-4.xsd..."
-        )
+    if not (folder / name).is_file():
+        pytest.skip(f"published schemas: set HTR_DATA to a folder with schemas/{name}")
 
     class Local(etree.Resolver):  # type: ignore[misc]
         def resolve(self, url: str, _id: str, context: Any) -> Any:

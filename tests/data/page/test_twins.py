@@ -79,6 +79,9 @@ def test_a_suggested_override_reads_each_page_once_and_loses_none(
 def test_where_no_pattern_separates_the_files_the_keys_are_named(tmp_path: Path, write_page) -> None:
     for stem, text in {"a": "un", "b": "un", "c": "deux", "d": "deux"}.items():
         write_page(tmp_path, [text], stem)
+    for link, image in ("ba", "dc"):
+        (tmp_path / f"{link}.png").unlink()
+        (tmp_path / f"{link}.png").symlink_to(f"{image}.png")
     with pytest.raises(InputError, match=r"with data\.reader\.xml=PATTERN or data\.reader\.exclude=PATTERN$"):
         PageXml(tmp_path)
 
@@ -148,8 +151,20 @@ def test_large_images_that_differ_outside_the_sample_are_different(tmp_path: Pat
         content[offset] = 1
         (tmp_path / f"{stem}.png").write_bytes(content)
     assert not twins(tmp_path)
-    shutil.copy(tmp_path / "a.png", tmp_path / "b.png")
-    assert twins(tmp_path) == [{"a.xml", "b.xml"}]
+    shutil.copytree(tmp_path, tmp_path / "copies", ignore=lambda *_: ["copies"])
+    assert sorted(map(sorted, twins(tmp_path))) == [["a.xml", "copies/a.xml"], ["b.xml", "copies/b.xml"]]
+
+
+def test_identical_scans_beside_each_other_are_pages_of_their_own(tmp_path: Path, write_page) -> None:
+    for stem in "ab":
+        write_page(tmp_path, ["un"], stem)
+    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+    assert not twins(tmp_path)
+    assert PageXml(tmp_path).texts == ["un", "un"]
+    (tmp_path / "b.png").unlink()
+    (tmp_path / "b.png").symlink_to("a.png")  # one scan under two names
+    with pytest.raises(InputError, match="describe the same image"):
+        PageXml(tmp_path)
 
 
 def half(path: Path, keep: slice, name: str) -> Path:

@@ -1,0 +1,54 @@
+"""Notice writing in a script that a recognizer cannot read. Does not import torch."""
+
+from collections.abc import Iterable
+
+from htr_lightning.data.page.write_page import NAMES
+from htr_lightning.pretrained import LANGUAGES
+from htr_lightning.text.script import scripts
+from htr_lightning.transcription import Transcriber, Transcription
+
+# Measured with latin-modern (experiments/README.md): pages in Latin script have at least 0.61, those in Arabic, Hebrew
+# and Chinese at most 0.60. Greek and Cyrillic, which share letter shapes with Latin, cannot be told by it.
+MIN_CONFIDENCE = 0.6  # mean confidence of the characters on a page
+MIN_CHARACTERS = 20  # fewer say nothing
+
+
+def page_confidence(read: Iterable[Transcription | None]) -> float | None:
+    """Return the mean confidence of the characters on a page, or None if there are too few.
+
+    Args:
+        read: transcriptions of its lines; None for those that could not be read.
+    """
+    found = [
+        confidence
+        for one in read
+        if one is not None
+        for confidence in (one.characters or [one.confidence] * len(one.text))
+    ]
+    return sum(found) / len(found) if len(found) >= MIN_CHARACTERS else None
+
+
+def is_unknown(recognizer: Transcriber, confidence: float | None) -> bool:
+    """Return whether a page with this mean confidence is probably in a script that the recognizer cannot read."""
+    return not recognizer.single_characters and confidence is not None and confidence < MIN_CONFIDENCE
+
+
+def reads(recognizer: Transcriber, name: str) -> str:
+    """Return what a recognizer reads, such as "Latin script (French, English)"; "" for digits and signs only."""
+    known = ", ".join(scripts(recognizer.card["alphabet"]))
+    languages = ", ".join(NAMES[code] for code in LANGUAGES.get(name, ()))
+    return known and f"{known} script" + (f" ({languages})" if languages else "")
+
+
+def told(recognizer: Transcriber, name: str, what: str, confidence: float) -> str:
+    """Return a note on a page that `is_unknown`.
+
+    Args:
+        recognizer: recognizer that read it.
+        name: its name.
+        what: the page.
+        confidence: mean confidence of its characters.
+    """
+    known = reads(recognizer, name)
+    return (f"{what}: probably in a script that {name or 'this recognizer'} cannot read (mean confidence "
+            f"{confidence:.0%}{f'; it reads {known}' if known else ''}); the text is of little use")  # fmt: skip
