@@ -67,7 +67,7 @@ class OptunaSweeper(Sweeper):
             trials = []
             for _ in range(min(left, self.n_jobs)):
                 trials.append(study.ask(space))
-                own(study, trials[-1].number)
+                own(trials[-1])
             self._run(study, trials, fixed, folder)
         _save(study, folder)
 
@@ -92,7 +92,7 @@ class OptunaSweeper(Sweeper):
         from htr_lightning.training.study import interrupt
         from htr_lightning.training.sweep_job import lost_process
 
-        untold = {trial.number for trial in trials}
+        untold = {trial.number: trial for trial in trials}
         try:
             numbered = groupby(enumerate(trials), key=lambda pair: pair[1].number - pair[0])
             for _, group in numbered:  # the numbers have gaps if other machines use the study
@@ -109,10 +109,10 @@ class OptunaSweeper(Sweeper):
                 finally:
                     for trial in batch:
                         if _tell(study, trial, folder / str(trial.number), lost):
-                            untold.remove(trial.number)
+                            del untold[trial.number]
         finally:
-            for number in untold:
-                interrupt(study, number)
+            for trial in untold.values():
+                interrupt(study, trial)
 
 
 def _tell(study: "Study", trial: "Trial", folder: Path, lost: bool) -> bool:
