@@ -333,14 +333,14 @@ def test_pictures_logs_and_summaries_that_cannot_be_written_do_not_end_a_run(
     tmp_path: Path, capfd: pytest.CaptureFixture
 ) -> None:
     run = tmp_path / "run"
-    for name in ("metrics.csv", "summary.json"):
+    for name in ("metrics.csv", "predictions.jsonl", "summary.json"):
         (run / name).mkdir(parents=True)
     (run / "transcriptions").write_text("a file in place of a folder")
     (run / "train.log").symlink_to("/dev/full")
     run_train(run, *SMALL, "trainer.max_epochs=1", "logger=csv")
     assert (run / "checkpoints" / "best.ckpt").is_file()
     said = capfd.readouterr().err
-    for name in ("metrics.csv", "summary.json", "transcriptions", "train.log"):
+    for name in ("metrics.csv", "predictions.jsonl", "summary.json", "transcriptions", "train.log"):
         lines = [line for line in said.splitlines() if name in line]
         assert lines, name
         assert all("the run goes on" in line for line in lines)
