@@ -63,7 +63,7 @@ CASES = {
     "disk full at a checkpoint": Case("full until the end", 1, "(No space left on device; the previous checkpoint is"),
     "disk full at the log": Case(
         "full", 0, "metrics.csv: not written (No space left on device); the run goes on", steps=18,
-        overrides=("+callbacks.fault.step=1", "callbacks.last.minutes=10.0", "+logger.csv.flush_logs_every_n_steps=1"),
+        overrides=("+callbacks.fault.step=0", "callbacks.last.minutes=10.0", "+logger.csv.flush_logs_every_n_steps=1"),
     ),
     "disk full at the predictions": Case(
         "full at the test", 0, "predictions.jsonl: not written (No space left on device); the run goes on", steps=18
