@@ -25,6 +25,7 @@ from htr_lightning.slots import FORMAT
 from htr_lightning.training.callbacks import RestoreBest
 from htr_lightning.training.checkpoint_io import AtomicCheckpointIO
 from htr_lightning.training.module import TrainingModule
+from htr_lightning.transcription import PREDICTIONS, write_predictions
 
 ROOT = Path(__file__).parent.parent.parent
 SUMMARY = {
@@ -258,7 +259,7 @@ def test_two_ranks_obtain_the_same_counts_as_one_process(tmp_path: Path) -> None
     best = tmp_path / "two" / "checkpoints" / "best.ckpt"
     recognizer = checkpoint.load(best)
     for split, expected in (("val", 17), ("test", 23)):
-        _, one = evaluate(recognizer, data_for(recognizer, ["data.max_lines=5"]), split)
+        predictions, one = evaluate(recognizer, data_for(recognizer, ["data.max_lines=3"]), split)
         assert one.lines == expected
         if split == "val":
             counted = torch.load(best, weights_only=True)["htr"]["metrics"]["val"]
@@ -266,6 +267,8 @@ def test_two_ranks_obtain_the_same_counts_as_one_process(tmp_path: Path) -> None
         else:
             assert summary(tmp_path / "two")["test_edits"] == one.edits
             assert summary(tmp_path / "two")["test_characters"] == one.characters
+            write_predictions(tmp_path, predictions)
+            assert (tmp_path / "two" / PREDICTIONS).read_bytes() == (tmp_path / PREDICTIONS).read_bytes()
 
 
 def rank_processes(folder: Path) -> list[str]:
