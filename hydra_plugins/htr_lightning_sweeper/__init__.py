@@ -27,8 +27,8 @@ class OptunaSweeper(Sweeper):
         direction: "minimize" or "maximize".
         n_trials: number of trials in the study after the sweep, including those of earlier sweeps.
         n_jobs: number of trials that are chosen, and given to the launcher, at the same time.
-        sampler: an Optuna sampler.
-        pruner: an Optuna pruner, used by jobs with `callbacks=pruning`.
+        sampler: config of an Optuna sampler.
+        pruner: config of an Optuna pruner, used by jobs with `callbacks=pruning`.
         params: distributions in Hydra's syntax by key; overrides on the command line replace them.
     """
 
@@ -43,8 +43,8 @@ class OptunaSweeper(Sweeper):
         pruner: Any,
         params: Mapping[str, Any],
     ) -> None:
-        self.settings = {"storage": storage, "study_name": study_name, "direction": direction, "sampler": sampler}
-        self.settings["pruner"] = pruner
+        self.settings = {"storage": storage, "study_name": study_name, "direction": direction}
+        self.strategies = {"sampler": sampler, "pruner": pruner}
         self.n_trials, self.n_jobs, self.params = n_trials, n_jobs, params
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
@@ -54,6 +54,7 @@ class OptunaSweeper(Sweeper):
         )
 
     def sweep(self, arguments: list[str]) -> None:
+        from htr_lightning.hydra_version import instantiate
         from htr_lightning.training.study import done, open_study, own, release
 
         assert self.config is not None
@@ -61,7 +62,7 @@ class OptunaSweeper(Sweeper):
         folder = Path(self.config.hydra.sweep.dir)
         folder.mkdir(parents=True, exist_ok=True)
         OmegaConf.save(self.config, folder / "multirun.yaml")
-        study = open_study(self.settings)
+        study = open_study(self.settings | {name: instantiate(its) for name, its in self.strategies.items()})
         release(study)
         while (left := self.n_trials - len(done(study))) > 0:
             trials = []
