@@ -27,6 +27,7 @@ WAYS = {
     "optuna": ["hydra/sweeper=optuna", "hydra.sweeper.n_trials=2", "hydra.sweeper.sampler.seed=0"],  # 0, then 4
     "joblib": ["hydra/launcher=joblib"],
     "submitit": ["hydra/launcher=submitit_local"],
+    "ray": ["hydra/launcher=ray"],  # of hydra-ray-launcher, which is no extra
 }
 HEAD = ("sweep", "ranks", "jobs", "folders", "states", "objective", "best val CER", "exit code", "seconds", "processes")
 
@@ -43,6 +44,8 @@ def table() -> Iterator[list[tuple[object, ...]]]:
 def test_a_failing_job_is_told_and_the_other_gives_its_best_validation_cer(
     way: str, ranks: int, tmp_path: Path, table: list[tuple[object, ...]]
 ) -> None:
+    if way == "ray":
+        pytest.importorskip("hydra_plugins.hydra_ray_launcher")
     sweep, mark = tmp_path / "sweep", uuid4().hex
     command = [sys.executable, str(ROOT / "train.py"), "-m", *WAYS[way], *SMALL, "logger=csv", "trainer.max_epochs=2",
                "trainer.accelerator=cpu", f"trainer.devices={ranks}", VALUES, f"hydra.sweep.dir={sweep}",
