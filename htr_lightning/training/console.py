@@ -22,7 +22,7 @@ from htr_lightning.training.module import TrainingModule
 from htr_lightning.training.run_log import console
 from htr_lightning.training.summary import in_order, relative, summarize, summary_lines
 from htr_lightning.training.throughput import Throughput
-from htr_lightning.transcription import write_predictions
+from htr_lightning.transcription import PREDICTIONS, write_predictions
 
 
 class RunBar(ProgressBar):
@@ -182,11 +182,11 @@ class Report(Callback):
         data = trainer.datamodule  # type: ignore[attr-defined]
         predictions = in_order(pl_module.tested, data.lines("test").reader.ids)
         summary = summarize(trainer, pl_module, predictions, clock, self.folder)
-        with not_fatal(self.folder):
+        with not_fatal(self.folder / PREDICTIONS):
             self.folder.mkdir(parents=True, exist_ok=True)
             write_predictions(self.folder, predictions)
-            with beside(self.folder / "summary.json") as new:
-                new.write_text(json.dumps(summary, indent=1) + "\n")
+        with not_fatal(self.folder / "summary.json"), beside(self.folder / "summary.json") as new:
+            new.write_text(json.dumps(summary, indent=1) + "\n")
         send(trainer, "log_results", summary)
         for line in summary_lines(summary, self.folder, pl_module.recognizer.single_characters):
             log.info(line)

@@ -46,11 +46,15 @@ def save(path: Path, recognizer: Recognizer, passes: Sequence[Pass], precision: 
     Raises:
         InputError: if the file cannot be written.
     """
+    buffers = dict(recognizer.named_buffers())
     steps = [
         {"seed": seed, "batch": batch._replace(images=batch.images.cpu(), widths=batch.widths.cpu())._asdict()}
         for seed, batch, _ in passes
     ]
-    content = {"htr": recognizer.card, "state_dict": recognizer.state_dict(), "passes": steps, "precision": precision}
+    # the step has already changed the running statistics of batch norms, which it does not use
+    state = {name: value.nan_to_num() if value.is_floating_point() and name in buffers else value
+             for name, value in recognizer.state_dict().items()}  # fmt: skip
+    content = {"htr": recognizer.card, "state_dict": state, "passes": steps, "precision": precision}
     if recognizer.parts:
         content["parts"] = recognizer.parts
     checkpoint.write(content, path)

@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 from htr_lightning.errors import InputError
 from htr_lightning.hydra_version import instantiate
 from htr_lightning.training.callbacks import log
-from htr_lightning.training.study import PRUNED, open_study
+from htr_lightning.training.study import PRUNED, open_trial
 from htr_lightning.training.sweep_job import record
 
 
@@ -35,9 +35,7 @@ class Pruning(Callback):
                              "remove it")  # fmt: skip
         if trainer.is_global_zero:
             settings = {key: hydra.sweeper[key] for key in ("storage", "study_name", "direction")}
-            self._study = open_study(settings | {"pruner": instantiate(hydra.sweeper.pruner)})
-            trials = self._study.get_trials(deepcopy=False)
-            self._id = next(trial._trial_id for trial in trials if trial.number == hydra.job.num)
+            self._trial = open_trial(settings | {"pruner": instantiate(hydra.sweeper.pruner)}, hydra.job.num)
             self._folder = Path(hydra.runtime.output_dir)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -50,11 +48,10 @@ class Pruning(Callback):
 
     def _advised(self, score: float, step: int) -> bool:
         """Report a score, and return whether the run is to end."""
-        storage = self._study._storage
-        storage.set_trial_intermediate_value(self._id, step, score)
-        if not self._study.pruner.prune(self._study, storage.get_trial(self._id)):
+        self._trial.report(score, step)
+        if not self._trial.should_prune():
             return False
-        storage.set_trial_user_attr(self._id, PRUNED, step)
+        self._trial.set_user_attr(PRUNED, step)
         record(self._folder, state="pruned")
         log.info(f"pruned at step {step}: other trials had a better score than {score:.2%}")
         return True

@@ -26,6 +26,7 @@ from htr_lightning.training.checks import SETTINGS, check_settings, check_traine
 from htr_lightning.training.distillation import distil
 from htr_lightning.training.last import LastCheckpoint
 from htr_lightning.training.logger.guard import guard
+from htr_lightning.training.lost import naming_lost
 from htr_lightning.training.module import TrainingModule
 from htr_lightning.training.resume import changes, check_state, restoring
 from htr_lightning.training.run_folder import AUTO, checkpoint_to_resume, locked
@@ -96,7 +97,7 @@ def _train(config: DictConfig) -> float:
     module = TrainingModule(recognizer, config.seed)
     last = find(trainer, LastCheckpoint)
     try:
-        with last.handling(trainer) if last else nullcontext():
+        with naming_lost(trainer, folder), last.handling(trainer) if last else nullcontext():
             with restoring(config.resume):
                 trainer.fit(module, data, ckpt_path=config.resume, weights_only=True)
             if best.best_model_score is None:

@@ -12,6 +12,9 @@ from pathlib import Path
 from typing import Any, TextIO
 from zipfile import BadZipFile, ZipFile
 
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig
+
 from htr_lightning.config import new_folder
 from htr_lightning.errors import InputError
 from htr_lightning.hydra_version import register_resolver
@@ -23,6 +26,7 @@ except ImportError:  # Windows: run folders are not locked
     fcntl = None  # type: ignore[assignment]
 
 AUTO = "auto"
+LOCK = ".lock"
 RUNS = Path("runs")
 LAST = Path("checkpoints") / "last.ckpt"
 
@@ -104,13 +108,27 @@ def locked(folder: Path) -> Iterator[None]:
         InputError: if another process has locked the folder.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / ".lock"
+    path = folder / LOCK
     file = _lock(path)
     try:
         yield
     finally:
         path.unlink(missing_ok=True)  # while it is still locked
         file.close()
+
+
+class UsedFolder(Callback):
+    """A Hydra callback that lets Hydra write nothing to a folder that another process uses; the run is then refused."""
+
+    def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
+        folder = Path(config.hydra.run.dir)
+        if not (folder / LOCK).exists():
+            return
+        try:
+            with locked(folder):
+                pass  # a process that was killed has left the file
+        except InputError:
+            config.hydra.output_subdir = None
 
 
 def _lock(path: Path) -> TextIO:

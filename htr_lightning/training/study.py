@@ -16,9 +16,10 @@ from htr_lightning.errors import InputError
 if TYPE_CHECKING:
     from optuna import Study
     from optuna.distributions import BaseDistribution
-    from optuna.trial import FrozenTrial
+    from optuna.storages import BaseStorage
+    from optuna.trial import FrozenTrial, Trial
 
-OWNER, INTERRUPTED, PRUNED = "owner", "interrupted", "pruned_at_step"  # attributes of trials
+OWNER, REPEATS, PRUNED = "owner", "repeats", "pruned_at_step"  # attributes of trials
 
 
 def open_study(settings: Mapping[str, Any]) -> "Study":
@@ -31,18 +32,42 @@ def open_study(settings: Mapping[str, Any]) -> "Study":
     Raises:
         InputError: if Optuna is not installed or the storage cannot be used.
     """
+    study, _ = _open(settings)
+    if study.get_trials(deepcopy=False):
+        study.sampler.reseed_rng()  # with the same seed, it would draw the first values again
+    return study
+
+
+def open_trial(settings: Mapping[str, Any], number: int) -> "Trial":
+    """Open a trial that another process has asked for; `settings` are those of `open_study`.
+
+    Raises:
+        InputError: see `open_study`.
+    """
+    study, storage = _open(settings)
+    from optuna.trial import Trial
+
+    study_id = storage.get_study_id_from_name(settings["study_name"])
+    return Trial(study, storage.get_trial_id_from_study_id_trial_number(study_id, number))
+
+
+def _open(settings: Mapping[str, Any]) -> tuple["Study", "BaseStorage"]:
     try:
         import optuna
         from optuna.storages.journal import JournalFileBackend
     except ModuleNotFoundError:
         raise InputError("hydra/sweeper=optuna: needs optuna; install htr-lightning[sweep]") from None
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    storage = str(settings["storage"])
+    place = str(settings["storage"])
     try:
-        if "://" not in storage:
-            Path(storage).parent.mkdir(parents=True, exist_ok=True)
+        storage: BaseStorage
+        if "://" in place:
+            storage = optuna.storages.RDBStorage(place)
+        else:
+            Path(place).parent.mkdir(parents=True, exist_ok=True)
+            storage = optuna.storages.JournalStorage(JournalFileBackend(place))
         study = optuna.create_study(
-            storage=storage if "://" in storage else optuna.storages.JournalStorage(JournalFileBackend(storage)),
+            storage=storage,
             study_name=settings["study_name"],
             direction=settings["direction"],
             sampler=settings.get("sampler"),
@@ -50,10 +75,8 @@ def open_study(settings: Mapping[str, Any]) -> "Study":
             load_if_exists=True,
         )
     except (OSError, ValueError) as error:
-        raise InputError(f"hydra.sweeper.storage={storage}: {error}; choose another file or direction") from None
-    if study.get_trials(deepcopy=False):
-        study.sampler.reseed_rng()  # with the same seed, it would draw the first values again
-    return study
+        raise InputError(f"hydra.sweeper.storage={place}: {error}; choose another file or direction") from None
+    return study, storage
 
 
 def distribution(override: Override) -> "BaseDistribution":
@@ -94,22 +117,21 @@ def done(study: "Study") -> list["FrozenTrial"]:
     from optuna.trial import TrialState
 
     trials = study.get_trials(deepcopy=False)
-    return [one for one in trials if one.state is not TrialState.WAITING and not one.user_attrs.get(INTERRUPTED)]
+    repeated = {one.user_attrs.get(REPEATS) for one in trials}
+    return [one for one in trials if one.state is not TrialState.WAITING and one.number not in repeated]
 
 
-def own(study: "Study", number: int) -> None:
+def own(trial: "Trial") -> None:
     """Note that this process runs a trial."""
-    study._storage.set_trial_user_attr(_trial(study, number)._trial_id, OWNER, f"{socket.gethostname()}:{os.getpid()}")
+    trial.set_user_attr(OWNER, f"{socket.gethostname()}:{os.getpid()}")
 
 
-def interrupt(study: "Study", number: int) -> None:
+def interrupt(study: "Study", trial: "Trial | FrozenTrial") -> None:
     """End a trial that was interrupted, and queue its values again."""
     from optuna.trial import TrialState
 
-    trial = _trial(study, number)
-    study._storage.set_trial_user_attr(trial._trial_id, INTERRUPTED, True)
-    study.tell(number, state=TrialState.FAIL)
-    study.enqueue_trial(trial.params)
+    study.enqueue_trial(trial.params, user_attrs={REPEATS: trial.number})
+    study.tell(trial.number, state=TrialState.FAIL)
 
 
 def release(study: "Study") -> None:
@@ -119,7 +141,7 @@ def release(study: "Study") -> None:
     for trial in study.get_trials(deepcopy=False, states=[TrialState.RUNNING]):
         host, _, process = str(trial.user_attrs.get(OWNER, "")).rpartition(":")
         if host == socket.gethostname() and not _lives(int(process)):
-            interrupt(study, trial.number)
+            interrupt(study, trial)
 
 
 def _lives(process: int) -> bool:
@@ -130,7 +152,3 @@ def _lives(process: int) -> bool:
     except PermissionError:  # of another user
         return True
     return True
-
-
-def _trial(study: "Study", number: int) -> "FrozenTrial":
-    return next(one for one in study.get_trials(deepcopy=False) if one.number == number)

@@ -127,7 +127,7 @@ def run_apart(command: Sequence[str]) -> float | None:
     known = read_record(folder)
     outcome = {"state": "pruned" if known["state"] == "pruned" else "done"}
     if code != 0 or "value" not in known:
-        outcome = {"state": "failed", "error": known.get("error") or _ending(code)}
+        outcome = {"state": "failed", "error": known.get("error") or ending(code)}
         print(f"job {hydra.job.num} failed: {outcome['error']}", file=sys.stderr, flush=True)
     record(folder, **outcome)
     return known["value"] if outcome["state"] in FINISHED else None
@@ -184,7 +184,7 @@ def _end(child: subprocess.Popen) -> None:
         os.killpg(child.pid, signal.SIGKILL)
 
 
-def _ending(code: int) -> str:
+def ending(code: int) -> str:
     """Return how a process ended that has recorded neither a value nor an error."""
     if code < 0 or 128 < code < 128 + 64:
         return f"ended by {signal.Signals(-code if code < 0 else code - 128).name}"

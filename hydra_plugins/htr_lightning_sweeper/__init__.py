@@ -27,8 +27,8 @@ class OptunaSweeper(Sweeper):
         direction: "minimize" or "maximize".
         n_trials: number of trials in the study after the sweep, including those of earlier sweeps.
         n_jobs: number of trials that are chosen, and given to the launcher, at the same time.
-        sampler: an Optuna sampler.
-        pruner: an Optuna pruner, used by jobs with `callbacks=pruning`.
+        sampler: config of an Optuna sampler.
+        pruner: config of an Optuna pruner, used by jobs with `callbacks=pruning`.
         params: distributions in Hydra's syntax by key; overrides on the command line replace them.
     """
 
@@ -43,8 +43,8 @@ class OptunaSweeper(Sweeper):
         pruner: Any,
         params: Mapping[str, Any],
     ) -> None:
-        self.settings = {"storage": storage, "study_name": study_name, "direction": direction, "sampler": sampler}
-        self.settings["pruner"] = pruner
+        self.settings = {"storage": storage, "study_name": study_name, "direction": direction}
+        self.strategies = {"sampler": sampler, "pruner": pruner}
         self.n_trials, self.n_jobs, self.params = n_trials, n_jobs, params
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
@@ -54,6 +54,7 @@ class OptunaSweeper(Sweeper):
         )
 
     def sweep(self, arguments: list[str]) -> None:
+        from htr_lightning.hydra_version import instantiate
         from htr_lightning.training.study import done, open_study, own, release
 
         assert self.config is not None
@@ -61,13 +62,13 @@ class OptunaSweeper(Sweeper):
         folder = Path(self.config.hydra.sweep.dir)
         folder.mkdir(parents=True, exist_ok=True)
         OmegaConf.save(self.config, folder / "multirun.yaml")
-        study = open_study(self.settings)
+        study = open_study(self.settings | {name: instantiate(its) for name, its in self.strategies.items()})
         release(study)
         while (left := self.n_trials - len(done(study))) > 0:
             trials = []
             for _ in range(min(left, self.n_jobs)):
                 trials.append(study.ask(space))
-                own(study, trials[-1].number)
+                own(trials[-1])
             self._run(study, trials, fixed, folder)
         _save(study, folder)
 
@@ -92,7 +93,7 @@ class OptunaSweeper(Sweeper):
         from htr_lightning.training.study import interrupt
         from htr_lightning.training.sweep_job import lost_process
 
-        untold = {trial.number for trial in trials}
+        untold = {trial.number: trial for trial in trials}
         try:
             numbered = groupby(enumerate(trials), key=lambda pair: pair[1].number - pair[0])
             for _, group in numbered:  # the numbers have gaps if other machines use the study
@@ -109,10 +110,10 @@ class OptunaSweeper(Sweeper):
                 finally:
                     for trial in batch:
                         if _tell(study, trial, folder / str(trial.number), lost):
-                            untold.remove(trial.number)
+                            del untold[trial.number]
         finally:
-            for number in untold:
-                interrupt(study, number)
+            for trial in untold.values():
+                interrupt(study, trial)
 
 
 def _tell(study: "Study", trial: "Trial", folder: Path, lost: bool) -> bool:

@@ -11,10 +11,11 @@ import torch
 from conftest import SMALL, run_train
 
 from htr_lightning import checkpoint
+from htr_lightning.build import data_for
 from htr_lightning.data.batch import Batch
 from htr_lightning.errors import InputError
 from htr_lightning.model.ctc import CTCRecognizer
-from htr_lightning.training.divergence import reproduce
+from htr_lightning.training.divergence import Pass, reproduce, save
 
 FEW = [
     *SMALL, "logger=csv", "trainer.max_epochs=2", "data.reader.lines={train: 24, val: 2, test: 2}", "data.max_lines=4",
@@ -56,6 +57,18 @@ def test_a_step_that_is_not_finite_is_saved_and_repeated(
     assert healthy == reproduce(path)  # with the same dropout
     content = checkpoint.read(path)
     torch.testing.assert_close(content["passes"][0]["batch"]["images"], seen[-1].images, rtol=0, atol=0)
+
+
+def test_an_image_that_is_not_finite_is_saved_and_repeated(best: Path, tmp_path: Path) -> None:
+    recognizer = checkpoint.load(best).train()
+    batch = next(iter(data_for(recognizer, []).loader("train")))
+    batch.images[0] = math.nan
+    loss = recognizer.loss(batch)
+    assert not all(buffer.isfinite().all() for buffer in recognizer.buffers())  # statistics of batch norms
+    save(tmp_path / "nonfinite.pt", recognizer, [Pass(0, batch, loss)], "32-true")
+    step = reproduce(tmp_path / "nonfinite.pt")
+    assert step.ids == batch.ids
+    assert math.isnan(step.losses[0])
 
 
 def test_the_documented_command_prints_the_step(best: Path) -> None:

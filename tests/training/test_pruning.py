@@ -5,7 +5,6 @@ from types import SimpleNamespace
 from typing import Any
 from unittest.mock import Mock
 
-import optuna
 import pytest
 from lightning import LightningModule, Trainer
 from omegaconf import OmegaConf
@@ -53,7 +52,7 @@ def test_a_trial_that_becomes_worse_than_the_median_is_pruned(job: Any, tmp_path
     for one in (better, worse):
         callback.on_validation_end(one, MODULE)
     assert (better.should_stop, worse.should_stop) == (False, True)
-    trial = optuna.load_study(study_name="s", storage=callback._study._storage).trials[1]
+    trial = open_study(dict(job.sweeper) | {"pruner": None}).trials[1]
     assert trial.intermediate_values == {10: 0.4, 20: 0.35}
     assert trial.user_attrs[PRUNED] == 20
     assert read_record(tmp_path) == {"state": "pruned"}

@@ -25,6 +25,7 @@ from htr_lightning.slots import FORMAT
 from htr_lightning.training.callbacks import RestoreBest
 from htr_lightning.training.checkpoint_io import AtomicCheckpointIO
 from htr_lightning.training.module import TrainingModule
+from htr_lightning.transcription import PREDICTIONS, write_predictions
 
 ROOT = Path(__file__).parent.parent.parent
 SUMMARY = {
@@ -258,7 +259,7 @@ def test_two_ranks_obtain_the_same_counts_as_one_process(tmp_path: Path) -> None
     best = tmp_path / "two" / "checkpoints" / "best.ckpt"
     recognizer = checkpoint.load(best)
     for split, expected in (("val", 17), ("test", 23)):
-        _, one = evaluate(recognizer, data_for(recognizer, ["data.max_lines=5"]), split)
+        predictions, one = evaluate(recognizer, data_for(recognizer, ["data.max_lines=3"]), split)
         assert one.lines == expected
         if split == "val":
             counted = torch.load(best, weights_only=True)["htr"]["metrics"]["val"]
@@ -266,6 +267,8 @@ def test_two_ranks_obtain_the_same_counts_as_one_process(tmp_path: Path) -> None
         else:
             assert summary(tmp_path / "two")["test_edits"] == one.edits
             assert summary(tmp_path / "two")["test_characters"] == one.characters
+            write_predictions(tmp_path, predictions)
+            assert (tmp_path / "two" / PREDICTIONS).read_bytes() == (tmp_path / PREDICTIONS).read_bytes()
 
 
 def rank_processes(folder: Path) -> list[str]:
@@ -333,14 +336,14 @@ def test_pictures_logs_and_summaries_that_cannot_be_written_do_not_end_a_run(
     tmp_path: Path, capfd: pytest.CaptureFixture
 ) -> None:
     run = tmp_path / "run"
-    for name in ("metrics.csv", "summary.json"):
+    for name in ("metrics.csv", "predictions.jsonl", "summary.json"):
         (run / name).mkdir(parents=True)
     (run / "transcriptions").write_text("a file in place of a folder")
     (run / "train.log").symlink_to("/dev/full")
     run_train(run, *SMALL, "trainer.max_epochs=1", "logger=csv")
     assert (run / "checkpoints" / "best.ckpt").is_file()
     said = capfd.readouterr().err
-    for name in ("metrics.csv", "summary.json", "transcriptions", "train.log"):
+    for name in ("metrics.csv", "predictions.jsonl", "summary.json", "transcriptions", "train.log"):
         lines = [line for line in said.splitlines() if name in line]
         assert lines, name
         assert all("the run goes on" in line for line in lines)

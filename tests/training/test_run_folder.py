@@ -87,6 +87,9 @@ def test_a_second_process_is_refused_until_the_first_one_ends_or_is_killed(tmp_p
     assert process.stdout.readline() == "locked\n"
     with pytest.raises(InputError, match="another process is using this run folder"), locked(tmp_path):
         pass
+    with pytest.raises(InputError, match="another process is using this run folder"):
+        run_train(tmp_path, *SMALL, "trainer.max_epochs=1", "logger=csv")
+    assert [path.name for path in tmp_path.iterdir()] == [".lock"]  # also the config of the other process is kept
     assert (tmp_path / ".lock").exists()
     process.kill()
     process.communicate()

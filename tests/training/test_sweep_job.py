@@ -21,7 +21,7 @@ import train
 from htr_lightning import command
 from htr_lightning.errors import InputError
 from htr_lightning.training import sweep_job
-from htr_lightning.training.study import INTERRUPTED, OWNER, distribution, done, open_study, own, release
+from htr_lightning.training.study import OWNER, REPEATS, distribution, done, open_study, own, release
 from htr_lightning.training.sweep_job import described, read_record, record
 
 posix = pytest.mark.skipif(not hasattr(os, "killpg"), reason="sessions of processes")
@@ -158,7 +158,7 @@ def test_a_study_continues_up_to_its_number_of_trials(sweep: Sweep) -> None:
     assert [trial.state.name for trial in study.trials].count("COMPLETE") == 3
     assert len(done(study)) == 3
     stopped_trial, again = study.trials[1], study.trials[2]
-    assert stopped_trial.user_attrs[INTERRUPTED]
+    assert again.user_attrs[REPEATS] == stopped_trial.number
     assert again.params == stopped_trial.params
     rates = [trial.params["optimizer.lr"] for trial in study.trials if trial.number != 2]
     assert len(set(rates)) == len(rates)  # a sampler with the same seed would repeat them
@@ -169,11 +169,12 @@ def test_trials_of_a_killed_process_are_queued_again(tmp_path: Path) -> None:
     (override,) = OverridesParser.create().parse_overrides(["x=interval(0,1)"])
     space = {"x": distribution(override)}
     killed, living, elsewhere = (study.ask(space) for _ in range(3))
-    own(study, living.number)
+    own(living)
     killed.set_user_attr(OWNER, f"{socket.gethostname()}:{2**22 + 1}")  # above the largest process number of Linux
     elsewhere.set_user_attr(OWNER, "another:1")
     release(study)
     assert [trial.state.name for trial in study.trials] == ["FAIL", "RUNNING", "RUNNING", "WAITING"]
+    assert [trial.number for trial in done(study)] == [1, 2]
     assert study.ask(space).params == killed.params
 
 

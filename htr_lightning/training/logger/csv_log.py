@@ -57,10 +57,12 @@ class _Writer(ExperimentWriter):
     def save(self) -> None:
         if not self.metrics:
             return
+        keys = sorted({*self.metrics_keys, *(key for row in self.metrics for key in row)})
         with not_fatal(self.path):
             size = self.path.stat().st_size if self.path.is_file() else 0
-            if self._record_new_keys() or not size:
-                _write(self.path, self.metrics_keys, [*(_read(self.path)[1] if size else ()), *self.metrics])
+            if keys != self.metrics_keys or not size:
+                _write(self.path, keys, [*(_read(self.path)[1] if size else ()), *self.metrics])
+                self.metrics_keys = keys  # not before the header in the file has them
             else:
                 try:
                     with self.path.open("a", newline="", encoding="utf-8") as file:
