@@ -47,7 +47,7 @@ def save(path: Path, recognizer: Recognizer, passes: Sequence[Pass], precision: 
         InputError: if the file cannot be written.
     """
     steps = [
-        {"seed": seed, "batch": batch._replace(images=batch.images.cpu(), widths=batch.widths.cpu())._asdict()}
+        {"seed": seed, "batch": batch._replace(images=batch.images.cpu())._asdict()}
         for seed, batch, _ in passes
     ]
     content = {"htr": recognizer.card, "state_dict": recognizer.state_dict(), "passes": steps, "precision": precision}

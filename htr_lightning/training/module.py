@@ -15,7 +15,7 @@ from htr_lightning.data.batch import Batch
 from htr_lightning.errors import InputError
 from htr_lightning.metrics.aggregate import EditCounts, MeanLoss
 from htr_lightning.metrics.edits import EditTotals
-from htr_lightning.model.base import Recognizer, TooFew
+from htr_lightning.model.base import Recognizer, TooFew, use_tf32
 from htr_lightning.training.divergence import Pass, save
 from htr_lightning.training.optimization import (
     check_fused,
@@ -84,6 +84,8 @@ class TrainingModule(LightningModule):
         torch.manual_seed(self._step_seed)
         if self._checked and batch_idx % self.trainer.accumulate_grad_batches == 0:
             self._passes = []
+        if self.device.type == "cuda":
+            use_tf32(True)  # reading turns it off
         # after resuming, Lightning may count a step twice, and would log the following ones under wrong numbers
         self.trainer.fit_loop.epoch_loop._batches_that_stepped = self.trainer.global_step
 
@@ -188,7 +190,7 @@ class TrainingModule(LightningModule):
     ) -> None:
         norm = gradient_norm(self, optimizer)
         if norm is not None:
-            self.check_gradient(norm.item())
+            self.check_gradient(getattr(norm, "full_tensor", lambda: norm)().item())  # of all ranks with trainer=fsdp
         clip_gradients(self, optimizer, gradient_clip_val, gradient_clip_algorithm, norm)
 
     def on_train_start(self) -> None:

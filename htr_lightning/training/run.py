@@ -27,7 +27,8 @@ from htr_lightning.training.distillation import distil
 from htr_lightning.training.last import LastCheckpoint
 from htr_lightning.training.logger.guard import guard
 from htr_lightning.training.module import TrainingModule
-from htr_lightning.training.resume import changes, check_state, restoring
+from htr_lightning.training.ranks import prepare
+from htr_lightning.training.resume import changes, check_state, restoring, resumed_precision
 from htr_lightning.training.run_folder import AUTO, checkpoint_to_resume, locked
 from htr_lightning.training.run_log import log, run_log
 from htr_lightning.training.transfer import transfer
@@ -51,6 +52,10 @@ def _train(config: DictConfig) -> float:
     check_value(config.resume, SETTINGS["resume"], "resume")
     asked, resume = config.resume, checkpoint_to_resume(config.resume, folder)
     config = cast(DictConfig, OmegaConf.merge(config, {"resume": None if resume is None else str(resume)}))
+    cards = {path: checkpoint.read(path)["htr"] for path in (config.resume, config.start) if path is not None}
+    if config.resume is not None:
+        precision = resumed_precision(cards[config.resume], config.trainer)
+        config = cast(DictConfig, OmegaConf.merge(config, {"trainer": {"precision": precision}}))
     settings = plain(config)
     check_settings(settings)
     _save_resolved(settings)
@@ -59,7 +64,6 @@ def _train(config: DictConfig) -> float:
     torch.set_num_threads(config.threads)
     cv2.setNumThreads(1)  # lines are small, and its threads do not survive in loading processes
     seed_everything(config.seed, workers=True, verbose=False)
-    cards = {path: checkpoint.read(path)["htr"] for path in (config.resume, config.start) if path is not None}
     steps = 0
     if config.resume is not None:
         steps = check_state(config.resume)
@@ -92,6 +96,7 @@ def _train(config: DictConfig) -> float:
               f"have ({len(changed)} changed: {'; '.join(changed[:20])})")  # fmt: skip
     trainer: Trainer = instantiate(config.trainer, max_time=limit)
     best = check_trainer(trainer, config.trainer)
+    prepare(trainer)
     guard(trainer, steps)
     module = TrainingModule(recognizer, config.seed)
     last = find(trainer, LastCheckpoint)
