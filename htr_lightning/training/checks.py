@@ -24,6 +24,7 @@ SETTINGS: dict[str, Any] = {
     "teacher": Path | None,
     "teacher_weight": Weight | None,  # htr fine-tune has no teacher
     "keep_alphabet": bool,
+    "compile": bool | str,
     "callbacks": Mapping[str, Callback],
     "logger": Mapping[str, Logger],
     "trainer": Trainer,

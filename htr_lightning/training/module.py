@@ -2,6 +2,7 @@
 
 import logging
 import math
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -46,6 +47,7 @@ class TrainingModule(LightningModule):
     Attributes:
         totals: most recent edit counts for each split.
         tested: predictions of the most recent test, on every rank and in no order.
+        compiled: number of parts of the network that are compiled for training.
     """
 
     def __init__(self, recognizer: Recognizer, seed: int = 0) -> None:
@@ -54,6 +56,7 @@ class TrainingModule(LightningModule):
         self.losses, self.counts = MeanLoss(), EditCounts()
         self.totals: dict[str, EditTotals] = {}
         self.tested: list[Prediction] = []
+        self.compiled = 0
         self._reported: set[str] = set()  # attributes with short lines that the log has named
         self._passes: list[Pass] = []  # since the last check
         self._checked, self._step_seed = True, seed
@@ -125,14 +128,20 @@ class TrainingModule(LightningModule):
                          f"these lines; {saved}")  # fmt: skip
 
     def validation_step(self, batch: Batch, batch_idx: int) -> list[Prediction]:  # type: ignore[override] # for the callbacks
-        total, count, predictions = self.recognizer.validate(batch)
+        with self.eager():
+            total, count, predictions = self.recognizer.validate(batch)
         self.losses.update(total, count)
         return self._count(predictions)
 
     def test_step(self, batch: Batch, batch_idx: int) -> list[Prediction]:  # type: ignore[override] # for the callbacks
-        predictions = self._count(self.recognizer.predict(batch))
+        with self.eager():
+            predictions = self._count(self.recognizer.predict(batch))
         self.tested += predictions
         return predictions
+
+    def eager(self) -> AbstractContextManager[Any]:
+        """Return a context in which nothing is compiled, so that validation gives the text that reading gives."""
+        return torch.compiler.set_stance("force_eager") if self.compiled else nullcontext()
 
     def on_validation_epoch_start(self) -> None:
         self.counts.reset()

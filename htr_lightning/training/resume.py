@@ -19,7 +19,7 @@ from htr_lightning.training.run_log import log
 
 STATE = {"optimizer_states": list, "lr_schedulers": list, "loops": dict, "callbacks": dict}
 UNLEARNED = (  # settings that change neither what is learned nor in which order
-    "name", "run_dir", "resume", "start", "keep_alphabet", "threads", "logger*", "callbacks.*folder",
+    "name", "run_dir", "resume", "start", "keep_alphabet", "threads", "compile", "find", "logger*", "callbacks.*folder",
     "callbacks.*dirpath", "callbacks.last.minutes", "callbacks.transcriptions.*", "*data.workers", "*data.cache_mb",
     "replay.workers", "replay.cache_mb", "trainer.default_root_dir", "trainer.logger*", "trainer.callbacks*",
     "trainer.log_every_n_steps", "trainer.enable_*", "trainer.profiler", "trainer.num_sanity_val_steps",

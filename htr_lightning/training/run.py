@@ -23,6 +23,7 @@ from htr_lightning.schedule import clock
 from htr_lightning.text.codec import alphabet_of, name
 from htr_lightning.training.callbacks import find
 from htr_lightning.training.checks import SETTINGS, check_settings, check_trainer
+from htr_lightning.training.compilation import backend, compile_parts, obstacle
 from htr_lightning.training.distillation import distil
 from htr_lightning.training.last import LastCheckpoint
 from htr_lightning.training.logger.guard import guard
@@ -99,6 +100,13 @@ def _train(config: DictConfig) -> float:
     prepare(trainer)
     guard(trainer, steps)
     module = TrainingModule(recognizer, config.seed)
+    if chosen := backend(config.get("compile", False)):
+        if reason := obstacle(chosen, trainer.strategy.root_device):
+            _warn(f"compile: off, since {reason}")
+        else:
+            module.compiled = compile_parts(recognizer.net, chosen)
+            parts = f"{module.compiled} part{'s' * (module.compiled != 1)} of the network"
+            _say(f"compiled: {parts}, with {chosen}; the first steps take longer")
     last = find(trainer, LastCheckpoint)
     try:
         with last.handling(trainer) if last else nullcontext():

@@ -119,7 +119,7 @@ def operations(module: TrainingModule, batch: Batch) -> int:
     training = [part for part in module.recognizer.modules() if part.training]
     module.recognizer.eval()  # so that batch norms keep their statistics
     try:
-        with counter, torch.no_grad():
+        with counter, torch.no_grad(), module.eager():
             module.recognizer.loss(batch)
     finally:
         for part in training:
