@@ -140,6 +140,10 @@ class Recognizer(nn.Module, ABC):
     def loss(self, batch: Batch) -> Float[Tensor, ""]:
         """Return the training loss of a batch."""
 
+    def units(self, batch: Batch) -> int:
+        """Return the number of labels over which `loss` is averaged, so that losses of batches can be combined."""
+        return sum(len(self.target(text, id)) for id, text in zip(batch.ids, batch.texts, strict=True))
+
     @abstractmethod
     def summed_loss(self, output: Any, batch: Batch) -> tuple[Float[Tensor, ""], int]:
         """Return the summed validation loss in nats, and the number of units it is summed over.

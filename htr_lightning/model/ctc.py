@@ -83,6 +83,12 @@ class CTCRecognizer(LineRecognizer):
             loss = loss + imitation / max(1, sum(map(len, targets)))
         return loss
 
+    def units(self, batch: Batch) -> int:
+        """Return the number of characters in the lines that have enough frames for them."""
+        targets = [self.target(text, id) for id, text in zip(batch.ids, batch.texts, strict=True)]
+        frames = self.net.frames(batch.widths).tolist()
+        return sum(len(target) for target, own in zip(targets, frames, strict=True) if required_frames(target) <= own)
+
     def summed_loss(self, output: Output, batch: Batch) -> tuple[Float[Tensor, ""], int]:
         """Return the main head's CTC loss summed over lines with enough frames, and the number of their characters."""
         logits, frames = output[0], self.net.frames(batch.widths).cpu()

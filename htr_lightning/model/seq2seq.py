@@ -114,6 +114,10 @@ class Seq2SeqRecognizer(LineRecognizer):
         ctc = self.ctc(output.heads, frames, batch.ids, targets)
         return (1 - self.ctc_weight) * loss + self.ctc_weight * ctc
 
+    def units(self, batch: Batch) -> int:
+        """Return the number of labels and end tokens; a CTC loss is averaged over the labels only."""
+        return super().units(batch) + len(batch.ids)
+
     def summed_loss(self, output: EncoderOutput, batch: Batch) -> tuple[Float[Tensor, ""], int]:
         """Return the decoder's summed cross-entropy without smoothing, and the number of labels and end tokens."""
         targets = [self.known(text, id) for id, text in zip(batch.ids, batch.texts, strict=True)]

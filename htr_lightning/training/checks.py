@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import torch
 from annotated_types import Interval
@@ -25,6 +25,7 @@ SETTINGS: dict[str, Any] = {
     "teacher_weight": Weight | None,  # htr fine-tune has no teacher
     "keep_alphabet": bool,
     "compile": bool | str,
+    "find": Literal["lr", "batch"] | None,
     "callbacks": Mapping[str, Callback],
     "logger": Mapping[str, Logger],
     "trainer": Trainer,

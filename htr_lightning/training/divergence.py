@@ -46,10 +46,7 @@ def save(path: Path, recognizer: Recognizer, passes: Sequence[Pass], precision: 
     Raises:
         InputError: if the file cannot be written.
     """
-    steps = [
-        {"seed": seed, "batch": batch._replace(images=batch.images.cpu())._asdict()}
-        for seed, batch, _ in passes
-    ]
+    steps = [{"seed": seed, "batch": batch._replace(images=batch.images.cpu())._asdict()} for seed, batch, _ in passes]
     content = {"htr": recognizer.card, "state_dict": recognizer.state_dict(), "passes": steps, "precision": precision}
     if recognizer.parts:
         content["parts"] = recognizer.parts

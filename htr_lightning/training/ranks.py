@@ -154,5 +154,3 @@ def _renamed(state: Mapping[str, Any], names: Mapping[Any, Any]) -> dict[str, An
         return {}
     groups = [{**group, "params": [names[one] for one in group["params"]]} for group in state["param_groups"]]
     return {"state": {names[one]: its for one, its in state["state"].items()}, "param_groups": groups}
-
-

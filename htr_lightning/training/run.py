@@ -21,6 +21,7 @@ from htr_lightning.hydra_version import instantiate
 from htr_lightning.parameters import check_value
 from htr_lightning.schedule import clock
 from htr_lightning.text.codec import alphabet_of, name
+from htr_lightning.training import finders
 from htr_lightning.training.callbacks import find
 from htr_lightning.training.checks import SETTINGS, check_settings, check_trainer
 from htr_lightning.training.compilation import backend, compile_parts, obstacle
@@ -37,6 +38,8 @@ from htr_lightning.training.transfer import transfer
 
 def train(config: DictConfig) -> float:
     """Train a recognizer, test its best checkpoint, and return the best validation score, normally the CER.
+
+    With `find`, only suggest a setting, and return it.
 
     Args:
         config: composed config of train.py or of `htr fine-tune`.
@@ -95,6 +98,8 @@ def _train(config: DictConfig) -> float:
     if config.resume is not None and (changed := changes(cards[config.resume], recognizer.card)):
         _warn("resume: not the settings and data of the resumed run, so this run will not continue exactly as it would "
               f"have ({len(changed)} changed: {'; '.join(changed[:20])})")  # fmt: skip
+    if kind := config.get("find"):
+        return finders.find(kind, recognizer, data, plain(config)["trainer"], folder)
     trainer: Trainer = instantiate(config.trainer, max_time=limit)
     best = check_trainer(trainer, config.trainer)
     prepare(trainer)

@@ -38,7 +38,7 @@ class Net(nn.Module):
         return self.head[0](x)
 
 
-@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf") # read by torch._dynamo
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # read by torch._dynamo
 def test_the_parts_of_a_network_are_compiled_for_training_only() -> None:
     runs = list[bool]()
 

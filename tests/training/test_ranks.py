@@ -140,5 +140,3 @@ def test_two_ranks_that_divide_the_weights_leave_a_run_like_any_other(tmp_path: 
     shapes = [{name: weight.shape for name, weight in one["state_dict"].items()} for one in contents]
     assert shapes[0] == shapes[1]
     assert contents[1]["global_step"] == contents[0]["global_step"]
-
-
