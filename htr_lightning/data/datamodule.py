@@ -266,7 +266,7 @@ class LineDataModule(LightningDataModule):
         return self.loader("test", *self._rank())
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
-        """Move only the images: Lightning would visit every string at each step, and widths on a GPU are slow to read."""
+        """Move only the images: Lightning would visit every string, and reading widths would wait for the GPU."""
         return batch._replace(images=moved(batch.images, device))
 
     def _on_cuda(self) -> bool:

@@ -44,8 +44,10 @@ def save(path: Path, recognizer: Recognizer, passes: Sequence[Pass], precision: 
         precision: `trainer.precision`.
 
     Raises:
-        InputError: if the file cannot be written.
+        InputError: if the file cannot be written, or this process has only a part of the weights (`trainer=fsdp`).
     """
+    if any(hasattr(weight, "full_tensor") for weight in recognizer.parameters()):  # others may not be asked now
+        raise InputError("the step is not saved, because trainer=fsdp divides its weights among processes")
     steps = [{"seed": seed, "batch": batch._replace(images=batch.images.cpu())._asdict()} for seed, batch, _ in passes]
     content = {"htr": recognizer.card, "state_dict": recognizer.state_dict(), "passes": steps, "precision": precision}
     if recognizer.parts:

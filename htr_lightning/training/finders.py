@@ -1,4 +1,4 @@
-"""Suggest a learning rate, or the largest batches that fit into the memory of a GPU, before a run (`find=lr`, `batch`)."""
+"""Suggest a learning rate (`find=lr`), or the largest batches that fit into a GPU (`find=batch`), before a run."""
 
 import copy
 import gc
@@ -163,7 +163,7 @@ def _find_batch(recognizer: Recognizer, data: LineDataModule, settings: dict[str
 
 
 def largest_batch(lines: int, columns: int, attempt: Callable[[int, int], Attempt]) -> list[Attempt]:
-    """Return the attempts at finding the largest batch that fits: doubled until one does not, then bisected to an eighth.
+    """Return the attempts to find the largest batch that fits: doubled until one does not, then bisected to an eighth.
 
     Args:
         lines: `data.max_lines` of the first attempt.

@@ -18,8 +18,8 @@ from htr_lightning.model.base import Recognizer
 from htr_lightning.net.transformer_decoder import DecoderBlock
 from htr_lightning.net.vit import Block
 
-# Processes wait for each other at every step, and for the slowest one after a validation, which takes seconds. A process
-# that hangs on another machine is only noticed by the time that the others wait.
+# Processes wait for each other at every step, and after a validation for the slowest one, which takes seconds. Only by
+# the time that the others wait is it noticed that one hangs on another machine.
 TIMEOUT = timedelta(minutes=10)
 FULL = states.StateDictOptions(full_state_dict=True)
 FULL_ON_FIRST = states.StateDictOptions(full_state_dict=True, cpu_offload=True)
@@ -31,17 +31,17 @@ def prepare(trainer: Trainer) -> None:
     They wait for each other at most `TIMEOUT`, instead of half an hour. On GPUs, they exchange clocks and signals
     directly rather than through NCCL, since reading a number from a GPU would wait for it at every step.
     """
-    strategy: Any = trainer.strategy
-    if not isinstance(strategy, ParallelStrategy):
+    if not isinstance(trainer.strategy, ParallelStrategy):
         return
+    strategy: Any = trainer.strategy
     if strategy._timeout == default_pg_timeout:
         strategy._timeout = TIMEOUT
-    if strategy.root_device.type == "cuda" and strategy._process_group_backend is None:
+    if strategy.root_device.type == "cuda" and strategy._process_group_backend in (None, "nccl"):
         strategy._process_group_backend = "cpu:gloo,cuda:nccl"
 
 
 class FSDP(ModelParallelStrategy):
-    """Fully sharded data parallelism: each process stores a part of the weights, their gradients and the optimizer state
+    """Fully sharded data parallelism: each process stores a part of the weights, gradients and optimizer state
     (Zhao et al., 2023, "PyTorch FSDP", arXiv:2304.11277).
 
     The weights of a transformer block are gathered when it is used, and those of all other layers at every step. For

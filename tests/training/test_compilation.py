@@ -23,7 +23,7 @@ CPU = torch.device("cpu")
 
 
 class Net(nn.Module):
-    """A network with the parts of ours, which are checked at run time in tests, so that they cannot be compiled here."""
+    """A network with the parts of ours, whose types are checked in tests, so that they cannot be compiled here."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -101,7 +101,7 @@ def test_a_missing_compiler_is_an_obstacle_to_inductor_only(monkeypatch: pytest.
     monkeypatch.setattr(config.cpp, "cxx", ("/nowhere/g++",))
     assert "C++ compiler" in str(obstacle("inductor", CPU))
     assert obstacle("aot_eager", CPU) is None
-    with pytest.raises(InputError, match="compile=inductr: expected true, false or a backend: .*inductor"):
+    with pytest.raises(InputError, match=r"compile=inductr: expected true, false or a backend: .*inductor"):
         backend("inductr")
 
 

@@ -16,10 +16,12 @@ from torch.distributed.checkpoint.state_dict import get_model_state_dict
 from torch.distributed.device_mesh import init_device_mesh
 
 from htr_lightning import checkpoint
+from htr_lightning.errors import InputError
 from htr_lightning.hydra_version import initialize_config_dir, instantiate
 from htr_lightning.model.base import Recognizer
+from htr_lightning.training import divergence
 from htr_lightning.training.module import TrainingModule
-from htr_lightning.training.ranks import FULL_ON_FIRST, FSDP, shard
+from htr_lightning.training.ranks import FSDP, FULL_ON_FIRST, shard
 from training.test_gpu import TEXTS, batch
 
 ROOT = Path(__file__).parent.parent.parent
@@ -83,6 +85,8 @@ def test_divided_weights_have_the_loss_and_gradients_of_whole_ones(mesh: Any) ->
         strategy.on_validation_end()
         whole.train()
         parts.train()
+    with pytest.raises(InputError, match="divides its weights"):
+        divergence.save(Path("nonfinite.pt"), parts, [], "32-true")
     saved = get_model_state_dict(parts, options=FULL_ON_FIRST)
     assert saved.keys() == whole.state_dict().keys()
     for name, weight in whole.state_dict().items():
