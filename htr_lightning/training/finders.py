@@ -2,7 +2,6 @@
 
 import copy
 import gc
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -40,7 +39,6 @@ class Attempt(NamedTuple):
     columns: int  # data.max_columns
     fits: bool
     gigabytes: float  # largest memory of the GPU in use; 0 on a CPU
-    lines_per_second: float  # in a training step
 
 
 class Rates(Callback):
@@ -152,9 +150,9 @@ def _find_batch(recognizer: Recognizer, data: LineDataModule, settings: dict[str
 
     def draw(axes: Any) -> None:
         ordered = sorted(fitting, key=lambda one: one.columns)
-        axes.plot([one.columns for one in ordered], [one.lines_per_second for one in ordered], "o-")
-        axes.axvline(columns, color="C1", label=f"suggestion: {columns} columns, {best.gigabytes:.1f} GB at most")
-        axes.set(xlabel="columns of a batch (data.max_columns)", ylabel="lines per second in a step", ylim=(0, None))
+        axes.plot([one.columns for one in ordered], [one.gigabytes for one in ordered], "o-", label="fits")
+        axes.axvline(columns, color="C1", label=f"suggestion: {columns} columns")
+        axes.set(xlabel="columns of a batch (data.max_columns)", ylabel="memory of the GPU (GB)", ylim=(0, None))
 
     path = _picture(folder / "find-batch.png", draw)
     log.info(f"suggestion: data.max_lines={lines} data.max_columns={columns} ({path}); find=lr finds a learning rate "
@@ -200,16 +198,16 @@ def _attempt(
     batch = widest(data, lines, columns)
     trainer = _trainer(settings, folder, 2, [])
     is_cuda = trainer.strategy.root_device.type == "cuda"
+    fits, used = True, 0.0
     if is_cuda:
-        torch.cuda.reset_peak_memory_stats()
-    start, fits = time.perf_counter(), True
+        torch.cuda.reset_peak_memory_stats(trainer.strategy.root_device)
     try:
         given: Any = DataLoader([batch, batch], batch_size=None, collate_fn=whole)  # type: ignore[arg-type] # a sequence
         trainer.fit(TrainingModule(recognizer, data.seed), given, given)
     except torch.OutOfMemoryError:
         fits = False
-    seconds = time.perf_counter() - start
-    used = torch.cuda.max_memory_allocated() / 1e9 if is_cuda else 0.0
+    if is_cuda:
+        used = torch.cuda.max_memory_allocated(trainer.strategy.root_device) / 1e9
     recognizer.zero_grad()
     del trainer
     gc.collect()
@@ -217,14 +215,16 @@ def _attempt(
         torch.cuda.empty_cache()
     told = f"{used:.1f} GB" if fits else "does not fit"
     log.info(f"data.max_lines={lines} data.max_columns={columns}: {told}")
-    return Attempt(lines, columns, fits, used, 2 * len(batch.ids) / seconds)
+    return Attempt(lines, columns, fits, used)
 
 
 def _trainer(settings: dict[str, Any], folder: Path, steps: int, callbacks: list[Callback]) -> Trainer:
+    chosen = settings.get("devices")  # 1 is the first GPU, and [1] the second
     return Trainer(
-        **{key: settings[key] for key in KEPT}, devices=1, max_steps=steps, callbacks=callbacks, logger=False,
-        default_root_dir=folder, limit_val_batches=0, num_sanity_val_steps=0, enable_checkpointing=False,
-        enable_progress_bar=False, enable_model_summary=False, use_distributed_sampler=False, log_every_n_steps=1,
+        **{key: settings[key] for key in KEPT}, devices=chosen[:1] if isinstance(chosen, list) else 1, logger=False,
+        max_steps=steps, callbacks=callbacks, default_root_dir=folder, limit_val_batches=0, num_sanity_val_steps=0,
+        enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False, log_every_n_steps=1,
+        use_distributed_sampler=False,
     )  # fmt: skip
 
 

@@ -16,6 +16,7 @@ from htr_lightning.errors import InputError
 from htr_lightning.training import run
 from htr_lightning.training.compilation import backend, compile_parts, obstacle
 from htr_lightning.training.module import TrainingModule
+from training.test_finders import FEW
 from training.test_gpu import TEXTS, recognizer
 
 ROOT = Path(__file__).parent.parent.parent
@@ -86,7 +87,7 @@ def test_a_compiled_run_is_like_any_other_and_can_be_resumed(tmp_path: Path) -> 
 
 def test_a_run_without_a_compiler_goes_on_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run, "obstacle", lambda name, device: "there is no C++ compiler; install g++")
-    small = [*SMALL, "logger=csv", "trainer=debug", "trainer.max_epochs=1", "compile=true"]
+    small = [*SMALL, FEW, "logger=csv", "trainer=debug", "trainer.max_epochs=1", "compile=true"]
     folder = run_train(tmp_path / "run", *small)
     told = (folder / "train.log").read_text()
     assert "compile: off, since there is no C++ compiler; install g++" in told

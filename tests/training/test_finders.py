@@ -2,11 +2,13 @@
 
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
 import torch
 from conftest import SMALL, drawn_lines, run_train
+from lightning import Trainer
 
 from htr_lightning.data.datamodule import LineDataModule
 from htr_lightning.data.preprocess import FitHeight
@@ -17,6 +19,7 @@ from htr_lightning.text.normalize import Normalizer
 from htr_lightning.training import finders
 from htr_lightning.training.finders import HIGHEST, LOWEST, STEPS, Attempt, largest_batch, smoothed, suggestion, widest
 
+FEW = "data.reader.lines={train: 24, val: 2, test: 2}"
 RATES = [LOWEST * (HIGHEST / LOWEST) ** (step / (STEPS - 1)) for step in range(STEPS)]
 
 
@@ -54,16 +57,29 @@ def test_the_largest_batch_is_within_an_eighth_of_a_planted_bound(bound: int) ->
     def attempt(lines: int, columns: int) -> Attempt:
         assert lines == columns // 512  # the ratio is kept
         tried.append(columns)
-        return Attempt(lines, columns, columns <= bound, 0.0, 0.0)
+        return Attempt(lines, columns, columns <= bound, 0.0)
 
     best = max(one.columns for one in largest_batch(16, 8192, attempt) if one.fits)
     assert bound * 0.85 < best <= bound
     assert max(tried) <= 2 * bound
-    assert largest_batch(16, 8192, lambda lines, columns: Attempt(lines, columns, False, 0.0, 0.0))[0].fits is False
+    assert largest_batch(16, 8192, lambda lines, columns: Attempt(lines, columns, False, 0.0))[0].fits is False
 
 
 def data(**others: Any) -> LineDataModule:
     return LineDataModule(drawn_lines, FitHeight(32), Normalizer(), workers=0, **others)
+
+
+def test_the_second_gpu_is_searched_if_it_is_asked_for(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    asked = list[Any]()
+
+    def made(**settings: Any) -> Any:
+        asked.append(settings["devices"])
+        return Mock(spec=Trainer)
+
+    monkeypatch.setattr(finders, "Trainer", made)
+    for devices in (1, 4, "auto", [1], [2, 3]):
+        finders._trainer(dict.fromkeys(finders.KEPT) | {"devices": devices}, tmp_path, 1, [])
+    assert asked == [1, 1, 1, [1], [2]]
 
 
 def test_the_widest_batch_is_as_large_as_any_of_training() -> None:
@@ -104,7 +120,7 @@ def test_a_memory_bound_is_found_and_weights_stay_the_same(
 
 def test_find_lr_prints_an_override_and_draws_a_curve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(finders, "STEPS", 40)
-    folder = run_train(tmp_path / "run", *SMALL, "logger=csv", "find=lr")
+    folder = run_train(tmp_path / "run", *SMALL, FEW, "logger=csv", "find=lr")
     told = (folder / "train.log").read_text()
     assert "suggestion: optimizer.lr=" in told
     assert (folder / "find-lr.png").stat().st_size > 5000
