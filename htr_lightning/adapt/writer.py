@@ -159,7 +159,7 @@ def _batch(
         texts.append(one.text)
     ids = [""] * len(texts)
     batch = collate(ids, arrays, texts, ids)
-    return batch._replace(images=batch.images.to(recognizer.device), widths=batch.widths.to(recognizer.device))
+    return batch._replace(images=batch.images.to(recognizer.device))
 
 
 def _read(recognizer: Recognizer, images: Sequence[UInt8[ndarray, "_ _"]]) -> list[Transcription]:

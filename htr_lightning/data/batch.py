@@ -16,9 +16,14 @@ class Batch(NamedTuple):
 
     ids: list[str]
     images: Float[Tensor, "B 1 H W"]  # ink is 1 and paper is 0; padded with paper on the right
-    widths: Int[Tensor, " B"]  # width of each line before padding, in columns
+    widths: Int[Tensor, " B"]  # width of each line before padding, in columns; on the CPU
     texts: list[str]
     groups: list[str]
+
+
+def moved(tensor: Tensor, device: torch.device) -> Tensor:
+    """Return a tensor on a device; the copy to an NVIDIA GPU is queued, so that nothing waits for the GPU."""
+    return tensor.to(device, non_blocking=device.type == "cuda")
 
 
 def collate(

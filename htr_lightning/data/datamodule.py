@@ -10,7 +10,7 @@ from annotated_types import Interval
 from lightning import LightningDataModule
 from torch.utils.data import DataLoader
 
-from htr_lightning.data.batch import Batch
+from htr_lightning.data.batch import Batch, moved
 from htr_lightning.data.line_dataset import Augment, LineDataset, whole
 from htr_lightning.data.pack import Pack
 from htr_lightning.data.preprocess import Preprocess
@@ -235,6 +235,7 @@ class LineDataModule(LightningDataModule):
             num_workers=workers,
             persistent_workers=workers > 0,
             prefetch_factor=4 if workers else None,
+            pin_memory=self._on_cuda(),  # so that copies to the GPU run beside its computations
         )
 
     def train_dataloader(self) -> DataLoader[Batch]:
@@ -265,8 +266,11 @@ class LineDataModule(LightningDataModule):
         return self.loader("test", *self._rank())
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
-        """Move only the tensors, because Lightning would visit every string in the batch at each step."""
-        return batch._replace(images=batch.images.to(device), widths=batch.widths.to(device))
+        """Move only the images: Lightning would visit every string, and reading widths would wait for the GPU."""
+        return batch._replace(images=moved(batch.images, device))
+
+    def _on_cuda(self) -> bool:
+        return self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
 
     def _rank(self) -> tuple[int, int]:
         return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)

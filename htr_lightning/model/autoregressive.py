@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from htr_lightning.data.batch import moved
 from htr_lightning.decoder.hypothesis import Decoder
 from htr_lightning.errors import InputError
 
@@ -73,4 +74,4 @@ def teacher_forcing(
     for row, target in enumerate(targets):
         inputs[row, : len(target) + 1] = torch.tensor([start, *target])
         labels[row, : len(target) + 1] = torch.tensor([*target, end])
-    return inputs.to(device), labels.to(device)
+    return moved(inputs, device), moved(labels, device)

@@ -14,7 +14,7 @@ from numpy import ndarray
 from torch import Tensor, nn
 
 from htr_lightning.characters import Character, Placed, locate_all, place
-from htr_lightning.data.batch import Batch
+from htr_lightning.data.batch import Batch, moved
 from htr_lightning.data.padding import padded
 from htr_lightning.data.preprocess import Preprocess
 from htr_lightning.decoder.hypothesis import Decoder, Hypothesis
@@ -63,6 +63,14 @@ class ExportableSteps(NamedTuple):
     begin: nn.Module  # maps the memory of a line without padding, of shape (1, S, M), to the state before its text
     step: nn.Module  # maps tokens, the number of labels that may follow them, and the state of each row to
     # log-probabilities of the next token and a new state; see `decoder.autoregressive.Steps`
+
+
+def use_tf32(allowed: bool) -> None:
+    """Choose whether float32 products on NVIDIA GPUs may be rounded to 10 bits (TensorFloat-32), as training allows.
+
+    The choice is that of the process. It is not reversed after reading, because other threads may be reading.
+    """
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = allowed
 
 
 class Recognizer(nn.Module, ABC):
@@ -131,6 +139,10 @@ class Recognizer(nn.Module, ABC):
     @abstractmethod
     def loss(self, batch: Batch) -> Float[Tensor, ""]:
         """Return the training loss of a batch."""
+
+    def units(self, batch: Batch) -> int:
+        """Return the number of labels over which `loss` is averaged, so that losses of batches can be combined."""
+        return sum(len(self.target(text, id)) for id, text in zip(batch.ids, batch.texts, strict=True))
 
     @abstractmethod
     def summed_loss(self, output: Any, batch: Batch) -> tuple[Float[Tensor, ""], int]:
@@ -302,6 +314,8 @@ class Recognizer(nn.Module, ABC):
     @contextmanager
     def exact(self) -> Iterator[None]:
         """Run inference in float32, whatever the training precision."""
+        if self.device.type == "cuda":
+            use_tf32(False)
         with torch.inference_mode(), torch.autocast(self.device.type, enabled=False):
             yield
 
@@ -341,7 +355,7 @@ class Recognizer(nn.Module, ABC):
 
     def _output(self, batch: Batch) -> Any:
         with self.exact():
-            return self.net(batch.images.float(), batch.widths)
+            return self.net(batch.images.float(), moved(batch.widths, batch.images.device))
 
     def _predictions(self, output: Any, batch: Batch) -> list[Prediction]:
         with self.exact():

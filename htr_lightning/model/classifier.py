@@ -9,7 +9,7 @@ from numpy import ndarray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from htr_lightning.data.batch import Batch
+from htr_lightning.data.batch import Batch, moved
 from htr_lightning.decoder.argmax import ArgMax
 from htr_lightning.decoder.hypothesis import Hypothesis
 from htr_lightning.errors import InputError
@@ -54,8 +54,8 @@ class Classifier(Recognizer):
     def loss(self, batch: Batch) -> Float[Tensor, ""]:
         targets = [self.target(text, id)[0] for id, text in zip(batch.ids, batch.texts, strict=True)]
         images = batch.images if self.distort is None else self.distort(batch.images)
-        logits = self.net(images, batch.widths).float()
-        return functional.cross_entropy(logits, torch.tensor(targets, device=logits.device))
+        logits = self.net(images, moved(batch.widths, images.device)).float()
+        return functional.cross_entropy(logits, moved(torch.tensor(targets), logits.device))
 
     def summed_loss(self, output: Float[Tensor, "B C"], batch: Batch) -> tuple[Float[Tensor, ""], int]:
         """Return the summed cross-entropy of the images whose character is a class, and the number of these images."""

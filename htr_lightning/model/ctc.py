@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 from numpy import ndarray
 from torch import Tensor, nn
 
-from htr_lightning.data.batch import Batch
+from htr_lightning.data.batch import Batch, moved
 from htr_lightning.decoder.ctc import Greedy
 from htr_lightning.decoder.hypothesis import Decoder
 from htr_lightning.decoder.prefix_beam import PrefixBeam
@@ -75,20 +75,27 @@ class CTCRecognizer(LineRecognizer):
     def loss(self, batch: Batch) -> Float[Tensor, ""]:
         """Return the CTC loss in nats per character (see `LineRecognizer.ctc`), plus that of imitating the teacher."""
         targets = [self.target(text, id) for id, text in zip(batch.ids, batch.texts, strict=True)]
-        heads, lengths = self.net.heads(batch.images, batch.widths)
-        loss = self.ctc(heads, lengths, batch.ids, targets)
+        widths = moved(batch.widths, batch.images.device)
+        heads, lengths = self.net.heads(batch.images, widths)
+        loss = self.ctc(heads, self.net.frames(batch.widths), batch.ids, targets)
         if self.teacher is not None:
-            imitation = self.teacher(batch.images, batch.widths, heads[0], lengths)
+            imitation = self.teacher(batch.images, widths, heads[0], lengths)
             loss = loss + imitation / max(1, sum(map(len, targets)))
         return loss
 
+    def units(self, batch: Batch) -> int:
+        """Return the number of characters in the lines that have enough frames for them."""
+        targets = [self.target(text, id) for id, text in zip(batch.ids, batch.texts, strict=True)]
+        frames = self.net.frames(batch.widths).tolist()
+        return sum(len(target) for target, own in zip(targets, frames, strict=True) if required_frames(target) <= own)
+
     def summed_loss(self, output: Output, batch: Batch) -> tuple[Float[Tensor, ""], int]:
         """Return the main head's CTC loss summed over lines with enough frames, and the number of their characters."""
-        logits, lengths = output
+        logits, frames = output[0], self.net.frames(batch.widths).cpu()
         targets = [self.known(text, id) for id, text in zip(batch.ids, batch.texts, strict=True)]
-        rows = [row for row, target in enumerate(targets) if required_frames(target) <= lengths[row]]
+        rows = [row for row, target in enumerate(targets) if required_frames(target) <= frames[row]]
         kept = [targets[row] for row in rows]
-        return ctc_loss(logits[rows], lengths[rows], kept), sum(map(len, kept))
+        return ctc_loss(logits[rows], frames[rows], kept), sum(map(len, kept))
 
     def scores(self, output: Output) -> tuple[Float[ndarray, "B T C"], Int[ndarray, " B"]]:
         logits, lengths = output

@@ -12,6 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional
 
+from htr_lightning.data.batch import moved
 from htr_lightning.decoder.ctc import BLANK
 from htr_lightning.decoder.hypothesis import Decoder, Hypothesis
 from htr_lightning.errors import InputError
@@ -99,14 +100,21 @@ class LineRecognizer(Recognizer):
 
         Lines with too few frames for their text are excluded, since their loss would be infinite, and recorded in
         `infeasible`.
+
+        Args:
+            heads: logits of each head.
+            frames: number of frames of each line, on the CPU.
+            ids, targets: ids and labels of the lines.
         """
         required = [required_frames(target) for target in targets]
         fits = fitting(ids, frames, required, self.infeasible)
-        kept = torch.tensor(fits, device=frames.device)
-        targets = [target for target, fit in zip(targets, fits, strict=True) if fit]
+        if not all(fits):
+            kept = torch.tensor([row for row, fit in enumerate(fits) if fit], dtype=torch.long)
+            heads, frames = [head[moved(kept, head.device)] for head in heads], frames[kept]
+            targets = [target for target, fit in zip(targets, fits, strict=True) if fit]
         total = sum(map(len, targets))  # characters in the lines that are kept
         weights = [1.0] + [self.shortcut_weight] * (len(heads) - 1)
-        losses = [w * ctc_loss(head[kept], frames[kept], targets) for w, head in zip(weights, heads, strict=True)]
+        losses = [w * ctc_loss(head, frames, targets) for w, head in zip(weights, heads, strict=True)]
         return torch.stack(losses).sum() / max(1, total)
 
 
@@ -115,11 +123,11 @@ def fitting(ids: list[str], frames: Int[Tensor, " B"], required: list[int], shor
 
     Args:
         ids: line ids.
-        frames: number of frames that the network outputs for each image.
+        frames: number of frames that the network outputs for each image, on the CPU.
         required: number of frames that each text requires.
         short: lines recorded so far, by id; updated in place.
     """
-    counts = frames.tolist()  # synchronises with the GPU, so it is called only once
+    counts = frames.tolist()
     for id, count, needed in zip(ids, counts, required, strict=True):
         if needed > count:
             short.setdefault(id, TooFew(needed, count))
@@ -135,14 +143,20 @@ def ctc_loss(logits: Float[Tensor, "B T C"], lengths: Int[Tensor, " B"], targets
     """Return the summed negative log-likelihood in nats, using float32 since half precision overflows on long lines.
 
     The sum over paths only visits the classes in each target: with thousands of characters, as in Chinese, it takes a
-    quarter of the time.
+    quarter of the time. With deterministic algorithms (`trainer.deterministic`), it is computed on the CPU, because the
+    gradient of PyTorch's CTC on GPUs is not reproducible.
+
+    Args:
+        logits: output of a head.
+        lengths: number of frames of each line, on the CPU.
+        targets: labels of each line.
     """
     if not targets:
         return logits.sum() * 0.0
     log_probs = logits.float().log_softmax(2)
     used = [[BLANK, *sorted(set(target))] for target in targets]
     most = max(map(len, used))
-    classes = torch.tensor([line + [BLANK] * (most - len(line)) for line in used], device=logits.device)
+    classes = moved(torch.tensor([line + [BLANK] * (most - len(line)) for line in used]), logits.device)
     places = [{label: place for place, label in enumerate(line)} for line in used]
     labels = [[own[label] for label in target] for own, target in zip(places, targets, strict=True)]
     log_probs = log_probs.gather(2, classes[:, None].expand(-1, log_probs.shape[1], -1))
@@ -150,13 +164,15 @@ def ctc_loss(logits: Float[Tensor, "B T C"], lengths: Int[Tensor, " B"], targets
         return -_log_likelihoods(log_probs, lengths, labels).sum()
     # The gradient of torch's CTC loss is exp(log_probs) minus the posterior of each class, which is only correct below
     # a softmax over all classes of its input. A sum weighted by the posteriors has the gradient of the loss.
-    leaf = log_probs.detach().requires_grad_()
-    loss = -_log_likelihoods(leaf, lengths, labels).sum()
+    leaf = log_probs.detach()
+    if torch.are_deterministic_algorithms_enabled():
+        leaf = leaf.cpu()
+    loss = -_log_likelihoods(leaf.requires_grad_(), lengths, labels).sum()
     (gradient,) = torch.autograd.grad(loss, leaf)
-    padding = torch.arange(leaf.shape[1], device=leaf.device) >= lengths[:, None]
+    padding = torch.arange(leaf.shape[1], device=leaf.device) >= moved(lengths, leaf.device)[:, None]
     posteriors = (leaf.detach().exp() - gradient).masked_fill(padding[:, :, None], 0.0)
-    weighted = -(posteriors * log_probs).sum()
-    return loss.detach() + weighted - weighted.detach()
+    weighted = -(moved(posteriors, log_probs.device) * log_probs).sum()
+    return moved(loss.detach(), log_probs.device) + weighted - weighted.detach()
 
 
 def _log_likelihoods(
@@ -166,7 +182,7 @@ def _log_likelihoods(
 
     It is -inf if the labels need more frames than the line has.
     """
-    flat = torch.tensor([label for line in labels for label in line], dtype=torch.long, device=log_probs.device)
-    sizes = torch.tensor([len(line) for line in labels], device=log_probs.device)
+    flat = moved(torch.tensor([label for line in labels for label in line], dtype=torch.long), log_probs.device)
+    sizes = torch.tensor([len(line) for line in labels])  # on the CPU like the lengths, where PyTorch reads them
     losses = functional.ctc_loss(log_probs.transpose(0, 1), flat, lengths, sizes, blank=BLANK, reduction="none")
     return -losses

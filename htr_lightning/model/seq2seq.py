@@ -11,7 +11,7 @@ from numpy import ndarray
 from torch import Tensor
 from torch.nn import functional
 
-from htr_lightning.data.batch import Batch
+from htr_lightning.data.batch import Batch, moved
 from htr_lightning.decoder.autoregressive import FrameScores, Greedy, Steps
 from htr_lightning.decoder.ctc import Greedy as CTCGreedy
 from htr_lightning.decoder.hypothesis import Decoder
@@ -95,11 +95,11 @@ class Seq2SeqRecognizer(LineRecognizer):
         images = batch.images
         if self.blank_fraction > 0:
             blank = torch.rand(len(targets)) < self.blank_fraction
-            images = images * ~blank.to(images.device)[:, None, None, None]
+            images = images * moved(~blank, images.device)[:, None, None, None]
             targets = [[] if is_blank else target for target, is_blank in zip(targets, blank.tolist(), strict=True)]
-        output = self.net(images, batch.widths)
+        output, frames = self.net(images, moved(batch.widths, images.device)), self.net.encoder.frames(batch.widths)
         if not self.ctc_weight:  # otherwise, the CTC loss records short lines
-            self._record_short(batch.ids, targets, output.frames)
+            self._record_short(batch.ids, targets, frames)
         inputs, labels = teacher_forcing(targets, START, END, START, images.device)
         if self.token_noise > 0:
             noisy = torch.rand(inputs.shape, device=inputs.device) < self.token_noise
@@ -111,13 +111,17 @@ class Seq2SeqRecognizer(LineRecognizer):
         )
         if not self.ctc_weight:
             return loss
-        ctc = self.ctc(output.heads, output.frames, batch.ids, targets)
+        ctc = self.ctc(output.heads, frames, batch.ids, targets)
         return (1 - self.ctc_weight) * loss + self.ctc_weight * ctc
+
+    def units(self, batch: Batch) -> int:
+        """Return the number of labels and end tokens; a CTC loss is averaged over the labels only."""
+        return super().units(batch) + len(batch.ids)
 
     def summed_loss(self, output: EncoderOutput, batch: Batch) -> tuple[Float[Tensor, ""], int]:
         """Return the decoder's summed cross-entropy without smoothing, and the number of labels and end tokens."""
         targets = [self.known(text, id) for id, text in zip(batch.ids, batch.texts, strict=True)]
-        self._record_short(batch.ids, targets, output.frames)
+        self._record_short(batch.ids, targets, self.net.encoder.frames(batch.widths))
         inputs, labels = teacher_forcing(targets, START, END, START, output.memory.device)
         logits = self.net.decoder(output.memory, output.lengths, inputs)
         loss = functional.cross_entropy(

@@ -14,7 +14,7 @@ from numpy import ndarray
 from torch import Tensor
 from torch.nn import functional
 
-from htr_lightning.data.batch import Batch
+from htr_lightning.data.batch import Batch, moved
 from htr_lightning.decoder.autoregressive import Greedy, Steps
 from htr_lightning.decoder.hypothesis import Decoder, Hypothesis
 from htr_lightning.errors import InputError
@@ -127,7 +127,7 @@ class PretrainedTrOCRRecognizer(Recognizer):
     def loss(self, batch: Batch) -> Float[Tensor, ""]:
         """Return the cross-entropy in nats per token, including the end token."""
         targets = [self.target(text, id) for id, text in zip(batch.ids, batch.texts, strict=True)]
-        memory = self.net(batch.images, batch.widths)
+        memory = self.net(batch.images, moved(batch.widths, batch.images.device))
         return self._cross_entropy(memory, targets, reduction="mean", label_smoothing=self.label_smoothing)
 
     def summed_loss(self, output: Float[Tensor, "B S D"], batch: Batch) -> tuple[Float[Tensor, ""], int]:

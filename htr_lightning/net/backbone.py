@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import reduce
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -126,6 +127,10 @@ class ResidualBackbone(nn.Module):
             x = stage(x, column_mask(widths, columns))
         return x, widths
 
+    def frames(self, widths: Int[Tensor, " B"]) -> Int[Tensor, " B"]:
+        """Return the widths of the features in columns."""
+        return reduce(strided, (self.stem.stride[1], *self.strides), widths)
+
 
 class PlainBackbone(nn.Module):
     """The convolutions of the classic CRNN, each followed by batch norm and max-pooling.
@@ -157,3 +162,7 @@ class PlainBackbone(nn.Module):
             x = functional.max_pool2d(x, (rows, columns), ceil_mode=True)  # padding is zero, never above the maximum
             widths = strided(widths, columns)
         return x.flatten(1, 2).unsqueeze(2), widths
+
+    def frames(self, widths: Int[Tensor, " B"]) -> Int[Tensor, " B"]:
+        """Return the widths of the features in columns."""
+        return reduce(strided, (columns for _, columns in self.pools), widths)

@@ -26,6 +26,10 @@ class Backbone(Protocol):
         self, images: Float[Tensor, "B 1 H W"], widths: Int[Tensor, " B"]
     ) -> tuple[Float[Tensor, "B c h w"], Int[Tensor, " B"]]: ...
 
+    def frames(self, widths: Int[Tensor, " B"]) -> Int[Tensor, " B"]:
+        """Return the widths of the features without computing these, on the device of the widths."""
+        ...
+
 
 class BiLSTM(nn.Module):
     """A bidirectional LSTM whose backward direction starts at the end of each line.
@@ -105,6 +109,10 @@ class CTCNet(nn.Module, ABC):
         """Return the pooled features of the backbone and the number of columns of each line."""
         features, lengths = self.backbone(images, widths)
         return features.amax(2).transpose(1, 2), lengths
+
+    def frames(self, widths: Int[Tensor, " B"]) -> Int[Tensor, " B"]:
+        """Return the number of frames of lines of the given widths, without waiting for a GPU that computes them."""
+        return self.backbone.frames(widths)
 
     @abstractmethod
     def encode(

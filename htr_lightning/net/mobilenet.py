@@ -1,6 +1,7 @@
 """MobileNetV3 as a lightweight backbone for lines."""
 
 from collections.abc import Sequence
+from functools import reduce
 from typing import Annotated, Any
 
 import torch
@@ -47,6 +48,7 @@ class MobileNetBackbone(nn.Module):
                              f"blocks={blocks}, got {len(strides)}; change one of them")  # fmt: skip
         for conv, stride in zip(halving, strides, strict=True):
             conv.stride = (stride[0], stride[1])
+        self.strides = [stride[1] for stride in strides]  # in columns
         self.to(memory_format=torch.channels_last)  # makes depthwise convolutions at least twice as fast
 
     def forward(
@@ -69,6 +71,10 @@ class MobileNetBackbone(nn.Module):
                     widths = strided(widths, layer[0].stride[1])
             x = x + before if residual else x
         return x * column_mask(widths, x.shape[-1]), widths
+
+    def frames(self, widths: Int[Tensor, " B"]) -> Int[Tensor, " B"]:
+        """Return the widths of the features in columns."""
+        return reduce(strided, self.strides, widths)
 
 
 def convolve(layer: nn.Sequential, x: Float[Tensor, "B c h w"]) -> Float[Tensor, "B c2 h2 w2"]:

@@ -176,4 +176,5 @@ def _bias(memory: Float[Tensor, "B S M"], lengths: Int[Tensor, " B"]) -> Float[T
     if is_unpadded():
         return None
     padding = (torch.arange(memory.shape[1], device=memory.device) >= lengths[:, None])[:, None, None]
-    return torch.zeros_like(memory[:, None, None, :, 0]).masked_fill(padding, -torch.inf) if padding.any() else None
+    bias = torch.zeros_like(memory[:, None, None, :, 0]).masked_fill(padding, -torch.inf)
+    return bias if torch.is_grad_enabled() or padding.any() else None  # the second waits for the GPU

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import torch
 from annotated_types import Interval
@@ -24,6 +24,8 @@ SETTINGS: dict[str, Any] = {
     "teacher": Path | None,
     "teacher_weight": Weight | None,  # htr fine-tune has no teacher
     "keep_alphabet": bool,
+    "compile": bool | str,
+    "find": Literal["lr", "batch"] | None,
     "callbacks": Mapping[str, Callback],
     "logger": Mapping[str, Logger],
     "trainer": Trainer,

@@ -1,6 +1,7 @@
 """Report the progress and results of a run."""
 
 import json
+import math
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -138,6 +139,9 @@ class Report(Callback):
             for reason, count in its["skipped"].items():
                 log.info(f"skipped in {split}: {count} x {reason}")
         log.info(f"training on {_devices(trainer)} in {trainer.precision} for {' or '.join(_bounds(trainer))}")
+        log.info(_steps(trainer))
+        if torch.are_deterministic_algorithms_enabled():
+            log.info("deterministic: the CTC loss is computed on the CPU, and other operations may be slower")
         if note := idle_gpus(isinstance(trainer.accelerator, CPUAccelerator), trainer.num_devices):
             log.info(f"note: {note}")
         card = recognizer.card
@@ -226,6 +230,18 @@ def _devices(trainer: Trainer) -> str:
     device = trainer.strategy.root_device
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type.upper()
     return name if trainer.world_size == 1 else f"{trainer.world_size} x {name}"
+
+
+def _steps(trainer: Trainer) -> str:
+    """Describe the optimizer steps of a run: the lines in each, on all ranks, their number and the learning rate."""
+    data: Any = trainer.datamodule  # type: ignore[attr-defined]
+    sizes = {"batches": trainer.accumulate_grad_batches, "ranks": trainer.world_size}
+    factors = [f"{count} {name}" for name, count in sizes.items() if count > 1]
+    lines = data.max_lines * math.prod(sizes.values())
+    steps = math.ceil(trainer.num_training_batches / trainer.accumulate_grad_batches)
+    rate = max(group.get("initial_lr", group["lr"]) for group in trainer.optimizers[0].param_groups)
+    of = f" ({' x '.join([f'{data.max_lines} lines', *factors])})" if factors else ""
+    return f"steps of at most {lines} lines{of} · {steps} an epoch · learning rate {rate:g}"
 
 
 def _elapsed(trainer: Trainer) -> str:

@@ -46,10 +46,12 @@ class Teacher:
         with torch.no_grad():
             self.recognizer.to(images.device)
             found, _ = self.recognizer.net(images, widths)
-            posterior = found[:, :, self.sources.to(images.device)].float().log_softmax(2)
-        inside = torch.arange(logits.shape[1], device=logits.device) < lengths[:, None]
+            self.sources = self.sources.to(images.device)
+            posterior = found[:, :, self.sources].float().log_softmax(2)
+        padding = torch.arange(logits.shape[1], device=logits.device) >= lengths[:, None]
         own = logits.float().log_softmax(2)
-        return self.weight * functional.kl_div(own[inside], posterior[inside], reduction="sum", log_target=True)
+        divergence = functional.kl_div(own, posterior, reduction="none", log_target=True).sum(2)
+        return self.weight * divergence.masked_fill(padding, 0.0).sum()
 
 
 def distil(recognizer: Recognizer, path: str | Path, weight: float) -> None:

@@ -44,13 +44,12 @@ def save(path: Path, recognizer: Recognizer, passes: Sequence[Pass], precision: 
         precision: `trainer.precision`.
 
     Raises:
-        InputError: if the file cannot be written.
+        InputError: if the file cannot be written, or this process has only a part of the weights (`trainer=fsdp`).
     """
+    if any(hasattr(weight, "full_tensor") for weight in recognizer.parameters()):  # others may not be asked now
+        raise InputError("the step is not saved, because trainer=fsdp divides its weights among processes")
     buffers = dict(recognizer.named_buffers())
-    steps = [
-        {"seed": seed, "batch": batch._replace(images=batch.images.cpu(), widths=batch.widths.cpu())._asdict()}
-        for seed, batch, _ in passes
-    ]
+    steps = [{"seed": seed, "batch": batch._replace(images=batch.images.cpu())._asdict()} for seed, batch, _ in passes]
     # the step has already changed the running statistics of batch norms, which it does not use
     state = {name: value.nan_to_num() if value.is_floating_point() and name in buffers else value
              for name, value in recognizer.state_dict().items()}  # fmt: skip

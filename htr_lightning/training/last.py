@@ -83,7 +83,7 @@ class LastCheckpoint(Callback):
         received = self._received
         due = self._validated or time.monotonic() - self._saved >= 60 * self.minutes
         if trainer.world_size > 1:
-            agreed = torch.tensor([received, due], device=trainer.strategy.root_device)
+            agreed = torch.tensor([received, due])  # on the CPU, as `ranks.prepare` lets them exchange it
             torch.distributed.all_reduce(agreed, torch.distributed.ReduceOp.MAX)
             received, due = agreed.tolist()
         if (due or received) and trainer.global_step:

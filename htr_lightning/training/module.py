@@ -2,6 +2,7 @@
 
 import logging
 import math
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -15,7 +16,7 @@ from htr_lightning.data.batch import Batch
 from htr_lightning.errors import InputError
 from htr_lightning.metrics.aggregate import EditCounts, MeanLoss
 from htr_lightning.metrics.edits import EditTotals
-from htr_lightning.model.base import Recognizer, TooFew
+from htr_lightning.model.base import Recognizer, TooFew, use_tf32
 from htr_lightning.training.divergence import Pass, save
 from htr_lightning.training.optimization import (
     check_fused,
@@ -30,6 +31,7 @@ from htr_lightning.transcription import Prediction
 log = logging.getLogger("htr_lightning")
 RATES = ("cer", "wer", "line_accuracy")
 PREFIX = "recognizer."  # prefix of the names in the recognizer's part of a state dict
+UNITS = 256.0  # labels in a typical batch, by which accumulated losses are divided; it cancels out
 CHECK_EVERY = 20  # number of batches between checks of the loss on a GPU, since each check waits for the GPU
 MAX_LEFT_OUT = 200  # number of lines after which a run stops if all lines so far were left out of the loss
 
@@ -46,6 +48,7 @@ class TrainingModule(LightningModule):
     Attributes:
         totals: most recent edit counts for each split.
         tested: predictions of the most recent test, on every rank and in no order.
+        compiled: number of parts of the network that are compiled for training.
     """
 
     def __init__(self, recognizer: Recognizer, seed: int = 0) -> None:
@@ -54,9 +57,11 @@ class TrainingModule(LightningModule):
         self.losses, self.counts = MeanLoss(), EditCounts()
         self.totals: dict[str, EditTotals] = {}
         self.tested: list[Prediction] = []
+        self.compiled = 0
         self._reported: set[str] = set()  # attributes with short lines that the log has named
         self._passes: list[Pass] = []  # since the last check
         self._checked, self._step_seed = True, seed
+        self._units: list[int] = []  # labels of the batches of this step
         self._left_out: int | None = 0  # lines left out so far; None once a line has enough frames for its text
         self.register_state_dict_post_hook(_strip_prefix)
         self.register_load_state_dict_pre_hook(_add_prefix)
@@ -84,6 +89,8 @@ class TrainingModule(LightningModule):
         torch.manual_seed(self._step_seed)
         if self._checked and batch_idx % self.trainer.accumulate_grad_batches == 0:
             self._passes = []
+        if self.device.type == "cuda":
+            use_tf32(True)  # reading turns it off
         # after resuming, Lightning may count a step twice, and would log the following ones under wrong numbers
         self.trainer.fit_loop.epoch_loop._batches_that_stepped = self.trainer.global_step
 
@@ -95,7 +102,12 @@ class TrainingModule(LightningModule):
             self.check_losses()
         self._check_feasible(batch)
         self.log("train/loss", loss, batch_size=len(batch.ids))
-        return loss
+        if self.trainer.accumulate_grad_batches == 1:
+            return loss
+        self._units = (self._units if batch_idx % self.trainer.accumulate_grad_batches else []) + [
+            self.recognizer.units(batch)
+        ]
+        return loss * (self._units[-1] / UNITS)
 
     def check_losses(self) -> None:
         """Raise InputError if a loss since the last check is not finite."""
@@ -123,14 +135,20 @@ class TrainingModule(LightningModule):
                          f"these lines; {saved}")  # fmt: skip
 
     def validation_step(self, batch: Batch, batch_idx: int) -> list[Prediction]:  # type: ignore[override] # for the callbacks
-        total, count, predictions = self.recognizer.validate(batch)
+        with self.eager():
+            total, count, predictions = self.recognizer.validate(batch)
         self.losses.update(total, count)
         return self._count(predictions)
 
     def test_step(self, batch: Batch, batch_idx: int) -> list[Prediction]:  # type: ignore[override] # for the callbacks
-        predictions = self._count(self.recognizer.predict(batch))
+        with self.eager():
+            predictions = self._count(self.recognizer.predict(batch))
         self.tested += predictions
         return predictions
+
+    def eager(self) -> AbstractContextManager[Any]:
+        """Return a context in which nothing is compiled, so that validation gives the text that reading gives."""
+        return torch.compiler.set_stance("force_eager") if self.compiled else nullcontext()
 
     def on_validation_epoch_start(self) -> None:
         self.counts.reset()
@@ -186,10 +204,26 @@ class TrainingModule(LightningModule):
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
+        self._combine_batches(optimizer)
         norm = gradient_norm(self, optimizer)
         if norm is not None:
-            self.check_gradient(norm.item())
+            self.check_gradient(getattr(norm, "full_tensor", lambda: norm)().item())  # of all ranks with trainer=fsdp
         clip_gradients(self, optimizer, gradient_clip_val, gradient_clip_algorithm, norm)
+
+    def _combine_batches(self, optimizer: torch.optim.Optimizer) -> None:
+        """Turn accumulated gradients into those of a single batch of all lines on all ranks, averaged over its labels.
+
+        Lightning averages the losses of batches instead, so that the characters of a short batch would count more.
+        """
+        count = self.trainer.accumulate_grad_batches
+        if count == 1:
+            return
+        units = torch.tensor(float(sum(self._units)))
+        if self.trainer.world_size > 1:
+            torch.distributed.all_reduce(units)
+        factor = count * UNITS * self.trainer.world_size / max(1.0, units.item())
+        weights = [weight for group in optimizer.param_groups for weight in group["params"]]
+        torch._foreach_mul_([weight.grad for weight in weights if weight.grad is not None], factor)
 
     def on_train_start(self) -> None:
         optimizer: Any = self.optimizers(use_pl_optimizer=False)

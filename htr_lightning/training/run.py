@@ -21,14 +21,17 @@ from htr_lightning.hydra_version import instantiate
 from htr_lightning.parameters import check_value
 from htr_lightning.schedule import clock
 from htr_lightning.text.codec import alphabet_of, name
+from htr_lightning.training import finders
 from htr_lightning.training.callbacks import find
 from htr_lightning.training.checks import SETTINGS, check_settings, check_trainer
+from htr_lightning.training.compilation import backend, compile_parts, obstacle
 from htr_lightning.training.distillation import distil
 from htr_lightning.training.last import LastCheckpoint
 from htr_lightning.training.logger.guard import guard
 from htr_lightning.training.lost import naming_lost
 from htr_lightning.training.module import TrainingModule
-from htr_lightning.training.resume import changes, check_state, restoring
+from htr_lightning.training.ranks import prepare
+from htr_lightning.training.resume import changes, check_state, restoring, resumed_precision
 from htr_lightning.training.run_folder import AUTO, checkpoint_to_resume, locked
 from htr_lightning.training.run_log import log, run_log
 from htr_lightning.training.transfer import transfer
@@ -36,6 +39,8 @@ from htr_lightning.training.transfer import transfer
 
 def train(config: DictConfig) -> float:
     """Train a recognizer, test its best checkpoint, and return the best validation score, normally the CER.
+
+    With `find`, only suggest a setting, and return it.
 
     Args:
         config: composed config of train.py or of `htr fine-tune`.
@@ -52,6 +57,10 @@ def _train(config: DictConfig) -> float:
     check_value(config.resume, SETTINGS["resume"], "resume")
     asked, resume = config.resume, checkpoint_to_resume(config.resume, folder)
     config = cast(DictConfig, OmegaConf.merge(config, {"resume": None if resume is None else str(resume)}))
+    cards = {path: checkpoint.read(path)["htr"] for path in (config.resume, config.start) if path is not None}
+    if config.resume is not None:
+        precision = resumed_precision(cards[config.resume], config.trainer)
+        config = cast(DictConfig, OmegaConf.merge(config, {"trainer": {"precision": precision}}))
     settings = plain(config)
     check_settings(settings)
     _save_resolved(settings)
@@ -60,7 +69,6 @@ def _train(config: DictConfig) -> float:
     torch.set_num_threads(config.threads)
     cv2.setNumThreads(1)  # lines are small, and its threads do not survive in loading processes
     seed_everything(config.seed, workers=True, verbose=False)
-    cards = {path: checkpoint.read(path)["htr"] for path in (config.resume, config.start) if path is not None}
     steps = 0
     if config.resume is not None:
         steps = check_state(config.resume)
@@ -91,10 +99,20 @@ def _train(config: DictConfig) -> float:
     if config.resume is not None and (changed := changes(cards[config.resume], recognizer.card)):
         _warn("resume: not the settings and data of the resumed run, so this run will not continue exactly as it would "
               f"have ({len(changed)} changed: {'; '.join(changed[:20])})")  # fmt: skip
+    if kind := config.get("find"):
+        return finders.find(kind, recognizer, data, plain(config)["trainer"], folder)
     trainer: Trainer = instantiate(config.trainer, max_time=limit)
     best = check_trainer(trainer, config.trainer)
+    prepare(trainer)
     guard(trainer, steps)
     module = TrainingModule(recognizer, config.seed)
+    if chosen := backend(config.get("compile", False)):
+        if reason := obstacle(chosen, trainer.strategy.root_device):
+            _warn(f"compile: off, since {reason}")
+        else:
+            module.compiled = compile_parts(recognizer.net, chosen)
+            parts = f"{module.compiled} part{'s' * (module.compiled != 1)} of the network"
+            _say(f"compiled: {parts}, with {chosen}; the first steps take longer")
     last = find(trainer, LastCheckpoint)
     try:
         with naming_lost(trainer, folder), last.handling(trainer) if last else nullcontext():

@@ -5,7 +5,6 @@ from typing import Any
 
 import torch
 from lightning import Callback, LightningModule, Trainer
-from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from htr_lightning.data.batch import Batch
@@ -32,7 +31,7 @@ class Throughput(Callback):
     def __init__(self, utilization: bool = False) -> None:
         self.utilization = utilization
         self.lines, self.seconds, self.waited = 0, 0.0, 0.0
-        self.pixels: int | Tensor = 0  # without padding; on the device, since reading it there would wait for the step
+        self.pixels = 0  # without padding
         self.padded_pixels = 0
         self._since: float | None = None
         self._before = 0.0  # seconds of training before `_started`
@@ -41,8 +40,10 @@ class Throughput(Callback):
         self._cost, self._ceiling = 0.0, 0.0  # operations per padded pixel and training step; operations per second
 
     def state_dict(self) -> dict[str, Any]:
-        measured = {name: getattr(self, name) for name in ("lines", "seconds", "waited", "padded_pixels", "elapsed")}
-        return measured | {"pixels": int(self.pixels)}
+        measured = {
+            name: getattr(self, name) for name in ("lines", "seconds", "waited", "pixels", "padded_pixels", "elapsed")
+        }
+        return measured
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._restored = dict(state_dict)
@@ -76,7 +77,7 @@ class Throughput(Callback):
         self.seconds += now - (self._since or now)
         self._since = now
         self.lines += len(batch.ids) * trainer.world_size
-        self.pixels = self.pixels + batch.widths.sum() * batch.images.shape[2]
+        self.pixels += int(batch.widths.sum()) * batch.images.shape[2]
         self.padded_pixels += batch.images.numel()
         every = trainer.log_every_n_steps  # type: ignore[attr-defined] # Lightning sets it outside the class
         if every and trainer.global_step % every == 0:
@@ -100,11 +101,10 @@ class Throughput(Callback):
         """Return what is logged, by name. Pixels and time are those of this rank, multiplied by the number of ranks."""
         if not self.seconds or not self.padded_pixels:
             return {}
-        pixels = int(self.pixels)
         figures = {
             "lines_per_second": self.rate,
-            "pixels_per_second": ranks * pixels / self.seconds,
-            "padding": 1 - pixels / self.padded_pixels,
+            "pixels_per_second": ranks * self.pixels / self.seconds,
+            "padding": 1 - self.pixels / self.padded_pixels,
             "waiting": self.waited / self.seconds,
         }
         if self._ceiling:
@@ -121,7 +121,7 @@ def operations(module: TrainingModule, batch: Batch) -> int:
     training = [part for part in module.recognizer.modules() if part.training]
     module.recognizer.eval()  # so that batch norms keep their statistics
     try:
-        with counter, torch.no_grad():
+        with counter, torch.no_grad(), module.eager():
             module.recognizer.loss(batch)
     finally:
         for part in training:

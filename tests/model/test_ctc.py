@@ -31,6 +31,9 @@ class Given(nn.Module):
     def heads(self, images: Tensor, widths: Tensor) -> tuple[list[Tensor], Tensor]:
         return list(self.logits), self.lengths
 
+    def frames(self, widths: Tensor) -> Tensor:
+        return self.lengths
+
 
 def recognizer(heads: list[Tensor], lengths: list[int], **others) -> CTCRecognizer:
     parts = {"normalizer": Normalizer(), "preprocess": FitHeight(16), "shortcut_weight": 0.3} | others
