@@ -8,10 +8,11 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 os.environ["WANDB_MODE"] = "offline"
 os.environ["HYDRA_FULL_ERROR"] = "1"  # set by the commands as well: otherwise, Hydra prints errors and exits
 
-from jaxtyping import install_import_hook
+import fast
 
-install_import_hook("htr_lightning", "beartype.beartype")
+fast.check()
 
+import gc  # noqa: E402
 import shutil  # noqa: E402
 import sys  # noqa: E402
 from collections.abc import Callable, Iterator, Sequence  # noqa: E402
@@ -31,8 +32,7 @@ from torch import nn  # noqa: E402
 sys.path.insert(0, str(Path(__file__).parent.parent))  # train.py is next to the package
 
 import train  # noqa: E402
-from htr_lightning import cli  # noqa: E402
-from htr_lightning.config import offer_experiments  # noqa: E402
+from htr_lightning import cli, config  # noqa: E402
 from htr_lightning.data.preprocess import FitHeight, Preprocess  # noqa: E402
 from htr_lightning.data.reader.synthetic import Synthetic  # noqa: E402
 from htr_lightning.decoder.ctc import Greedy  # noqa: E402
@@ -42,7 +42,8 @@ from htr_lightning.net.backbone import ResidualBackbone  # noqa: E402
 from htr_lightning.net.crnn import CRNN  # noqa: E402
 from htr_lightning.text.normalize import Normalizer  # noqa: E402
 
-offer_experiments()  # as train.py does
+fast.compose_quickly()
+config.offer_experiments()  # as train.py does
 settings.register_profile("tests", deadline=None, max_examples=50, derandomize=True, database=None)
 settings.load_profile("tests")
 
@@ -55,6 +56,14 @@ MODELS = sorted(
     and path.stem not in ELSEWHERE
 )
 WIDTH, ROW = 240, 40  # width of a drawn page and height of its lines, in pixels
+
+
+def pytest_collection_finish() -> None:
+    fast.freeze()
+
+
+def pytest_unconfigure() -> None:
+    gc.unfreeze()  # otherwise, compiled modules report what they leak
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -158,7 +167,7 @@ def _make_recognizer(
 
 
 SMALL = [
-    "data.reader.lines={train: 96, val: 16, test: 24}",
+    "data.reader.lines={train: 48, val: 16, test: 24}",
     "data.reader.writers={train: 8, val: 2, test: 3}",
     "data.reader.length=[1, 2]",
     "data.workers=0",
@@ -168,6 +177,11 @@ SMALL = [
     "trainer.val_check_interval=1.0",
     "trainer.check_val_every_n_epoch=1",
     "trainer.log_every_n_steps=1",
+    "logger=csv",
+    "data.max_lines=4",
+    "model.preprocess.height=32",  # these three are measured otherwise
+    "model.preprocess.x_height=9.6",
+    "model.preprocess.width_scale=1.0",
     "model.net.width=24",
     "model.net.hidden=16",
     "model.net.backbone.stem=8",
@@ -239,7 +253,7 @@ def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runs") / "run"
     argv = list(sys.argv)
     try:
-        return run_train(folder, *SMALL, "trainer.max_epochs=2", "optimizer.lr=2e-3")  # reads something, if badly
+        return run_train(folder, *SMALL, "logger=wandb", "trainer.max_epochs=2", "optimizer.lr=2e-3")  # reads something, if badly
     finally:
         sys.argv = argv
 

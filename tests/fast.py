@@ -1,0 +1,92 @@
+"""What makes tests fast without changing what they prove; `check` must be called before the package is imported."""
+
+import gc
+import inspect
+from collections.abc import Callable
+from functools import partial, wraps
+from pathlib import Path
+from typing import Any, get_args
+from unittest import mock
+
+import jaxtyping
+import yaml
+from beartype import beartype
+from hydra._internal.hydra import Hydra
+from omegaconf import _utils
+
+jaxtyped = jaxtyping.jaxtyped
+
+
+def check() -> None:
+    """Check types and shapes in every module of the package that is imported from now on.
+
+    The wrapper of jaxtyping's import hook binds the arguments of every call to their names and checks them twice, which
+    takes more time than many functions; that of `checked` does not.
+    """
+    jaxtyping.jaxtyped = partial(partial, checked)  # the hook decorates with `jaxtyped(typechecker=...)`
+    jaxtyping.install_import_hook("htr_lightning", "beartype.beartype")
+
+
+def checked(fn: Any, *, typechecker: Any) -> Any:
+    """Return a function whose arguments and result are checked; shapes are compared within each call.
+
+    Args:
+        fn: function, or a class, of which only dataclasses are checked.
+        typechecker: that of jaxtyping's import hook, used where annotations are not evaluated.
+    """
+    hints = getattr(fn, "__annotations__", {}).values()
+    if not inspect.isfunction(fn) or any(isinstance(hint, str) for hint in hints):
+        return jaxtyped(fn, typechecker=typechecker)
+    typed: Callable[..., Any] = beartype(fn)
+    if typed is fn:
+        return fn  # without annotations
+    if any(map(_has_shape, hints)):
+        context = jaxtyped("context")  # has no state of its own
+
+        @wraps(fn)
+        def call(*args: Any, **kwargs: Any) -> Any:
+            if jaxtyping.config.jaxtyping_disable:
+                return fn(*args, **kwargs)
+            with context:
+                return typed(*args, **kwargs)
+    else:
+
+        @wraps(fn)
+        def call(*args: Any, **kwargs: Any) -> Any:
+            return (fn if jaxtyping.config.jaxtyping_disable else typed)(*args, **kwargs)
+
+    return call
+
+
+def _has_shape(hint: Any) -> bool:
+    """Return whether a type hint contains an array with a shape."""
+    if inspect.isclass(hint) and issubclass(hint, jaxtyping.AbstractArray):
+        return True
+    return any(map(_has_shape, get_args(hint)))
+
+
+def compose_quickly() -> None:
+    """Compose configs in a third of the time: once for each run, with YAML parsed in C, and recipes read once."""
+    from htr_lightning import config
+    from htr_lightning.training import launch
+
+    with mock.patch.object(yaml, "SafeLoader", yaml.CSafeLoader):
+        loader = _utils.get_yaml_loader()
+    _utils.get_yaml_loader = lambda: loader
+    Hydra.get_mode = lambda *_, **__: None  # as without `hydra.mode`, for which it composes the config once more
+    offer, offered = config.offer_experiments, dict[str, tuple[Path, int]]()
+
+    def offer_changed() -> None:
+        found = {name: (file, file.lstat().st_mtime_ns) for name, file in config.recipe_files().items()}
+        if found != offered:
+            offered.clear()
+            offer()
+            offered.update(found)
+
+    config.offer_experiments = launch.offer_experiments = offer_changed
+
+
+def freeze() -> None:
+    """Leave everything imported so far out of garbage collections, which take half a second with it."""
+    gc.collect()
+    gc.freeze()
