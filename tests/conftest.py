@@ -255,9 +255,9 @@ def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runs") / "run"
     argv = list(sys.argv)
     try:
-        return run_train(  # reads something, if badly
-            folder, *MEASURED, "logger=wandb", "trainer.max_epochs=2", "optimizer.lr=2e-3"
-        )
+        lines = ["data.reader.lines={train: 96, val: 16, test: 24}", "data.max_lines=8"]
+        more = ["logger=wandb", "trainer.max_epochs=2", "optimizer.lr=2e-3"]
+        return run_train(folder, *MEASURED, *lines, *more)  # reads something, if badly
     finally:
         sys.argv = argv
 
@@ -266,6 +266,14 @@ def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def best(run_folder: Path) -> Path:
     """The best checkpoint in `run_folder`."""
     return run_folder / "checkpoints" / "best.ckpt"
+
+
+@pytest.fixture(scope="session")
+def fast_exports(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Exports that take a second, once a network has been traced."""
+    folder = tmp_path_factory.getbasetemp()
+    with fast.exports(folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder):
+        yield
 
 
 @pytest.fixture

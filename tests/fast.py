@@ -2,8 +2,12 @@
 
 import gc
 import inspect
-from collections.abc import Callable
-from functools import partial, wraps
+import os
+import pickle
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache, partial, wraps
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, get_args
 from unittest import mock
@@ -90,3 +94,46 @@ def freeze() -> None:
     """Leave everything imported so far out of garbage collections, which take half a second with it."""
     gc.collect()
     gc.freeze()
+
+
+@contextmanager
+def exports(folder: Path) -> Iterator[None]:
+    """Trace each network once, start a process once for each file whose speed is measured, and measure one round.
+
+    Args:
+        folder: folder of traced networks, which processes share.
+    """
+    import onnx
+
+    from htr_lightning.evidence import parity
+    from htr_lightning.export import build
+
+    trace, trace_steps, start = build.trace, build.trace_steps, parity._process
+
+    def once(key: str, net: Any, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        digest = sha256(key.encode())
+        for name, weight in net.state_dict().items():
+            digest.update(name.encode() + weight.numpy().tobytes())
+        stored = folder / f"traced-{digest.hexdigest()}"
+        if not stored.exists():
+            written = stored.with_suffix(f".{os.getpid()}")
+            written.write_bytes(pickle.dumps({name: model.SerializeToString() for name, model in make().items()}))
+            written.replace(stored)
+        return {name: onnx.ModelProto.FromString(one) for name, one in pickle.loads(stored.read_bytes()).items()}
+
+    def traced(recognizer: Any, exportable: Any, padded: bool = True) -> Any:
+        return once(str(padded), recognizer.net, lambda: {"": trace(recognizer, exportable, padded)})[""]
+
+    def traced_steps(recognizer: Any, exportable: Any) -> dict[str, Any]:
+        if exportable.steps is None:
+            return {}
+        return once("steps", exportable.steps.step, lambda: trace_steps(recognizer, exportable))
+
+    @cache
+    def started(path: str, _changed: int) -> tuple[float, float]:
+        return start(path)
+
+    with mock.patch.multiple(build, trace=traced, trace_steps=traced_steps), mock.patch.multiple(
+        parity, ROUNDS=1, _process=lambda path: started(path, Path(path).stat().st_mtime_ns)
+    ):
+        yield

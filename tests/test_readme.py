@@ -1,5 +1,6 @@
 """Every command of the README and the documentation runs, and the Chinese pages have the same ones."""
 
+import itertools
 import json
 import os
 import re
@@ -108,6 +109,23 @@ def test_make_knows_the_target(command: str) -> None:
     subprocess.run([*shlex.split(command), "-n"], cwd=ROOT, check=True, capture_output=True)
 
 
+FEW = {"wikitexte_0007": "train", "wikitexte_0092": "val", "wikitexte_0210": "test"}  # pages of Copiste
+
+
+@pytest.fixture
+def few_lines(htr_data: Path, tmp_path: Path) -> Path:
+    """A folder with `copiste`: a page of real handwriting for each split, with its first five lines."""
+    real, few = htr_data / "copiste", tmp_path / "copiste"
+    (few / "alto").mkdir(parents=True)
+    (few / "jpg").symlink_to(real / "jpg")
+    for stem in FEW:
+        page = (real / "alto" / f"{stem}.xml").read_text(encoding="utf-8")
+        count = itertools.count()
+        page = re.sub("(?s)<TextLine.*?</TextLine>", lambda line: line[0] if next(count) < 5 else "", page)
+        (few / "alto" / f"{stem}.xml").write_text(page, encoding="utf-8")
+    return tmp_path
+
+
 @pytest.fixture
 def data(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[str], tuple[list[str], list[str]]]:
     """A command's words with DATA and RUN filled in, and the overrides that make it short."""
@@ -124,9 +142,8 @@ def data(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[str], tupl
         if "trainer=gpu" in command:
             short += ["trainer.accelerator=cpu"]
         if "copiste" in command:
-            folder = request.getfixturevalue("htr_data")
-            rows = ["page\tsplit", "wikitexte_0007\ttrain", "wikitexte_0092\tval", "wikitexte_0210\ttest"]
-            (tmp_path / "few.tsv").write_text("\n".join(rows))
+            folder = request.getfixturevalue("few_lines")
+            (tmp_path / "few.tsv").write_text("\n".join(["page\tsplit", *map("\t".join, FEW.items())]))
             splits = f"data.reader.splits={tmp_path}/few.tsv"
             short += [splits, "data.workers=0", "trainer.limit_val_batches=1", "trainer.limit_test_batches=1"]
             if "data.pack=" in command:
@@ -259,7 +276,7 @@ def test_train_on_several(command: str, tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def exported(best: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def exported(fast_exports: None, best: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("exported") / "model.onnx"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(jaxtyping.config, "jaxtyping_disable", True)
@@ -296,6 +313,7 @@ def test_htr(
         for name in ("predictions.jsonl", "summary.json"):
             shutil.copy(request.getfixturevalue("run_folder") / name, tmp_path / "beam")
     if "export" in words:
+        request.getfixturevalue("fast_exports")
         monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # sizes are symbols while a network is traced
     elif "model.onnx" in words:
         shutil.copy(request.getfixturevalue("exported"), tmp_path / "model.onnx")

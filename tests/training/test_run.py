@@ -146,6 +146,7 @@ def test_progress_runs_from_zero_to_one_for_every_kind_of_limit(bound: list[str]
     assert rates == sorted(rates, reverse=True)  # the cosine falls with progress
     assert rates[0] > 0.9 * 2e-3
     assert rates[-1] < 0.15 * 2e-3
+    assert summary(run)["seconds"] < 4 + 10
 
 
 def test_early_stopping_follows_the_validation_loss(tmp_path: Path) -> None:
@@ -162,7 +163,7 @@ def test_early_stopping_follows_the_validation_loss(tmp_path: Path) -> None:
 
 
 def test_every_epoch_is_validated_even_if_later_epochs_are_shorter(tmp_path: Path) -> None:
-    old = ["data@replay=synthetic", "replay.reader.lines={train: 96, val: 4, test: 4}", "replay.reader.length=[1, 2]",
+    old = ["data@replay=synthetic", "replay.reader.lines={train: 48, val: 4, test: 4}", "replay.reader.length=[1, 2]",
            "data.replay_decay=0.3", "trainer.max_epochs=4"]  # fmt: skip
     run = run_train(tmp_path / "run", *SMALL, *old)
     names, *rows = (row.split(",") for row in (run / "metrics.csv").read_text().splitlines())
@@ -292,18 +293,6 @@ def test_a_sweep_over_a_value_leaves_one_folder_per_job(tmp_path: Path) -> None:
     done = finish("-m", "optimizer.lr=1e-3,3e-3", "trainer.max_epochs=1", f"hydra.sweep.dir={tmp_path}/sweep")
     assert done.returncode == 0, done.stderr
     assert len(list((tmp_path / "sweep").glob("*/summary.json"))) == 2
-
-
-def test_a_time_limit_ends_the_run_and_determines_the_learning_rate(tmp_path: Path) -> None:
-    run_train(
-        tmp_path / "run", *SMALL, "trainer.max_time=00:00:00:05", "+callbacks.learning_rate.logging_interval=step"
-    )
-    rows = [row.split(",") for row in (tmp_path / "run" / "metrics.csv").read_text().splitlines()]
-    column = next(i for i, name in enumerate(rows[0]) if name.startswith("lr-"))
-    rates = [float(row[column]) for row in rows[1:] if row[column]]
-    assert max(rates) > 0.9 * 2e-3
-    assert rates[-1] < 0.1 * max(rates)
-    assert summary(tmp_path / "run")["seconds"] < 5 + 10
 
 
 def test_a_full_disk_preserves_the_previous_checkpoint(tmp_path: Path) -> None:
