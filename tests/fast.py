@@ -133,7 +133,8 @@ def exports(folder: Path) -> Iterator[None]:
     def started(path: str, _changed: int) -> tuple[float, float]:
         return start(path)
 
-    with mock.patch.multiple(build, trace=traced, trace_steps=traced_steps), mock.patch.multiple(
-        parity, ROUNDS=1, _process=lambda path: started(path, Path(path).stat().st_mtime_ns)
+    with (
+        mock.patch.multiple(build, trace=traced, trace_steps=traced_steps),
+        mock.patch.multiple(parity, ROUNDS=1, _process=lambda path: started(path, Path(path).stat().st_mtime_ns)),
     ):
         yield
