@@ -16,7 +16,6 @@ import jaxtyping
 import yaml
 from beartype import beartype
 from hydra._internal.hydra import Hydra
-from omegaconf import _utils
 
 jaxtyped = jaxtyping.jaxtyped
 
@@ -71,13 +70,16 @@ def _has_shape(hint: Any) -> bool:
 
 def compose_quickly() -> None:
     """Compose configs in a third of the time: once for each run, with YAML parsed in C, and recipes read once."""
-    from htr_lightning import config
+    from htr_lightning import config, hydra_version
     from htr_lightning.training import launch
 
-    with mock.patch.object(yaml, "SafeLoader", yaml.CSafeLoader):
-        loader = _utils.get_yaml_loader()
-    _utils.get_yaml_loader = lambda: loader
-    Hydra.get_mode = lambda *_, **__: None  # as without `hydra.mode`, for which it composes the config once more
+    if not hydra_version.IS_NEW:  # the internals of Hydra 1.4 differ
+        from omegaconf import _utils
+
+        with mock.patch.object(yaml, "SafeLoader", yaml.CSafeLoader):
+            loader = _utils.get_yaml_loader()
+        _utils.get_yaml_loader = lambda: loader
+        Hydra.get_mode = lambda *_, **__: None  # as without `hydra.mode`, for which it composes the config once more
     offer, offered = config.offer_experiments, dict[str, tuple[Path, int]]()
 
     def offer_changed() -> None:

@@ -108,6 +108,7 @@ def test_make_knows_the_target(command: str) -> None:
     subprocess.run([*shlex.split(command), "-n"], cwd=ROOT, check=True, capture_output=True)
 
 
+FEW_DRAWN = ["data.reader.lines={train: 16, val: 4, test: 4}", *SMALL[1:4]]
 FEW = {"wikitexte_0007": "train", "wikitexte_0092": "val", "wikitexte_0210": "test"}  # pages of Copiste
 
 
@@ -158,7 +159,7 @@ def data(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[str], tupl
             MAKERS[made](tmp_path)
             short += ["data.workers=0", "trainer.limit_val_batches=1", "trainer.limit_test_batches=1"]
             short += {
-                "iam_crnn": ["data.subset=[0, 32]", "data.cache_mb=0"], "synthetic_chinese": SMALL[:1],
+                "iam_crnn": ["data.subset=[0, 32]", "data.cache_mb=0"], "synthetic_chinese": FEW_DRAWN[:1],
                 "mnist": ["data.reader.val_size=5"], "seed_mlp": ["data.reader.val_size=5"],
             }.get(made, [])  # fmt: skip
         else:
@@ -170,7 +171,7 @@ def data(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[str], tupl
                 (tmp_path / "pages" / "splits.tsv").write_text("page\tsplit\na\ttrain\nb\tval\nc\ttest\n")
                 short += ["data.workers=0"]
             else:
-                short += SMALL[:4]
+                short += FEW_DRAWN
         command = command.replace("DATA", str(folder))
         if "corrected.tsv" in command:
             (tmp_path / "corrected.tsv").write_text("id\ttext\nnone\tof the lines\n")
