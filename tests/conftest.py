@@ -188,6 +188,7 @@ SMALL = [
     "model.net.backbone.stem=8",
     "model.net.backbone.channels=[8, 8, 16]",
 ]  # a run that takes seconds
+RUN = [*SMALL, "data.reader.lines={train: 96, val: 16, test: 24}", "data.max_lines=8"]  # that of `run_folder`
 MEASURED = [override for override in SMALL if "preprocess" not in override]  # the resolution is chosen from the lines
 
 
@@ -255,9 +256,9 @@ def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runs") / "run"
     argv = list(sys.argv)
     try:
-        lines = ["data.reader.lines={train: 96, val: 16, test: 24}", "data.max_lines=8"]
+        overrides = [override for override in RUN if "preprocess" not in override]
         more = ["logger=wandb", "trainer.max_epochs=2", "optimizer.lr=2e-3"]
-        return run_train(folder, *MEASURED, *lines, *more)  # reads something, if badly
+        return run_train(folder, *overrides, *more)  # reads something, if badly
     finally:
         sys.argv = argv
 

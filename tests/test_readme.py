@@ -19,7 +19,7 @@ import numpy as np
 import pyarrow
 import pytest
 from casia_files import write_characters, write_lines
-from conftest import SMALL, Outcome, run_train
+from conftest import RUN, SMALL, Outcome, run_train
 from data.iam_tree import made_up_forms, write_tree
 from font_files import write_chinese
 from mnist_files import write as write_mnist
@@ -152,6 +152,7 @@ def data(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[str], tupl
         elif "data=htr_united" in command:
             folder = request.getfixturevalue("htr_data")
             short += ["trainer.limit_val_batches=1", "trainer.limit_test_batches=1"]
+            short += ["data.subset=[0,16]", "data.measured_lines=8"]
         elif made := next(
             (name for name in MAKERS if f"data={name}" in command or f"experiment={name}" in command), None
         ):
@@ -186,7 +187,7 @@ def data(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[str], tupl
             if "copiste" in command:
                 short += net
             else:
-                short = [*SMALL, "trainer.max_epochs=3", "logger=csv"] if command.startswith("python") else []
+                short = [*RUN, "trainer.max_epochs=3"] if command.startswith("python") else []
         return shlex.split(command), short
 
     return fill

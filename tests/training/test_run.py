@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import SMALL, run_train
+from conftest import RUN, SMALL, run_train
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from omegaconf import OmegaConf
@@ -82,13 +82,13 @@ def test_resuming_continues_where_the_run_stopped(
 ) -> None:
     last = run_folder / "checkpoints" / "last.ckpt"
     steps = torch.load(last, weights_only=True)["global_step"]
-    run_train(tmp_path / "on", *SMALL, "trainer.max_epochs=3", f"resume={last}")
+    run_train(tmp_path / "on", *RUN, "trainer.max_epochs=3", f"resume={last}")
     assert torch.load(tmp_path / "on" / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] > steps
     assert f"epoch 2, step {steps}" in " ".join(capfd.readouterr().out.split())
 
 
 def test_resuming_a_finished_run_keeps_its_best_checkpoint(run_folder: Path, tmp_path: Path) -> None:
-    run_train(tmp_path / "on", *SMALL, "trainer.max_epochs=2", f"resume={run_folder}/checkpoints/last.ckpt")
+    run_train(tmp_path / "on", *RUN, "trainer.max_epochs=2", f"resume={run_folder}/checkpoints/last.ckpt")
     old, new = summary(run_folder), summary(tmp_path / "on")
     assert {key: new[key] for key in ("val_cer", "test_edits")} == {key: old[key] for key in ("val_cer", "test_edits")}
     assert new["checkpoint"] == "checkpoints/best.ckpt"
@@ -120,7 +120,7 @@ def test_resuming_with_a_different_network_or_alphabet_is_rejected(run_folder: P
     last = f"resume={run_folder}/checkpoints/last.ckpt"
     for other in ("model.net.hidden=24", "data.reader.words=package:french.txt"):
         with pytest.raises(InputError, match="a different alphabet or network"):
-            run_train(tmp_path / "on", *SMALL, "trainer.max_epochs=3", last, other)
+            run_train(tmp_path / "on", *RUN, "trainer.max_epochs=3", last, other)
 
 
 def test_a_run_without_a_limit_is_rejected(tmp_path: Path) -> None:
