@@ -6,12 +6,14 @@ os.environ["OMP_WAIT_POLICY"] = "PASSIVE"  # read once, when torch is imported
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ["OMP_NUM_THREADS"] = "1"  # one worker per core
 os.environ["WANDB_MODE"] = "offline"
+os.environ["SOURCE_DATE_EPOCH"] = "1700000000"  # pages written in two seconds are compared
 os.environ["HYDRA_FULL_ERROR"] = "1"  # set by the commands as well: otherwise, Hydra prints errors and exits
 
-from jaxtyping import install_import_hook
+import fast
 
-install_import_hook("htr_lightning", "beartype.beartype")
+fast.check()
 
+import gc  # noqa: E402
 import shutil  # noqa: E402
 import sys  # noqa: E402
 from collections.abc import Callable, Iterator, Sequence  # noqa: E402
@@ -31,8 +33,7 @@ from torch import nn  # noqa: E402
 sys.path.insert(0, str(Path(__file__).parent.parent))  # train.py is next to the package
 
 import train  # noqa: E402
-from htr_lightning import cli  # noqa: E402
-from htr_lightning.config import offer_experiments  # noqa: E402
+from htr_lightning import cli, config  # noqa: E402
 from htr_lightning.data.preprocess import FitHeight, Preprocess  # noqa: E402
 from htr_lightning.data.reader.synthetic import Synthetic  # noqa: E402
 from htr_lightning.decoder.ctc import Greedy  # noqa: E402
@@ -42,7 +43,8 @@ from htr_lightning.net.backbone import ResidualBackbone  # noqa: E402
 from htr_lightning.net.crnn import CRNN  # noqa: E402
 from htr_lightning.text.normalize import Normalizer  # noqa: E402
 
-offer_experiments()  # as train.py does
+fast.compose_quickly()
+config.offer_experiments()  # as train.py does
 settings.register_profile("tests", deadline=None, max_examples=50, derandomize=True, database=None)
 settings.load_profile("tests")
 
@@ -55,6 +57,14 @@ MODELS = sorted(
     and path.stem not in ELSEWHERE
 )
 WIDTH, ROW = 240, 40  # width of a drawn page and height of its lines, in pixels
+
+
+def pytest_collection_finish() -> None:
+    fast.freeze()
+
+
+def pytest_unconfigure() -> None:
+    gc.unfreeze()  # otherwise, compiled modules report what they leak
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -158,7 +168,7 @@ def _make_recognizer(
 
 
 SMALL = [
-    "data.reader.lines={train: 96, val: 16, test: 24}",
+    "data.reader.lines={train: 48, val: 16, test: 24}",
     "data.reader.writers={train: 8, val: 2, test: 3}",
     "data.reader.length=[1, 2]",
     "data.workers=0",
@@ -168,11 +178,18 @@ SMALL = [
     "trainer.val_check_interval=1.0",
     "trainer.check_val_every_n_epoch=1",
     "trainer.log_every_n_steps=1",
+    "logger=csv",
+    "data.max_lines=4",
+    "model.preprocess.height=32",
+    "model.preprocess.x_height=9.6",
+    "model.preprocess.width_scale=1.0",
     "model.net.width=24",
     "model.net.hidden=16",
     "model.net.backbone.stem=8",
     "model.net.backbone.channels=[8, 8, 16]",
 ]  # a run that takes seconds
+RUN = [*SMALL, "data.reader.lines={train: 96, val: 16, test: 24}", "data.max_lines=8"]  # that of `run_folder`
+MEASURED = [override for override in SMALL if "preprocess" not in override]  # the resolution is chosen from the lines
 
 
 def drawn_lines(split: str, lines: int = 24) -> Synthetic:
@@ -239,7 +256,9 @@ def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runs") / "run"
     argv = list(sys.argv)
     try:
-        return run_train(folder, *SMALL, "trainer.max_epochs=2", "optimizer.lr=2e-3")  # reads something, if badly
+        overrides = [override for override in RUN if "preprocess" not in override]
+        more = ["logger=wandb", "trainer.max_epochs=2", "optimizer.lr=2e-3"]
+        return run_train(folder, *overrides, *more)  # reads something, if badly
     finally:
         sys.argv = argv
 
@@ -248,6 +267,14 @@ def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def best(run_folder: Path) -> Path:
     """The best checkpoint in `run_folder`."""
     return run_folder / "checkpoints" / "best.ckpt"
+
+
+@pytest.fixture(scope="session")
+def fast_exports(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Exports that take a second, once a network has been traced."""
+    folder = tmp_path_factory.getbasetemp()
+    with fast.exports(folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder):
+        yield
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ import numpy as np
 import pyarrow
 import pytest
 from casia_files import write_characters, write_lines
-from conftest import SMALL, Outcome, run_train
+from conftest import RUN, SMALL, Outcome, run_train
 from data.iam_tree import made_up_forms, write_tree
 from font_files import write_chinese
 from mnist_files import write as write_mnist
@@ -108,6 +108,23 @@ def test_make_knows_the_target(command: str) -> None:
     subprocess.run([*shlex.split(command), "-n"], cwd=ROOT, check=True, capture_output=True)
 
 
+FEW_DRAWN = ["data.reader.lines={train: 16, val: 4, test: 4}", *SMALL[1:4]]
+FEW = {"wikitexte_0007": "train", "wikitexte_0092": "val", "wikitexte_0210": "test"}  # pages of Copiste
+
+
+@pytest.fixture
+def few_lines(htr_data: Path, tmp_path: Path) -> Path:
+    """A folder with `copiste`: a page of real handwriting for each split, with its first five lines."""
+    real, few = htr_data / "copiste", tmp_path / "copiste"
+    (few / "alto").mkdir(parents=True)
+    (few / "jpg").symlink_to(real / "jpg")
+    for stem in FEW:
+        parts = re.split("(?s)(<TextLine.*?</TextLine>)", (real / "alto" / f"{stem}.xml").read_text(encoding="utf-8"))
+        page = "".join(part for number, part in enumerate(parts) if number % 2 == 0 or number < 10)
+        (few / "alto" / f"{stem}.xml").write_text(page, encoding="utf-8")
+    return tmp_path
+
+
 @pytest.fixture
 def data(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[str], tuple[list[str], list[str]]]:
     """A command's words with DATA and RUN filled in, and the overrides that make it short."""
@@ -124,9 +141,8 @@ def data(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[str], tupl
         if "trainer=gpu" in command:
             short += ["trainer.accelerator=cpu"]
         if "copiste" in command:
-            folder = request.getfixturevalue("htr_data")
-            rows = ["page\tsplit", "wikitexte_0007\ttrain", "wikitexte_0092\tval", "wikitexte_0210\ttest"]
-            (tmp_path / "few.tsv").write_text("\n".join(rows))
+            folder = request.getfixturevalue("few_lines")
+            (tmp_path / "few.tsv").write_text("\n".join(["page\tsplit", *map("\t".join, FEW.items())]))
             splits = f"data.reader.splits={tmp_path}/few.tsv"
             short += [splits, "data.workers=0", "trainer.limit_val_batches=1", "trainer.limit_test_batches=1"]
             if "data.pack=" in command:
@@ -136,6 +152,7 @@ def data(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[str], tupl
         elif "data=htr_united" in command:
             folder = request.getfixturevalue("htr_data")
             short += ["trainer.limit_val_batches=1", "trainer.limit_test_batches=1"]
+            short += ["data.subset=[0,16]", "data.measured_lines=8"]
         elif made := next(
             (name for name in MAKERS if f"data={name}" in command or f"experiment={name}" in command), None
         ):
@@ -143,7 +160,7 @@ def data(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[str], tupl
             MAKERS[made](tmp_path)
             short += ["data.workers=0", "trainer.limit_val_batches=1", "trainer.limit_test_batches=1"]
             short += {
-                "iam_crnn": ["data.subset=[0, 32]", "data.cache_mb=0"], "synthetic_chinese": SMALL[:1],
+                "iam_crnn": ["data.subset=[0, 32]", "data.cache_mb=0"], "synthetic_chinese": FEW_DRAWN[:1],
                 "mnist": ["data.reader.val_size=5"], "seed_mlp": ["data.reader.val_size=5"],
             }.get(made, [])  # fmt: skip
         else:
@@ -155,7 +172,7 @@ def data(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[str], tupl
                 (tmp_path / "pages" / "splits.tsv").write_text("page\tsplit\na\ttrain\nb\tval\nc\ttest\n")
                 short += ["data.workers=0"]
             else:
-                short += SMALL[:4]
+                short += FEW_DRAWN
         command = command.replace("DATA", str(folder))
         if "corrected.tsv" in command:
             (tmp_path / "corrected.tsv").write_text("id\ttext\nnone\tof the lines\n")
@@ -170,7 +187,7 @@ def data(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[str], tupl
             if "copiste" in command:
                 short += net
             else:
-                short = [*SMALL, "trainer.max_epochs=3", "logger=csv"] if command.startswith("python") else []
+                short = [*RUN, "trainer.max_epochs=3"] if command.startswith("python") else []
         return shlex.split(command), short
 
     return fill
@@ -259,7 +276,7 @@ def test_train_on_several(command: str, tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def exported(best: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def exported(fast_exports: None, best: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("exported") / "model.onnx"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(jaxtyping.config, "jaxtyping_disable", True)
@@ -296,6 +313,7 @@ def test_htr(
         for name in ("predictions.jsonl", "summary.json"):
             shutil.copy(request.getfixturevalue("run_folder") / name, tmp_path / "beam")
     if "export" in words:
+        request.getfixturevalue("fast_exports")
         monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # sizes are symbols while a network is traced
     elif "model.onnx" in words:
         shutil.copy(request.getfixturevalue("exported"), tmp_path / "model.onnx")

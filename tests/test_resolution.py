@@ -6,7 +6,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from conftest import SMALL, Outcome, run_train
+from conftest import MEASURED, Outcome, run_train
 from numpy import ndarray
 
 from htr_lightning import checkpoint
@@ -137,7 +137,7 @@ def test_a_run_says_and_stores_its_resolution(
         for number in range(4):
             assert cv2.imwrite(str(tmp_path / "data" / split / f"{number}.png"), line)
             (tmp_path / "data" / split / f"{number}.gt.txt").write_text("ij " * 60)
-    few = ["data=folder", f"data.root={tmp_path}/data", *SMALL[3:], "logger=csv", "trainer.max_epochs=1"]
+    few = ["data=folder", f"data.root={tmp_path}/data", *MEASURED[3:], "trainer.max_epochs=1"]
     folder = run_train(tmp_path / "run", *few)
     log = (folder / "train.log").read_text()
     assert "widths x 1.5 · " in log
@@ -179,7 +179,7 @@ def test_weights_are_used_at_the_resolution_at_which_they_were_trained(run_folde
     content = checkpoint.read(best)
     content["htr"]["model"]["preprocess"]["width_scale"] = 1.25
     checkpoint.write(content, tmp_path / "wide.ckpt")
-    short = [*SMALL, "trainer.max_epochs=1", "logger=csv", f"start={tmp_path}/wide.ckpt"]
+    short = [*MEASURED, "trainer.max_epochs=1", f"start={tmp_path}/wide.ckpt"]
     run = run_train(tmp_path / "run", *short)
     stored = checkpoint.read(run / "checkpoints" / "best.ckpt")["htr"]["model"]["preprocess"]
     assert stored == content["htr"]["model"]["preprocess"]
@@ -190,7 +190,7 @@ def test_a_run_with_other_preprocessing_cannot_be_resumed(run_folder: Path, tmp_
     content["htr"]["model"]["preprocess"]["_target_"] = FIT["_target_"]
     checkpoint.write(content, tmp_path / "old.ckpt")
     with pytest.raises(InputError, match="resume: the checkpoint was trained with FitHeight, not with Normalize"):
-        run_train(tmp_path / "run", *SMALL, "trainer.max_epochs=3", "logger=csv", f"resume={tmp_path}/old.ckpt")
+        run_train(tmp_path / "run", *MEASURED, "trainer.max_epochs=3", f"resume={tmp_path}/old.ckpt")
 
 
 def test_no_augmentation_is_the_same_as_none(make_recognizer: Callable[..., CTCRecognizer]) -> None:

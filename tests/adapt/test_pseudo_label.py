@@ -179,4 +179,4 @@ def test_the_card_records_the_subset(tmp_path: Path) -> None:
     folder = run_train(tmp_path / "run", *SMALL, "trainer.max_steps=1", "data.subset=[0,40]", "data.subset_by=line")
     card = checkpoint.read(folder / "checkpoints" / "best.ckpt")["htr"]
     assert card["data"]["train"]["lines"] == 40
-    assert card["data"]["train"]["subset"] == {"lines": [0, 40], "by": "line", "of": 96}
+    assert card["data"]["train"]["subset"] == {"lines": [0, 40], "by": "line", "of": 48}

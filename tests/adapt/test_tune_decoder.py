@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import SMALL, Outcome, run_train
+from conftest import MEASURED, Outcome, run_train
 from hydra.core.config_store import ConfigStore
 
 from htr_lightning import checkpoint
@@ -102,7 +102,7 @@ def autoregressive(request: pytest.FixtureRequest, tmp_path_factory: pytest.Temp
         patch.setattr(sys, "argv", [])
         run = run_train(
             tmp_path_factory.mktemp("autoregressive") / "run",
-            *SMALL[:-4],
+            *MEASURED[:-4],
             *ATTENTION,
             *heads,
             "trainer.max_epochs=1",

@@ -53,7 +53,11 @@ def test_a_copy_is_trained_and_the_original_is_not(
     assert all(torch.equal(again[name], weight) for name, weight in changed.items())
 
 
-def test_confidence_rises_with_the_steps(recognizer: Recognizer, images: list[np.ndarray]) -> None:
+def test_confidence_rises_with_the_steps(
+    recognizer: Recognizer, images: list[np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writer, "ROUNDS", 1)
+    monkeypatch.setattr(writer, "PASSES", 5)
     adapted = adapt(recognizer, images)
     assert adapted.after > adapted.before
 

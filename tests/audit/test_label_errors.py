@@ -23,6 +23,7 @@ from htr_lightning.data.reader.synthetic import Synthetic
 from htr_lightning.data.texts import read_texts
 from htr_lightning.errors import InputError
 
+LINES = ["data=synthetic", *SMALL, "data.reader.lines={train: 96, val: 16, test: 24}"]
 WORDS = ["le", "la", "de", "un", "chat", "chien", "maison", "jardin", "grand", "petit", "vert", "bleu"]
 TEXTS = [" ".join(random.Random(n).sample(WORDS, 4)) + f" {n}" for n in range(400)]
 GROUPS = [f"writer {n // 10}" for n in range(400)]
@@ -156,7 +157,7 @@ def ranked(best: Path, htr, tmp_path: Path) -> Path:
         (out / f"fold-{fold}" / "checkpoints").mkdir(parents=True)
         shutil.copy(best, out / f"fold-{fold}" / "checkpoints" / "best.ckpt")
         (out / f"fold-{fold}" / "summary.json").write_text("{}")
-    outcome = htr("label-errors", "data=synthetic", *SMALL, "--plant", 0.1, "--show", 30, "--out", out)
+    outcome = htr("label-errors", *LINES, "--plant", 0.1, "--show", 30, "--out", out)
     assert outcome.code == 0, outcome.stderr
     assert "10 planted errors: " in outcome.stdout
     assert "of the first 50 lines, " in outcome.stdout
@@ -172,10 +173,10 @@ def test_every_reference_is_ranked_once_and_altered_ones_are_as_altered(ranked: 
     assert scores == sorted(scores, reverse=True)
     altered = read_texts(ranked / "planted.tsv")
     assert len(altered) == 10
-    again = htr("label-errors", "data=synthetic", *SMALL, "--plant", 0.2, "--out", ranked)
+    again = htr("label-errors", *LINES, "--plant", 0.2, "--out", ranked)
     assert again.code == 1
     assert "other settings than before" in again.stderr
-    refused = htr("label-errors", "data=synthetic", *SMALL, "data.held_out=[0,4]", "--out", ranked)
+    refused = htr("label-errors", *LINES, "data.held_out=[0,4]", "--out", ranked)
     assert "data.held_out=[0,4]: is set by htr label-errors" in refused.stderr
 
 

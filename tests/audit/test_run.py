@@ -20,7 +20,7 @@ from htr_lightning.errors import InputError
 SMALL = [
     "data.reader.lines={train: 150, val: 30, test: 30}",
     "data.reader.writers={train: 8, val: 2, test: 3}",
-    "data.reader.length=[2, 4]",
+    "data.reader.length=[1, 2]",
 ]
 
 

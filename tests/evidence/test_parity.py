@@ -20,12 +20,12 @@ from htr_lightning.metrics.significance import Difference
 
 
 @pytest.fixture(autouse=True)
-def _symbolic_sizes_are_no_int(monkeypatch: pytest.MonkeyPatch) -> None:
+def _symbolic_sizes_are_no_int(fast_exports: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
 
 
 @pytest.fixture(scope="module")
-def files(best: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Path]]:
+def files(fast_exports: None, best: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Path]]:
     """Exported files by target."""
     folder = tmp_path_factory.mktemp("files")
     patch = pytest.MonkeyPatch()

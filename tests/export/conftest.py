@@ -1,24 +1,18 @@
 """Exported files of a small recognizer."""
 
-from collections.abc import Callable, Iterator
-from hashlib import sha256
+from collections.abc import Iterator
 from pathlib import Path
 
 import jaxtyping
 import numpy as np
-import onnx
 import pytest
-from torch import nn
 
 from htr_lightning import checkpoint
 from htr_lightning.data.reader.synthetic import Synthetic
 from htr_lightning.decoder.language import Language
 from htr_lightning.decoder.lexicon import Lexicon
 from htr_lightning.decoder.ngram import NGram
-from htr_lightning.export import build, graph
-from htr_lightning.export import trace_steps as steps
 from htr_lightning.export.build import export
-from htr_lightning.model.base import Exportable, Recognizer
 
 from .autoregressive import BEAM as STEP_BEAM
 from .autoregressive import written
@@ -41,39 +35,10 @@ def lines() -> list[np.ndarray]:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _symbolic_sizes_are_no_int() -> Iterator[None]:
+def _symbolic_sizes_are_no_int(fast_exports: None) -> Iterator[None]:
     """While a network is traced, sizes are symbols, which run-time checks of shapes do not accept."""
     patch = pytest.MonkeyPatch()
     patch.setattr(jaxtyping.config, "jaxtyping_disable", True)
-    yield
-    patch.undo()
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _traced_once(_symbolic_sizes_are_no_int: None) -> Iterator[None]:
-    """Trace each network once, which takes seconds."""
-    traced: dict[str, dict[str, bytes]] = {}
-
-    def once(key: str, net: nn.Module, make: Callable[[], dict[str, onnx.ModelProto]]) -> dict[str, onnx.ModelProto]:
-        digest = sha256(key.encode())
-        for name, weight in net.state_dict().items():
-            digest.update(name.encode() + weight.numpy().tobytes())
-        key = digest.hexdigest()
-        if key not in traced:
-            traced[key] = {name: model.SerializeToString() for name, model in make().items()}
-        return {name: onnx.ModelProto.FromString(content) for name, content in traced[key].items()}
-
-    def trace(recognizer: Recognizer, exportable: Exportable, padded: bool = True) -> onnx.ModelProto:
-        return once(str(padded), recognizer.net, lambda: {"": graph.trace(recognizer, exportable, padded)})[""]
-
-    def trace_steps(recognizer: Recognizer, exportable: Exportable) -> dict[str, onnx.ModelProto]:
-        if exportable.steps is None:
-            return {}
-        return once("steps", exportable.steps.step, lambda: steps.trace_steps(recognizer, exportable))
-
-    patch = pytest.MonkeyPatch()
-    patch.setattr(build, "trace", trace)
-    patch.setattr(build, "trace_steps", trace_steps)
     yield
     patch.undo()
 

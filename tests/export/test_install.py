@@ -52,7 +52,8 @@ def run_there(place: Path, *arguments: object) -> subprocess.CompletedProcess[by
     program = "from htr_lightning.cli import app\napp()"
     return subprocess.run(
         [sys.executable, "-S", "-c", program, *map(str, arguments)], capture_output=True,
-        env={"PATH": os.environ["PATH"], "PYTHONPATH": os.pathsep.join([str(place), str(ROOT)])},
+        env={"PYTHONPATH": os.pathsep.join([str(place), str(ROOT)])}
+        | {name: os.environ[name] for name in ("PATH", "SOURCE_DATE_EPOCH")},
     )  # fmt: skip
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import SMALL, run_train
+from conftest import RUN, run_train
 
 from htr_lightning.errors import InputError
 from htr_lightning.training.resume import Position, position
@@ -81,7 +81,7 @@ def test_a_state_that_cannot_be_restored_is_refused_by_name(run_folder: Path, tm
     change(content)
     torch.save(content, tmp_path / "x.ckpt")
     with pytest.raises(InputError, match=message) as refused:
-        run_train(tmp_path / "on", *SMALL, "trainer.max_epochs=3", f"resume={tmp_path}/x.ckpt")
+        run_train(tmp_path / "on", *RUN, "trainer.max_epochs=3", f"resume={tmp_path}/x.ckpt")
     assert f"{tmp_path}/x.ckpt" in str(refused.value)
     assert "\n" not in str(refused.value)
 
@@ -89,7 +89,7 @@ def test_a_state_that_cannot_be_restored_is_refused_by_name(run_folder: Path, tm
 def test_a_run_with_other_parameter_groups_is_not_resumed(run_folder: Path, tmp_path: Path) -> None:
     last = f"resume={run_folder}/checkpoints/last.ckpt"
     with pytest.raises(InputError, match=r"last\.ckpt: the state .* repeat the overrides"):
-        run_train(tmp_path / "on", *SMALL, "trainer.max_epochs=3", last, "model.layer_decay=0.8")
+        run_train(tmp_path / "on", *RUN, "trainer.max_epochs=3", last, "model.layer_decay=0.8")
 
 
 def test_an_error_of_the_run_itself_is_not_blamed_on_its_checkpoint(
@@ -100,4 +100,4 @@ def test_an_error_of_the_run_itself_is_not_blamed_on_its_checkpoint(
 
     monkeypatch.setattr("htr_lightning.training.module.TrainingModule.training_step", fail)
     with pytest.raises(KeyError, match="a mistake"):
-        run_train(tmp_path / "on", *SMALL, "trainer.max_epochs=3", f"resume={run_folder}/checkpoints/last.ckpt")
+        run_train(tmp_path / "on", *RUN, "trainer.max_epochs=3", f"resume={run_folder}/checkpoints/last.ckpt")

@@ -1,5 +1,6 @@
 """What the writers of PAGE, ALTO and hOCR share: what a file says about its texts, ids, and where elements go."""
 
+import os
 import re
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
@@ -9,6 +10,7 @@ from xml.etree.ElementTree import Element
 
 from htr_lightning.data.page.page import Line, Points
 from htr_lightning.data.page.xml import local
+from htr_lightning.errors import InputError
 from htr_lightning.version import __version__
 
 SOFTWARE = "htr-lightning"
@@ -65,8 +67,19 @@ class Ids:
 
 
 def now() -> str:
-    """Return the time as files state it."""
-    return datetime.now(UTC).isoformat(timespec="seconds")
+    """Return the time as files state it: the current one, or that of the environment variable SOURCE_DATE_EPOCH.
+
+    With the variable, files are the same each time (https://reproducible-builds.org/specs/source-date-epoch/).
+
+    Raises:
+        InputError: if the variable is not a number of seconds since 1970.
+    """
+    given = os.environ.get("SOURCE_DATE_EPOCH")
+    try:
+        time = datetime.now(UTC) if given is None else datetime.fromtimestamp(int(given), UTC)
+    except (ValueError, OverflowError, OSError):
+        raise InputError(f"SOURCE_DATE_EPOCH={given}: expected seconds since 1970; correct or unset it") from None
+    return time.isoformat(timespec="seconds")
 
 
 def pairs(points: Points, between: str = ",") -> str:

@@ -1,6 +1,9 @@
 """Pages of common programs keep all but their texts, stay valid, and are read back with the texts that were written."""
 
 import re
+from collections.abc import Callable
+from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -10,6 +13,7 @@ from htr_lightning.data.page.document import read_page
 from htr_lightning.data.page.page import Line
 from htr_lightning.data.page.write_page import NAMES
 from htr_lightning.data.page.written import About, Ids, hyphenations
+from htr_lightning.errors import InputError
 from htr_lightning.reading.page_out import page_file
 from htr_lightning.reading.sources import Source
 
@@ -250,6 +254,24 @@ def test_languages_are_named_as_in_the_schema() -> None:
     for name in NAMES.values():
         content = FILES["eScriptorium PAGE"].replace("<Page ", f'<Page primaryLanguage="{name}" ')
         assert not faults(content.encode()), name
+
+
+@pytest.mark.parametrize("form", ["page", "alto"])
+def test_files_are_dated_now_or_as_the_environment_says(
+    form: str, tmp_path: Path, write_page: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_page(tmp_path)
+    made = partial(page_file, Source(path, path.with_suffix(".png"), True), transcribed(path, ["a", "b"]), form)
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "86399")
+    assert b"1970-01-01T23:59:59+00:00" in made()
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "yesterday")
+    with pytest.raises(InputError, match="SOURCE_DATE_EPOCH=yesterday: expected seconds since 1970"):
+        made()
+    monkeypatch.delenv("SOURCE_DATE_EPOCH")
+    before = datetime.now(UTC).replace(microsecond=0)
+    dated = re.findall(rb"\d{4}-\d\d-\d\dT[\d:]{8}\+00:00", made())
+    assert dated
+    assert all(before <= datetime.fromisoformat(one.decode()) <= datetime.now(UTC) for one in dated)
 
 
 def test_characters_that_xml_cannot_contain_are_replaced(path: Path) -> None:
