@@ -9,6 +9,8 @@ from pathlib import Path
 
 from htr_lightning.errors import InputError
 
+STDERR = 2  # the stream of the process, whatever `sys.stderr` is
+
 
 def run_command(words: Sequence[str]) -> None:
     """Run a command of `htr`, given as words, whose output goes to stderr.
@@ -19,7 +21,7 @@ def run_command(words: Sequence[str]) -> None:
     paths = [str(Path(__file__).parent.parent), os.environ.get("PYTHONPATH", "")]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths))}
     program = [sys.executable, "-m", "htr_lightning", *words]
-    child = subprocess.Popen(program, stdout=sys.stderr.fileno(), env=environment)
+    child = subprocess.Popen(program, stdout=STDERR, env=environment)
     try:
         code = child.wait()
     except KeyboardInterrupt:

@@ -36,10 +36,10 @@ READ = ["un mot cou-", "deux", "trois & plus", "quatre"]  # what the recognizer 
 Change = Callable[[str, int, str], str]
 
 
-@pytest.fixture(params=["page", "alto"])
+@pytest.fixture
 def given(request: pytest.FixtureRequest, write_page: Callable[..., Path], tmp_path: Path) -> Path:
     """An archive with two pages, as `htr transcribe --out given.zip` writes it."""
-    pairs = []
+    pairs, form = [], getattr(request, "param", "page")
     for stem in "ab":
         xml = write_page(tmp_path / "in", ["un", "deux", "trois", "quatre"], stem)
         image = xml.with_suffix(".png")
@@ -48,9 +48,9 @@ def given(request: pytest.FixtureRequest, write_page: Callable[..., Path], tmp_p
         assert cv2.imwrite(str(image), picture)
         out = tmp_path / f"{stem}.xml"
         about = About("m", exchanged=True)
-        out.write_bytes(page_file(Source(xml, image, True), transcribed(xml, READ, image), request.param, about))
+        out.write_bytes(page_file(Source(xml, image, True), transcribed(xml, READ, image), form, about))
         pairs.append((image, out))
-    write_package(tmp_path / "given.zip", pairs, request.param)
+    write_package(tmp_path / "given.zip", pairs, form)
     ZipFile(tmp_path / "given.zip").extractall(tmp_path / "editor")
     return tmp_path / "given.zip"
 
@@ -155,6 +155,7 @@ EDITORS: list[Callable[..., Path]] = [
 ]
 
 
+@pytest.mark.parametrize("given", ["page", "alto"], indirect=True)
 @pytest.mark.parametrize("editor", EDITORS)
 def test_changed_lines_are_corrections_of_what_was_read(editor: Callable[..., Path], given: Path) -> None:
     found, left_out = read(editor(given, two_changes), exported=str(given))
@@ -231,7 +232,7 @@ def test_a_hostile_archive_costs_one_line_and_stores_nothing(
     bad = archive(tmp_path / "bad.zip", **members)
     if not members:
         bad.write_bytes(b"PK no zip")
-    for names in ([bad], [bad, "--exported", bad]):
+    for names in ([bad], [bad, "--exported", bad])[: 1 + (kind == "a link")]:
         outcome = htr("feedback", "add", tmp_path / "c.db", *names)
         assert outcome.code == 1
         (line,) = outcome.stderr.splitlines()
