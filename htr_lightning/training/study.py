@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, Override, RangeSweep
 
-from htr_lightning.errors import InputError
+from htr_lightning.errors import InputError, first_line
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -74,8 +74,12 @@ def _open(settings: Mapping[str, Any]) -> tuple["Study", "BaseStorage"]:
             pruner=settings.get("pruner"),
             load_if_exists=True,
         )
-    except (OSError, ValueError) as error:
-        raise InputError(f"hydra.sweeper.storage={place}: {error}; choose another file or direction") from None
+    except Exception as error:
+        known = isinstance(error, OSError | ValueError | ImportError)  # the last one without SQLAlchemy or a driver
+        if not known and not type(error).__module__.startswith(("sqlalchemy.", "optuna.")):
+            raise
+        raise InputError(f"hydra.sweeper.storage={place}: {first_line(error)}; choose another file, URL or "
+                         "direction") from None  # fmt: skip
     return study, storage
 
 

@@ -55,8 +55,10 @@ def shown(folder: Path, digits: int | None) -> Any:
 
 @pytest.mark.parametrize(
     ("val", "test", "lines"),
-    [(17, 23, 3), (7, 5, 2)],  # more batches than ranks, and fewer
-    ids=["many", "few"],
+    [
+        pytest.param(17, 23, 3, id="more batches than ranks"),
+        pytest.param(7, 5, 2, id="fewer", marks=pytest.mark.slow),
+    ],
 )
 def test_counts_and_predictions_do_not_depend_on_the_number_of_ranks(
     best: Path, tmp_path: Path, one_thread: None, val: int, test: int, lines: int

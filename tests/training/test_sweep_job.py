@@ -200,6 +200,12 @@ def test_hydra_sweeps_are_optuna_distributions(override: str, expected: str | No
     assert repr(found) == expected if expected else sorted(found.choices) == ["0", "1", "2"]  # type: ignore[attr-defined]
 
 
+@pytest.mark.parametrize("storage", ["nosuch://study", "/proc/study.journal"])
+def test_a_storage_that_cannot_be_used_is_refused(storage: str) -> None:
+    with pytest.raises(InputError, match=rf"^hydra\.sweeper\.storage={storage}: .+; choose another"):
+        open_study({"storage": storage, "study_name": "s", "direction": "minimize"})
+
+
 def test_an_interval_from_its_end_is_refused() -> None:
     (parsed,) = OverridesParser.create().parse_overrides(["x=interval(1,0)"])
     with pytest.raises(InputError, match=r"x=interval\(1,0\)"):
