@@ -110,6 +110,7 @@ class Clipped(Regression):
     """A network that clips gradients as recognizers do, and records their norm."""
 
     configure_gradient_clipping = TrainingModule.configure_gradient_clipping
+    _combine_batches = TrainingModule._combine_batches
     check_gradient = TrainingModule.check_gradient
 
     def on_before_zero_grad(self, optimizer: torch.optim.Optimizer) -> None:
@@ -136,7 +137,9 @@ def test_the_clipping_limit_is_scaled_like_the_gradients() -> None:
         weight.grad = torch.full_like(weight, 30.0)
     scaler = torch.amp.GradScaler("cpu", init_scale=8.0)
     scaler.scale(torch.zeros(1))
-    module._trainer = SimpleNamespace(precision_plugin=MixedPrecision("16-mixed", "cpu", scaler))
+    module._trainer = SimpleNamespace(
+        precision_plugin=MixedPrecision("16-mixed", "cpu", scaler), accumulate_grad_batches=1
+    )
     module.configure_gradient_clipping(optimizer, 0.5, "norm")
     gradients = torch.cat([weight.grad.flatten() for weight in module.net[2].parameters()])
     assert float(gradients.norm()) == pytest.approx(0.5 * 8, rel=1e-4)

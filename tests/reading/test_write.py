@@ -18,6 +18,14 @@ from htr_lightning.reading.write import UntilInterrupted
 SOURCES = [Source(Path(name), Path(name)) for name in "abcd"]
 
 
+@pytest.fixture(autouse=True)
+def with_ctrl_c() -> Iterator[None]:
+    """Python's own handler, which what a shell starts in the background does not have."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def test_after_ctrl_c_no_source_is_begun_and_a_second_one_stops_at_once() -> None:
     told: list[str] = []
     before = signal.getsignal(signal.SIGINT)
