@@ -51,7 +51,7 @@ def open_trial(settings: Mapping[str, Any], number: int) -> "Trial":
     return Trial(study, storage.get_trial_id_from_study_id_trial_number(study_id, number))
 
 
-def _open(settings: Mapping[str, Any]) -> tuple["Study", "BaseStorage"]:
+def _open(settings: Mapping[str, Any]) -> "tuple[Study, BaseStorage]":
     try:
         import optuna
         from optuna.storages.journal import JournalFileBackend
