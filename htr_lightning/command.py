@@ -47,6 +47,8 @@ def run(main: Callable[[], Any]) -> None:
         if message is None:
             raise
         fail(message)
+    except KeyboardInterrupt:  # where nothing has begun that must be finished
+        sys.exit(130)
 
 
 def _accept_any_text() -> None:

@@ -41,6 +41,15 @@ def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp
     return call
 
 
+def test_ctrl_c_ends_a_command_without_a_traceback(capsys: pytest.CaptureFixture[str]) -> None:
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(SystemExit) as ended:
+        command.run(interrupted)
+    assert (ended.value.code, capsys.readouterr()) == (130, ("", ""))
+
+
 def refused(outcome: Outcome, *words: str) -> None:
     """One error line with these words, no traceback, exit code not 0."""
     assert outcome.code != 0

@@ -135,10 +135,11 @@ def train(
     data@replay=NAME replay.root=FOLDER (or replay.pack=FILE) select old data, which are mixed in and of which the
     validation lines must not be read worse; see htr fine-tune and experiments/feedback_fine_tune.yaml.
     """
-    from htr_lightning.adapt import feedback as verb
     from htr_lightning.data.corrections import CorrectionStore
 
-    opened = CorrectionStore(store)
+    opened = CorrectionStore(store)  # before PyTorch is imported
+    from htr_lightning.adapt import feedback as verb
+
     event = verb.train(opened, recognizer, overrides or [], who, max_loss / 100, device, progress_bar)
     print(_told(event))
     if event.version is not None:
@@ -150,11 +151,14 @@ def versions(
     store: Store, as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON")] = False
 ) -> None:
     """List the versions of the recognizer and what was decided about each, by whom, when and why."""
-    from htr_lightning.adapt.feedback import current, folder_of
     from htr_lightning.data.corrections import CorrectionStore
 
     opened = CorrectionStore(store)
     events = opened.events()
+    if not events:
+        raise InputError(f"{store}: no version of a recognizer yet; make one with htr feedback train")
+    from htr_lightning.adapt.feedback import current, folder_of
+
     if as_json:
         print(json.dumps([event._asdict() for event in events], indent=1, ensure_ascii=False))
         return
@@ -174,10 +178,11 @@ def rollback(
     why: Annotated[str, typer.Option(help="Reason, for the audit trail")] = "",
 ) -> None:
     """Go back to an earlier version of the recognizer; the corrections stay."""
-    from htr_lightning.adapt import feedback as verb
     from htr_lightning.data.corrections import CorrectionStore
 
     opened = CorrectionStore(store)
+    from htr_lightning.adapt import feedback as verb
+
     print(_told(verb.rollback(opened, to, why, who)))
     print(verb.folder_of(opened) / "current.ckpt")
 

@@ -101,6 +101,8 @@ class CorrectionStore:
 
     def __init__(self, path: str | Path, create: bool = False) -> None:
         self.path = Path(path)
+        if self.path.is_dir():
+            raise InputError(f"{path}: is a folder; name a file of corrections first, e.g. corrections.db")
         if create and not self.path.exists():
             self._create()
         if not self.path.is_file():

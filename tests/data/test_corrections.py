@@ -272,6 +272,7 @@ def newer(path: Path) -> None:
     ("make", "message"),
     [
         (lambda path: None, "no such file of corrections"),
+        (lambda path: path.mkdir(), "is a folder; name a file of corrections first"),
         (lambda path: path.write_text("no database " * 99), "not a file of corrections"),
         (lambda path: path.write_bytes(b""), "not a file of corrections"),
         (foreign, "not a file of corrections"),

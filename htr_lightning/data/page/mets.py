@@ -6,6 +6,7 @@ from pathlib import Path
 from urllib.parse import unquote
 from xml.etree.ElementTree import Element
 
+from htr_lightning.data.files import FileIndex
 from htr_lightning.data.page.xml import integer, local, parse, short
 from htr_lightning.errors import InputError
 
@@ -22,7 +23,8 @@ def read(path: Path) -> list[list[Path]]:
     names = dict(_files(root))
     if all(map(_is_remote, names.values())):
         return []
-    paths = {id: _inside(path, name) for id, name in names.items()}
+    index = FileIndex()
+    paths = {id: _inside(path, name, index) for id, name in names.items()}
     groups = [[paths[id] for id in ids if id in paths] for ids in _structure(root)]
     return [list(dict.fromkeys(group)) for group in groups if group] or [[file] for file in paths.values()]
 
@@ -53,7 +55,7 @@ def _is_remote(name: str) -> bool:
     return "://" in name and not name.startswith("file://")
 
 
-def _inside(path: Path, name: str) -> Path:
+def _inside(path: Path, name: str, index: FileIndex) -> Path:
     if _is_remote(name):
         raise InputError(f"{path}: lists {short(name)}, which is not a local file; include the pages in the export")
     name = name.removeprefix("file://")
@@ -63,6 +65,10 @@ def _inside(path: Path, name: str) -> Path:
     below = [place for place in places if _is_below(path.parent, place)]
     if found := next(filter(_is_file, below), None):
         return found
+    for place in below:  # perhaps with the name in another Unicode form, as archives from a Mac have it
+        other = index.find(path.parent, os.path.relpath(place, path.parent))
+        if other is not None and _is_below(path.parent, other):
+            return other
     if places[0] not in below:
         raise InputError(
             f"{path}: lists {short(name)}, which is outside the folder of this METS file; move it into that folder"

@@ -186,6 +186,11 @@ def test_places_may_be_written_as_urls(tmp_path: Path, write_page) -> None:
     assert mets.read(write_mets(tmp_path, {"x": ["file://a%20b.xml"]})) == [[tmp_path / "a b.xml"]]
 
 
+def test_names_are_compared_in_any_unicode_form(tmp_path: Path, write_page) -> None:
+    write_page(tmp_path, ["un"], "e\u0301te\u0301")  # as a Mac writes it
+    assert mets.read(write_mets(tmp_path, {"x": ["\u00e9t\u00e9.xml"]})) == [[tmp_path / "e\u0301te\u0301.xml"]]
+
+
 def test_a_mets_may_have_any_name(tmp_path: Path, write_page) -> None:
     for stem in "abc":
         write_page(tmp_path, [stem], stem)
