@@ -14,7 +14,7 @@ from nbclient import NotebookClient
 ROOT = Path(__file__).parent.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 PICTURES = {
-    "01_first_run": 7, "01_first_run.zh-CN": 7, "02_lines": 8, "02_lines.zh-CN": 8, "03_analyse_runs": 7,
+    "01_first_run": 7, "01_first_run.zh-CN": 7, "02_lines": 8, "02_lines.zh-CN": 8, "03_analyse_runs": 10,
     "04_compare": 4, "05_pages": 5,
 }  # fmt: skip
 
