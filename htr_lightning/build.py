@@ -31,7 +31,7 @@ from htr_lightning.transcription import Transcriber
 BLANK = np.full((64, 64), 255, np.uint8)
 WHERE = "the checkpoint's config"
 OWN = ("preprocess", "normalizer", "alphabet")  # settings of the data that come from the recognizer
-STORED = re.compile(r"data=[\w-]+|data\.(?!repo=)[\w.]+=.*", re.ASCII | re.DOTALL)  # overrides that a file may contain
+STORED = re.compile(r"data=[\w-]+|data\.(?!repo=)[\w.]+=[^$]*", re.ASCII)  # in a file: without interpolations
 UNUSED = (*OWN, "augment", "replay")  # settings of a run's data that reading does not use
 
 log = logging.getLogger("htr_lightning")
@@ -198,7 +198,7 @@ def data_for(
         InputError: if an override is invalid, does not concern the data, or may not come from a file.
     """
     for override in overrides:
-        if stored_in and ("${" in override or not STORED.fullmatch(override)):
+        if stored_in and not STORED.fullmatch(override):
             raise InputError(f"{stored_in}: contains the override {override}; if you trust it, give it as an argument")
         if not override.lstrip("+~").startswith(("data.", "data=")):
             raise InputError(

@@ -124,7 +124,7 @@ def exports(folder: Path) -> Iterator[None]:
         return {name: onnx.ModelProto.FromString(one) for name, one in pickle.loads(stored.read_bytes()).items()}
 
     def described(recognizer: Any, net: Any) -> str:
-        """Return what a trace depends on besides weights: the layers, the config of the model, and the preprocessing."""
+        """Return what a trace depends on besides weights: layers, the config of the model, and preprocessing."""
         config = {key: value for key, value in recognizer.card["model"].items() if key != "decoder"}
         its = recognizer.preprocess
         return f"{net} {config} {its.height} {its.margin} {its.framed}"

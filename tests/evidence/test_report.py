@@ -17,9 +17,6 @@ import numpy as np
 import pytest
 from conftest import Outcome
 
-import htr_lightning
-from htr_lightning.build import data_for
-from htr_lightning.card import describe
 from htr_lightning.errors import InputError
 from htr_lightning.evidence import report, sections
 from htr_lightning.evidence.page import page, rows, selections
@@ -309,42 +306,6 @@ def test_predictions_of_another_checkpoint_are_made_again(run_folder: Path, tmp_
     again = open_results(run)
     assert [(p.id, p.hypothesis) for p in again.predictions] == [(p.id, p.hypothesis) for p in before.predictions]
     assert (run / "checkpoints" / "evaluate-test" / "metrics.json").is_file()
-
-
-COPY = "{_target_: shutil.copyfile, src: /etc/hostname, dst: PLACE}"
-
-
-@pytest.mark.parametrize(
-    "overrides",
-    [
-        ["data=synthetic", "~data.reader", f"+data.reader={COPY}"],
-        ["data=synthetic", f"data.reader={COPY}"],
-        ["data=synthetic", "data.reader._target_=shutil.copyfile"],
-        ["data=synthetic", "data.root=${new_folder:PLACE}"],
-        ["data=../synthetic"],
-        ["data=huggingface", "data.repo=a/b"],
-    ],
-)
-def test_the_overrides_in_a_folder_of_results_call_nothing(overrides: list[str], tmp_path: Path) -> None:
-    place = tmp_path / "written"
-    given = [one.replace("PLACE", str(place)) for one in overrides]
-    (tmp_path / "predictions.jsonl").write_text(EMPTY)
-    (tmp_path / "metrics.json").write_text(json.dumps({"checkpoint": "latin-modern", "overrides": given}))
-    results = open_results(tmp_path)
-    assert results.reader is None
-    assert results.note.startswith("metrics.json: ")
-    assert not place.exists()
-
-
-def test_the_overrides_in_a_folder_of_results_choose_data(tmp_path: Path) -> None:
-    given = ["data=synthetic", "data.reader.lines={train: 2, val: 2, test: 2}"]
-    recognizer = htr_lightning.load("latin-modern").transcriber
-    about = {"checkpoint": "latin-modern", "overrides": given, "data": describe(data_for(recognizer, given), "test")}
-    (tmp_path / "predictions.jsonl").write_text(EMPTY)
-    (tmp_path / "metrics.json").write_text(json.dumps(about))
-    results = open_results(tmp_path)
-    assert results.reader is not None, results.note
-    assert len(results.reader) == 2
 
 
 def test_a_folder_without_results_is_refused(tmp_path: Path, htr: Callable[..., Outcome]) -> None:
