@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import re
 import sys
 from collections import Counter
 from collections.abc import Sequence
@@ -12,7 +13,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from htr_lightning import checkpoint, resolution
 from htr_lightning.card import card
@@ -28,6 +31,7 @@ from htr_lightning.transcription import Transcriber
 BLANK = np.full((64, 64), 255, np.uint8)
 WHERE = "the checkpoint's config"
 OWN = ("preprocess", "normalizer", "alphabet")  # settings of the data that come from the recognizer
+STORED = re.compile(r"data=[\w-]+|data\.(?!repo=)[\w.]+=[^$]*", re.ASCII)  # in a file: without interpolations
 UNUSED = (*OWN, "augment", "replay")  # settings of a run's data that reading does not use
 
 log = logging.getLogger("htr_lightning")
@@ -170,7 +174,11 @@ def open_data(
 
 
 def data_for(
-    recognizer: Transcriber, overrides: Sequence[str] = (), full: bool = False, unlabelled: bool = False
+    recognizer: Transcriber,
+    overrides: Sequence[str] = (),
+    full: bool = False,
+    unlabelled: bool = False,
+    stored_in: str = "",
 ) -> LineDataModule:
     """Build the data specified by overrides, prepared for a trained recognizer.
 
@@ -183,11 +191,15 @@ def data_for(
         overrides: overrides of the data config.
         full: whether to keep scans at full resolution, for a recognizer that reduces them itself.
         unlabelled: whether to include lines without text, unless splits or subsets are sampled from the labelled lines.
+        stored_in: file that the overrides come from, which may be a stranger's: they can neither name callables nor
+            download; "" if the user gave them.
 
     Raises:
-        InputError: if an override is invalid or does not concern the data.
+        InputError: if an override is invalid, does not concern the data, or may not come from a file.
     """
     for override in overrides:
+        if stored_in and not STORED.fullmatch(override):
+            raise InputError(f"{stored_in}: contains the override {override}; if you trust it, give it as an argument")
         if not override.lstrip("+~").startswith(("data.", "data=")):
             raise InputError(
                 f"{override}: only the data can be changed here, e.g. with data=copiste or data.root=FOLDER"
@@ -195,18 +207,15 @@ def data_for(
     check_overrides(overrides)
     card = recognizer.card
     named = any(override.lstrip("+").startswith("data=") for override in overrides)
-    if named:
-        config = compose_train(overrides)
-        OmegaConf.set_struct(config, False)
-        config.model = card["model"]
-    else:
-        config = OmegaConf.create({"data": _data_of(card)})
-        OmegaConf.set_struct(config, True)
-        given = {o.key_or_group: o.value() for o in OverridesParser.create().parse_overrides(list(overrides))}
-        for key, value in given.items():
-            OmegaConf.update(config, key, value)
-        _drop_sources(config.data, set(given))
-    settings = plain(config.data)
+    try:
+        settings = _composed(card, overrides) if named else _overridden(card, overrides)
+    except (HydraException, OmegaConfBaseException) as error:
+        if not stored_in:
+            raise
+        raise InputError(f"{stored_in}: overrides {' '.join(overrides)} cannot be used ({first_line(error)})") from None
+    if stored_in:
+        settings = _without_downloads({key: value for key, value in settings.items() if key not in UNUSED})
+        check_config(settings, "data", stored_in)
     if len({member.preprocess.max_rows for member in recognizer.members}) > 1:
         full = True  # each member reduces the scans itself
     if full:
@@ -222,9 +231,28 @@ def data_for(
         _print_paths(settings, {override.lstrip("+").partition("=")[0] for override in overrides})
     own = dict(zip(OWN, (recognizer.preprocess, recognizer.normalizer, card["alphabet"]), strict=True))
     check_parameters(settings, "data")
-    # a checkpoint's config is never interpolated
-    data: LineDataModule = (make(settings, "data") if named else construct(settings))(**own)
+    # the config of a checkpoint or a file is never interpolated
+    data: LineDataModule = (make(settings, "data") if named and not stored_in else construct(settings))(**own)
     return data
+
+
+def _composed(card: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """Return the data config that `data=NAME` selects, with the overrides, for the recognizer of a card."""
+    config = compose_train(overrides)
+    OmegaConf.set_struct(config, False)
+    config.model = card["model"]
+    return plain(config.data)
+
+
+def _overridden(card: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """Return the data config of a card with the overrides."""
+    config = OmegaConf.create({"data": _data_of(card)})
+    OmegaConf.set_struct(config, True)
+    given = {o.key_or_group: o.value() for o in OverridesParser.create().parse_overrides(list(overrides))}
+    for key, value in given.items():
+        OmegaConf.update(config, key, value)
+    _drop_sources(config.data, set(given))
+    return plain(config.data)
 
 
 def _data_of(card: dict[str, Any]) -> dict[str, Any]:
@@ -237,11 +265,16 @@ def _data_of(card: dict[str, Any]) -> dict[str, Any]:
     trained = training.get("data") if isinstance(training, dict) else None
     if not isinstance(trained, dict) or not isinstance(trained.get("reader"), dict):
         raise InputError(f"{WHERE} contains no data; add data=NAME")
-    reader = {key: value for key, value in trained["reader"].items() if key not in ("fetch", "repo")}
-    reader |= {key: value for key, value in (("download", False), ("cache_dir", None)) if key in reader}
-    trained = {**trained, "reader": reader} | {key: None for key in UNUSED if key in trained}
+    trained = _without_downloads(trained) | {key: None for key in UNUSED if key in trained}
     check_config(trained, "data", WHERE)
     return trained
+
+
+def _without_downloads(data: dict[str, Any]) -> dict[str, Any]:
+    """Return a data config whose reader neither downloads nor writes files."""
+    reader = {key: value for key, value in data["reader"].items() if key not in ("fetch", "repo")}
+    reader |= {key: value for key, value in (("download", False), ("cache_dir", None)) if key in reader}
+    return {**data, "reader": reader}
 
 
 def _print_paths(settings: dict[str, Any], given: set[str]) -> None:

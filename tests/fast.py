@@ -123,13 +123,21 @@ def exports(folder: Path) -> Iterator[None]:
             written.replace(stored)
         return {name: onnx.ModelProto.FromString(one) for name, one in pickle.loads(stored.read_bytes()).items()}
 
+    def described(recognizer: Any, net: Any) -> str:
+        """Return what a trace depends on besides weights: layers, the config of the model, and preprocessing."""
+        config = {key: value for key, value in recognizer.card["model"].items() if key != "decoder"}
+        its = recognizer.preprocess
+        return f"{net} {config} {its.height} {its.margin} {its.framed}"
+
     def traced(recognizer: Any, exportable: Any, padded: bool = True) -> Any:
-        return once(str(padded), recognizer.net, lambda: {"": trace(recognizer, exportable, padded)})[""]
+        key = f"{padded} {exportable.outputs} {described(recognizer, exportable.net)}"
+        return once(key, recognizer.net, lambda: {"": trace(recognizer, exportable, padded)})[""]
 
     def traced_steps(recognizer: Any, exportable: Any) -> dict[str, Any]:
         if exportable.steps is None:
             return {}
-        return once("steps", exportable.steps.step, lambda: trace_steps(recognizer, exportable))
+        key = f"steps {described(recognizer, exportable.steps)}"
+        return once(key, exportable.steps.step, lambda: trace_steps(recognizer, exportable))
 
     @cache
     def started(path: str, _changed: int) -> tuple[float, float]:

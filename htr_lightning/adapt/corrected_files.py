@@ -9,6 +9,7 @@ from htr_lightning.adapt.exported import Exported, confidences, same_text, sourc
 from htr_lightning.data.corrected import Correction
 from htr_lightning.data.fault import Fault
 from htr_lightning.data.files import FileIndex, read_utf8
+from htr_lightning.data.page.document import read_page
 from htr_lightning.data.reader.rows import Column, lines_in, read_rows
 from htr_lightning.errors import InputError
 from htr_lightning.reading.sources import Source
@@ -19,7 +20,8 @@ NO_PAGE, NO_OUTLINE = "images without a PAGE or ALTO file", "lines whose outline
 NO_TEXT = "lines without text"
 UNCONFIRMED = "lines that nobody has confirmed (with a confidence below 1; --unconfirmed takes them)"
 UNCHANGED = "lines that are as they were exported (--unconfirmed takes them)"
-NOT_EXPORTED, NO_SUCH_LINE = "lines of pages that were not exported", "lines that were not exported with their page"
+NOT_EXPORTED = "lines of pages that were not exported"
+NO_SUCH_LINE = "lines that were not exported with their page (--unconfirmed takes them)"
 
 
 class _Row(NamedTuple):
@@ -51,13 +53,16 @@ def read_corrections(
             recognizers write, unless `confirmed` or `recognized` in a row of a table says that a person saw them; and
             those whose `confirmed` is false.
         exported: archive, folder or file that was given to an editor; then those lines of pages are included whose
-            text is not the exported one, or whose confidence has become 1.
+            text is not the exported one, or whose confidence has become 1; with `unconfirmed`, also the others and
+            lines that were drawn since.
 
     Raises:
-        InputError: if a file cannot be read, or a row does not name a line.
+        InputError: if a file cannot be read, a row does not name a line, or there is a table beside `exported`.
     """
     tables = [Path(name) for name in names if Path(name).suffix.lower() in TABLES]
     pages = [name for name in names if Path(name) not in tables]
+    if tables and exported is not None:
+        raise InputError(f"{tables[0]}: tables are not compared with what was exported; add it without --exported")
     with unpacked([*pages, *([] if exported is None else [exported])]) as folders:
         known = None if exported is None else Exported(folders[len(pages) :])
         for source in sources_of(folders[: len(pages)]):
@@ -91,6 +96,9 @@ def _of_page(
 ) -> list[Correction]:
     """Return the corrected lines of a page, and count those that are left out."""
     known = None if exported is None else exported.page(source.path)
+    if exported is not None and known is None:
+        left_out[NOT_EXPORTED] += len(read_page(source.path).lines)
+        return []
     if isinstance(source.image, str) and known is not None:  # editors may export pages without their images
         source = source._replace(image=known.image)
     if isinstance(source.image, str):
@@ -104,8 +112,8 @@ def _of_page(
         id, text = line.line[:2]
         before = known.lines.get(id) if known else None
         is_machine = stated.get(id, 1.0) < 1 and not unconfirmed
-        if exported is not None and before is None:
-            why = NO_SUCH_LINE if known else NOT_EXPORTED
+        if known is not None and before is None and not unconfirmed:
+            why = NO_SUCH_LINE
         elif not text.strip():
             why = NO_TEXT
         elif before is not None and same_text(text, before.text) and not unconfirmed:

@@ -1,6 +1,7 @@
 """Pages as they were exported to an editor, and archives of what comes back. Does not import torch."""
 
 import re
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,6 +29,7 @@ class ExportedPage(NamedTuple):
     """A page as it was given to an editor."""
 
     image: Path | str
+    size: tuple[int, int]  # width and height in pixels
     lines: dict[str, ExportedLine]
 
 
@@ -42,21 +44,33 @@ class Exported:
     """
 
     def __init__(self, names: Sequence[str]) -> None:
-        self._pages: dict[str, ExportedPage] = {}
+        self._pages: defaultdict[str, list[ExportedPage]] = defaultdict(list)
         for source in sources_of(names):
             if source.is_page:
                 page, stated = read_page(source.path), confidences(source.path)
                 lines = {line.id: ExportedLine(line.text, stated.get(line.id)) for line in page.lines}
-                for key in _keys(page.image, source.path):
-                    self._pages.setdefault(key, ExportedPage(source.image, lines))
+                for key in dict.fromkeys(_keys(page.image, source.path)):
+                    self._pages[key].append(ExportedPage(source.image, (page.width, page.height), lines))
         if not self._pages:
             raise InputError(f"{', '.join(names)}: no PAGE or ALTO files; name what was exported to the editor")
 
     def page(self, path: Path) -> ExportedPage | None:
-        """Return the page that a PAGE or ALTO file describes, by the names of its image and of itself, or None."""
-        keys = _keys(read_page(path).image, path)
+        """Return the page that a PAGE or ALTO file describes, by the names of its image and of itself, or None.
+
+        Raises:
+            InputError: if several exported pages have its name, its size and one of its lines.
+        """
+        page = read_page(path)
+        keys = _keys(page.image, path)
         keys += [re.sub(r"^\d+_", "", key) for key in keys]  # Transkribus can put numbers before names
-        return next((self._pages[key] for key in keys if key in self._pages), None)
+        found = next((self._pages[key] for key in keys if key in self._pages), [])
+        if len(found) > 1:
+            size, ids = (page.width, page.height), {line.id for line in page.lines}
+            found = [one for one in found if one.size == size and ids & one.lines.keys()]
+        if len(found) > 1:
+            raise InputError(f"{path}: may be {found[0].image} or {found[1].image}; compare the pages of one folder at "
+                             "a time")  # fmt: skip
+        return found[0] if found else None
 
 
 def _keys(image: str, path: Path) -> list[str]:
@@ -109,6 +123,6 @@ def unpacked(names: Sequence[str]) -> Iterator[list[str]]:
             yield [str(archive.extract(Path(name), inside[name])) if name in inside else name for name in names]
         except InputError as error:
             message = str(error)
-            for name, place in inside.items():
+            for name, place in reversed(inside.items()):  # 10 before 1
                 message = message.replace(str(place), name)
             raise InputError(message) from None

@@ -23,7 +23,7 @@ from htr_lightning.cli.arguments import (
 )
 from htr_lightning.errors import InputError, printable
 from htr_lightning.output import check_writable, make_folder
-from htr_lightning.pretrained import DEFAULT, LANGUAGES, NAMES
+from htr_lightning.pretrained import DEFAULT, NAMES
 from htr_lightning.reading.review import Review, rows_in
 
 if TYPE_CHECKING:
@@ -104,10 +104,10 @@ def transcribe(
     device: Device = "auto",
 ) -> None:
     """Transcribe images and pages, and print their text line by line."""
-    from htr_lightning.data.page.write_page import NAMES as language_names
     from htr_lightning.reading.package import SUFFIX, check_package, write_package
     from htr_lightning.reading.page_out import SUFFIXES, check_about, page_path, page_paths
     from htr_lightning.reading.results import growing, part_of, resume
+    from htr_lightning.reading.script import languages
     from htr_lightning.reading.show import picture_paths
     from htr_lightning.reading.sources import find_sources
     from htr_lightning.reading.write import Output, UntilInterrupted, note, write_all
@@ -127,8 +127,7 @@ def transcribe(
         raise InputError(f"{checkpoints[-1]}: no files to transcribe; add images or pages after the checkpoints")
     if not checkpoints:
         checkpoints = [DEFAULT]
-        languages = ", ".join(language_names[code] for code in LANGUAGES[DEFAULT])
-        note(f"transcribing with {DEFAULT} ({languages}); to use another recognizer, begin with its *.ckpt")
+        note(f"transcribing with {DEFAULT} ({languages(DEFAULT)}); to use another recognizer, begin with its *.ckpt")
     if late := [name for name in names if name.endswith(".ckpt")]:
         raise InputError(f"{late[0]}: checkpoint after a file to transcribe; list all checkpoints first")
     about = check_about(checkpoints, format, language, glyphs)
@@ -207,10 +206,12 @@ def transcribe(
     file = growing(out) if out is not None and not by_page else nullcontext(sys.stdout.write)
     output = Output(format, about, n_best, confidences, pages, targets, pictures, archive is not None)
     with progress_bar("transcribing", len(sources)) as advance, file as write, UntilInterrupted(sources, note) as some:
-        write_all(recognizer, some, output, errors, write, advance, review)
+        failed = write_all(recognizer, some, output, errors, write, advance, review)
         if some.left:
             kept = None if out is None else out if by_page else part_of(out)
-            _stop(some.opened, some.left, kept, skippable=by_page or format in ("tsv", "jsonl"))
+            _print_errors(errors)
+            done, skippable = some.opened - failed, by_page or format in ("tsv", "jsonl")
+            _stop(done, some.opened + some.left, kept, skippable)
     if archive is not None and out is not None:
         if packed := [
             (source.image, path)
@@ -278,20 +279,23 @@ def _watch(recognizer: "Transcriber", folder: Path, out: Path | None, output: "O
             except InputError as error:  # the next file may be better
                 errors.append(str(error))
             finally:
-                for fault in dict.fromkeys(errors):
-                    print(f"error: {printable(fault)}", file=sys.stderr)
+                _print_errors(errors)
                 sys.stdout.flush()
 
 
-def _stop(done: int, left: int, out: Path | None, skippable: bool) -> NoReturn:
+def _stop(done: int, files: int, out: Path | None, skippable: bool) -> NoReturn:
     """End the program after Ctrl-C, and say what was kept and how to go on."""
     where = "printed" if out is None else f"kept in {printable(str(out))}"
     remedy = "; repeat the command with --skip-existing to go on" if out is not None and skippable else ""
-    print(f"stopped: {done} of {done + left} files are transcribed and {where}{remedy}", file=sys.stderr)
+    print(f"stopped: {done} of {files} files are transcribed and {where}{remedy}", file=sys.stderr)
     sys.exit(130)  # as after Ctrl-C
 
 
 def _fail(errors: list[str]) -> NoReturn:
+    _print_errors(errors)
+    sys.exit(1)
+
+
+def _print_errors(errors: list[str]) -> None:
     for error in dict.fromkeys(errors):
         print(f"error: {printable(error)}", file=sys.stderr)
-    sys.exit(1)

@@ -124,7 +124,8 @@ def _reader(
     if recognizer is None:
         return None, "the checkpoint was not found"
     try:
-        data = data_for(recognizer, overrides or _given(about))
+        stored = () if overrides else _given(about)
+        data = data_for(recognizer, overrides or stored, stored_in="metrics.json" if stored else "")
         split = about.get("split", split)
         if describe(data, split)["sha256"] != about.get("data", {}).get("sha256"):
             return None, "the data have changed since the evaluation"

@@ -4,12 +4,14 @@ Does not import torch.
 """
 
 from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
-from zipfile import ZIP_DEFLATED, ZipFile
+from zipfile import ZIP_DEFLATED, ZipFile, ZipInfo
 
 from htr_lightning.data.files import nfc
 from htr_lightning.data.page.write_alto import set_image
 from htr_lightning.data.page.write_mets import GROUPS, new_mets
+from htr_lightning.data.page.written import now
 from htr_lightning.data.page.xml import child, parse_document
 from htr_lightning.errors import InputError
 from htr_lightning.output import replacing
@@ -43,7 +45,7 @@ def write_package(path: Path, pages: Sequence[tuple[Path, Path]], form: str) -> 
     """Write a zip archive with the images, their PAGE or ALTO files in a folder, and a METS file.
 
     An image comes before its XML file, which eScriptorium would not accept otherwise, and both have the same name,
-    as Transkribus expects.
+    as Transkribus expects. All are dated as the XML files are (see `now`), so that archives can be reproduced.
 
     Args:
         path: path of the archive.
@@ -54,11 +56,13 @@ def write_package(path: Path, pages: Sequence[tuple[Path, Path]], form: str) -> 
         InputError: if a file cannot be read or written.
     """
     names = [(image.name, f"{form}/{image.stem}.xml") for image, _ in pages]
-    with replacing(path) as beside, ZipFile(beside, "w", strict_timestamps=False) as archive:
+    date = datetime.fromisoformat(now()).timetuple()[:6]
+    date = min(max(date, (1980, 1, 1, 0, 0, 0)), (2107, 12, 31, 23, 59, 58))  # what archives can state
+    with replacing(path) as beside, ZipFile(beside, "w") as archive:
         for (image, xml), (image_name, xml_name) in zip(pages, names, strict=True):
-            archive.write(image, image_name)
-            archive.writestr(xml_name, _named(xml, image_name), ZIP_DEFLATED)
-        archive.writestr(METS, new_mets(names, form), ZIP_DEFLATED)
+            archive.writestr(ZipInfo(image_name, date), image.read_bytes())
+            archive.writestr(ZipInfo(xml_name, date), _named(xml, image_name), ZIP_DEFLATED)
+        archive.writestr(ZipInfo(METS, date), new_mets(names, form), ZIP_DEFLATED)
 
 
 def _named(xml: Path, image: str) -> bytes:

@@ -23,7 +23,7 @@ def format_line(line: TranscribedLine, form: str, confidences: bool = False, unk
         line: line that could be read.
         form: format.
         confidences: whether "jsonl" contains the confidences of words and characters.
-        unknown_script: whether its page is probably in a script that cannot be read, which "jsonl" says.
+        unknown_script: whether its page may be in a script that cannot be read (see `is_unknown`), recorded in "jsonl".
     """
     assert line.transcription is not None
     text, confidence, *_ = line.transcription

@@ -1,8 +1,9 @@
-"""Notice writing in a script that a recognizer cannot read. Does not import torch."""
+"""Notice pages that may be in a script that a recognizer cannot read. Does not import torch."""
 
 from collections.abc import Iterable
 
 from htr_lightning.data.page.write_page import NAMES
+from htr_lightning.metrics.calibration import Calibration
 from htr_lightning.pretrained import LANGUAGES
 from htr_lightning.text.script import scripts
 from htr_lightning.transcription import Transcriber, Transcription
@@ -29,18 +30,31 @@ def page_confidence(read: Iterable[Transcription | None]) -> float | None:
 
 
 def is_unknown(recognizer: Transcriber, confidence: float | None) -> bool:
-    """Return whether a page with this mean confidence is probably in a script that the recognizer cannot read."""
-    return not recognizer.single_characters and confidence is not None and confidence < MIN_CONFIDENCE
+    """Return whether a page with this mean confidence may be in a script that the recognizer cannot read.
+
+    The limit says something about calibrated recognizers of text only: others may be unsure of any page.
+    """
+    if recognizer.single_characters or recognizer.calibration == Calibration() or not _scripts(recognizer):
+        return False
+    return confidence is not None and confidence < MIN_CONFIDENCE
 
 
 def reads(recognizer: Transcriber, name: str) -> str:
     """Return what a recognizer reads, such as "Latin script (French, English)"; "" for digits and signs only."""
-    known = ", ".join(scripts(recognizer.card["alphabet"]))
-    languages = ", ".join(NAMES[code] for code in LANGUAGES.get(name, ()))
-    return known and f"{known} script" + (f" ({languages})" if languages else "")
+    known, spoken = _scripts(recognizer), languages(name)
+    return known and f"{known} script" + (f" ({spoken})" if spoken else "")
 
 
-def told(recognizer: Transcriber, name: str, what: str, confidence: float) -> str:
+def languages(name: str) -> str:
+    """Return the languages that the recognizer of this name reads, such as "French, English"; "" if unknown."""
+    return ", ".join(NAMES[code] for code in LANGUAGES.get(name, ()))
+
+
+def _scripts(recognizer: Transcriber) -> str:
+    return ", ".join(scripts(recognizer.card["alphabet"]))
+
+
+def warning(recognizer: Transcriber, name: str, what: str, confidence: float) -> str:
     """Return a note on a page that `is_unknown`.
 
     Args:
@@ -49,6 +63,5 @@ def told(recognizer: Transcriber, name: str, what: str, confidence: float) -> st
         what: the page.
         confidence: mean confidence of its characters.
     """
-    known = reads(recognizer, name)
-    return (f"{what}: probably in a script that {name or 'this recognizer'} cannot read (mean confidence "
-            f"{confidence:.0%}{f'; it reads {known}' if known else ''}); the text is of little use")  # fmt: skip
+    return (f"{what}: low confidence ({confidence:.0%}): perhaps in a script that {name or 'this recognizer'} does not "
+            f"read (it reads {_scripts(recognizer)}), or hard to read")  # fmt: skip

@@ -9,11 +9,11 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from htr_lightning.data.page.written import About
-from htr_lightning.errors import printable
+from htr_lightning.errors import counted, printable
 from htr_lightning.reading.page_out import NO_BOXES, SUFFIXES, has_page, page_file, write_page_file
 from htr_lightning.reading.results import format_line, record
 from htr_lightning.reading.review import Review
-from htr_lightning.reading.script import is_unknown, page_confidence, told
+from htr_lightning.reading.script import is_unknown, page_confidence, warning
 from htr_lightning.reading.segment import detect
 from htr_lightning.reading.show import show
 from htr_lightning.reading.sources import Source
@@ -89,8 +89,10 @@ def write_all(
     write: Callable[[str], object],
     advance: Callable[[int], None] = lambda files: None,
     review: Review | None = None,
-) -> None:
+) -> int:
     """Transcribe sources, write their lines or pages, print notes, and add what could not be read to `errors`.
+
+    Returns the number of sources of which nothing could be read.
 
     Args:
         recognizer: recognizer in eval mode.
@@ -108,7 +110,7 @@ def write_all(
     warned = detect.detector() is not None
     without_picture: list[Path] = []
     single: list[TranscribedLine] = []  # images of one line, too small to be judged alone
-    name = output.about.model
+    name, failed = output.about.model, 0
     for source, group in groupby(transcribed, key=lambda line: line.source):
         lines = list(group)
         if not warned and lines[0].page is not None:
@@ -116,7 +118,8 @@ def write_all(
             warned = True
         if source.path in output.pictures and not show(lines, output.pictures[source.path]):
             without_picture.append(source.path)
-        errors += [line.error for line in lines if line.error]
+        errors += (faults := [line.error for line in lines if line.error])
+        failed += len(faults) == len(lines)
         if review is not None:
             for line in lines:
                 review.add(record(line, confidences=True))
@@ -124,7 +127,7 @@ def write_all(
             note(text)
         confidence = page_confidence(line.transcription for line in lines)
         if unknown := lines[0].line is not None and is_unknown(recognizer, confidence):
-            note(told(recognizer, name, str(source.path), confidence or 0.0))
+            note(warning(recognizer, name, str(source.path), confidence or 0.0))
         if lines[0].line is None:
             single.append(lines[0])
         if not by_page:
@@ -143,5 +146,6 @@ def write_all(
         note(f"{without_picture[0]}: no picture, since it is read as one line or has none{more}; --pages finds lines")
     confidence = page_confidence(line.transcription for line in single)
     if is_unknown(recognizer, confidence):
-        more = f" and {len(single) - 1} other images of lines" if len(single) > 1 else ""
-        note(told(recognizer, name, f"{single[0].name}{more}", confidence or 0.0))
+        more = f" and {counted(len(single) - 1, 'other line image')}" if len(single) > 1 else ""
+        note(warning(recognizer, name, f"{single[0].name}{more}", confidence or 0.0))
+    return failed

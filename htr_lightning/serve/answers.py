@@ -66,7 +66,7 @@ class FileText(BaseModel):
     width: int = Field(description="pixels of the image, rotated as its EXIF data says")
     height: int
     lines: list[LineText]
-    unknown_script: bool = Field(description="whether it is probably in a script that the recognizer cannot read")
+    unknown_script: bool = Field(description="whether its low confidence may be due to a script that is not read")
 
 
 class Transcribed(BaseModel):

@@ -23,6 +23,7 @@ from htr_lightning.adapt.corrected_files import (
     UNCONFIRMED,
     read_corrections,
 )
+from htr_lightning.adapt.exported import unpacked
 from htr_lightning.data.corrected import Correction
 from htr_lightning.data.page.document import read_page
 from htr_lightning.data.page.page import Page
@@ -31,6 +32,7 @@ from htr_lightning.errors import InputError
 from htr_lightning.reading.package import write_package
 from htr_lightning.reading.page_out import page_file
 from htr_lightning.reading.sources import Source
+from htr_lightning.reading.transcribe import open_lines
 
 READ = ["un mot cou-", "deux", "trois & plus", "quatre"]  # what the recognizer read on each of the pages a and b
 Change = Callable[[str, int, str], str]
@@ -189,9 +191,41 @@ def test_what_was_not_exported_and_what_was_emptied_is_counted(given: Path, writ
     xml.write_text(xml.read_text().replace('"l2"', '"drawn_by_hand"').replace("quatre", " "))
     write_page(folder / "other", ["un", "deux"], "c")
     (folder / "mets.xml").unlink()
+    (folder / "other" / "c.png").unlink()
     found, left_out = read(folder, exported=str(given))
     assert not found
     assert left_out == {UNCHANGED: 6, NO_SUCH_LINE: 1, NO_TEXT: 1, NOT_EXPORTED: 2}
+    found, left_out = read(folder, exported=str(given), unconfirmed=True)
+    assert [one.line for one in found if one.before is None] == ["drawn_by_hand"]
+    assert left_out == {NO_TEXT: 1, NOT_EXPORTED: 2}
+
+
+def test_pages_of_one_name_are_told_apart_or_refused(write_page: Callable[..., Path], tmp_path: Path) -> None:
+    given, back = tmp_path / "given", tmp_path / "back"
+    for folder, texts in (("A", ["un", "deux"]), ("B", ["un", "deux", "trois"])):
+        write_page(given / folder, texts, "1")
+    changed = write_page(back, ["un", "DEUX", "trois"], "1")
+    changed.with_suffix(".png").unlink()
+    found, _ = read(back, exported=str(given))
+    own = list(open_lines(Source(given / "B" / "1.xml", given / "B" / "1.png", True)))[1]
+    assert [(one.text, one.before) for one in found] == [("DEUX", "deux")]
+    assert np.array_equal(found[0].image, own[1])
+    write_page(given / "C", ["a", "b", "c"], "1")
+    with pytest.raises(InputError, match=r"back/1\.xml: may be .*B/1\.png or .*C/1\.png; compare the pages of one"):
+        read(back, exported=str(given))
+
+
+def test_tables_are_not_compared(given: Path, tmp_path: Path) -> None:
+    table = tmp_path / "t.jsonl"
+    table.write_text("")
+    with pytest.raises(InputError, match=r"t\.jsonl: tables are not compared"):
+        read(table, exported=str(given))
+
+
+def test_errors_name_the_right_one_of_many_archives(tmp_path: Path) -> None:
+    names = [str(archive(tmp_path / f"{number}.zip", **{"x.txt": ""})) for number in range(11)]
+    with pytest.raises(InputError, match=rf"^{tmp_path}/10\.zip: "), unpacked(names) as folders:
+        raise InputError(f"{folders[10]}: no")
 
 
 def test_without_what_was_exported_only_stated_confidences_tell(given: Path) -> None:

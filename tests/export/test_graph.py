@@ -1,8 +1,11 @@
 """Every network that can be exported computes in ONNX Runtime what it computes in PyTorch, at any size."""
 
 from functools import cache
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import fast
 import numpy as np
 import onnx
 import pytest
@@ -11,7 +14,8 @@ from conftest import CONF, MODELS, shaken
 from hydra import compose
 from omegaconf import OmegaConf
 
-from htr_lightning.export import graph, quantize
+from htr_lightning.data.preprocess import FitHeight
+from htr_lightning.export import build, graph, quantize
 from htr_lightning.export.session import open_session
 from htr_lightning.hydra_version import initialize_config_dir, instantiate
 from htr_lightning.model.base import Recognizer
@@ -83,3 +87,23 @@ def test_quantised_networks_run_line_by_line(model: str) -> None:
             expected, *_ = exportable.net.eval()(torch.from_numpy(images), torch.from_numpy(widths))
         found, *_ = session.run(images, widths)
         assert np.abs(np.exp(found) - np.exp(expected.numpy())).mean() < 0.05
+
+
+def test_stored_traces_belong_to_their_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tests store what they trace; equal weights are not enough."""
+    seen: list[tuple[int, int, str]] = []
+
+    def trace(recognizer: Any, exportable: Any, padded: bool) -> onnx.ModelProto:
+        seen.append((recognizer.net.stride[0], recognizer.preprocess.height, recognizer.card["model"]["name"]))
+        return onnx.ModelProto(doc_string=str(len(seen)))
+
+    monkeypatch.setattr(build, "trace", trace)
+    found = []
+    with fast.exports(tmp_path):
+        for stride, height, name in [(1, 32, "a"), (2, 32, "a"), (1, 48, "a"), (1, 32, "b")] * 2:
+            net = torch.nn.Conv2d(1, 1, 1, stride)
+            net.load_state_dict({"weight": torch.ones(1, 1, 1, 1), "bias": torch.zeros(1)})
+            card = {"model": {"name": name}}
+            one = SimpleNamespace(net=net, preprocess=FitHeight(height), card=card)
+            found.append(build.trace(one, SimpleNamespace(net=net, outputs=("y",)), True).doc_string)  # type: ignore[arg-type]
+    assert found == ["1", "2", "3", "4"] * 2

@@ -1,5 +1,6 @@
 """Archives of pages are as eScriptorium and Transkribus import them: read here as these programs read them."""
 
+import os
 import posixpath
 from collections.abc import Callable
 from pathlib import Path
@@ -38,6 +39,21 @@ def pack(folder: Path, write_page: Pages, form: str, stems: str = "ab", source: 
         pairs.append((image, out))
     write_package(folder / "out.zip", pairs, form)
     return ZipFile(folder / "out.zip")
+
+
+@pytest.mark.parametrize(("epoch", "year"), [("1700000000", 2023), ("0", 1980), ("9999999999", 2107)])
+def test_an_archive_is_reproduced(
+    epoch: str, year: int, write_page: Pages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", epoch)
+    archive = pack(tmp_path, write_page, "page")
+    before = (tmp_path / "out.zip").read_bytes()
+    assert {member.date_time[0] for member in archive.infolist()} == {year}
+    pairs = [(tmp_path / "in" / f"{stem}.png", tmp_path / f"{stem}.xml") for stem in "ab"]
+    for image, _ in pairs:
+        os.utime(image, (1e9, 1e9))
+    write_package(tmp_path / "again.zip", pairs, "page")
+    assert (tmp_path / "again.zip").read_bytes() == before
 
 
 def listed(archive: ZipFile) -> Element:

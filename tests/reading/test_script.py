@@ -11,6 +11,7 @@ from conftest import Outcome
 from PIL import Image, ImageDraw, ImageFont
 
 import htr_lightning
+from htr_lightning.metrics.calibration import Calibration
 from htr_lightning.pretrained import LANGUAGES
 from htr_lightning.reading.script import MIN_CHARACTERS, MIN_CONFIDENCE, is_unknown, page_confidence, reads
 from htr_lightning.text.script import CODES, scripts
@@ -47,7 +48,7 @@ def latin() -> htr_lightning.Reader:
     return htr_lightning.load("latin-modern")
 
 
-def test_what_recognizers_read(latin: htr_lightning.Reader) -> None:
+def test_what_recognizers_read(latin: htr_lightning.Reader, monkeypatch: pytest.MonkeyPatch) -> None:
     assert reads(latin.transcriber, "latin-modern") == "Latin script (French, English)"
     assert reads(latin.transcriber, "other.ckpt") == "Latin script"
     digits = htr_lightning.load("digits").transcriber
@@ -56,6 +57,8 @@ def test_what_recognizers_read(latin: htr_lightning.Reader) -> None:
     assert is_unknown(latin.transcriber, MIN_CONFIDENCE - 0.01)
     assert not is_unknown(latin.transcriber, MIN_CONFIDENCE)
     assert not is_unknown(latin.transcriber, None)
+    monkeypatch.setattr(latin.transcriber, "calibration", Calibration())
+    assert not is_unknown(latin.transcriber, MIN_CONFIDENCE - 0.01)  # any checkpoint may be unsure of its own script
     for name in LANGUAGES:
         card = Path(htr_lightning.__file__).with_name("pretrained") / f"{name}.md"
         assert "French and English" in card.read_text()
@@ -98,6 +101,11 @@ def test_a_page_in_another_script_is_told_in_one_line(page: Path, htr: Callable[
     rows = [json.loads(row) for row in outcome.stdout.splitlines()]
     assert [row.get("unknown_script", False) for row in rows] == [foreign] * 4
     assert outcome.stderr.count("\n") == foreign
-    assert outcome.stderr.startswith(f"note: {page}: probably in a script that latin-modern cannot read" * foreign)
+    assert outcome.stderr.startswith(f"note: {page}: low confidence (" * foreign)
+    assert ("that latin-modern does not read (it reads Latin), or hard to read" in outcome.stderr) == foreign
     lines = htr("transcribe", "latin-modern", page.parent / "lines").stderr
-    assert ("0.png and 3 other images of lines: probably in a script that" in lines) == foreign
+    assert ("0.png and 3 other line images: low confidence (" in lines) == foreign
+    (page.parent / "lines" / "3.png").unlink()
+    (page.parent / "lines" / "2.png").unlink()
+    two = htr("transcribe", "latin-modern", page.parent / "lines").stderr
+    assert ("0.png and 1 other line image: low confidence (" in two) == foreign

@@ -105,6 +105,18 @@ def test_ctrl_c_says_how_many_files_were_printed(
     assert outcome.stderr.splitlines()[-1] == "stopped: 2 of 4 files are transcribed and printed"
 
 
+def test_ctrl_c_names_what_could_not_be_read(
+    best: Path, htr: Callable[..., Outcome], images: list[Path], stopping: Callable[[], None]
+) -> None:
+    images[0].write_bytes(b"no image")
+    stopping()
+    outcome = htr("transcribe", best, *images, "--format", "tsv")
+    assert (outcome.code, len(outcome.stdout.splitlines())) == (130, 1)
+    _, error, last = outcome.stderr.splitlines()
+    assert error.startswith(f"error: {images[0]}: ")
+    assert last == "stopped: 1 of 4 files are transcribed and printed"
+
+
 def test_images_without_a_picture_are_told(
     best: Path, htr: Callable[..., Outcome], images: list[Path], tmp_path: Path
 ) -> None:

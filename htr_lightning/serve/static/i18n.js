@@ -4,7 +4,7 @@ const TEXTS = {
   en: {
     other: "中文", recognizer: "Recognizer", readImage: "Read an image",
     readImageHelp: "An image of a handwritten page, line or digit, or a page together with its PAGE or ALTO file.",
-    reads: "{0} reads {1}.", unknownScript: "Probably in a script that {0} cannot read; the text is of little use.",
+    reads: "{0} reads {1}.", unknownScript: "Low confidence: perhaps in a script that {0} does not read, or hard to read.",
     chooseFiles: "Choose files", orDrop: "or drop or paste them anywhere", draw: "Draw", digit: "Digit", line: "Line",
     canvas: "Area to draw on", hintDigit: "Draw a digit here", hintLine: "Write a line here", undo: "Undo",
     clear: "Clear", keep: "Add to the lines", addFiles: "Add files", export: "Export", text: "Text",
@@ -28,7 +28,7 @@ const TEXTS = {
   zh: {
     other: "English", recognizer: "识别模型", readImage: "识别图片",
     readImageHelp: "一页或一行手写文字、一个数字的图片，或整页图片及其 PAGE 或 ALTO 文件。",
-    reads: "{0} 可以识别：{1}。", unknownScript: "这一页的文字很可能是 {0} 不认识的文字，识别结果没有多大用处。",
+    reads: "{0} 可以识别：{1}。", unknownScript: "置信度低：这一页可能是 {0} 不认识的文字，或字迹难以辨认。",
     chooseFiles: "选择文件", orDrop: "也可以把文件拖放或粘贴到页面上", draw: "手写", digit: "数字", line: "一行文字",
     canvas: "书写区域", hintDigit: "在这里写一个数字", hintLine: "在这里写一行字", undo: "撤销",
     clear: "清除", keep: "加入列表", addFiles: "添加文件", export: "导出", text: "文本",
