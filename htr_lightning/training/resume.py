@@ -46,7 +46,7 @@ def check_state(path: str) -> int:
 
 
 def resumed_precision(card: Mapping[str, Any], trainer: DictConfig) -> str:
-    """Return the precision in which a run goes on: that of the resumed run, unless a value is given or it is impossible here.
+    """Return the precision in which a run goes on: that of the resumed run, unless one is given or this is impossible.
 
     A precision that this machine is slow at, or does not have, is reported.
 

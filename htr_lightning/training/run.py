@@ -112,7 +112,8 @@ def _train(config: DictConfig) -> float:
             _warn(f"compile: off, since {reason}")
         else:
             module.compiled = compile_parts(recognizer.net, chosen)
-            _say(f"compiled: {counted(module.compiled, 'part')} of the network, with {chosen}; the first steps take longer")
+            parts = counted(module.compiled, "part")
+            _say(f"compiled: {parts} of the network, with {chosen}; the first steps take longer")
     last = find(trainer, LastCheckpoint)
     try:
         with naming_lost(trainer, folder), last.handling(trainer) if last else nullcontext():

@@ -51,7 +51,7 @@ def open_trial(settings: Mapping[str, Any], number: int) -> "Trial":
     return Trial(study, storage.get_trial_id_from_study_id_trial_number(study_id, number))
 
 
-def _open(settings: Mapping[str, Any]) -> tuple["Study", "BaseStorage"]:
+def _open(settings: Mapping[str, Any]) -> "tuple[Study, BaseStorage]":
     try:
         import optuna
         from optuna.storages.journal import JournalFileBackend
@@ -134,7 +134,8 @@ def interrupt(study: "Study", trial: "Trial | FrozenTrial") -> None:
     """End a trial that was interrupted, and queue its values again."""
     from optuna.trial import TrialState
 
-    study.enqueue_trial(trial.params, user_attrs={REPEATS: trial.number})
+    if all(one.user_attrs.get(REPEATS) != trial.number for one in study.get_trials(deepcopy=False)):
+        study.enqueue_trial(trial.params, user_attrs={REPEATS: trial.number})  # and perhaps be killed before the next
     study.tell(trial.number, state=TrialState.FAIL)
 
 

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -58,6 +59,15 @@ def test_the_config_gives_a_trainer_that_divides_the_weights() -> None:
     trainer: Trainer = instantiate(config.trainer, max_time=None)
     assert isinstance(trainer.strategy, FSDP)
     assert trainer.num_devices == 2
+
+
+def test_an_optimizer_that_moves_the_weights_twice_is_refused() -> None:
+    its, strategy = recognizer(), FSDP()
+    its.optimizer = instantiate(composed("optimizer=sam").model.optimizer, _convert_="all")
+    strategy.accelerator = Mock()
+    strategy.connect(TrainingModule(its))
+    with pytest.raises(InputError, match="optimizer=sam: not supported by trainer=fsdp"):
+        strategy.setup(Mock(spec=Trainer, callbacks=[]))
 
 
 def test_divided_weights_have_the_loss_and_gradients_of_whole_ones(mesh: Any) -> None:
