@@ -250,6 +250,15 @@ def run_train(folder: Path, *overrides: str) -> Path:
     return folder
 
 
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """A single thread, since processes that are forked lack the others."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(scope="session")
 def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a finished run of the default recipe with a small network and little data."""

@@ -314,6 +314,7 @@ REFUSED = {
     "seed=null": "seed=null: expected an integer from 0",
     "threads=0": "threads=0: expected an integer from 1",
     "start=0": "start=0: expected a path or null",
+    "start=3": "start=3: expected a path or null",
     "run_dir=0": "run_dir=0: expected a string; quote digits: 'run_dir=\"0\"'",
     "run_dir=null": "run_dir=null: expected a string",
     "model=model/crnn": "model=model/crnn: no such option. Options: ",

@@ -130,6 +130,10 @@ class PretrainedTrOCRRecognizer(Recognizer):
         memory = self.net(batch.images, moved(batch.widths, batch.images.device))
         return self._cross_entropy(memory, targets, reduction="mean", label_smoothing=self.label_smoothing)
 
+    def units(self, batch: Batch) -> int:
+        """Return the number of tokens and end tokens."""
+        return super().units(batch) + len(batch.ids)
+
     def summed_loss(self, output: Float[Tensor, "B S D"], batch: Batch) -> tuple[Float[Tensor, ""], int]:
         """Return the summed cross-entropy of texts that fit the decoder, without smoothing, and their token count."""
         targets = [self._tokens(self.codec.known(text)) for text in batch.texts]

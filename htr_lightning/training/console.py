@@ -15,6 +15,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from rich.progress import BarColumn, Progress, TextColumn
 
 from htr_lightning.config import varied_values
+from htr_lightning.errors import counted
 from htr_lightning.output import beside, not_fatal
 from htr_lightning.schedule import completed
 from htr_lightning.training.callbacks import find, log
@@ -140,8 +141,8 @@ class Report(Callback):
                 log.info(f"skipped in {split}: {count} x {reason}")
         log.info(f"training on {_devices(trainer)} in {trainer.precision} for {' or '.join(_bounds(trainer))}")
         log.info(_steps(trainer))
-        if torch.are_deterministic_algorithms_enabled():
-            log.info("deterministic: the CTC loss is computed on the CPU, and other operations may be slower")
+        if note := deterministic(trainer.strategy.root_device):
+            log.info(note)
         if note := idle_gpus(isinstance(trainer.accelerator, CPUAccelerator), trainer.num_devices):
             log.info(f"note: {note}")
         card = recognizer.card
@@ -209,6 +210,13 @@ def score(module: TrainingModule, split: str, words: bool = False) -> str:
     return f"CER {totals.cer:.2%}" + (f" · WER {totals.wer:.2%}" if words else "")
 
 
+def deterministic(device: torch.device) -> str | None:
+    """Return what `trainer.deterministic` costs on a device, or None if it costs nothing."""
+    if device.type != "cuda" or not torch.are_deterministic_algorithms_enabled():
+        return None
+    return "deterministic: a CTC loss is computed on the CPU, and other operations may be slower"
+
+
 def idle_gpus(on_cpu: bool, devices: int) -> str | None:
     """Return a note on how to use the GPUs that a run leaves idle, or None if there are none.
 
@@ -241,7 +249,7 @@ def _steps(trainer: Trainer) -> str:
     steps = math.ceil(trainer.num_training_batches / trainer.accumulate_grad_batches)
     rate = max(group.get("initial_lr", group["lr"]) for group in trainer.optimizers[0].param_groups)
     of = f" ({' x '.join([f'{data.max_lines} lines', *factors])})" if factors else ""
-    return f"steps of at most {lines} lines{of} · {steps} an epoch · learning rate {rate:g}"
+    return f"steps of at most {lines} lines{of} · {counted(steps, 'step')} per epoch · learning rate {rate:g}"
 
 
 def _elapsed(trainer: Trainer) -> str:

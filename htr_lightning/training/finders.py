@@ -1,6 +1,5 @@
 """Suggest a learning rate (`find=lr`), or the largest batches that fit into a GPU (`find=batch`), before a run."""
 
-import copy
 import gc
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -10,6 +9,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from lightning import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities.memory import is_oom_error
 from numpy import ndarray
 from torch.utils.data import DataLoader
 
@@ -18,7 +18,7 @@ from htr_lightning.data.batch import Batch
 from htr_lightning.data.datamodule import LineDataModule
 from htr_lightning.data.line_dataset import whole
 from htr_lightning.data.sampler import BatchIndices, BucketBatchSampler
-from htr_lightning.errors import InputError
+from htr_lightning.errors import InputError, counted
 from htr_lightning.model.base import Recognizer
 from htr_lightning.output import beside, not_fatal
 from htr_lightning.training.module import TrainingModule
@@ -42,8 +42,8 @@ class Attempt(NamedTuple):
 
 
 class Rates(Callback):
-    """A callback that raises the learning rate from step to step and records the loss (Smith, 2017, "Cyclical learning
-    rates for training neural networks", arXiv:1506.01186, section 3.3).
+    """A callback that raises the learning rate from step to step and records the loss of each (Smith, 2017, "Cyclical
+    learning rates for training neural networks", arXiv:1506.01186, section 3.3).
 
     It ends the run when the loss has grown to several times its minimum.
     """
@@ -51,8 +51,11 @@ class Rates(Callback):
     def __init__(self) -> None:
         self.rates: list[float] = []
         self.losses: list[float] = []
+        self._batches: list[float] = []  # losses of the batches of this step
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        if len(self.rates) > trainer.global_step:
+            return  # within a step
         rate = LOWEST * (HIGHEST / LOWEST) ** (len(self.rates) / (STEPS - 1))
         for group in trainer.optimizers[0].param_groups:
             group["lr"] = rate * group.get("lr_scale", 1.0)
@@ -61,7 +64,11 @@ class Rates(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        self.losses.append(float(trainer.callback_metrics["train/loss"]))
+        self._batches.append(float(trainer.callback_metrics["train/loss"]))
+        if trainer.global_step < len(self.rates):
+            return
+        self.losses.append(float(np.mean(self._batches)))
+        self._batches = []
         if len(self.losses) > WINDOW:
             smooth = smoothed(self.losses)
             trainer.should_stop = bool(smooth[-1] > DIVERGED * smooth.min())
@@ -88,7 +95,7 @@ def suggestion(rates: Sequence[float], losses: Sequence[float]) -> float:
 
 
 def find(kind: str, recognizer: Recognizer, data: LineDataModule, settings: dict[str, Any], folder: Path) -> float:
-    """Suggest a setting in a line of the log and a picture in the run folder; return it. Weights are not changed.
+    """Suggest a setting in a line of the log and a picture in the run folder; return it. It trains the recognizer.
 
     Args:
         kind: "lr" or "batch".
@@ -102,18 +109,14 @@ def find(kind: str, recognizer: Recognizer, data: LineDataModule, settings: dict
     """
     if external_ranks():
         raise InputError(f"find={kind}: uses one process; start it without torchrun or srun")
-    before = copy.deepcopy(recognizer.state_dict())
-    try:
-        if kind == "lr":
-            return _find_rate(recognizer, data, settings, folder)
-        return _find_batch(recognizer, data, settings, folder)
-    finally:
-        recognizer.load_state_dict(before)
+    if kind == "lr":
+        return _find_rate(recognizer, data, settings, folder)
+    return _find_batch(recognizer, data, settings, folder)
 
 
 def _find_rate(recognizer: Recognizer, data: LineDataModule, settings: dict[str, Any], folder: Path) -> float:
     rates = Rates()
-    trainer = _trainer(settings, folder, STEPS, [rates])
+    trainer = _trainer(settings, folder, STEPS, [rates], settings.get("accumulate_grad_batches", 1))
     log.info(f"tries learning rates from {LOWEST:g} to {HIGHEST:g} in {STEPS} steps")
     try:
         trainer.fit(TrainingModule(recognizer, data.seed), data)
@@ -130,7 +133,9 @@ def _find_rate(recognizer: Recognizer, data: LineDataModule, settings: dict[str,
         axes.set(xscale="log", xlabel="learning rate", ylabel="training loss", ylim=(0, 1.5 * rates.losses[0]))
 
     path = _picture(folder / "find-lr.png", draw)
-    log.info(f"suggestion: optimizer.lr={found:.2g} (where the loss falls fastest: {path})")
+    lines = data.max_lines * trainer.accumulate_grad_batches
+    log.info(f"suggestion: optimizer.lr={found:.2g} for steps of at most {counted(lines, 'line')}, on one device "
+             f"(where the loss falls fastest: {path})")  # fmt: skip
     return found
 
 
@@ -182,6 +187,11 @@ def largest_batch(lines: int, columns: int, attempt: Callable[[int, int], Attemp
     return attempts
 
 
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Return whether an error says that memory is used up, also by cuDNN and cuBLAS, which allocate some themselves."""
+    return isinstance(error, torch.OutOfMemoryError) or is_oom_error(error) or "ALLOC" in str(error)
+
+
 def widest(data: LineDataModule, lines: int, columns: int) -> Batch:
     """Return the training batch that needs most memory: of the widest lines, repeated if there are too few."""
     loader = data.loader("train", training=True)
@@ -204,7 +214,9 @@ def _attempt(
     try:
         given: Any = DataLoader([batch, batch], batch_size=None, collate_fn=whole)  # type: ignore[arg-type] # a sequence
         trainer.fit(TrainingModule(recognizer, data.seed), given, given)
-    except torch.OutOfMemoryError:
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
         fits = False
     if is_cuda:
         used = torch.cuda.max_memory_allocated(trainer.strategy.root_device) / 1e9
@@ -218,13 +230,15 @@ def _attempt(
     return Attempt(lines, columns, fits, used)
 
 
-def _trainer(settings: dict[str, Any], folder: Path, steps: int, callbacks: list[Callback]) -> Trainer:
+def _trainer(
+    settings: dict[str, Any], folder: Path, steps: int, callbacks: list[Callback], accumulated: int = 1
+) -> Trainer:
     chosen = settings.get("devices")  # 1 is the first GPU, and [1] the second
     return Trainer(
         **{key: settings[key] for key in KEPT}, devices=chosen[:1] if isinstance(chosen, list) else 1, logger=False,
-        max_steps=steps, callbacks=callbacks, default_root_dir=folder, limit_val_batches=0, num_sanity_val_steps=0,
-        enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False, log_every_n_steps=1,
-        use_distributed_sampler=False,
+        accumulate_grad_batches=accumulated, max_steps=steps, callbacks=callbacks, default_root_dir=folder,
+        limit_val_batches=0, num_sanity_val_steps=0, enable_checkpointing=False, enable_progress_bar=False,
+        enable_model_summary=False, log_every_n_steps=1, use_distributed_sampler=False,
     )  # fmt: skip
 
 

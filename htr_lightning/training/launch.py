@@ -135,6 +135,9 @@ def _check(config: DictConfig) -> None:
         raise InputError(
             "start= and resume= cannot be combined, since a resumed run has its own weights; remove one of them"
         )
+    if config.get("find") is not None and config.resume is not None:
+        raise InputError(f"find={config.find}: starts from new weights, so resume={config.resume} would have no "
+                         "effect; remove one of them, or use start=")  # fmt: skip
     chosen = HydraConfig.get().runtime.choices
     if "decoder" not in config.model and chosen.get("decoder", "greedy") != "greedy":
         raise InputError(f"decoder={chosen['decoder']}: model={chosen['model']} has no decoder; remove this override")

@@ -43,16 +43,23 @@ def _lost(trainer: Trainer, error: RuntimeError) -> str | None:
     reason = first_line(error).rstrip(" .")
     if reason.startswith("DataLoader worker"):
         return f"a loading process has died, perhaps for lack of memory ({reason}); reduce data.workers"
-    if trainer.world_size == 1 or not (isinstance(error, torch.distributed.DistError) or "gloo" in reason):
+    if not _is_due_to_rank(trainer, error):
         return None
     started: list[Popen] = getattr(trainer.strategy.launcher, "procs", [])  # on the first rank of a machine
     until = time.monotonic() + WAIT
     while started and time.monotonic() < until:
-        for rank, process in enumerate(started, 1):
-            if process.poll():
-                return f"rank {trainer.global_rank + rank} {ending(process.returncode)}"
+        ended = {rank: code for rank, process in enumerate(started, 1) if (code := process.poll())}
+        if ended:  # a rank that a signal has ended is the cause, and one with an error perhaps the first to notice it
+            rank = min(ended, key=lambda rank: (0 < ended[rank] <= 128, rank))
+            return f"rank {trainer.global_rank + rank} {ending(ended[rank])}"
         time.sleep(0.05)
     return f"rank {trainer.global_rank} lost another rank, whose message may say why ({reason.partition('. ')[0]})"
+
+
+def _is_due_to_rank(trainer: Trainer, error: BaseException) -> bool:
+    """Return whether an error says that another rank cannot be reached."""
+    said = isinstance(error, torch.distributed.DistError) or "gloo" in first_line(error)
+    return trainer.world_size > 1 and isinstance(error, RuntimeError) and said
 
 
 class _Spared(Callback):
@@ -60,6 +67,6 @@ class _Spared(Callback):
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         for thread in threading.enumerate():
-            if thread.name == OBSERVER:
+            if thread.name == OBSERVER and _is_due_to_rank(trainer, exception):
                 observer: Any = thread
                 observer._child_processes = []

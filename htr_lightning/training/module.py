@@ -31,7 +31,7 @@ from htr_lightning.transcription import Prediction
 log = logging.getLogger("htr_lightning")
 RATES = ("cer", "wer", "line_accuracy")
 PREFIX = "recognizer."  # prefix of the names in the recognizer's part of a state dict
-UNITS = 256.0  # labels in a typical batch, by which accumulated losses are divided; it cancels out
+UNITS = 256.0  # labels in a typical batch, by which weighted losses are divided; it cancels out
 CHECK_EVERY = 20  # number of batches between checks of the loss on a GPU, since each check waits for the GPU
 MAX_LEFT_OUT = 200  # number of lines after which a run stops if all lines so far were left out of the loss
 
@@ -102,7 +102,7 @@ class TrainingModule(LightningModule):
             self.check_losses()
         self._check_feasible(batch)
         self.log("train/loss", loss, batch_size=len(batch.ids))
-        if self.trainer.accumulate_grad_batches == 1:
+        if self.trainer.accumulate_grad_batches * self.trainer.world_size == 1:
             return loss
         self._units = (self._units if batch_idx % self.trainer.accumulate_grad_batches else []) + [
             self.recognizer.units(batch)
@@ -211,12 +211,13 @@ class TrainingModule(LightningModule):
         clip_gradients(self, optimizer, gradient_clip_val, gradient_clip_algorithm, norm)
 
     def _combine_batches(self, optimizer: torch.optim.Optimizer) -> None:
-        """Turn accumulated gradients into those of a single batch of all lines on all ranks, averaged over its labels.
+        """Turn the gradients of a step's batches into those of a single batch of all their lines on all ranks.
 
-        Lightning averages the losses of batches instead, so that the characters of a short batch would count more.
+        Lightning averages the losses of batches instead, so that the characters of a short batch would count more. If
+        the parts of a loss are averaged over different numbers, as with `ctc_weight`, all are weighted by `units`.
         """
         count = self.trainer.accumulate_grad_batches
-        if count == 1:
+        if count * self.trainer.world_size == 1:
             return
         units = torch.tensor(float(sum(self._units)))
         if self.trainer.world_size > 1:

@@ -17,6 +17,7 @@ from htr_lightning.errors import InputError
 from htr_lightning.model.base import Recognizer
 from htr_lightning.net.transformer_decoder import DecoderBlock
 from htr_lightning.net.vit import Block
+from htr_lightning.optim import SAM
 
 # Processes wait for each other at every step, and after a validation for the slowest one, which takes seconds. Only by
 # the time that the others wait is it noticed that one hangs on another machine.
@@ -76,6 +77,8 @@ class FSDP(ModelParallelStrategy):
         assert self.model is not None
         if any(isinstance(one, WeightAveraging) for one in trainer.callbacks):  # type: ignore[attr-defined]
             raise InputError("callbacks=ema: not supported by trainer=fsdp; use trainer=ddp or callbacks=default")
+        if getattr(self.recognizer.optimizer, "func", None) is SAM:
+            raise InputError("optimizer=sam: not supported by trainer=fsdp; use trainer=ddp or optimizer=adamw")
         self.accelerator.setup(trainer)
         self.model = self.precision_plugin.convert_module(self.model)
         self.model_to_device()

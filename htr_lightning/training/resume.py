@@ -8,8 +8,8 @@ from traceback import walk_tb
 from typing import Any, NamedTuple
 
 import torch
-from hydra.core.hydra_config import HydraConfig
 from lightning.pytorch.utilities import rank_zero_only
+from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
 from htr_lightning import checkpoint
@@ -19,7 +19,7 @@ from htr_lightning.training.run_log import log
 
 STATE = {"optimizer_states": list, "lr_schedulers": list, "loops": dict, "callbacks": dict}
 UNLEARNED = (  # settings that change neither what is learned nor in which order
-    "name", "run_dir", "resume", "start", "keep_alphabet", "threads", "compile", "find", "logger*", "callbacks.*folder",
+    "name", "run_dir", "resume", "start", "keep_alphabet", "threads", "find", "logger*", "callbacks.*folder",
     "callbacks.*dirpath", "callbacks.last.minutes", "callbacks.transcriptions.*", "*data.workers", "*data.cache_mb",
     "replay.workers", "replay.cache_mb", "trainer.default_root_dir", "trainer.logger*", "trainer.callbacks*",
     "trainer.log_every_n_steps", "trainer.enable_*", "trainer.profiler", "trainer.num_sanity_val_steps",
@@ -45,18 +45,18 @@ def check_state(path: str) -> int:
     return content["global_step"] if isinstance(content.get("global_step"), int) else 0
 
 
-def resumed_precision(card: Mapping[str, Any], trainer: Any) -> str:
-    """Return the precision in which a run goes on: that of the resumed run, unless it is overridden or impossible here.
+def resumed_precision(card: Mapping[str, Any], trainer: DictConfig) -> str:
+    """Return the precision in which a run goes on: that of the resumed run, unless one is given or this is impossible.
 
-    A precision that this machine is slow at, or does not have, is told.
+    A precision that this machine is slow at, or does not have, is reported.
 
     Args:
         card: card of the checkpoint.
         trainer: config of the trainer of the new run.
     """
+    is_default = OmegaConf.is_interpolation(trainer, "precision")  # otherwise, a recipe, group or override sets it
     new, old = trainer.precision, card["training"].get("trainer", {}).get("precision")
-    given = HydraConfig.get().overrides.task if HydraConfig.initialized() else ()
-    if old is None or old == new or any(one.startswith("trainer.precision=") for one in given):
+    if old is None or old == new or not is_default:
         return new
     if old == "16-mixed" and on_cpu(trainer.accelerator, True, False):
         rank_zero_only(log.warning)(f"resume: a CPU cannot compute in {old} as the run did; it goes on in {new}")

@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from htr_lightning import checkpoint
 from htr_lightning.build import build
 from htr_lightning.config import plain
-from htr_lightning.errors import InputError, printable
+from htr_lightning.errors import InputError, counted, printable
 from htr_lightning.hydra_version import instantiate
 from htr_lightning.parameters import check_value
 from htr_lightning.schedule import clock
@@ -54,7 +54,8 @@ def train(config: DictConfig) -> float:
 def _train(config: DictConfig) -> float:
     limit = clock(config.trainer.max_time)  # reject an invalid limit before the data is read
     folder = Path(config.run_dir)
-    check_value(config.resume, SETTINGS["resume"], "resume")
+    for key in ("resume", "start"):
+        check_value(config[key], SETTINGS[key], key)
     asked, resume = config.resume, checkpoint_to_resume(config.resume, folder)
     config = cast(DictConfig, OmegaConf.merge(config, {"resume": None if resume is None else str(resume)}))
     cards = {path: checkpoint.read(path)["htr"] for path in (config.resume, config.start) if path is not None}
@@ -111,8 +112,8 @@ def _train(config: DictConfig) -> float:
             _warn(f"compile: off, since {reason}")
         else:
             module.compiled = compile_parts(recognizer.net, chosen)
-            parts = f"{module.compiled} part{'s' * (module.compiled != 1)} of the network"
-            _say(f"compiled: {parts}, with {chosen}; the first steps take longer")
+            parts = counted(module.compiled, "part")
+            _say(f"compiled: {parts} of the network, with {chosen}; the first steps take longer")
     last = find(trainer, LastCheckpoint)
     try:
         with naming_lost(trainer, folder), last.handling(trainer) if last else nullcontext():

@@ -15,7 +15,7 @@ from zipfile import BadZipFile, ZipFile
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
-from htr_lightning.config import new_folder
+from htr_lightning.config import external_rank, new_folder
 from htr_lightning.errors import InputError
 from htr_lightning.hydra_version import register_resolver
 from htr_lightning.yaml_file import load_yaml
@@ -118,9 +118,17 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 class UsedFolder(Callback):
-    """A Hydra callback that lets Hydra write nothing to a folder that another process uses; the run is then refused."""
+    """A Hydra callback that lets Hydra write nothing to the folder of another run, which is then refused or shared.
+
+    It is refused if another process uses the folder, or if `find` and `resume` are combined.
+    """
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
+        if external_rank():
+            return  # writes nothing, and a lock held for a moment would stop the first process
+        if config.get("find") is not None and config.get("resume") is not None:
+            config.hydra.output_subdir = None
+            return
         folder = Path(config.hydra.run.dir)
         if not (folder / LOCK).exists():
             return

@@ -134,7 +134,8 @@ def interrupt(study: "Study", trial: "Trial | FrozenTrial") -> None:
     """End a trial that was interrupted, and queue its values again."""
     from optuna.trial import TrialState
 
-    study.enqueue_trial(trial.params, user_attrs={REPEATS: trial.number})
+    if all(one.user_attrs.get(REPEATS) != trial.number for one in study.get_trials(deepcopy=False)):
+        study.enqueue_trial(trial.params, user_attrs={REPEATS: trial.number})  # and perhaps be killed before the next
     study.tell(trial.number, state=TrialState.FAIL)
 
 

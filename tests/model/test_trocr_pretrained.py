@@ -188,6 +188,7 @@ def test_the_loss_is_that_of_transformers(source: Path) -> None:
         torch.testing.assert_close(recognizer.loss(batch), theirs)
         total, count = recognizer.summed_loss(recognizer.net(batch.images, batch.widths), batch)
         torch.testing.assert_close(total / count, theirs)
+        assert recognizer.units(batch) == count == (labels != IGNORED).sum()
         log_probs = recognizer.net.logits(recognizer.net(batch.images, batch.widths), inputs).log_softmax(2)
         spread = -log_probs[labels != IGNORED].mean()  # averaged over all tokens of all lines
         torch.testing.assert_close(recognizer_of(source, label_smoothing=0.1).loss(batch), 0.9 * theirs + 0.1 * spread)

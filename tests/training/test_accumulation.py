@@ -1,11 +1,13 @@
 """Accumulated batches have the gradient of one batch of all their lines."""
 
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from lightning import Trainer
-from torch.utils.data import DataLoader
+from lightning import Callback, Trainer
+from torch.utils.data import DataLoader, IterableDataset
 
 from htr_lightning.data.batch import Batch, collate
 from htr_lightning.data.line_dataset import whole
@@ -41,6 +43,56 @@ def gradient(its: Recognizer, batches: list[Batch], accumulated: int) -> dict[st
     moved = {name: weight.detach() - start[name] for name, weight in its.named_parameters()}
     its.load_state_dict(start)
     return moved
+
+
+class OfRank(IterableDataset):
+    """The batches of each rank, of which a process gets its own."""
+
+    def __init__(self, batches: list[list[Batch]]) -> None:
+        self.batches = batches
+
+    def __len__(self) -> int:
+        return len(self.batches[0])
+
+    def __iter__(self) -> Iterator[Batch]:
+        return iter(self.batches[torch.distributed.get_rank()])
+
+
+class Moved(Callback):
+    """A callback that saves by how much the first rank has moved each weight."""
+
+    def __init__(self, its: Recognizer, path: Path) -> None:
+        self.start, self.path = {name: weight.clone() for name, weight in its.state_dict().items()}, path
+
+    def on_train_end(self, trainer: Trainer, pl_module: Any) -> None:
+        if trainer.global_rank == 0:
+            weights = pl_module.recognizer.named_parameters()
+            torch.save({name: weight.detach() - self.start[name] for name, weight in weights}, self.path)
+
+
+def vit() -> Recognizer:
+    torch.manual_seed(0)
+    return recognizer("vit_ctc").eval()
+
+
+@pytest.mark.filterwarnings("ignore:Your `IterableDataset` has `__len__`")
+@pytest.mark.parametrize(
+    "batches", [[[batch(0, 4)], [batch(1, 2, 3)]], [[batch(0), batch(4)], [batch(1), batch(2, 3)]]], ids=["1", "2"]
+)
+def test_batches_of_two_ranks_are_one_of_all_their_lines(
+    batches: list[list[Batch]], tmp_path: Path, one_thread: None
+) -> None:
+    expected, its = gradient(vit(), [batch(*range(5))], 1), vit()
+    its.optimizer, its.scheduler = (lambda weights: torch.optim.SGD(weights, lr=1.0)), None
+    trainer = Trainer(
+        accelerator="cpu", devices=2, strategy="ddp_fork", accumulate_grad_batches=len(batches[0]), max_epochs=1,
+        logger=False, limit_val_batches=0, enable_checkpointing=False, enable_progress_bar=False,
+        enable_model_summary=False, use_distributed_sampler=False, callbacks=[Moved(its, tmp_path / "moved.pt")],
+    )  # fmt: skip
+    loader = DataLoader(OfRank(batches), batch_size=None, collate_fn=whole)
+    trainer.fit(TrainingModule(its), loader, loader)
+    for name, moved in torch.load(tmp_path / "moved.pt").items():
+        torch.testing.assert_close(moved, expected[name], rtol=1e-3, atol=1e-5)
 
 
 @pytest.mark.parametrize("model", ["vit_ctc", "trocr"])

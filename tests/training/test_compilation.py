@@ -16,6 +16,7 @@ from htr_lightning.errors import InputError
 from htr_lightning.training import run
 from htr_lightning.training.compilation import backend, compile_parts, obstacle
 from htr_lightning.training.module import TrainingModule
+from htr_lightning.training.resume import changes
 from training.test_finders import FEW
 from training.test_gpu import TEXTS, recognizer
 
@@ -65,10 +66,15 @@ def test_the_parts_of_a_network_are_compiled_for_training_only() -> None:
 
 
 @pytest.mark.slow
-def test_a_compiled_run_is_like_any_other_and_can_be_resumed(tmp_path: Path) -> None:
-    train = [sys.executable, str(ROOT / "train.py"), *SMALL, "trainer.accelerator=cpu", "logger=csv"]
-    runs = {"plain": ["trainer.max_epochs=2"], "compiled": ["trainer.max_epochs=2", "compile=aot_eager"]}
-    runs["resumed"] = ["trainer.max_epochs=3", "compile=aot_eager", f"resume={tmp_path}/compiled"]
+@pytest.mark.parametrize("setting", ["aot_eager", "true"])
+def test_a_compiled_run_is_like_any_other_and_can_be_resumed(setting: str, tmp_path: Path) -> None:
+    chosen = "inductor" if setting == "true" else setting
+    if reason := obstacle(chosen, CPU):
+        pytest.skip(reason)
+    train = [sys.executable, str(ROOT / "train.py"), *SMALL, "trainer.accelerator=cpu", "logger=csv",
+             "model.net.dropout=0.0"]  # fmt: skip # inductor has random numbers of its own
+    runs = {"plain": ["trainer.max_epochs=2"], "compiled": ["trainer.max_epochs=2", f"compile={setting}"]}
+    runs["resumed"] = ["trainer.max_epochs=3", f"compile={setting}", f"resume={tmp_path}/compiled"]
     contents = []
     for name, overrides in runs.items():
         folder = tmp_path / ("compiled" if name == "resumed" else name)
@@ -76,13 +82,18 @@ def test_a_compiled_run_is_like_any_other_and_can_be_resumed(tmp_path: Path) -> 
         ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
         assert ended.returncode == 0, ended.stderr[-3000:]
         contents.append(checkpoint.read(folder / "checkpoints" / "last.ckpt"))
-        told = "compiled: 1 part of the network, with aot_eager"
+        told = f"compiled: 1 part of the network, with {chosen}"
         assert (told in (folder / "train.log").read_text()) == (name != "plain")
     plain, compiled, resumed = contents
     assert list(plain["state_dict"]) == list(compiled["state_dict"])
     for name, weight in plain["state_dict"].items():
         torch.testing.assert_close(weight, compiled["state_dict"][name], rtol=1e-3, atol=1e-4)
     assert resumed["global_step"] == compiled["global_step"] * 3 // 2
+
+
+def test_a_resumed_run_names_another_compilation() -> None:
+    old, new = ({"training": {"compile": one}, "model": {}, "data": {}} for one in (False, True))
+    assert changes(old, new) == ["compile False -> True"]  # a compiled network draws other numbers for dropout
 
 
 def test_a_run_without_a_compiler_goes_on_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ from rich.console import Console
 from htr_lightning import command
 from htr_lightning.training import console
 from htr_lightning.training import run_log as run_log_module
-from htr_lightning.training.console import idle_gpus
+from htr_lightning.training.console import deterministic, idle_gpus
 from htr_lightning.training.run_log import log, run_log
 
 VALIDATION = re.compile(r"\d:\d\d:\d\d · (epoch|step) \d+ · loss [\d.]+ · val CER [\d.]+% · WER [\d.]+% · \d+ lines/s")
@@ -40,6 +40,16 @@ def test_records_and_warnings_go_to_the_screen_and_the_log(tmp_path: Path, capsy
         "WARNING from Lightning",
         "WARNING careful",
     ]
+
+
+def test_what_determinism_costs_is_told_on_gpus_only() -> None:
+    assert deterministic(torch.device("cuda")) is None
+    torch.use_deterministic_algorithms(True)
+    try:
+        assert "a CTC loss is computed on the CPU" in str(deterministic(torch.device("cuda")))
+        assert deterministic(torch.device("cpu")) is None
+    finally:
+        torch.use_deterministic_algorithms(False)
 
 
 def test_the_error_that_ends_a_run_is_in_its_log(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -26,7 +26,7 @@ ROOT = Path(__file__).parent.parent.parent
 QUICK = [
     *SMALL, "data.reader.lines={train: 24, val: 3, test: 3}", "data.max_lines=4", "logger=csv",
     "trainer.accelerator=cpu", "callbacks.last.minutes=1e-9", "trainer.precision=32-true",
-]  # fmt: skip # 6 steps an epoch; a checkpoint before each
+]  # fmt: skip # 6 steps per epoch; a checkpoint before each
 HEAD = ("case", "ranks", "exit code", "seconds", "processes left", "saved", "message")
 
 

@@ -20,7 +20,7 @@ from htr_lightning.training.module import TrainingModule
 QUICK = [
     *SMALL, "data.reader.lines={train: 24, val: 3, test: 3}", "data.max_lines=4", "model.net.dropout=0.2",
     "augment=mild", "trainer.max_epochs=2", "logger=csv", "callbacks.last.minutes=1e-9", "trainer.precision=32-true",
-]  # fmt: skip # 6 steps an epoch; a checkpoint before each
+]  # fmt: skip # 6 steps per epoch; a checkpoint before each
 OLD = [
     "data@replay=synthetic", "replay.reader.lines={train: 10, val: 1, test: 1}", "replay.reader.length=[1, 2]",
     "replay.reader.writers={train: 2, val: 1, test: 1}", "data.replay_fraction=0.4", "data.replay_decay=0.5",

@@ -1,10 +1,13 @@
 """Weights that are divided among processes train and are saved like those of any other run."""
 
+import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -58,6 +61,15 @@ def test_the_config_gives_a_trainer_that_divides_the_weights() -> None:
     trainer: Trainer = instantiate(config.trainer, max_time=None)
     assert isinstance(trainer.strategy, FSDP)
     assert trainer.num_devices == 2
+
+
+def test_an_optimizer_that_moves_the_weights_twice_is_refused() -> None:
+    its, strategy = recognizer(), FSDP()
+    its.optimizer = instantiate(composed("optimizer=sam").model.optimizer, _convert_="all")
+    strategy.accelerator = Mock()
+    strategy.connect(TrainingModule(its))
+    with pytest.raises(InputError, match="optimizer=sam: not supported by trainer=fsdp"):
+        strategy.setup(Mock(spec=Trainer, callbacks=[]))
 
 
 def test_divided_weights_have_the_loss_and_gradients_of_whole_ones(mesh: Any) -> None:
@@ -124,23 +136,29 @@ def test_the_state_of_the_optimizer_is_numbered_as_by_itself(mesh: Any) -> None:
 
 @pytest.mark.slow
 def test_two_ranks_that_divide_the_weights_leave_a_run_like_any_other(tmp_path: Path) -> None:
-    small = [one for one in SMALL if not one.startswith(("model.net", "trainer=default"))]
+    small = [one for one in SMALL if not one.startswith(("model.net", "model.preprocess", "trainer=default"))]
     train = [
         sys.executable, str(ROOT / "train.py"), *TINY, *small, "trainer=fsdp", "trainer.accelerator=cpu", "logger=csv",
-        "trainer.gradient_clip_val=0.5",
+        "trainer.gradient_clip_val=0.5", "trainer.max_epochs=2",
     ]  # fmt: skip
-    for folder, epochs in (("whole", 2), ("parts", 1), ("parts", 2)):
-        resume = ["resume=auto"] if epochs == 2 and folder == "parts" else []
-        command = [*train, *resume, f"trainer.max_epochs={epochs}", f"hydra.run.dir={tmp_path / folder}"]
-        ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-        assert ended.returncode == 0, ended.stderr[-3000:]
+    stop = [
+        "+callbacks.fault._target_=fault.Fault",
+        "+callbacks.fault.kind=SIGTERM",
+        f"+callbacks.fault.folder={tmp_path}/parts",
+    ]
+    env = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests" / "training")])}
+    for folder, others, code in (
+        ("whole", [], 0),
+        ("parts", stop, 128 + signal.SIGTERM),
+        ("parts", ["resume=auto"], 0),
+    ):
+        command = [*train, *others, f"hydra.run.dir={tmp_path / folder}"]
+        ended = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True)
+        assert ended.returncode == code, ended.stderr[-3000:]
     assert (tmp_path / "whole" / "summary.json").is_file()
     assert checkpoint.load(tmp_path / "whole" / "checkpoints" / "best.ckpt").alphabet  # in one process
-    contents = [checkpoint.read(tmp_path / name / "checkpoints" / "last.ckpt") for name in ("whole", "parts")]
-    for name, weight in contents[0]["state_dict"].items():
-        assert weight.isfinite().all(), name
-    assert len(contents[0]["optimizer_states"][0]["state"]) == len(dict(recognizer().named_parameters()))
-    # a run resumed with another number of epochs has another schedule, so only the shapes are compared
-    shapes = [{name: weight.shape for name, weight in one["state_dict"].items()} for one in contents]
-    assert shapes[0] == shapes[1]
-    assert contents[1]["global_step"] == contents[0]["global_step"]
+    whole, parts = (checkpoint.read(tmp_path / name / "checkpoints" / "last.ckpt") for name in ("whole", "parts"))
+    assert len(whole["optimizer_states"][0]["state"]) == len(dict(recognizer().named_parameters()))
+    assert parts["global_step"] == whole["global_step"]
+    for key in ("state_dict", "optimizer_states"):
+        torch.testing.assert_close(parts[key], whole[key], rtol=0, atol=0)

@@ -17,6 +17,7 @@ from hydra import compose
 from lightning import Trainer
 from lightning.fabric.plugins.environments import LightningEnvironment
 from lightning.pytorch.strategies import DDPStrategy
+from omegaconf import OmegaConf
 from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -181,9 +182,11 @@ def test_a_run_goes_on_in_its_precision(
 ) -> None:  # fmt: skip
     monkeypatch.setattr(resume, "on_cpu", lambda accelerator, value, otherwise: value if on_cpu else otherwise)
     monkeypatch.setattr(resume, "fast_precision", lambda accelerator: "bf16-mixed" if native else "32-true")
-    trainer = SimpleNamespace(precision=new, accelerator="auto")
+    trainer = OmegaConf.create({"trainer": {"precision": "${default}", "accelerator": "auto"}, "default": new}).trainer
     card = {"training": {"trainer": {"precision": old}} if old else {}}
     with caplog.at_level("INFO", "htr_lightning"):
         assert resumed_precision(card, trainer) == expected
     assert told in caplog.text
     assert bool(told) == bool(caplog.text)
+    trainer.precision = "64-true"  # by an override, a recipe or a group
+    assert resumed_precision(card, trainer) == "64-true"

@@ -54,6 +54,7 @@ def test_the_rank_that_has_ended_is_named(fail: Callable[..., str], tmp_path: Pa
     assert fail(GLOO, ranks=3, programs=("sleep 9", "kill -9 $$")) == "rank 2 ended by SIGKILL"
     told = fail(torch.distributed.DistBackendError("NCCL error"), programs=("exit 1",))
     assert told == "rank 1 ended with exit code 1; see the messages above or train.log"
+    assert fail(GLOO, ranks=3, programs=("exit 1", "kill -9 $$")) == "rank 2 ended by SIGKILL"  # the other noticed it
     (tmp_path / "checkpoints").mkdir()
     (tmp_path / "checkpoints" / "last.ckpt").touch()
     assert fail(GLOO, programs=("kill -9 $$",)) == f"rank 1 ended by SIGKILL; continue with resume={tmp_path}"
@@ -89,5 +90,7 @@ def test_lightning_does_not_kill_a_rank_that_reports_the_loss(tmp_path: Path, mo
     with naming_lost(first, tmp_path):
         (spared,) = first.callbacks
         monkeypatch.setattr(threading, "enumerate", lambda: [observer])
+        spared.on_exception(first, LightningModule(), RuntimeError("shapes differ"))
+        assert observer._child_processes == [process]  # Lightning still ends ranks that hang
         spared.on_exception(first, LightningModule(), GLOO)
     assert observer._run()

@@ -1,12 +1,10 @@
 """Figures and predictions do not depend on the number of ranks, nor on how evenly they can divide the lines."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from lightning import Callback, LightningModule, Trainer
 
 from htr_lightning import checkpoint
@@ -31,15 +29,6 @@ class Totals(Callback):
         (self.folder / f"{trainer.global_rank}.json").write_text(json.dumps(counts))
 
     on_validation_end = on_test_end = _write
-
-
-@pytest.fixture
-def one_thread() -> Iterator[None]:
-    """A single thread, since processes that are forked lack the others."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def shown(folder: Path, digits: int | None) -> Any:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import SMALL, run_train
+from omegaconf import OmegaConf
 
 from htr_lightning.errors import InputError
 from htr_lightning.training import run_folder as folders
@@ -96,6 +97,24 @@ def test_a_second_process_is_refused_until_the_first_one_ends_or_is_killed(tmp_p
     with locked(tmp_path):
         assert (tmp_path / ".lock").exists()
     assert not (tmp_path / ".lock").exists()
+
+
+def test_find_does_not_touch_the_run_that_it_cannot_resume(here: Path) -> None:
+    own = run("1-crnn", "monday", 0)
+    config = (own / ".hydra" / "config.yaml").read_bytes()
+    with pytest.raises(InputError, match=r"find=lr: starts from new weights, so resume=.* would have no effect"):
+        run_train(own, *SMALL, "find=lr", f"resume={own}")
+    assert (own / ".hydra" / "config.yaml").read_bytes() == config
+
+
+def test_only_the_first_rank_looks_whether_a_folder_is_in_use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / ".lock").touch()
+    config = OmegaConf.create({"hydra": {"run": {"dir": str(tmp_path)}}})
+    for rank in (1, 0):
+        for name, value in {"TORCHELASTIC_RUN_ID": "a", "WORLD_SIZE": "2", "RANK": str(rank)}.items():
+            monkeypatch.setenv(name, value)
+        folders.UsedFolder().on_run_start(config)
+        assert (tmp_path / ".lock").exists() == (rank == 1)  # what a killed process has left is deleted
 
 
 def test_other_settings_and_data_are_named(run_folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture) -> None:

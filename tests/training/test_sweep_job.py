@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import cv2
 import pytest
@@ -164,7 +165,11 @@ def test_a_study_continues_up_to_its_number_of_trials(sweep: Sweep) -> None:
     assert len(set(rates)) == len(rates)  # a sampler with the same seed would repeat them
 
 
-def test_trials_of_a_killed_process_are_queued_again(tmp_path: Path) -> None:
+class Killed(BaseException):
+    """Stands for a kill: it passes through everything."""
+
+
+def test_trials_of_a_killed_process_are_queued_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     study = open_study({"storage": tmp_path / "s.journal", "study_name": "s", "direction": "minimize"})
     (override,) = OverridesParser.create().parse_overrides(["x=interval(0,1)"])
     space = {"x": distribution(override)}
@@ -172,6 +177,10 @@ def test_trials_of_a_killed_process_are_queued_again(tmp_path: Path) -> None:
     own(living)
     killed.set_user_attr(OWNER, f"{socket.gethostname()}:{2**22 + 1}")  # above the largest process number of Linux
     elsewhere.set_user_attr(OWNER, "another:1")
+    with monkeypatch.context() as patch:
+        patch.setattr(study, "tell", Mock(side_effect=Killed))  # after the values were queued
+        with pytest.raises(Killed):
+            release(study)
     release(study)
     assert [trial.state.name for trial in study.trials] == ["FAIL", "RUNNING", "RUNNING", "WAITING"]
     assert [trial.number for trial in done(study)] == [1, 2]
