@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any, TextIO
 from zipfile import BadZipFile, ZipFile
 
+from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
-from omegaconf import DictConfig
+from omegaconf import DictConfig, read_write
 
 from htr_lightning.config import external_rank, new_folder
 from htr_lightning.errors import InputError
@@ -126,17 +127,23 @@ class UsedFolder(Callback):
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         if external_rank():
             return  # writes nothing, and a lock held for a moment would stop the first process
-        if config.get("find") is not None and config.get("resume") is not None:
-            config.hydra.output_subdir = None
-            return
+        HydraConfig.instance().set_config(config)  # as Hydra does next: the folder contains ${hydra:…}
         folder = Path(config.hydra.run.dir)
-        if not (folder / LOCK).exists():
-            return
-        try:
-            with locked(folder):
-                pass  # a process that was killed has left the file
-        except InputError:
-            config.hydra.output_subdir = None
+        shared = config.get("find") is not None and config.get("resume") is not None
+        if shared or _is_locked(folder):
+            with read_write(config.hydra):
+                config.hydra.output_subdir = None
+
+
+def _is_locked(folder: Path) -> bool:
+    """Return whether another process uses a folder, and remove the lock that a killed process has left."""
+    if not (folder / LOCK).exists():
+        return False
+    try:
+        with locked(folder):
+            return False
+    except InputError:
+        return True
 
 
 def _lock(path: Path) -> TextIO:

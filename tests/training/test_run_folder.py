@@ -11,6 +11,7 @@ import torch
 from conftest import SMALL, run_train
 from omegaconf import OmegaConf
 
+import train
 from htr_lightning.errors import InputError
 from htr_lightning.training import run_folder as folders
 from htr_lightning.training.run_folder import checkpoint_to_resume, locked, newest, run_folder
@@ -107,8 +108,28 @@ def test_find_does_not_touch_the_run_that_it_cannot_resume(here: Path) -> None:
     assert (own / ".hydra" / "config.yaml").read_bytes() == config
 
 
+def test_a_run_that_resumes_one_in_use_is_refused_and_leaves_its_config_alone(
+    here: Path, monkeypatch: pytest.MonkeyPatch, recwarn: pytest.WarningsRecorder
+) -> None:
+    own = run("1-crnn", "monday", 0)
+    config = (own / ".hydra" / "config.yaml").read_bytes()
+    process = subprocess.Popen(
+        [sys.executable, "-c", LOCK, str(own)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout.readline() == "locked\n"
+    folders.HydraConfig.instance().cfg = None  # as in a new process
+    monkeypatch.setattr(sys, "argv", ["train.py", *SMALL, f"resume={own}"])  # whose folder is found by its name
+    with pytest.raises(InputError, match="another process is using this run folder"):
+        train.train()
+    process.kill()
+    process.communicate()
+    assert (own / ".hydra" / "config.yaml").read_bytes() == config
+    assert not [str(one.message) for one in recwarn if "UsedFolder" in str(one.message)]
+
+
 def test_only_the_first_rank_looks_whether_a_folder_is_in_use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / ".lock").touch()
+    monkeypatch.setattr(folders.HydraConfig, "set_config", lambda self, config: None)
     config = OmegaConf.create({"hydra": {"run": {"dir": str(tmp_path)}}})
     for rank in (1, 0):
         for name, value in {"TORCHELASTIC_RUN_ID": "a", "WORLD_SIZE": "2", "RANK": str(rank)}.items():
