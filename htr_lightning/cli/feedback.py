@@ -71,17 +71,21 @@ def add(
     contradictions: dict[str, StoredLine] = {}
     read = read_corrections(files, left_out, group, unconfirmed, exported)
     with progress_bar("adding", None) as advance:
-        for corrections in filter(None, read):
-            opened = opened or CorrectionStore(store, create=True)  # not before there is something to store
-            added = opened.add(corrections, who, model or "", digest(model) if model else "", settle)
-            accepted, duplicates = accepted + added.accepted, duplicates + added.duplicates
-            contradictions |= {line.image: line for line in added.contradictions}
-            advance(1)
+        try:
+            for corrections in filter(None, read):
+                opened = opened or CorrectionStore(store, create=True)  # not before there is something to store
+                added = opened.add(corrections, who, model or "", digest(model) if model else "", settle)
+                accepted, duplicates = accepted + added.accepted, duplicates + added.duplicates
+                contradictions |= {line.image: line for line in added.contradictions}
+                advance(1)
+        except InputError as error:
+            done = f"; {counted(accepted, 'line')} of the files before it are stored, and are not added twice"
+            raise InputError(f"{error}{done * bool(accepted)}") from None
     for reason, count in left_out.items():
         print(f"left out: {printable(reason)}: {count}")
     for line in contradictions.values():
         print(f"contradiction: {line.told}; not used until one is added with --settle")
-    print(f"{store}: {counted(accepted, 'line')} accepted, {duplicates} known with the same text, "
+    print(f"{store}: {counted(accepted, 'line')} accepted, {duplicates} of them known with the same text, "
           f"{len(contradictions)} contradicted")  # fmt: skip
     if not accepted:
         remedy = "see above what was left out" if left_out else "name PAGE or ALTO files with their images, or a table"

@@ -141,7 +141,8 @@ def transcribe(
     if watch and not by_page and out is not None:
         raise InputError(f"--out {out}: --watch prints lines as they come; redirect the output")
     if skip_existing and (out is None or watch or (format == "text" and not in_parts)):
-        raise InputError("--skip-existing: needs --out, and a format other than text")
+        remedy = "; remove FILE.part to begin again" if format == "text" and out is not None else ""
+        raise InputError(f"--skip-existing: needs --out, and a format other than text{remedy}")
     if in_parts and (out is None or adapt or format in ("text", "tsv")):
         raise InputError("--workers, --engine, --parts and --shard write parts to a folder, without --adapt; add "
                          "--format parquet (or jsonl, or a format for pages) and --out FOLDER")  # fmt: skip
@@ -185,7 +186,8 @@ def transcribe(
     elif out is not None:
         left = next((path for path in (out, part_of(out)) if path.exists()), None)
         if left is not None and not skip_existing:
-            raise InputError(f"{left}: file already exists; choose another --out, or add --skip-existing to go on")
+            remedy = "remove it to begin again" if format == "text" else "add --skip-existing to go on"
+            raise InputError(f"{left}: file already exists; choose another --out, or {remedy}")
         check_writable(out)
         sources = resume(out, format, sources) if skip_existing else sources
     pictures = picture_paths([source.path for source in sources], show) if show else {}
@@ -286,7 +288,8 @@ def _watch(recognizer: "Transcriber", folder: Path, out: Path | None, output: "O
 def _stop(done: int, files: int, out: Path | None, skippable: bool) -> NoReturn:
     """End the program after Ctrl-C, and say what was kept and how to go on."""
     where = "printed" if out is None else f"kept in {printable(str(out))}"
-    remedy = "; repeat the command with --skip-existing to go on" if out is not None and skippable else ""
+    remedy = "; repeat the command with --skip-existing to go on" if skippable else "; remove it to begin again"
+    remedy = "" if out is None else remedy
     print(f"stopped: {done} of {files} files are transcribed and {where}{remedy}", file=sys.stderr)
     sys.exit(130)  # as after Ctrl-C
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from conftest import Outcome
 
 from htr_lightning.adapt.corrected_files import NO_OUTLINE, NO_PAGE, NO_TEXT, UNCONFIRMED, read_corrections
 from htr_lightning.data.corrected import Correction
@@ -128,3 +129,17 @@ def test_what_has_no_text_or_outline_is_counted(
     found, left_out = read(tmp_path)
     assert [one.text for one in found] == ["deux"]
     assert left_out == {NO_OUTLINE: 1, NO_PAGE: 1}
+
+
+def test_what_was_stored_before_a_fault_is_told(
+    write_page: Callable[..., Path], tmp_path: Path, htr: Callable[..., Outcome]
+) -> None:
+    write_page(tmp_path, ["un", "deux"], "a")
+    write_page(tmp_path, ["trois"], "b").write_text("<PcGts><Page>")
+    pages = [tmp_path / "a.xml", tmp_path / "b.xml"]
+    outcome = htr("feedback", "add", tmp_path / "x.db", *pages)
+    assert outcome.code == 1
+    assert "b.xml: " in outcome.stderr
+    assert outcome.stderr.endswith("; 2 lines of the files before it are stored, and are not added twice\n")
+    write_page(tmp_path, ["trois"], "b")
+    assert "3 lines accepted, 2 of them known" in htr("feedback", "add", tmp_path / "x.db", *pages).stdout

@@ -285,5 +285,5 @@ def test_the_command_says_what_came_back(given: Path, htr: Callable[..., Outcome
     assert outcome.code == 0, outcome.stderr
     assert outcome.stdout.splitlines() == [
         "left out: lines that are as they were exported (--unconfirmed takes them): 6",
-        f"{store}: 2 lines accepted, 0 known with the same text, 0 contradicted",
+        f"{store}: 2 lines accepted, 0 of them known with the same text, 0 contradicted",
     ]

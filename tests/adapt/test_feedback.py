@@ -298,7 +298,7 @@ def test_the_commands(
 ) -> None:  # fmt: skip
     xml = write_page(tmp_path / "pages", ["un", "deux"])
     added = htr("feedback", "add", store.path, xml, "--who", "bob", "--group", "bob")
-    assert "2 lines accepted, 0 known with the same text, 0 contradicted" in added.stdout
+    assert "2 lines accepted, 0 of them known with the same text, 0 contradicted" in added.stdout
     xml.write_text(xml.read_text().replace("deux", "dix"))
     told = htr("feedback", "add", store.path, xml, "--who", "eva", "--group", "bob").stdout
     assert "contradiction: page.xml#l1: 'deux' (bob), 'dix' (eva); not used until one is added with --settle" in told
