@@ -11,7 +11,7 @@ project, author, copyright = "htr-lightning", "the authors of htr-lightning", "t
 version = release = __version__
 extensions = ["myst_parser", "sphinx.ext.apidoc", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 html_theme, html_title, html_show_sphinx = "furo", f"htr-lightning {version}", False
-html_copy_source = False
+html_copy_source, html_show_search_summary = False, False  # summaries are fetched, which browsers refuse to a file
 exclude_patterns = ["reference/modules.rst"]
 templates_path: list[str] = []
 

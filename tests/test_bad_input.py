@@ -326,7 +326,7 @@ REFUSED = {
     "data..root=a": "data..root=a: invalid key; write KEY=VALUE",
     "augment.transforms.word.p=1": "Index 'word' (str) is not an int",
     "hydra/launcher=foo": "hydra/launcher=foo: no such option. Options: basic",
-    "~name": "~name: ValueError raised while resolving interpolation: HydraConfig was not set; change or remove this",
+    "~name": "name=null: expected a string",
     "hydra.job.env_copy=[NOT_SET]": "not found: 'NOT_SET'; check the arguments",
     "hydra.run.dir=null": "hydra.run.dir=null: field 'hydra.run.dir' is not Optional; change or remove this override",
     "optimizer.lr=null": "optimizer.lr=null: expected a number",

@@ -138,7 +138,7 @@ def test_the_clipping_limit_is_scaled_like_the_gradients() -> None:
     scaler = torch.amp.GradScaler("cpu", init_scale=8.0)
     scaler.scale(torch.zeros(1))
     module._trainer = SimpleNamespace(
-        precision_plugin=MixedPrecision("16-mixed", "cpu", scaler), accumulate_grad_batches=1
+        precision_plugin=MixedPrecision("16-mixed", "cpu", scaler), accumulate_grad_batches=1, world_size=1
     )
     module.configure_gradient_clipping(optimizer, 0.5, "norm")
     gradients = torch.cat([weight.grad.flatten() for weight in module.net[2].parameters()])

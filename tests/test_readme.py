@@ -64,6 +64,7 @@ MAKE = [c for c in COMMANDS if c.startswith("make ")]
 
 LONG = (  # a minute each, or a network for a GPU
     "--lexicon", "synthetic_pretrain", "vit_ctc_small", "label-errors", "feedback train", "copiste_crnn", "iam_crnn",
+    "autoregressive_beam",
 )  # fmt: skip
 
 

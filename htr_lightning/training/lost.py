@@ -17,6 +17,7 @@ from htr_lightning.training.summary import relative
 from htr_lightning.training.sweep_job import ending
 
 WAIT = 3.0  # seconds until a rank whose connection was closed has ended
+GRACE = 0.5  # seconds to wait for others once one of them has ended
 OBSERVER = "child-process-observer"
 
 
@@ -46,14 +47,27 @@ def _lost(trainer: Trainer, error: RuntimeError) -> str | None:
     if not _is_due_to_rank(trainer, error):
         return None
     started: list[Popen] = getattr(trainer.strategy.launcher, "procs", [])  # on the first rank of a machine
-    until = time.monotonic() + WAIT
+    until, ended = time.monotonic() + WAIT, dict[int, int]()
     while started and time.monotonic() < until:
-        ended = {rank: code for rank, process in enumerate(started, 1) if (code := process.poll())}
-        if ended:  # a rank that a signal has ended is the cause, and one with an error perhaps the first to notice it
-            rank = min(ended, key=lambda rank: (0 < ended[rank] <= 128, rank))
-            return f"rank {trainer.global_rank + rank} {ending(ended[rank])}"
+        before, ended = ended, _ended(started)
+        if ended and not before:
+            until = min(until, time.monotonic() + GRACE)
+        if any(map(_by_signal, ended.values())):
+            break
         time.sleep(0.05)
+    if ended:  # a rank that a signal has ended is the cause, and one with an error perhaps the first to notice it
+        rank = min(ended, key=lambda rank: (not _by_signal(ended[rank]), rank))
+        return f"rank {trainer.global_rank + rank} {ending(ended[rank])}"
     return f"rank {trainer.global_rank} lost another rank, whose message may say why ({reason.partition('. ')[0]})"
+
+
+def _ended(started: list[Popen]) -> dict[int, int]:
+    """Return the exit code of each rank that has failed."""
+    return {rank: code for rank, process in enumerate(started, 1) if (code := process.poll())}
+
+
+def _by_signal(code: int) -> bool:
+    return not 0 <= code <= 128
 
 
 def _is_due_to_rank(trainer: Trainer, error: BaseException) -> bool:
