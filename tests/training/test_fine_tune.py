@@ -268,7 +268,7 @@ def test_a_fine_tuned_checkpoint_works_in_a_new_process(best: Path, tmp_path: Pa
     done = command(best, folder, "data=synthetic_french", "trainer.max_epochs=2", "optimizer=sam", *several)
     assert done.returncode == 0, done.stderr
     text = " ".join(done.stdout.split())
-    assert "each epoch has 96 new lines and 96 replayed lines, sampled from 30" in text
+    assert "each epoch has 48 new lines and 48 replayed lines, sampled from 30" in text
     assert "added" in text.partition("é")[0]
     assert "30 replay" in text
     figures = json.loads((folder / "summary.json").read_text())
@@ -276,7 +276,7 @@ def test_a_fine_tuned_checkpoint_works_in_a_new_process(best: Path, tmp_path: Pa
     assert {"best.ckpt", "last.ckpt"} <= {path.name for path in (folder / "checkpoints").iterdir()}
     new = folder / "checkpoints" / "best.ckpt"
     assert set(checkpoint.load(best).codec.alphabet) < set(checkpoint.load(new).codec.alphabet)
-    assert len(data_for(checkpoint.load(new)).lines("train")) == 96
+    assert len(data_for(checkpoint.load(new)).lines("train")) == 48
     evaluate = [sys.executable, "-m", "htr_lightning", "evaluate", str(new), "--out", str(tmp_path / "e")]
     done = subprocess.run(evaluate, cwd=ROOT, capture_output=True, text=True, timeout=280)
     assert done.returncode == 0, done.stderr

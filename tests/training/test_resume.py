@@ -81,7 +81,7 @@ def test_a_state_that_cannot_be_restored_is_refused_by_name(run_folder: Path, tm
     change(content)
     torch.save(content, tmp_path / "x.ckpt")
     with pytest.raises(InputError, match=message) as refused:
-        run_train(tmp_path / "on", *RUN, "trainer.max_epochs=3", f"resume={tmp_path}/x.ckpt")
+        run_train(tmp_path / "on", *RUN, "trainer.max_epochs=3", "data.measured_lines=0", f"resume={tmp_path}/x.ckpt")
     assert f"{tmp_path}/x.ckpt" in str(refused.value)
     assert "\n" not in str(refused.value)
 

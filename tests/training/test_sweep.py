@@ -72,7 +72,7 @@ def test_a_sweep_ends_with_a_table_and_groups_its_jobs(
     small = [one.replace(" ", "") for one in SMALL]
     folder = f"hydra.sweep.dir={tmp_path / 'day' / 's'}"
     monkeypatch.setattr(
-        "sys.argv", ["train.py", "-m", "optimizer.lr=1e-3,3e-3", *small, "trainer.max_epochs=1", folder]
+        "sys.argv", ["train.py", "-m", "optimizer.lr=1e-3,3e-3", *small, "logger=wandb", "trainer.max_epochs=1", folder]
     )
     train.train()
     with open(tmp_path / "day" / "s" / "sweep.tsv") as file:
