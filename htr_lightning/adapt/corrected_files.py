@@ -95,10 +95,13 @@ def _of_page(
     source: Source, exported: Exported | None, left_out: Counter[str], group: str, unconfirmed: bool
 ) -> list[Correction]:
     """Return the corrected lines of a page, and count those that are left out."""
-    known = None if exported is None else exported.page(source.path)
-    if exported is not None and known is None:
-        left_out[NOT_EXPORTED] += len(read_page(source.path).lines)
-        return []
+    known = None
+    if exported is not None:
+        page = read_page(source.path)
+        known = exported.find(source.path, page)
+        if known is None:
+            left_out[NOT_EXPORTED] += len(page.lines)
+            return []
     if isinstance(source.image, str) and known is not None:  # editors may export pages without their images
         source = source._replace(image=known.image)
     if isinstance(source.image, str):

@@ -11,6 +11,7 @@ from typing import NamedTuple
 from htr_lightning.data import archive
 from htr_lightning.data.files import nfc
 from htr_lightning.data.page.document import read_page
+from htr_lightning.data.page.page import Page
 from htr_lightning.data.page.xml import child, line_id, local, number, parse
 from htr_lightning.errors import InputError
 from htr_lightning.reading.sources import Source, find_sources
@@ -54,13 +55,12 @@ class Exported:
         if not self._pages:
             raise InputError(f"{', '.join(names)}: no PAGE or ALTO files; name what was exported to the editor")
 
-    def page(self, path: Path) -> ExportedPage | None:
-        """Return the page that a PAGE or ALTO file describes, by the names of its image and of itself, or None.
+    def find(self, path: Path, page: Page) -> ExportedPage | None:
+        """Return what was exported of a page, by the names of its image and of its PAGE or ALTO file, or None.
 
         Raises:
             InputError: if several exported pages have its name, its size and one of its lines.
         """
-        page = read_page(path)
         keys = _keys(page.image, path)
         keys += [re.sub(r"^\d+_", "", key) for key in keys]  # Transkribus can put numbers before names
         found = next((self._pages[key] for key in keys if key in self._pages), [])

@@ -111,9 +111,7 @@ def current(store: CorrectionStore) -> tuple[Event, Path]:
     """
     copy = folder_of(store) / "current.ckpt"
     while True:  # another process may promote a version at the same time
-        event = current_version(store.events())
-        if event is None:
-            raise InputError(f"{store.path}: no version of a recognizer yet; make one with htr feedback train")
+        event = store.current()
         path = version_file(store, event)
         if copy.exists() and file_hash(copy) == event.sha256:
             return event, path

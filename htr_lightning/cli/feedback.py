@@ -159,13 +159,12 @@ def versions(
 
     opened = CorrectionStore(store)
     events = opened.events()
-    if not events:
-        raise InputError(f"{store}: no version of a recognizer yet; make one with htr feedback train")
-    from htr_lightning.adapt.feedback import current, folder_of
-
     if as_json:
         print(json.dumps([event._asdict() for event in events], indent=1, ensure_ascii=False))
         return
+    opened.current()  # before PyTorch is imported
+    from htr_lightning.adapt.feedback import current, folder_of
+
     for event in events:
         print(_told(event))
     now, _ = current(opened)

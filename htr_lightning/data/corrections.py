@@ -221,6 +221,17 @@ class CorrectionStore:
             rows = database.execute("SELECT * FROM events ORDER BY number").fetchall()
         return [Event._make([*row[:-1], json.loads(row[-1])]) for row in rows]
 
+    def current(self) -> Event:
+        """Return the entry that made the current version of the recognizer.
+
+        Raises:
+            InputError: if there is no version yet.
+        """
+        event = current_version(self.events())
+        if event is None:
+            raise InputError(f"{self.path}: no version of a recognizer yet; make one with htr feedback train")
+        return event
+
     def record(self, event: Event, last: int) -> None:
         """Add an entry to the audit trail, unless another one came after the one that the decision is based on.
 

@@ -40,10 +40,8 @@ class Throughput(Callback):
         self._cost, self._ceiling = 0.0, 0.0  # operations per padded pixel and training step; operations per second
 
     def state_dict(self) -> dict[str, Any]:
-        measured = {
-            name: getattr(self, name) for name in ("lines", "seconds", "waited", "pixels", "padded_pixels", "elapsed")
-        }
-        return measured
+        measured = ("lines", "seconds", "waited", "pixels", "padded_pixels", "elapsed")
+        return {name: getattr(self, name) for name in measured}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._restored = dict(state_dict)
