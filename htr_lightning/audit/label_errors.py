@@ -39,7 +39,7 @@ class Judged(NamedTuple):
     reference: str  # as in the data
     normalized: str
     reading: str
-    surprise: float  # -log p(reference | image) in nats; infinite if the network cannot output it
+    surprise: float  # -log p(reference | image) in nats, without characters that the network does not know
     least: float  # the same for the reading
 
 
@@ -182,14 +182,14 @@ def _judge(recognizer: Recognizer, lines: LineDataset, position: int) -> Judged:
         output = recognizer.net(images, widths)
         (read,) = recognizer.decode(output, images)
         surprise, least = (_surprise(recognizer, output, batch._replace(texts=[each])) for each in (text, read.text))
-    shown = recognizer.visual(text)
-    if recognizer.codec.known(shown) != shown:
-        surprise = float("inf")  # the loss leaves out unknown characters
     return Judged(sample.id, sample.group, position, sample.text, text, read.text, surprise, least)
 
 
 def _surprise(recognizer: Recognizer, output: Any, batch: Batch) -> float:
-    """Return -log p(text | image) in nats; infinite if the line has too few frames for its text."""
+    """Return -log p(text | image) in nats; infinite if the line has too few frames for its text.
+
+    Characters that the network does not know are left out: in a fold, these are rare rather than wrong.
+    """
     total, count = recognizer.summed_loss(output, batch)
     return float(total) if count or not batch.texts[0] else float("inf")
 

@@ -14,6 +14,7 @@ from lightning.pytorch.loggers import Logger
 from htr_lightning.data.datamodule import LineDataModule
 from htr_lightning.errors import InputError
 from htr_lightning.parameters import Seed, Weight, check_parameters, check_value, find_target
+from htr_lightning.training.compilation import backend
 
 SETTINGS: dict[str, Any] = {
     "seed": Seed,
@@ -42,13 +43,14 @@ def check_settings(settings: dict[str, Any]) -> None:
         settings: resolved config of train.py.
 
     Raises:
-        InputError: if a setting has the wrong type or is out of range, or the accelerator or the package of a logger is
-            not available.
+        InputError: if a setting has the wrong type or is out of range, or the accelerator, the package of a logger or
+            the backend that compiles is not available.
     """
     for key, hint in SETTINGS.items():
         check_value(settings.get(key), hint, key)
     for group, part in settings.items():
         check_parameters(part, group)
+    backend(settings.get("compile", False))
     for name, logger in settings["logger"].items():
         package = getattr(find_target(logger["_target_"]), "package", None)  # of the tracker, which is an extra
         if package and find_spec(package) is None:

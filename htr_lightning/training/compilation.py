@@ -18,9 +18,9 @@ def backend(setting: bool | str) -> str | None:
     """
     if isinstance(setting, bool):
         return DEFAULT if setting else None
-    known = torch.compiler.list_backends(exclude_tags=())
-    if setting not in known:
-        raise InputError(f"compile={setting}: expected true, false or a backend: {', '.join(known)}")
+    if setting not in torch.compiler.list_backends(exclude_tags=()):
+        known = ", ".join(torch.compiler.list_backends())  # without those that help to find faults
+        raise InputError(f"compile={setting}: expected true, false or a backend: {known}")
     return setting
 
 

@@ -31,10 +31,15 @@ def prepare(trainer: Trainer) -> None:
 
     They wait for each other at most `TIMEOUT`, instead of half an hour. On GPUs, they exchange clocks and signals
     directly rather than through NCCL, since reading a number from a GPU would wait for it at every step.
+
+    Raises:
+        InputError: if a callback does not work with the strategy.
     """
     if not isinstance(trainer.strategy, ParallelStrategy):
         return
     strategy: Any = trainer.strategy
+    if isinstance(strategy, FSDP) and any(isinstance(one, WeightAveraging) for one in trainer.callbacks):  # type: ignore[attr-defined]
+        raise InputError("callbacks=ema: not supported by trainer=fsdp; use trainer=ddp or callbacks=default")
     if strategy._timeout == default_pg_timeout:
         strategy._timeout = TIMEOUT
     if strategy.root_device.type == "cuda" and strategy._process_group_backend in (None, "nccl"):
@@ -75,8 +80,6 @@ class FSDP(ModelParallelStrategy):
     def setup(self, trainer: Trainer) -> None:
         assert self.accelerator is not None
         assert self.model is not None
-        if any(isinstance(one, WeightAveraging) for one in trainer.callbacks):  # type: ignore[attr-defined]
-            raise InputError("callbacks=ema: not supported by trainer=fsdp; use trainer=ddp or callbacks=default")
         if getattr(self.recognizer.optimizer, "func", None) is SAM:
             raise InputError("optimizer=sam: not supported by trainer=fsdp; use trainer=ddp or optimizer=adamw")
         self.accelerator.setup(trainer)

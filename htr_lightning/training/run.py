@@ -75,6 +75,10 @@ def _train(config: DictConfig) -> float:
         steps = check_state(config.resume)
     elif asked == AUTO:
         _say("resume=auto: found no run to resume, so a new one begins")
+    trainer: Trainer = instantiate(config.trainer, max_time=limit)
+    best = check_trainer(trainer, config.trainer)
+    prepare(trainer)
+    guard(trainer, steps)
     known = cards[config.start]["alphabet"] if config.start is not None and config.keep_alphabet else ()
     _say("reading the data")
     data, recognizer = build(config, known)
@@ -102,10 +106,6 @@ def _train(config: DictConfig) -> float:
               f"have ({len(changed)} changed: {'; '.join(changed[:20])})")  # fmt: skip
     if kind := config.get("find"):
         return finders.find(kind, recognizer, data, plain(config)["trainer"], folder)
-    trainer: Trainer = instantiate(config.trainer, max_time=limit)
-    best = check_trainer(trainer, config.trainer)
-    prepare(trainer)
-    guard(trainer, steps)
     module = TrainingModule(recognizer, config.seed)
     if chosen := backend(config.get("compile", False)):
         if reason := obstacle(chosen, trainer.strategy.root_device):

@@ -24,7 +24,7 @@ from htr_lightning.hydra_version import initialize_config_dir, instantiate
 from htr_lightning.model.base import Recognizer
 from htr_lightning.training import divergence
 from htr_lightning.training.module import TrainingModule
-from htr_lightning.training.ranks import FSDP, FULL_ON_FIRST, shard
+from htr_lightning.training.ranks import FSDP, FULL_ON_FIRST, prepare, shard
 from training.test_gpu import TEXTS, batch
 
 ROOT = Path(__file__).parent.parent.parent
@@ -61,6 +61,12 @@ def test_the_config_gives_a_trainer_that_divides_the_weights() -> None:
     trainer: Trainer = instantiate(config.trainer, max_time=None)
     assert isinstance(trainer.strategy, FSDP)
     assert trainer.num_devices == 2
+
+
+def test_averaged_weights_are_refused_with_the_trainer_before_there_are_data() -> None:
+    config = composed("trainer=fsdp", "trainer.accelerator=cpu", "callbacks=ema", "logger=csv")
+    with pytest.raises(InputError, match="callbacks=ema: not supported by trainer=fsdp"):
+        prepare(instantiate(config.trainer, max_time=None))
 
 
 def test_an_optimizer_that_moves_the_weights_twice_is_refused() -> None:
