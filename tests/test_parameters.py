@@ -154,7 +154,10 @@ def test_a_section_of_a_run_is_checked() -> None:
         "seed": [(-1, "seed=-1: expected an integer from 0 to 4294967295"), (None, "seed=null: expected an integer")],
         "threads": [(0, "threads=0: expected an integer from 1 to 1024"), (10**12, "threads=1000000000000: expected")],
         "keep_alphabet": [("no", "keep_alphabet=no: expected true or false")],
-        "compile": [("maybe", "compile=maybe: expected true, false or a backend: "), (1, "compile=1: expected true or")],
+        "compile": [
+            ("maybe", "compile=maybe: expected true, false or a backend: "),
+            (1, "compile=1: expected true or"),
+        ],
         "start": [(0, "start=0: expected a path or null")],
         "model": [({}, "model={}: expected a config with _partial_: true")],
         "data": [(None, "data=null: expected a config for LineDataModule")],
