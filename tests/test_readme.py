@@ -310,9 +310,9 @@ def test_htr(
     if "benchmark" in words:
         shutil.copytree(ROOT / "experiments", tmp_path / "experiments")  # with its results: nothing is measured
     if "compare" in words:
-        (tmp_path / "OTHER-RUN").mkdir()
+        (tmp_path / "OTHER").mkdir()
         for name in ("predictions.jsonl", "summary.json"):
-            shutil.copy(request.getfixturevalue("run_folder") / name, tmp_path / "OTHER-RUN")
+            shutil.copy(request.getfixturevalue("run_folder") / name, tmp_path / "OTHER")
     if "export" in words:
         request.getfixturevalue("fast_exports")
         monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # sizes are symbols while a network is traced
