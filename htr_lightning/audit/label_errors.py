@@ -186,9 +186,10 @@ def _judge(recognizer: Recognizer, lines: LineDataset, position: int) -> Judged:
 
 
 def _surprise(recognizer: Recognizer, output: Any, batch: Batch) -> float:
-    """Return -log p(text | image) in nats; infinite if the line has too few frames for its text.
+    """Return -log p(text | image) in nats.
 
-    Characters that the network does not know are left out: in a fold, these are rare rather than wrong.
+    Characters that the network does not know are left out: most are rare rather than wrong. The result is infinite if
+    no others are left, or the line has too few frames for its text.
     """
     total, count = recognizer.summed_loss(output, batch)
     return float(total) if count or not batch.texts[0] else float("inf")
