@@ -32,6 +32,7 @@ from htr_lightning.augment import (
     Warp,
     Wave,
 )
+from htr_lightning.augment.transform import Resizing
 from htr_lightning.hydra_version import instantiate
 
 CONF = Path(__file__).parent.parent / "conf" / "augment"
@@ -103,6 +104,31 @@ def test_any_image_stays_an_image_and_is_not_changed_in_place(name: str, size: t
         if name not in MOVES:
             assert result.shape == size
         np.testing.assert_array_equal(image, before)
+
+
+@pytest.mark.parametrize("p", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize("name", MOVES)
+@pytest.mark.parametrize("size", [(48, 300), (3, 3), (64, 5), (8, 1500)])
+def test_the_size_that_a_transform_tells_is_that_of_its_result(name: str, size: tuple[int, int], p: float) -> None:
+    transform = every(p)[name]
+    for seed in range(8):
+        rng, again = np.random.default_rng(seed), np.random.default_rng(seed)
+        assert transform.size(size, rng) == transform(written(*size), again).shape  # type: ignore[attr-defined]
+        assert rng.random() == again.random()  # the transforms after it see the same random numbers
+
+
+def test_a_transform_that_tells_no_size_changes_none() -> None:
+    assert {name for name, transform in every(1.0).items() if isinstance(transform, Resizing)} == set(MOVES)
+
+
+@pytest.mark.parametrize("name", ["seed", "mild", "strong"])
+def test_the_size_that_a_recipe_tells_is_that_of_its_result(name: str) -> None:
+    sizes = set()
+    for seed in range(40):
+        size = named(name).size((64, 500), np.random.default_rng(seed))
+        assert size == named(name)(written(64, 500), np.random.default_rng(seed)).shape
+        sizes.add(size)
+    assert len(sizes) > 20
 
 
 @pytest.mark.parametrize("level", [0, 128, 255])

@@ -34,9 +34,25 @@ class Affine:
         self.p, self.stretch, self.slant, self.rotation, self.margin = p, stretch, slant, rotation, margin
 
     def __call__(self, image: UInt8[ndarray, "H W"], rng: np.random.Generator) -> UInt8[ndarray, "h w"]:
-        if rng.random() >= self.p:
+        drawn = self._draw(image.shape, rng)
+        if drawn is None:
             return image
-        height, width = image.shape
+        matrix, (rows, columns) = drawn
+        paper = int(np.median(image[:: max(1, len(image) // 16), ::4]))
+        return cv2.warpAffine(image, matrix, (columns, rows), borderValue=paper, borderMode=cv2.BORDER_CONSTANT)
+
+    def size(self, size: tuple[int, int], rng: np.random.Generator) -> tuple[int, int]:
+        """See `Resizing`."""
+        drawn = self._draw(size, rng)
+        return size if drawn is None else drawn[1]
+
+    def _draw(
+        self, size: tuple[int, ...], rng: np.random.Generator
+    ) -> tuple[Float[ndarray, "2 3"], tuple[int, int]] | None:
+        """Return a random map and the (height, width) of its result; None to leave the image as it is."""
+        if rng.random() >= self.p:
+            return None
+        height, width = size
         stretch = 1 + rng.uniform(-self.stretch, self.stretch)
         slant = rng.normal(0, self.slant)
         flatter = min(1.0, 8 * height / width)  # otherwise, long lines would leave the frame
@@ -48,8 +64,7 @@ class Affine:
         matrix = np.array([[stretch, -slant, 0], [np.tan(angle), 1, 0]], dtype=np.float32)
         middle = matrix[:, :2] @ (width / 2, height / 2)
         matrix[:, 2] = (columns / 2 - middle[0], upper + height / 2 - middle[1])
-        paper = int(np.median(image[:: max(1, height // 16), ::4]))
-        return cv2.warpAffine(image, matrix, (columns, rows), borderValue=paper, borderMode=cv2.BORDER_CONSTANT)
+        return matrix, (rows, columns)
 
 
 @runtime_checkable
@@ -86,26 +101,16 @@ class Warp:
         self.linear, self.bends = list(linear), list(bends)
 
     def __call__(self, image: UInt8[ndarray, "H W"], rng: np.random.Generator) -> UInt8[ndarray, "h w"]:
-        height, width = image.shape
-        matrix = np.eye(2)
-        for part in self.linear:
-            if rng.random() < part.p:
-                matrix = part((height, width), rng) @ matrix
-        bends = [bend for bend in self.bends if rng.random() < bend.p]
-        if not bends and (matrix == np.eye(2)).all():
+        drawn = self._draw(image.shape, rng)
+        if drawn is None:
             return image
-        reach = int(np.ceil(height * sum(bend.reach for bend in bends)))
-        box = np.abs(matrix) @ (width, height) + 2 * reach
-        columns, rows = (max(MIN_SIDE, int(np.ceil(side - 1e-6))) for side in box)
+        matrix, nodes, (rows, columns) = drawn
+        height, width = image.shape
         middle, center = np.array([width - 1, height - 1]) / 2, np.array([columns - 1, rows - 1]) / 2
         paper, _ = levels(image)
-        if not bends:
+        if nodes is None:
             affine = np.column_stack([matrix, center - matrix @ middle])
             return cv2.warpAffine(image, affine, (columns, rows), borderMode=cv2.BORDER_CONSTANT, borderValue=paper)
-        cell = max(2, height // 4)
-        nodes = np.zeros((2, rows // cell + 2, columns // cell + 2), dtype=np.float32)
-        for bend in bends:
-            nodes = bend(nodes, height, cell, rng)
         back = np.linalg.inv(matrix).astype(np.float32)
         nodes = np.tensordot(back, nodes, 1)
         x = np.arange(columns, dtype=np.float32) - np.float32(center[0])
@@ -120,6 +125,37 @@ class Warp:
         return cv2.remap(
             image, columns_from, rows_from, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT, borderValue=paper
         )
+
+    def size(self, size: tuple[int, int], rng: np.random.Generator) -> tuple[int, int]:
+        """See `Resizing`."""
+        drawn = self._draw(size, rng)
+        return size if drawn is None else drawn[2]
+
+    def _draw(
+        self, size: tuple[int, ...], rng: np.random.Generator
+    ) -> tuple[Float[ndarray, "2 2"], Float[ndarray, "2 R C"] | None, tuple[int, int]] | None:
+        """Return a random linear map, displacements if there are any, and the (height, width) of the result.
+
+        None to leave the image as it is.
+        """
+        height, width = size
+        matrix = np.eye(2)
+        for part in self.linear:
+            if rng.random() < part.p:
+                matrix = part((height, width), rng) @ matrix
+        bends = [bend for bend in self.bends if rng.random() < bend.p]
+        if not bends and (matrix == np.eye(2)).all():
+            return None
+        reach = int(np.ceil(height * sum(bend.reach for bend in bends)))
+        box = np.abs(matrix) @ (width, height) + 2 * reach
+        columns, rows = (max(MIN_SIDE, int(np.ceil(side - 1e-6))) for side in box)
+        if not bends:
+            return matrix, None, (rows, columns)
+        cell = max(2, height // 4)
+        nodes = np.zeros((2, rows // cell + 2, columns // cell + 2), dtype=np.float32)
+        for bend in bends:
+            nodes = bend(nodes, height, cell, rng)
+        return matrix, nodes, (rows, columns)
 
 
 class Stretch:
@@ -255,10 +291,18 @@ class Margins:
         self.p, self.max_crop, self.max_pad = p, max_crop, max_pad
 
     def __call__(self, image: UInt8[ndarray, "H W"], rng: np.random.Generator) -> UInt8[ndarray, "h W"]:
+        return frame(image, *self._draw(len(image), rng), 0)
+
+    def size(self, size: tuple[int, int], rng: np.random.Generator) -> tuple[int, int]:
+        """See `Resizing`."""
+        return size[0] + sum(self._draw(size[0], rng)), size[1]
+
+    def _draw(self, height: int, rng: np.random.Generator) -> tuple[int, int]:
+        """Return how many rows to add above and below; negative numbers remove rows."""
         if rng.random() >= self.p:
-            return image
-        above, below = rng.uniform(-self.max_crop, self.max_pad, 2) * image.shape[0]
-        return frame(image, int(above), int(below), 0)  # rounds towards 0, which respects the limits
+            return 0, 0
+        above, below = rng.uniform(-self.max_crop, self.max_pad, 2) * height
+        return int(above), int(below)  # rounds towards 0, which respects the limits
 
 
 class Scale:
@@ -275,11 +319,20 @@ class Scale:
         self.p, self.min_scale, self.max_scale = p, min_scale, max_scale
 
     def __call__(self, image: UInt8[ndarray, "H W"], rng: np.random.Generator) -> UInt8[ndarray, "h w"]:
+        rows, columns = self._draw(image.shape, rng)
+        return frame(image, rows, rows, columns)
+
+    def size(self, size: tuple[int, int], rng: np.random.Generator) -> tuple[int, int]:
+        """See `Resizing`."""
+        rows, columns = self._draw(size, rng)
+        return size[0] + 2 * rows, size[1] + 2 * columns
+
+    def _draw(self, size: tuple[int, ...], rng: np.random.Generator) -> tuple[int, int]:
+        """Return how many rows to add above and below, negative to remove them, and how many columns on each side."""
         if rng.random() >= self.p:
-            return image
+            return 0, 0
         growth = (1 / rng.uniform(self.min_scale, self.max_scale) - 1) / 2
-        rows, columns = int(growth * image.shape[0]), int(growth * image.shape[1])
-        return frame(image, rows, rows, max(0, columns))
+        return int(growth * size[0]), max(0, int(growth * size[1]))
 
 
 def frame(image: UInt8[ndarray, "H W"], above: int, below: int, beside: int) -> UInt8[ndarray, "h w"]:

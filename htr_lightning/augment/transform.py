@@ -1,6 +1,7 @@
 """Define and compose image transforms."""
 
 from collections.abc import Callable, Sequence
+from typing import Protocol, runtime_checkable
 
 import cv2
 import numpy as np
@@ -8,6 +9,15 @@ from jaxtyping import UInt8
 from numpy import ndarray
 
 Transform = Callable[[UInt8[ndarray, "H W"], np.random.Generator], UInt8[ndarray, "h w"]]
+
+
+@runtime_checkable
+class Resizing(Protocol):
+    """A transform that tells the size of its result without computing it."""
+
+    def size(self, size: tuple[int, int], rng: np.random.Generator) -> tuple[int, int]:
+        """Return the (height, width) of the result for an image of this size, using as many random numbers."""
+        ...
 
 
 class Compose:
@@ -23,6 +33,17 @@ class Compose:
         for transform in self.transforms:
             image = transform(image, rng)
         return image
+
+    def size(self, size: tuple[int, int], rng: np.random.Generator) -> tuple[int, int]:
+        """Return the (height, width) of an image of this size after the transforms, so that batches can be planned.
+
+        Exact if the transforms that change the size come first, as in all configs of the package.
+        """
+        for transform in self.transforms:
+            if not isinstance(transform, Resizing):
+                break
+            size = transform.size(size, rng)
+        return size
 
 
 def levels(image: UInt8[ndarray, "H W"]) -> tuple[int, int]:

@@ -225,6 +225,7 @@ class LineDataModule(LightningDataModule):
             old,
             self.replay_fraction,
             self.replay_decay,
+            lines.augmented_widths if lines.resizes else None,
         )
         workers = self.workers if training else 0
         return DataLoader(

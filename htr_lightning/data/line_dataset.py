@@ -1,6 +1,6 @@
 """Normalise, augment and measure the lines of a split."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from functools import cached_property
 from typing import Any
@@ -11,6 +11,7 @@ from jaxtyping import Float32, UInt8
 from numpy import ndarray
 from torch.utils.data import DataLoader, Dataset
 
+from htr_lightning.augment.transform import Resizing
 from htr_lightning.data.batch import Batch, collate
 from htr_lightning.data.preprocess import Preprocess
 from htr_lightning.data.sample import Reader, Sample
@@ -59,7 +60,7 @@ class LineDataset(Dataset[Batch]):
 
     def _array(self, image: UInt8[ndarray, "H W"], epoch: int, index: int) -> Float32[ndarray, "h w"]:
         if self.augment:  # false for an empty `Compose`; creating a generator costs more than loading an image
-            augmented = self.augment(image, np.random.default_rng((self.seed, epoch, index)))
+            augmented = self.augment(image, self._rng(epoch, index))
             with suppress(ValueError):  # use the original if the augmented line is too large or too small for the model
                 return self.preprocess.to_array(augmented)
         return self.preprocess.to_array(image)
@@ -94,12 +95,36 @@ class LineDataset(Dataset[Batch]):
         If the width depends on the writing as well as on the image size, it is exact for the first `measured_lines`
         lines and estimated for all others. The ranks of a run must ask for it together, because they share the work.
         """
-        widths = [self.preprocess.width(size) for size in self.reader.sizes]
+        return [self.preprocess.width(size) for size in self._sizes]
+
+    @property
+    def resizes(self) -> bool:
+        """Whether augmentation changes the widths of lines, and tells by how much."""
+        return bool(self.augment) and isinstance(self.augment, Resizing) and not self.preprocess.framed
+
+    def augmented_widths(self, epoch: int, indices: Sequence[int]) -> list[int]:
+        """Return the widths of lines after augmentation in an epoch, to within a column where `widths` is exact.
+
+        Raises:
+            TypeError: if the augmentation does not tell sizes.
+        """
+        if not isinstance(self.augment, Resizing):
+            raise TypeError(f"{self.augment!r} is not Resizing")
+        size = self.augment.size
+        return [self.preprocess.width(size(self._sizes[index], self._rng(epoch, index))) for index in indices]
+
+    def _rng(self, epoch: int, index: int) -> np.random.Generator:
+        return np.random.default_rng((self.seed, epoch, index))
+
+    @cached_property
+    def _sizes(self) -> list[tuple[int, int]]:
+        """The (height, width) of each line after `geometry`, or of its image if that is not known."""
+        sizes = list(self.reader.sizes)
         if not self.preprocess.by_size:
             for index, sample in self._measured():
-                widths[index] = self.preprocess.width((sample.image.shape[0], sample.image.shape[1]))
+                sizes[index] = sample.image.shape[0], sample.image.shape[1]
                 self._keep(index, sample)
-        return widths
+        return sizes
 
     def _measured(self) -> Iterator[tuple[int, Sample]]:
         """Yield the first `measured_lines` samples, normalised by the ranks or by at most one process a thread.

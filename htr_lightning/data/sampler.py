@@ -1,11 +1,12 @@
 """Sample batches of lines of similar width. Does not import torch."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import cycle, islice
 from typing import NamedTuple
 
 import numpy as np
 
+PLANNED = 100_000  # lines of an epoch whose augmentation is planned, which takes 0.1 ms a line before the epoch starts
 READING_LINES, READING_COLUMNS = 32, 32768  # batch size limits for inference, which stores no activations
 
 
@@ -41,6 +42,8 @@ class BucketBatchSampler:
             before all others have been used.
         replay_fraction: fraction of replayed lines in the first epoch.
         replay_decay: factor by which `replay_fraction` is multiplied after each epoch.
+        drawn: function that returns the widths of lines after augmentation, given the epoch and their indices; None if
+            they have `widths` in every epoch.
     """
 
     def __init__(
@@ -55,7 +58,9 @@ class BucketBatchSampler:
         old: int = 0,
         replay_fraction: float = 0.0,
         replay_decay: float = 1.0,
+        drawn: Callable[[int, Sequence[int]], Sequence[int]] | None = None,
     ) -> None:
+        self.drawn = drawn
         self.widths = np.asarray(widths)
         self.max_lines, self.max_columns = max_lines, max_columns
         self.shuffle, self.seed = shuffle, seed
@@ -90,7 +95,7 @@ class BucketBatchSampler:
                 batches += list(islice(cycle(batches), -len(batches) % self.world_size))
             else:
                 order = np.argsort(-self.widths, kind="stable")
-                batches = self._cut(order)
+                batches = self._cut(order, self.widths)
                 if len(batches) < self.world_size:  # a rank without a batch would block the others
                     batches = [[index] for index in order.tolist()]
             self._planned = self.epoch, batches[self.rank :: self.world_size]
@@ -100,12 +105,16 @@ class BucketBatchSampler:
         """Return the shuffled batches of the current epoch; their number may vary slightly because of `max_columns`."""
         rng = np.random.default_rng((self.seed, self.epoch))
         order = rng.permutation(self._of_epoch())
+        widths = self.widths.copy()
+        about = widths * rng.uniform(0.97, 1.03, len(widths))  # varies the batches of small data sets
+        if self.drawn is not None:
+            known = order[:PLANNED]
+            widths[known] = about[known] = self.drawn(self.epoch, known.tolist())
         window = 40 * self.max_lines  # large enough for similar widths, small enough to vary the batches
         batches = []
         for start in range(0, len(order), window):
             lines = order[start : start + window]
-            about = self.widths[lines] * rng.uniform(0.97, 1.03, len(lines))  # varies the batches of small data sets
-            batches += self._cut(lines[np.argsort(-about)])
+            batches += self._cut(lines[np.argsort(-about[lines])], widths)
         # Ranks wait for each other at each step, so the batches of one step should have similar widths.
         full = len(batches) // self.world_size * self.world_size
         rounds = [batches[i : i + self.world_size] for i in range(0, full, self.world_size)]
@@ -129,14 +138,14 @@ class BucketBatchSampler:
     def _count(self, epoch: int) -> int:
         return replayed(len(self.widths) - self.old, self.replay_fraction * self.replay_decay**epoch)
 
-    def _cut(self, order: np.ndarray) -> list[list[int]]:
+    def _cut(self, order: np.ndarray, widths: np.ndarray) -> list[list[int]]:
         batches: list[list[int]] = []
         widest = 0
         for index in order.tolist():
-            width = max(widest, int(self.widths[index]))
+            width = max(widest, int(widths[index]))
             if not batches or len(batches[-1]) == self.max_lines or (len(batches[-1]) + 1) * width > self.max_columns:
                 batches.append([])
-                width = int(self.widths[index])
+                width = int(widths[index])
             batches[-1].append(index)
             widest = width
         return batches

@@ -112,8 +112,7 @@ def measure(
         InputError: if the file or a line cannot be read.
     """
     exported = runtime.load(path, "cpu" if recognizer.device.type == "cpu" else "auto")
-    exportable = recognizer.exportable()
-    net = exportable.net.eval()
+    eager = _eager(recognizer, exported)
     lines = data.lines(split)
     count = len(lines) if limit is None else min(limit, len(lines))
     texts: dict[int, tuple[str, str, str]] = {}
@@ -123,13 +122,12 @@ def measure(
         found = exported.scores(*prepared)
         together = exported.scores(*prepared, alone=False) if exported.padded else found
         with recognizer.exact():
-            given = [torch.from_numpy(array) for array in prepared]
-            if exportable.steps:
-                expected = recognizer.scores(recognizer.net(*given))
-                largest = max(largest, _largest_of_steps(expected[0], found[0]))
-            else:
-                expected = tuple(one.numpy() for one in _tuple(net(*given)))
+            if isinstance(eager, ExportedRecognizer):
+                expected: tuple[Any, ...] = eager.scores(*prepared)
                 largest = max(largest, _largest(expected, found))
+            else:
+                expected = eager.scores(eager.net(*map(torch.from_numpy, prepared)))
+                largest = max(largest, _largest_of_steps(expected[0], found[0]))
             read = [exported.decode(scores, prepared[0]) for scores in (expected, found, together)]
         for index, *each in zip(batch.indices, *read, strict=True):
             texts[index] = (each[0].text, each[1].text, each[2].text)
@@ -147,13 +145,29 @@ def measure(
         count_edits(references, after),
         cer_difference(references, before, after, lines.reader.groups[:count]),
         _speeds(
-            recognizer,
+            eager,
             exported,
             checkpoint,
             path,
             [lines.reader[index].image for index in _spread(lines.widths[:count], SPEED_LINES)],
         ),
     )
+
+
+def _eager(recognizer: Recognizer, exported: ExportedRecognizer) -> Recognizer | ExportedRecognizer:
+    """Return what reads in PyTorch with the part of the checkpoint that was exported, which is half of a hybrid."""
+    exportable = recognizer.exportable()
+    if exportable.steps:
+        return recognizer
+    net = exportable.net.eval()
+
+    def run(images: ndarray, widths: ndarray) -> list[ndarray]:
+        with recognizer.exact():
+            return [one.numpy() for one in _tuple(net(torch.from_numpy(images), torch.from_numpy(widths)))]
+
+    eager = exported.copied()
+    eager.run, eager.alone = run, False
+    return eager
 
 
 def _tuple(output: Any) -> tuple[torch.Tensor, ...]:
@@ -188,10 +202,14 @@ def _spread(widths: Sequence[int], count: int) -> list[int]:
 
 
 def _speeds(
-    recognizer: Recognizer, exported: ExportedRecognizer, checkpoint: str, path: Path, images: list[ndarray]
+    eager: Recognizer | ExportedRecognizer,
+    exported: ExportedRecognizer,
+    checkpoint: str,
+    path: Path,
+    images: list[ndarray],
 ) -> dict[str, Speed]:
     sides: dict[str, Recognizer | ExportedRecognizer] = {
-        "torch": recognizer,
+        "torch": eager,
         exported.card["export"]["target"]: exported,
     }
     rates: dict[str, dict[str, list[float]]] = {name: {} for name in sides}

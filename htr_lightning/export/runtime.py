@@ -156,9 +156,10 @@ class ExportedRecognizer:
     @contextmanager
     def workers(self) -> Iterator[Sequence[Read]]:
         """Yield one `read` function per CPU core, each with its own decoder, because automata cache their lookups."""
-        yield [self._copied().read for _ in range(cores())]
+        yield [self.copied().read for _ in range(cores())]
 
-    def _copied(self) -> "ExportedRecognizer":
+    def copied(self) -> "ExportedRecognizer":
+        """Return a recognizer that reads alike with a decoder of its own."""
         other = copy.copy(self)
         other.decoder = copy.deepcopy(self.decoder)
         return other

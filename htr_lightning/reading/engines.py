@@ -4,6 +4,7 @@ An engine only distributes parts: `shards.Job` transcribes and writes them, so t
 no harm, and a process that is killed costs the part it was working on. Does not import torch.
 """
 
+import logging
 import multiprocessing
 import os
 import pickle
@@ -181,6 +182,7 @@ def with_ray(job: Job, parts: Sequence[Part], workers: int | None = None) -> Ite
     if started:
         ray.init(include_dashboard=False, logging_level="warning", log_to_driver=False)
     DataContext.get_current().enable_progress_bars = False
+    logging.getLogger("ray.data").setLevel(logging.WARNING)
     try:
         cpus = ray.cluster_resources().get("CPU", 1)
         count = min(workers or max(1, int(cpus)), len(parts))

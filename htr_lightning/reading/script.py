@@ -8,8 +8,8 @@ from htr_lightning.pretrained import LANGUAGES
 from htr_lightning.text.script import scripts
 from htr_lightning.transcription import Transcriber, Transcription
 
-# Measured with latin-modern (experiments/README.md): pages in Latin script have at least 0.61, those in Arabic, Hebrew
-# and Chinese at most 0.60. Greek and Cyrillic, which share letter shapes with Latin, cannot be told by it.
+# Measured with latin-modern (experiments/README.md): 191 of 192 pages in Latin script have 0.61 or more, those in
+# Arabic, Hebrew and Chinese at most 0.60. Greek and Cyrillic, whose letters look like Latin ones, cannot be told by it.
 MIN_CONFIDENCE = 0.6  # mean confidence of the characters on a page
 MIN_CHARACTERS = 20  # fewer say nothing
 

@@ -192,8 +192,6 @@ def test_corrections_made_on_the_page_are_saved_as_a_table(ranked: Path, browser
         assert page.locator(".card").count() == 30
         assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
         first = page.locator("textarea").nth(0)
-        page.evaluate("localStorage.clear()")
-        page.reload()
         assert page.evaluate("document.activeElement.tagName") == "TEXTAREA"
         page.keyboard.press("Enter")  # the first is right
         page.keyboard.type(" new\tword")

@@ -1,7 +1,7 @@
 """The batches of a split hold exactly the lines of the reader, normalised and preprocessed."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,17 +10,21 @@ from typing import Any, cast
 import numpy as np
 import pytest
 import torch
+from conftest import CONF
 from numpy import ndarray
+from omegaconf import OmegaConf
 
 from htr_lightning.data import line_dataset
 from htr_lightning.data.character import FixedSize
 from htr_lightning.data.datamodule import LineDataModule
 from htr_lightning.data.line_dataset import LineDataset
-from htr_lightning.data.preprocess import FitHeight, NormalizeHandwriting
+from htr_lightning.data.preprocess import FitHeight, NormalizeHandwriting, Preprocess
 from htr_lightning.data.reader.page_xml import PageXml
 from htr_lightning.data.reader.synthetic import Synthetic
 from htr_lightning.data.sample import Reduce, Sample, Skipped
+from htr_lightning.data.sampler import BatchIndices, BucketBatchSampler
 from htr_lightning.errors import InputError
+from htr_lightning.hydra_version import instantiate
 from htr_lightning.text.normalize import Normalizer
 
 
@@ -126,7 +130,8 @@ def as_ranks(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], Any]], l
 
 
 def widths_of(lines: LineDataset) -> list[int]:
-    return LineDataset.widths.func(lines)  # until Python 3.12, a cached property is computed in one thread at a time
+    vars(lines)["_sizes"] = LineDataset._sizes.func(lines)  # until Python 3.12, one thread at a time computes a cached one
+    return LineDataset.widths.func(lines)
 
 
 @pytest.mark.parametrize(("cache_mb", "measured_lines"), [(0, 0), (0, 37), (1, 25), (512, 1000)])
@@ -226,6 +231,30 @@ def test_only_training_is_augmented_and_every_epoch_differently() -> None:
     assert not any(torch.equal(first[id], train[id]) for id in first)
     assert all(torch.equal(first[id], again[id]) for id in first)
     assert not any(torch.equal(first[id], second[id]) for id in first)
+
+
+@pytest.mark.parametrize("preprocess", [FitHeight(32, margin=4), NormalizeHandwriting(32, 9.6)])
+@pytest.mark.parametrize("recipe", ["mild", "strong"])
+def test_training_batches_are_planned_on_the_widths_after_augmentation(preprocess: Preprocess, recipe: str) -> None:
+    augment = instantiate(OmegaConf.load(CONF / "augment" / f"{recipe}.yaml"))
+    reader: Any = Listed(list(drawn("train")))
+    given: dict[str, Any] = {"workers": 0, "max_lines": 4, "measured_lines": 24}
+    data = LineDataModule(lambda split: reader, preprocess, Normalizer(), augment=augment, **given)
+    loader = data.loader("train", training=True)
+    plain = LineDataset(reader, preprocess, Normalizer(), augment, measured_lines=24)
+    padding = {"planned": 0, "not planned": 0}
+    for epoch in (0, 3):
+        widths = [int(plain[BatchIndices(epoch, [index])].widths) for index in range(24)]
+        np.testing.assert_allclose(plain.augmented_widths(epoch, range(24)), widths, atol=1)
+        assert widths != plain.widths
+        loader.sampler.set_epoch(epoch)  # type: ignore[union-attr]
+        unaware = BucketBatchSampler(plain.widths, 4, 10**9, shuffle=True)
+        unaware.set_epoch(epoch)
+        for name, sampler in (("planned", loader.sampler), ("not planned", unaware)):
+            for batch in cast(Iterator[BatchIndices], iter(sampler)):
+                some = [widths[index] for index in batch.indices]
+                padding[name] += len(some) * max(some) - sum(some)
+    assert padding["planned"] < 0.8 * padding["not planned"]
 
 
 def test_the_alphabet_is_that_of_the_normalised_training_texts() -> None:

@@ -1,11 +1,14 @@
 """The assignment of lines to batches, ranks and epochs."""
 
 import random
+from collections.abc import Sequence
 from itertools import chain
+from unittest import mock
 
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from htr_lightning.data import sampler as sampler_module
 from htr_lightning.data.sampler import BucketBatchSampler
 
 widths = st.lists(st.integers(1, 900), min_size=1, max_size=120)
@@ -86,6 +89,25 @@ def test_one_sampler_over_several_epochs_gives_the_batches_of_new_ones() -> None
     for epoch in (0, 1, 0):
         sampler.set_epoch(epoch)
         assert [draw.indices for draw in sampler] == batches(lines, (8, 4000), epoch, shuffle=True)
+
+
+@given(widths, budgets, st.integers(0, 3), st.sampled_from([1, 7, 1000]))
+def test_batches_are_planned_on_the_widths_of_the_epoch(
+    widths: list[int], budget: tuple[int, int], epoch: int, planned: int
+) -> None:
+    asked: dict[int, int] = {}
+
+    def drawn(epoch: int, indices: Sequence[int]) -> list[int]:
+        asked.update({index: 1 + random.Random(1000 * epoch + index).randrange(900) for index in indices})
+        return [asked[index] for index in indices]
+
+    with mock.patch.object(sampler_module, "PLANNED", planned):
+        found = batches(widths, budget, epoch, shuffle=True, drawn=drawn)
+    assert sorted(chain.from_iterable(found)) == list(range(len(widths)))
+    assert len(asked) == min(planned, len(widths))
+    for batch in found:
+        widest = max(asked.get(index, widths[index]) for index in batch)
+        assert len(batch) == 1 or len(batch) * widest <= budget[1]
 
 
 def test_lines_of_a_batch_are_of_like_width() -> None:

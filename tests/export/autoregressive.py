@@ -27,6 +27,7 @@ MODELS = {
         "model.net.decoder.attention=12",
     ],
 }  # fmt: skip
+MODELS["hybrid"] = MODELS["trocr"]
 BACKBONE = {"stem": 8, "channels": "[8]", "blocks": "[1]", "strides": "[[2, 2]]"}
 SMALL = [f"model.net.encoder.backbone.{key}={value}" for key, value in BACKBONE.items()]
 ALPHABET = "abcdefghi "

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from htr_lightning.evidence.parity import _largest_of_steps
 from htr_lightning.export import file, runtime
 from htr_lightning.export.build import export
 from htr_lightning.model.base import Recognizer
+from htr_lightning.model.seq2seq import BLANK, END, START
 
 from .autoregressive import ALPHABET, BEAM, GREEDY, STEP, inside, with_metadata, written
 from .test_runtime import same
@@ -130,6 +132,24 @@ def test_the_gate_compares_texts_and_the_scores_of_the_decoder(
     found = parity.measure(recognizer, str(pair[0]), other, data, "test", 6)
     assert found.largest_difference > 1
     assert found.fault(0.1) is not None
+
+
+def test_of_a_hybrid_only_the_ctc_half_is_exported_and_timed(tmp_path: Path, lines: list[np.ndarray]) -> None:
+    path = written("hybrid", GREEDY, tmp_path / "hybrid.ckpt")
+    recognizer, out = checkpoint.load(path), tmp_path / "hybrid.onnx"
+    out.write_bytes(export(path, recognizer, "onnx"))
+    ours = runtime.load(out)
+    expected = []
+    for line in lines:
+        with recognizer.exact():
+            (logits,) = recognizer.net(*recognizer.prepare_batch([line])).heads[0]
+            logits[:, [START, END]] = -torch.inf  # labels of the decoder only
+        best = [label for label, _ in groupby(logits.argmax(1).tolist()) if label != BLANK]
+        expected.append("".join(recognizer.codec.alphabet[label - 3] for label in best).strip())
+    recognizer.net.decoder = None
+    assert [one.text for one in parity._eager(recognizer, ours).read(lines)] == expected
+    assert [one.text for one in ours.read(lines)] == expected
+    assert len(set(expected)) > 5
 
 
 def other_bias(model: onnx.ModelProto, card: dict[str, Any]) -> None:
