@@ -113,7 +113,7 @@ def test_the_size_that_a_transform_tells_is_that_of_its_result(name: str, size: 
     transform = every(p)[name]
     for seed in range(8):
         rng, again = np.random.default_rng(seed), np.random.default_rng(seed)
-        assert transform.size(size, rng) == transform(written(*size), again).shape  # type: ignore[attr-defined]
+        assert transform.output_size(size, rng) == transform(written(*size), again).shape  # type: ignore[attr-defined]
         assert rng.random() == again.random()  # the transforms after it see the same random numbers
 
 
@@ -125,7 +125,7 @@ def test_a_transform_that_tells_no_size_changes_none() -> None:
 def test_the_size_that_a_recipe_tells_is_that_of_its_result(name: str) -> None:
     sizes = set()
     for seed in range(40):
-        size = named(name).size((64, 500), np.random.default_rng(seed))
+        size = named(name).output_size((64, 500), np.random.default_rng(seed))
         assert size == named(name)(written(64, 500), np.random.default_rng(seed)).shape
         sizes.add(size)
     assert len(sizes) > 20

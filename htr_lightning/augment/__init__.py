@@ -2,7 +2,7 @@
 
 A transform takes an image and a random generator, which is its only source of randomness, and returns an image without
 modifying its input. Lines stay legible: only `Affine`, `Margins` and `Scale` crop the image, within configurable
-limits.
+limits. A transform that changes the size should also be `Resizing`, so that batches can be planned with little padding.
 """
 
 from htr_lightning.augment.geometry import (
@@ -19,7 +19,7 @@ from htr_lightning.augment.geometry import (
 )
 from htr_lightning.augment.ink import BleedThrough, Blots, Fade, Thickness
 from htr_lightning.augment.scan import BrightnessContrast, Jpeg, Noise, RuledLines, Stains
-from htr_lightning.augment.transform import Compose, Transform
+from htr_lightning.augment.transform import Compose, Resizing, Transform
 
 __all__ = [
     "Affine",
@@ -33,6 +33,7 @@ __all__ = [
     "Jpeg",
     "Margins",
     "Noise",
+    "Resizing",
     "Rotate",
     "RuledLines",
     "Scale",

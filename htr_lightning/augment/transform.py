@@ -13,10 +13,13 @@ Transform = Callable[[UInt8[ndarray, "H W"], np.random.Generator], UInt8[ndarray
 
 @runtime_checkable
 class Resizing(Protocol):
-    """A transform that tells the size of its result without computing it."""
+    """A transform that changes the size of images, and tells the size of the result without computing it."""
 
-    def size(self, size: tuple[int, int], rng: np.random.Generator) -> tuple[int, int]:
-        """Return the (height, width) of the result for an image of this size, using as many random numbers."""
+    def output_size(self, size: tuple[int, int], rng: np.random.Generator) -> tuple[int, int]:
+        """Return the (height, width) of the result for an image of this (height, width).
+
+        Draws the same random numbers from `rng`, in the same order, as a call.
+        """
         ...
 
 
@@ -34,15 +37,16 @@ class Compose:
             image = transform(image, rng)
         return image
 
-    def size(self, size: tuple[int, int], rng: np.random.Generator) -> tuple[int, int]:
+    def output_size(self, size: tuple[int, int], rng: np.random.Generator) -> tuple[int, int]:
         """Return the (height, width) of an image of this size after the transforms, so that batches can be planned.
 
-        Exact if the transforms that change the size come first, as in all configs of the package.
+        Exact if the transforms that change the size come first, as in all configs of the package; those after one that
+        is not `Resizing` are left out, since the random numbers that it draws are not known.
         """
         for transform in self.transforms:
             if not isinstance(transform, Resizing):
                 break
-            size = transform.size(size, rng)
+            size = transform.output_size(size, rng)
         return size
 
 

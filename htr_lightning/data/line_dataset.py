@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from htr_lightning.augment.transform import Resizing
 from htr_lightning.data.batch import Batch, collate
+from htr_lightning.data.image import reduced_size
 from htr_lightning.data.preprocess import Preprocess
 from htr_lightning.data.sample import Reader, Sample
 from htr_lightning.data.sampler import BatchIndices
@@ -110,16 +111,16 @@ class LineDataset(Dataset[Batch]):
         """
         if not isinstance(self.augment, Resizing):
             raise TypeError(f"{self.augment!r} is not Resizing")
-        size = self.augment.size
-        return [self.preprocess.width(size(self._sizes[index], self._rng(epoch, index))) for index in indices]
+        output_size = self.augment.output_size
+        return [self.preprocess.width(output_size(self._sizes[index], self._rng(epoch, index))) for index in indices]
 
     def _rng(self, epoch: int, index: int) -> np.random.Generator:
         return np.random.default_rng((self.seed, epoch, index))
 
     @cached_property
     def _sizes(self) -> list[tuple[int, int]]:
-        """The (height, width) of each line after `geometry`, or of its image if that is not known."""
-        sizes = list(self.reader.sizes)
+        """The (height, width) of each line before augmentation, or of its reduced scan if `geometry` is not known."""
+        sizes = [reduced_size(size, self.preprocess.max_rows) for size in self.reader.sizes]
         if not self.preprocess.by_size:
             for index, sample in self._measured():
                 sizes[index] = sample.image.shape[0], sample.image.shape[1]

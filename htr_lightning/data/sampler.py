@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-PLANNED = 100_000  # lines of an epoch whose augmentation is planned, which takes 0.1 ms a line before the epoch starts
+MAX_PLANNED = 100_000  # lines of an epoch whose widths after augmentation are computed, at about 0.1 ms a line
 READING_LINES, READING_COLUMNS = 32, 32768  # batch size limits for inference, which stores no activations
 
 
@@ -35,15 +35,15 @@ class BucketBatchSampler:
         max_columns: maximum number of columns per batch, summed over its lines and including padding; a wider line
             forms a batch by itself.
         shuffle: whether to draw new batches in random order in each epoch, for training.
-        seed: random seed; the batches depend only on the seed and the epoch.
+        seed: random seed; the batches depend only on the seed, the epoch and the widths.
         rank: rank of this process.
         world_size: number of processes.
         old: number of replayed lines, which come last in `widths`. Each epoch uses some of them, and none is used again
             before all others have been used.
         replay_fraction: fraction of replayed lines in the first epoch.
         replay_decay: factor by which `replay_fraction` is multiplied after each epoch.
-        drawn: function that returns the widths of lines after augmentation, given the epoch and their indices; None if
-            they have `widths` in every epoch.
+        augmented_widths: function that returns the widths of lines after augmentation, given the epoch and their
+            indices; None if they have `widths` in every epoch.
     """
 
     def __init__(
@@ -58,14 +58,14 @@ class BucketBatchSampler:
         old: int = 0,
         replay_fraction: float = 0.0,
         replay_decay: float = 1.0,
-        drawn: Callable[[int, Sequence[int]], Sequence[int]] | None = None,
+        augmented_widths: Callable[[int, Sequence[int]], Sequence[int]] | None = None,
     ) -> None:
-        self.drawn = drawn
         self.widths = np.asarray(widths)
         self.max_lines, self.max_columns = max_lines, max_columns
         self.shuffle, self.seed = shuffle, seed
         self.rank, self.world_size = rank, world_size
         self.old, self.replay_fraction, self.replay_decay = old, replay_fraction, replay_decay
+        self.augmented_widths = augmented_widths
         self.epoch = self._skipped = 0
         self._planned: tuple[int, list[list[int]]] | None = None
 
@@ -106,15 +106,17 @@ class BucketBatchSampler:
         rng = np.random.default_rng((self.seed, self.epoch))
         order = rng.permutation(self._of_epoch())
         widths = self.widths.copy()
-        about = widths * rng.uniform(0.97, 1.03, len(widths))  # varies the batches of small data sets
-        if self.drawn is not None:
-            known = order[:PLANNED]
-            widths[known] = about[known] = self.drawn(self.epoch, known.tolist())
+        keys = widths * rng.uniform(0.97, 1.03, len(widths))  # varies the batches of small data sets
+        if self.augmented_widths is not None:
+            planned = order[:MAX_PLANNED]
+            augmented = np.asarray(self.augmented_widths(self.epoch, planned.tolist()))
+            if (augmented != widths[planned]).any():  # then the batches vary without noise
+                widths[planned] = keys[planned] = augmented
         window = 40 * self.max_lines  # large enough for similar widths, small enough to vary the batches
         batches = []
         for start in range(0, len(order), window):
             lines = order[start : start + window]
-            batches += self._cut(lines[np.argsort(-about[lines])], widths)
+            batches += self._cut(lines[np.argsort(-keys[lines])], widths)
         # Ranks wait for each other at each step, so the batches of one step should have similar widths.
         full = len(batches) // self.world_size * self.world_size
         rounds = [batches[i : i + self.world_size] for i in range(0, full, self.world_size)]

@@ -181,8 +181,8 @@ def with_ray(job: Job, parts: Sequence[Part], workers: int | None = None) -> Ite
     started = not ray.is_initialized()
     if started:
         ray.init(include_dashboard=False, logging_level="warning", log_to_driver=False)
+        logging.getLogger("ray.data").setLevel(logging.WARNING)  # it logs each plan and where its log is
     DataContext.get_current().enable_progress_bars = False
-    logging.getLogger("ray.data").setLevel(logging.WARNING)
     try:
         cpus = ray.cluster_resources().get("CPU", 1)
         count = min(workers or max(1, int(cpus)), len(parts))

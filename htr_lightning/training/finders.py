@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 from htr_lightning.config import external_ranks
 from htr_lightning.data.batch import Batch
 from htr_lightning.data.datamodule import LineDataModule
-from htr_lightning.data.line_dataset import whole
+from htr_lightning.data.line_dataset import LineDataset, whole
 from htr_lightning.data.sampler import BatchIndices, BucketBatchSampler
 from htr_lightning.errors import InputError, counted
 from htr_lightning.model.base import Recognizer
@@ -195,10 +195,12 @@ def is_out_of_memory(error: RuntimeError) -> bool:
 def widest(data: LineDataModule, lines: int, columns: int) -> Batch:
     """Return the training batch that needs most memory: of the widest lines, repeated if there are too few."""
     loader = data.loader("train", training=True)
-    widths = np.asarray(cast(BucketBatchSampler, loader.sampler).widths)
+    training = cast(LineDataset, loader.dataset)
+    every = range(len(training))
+    widths = np.asarray(training.augmented_widths(0, every) if training.resizes else training.widths)
     repeated = np.resize(np.argsort(-widths, kind="stable"), max(lines, len(widths)))
     (batch, *_) = BucketBatchSampler(widths[repeated].tolist(), lines, columns)
-    return loader.dataset[BatchIndices(0, repeated[batch.indices].tolist())]
+    return training[BatchIndices(0, repeated[batch.indices].tolist())]
 
 
 def _attempt(

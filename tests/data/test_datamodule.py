@@ -7,6 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -14,6 +15,7 @@ from conftest import CONF
 from numpy import ndarray
 from omegaconf import OmegaConf
 
+from htr_lightning.augment import Compose, Noise
 from htr_lightning.data import line_dataset
 from htr_lightning.data.character import FixedSize
 from htr_lightning.data.datamodule import LineDataModule
@@ -130,7 +132,8 @@ def as_ranks(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], Any]], l
 
 
 def widths_of(lines: LineDataset) -> list[int]:
-    vars(lines)["_sizes"] = LineDataset._sizes.func(lines)  # until Python 3.12, one thread at a time computes a cached one
+    # until Python 3.12, a cached property is computed in one thread at a time
+    vars(lines)["_sizes"] = LineDataset._sizes.func(lines)
     return LineDataset.widths.func(lines)
 
 
@@ -233,11 +236,25 @@ def test_only_training_is_augmented_and_every_epoch_differently() -> None:
     assert not any(torch.equal(first[id], second[id]) for id in first)
 
 
+def test_augmentation_that_changes_no_width_leaves_batches_that_vary() -> None:
+    data = module(augment=Compose([Noise(1.0, 0.01, 0.02)]), max_lines=3)
+    loader = data.loader("train", training=True)
+    seen = set()
+    for epoch in range(2):
+        loader.sampler.set_epoch(epoch)  # type: ignore[union-attr]
+        seen.add(frozenset(frozenset(batch.indices) for batch in cast(Iterator[BatchIndices], iter(loader.sampler))))
+    assert len(seen) == 2
+
+
 @pytest.mark.parametrize("preprocess", [FitHeight(32, margin=4), NormalizeHandwriting(32, 9.6)])
 @pytest.mark.parametrize("recipe", ["mild", "strong"])
 def test_training_batches_are_planned_on_the_widths_after_augmentation(preprocess: Preprocess, recipe: str) -> None:
     augment = instantiate(OmegaConf.load(CONF / "augment" / f"{recipe}.yaml"))
-    reader: Any = Listed(list(drawn("train")))
+    lines = [
+        sample._replace(image=cv2.resize(sample.image, None, fx=scale, fy=scale))
+        for scale, sample in zip([1.0, 2.3, 3.1] * 8, drawn("train"), strict=True)  # scans are reduced before that
+    ]
+    reader: Any = Listed(lines)
     given: dict[str, Any] = {"workers": 0, "max_lines": 4, "measured_lines": 24}
     data = LineDataModule(lambda split: reader, preprocess, Normalizer(), augment=augment, **given)
     loader = data.loader("train", training=True)

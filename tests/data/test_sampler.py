@@ -3,6 +3,7 @@
 import random
 from collections.abc import Sequence
 from itertools import chain
+from typing import Any
 from unittest import mock
 
 from hypothesis import assume, given
@@ -101,8 +102,14 @@ def test_batches_are_planned_on_the_widths_of_the_epoch(
         asked.update({index: 1 + random.Random(1000 * epoch + index).randrange(900) for index in indices})
         return [asked[index] for index in indices]
 
-    with mock.patch.object(sampler_module, "PLANNED", planned):
-        found = batches(widths, budget, epoch, shuffle=True, drawn=drawn)
+    with mock.patch.object(sampler_module, "MAX_PLANNED", planned):
+        found = batches(widths, budget, epoch, shuffle=True, augmented_widths=drawn)
+        given: dict[str, Any] = {"shuffle": True, "augmented_widths": drawn}
+        ranks = [batches(widths, budget, epoch, rank=rank, world_size=2, **given) for rank in range(2)]
+        resumed = BucketBatchSampler(widths, *budget, **given)
+        resumed.start_at(epoch, len(found) // 2)
+        assert [draw.indices for draw in resumed] == found[len(found) // 2 :]
+    assert {tuple(batch) for rank in ranks for batch in rank} == {tuple(batch) for batch in found}
     assert sorted(chain.from_iterable(found)) == list(range(len(widths)))
     assert len(asked) == min(planned, len(widths))
     for batch in found:
