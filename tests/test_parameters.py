@@ -17,6 +17,7 @@ from htr_lightning.training.checks import check_settings
 VALUES: list[Any] = [0, -1, None, "word", 10**12, "", float("nan"), float("inf"), 1e-400, [], {}, True, 0.5, [0], [{}]]
 COMPOSED = (
     ["model=crnn_classic"],
+    ["model=cnn"],
     ["model=crnn_attention", "optimizer=sam"],
     ["model=trocr_pretrained", "optimizer=adam"],
     ["logger=[tensorboard,mlflow,trackio]"],

@@ -328,23 +328,21 @@ def test_the_commands(
 def test_a_reader_learns_hands_that_it_has_not_seen_and_refuses_slipped_lines(
     htr_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Three test writers of Copiste in groups of six lines; the old data are other pages."""
+    """The test writers of Copiste, none of whom wrote a page of training; the old data are other pages of it."""
     monkeypatch.chdir(tmp_path)
+    splits = dict(line.split("\t") for line in (htr_data / "copiste" / "split.tsv").read_text().splitlines()[1:])
+    pages = {split: [name for name in splits if splits[name] == split] for split in ("train", "val", "test")}
     good, bad = [], []
-    for page in ("imp_wikitexte_0057", "imp_wikitexte_0158", "wikitexte_0183_1", "wikitexte_0183_2"):
+    for page in pages["test"]:
         for path in (htr_data / "copiste").rglob(f"{page}.*"):  # ALTO and JPEG files are in two folders
             Path(path.name).symlink_to(path)
-        xml = Path(f"{page}.xml")
-        written = [line for line in read_page(xml).lines if line.text.strip()]
+        written = [line for line in read_page(Path(f"{page}.xml")).lines if line.text.strip()]
         for number, line in enumerate(written):
-            group = f"{page} {number // 6}"
-            slipped = line.text if is_held_out(group) else written[(number + 1) % len(written)].text
-            good.append({"file": str(xml), "line": line.id, "text": line.text, "group": group})
+            slipped = line.text if is_held_out(page) else written[(number + 1) % len(written)].text
+            good.append({"file": f"{page}.xml", "line": line.id, "text": line.text, "group": page})
             bad.append(good[-1] | {"text": slipped})
     for name, rows in (("good.jsonl", good), ("bad.jsonl", bad)):
         Path(name).write_text("".join(json.dumps(row) + "\n" for row in rows))
-    splits = dict(line.split("\t") for line in (htr_data / "copiste" / "split.tsv").read_text().splitlines()[1:])
-    pages = {split: [name for name in splits if splits[name] == split] for split in ("train", "val", "test")}
     few = pages["train"][::5] + pages["val"] + pages["test"][:1]
     Path("few.tsv").write_text("page\tsplit\n" + "".join(f"{name}\t{splits[name]}\n" for name in few))
     old = ["data@replay=copiste", f"replay.root={htr_data}/copiste", f"replay.reader.splits={tmp_path}/few.tsv"]
