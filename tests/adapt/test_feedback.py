@@ -325,11 +325,17 @@ def test_the_commands(
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
-def test_a_reader_learns_hands_that_it_has_not_seen_and_refuses_slipped_lines(
+def test_a_reader_that_mixes_up_letters_learns_from_corrections_and_refuses_slipped_lines(
     htr_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The test writers of Copiste, none of whom wrote a page of training; the old data are other pages of it."""
+    """It reads e as n; the corrected lines are those of test writers of Copiste, the old ones those of others."""
     monkeypatch.chdir(tmp_path)
+    content = checkpoint.read(locate("latin-modern"))
+    mixed_up = [1 + content["htr"]["alphabet"].index(character) for character in "en"]
+    for layer in ("head", "shortcut"):
+        for rows in (content["state_dict"][f"net.{layer}.weight"], content["state_dict"][f"net.{layer}.bias"]):
+            rows[mixed_up] = rows[mixed_up[::-1]]
+    checkpoint.write(content, tmp_path / "mixed_up.ckpt")
     splits = dict(line.split("\t") for line in (htr_data / "copiste" / "split.tsv").read_text().splitlines()[1:])
     pages = {split: [name for name in splits if splits[name] == split] for split in ("train", "val", "test")}
     good, bad = [], []
@@ -341,15 +347,15 @@ def test_a_reader_learns_hands_that_it_has_not_seen_and_refuses_slipped_lines(
             slipped = line.text if is_held_out(page) else written[(number + 1) % len(written)].text
             good.append({"file": f"{page}.xml", "line": line.id, "text": line.text, "group": page})
             bad.append(good[-1] | {"text": slipped})
-    for name, rows in (("good.jsonl", good), ("bad.jsonl", bad)):
-        Path(name).write_text("".join(json.dumps(row) + "\n" for row in rows))
+    for name, texts in (("good.jsonl", good), ("bad.jsonl", bad)):
+        Path(name).write_text("".join(json.dumps(row) + "\n" for row in texts))
     few = pages["train"][::5] + pages["val"] + pages["test"][:1]
     Path("few.tsv").write_text("page\tsplit\n" + "".join(f"{name}\t{splits[name]}\n" for name in few))
     old = ["data@replay=copiste", f"replay.root={htr_data}/copiste", f"replay.reader.splits={tmp_path}/few.tsv"]
     store = CorrectionStore("corrections.db", create=True)
     for corrections in read_corrections(["good.jsonl"], Counter()):
         store.add(corrections, "anna")
-    promoted = train(store, "latin-modern", [*old, "logger=csv"])
+    promoted = train(store, "mixed_up.ckpt", [*old, "logger=csv"])
     print(promoted.reason)
     assert promoted.kind == "promoted"
     for corrections in read_corrections(["bad.jsonl"], Counter()):
