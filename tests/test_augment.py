@@ -113,8 +113,21 @@ def test_the_size_that_a_transform_tells_is_that_of_its_result(name: str, size: 
     transform = every(p)[name]
     for seed in range(8):
         rng, again = np.random.default_rng(seed), np.random.default_rng(seed)
-        assert transform.output_size(size, rng) == transform(written(*size), again).shape  # type: ignore[attr-defined]
+        assert transform.size_after(size, rng) == transform(written(*size), again).shape  # type: ignore[attr-defined]
         assert rng.random() == again.random()  # the transforms after it see the same random numbers
+
+
+def test_nested_sequences_are_one_sequence() -> None:
+    pixels, move, edge = Noise(1.0, 0.02, 0.05), every(1.0)["affine"], every(1.0)["margins"]
+    nested, flat = (
+        Compose([Compose([move, edge]), Compose([Compose([pixels])]), move]),
+        Compose([move, edge, pixels, move]),
+    )
+    for seed in range(5):
+        rngs = [np.random.default_rng(seed) for _ in range(4)]
+        np.testing.assert_array_equal(nested(written(), rngs[0]), flat(written(), rngs[1]))
+        moved = edge(move(written(), rngs[2]), rngs[2])
+        assert nested.size_after(written().shape, rngs[3]) == moved.shape
 
 
 def test_a_transform_that_tells_no_size_changes_none() -> None:
@@ -125,7 +138,7 @@ def test_a_transform_that_tells_no_size_changes_none() -> None:
 def test_the_size_that_a_recipe_tells_is_that_of_its_result(name: str) -> None:
     sizes = set()
     for seed in range(40):
-        size = named(name).output_size((64, 500), np.random.default_rng(seed))
+        size = named(name).size_after((64, 500), np.random.default_rng(seed))
         assert size == named(name)(written(64, 500), np.random.default_rng(seed)).shape
         sizes.add(size)
     assert len(sizes) > 20

@@ -41,7 +41,7 @@ class Affine:
         paper = int(np.median(image[:: max(1, len(image) // 16), ::4]))
         return cv2.warpAffine(image, matrix, (columns, rows), borderValue=paper, borderMode=cv2.BORDER_CONSTANT)
 
-    def output_size(self, size: tuple[int, int], rng: np.random.Generator) -> tuple[int, int]:
+    def size_after(self, size: tuple[int, int], rng: np.random.Generator) -> tuple[int, int]:
         """See `Resizing`."""
         drawn = self._draw(size, rng)
         return size if drawn is None else drawn[1]
@@ -126,7 +126,7 @@ class Warp:
             image, columns_from, rows_from, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT, borderValue=paper
         )
 
-    def output_size(self, size: tuple[int, int], rng: np.random.Generator) -> tuple[int, int]:
+    def size_after(self, size: tuple[int, int], rng: np.random.Generator) -> tuple[int, int]:
         """See `Resizing`."""
         drawn = self._draw(size, rng)
         return size if drawn is None else drawn[2]
@@ -293,7 +293,7 @@ class Margins:
     def __call__(self, image: UInt8[ndarray, "H W"], rng: np.random.Generator) -> UInt8[ndarray, "h W"]:
         return frame(image, *self._draw(len(image), rng), 0)
 
-    def output_size(self, size: tuple[int, int], rng: np.random.Generator) -> tuple[int, int]:
+    def size_after(self, size: tuple[int, int], rng: np.random.Generator) -> tuple[int, int]:
         """See `Resizing`."""
         return size[0] + sum(self._draw(size[0], rng)), size[1]
 
@@ -322,7 +322,7 @@ class Scale:
         rows, columns = self._draw(image.shape, rng)
         return frame(image, rows, rows, columns)
 
-    def output_size(self, size: tuple[int, int], rng: np.random.Generator) -> tuple[int, int]:
+    def size_after(self, size: tuple[int, int], rng: np.random.Generator) -> tuple[int, int]:
         """See `Resizing`."""
         rows, columns = self._draw(size, rng)
         return size[0] + 2 * rows, size[1] + 2 * columns

@@ -15,7 +15,7 @@ Transform = Callable[[UInt8[ndarray, "H W"], np.random.Generator], UInt8[ndarray
 class Resizing(Protocol):
     """A transform that changes the size of images, and tells the size of the result without computing it."""
 
-    def output_size(self, size: tuple[int, int], rng: np.random.Generator) -> tuple[int, int]:
+    def size_after(self, size: tuple[int, int], rng: np.random.Generator) -> tuple[int, int]:
         """Return the (height, width) of the result for an image of this (height, width).
 
         Draws the same random numbers from `rng`, in the same order, as a call.
@@ -24,10 +24,12 @@ class Resizing(Protocol):
 
 
 class Compose:
-    """A sequence of transforms; an empty sequence returns the image unchanged."""
+    """A sequence of transforms, of which some may be sequences; an empty one returns the image unchanged."""
 
     def __init__(self, transforms: Sequence[Transform]) -> None:
-        self.transforms = list(transforms)
+        self.transforms: list[Transform] = []
+        for transform in transforms:
+            self.transforms += transform.transforms if isinstance(transform, Compose) else [transform]
 
     def __len__(self) -> int:
         return len(self.transforms)
@@ -37,7 +39,7 @@ class Compose:
             image = transform(image, rng)
         return image
 
-    def output_size(self, size: tuple[int, int], rng: np.random.Generator) -> tuple[int, int]:
+    def size_after(self, size: tuple[int, int], rng: np.random.Generator) -> tuple[int, int]:
         """Return the (height, width) of an image of this size after the transforms, so that batches can be planned.
 
         Exact if the transforms that change the size come first, as in all configs of the package; those after one that
@@ -46,7 +48,7 @@ class Compose:
         for transform in self.transforms:
             if not isinstance(transform, Resizing):
                 break
-            size = transform.output_size(size, rng)
+            size = transform.size_after(size, rng)
         return size
 
 

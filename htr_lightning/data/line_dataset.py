@@ -111,8 +111,13 @@ class LineDataset(Dataset[Batch]):
         """
         if not isinstance(self.augment, Resizing):
             raise TypeError(f"{self.augment!r} is not Resizing")
-        output_size = self.augment.output_size
-        return [self.preprocess.width(output_size(self._sizes[index], self._rng(epoch, index))) for index in indices]
+        found = [self.widths[index] for index in indices]
+        for place, index in enumerate(indices):
+            size = self.augment.size_after(self._sizes[index], self._rng(epoch, index))
+            with suppress(ValueError):  # as in `_array`
+                self.preprocess.check(size)
+                found[place] = self.preprocess.width(size)
+        return found
 
     def _rng(self, epoch: int, index: int) -> np.random.Generator:
         return np.random.default_rng((self.seed, epoch, index))

@@ -246,6 +246,19 @@ def test_augmentation_that_changes_no_width_leaves_batches_that_vary() -> None:
     assert len(seen) == 2
 
 
+@pytest.mark.parametrize("after", [(0, 99), (40, 10**6)])
+def test_a_line_that_augmentation_would_make_unusable_is_planned_as_it_is(after: tuple[int, int]) -> None:
+    class Spoils:
+        def __call__(self, image: ndarray, rng: np.random.Generator) -> ndarray:
+            return np.zeros(after, np.uint8)
+
+        def size_after(self, size: tuple[int, int], rng: np.random.Generator) -> tuple[int, int]:
+            return after
+
+    lines = LineDataset(drawn("train"), FitHeight(32, margin=4), Normalizer(), Spoils())
+    assert lines.augmented_widths(0, range(24)) == lines.widths
+
+
 @pytest.mark.parametrize("preprocess", [FitHeight(32, margin=4), NormalizeHandwriting(32, 9.6)])
 @pytest.mark.parametrize("recipe", ["mild", "strong"])
 def test_training_batches_are_planned_on_the_widths_after_augmentation(preprocess: Preprocess, recipe: str) -> None:
