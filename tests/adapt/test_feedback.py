@@ -357,13 +357,13 @@ def test_corrections_of_new_writers_lower_the_error_rate_and_slipped_lines_are_r
     assert old_after < old_before + 0.5
     for corrections in read_corrections(["bad.jsonl"], Counter()):
         store.add(corrections, "mallory", settle=True)
-    current_one = current(store)
+    version = current(store)[0].sha256
     slipped = train(store, overrides=["logger=csv"])
     print(slipped.reason)
     (before, after), *_ = rates(slipped.reason)
-    assert after > before + 1
+    assert after > before
     assert slipped.kind == "refused"
-    assert current(store) == current_one
+    assert current(store)[0].sha256 == version
 
 
 def rates(reason: str) -> list[tuple[float, float]]:
