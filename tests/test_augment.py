@@ -119,10 +119,8 @@ def test_the_size_that_a_transform_tells_is_that_of_its_result(name: str, size: 
 
 def test_nested_sequences_are_one_sequence() -> None:
     pixels, move, edge = Noise(1.0, 0.02, 0.05), every(1.0)["affine"], every(1.0)["margins"]
-    nested, flat = (
-        Compose([Compose([move, edge]), Compose([Compose([pixels])]), move]),
-        Compose([move, edge, pixels, move]),
-    )
+    nested = Compose([Compose([move, edge]), Compose([Compose([pixels])]), move])
+    flat = Compose([move, edge, pixels, move])
     for seed in range(5):
         rngs = [np.random.default_rng(seed) for _ in range(4)]
         np.testing.assert_array_equal(nested(written(), rngs[0]), flat(written(), rngs[1]))
